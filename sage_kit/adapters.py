@@ -1,0 +1,209 @@
+"""Adapters that make components of other libraries' objects: `sklearn_reducer`. Light."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ConfigDict, Field, create_model
+
+from sage_kit.components import BuildContext, Options, ReducerSpec
+from sage_kit.errors import CompatibilityError, ConfigError, PluginError
+
+if TYPE_CHECKING:
+    from sage_kit.components import Floats
+
+GIVEN = ("n_components", "random_state")
+"""Constructor parameters that the run's settings decide: `n_components` and `reducer_seed`."""
+
+# `copy` may not be turned off, since a reducer must never change its input
+NO_OPTIONS = (*GIVEN, "copy")
+
+
+class FreeOptions(Options):
+    """Options of an estimator whose constructor has not been looked at: any name goes through to it."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+
+class SklearnReducer:
+    """Any scikit-learn style transformer as a reducer.
+
+    Parameters
+    ----------
+    name : str
+        The component's name, for error messages.
+    estimator : object
+        Has ``fit_transform``, or ``fit`` and ``transform``; ``inverse_transform`` if it can.
+    n_components : int
+        Width its coordinates must have.
+
+    Attributes
+    ----------
+    estimator : object
+        The estimator, fitted after `fit_transform`.
+    """
+
+    def __init__(self, name: str, estimator: Any, n_components: int) -> None:
+        self.name = name
+        self.estimator = estimator
+        self.n_components = n_components
+
+    def fit_transform(self, vectors: Floats) -> Floats:
+        """Fit on vectors of shape (n, dim) and return their coordinates, shape (n, n_components), float32.
+
+        Raises
+        ------
+        CompatibilityError
+            When the estimator refuses the vectors or its options.
+        PluginError
+            When it returns coordinates of another width.
+        """
+        import numpy as np
+
+        try:
+            if hasattr(self.estimator, "fit_transform"):
+                coordinates = self.estimator.fit_transform(vectors)
+            else:
+                coordinates = self.estimator.fit(vectors).transform(vectors)
+        except (TypeError, ValueError) as error:  # how scikit-learn says that parameters or data do not suit it
+            raise CompatibilityError(
+                f"reducer {self.name!r} cannot be fitted on {len(vectors)} vectors with {vectors.shape[1]} dimensions: "
+                f"{' '.join(str(error).split())}"
+            ) from error
+        coordinates = np.asarray(coordinates, dtype=np.float32)
+        if coordinates.shape != (len(vectors), self.n_components):
+            raise PluginError(
+                f"reducer {self.name!r} returned coordinates of shape {coordinates.shape} instead of "
+                f"{(len(vectors), self.n_components)}"
+            )
+        return coordinates
+
+    def transform(self, vectors: Floats) -> Floats:
+        """Coordinates, float32, of vectors it was not fitted on, if the estimator can."""
+        import numpy as np
+
+        return np.asarray(self.estimator.transform(vectors), dtype=np.float32)
+
+    def inverse_transform(self, coordinates: Floats) -> Floats:
+        """Vectors, float32, for coordinates, if the estimator can."""
+        import numpy as np
+
+        return np.asarray(self.estimator.inverse_transform(coordinates), dtype=np.float32)
+
+
+def sklearn_reducer(
+    name: str,
+    estimator: Callable[..., Any] | str,
+    *,
+    summary: str = "",
+    has_transform: bool | None = None,
+    has_inverse: bool | None = None,
+    max_components: int | None = None,
+    min_rows: Callable[[Any, int], int] | None = None,
+    repeatable: bool | None = None,
+    requires: tuple[str, ...] = (),
+    install: str = "",
+    **fixed: Any,
+) -> ReducerSpec:
+    """A spec for any transformer in the manner of scikit-learn.
+
+    Its constructor is given `n_components` and `random_state` if it takes them (from the settings `n_components` and
+    `reducer_seed`), what `fixed` holds, and the user's options.
+
+    Parameters
+    ----------
+    name : str
+        The component's name.
+    estimator : class or str
+        The transformer's class, or ``"module:Class"``, which is imported when the reducer is built and keeps a plugin
+        light. Of a class the options are its constructor's parameters, checked by name; of a string any option goes
+        through to the constructor.
+    summary : str
+        One line for listings; by default the class's name.
+    has_transform, has_inverse : bool or None
+        Whether it has ``transform`` and ``inverse_transform``; None asks the class, and means no for a string.
+    max_components, min_rows, requires, install
+        As in :class:`~sage_kit.components.ReducerSpec`.
+    repeatable : bool or None
+        Whether the same seed and input give the same coordinates; None means yes.
+    **fixed
+        Constructor arguments that the user cannot change.
+
+    Returns
+    -------
+    ReducerSpec
+
+    Examples
+    --------
+    ::
+
+        @hookimpl
+        def sage_reducers():
+            yield sklearn_reducer("ica", "sklearn.decomposition:FastICA", has_transform=True, has_inverse=True)
+    """
+    label = estimator if isinstance(estimator, str) else f"{estimator.__module__}:{estimator.__qualname__}"
+
+    def factory(options: Options, context: BuildContext) -> SklearnReducer:
+        cls = _imported(name, estimator) if isinstance(estimator, str) else estimator
+        arguments = {**options.model_dump(), **fixed}
+        given = {"n_components": context.n_components, "random_state": context.seed % 2**32}
+        parameters = _parameters(cls)
+        arguments.update({key: value for key, value in given.items() if key in parameters and key not in fixed})
+        try:
+            made = cls(**arguments)
+        except TypeError as error:
+            raise ConfigError(f"reducer {name!r} ({label}) does not take these options: {error}") from error
+        return SklearnReducer(name, made, context.n_components)
+
+    return ReducerSpec(
+        name=name,
+        summary=summary or f"{label.rpartition(':')[2]} ({label.partition(':')[0].partition('.')[0]})",
+        factory=factory,
+        options=FreeOptions if isinstance(estimator, str) else _options_class(name, estimator, fixed),
+        requires=requires,
+        install=install,
+        has_transform=hasattr(estimator, "transform") if has_transform is None else has_transform,
+        has_inverse=hasattr(estimator, "inverse_transform") if has_inverse is None else has_inverse,
+        max_components=max_components,
+        min_rows=min_rows,
+        repeatable=True if repeatable is None else repeatable,
+    )
+
+
+def _imported(name: str, target: str) -> Callable[..., Any]:
+    module, _, attribute = target.partition(":")
+    found = getattr(importlib.import_module(module), attribute, None)
+    if not callable(found):
+        raise PluginError(f"reducer {name!r}: module {module} has no class {attribute!r}")
+    return found
+
+
+def _parameters(cls: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
+    return inspect.signature(cls).parameters
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether JSON can hold a value."""
+    if isinstance(value, (list, tuple)):
+        return all(_is_plain(item) for item in value)
+    return value is None or isinstance(value, (bool, int, float, str))
+
+
+def _options_class(name: str, cls: Callable[..., Any], fixed: Mapping[str, Any]) -> type[Options]:
+    """An options class with the constructor's parameters and defaults; the estimator itself checks the values."""
+    parameters = _parameters(cls)
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        return FreeOptions
+    fields: dict[str, Any] = {}
+    for parameter in parameters.values():
+        if parameter.name in fixed or parameter.name in NO_OPTIONS or parameter.kind is parameter.VAR_POSITIONAL:
+            continue
+        required = parameter.default is parameter.empty
+        if not required and not _is_plain(parameter.default):
+            continue  # it could be neither written in a configuration nor made part of a cache's key
+        default = ... if required else parameter.default
+        fields[parameter.name] = (Any, Field(default=default, description=f"As in {getattr(cls, '__name__', name)}."))
+    return create_model(f"{name.title().replace('_', '')}Options", __base__=Options, **fields)

@@ -1,0 +1,10 @@
+"""The built-in components: ordinary plugins that need no package beyond the core's own dependencies.
+
+Each module in `BUILT_INS` is a plugin: options classes, specs and hooks, and nothing heavy. The implementations stand
+in the modules beside them, which `lazy` imports when a component is built.
+"""
+
+from sage_kit.builtin import filters, inverters, lifts, observers, reducers, samplers, stop_rules, tasks
+
+BUILT_INS = (tasks, reducers, samplers, inverters, lifts, filters, stop_rules, observers)
+"""The plugins that are registered before all others, in this order."""

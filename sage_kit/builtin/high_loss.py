@@ -1,0 +1,88 @@
+"""Sampler `high_loss`: new points near the examples that the student finds hardest."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sage_kit.builtin.draws import draw_anchors, points_near
+from sage_kit.components import SampleRequest, Samples
+from sage_kit.errors import ConfigError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from sage_kit.builtin.samplers import HighLossOptions
+    from sage_kit.components import BuildContext, Floats, Integers
+
+
+class HighLossSampler:
+    """Draws anchors among the hardest examples by weight and places new points near them.
+
+    Parameters
+    ----------
+    options : HighLossOptions
+    context : BuildContext
+    """
+
+    def __init__(self, options: HighLossOptions, context: BuildContext) -> None:
+        self.options = options
+
+    def sample(self, request: SampleRequest) -> Samples:
+        """Return ``request.count`` samples; see `hardest` and `draw_anchors` for which anchors they have.
+
+        Raises
+        ------
+        ConfigError
+            When no example has a finite loss.
+        CompatibilityError
+            Without a map, or with too few examples.
+        """
+        hard = hardest(request.losses, self.options.fraction, request.rng)
+        log_weights = standardise(request.losses[hard]) / self.options.temperature
+        anchors = draw_anchors(hard, log_weights, request.count, request.rng)
+        return points_near(anchors, request, self.options, "high_loss")
+
+
+def hardest(losses: Floats, fraction: float, rng: np.random.Generator) -> Integers:
+    """The ``ceil(fraction * n)`` of n examples that have the highest loss, ties broken at random.
+
+    Losses that are not finite are of examples the student has not seen, or has diverged on; they are left out.
+
+    Parameters
+    ----------
+    losses : array of shape (n,), float32
+    fraction : float
+        Between 0 and 1.
+    rng : numpy Generator
+
+    Returns
+    -------
+    array of int64
+        At least one example, the hardest first.
+
+    Raises
+    ------
+    ConfigError
+        When no loss is finite.
+    """
+    known = np.flatnonzero(np.isfinite(losses))
+    if not len(known):
+        raise ConfigError("no training example has a finite loss: lower learning_rate")
+    # the tiny term keeps 0.07 * 100 = 7.000000000000001 from becoming 8
+    count = min(len(known), max(1, math.ceil(fraction * len(known) - 1e-9)))
+    known = rng.permutation(known)
+    return known[np.argsort(-losses[known], kind="stable")[:count]]
+
+
+def standardise(values: Floats) -> NDArray[np.float64]:
+    """Values less their mean, in standard deviations; zeros where all values are equal."""
+    exact = values.astype(np.float64)
+    centred = exact - exact.mean()
+    deviation = float(centred.std())
+    # equal losses differ from their own mean by rounding only, and must not be blown up to weights
+    if deviation <= 1e-12 * float(np.abs(exact).max()):
+        return np.zeros_like(exact)
+    return np.asarray(centred / deviation)

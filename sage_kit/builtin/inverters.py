@@ -1,0 +1,95 @@
+"""Built-in inverters: `native`, `knn` and `anchored`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from pydantic import Field, field_validator, model_validator
+
+from sage_kit import hookimpl
+from sage_kit.components import InverterSpec, Options, lazy
+
+
+class NativeOptions(Options):
+    """Options of `native`."""
+
+    budget_seconds: float = Field(
+        default=600.0,
+        gt=0,
+        description="Longest time that one round's inversion may take; the run stops with advice when the estimate or "
+        "the time spent passes it [s].",
+    )
+    chunk: int = Field(
+        default=512,
+        ge=1,
+        description="Points given to the reducer at once; the time is looked at in between [points].",
+    )
+
+
+class KNNOptions(Options):
+    """Options of `knn`."""
+
+    k: int = Field(
+        default=50, ge=1, description="Real examples nearest in the map that are averaged; at most all [examples]."
+    )
+    softening: float = Field(
+        default=1.0,
+        ge=0,
+        description="Weights are 1 / (distance + softening * mean distance of the k). 0 is plain inverse distance, "
+        "which returns a real example's own vector at its place in the map; large values average evenly "
+        "[mean distances].",
+    )
+
+
+DIFFERENCE_OPTIONS = {"k": 15, "softening": 0.1}
+"""Options of `knn` under `anchored`."""
+
+
+class AnchoredOptions(Options):
+    """Options of `anchored`."""
+
+    base: str = Field(default="knn", description="Inverter whose difference between the two places is taken.")
+    base_options: dict[str, Any] = Field(
+        default_factory=lambda: dict(DIFFERENCE_OPTIONS),
+        description="Options of that inverter. For knn the default averages few neighbours, k=15 and softening=0.1: a "
+        "wide average hardly differs between two places that are close.",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_options_of_knn_for_others(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("base", "knn") != "knn":
+            return {"base_options": {}, **values}
+        return values
+
+    @field_validator("base")
+    @classmethod
+    def _not_itself(cls, base: str) -> str:
+        if base == "anchored":
+            raise ValueError("an inverter cannot be its own base; take 'knn' or 'native'")
+        return base
+
+
+@hookimpl
+def sage_inverters() -> Iterable[InverterSpec]:
+    yield InverterSpec(
+        name="native",
+        summary="The reducer's own inverse, timed first and held to a time budget",
+        factory=lazy("sage_kit.builtin.native:NativeInverter"),
+        options=NativeOptions,
+        needs_inverse=True,
+    )
+    yield InverterSpec(
+        name="knn",
+        summary="Distance-weighted average of the real vectors nearest in the map",
+        factory=lazy("sage_kit.builtin.knn:KNNInverter"),
+        options=KNNOptions,
+    )
+    yield InverterSpec(
+        name="anchored",
+        summary="The anchor's own vector plus what another inverter says changes on the way; keeps what the map lost",
+        factory=lazy("sage_kit.builtin.anchored:AnchoredInverter"),
+        options=AnchoredOptions,
+        base_option="base",
+    )

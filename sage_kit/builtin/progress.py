@@ -1,0 +1,247 @@
+"""Observer `progress`: what a run is doing, on the error output, so that the standard output stays for results."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import sys
+from dataclasses import dataclass
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from sage_kit import hookimpl
+
+if TYPE_CHECKING:
+    from sage_kit.builtin.observers import ProgressOptions
+    from sage_kit.components import BuildContext
+    from sage_kit.records import RoundResult, RunInfo
+
+READ_INTERVAL = 0.5
+"""Seconds between two looks at the loss: each one waits for the device."""
+
+SHORT = 1.0
+"""An activity that takes fewer seconds gets no plain line."""
+
+
+@dataclass
+class Activity:
+    """An activity that is going on."""
+
+    name: str
+    started: float
+    done: int
+    total: int
+    loss: str = ""
+
+    @property
+    def finished(self) -> bool:
+        """Whether all its steps are done."""
+        return self.done >= self.total
+
+
+class Display(Protocol):
+    """Where progress is shown."""
+
+    def line(self, text: str) -> None:
+        """Show a line that stays."""
+
+    def wants_loss(self, activity: Activity) -> bool:
+        """Whether the activity's loss would be shown if it were read now."""
+
+    def step(self, activity: Activity) -> None:
+        """Show how far an activity is; the first call for an activity starts it."""
+
+    def end(self, activity: Activity) -> None:
+        """Show that an activity has ended, all its steps done or not."""
+
+    def close(self) -> None:
+        """Leave the terminal as it was."""
+
+
+class ProgressObserver:
+    """Shows messages, how far each activity is, and one line per finished round.
+
+    Parameters
+    ----------
+    options : ProgressOptions
+    context : BuildContext
+    """
+
+    def __init__(self, options: ProgressOptions, context: BuildContext) -> None:
+        on_terminal = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+        self._display: Display = BarDisplay() if on_terminal and not options.plain else LineDisplay(options.interval)
+        self._activity: Activity | None = None
+        self._loss_read = float("-inf")
+
+    @hookimpl
+    def sage_message(self, text: str) -> None:
+        """Show the message."""
+        self._display.line(text)
+
+    @hookimpl
+    def sage_run_started(self, run: RunInfo) -> None:
+        """Show where the run is and how large."""
+        examples = ", ".join(f"{count} {name}" for name, count in run.examples.items())
+        parts = [f"run {run.directory}: examples: {examples}"]
+        if "student" in run.parameters:
+            parts.append(f"student: {run.parameters['student'] / 1e6:.1f} M parameters")
+        if run.history:
+            parts.append(f"resumed after round {run.history[-1].round}")
+        self._display.line("; ".join(parts))
+
+    @hookimpl
+    def sage_step_finished(self, activity: str, done: int, total: int, loss: Any) -> None:
+        """Show the step, reading its loss only if it would be shown and the last look was a while ago."""
+        now = monotonic()
+        current = self._activity
+        if current is None or current.name != activity or current.total != total or done <= current.done:
+            self._end_activity()
+            current = self._activity = Activity(activity, now, done, total)
+        current.done = done
+        if loss is not None and now - self._loss_read >= READ_INTERVAL and self._display.wants_loss(current):
+            self._loss_read = now
+            current.loss = f"{float(loss):.4f}"
+        self._display.step(current)
+        if current.finished:
+            self._end_activity()
+
+    @hookimpl
+    def sage_round_finished(self, run: RunInfo, result: RoundResult) -> None:
+        """Show the round's outcome."""
+        self._end_activity()
+        self._display.line(describe(result, run.primary_metric))
+
+    @hookimpl
+    def sage_run_finished(self, run: RunInfo, summary: dict[str, Any]) -> None:
+        """Show why the run ended and give the terminal back."""
+        self._end_activity()
+        stopped = summary.get("stopped")
+        self._display.line(f"finished: {stopped}" if stopped else "finished")
+        self._display.close()
+
+    @hookimpl
+    def sage_run_failed(self) -> None:
+        """Give the terminal back; the error speaks for itself."""
+        self._activity = None
+        self._display.close()
+
+    def _end_activity(self) -> None:
+        if self._activity is not None:
+            self._display.end(self._activity)
+            self._activity = None
+
+
+class BarDisplay:
+    """A bar for the activity that is going on, below the lines that stay.
+
+    The live display exists only while an activity does, so that between them the terminal is as any program expects it.
+    """
+
+    def __init__(self) -> None:
+        self._console = Console(stderr=True)
+        self._bar: Progress | None = None
+        self._task: Any = None
+
+    def line(self, text: str) -> None:
+        """Show a line that stays, above the bar."""
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def wants_loss(self, activity: Activity) -> bool:
+        """Whether the activity's loss would be shown: always."""
+        return True
+
+    def step(self, activity: Activity) -> None:
+        """Move the bar."""
+        loss = f"loss {activity.loss}" if activity.loss else ""
+        if self._bar is None:
+            self._bar = Progress(
+                TextColumn("{task.description}", markup=False),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeElapsedColumn(),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[loss]}", markup=False),
+                console=self._console,
+                transient=True,
+            )
+            self._task = self._bar.add_task(activity.name, total=activity.total, completed=activity.done, loss=loss)
+            atexit.register(self.close)  # an error before the run has begun reaches no hook
+            self._bar.start()
+        self._bar.update(self._task, completed=activity.done, loss=loss)
+
+    def end(self, activity: Activity) -> None:
+        """Take the bar away."""
+        self.close()
+
+    def close(self) -> None:
+        """Take the bar away, if there is one, and show the cursor again."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+            atexit.unregister(self.close)
+
+
+class LineDisplay:
+    """Plain lines, few enough for a log file.
+
+    Parameters
+    ----------
+    interval : float
+        Least seconds between two lines of an activity, its first and last not counted.
+    """
+
+    def __init__(self, interval: float) -> None:
+        self._interval = interval
+        self._shown = float("-inf")
+        self._current: Activity | None = None
+
+    def line(self, text: str) -> None:
+        """Show a line."""
+        print(text, file=sys.stderr, flush=True)
+
+    def wants_loss(self, activity: Activity) -> bool:
+        """Whether a line is due that would show the loss."""
+        return self._due(activity) or (activity.finished and monotonic() - activity.started >= SHORT)
+
+    def step(self, activity: Activity) -> None:
+        """Show a line if one is due."""
+        if not self._due(activity):
+            return
+        self._current = activity
+        self._shown = monotonic()
+        loss = f", loss {activity.loss}" if activity.loss else ""
+        self.line(f"{activity.name}: {activity.done}/{activity.total}{loss}")
+
+    def end(self, activity: Activity) -> None:
+        """Show how long the activity took, unless it was short."""
+        seconds = monotonic() - activity.started
+        if seconds >= SHORT:
+            loss = f", loss {activity.loss}" if activity.loss else ""
+            self.line(f"{activity.name}: {activity.done}/{activity.total} done in {seconds:.1f} s{loss}")
+        self._current = None
+
+    def close(self) -> None:
+        """Nothing to give back."""
+
+    def _due(self, activity: Activity) -> bool:
+        if activity.finished:
+            return False  # its last line follows at once
+        now = monotonic()
+        if self._current is activity:
+            return now - self._shown >= self._interval
+        return now - activity.started >= SHORT
+
+
+def describe(result: RoundResult, primary_metric: str) -> str:
+    """A round's outcome as one line."""
+    parts = [f"round {result.round}: {result.steps} steps", f"loss {result.train_loss:.4f}"]
+    for name in ("agreement", primary_metric):
+        if name in result.dev:
+            parts.append(f"{name} {result.dev[name]:.4f} (dev)")
+    dropped = f" ({result.dropped} dropped)" if result.dropped else ""
+    parts.append(f"{result.synthetic} synthetic{dropped}")
+    parts.append(f"{result.seconds:.1f} s")
+    return ", ".join(parts)

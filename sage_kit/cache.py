@@ -1,0 +1,162 @@
+"""The cache: directories named by the fingerprint of what they were computed from.
+
+An entry is complete or absent, and carries the size and checksum of each of its files; one that is truncated or corrupt
+is named, removed and computed again. Of several processes that need the same entry one computes it and the others wait.
+Light.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sage_kit.errors import RunDirectoryError
+from sage_kit.files import TEMPORARY_PREFIX, atomic_directory, disk_errors
+from sage_kit.manifest import fault, write_manifest
+
+MANIFEST = "entry.json"
+LOCK_PREFIX = ".lock-"
+
+_LEFT_BEHIND = re.compile(rf"{re.escape(TEMPORARY_PREFIX)}\w+-[0-9a-f]{{8}}|{re.escape(LOCK_PREFIX)}\w+")
+"""Names beside the entries; `clear` may be pointed at any folder and takes away what a cache has written only."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One entry of the cache: what it is, where it lies, how large it is in bytes, and since when."""
+
+    kind: str
+    key: str
+    path: Path
+    bytes: int
+    created: str
+    about: Mapping[str, Any]
+
+
+class Cache:
+    """A directory of cached results.
+
+    Parameters
+    ----------
+    directory : Path
+        Where the entries lie; made when first needed.
+    announce : callable
+        Shows one line to the user: what was found, what is computed, what was corrupt.
+    """
+
+    def __init__(self, directory: Path, announce: Callable[[str], None] = lambda text: None) -> None:
+        self.directory = Path(directory)
+        self._announce = announce
+
+    def entry(self, kind: str, key: str, build: Callable[[Path], None], about: Mapping[str, Any] | None = None) -> Path:
+        """The directory of an entry, computed if it is absent or corrupt.
+
+        Parameters
+        ----------
+        kind : str
+            What sort of result it is, e.g. "vectors".
+        key : str
+            Fingerprint of everything the result depends on.
+        build : callable
+            Fills the empty directory that it is given.
+        about : mapping
+            What a person should read in the list of the cache; JSON.
+
+        Returns
+        -------
+        Path
+
+        Raises
+        ------
+        DiskFullError
+            When the disk is full while the entry is written; nothing of it remains.
+        RunDirectoryError
+            When the directory of the cache cannot be written.
+        """
+        path = self.directory / kind / key
+        # without the lock first: a whole entry is found in a directory that may not be written
+        if path.exists() and fault(path, MANIFEST) is None:
+            self._announce(f"{kind}: found in the cache ({key[:8]})")
+            return path
+        with self._lock(path), disk_errors(f"the cache entry {path}"):
+            if path.exists():
+                damage = fault(path, MANIFEST)
+                if damage is None:
+                    self._announce(f"{kind}: another process has computed it ({key[:8]})")
+                    return path
+                self._announce(f"{kind}: cache entry {path} is damaged ({damage}); computing it again")
+                shutil.rmtree(path, ignore_errors=True)
+            for left in path.parent.glob(f"{TEMPORARY_PREFIX}{key}-*"):  # by a process that was killed
+                shutil.rmtree(left, ignore_errors=True)
+            with atomic_directory(path) as temporary:
+                build(temporary)
+                write_manifest(temporary, MANIFEST, {"kind": kind, "key": key, **(about or {})})
+        return path
+
+    @contextlib.contextmanager
+    def _lock(self, path: Path) -> Iterator[None]:
+        """Hold an entry while it is computed; waits for a process that holds it."""
+        from filelock import FileLock, Timeout
+
+        lock = FileLock(path.with_name(f"{LOCK_PREFIX}{path.name}"))
+        try:
+            with disk_errors(f"the cache entry {path}"):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                try:
+                    lock.acquire(timeout=0)
+                except Timeout:
+                    self._announce(f"{path.parent.name}: waiting for another process that is computing it")
+                    lock.acquire()
+        except OSError as error:
+            raise RunDirectoryError(
+                f"cache directory {self.directory} cannot be written ({error.strerror}): set cache_dir or "
+                "SAGE_KIT_CACHE_DIR to one that can"
+            ) from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def entries(self) -> list[Entry]:
+        """Every entry, by kind and age."""
+        found = []
+        for manifest in sorted(self.directory.glob(f"*/[!.]*/{MANIFEST}")):
+            path = manifest.parent
+            try:
+                data = json.loads(manifest.read_text(encoding="utf-8"))
+                size = sum(item["bytes"] for item in data["files"].values())
+                about = dict(data["about"])
+                found.append(Entry(about.pop("kind"), about.pop("key"), path, size, str(data["created"]), about))
+            except (OSError, ValueError, KeyError, TypeError, AttributeError):
+                found.append(Entry(path.parent.name, path.name, path, 0, "", {"fault": f"{MANIFEST} is not readable"}))
+        return sorted(found, key=lambda entry: (entry.kind, entry.created))
+
+    def clear(self, kind: str = "") -> int:
+        """Remove every entry, or those of one kind, and what killed processes left; return the number of bytes freed.
+
+        No run may be using the cache meanwhile.
+        """
+        freed = 0
+        for entry in self.entries():
+            if kind in ("", entry.kind):
+                freed += _remove(entry.path)
+        for path in self.directory.glob("*/.*"):
+            if kind in ("", path.parent.name) and _LEFT_BEHIND.fullmatch(path.name):
+                freed += _remove(path)
+        return freed
+
+
+def _remove(path: Path) -> int:
+    """Remove a file or a directory and return the number of bytes freed."""
+    if not path.is_dir():
+        path.unlink()
+        return 0
+    size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    shutil.rmtree(path)
+    return size

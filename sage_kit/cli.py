@@ -1,0 +1,341 @@
+"""The command `sage-kit`. Heavy modules are imported inside the commands, so that `--help` stays instant."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Optional
+
+import typer
+
+import sage_kit
+from sage_kit.config import GROUPS, PRESETS, RunConfig, field_extra, load_config, to_toml
+from sage_kit.errors import ConfigError, SageError
+
+DEBUG_VARIABLE = "SAGE_KIT_DEBUG"
+"""Set to anything to see the traceback of a user's error."""
+
+USAGE_ERROR: type[Exception] = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
+"""Base of the command line's own errors; newer versions of typer bring their own copy of click."""
+
+app = typer.Typer(
+    name="sage-kit",
+    help="Experiments in SAGE knowledge distillation: run, resume, look at and compare.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+PluginFiles = Annotated[
+    Optional[list[str]],  # noqa: UP045 (typer reads this annotation at run time on Python 3.10)
+    typer.Option("--plugin", metavar="FILE", help="Load a one-file plugin. May be given more than once."),
+]
+ConfigFile = Annotated[str, typer.Option("--config", metavar="FILE", help="TOML file of settings.")]
+Preset = Annotated[str, typer.Option("--preset", metavar="NAME", help=f"Named settings: {', '.join(PRESETS)}.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def _load_plugins(files: list[str] | None) -> Any:
+    from sage_kit.plugins import Plugins
+
+    return Plugins(files or ())
+
+
+def _print(*renderables: Any) -> None:
+    from rich.console import Console
+
+    # where there is no terminal, a table must not be folded to 80 columns
+    console = Console(width=None if sys.stdout.isatty() else 160, highlight=False)
+    for item in renderables:
+        console.print(item)
+
+
+def _take_settings(function: Any) -> Any:
+    """Give a command one flag for each setting; `function` gets those that were given as the mapping `settings`."""
+
+    def command(**arguments: Any) -> None:
+        given = {name: arguments.pop(name) for name in RunConfig.model_fields}
+        function(settings={name: value for name, value in given.items() if value is not None}, **arguments)
+
+    parameters = [p for p in inspect.signature(function, eval_str=True).parameters.values() if p.name != "settings"]
+    by_group = sorted(RunConfig.model_fields.items(), key=lambda item: GROUPS.index(field_extra(item[0])["group"]))
+    for name, field in by_group:
+        extra = field_extra(name)
+        flag = "--" + name.replace("_", "-")
+        is_flag = field.annotation is bool
+        default = field.get_default(call_default_factory=True)
+        shown = ",".join(default) if isinstance(default, list) else default
+        unit = f" [{extra['unit']}]" if extra["unit"] else ""
+        tail = "" if shown in ("", {}) or is_flag else f" Default: {shown}."
+        option = typer.Option(
+            *([f"{flag}/--no-{flag[2:]}"] if is_flag else [flag]),
+            help=f"{field.description}{unit}{tail}",
+            metavar=None if is_flag else "VALUE",
+            show_default=False,
+            rich_help_panel=extra["group"].capitalize(),
+        )
+        annotation = Annotated[Optional[bool if is_flag else str], option]  # noqa: UP045
+        parameters.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation))
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {p.name: p.annotation for p in parameters}
+    command.__doc__ = function.__doc__
+    command.__name__ = function.__name__
+    return command
+
+
+@app.command("run")
+@_take_settings
+def run_command(
+    *, settings: dict[str, Any], config: ConfigFile = "", preset: Preset = "", plugin: PluginFiles = None
+) -> None:
+    """Distil a student and write a run directory.
+
+    Settings come from the preset, then the TOML file, then the flags; `sage-kit config` prints them all.
+    """
+    checked = load_config(settings, preset=preset, file=config)
+    plugins = _load_plugins(plugin)
+    from sage_kit.compatibility import check_choices
+
+    check_choices(checked, plugins)  # before torch is imported: a misspelt name is answered at once
+    from sage_kit.distill import run
+
+    directory, summary = run(checked, plugins, [str(Path(file).resolve()) for file in plugin or ()])
+    _print_outcome(directory.path, {_arm_name(checked): summary})
+
+
+@app.command()
+def resume(directory: Annotated[str, typer.Argument(metavar="DIR", help="Run directory.")]) -> None:
+    """Go on with a run that was interrupted, from its newest checkpoint."""
+    from sage_kit.rundir import RunDirectory
+
+    run_directory = RunDirectory.open(directory)
+    config = run_directory.config()
+    plugins = _load_plugins(run_directory.plugin_files())
+    if run_directory.summary() is not None:
+        _print(f"{directory} is finished already; nothing to do.")
+    from sage_kit.distill import resume as resume_run
+
+    summary = resume_run(run_directory, plugins)
+    _print_outcome(run_directory.path, {_arm_name(config): summary})
+
+
+@app.command()
+def quickstart(
+    runs_dir: Annotated[str, typer.Option(metavar="DIR", help="Folder for the two run directories.")] = "runs",
+    seed: Annotated[int, typer.Option(help="Seed of both arms.")] = 0,
+    rounds: Annotated[int, typer.Option(help="Rounds of the SAGE arm.")] = 3,
+) -> None:
+    """Fine-tune a packaged teacher on packaged reviews; distil it with SAGE and, for as many steps, plainly."""
+    plugins = _load_plugins(None)
+    from sage_kit.compatibility import check_choices
+    from sage_kit.config import load_config as load
+
+    settings = {"runs_dir": runs_dir, "seed": seed, "rounds": rounds}
+    plugins.task("movie_reviews")
+    check_choices(load({"task": "movie_reviews", **settings}), plugins)
+    from sage_kit.quickstart import compare_with_plain, quickstart_config
+    from sage_kit.tables import comparison_table
+
+    arms = compare_with_plain(quickstart_config(settings), plugins)
+    _print("", comparison_table({name: summary for name, (_, summary) in arms.items()}))
+    for name, (directory, _) in arms.items():
+        _print(f"{name}: {directory.path}")
+    _print(f"Look at a run: sage-kit show {arms['SAGE'][0].path}")
+
+
+@app.command()
+def show(
+    directory: Annotated[str, typer.Argument(metavar="DIR", help="Run directory.")],
+    figures: Annotated[bool, typer.Option(help="Draw learning curves and the map as PNG.")] = True,
+    as_json: AsJson = False,
+) -> None:
+    """Print a run's tables and draw its learning curves and map."""
+    from sage_kit.rundir import RunDirectory
+    from sage_kit.tables import comparison_table, costs_table, rounds_table
+
+    run_directory = RunDirectory.open(directory)
+    config = run_directory.config()
+    summary, history = run_directory.summary(), run_directory.history()
+    if as_json:
+        typer.echo(json.dumps(summary or {"rounds": [result.to_json() for result in history]}, indent=2))
+        return
+    if summary:
+        _print(comparison_table({_arm_name(config): summary}), f"Stopped: {summary['stopped']}.")
+    else:
+        _print(f"The run is not finished; go on with: sage-kit resume {directory}")
+    if not history:
+        _print("No round is finished yet.")
+        return
+    primary = summary["primary_metric"] if summary else next(iter(history[-1].dev))
+    _print(rounds_table(history, primary))
+    costs = run_directory.path / "costs.json"
+    if costs.exists():
+        _print(costs_table(json.loads(costs.read_text(encoding="utf-8"))))
+    if figures:
+        from sage_kit.figures import draw_run
+
+        for path in draw_run(run_directory):
+            _print(f"Drawn: {path}")
+
+
+@app.command("plugins")
+def plugins_command(
+    as_json: AsJson = False,
+    plugin: PluginFiles = None,
+    kind: Annotated[str, typer.Option(metavar="KIND", help="Only components of this kind.")] = "",
+) -> None:
+    """List every component with its kind, summary, origin and capabilities, and the plugins in quarantine."""
+    from sage_kit.errors import did_you_mean
+    from sage_kit.plugins import KINDS
+
+    plugins = _load_plugins(plugin)
+    if kind and kind not in KINDS:
+        raise ConfigError(f"Unknown kind {kind!r}.{did_you_mean(kind, KINDS)}")
+    items = plugins.components(kind or None)
+    if as_json:
+        listing = {
+            "components": [
+                {
+                    "kind": item.spec.kind,
+                    "name": item.spec.name,
+                    "summary": item.spec.summary,
+                    "distribution": item.origin.distribution,
+                    "version": item.origin.version,
+                    "capabilities": item.spec.capabilities(),
+                    "requires": list(item.spec.requires),
+                }
+                for item in items
+            ],
+            "quarantined": [
+                {
+                    "plugin": bad.origin.plugin,
+                    "distribution": bad.origin.distribution,
+                    "version": bad.origin.version,
+                    "cause": bad.cause,
+                }
+                for bad in plugins.quarantined
+            ],
+        }
+        typer.echo(json.dumps(listing, indent=2))
+        return
+    from rich.table import Table
+
+    table = Table()
+    for heading in ("kind", "name", "summary", "origin", "capabilities"):
+        table.add_column(heading)
+    for item in items:
+        table.add_row(
+            item.spec.kind.replace("_", " "), item.spec.name, item.spec.summary, str(item.origin),
+            _capabilities_text(item.spec.capabilities()),
+        )  # fmt: skip
+    _print(table)
+    for bad in plugins.quarantined:
+        _print(f"In quarantine: plugin {bad.origin.plugin!r} ({bad.origin}): {bad.cause}")
+
+
+@app.command("config")
+def config_command(
+    preset: Preset = "",
+    config: ConfigFile = "",
+    schema: Annotated[bool, typer.Option("--schema", help="Print the JSON Schema of the settings instead.")] = False,
+) -> None:
+    """Print every setting as commented TOML, which `sage-kit run --config` reads back."""
+    if schema:
+        typer.echo(json.dumps(RunConfig.model_json_schema(), indent=2))
+        return
+    typer.echo(to_toml(load_config(preset=preset, file=config)), nl=False)
+
+
+@app.command("cache")
+def cache_command(
+    clear: Annotated[bool, typer.Option("--clear", help="Remove the entries instead of listing them.")] = False,
+    kind: Annotated[str, typer.Option(metavar="KIND", help="Only entries of this kind.")] = "",
+    cache_dir: Annotated[str, typer.Option(metavar="DIR", help="Folder of the cache.")] = "",
+) -> None:
+    """List what is cached (teachers, vectors, labels, maps), or clear it."""
+    from sage_kit.cache import Cache
+
+    directory = Path(cache_dir or load_config().cache_dir).expanduser()
+    cache = Cache(directory)
+    if clear:
+        freed = cache.clear(kind)
+        _print(f"{directory}: {freed / 1e6:,.1f} MB freed")
+        return
+    from rich.table import Table
+
+    entries = [entry for entry in cache.entries() if not kind or entry.kind == kind]
+    table = Table(title=str(directory), title_justify="left")
+    for heading in ("kind", "key", "created", "MB", "about"):
+        table.add_column(heading, justify="right" if heading == "MB" else "left")
+    for entry in entries:
+        about = ", ".join(f"{name}: {value}" for name, value in entry.about.items())
+        table.add_row(entry.kind, entry.key[:8], entry.created, f"{entry.bytes / 1e6:,.1f}", about)
+    _print(table, f"{len(entries)} entries, {sum(entry.bytes for entry in entries) / 1e6:,.1f} MB")
+
+
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(f"sage-kit {sage_kit.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+def _arm_name(config: RunConfig) -> str:
+    return "plain distillation" if config.schedule == "none" else "SAGE"
+
+
+def _print_outcome(path: Path, arms: dict[str, Any]) -> None:
+    from sage_kit.tables import comparison_table
+
+    summary = next(iter(arms.values()))
+    _print("", comparison_table(arms), f"Stopped: {summary['stopped']}.", f"Run directory: {path}")
+    _print(f"Student (plain transformers checkpoint): {path / 'student'}", f"Look at it: sage-kit show {path}")
+
+
+def _capabilities_text(capabilities: dict[str, Any]) -> str:
+    parts = []
+    for name, value in capabilities.items():
+        text = name.replace("_", " ")
+        if value is True:
+            parts.append(text)
+        elif value not in (False, None, "", [], ()):
+            parts.append(f"{text}: {', '.join(map(str, value)) if isinstance(value, (list, tuple)) else value}")
+    return "; ".join(parts)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line; a user's mistake is one line on stderr and exit code 2."""
+    try:
+        code = app(arguments, standalone_mode=False)
+    except USAGE_ERROR as error:
+        _fail(error.format_message(), error.exit_code)  # type: ignore[attr-defined]
+    except (KeyboardInterrupt, typer.Abort):
+        _fail("interrupted; a run goes on from its last checkpoint with `sage-kit resume DIR`", 130)
+    except SageError as error:
+        if os.environ.get(DEBUG_VARIABLE):
+            raise
+        _fail(str(error), error.exit_code)
+    except OSError as error:
+        if os.environ.get(DEBUG_VARIABLE):
+            raise
+        _fail(f"{error.filename or 'input/output'}: {error.strerror or error}", 1)
+    else:
+        sys.exit(code if isinstance(code, int) else 0)
+
+
+def _fail(message: str, code: int) -> None:
+    print(f"sage-kit: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(code)

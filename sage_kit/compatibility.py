@@ -1,0 +1,121 @@
+"""Do the chosen components exist, take their options, go together, and fit the data? Asked before anything is computed.
+
+Light.
+"""
+
+from __future__ import annotations
+
+from sage_kit.config import RunConfig
+from sage_kit.errors import CompatibilityError
+from sage_kit.plugins import Plugins
+
+CHOSEN_KINDS = ("reducer", "sampler", "inverter", "lift", "filter", "stop_rule")
+
+
+def needed_kinds(config: RunConfig, plugins: Plugins) -> tuple[str, ...]:
+    """The kinds of component that a run with these settings uses."""
+    if config.schedule == "none":
+        return ("stop_rule",)
+    if plugins.sampler(config.sampler).space == "full":
+        return ("sampler", "lift", "filter", "stop_rule")
+    return CHOSEN_KINDS
+
+
+def check_choices(config: RunConfig, plugins: Plugins) -> None:
+    """Check the components by themselves and with each other.
+
+    Raises
+    ------
+    UnknownComponentError, MissingPackageError, ConfigError
+        For a component or option that is not there or a bad value.
+    CompatibilityError
+        When two choices do not go together.
+    """
+    plugins.task(config.task)
+    kinds = needed_kinds(config, plugins)
+    for kind in kinds:
+        name, options = config.component_choice(kind)
+        plugins.options(kind, name, options)
+    for name in config.observers:
+        plugins.options("observer", name, config.observer_options.get(name, {}))
+    for name in config.observer_options:
+        plugins.spec("observer", name)
+    if "reducer" not in kinds:
+        return
+    reducer = plugins.reducer(config.reducer)
+    if reducer.max_components is not None and config.n_components > reducer.max_components:
+        raise CompatibilityError(
+            f"n_components is {config.n_components}, but reducer {reducer.name!r} takes at most "
+            f"{reducer.max_components}"
+        )
+    chain = _inverter_chain(config, plugins)
+    if plugins.inverter(chain[-1]).needs_inverse and not reducer.has_inverse:
+        able = [item.spec.name for item in plugins.components("reducer") if getattr(item.spec, "has_inverse", False)]
+        raise CompatibilityError(
+            f"inverter {' over '.join(map(repr, chain))} calls the reducer's inverse, which reducer {reducer.name!r} "
+            f"does not have: take inverter 'knn', or 'anchored' over 'knn', or a reducer that has one "
+            f"({', '.join(able) or 'none is installed'})"
+        )
+
+
+def inverter_needs_inverse(config: RunConfig, plugins: Plugins) -> bool:
+    """Whether the inverter, or one that it is built over, calls the reducer's own inverse.
+
+    Raises
+    ------
+    UnknownComponentError, MissingPackageError, ConfigError
+        For an inverter or option that is not there or a bad value.
+    CompatibilityError
+        For an inverter that is built over itself.
+    """
+    return plugins.inverter(_inverter_chain(config, plugins)[-1]).needs_inverse
+
+
+def _inverter_chain(config: RunConfig, plugins: Plugins) -> list[str]:
+    """Names of the inverter, of the one it is built over, and so on, as far as one that calls the reducer's inverse."""
+    name, options = config.component_choice("inverter")
+    chain: list[str] = []
+    while True:
+        if name in chain:
+            raise CompatibilityError(f"inverter {name!r} is built over itself: {' over '.join([*chain, name])}")
+        chain.append(name)
+        checked = plugins.options("inverter", name, options)
+        spec = plugins.inverter(name)
+        if spec.needs_inverse or not spec.base_option:
+            return chain
+        name = str(getattr(checked, spec.base_option))
+        options = getattr(checked, f"{spec.base_option}_options", {})
+
+
+def check_sizes(config: RunConfig, plugins: Plugins, rows: int, dim: int) -> None:
+    """Check the components against the data: number of training examples and width of the vectors.
+
+    Raises
+    ------
+    CompatibilityError
+        For more components than the vectors have dimensions or the reducer can take from so few rows, and for fewer
+        rows than neighbours.
+    """
+    kinds = needed_kinds(config, plugins)
+    if "sampler" in kinds:
+        sampler = plugins.sampler(config.sampler)
+        if sampler.min_rows is not None:
+            least = sampler.min_rows(plugins.options("sampler", config.sampler, config.sampler_options))
+            if rows < least:
+                raise CompatibilityError(
+                    f"sampler {sampler.name!r} needs at least {least} training examples with these options, and there "
+                    f"are {rows}: ask for fewer neighbours or use more data"
+                )
+    if "reducer" in kinds:
+        reducer = plugins.reducer(config.reducer)
+        if config.n_components > dim:
+            raise CompatibilityError(f"n_components is {config.n_components}, but the vectors have {dim} dimensions")
+        options = plugins.options("reducer", config.reducer, config.reducer_options)
+        least = config.n_components + 1
+        if reducer.min_rows is not None:
+            least = max(least, reducer.min_rows(options, config.n_components))
+        if rows < least:
+            raise CompatibilityError(
+                f"reducer {reducer.name!r} needs at least {least} training examples with these options, and there are "
+                f"{rows}: ask for fewer neighbours or components, or use more data"
+            )

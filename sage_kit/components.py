@@ -1,0 +1,568 @@
+"""What a plugin contributes: one frozen spec per component, and the protocol that the spec's factory must satisfy.
+
+Every spec has the same head (`name`, `summary`, `factory`, `options`, `requires`) and then the capabilities of its
+kind. The core asks the capabilities; it never tries and catches. Every factory is called as
+``factory(options, context)``, where `options` is an instance of the spec's options class and `context` a
+:class:`BuildContext`.
+
+This module is light: numpy and torch appear in annotations only.
+"""
+
+from __future__ import annotations
+
+import importlib
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
+
+from pydantic import BaseModel, ConfigDict
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from numpy.typing import NDArray
+
+    from sage_kit.config import RunConfig
+    from sage_kit.records import RoundResult
+
+    Floats = NDArray[np.float32]
+    Integers = NDArray[np.int64]
+
+
+class Options(BaseModel):
+    """Base of every component's options: immutable, and unknown names are errors.
+
+    Give each field a default, a constraint and a description with its unit; they are checked and shown for you.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+@dataclass(frozen=True)
+class BuildContext:
+    """What a factory may know about the run it builds for.
+
+    Attributes
+    ----------
+    config : RunConfig
+        The run's settings, read-only.
+    seed : int
+        The seed this component must draw all its randomness from.
+    device : str
+        Torch device of the run, for components that compute in torch ("cpu", "cuda:0").
+    n_components : int
+        Dimensions of the map (reducers).
+    announce : callable
+        Shows one line of text to the user.
+    component : callable
+        ``component(kind, name, options)`` builds another component in the same context, e.g. an inverter's base.
+    """
+
+    config: RunConfig
+    seed: int = 0
+    device: str = "cpu"
+    n_components: int = 2
+    announce: Callable[[str], None] = lambda text: None
+    component: Callable[[str, str, Mapping[str, Any]], Any] = lambda kind, name, options: None
+
+
+Factory = Callable[[Any, BuildContext], Any]
+
+
+def lazy(target: str) -> Factory:
+    """A factory that imports ``"package.module:Class"`` when it is first called, so that discovery stays light.
+
+    The class is called as ``Class(options, context)``.
+
+    Raises
+    ------
+    ValueError
+        When `target` is not of that form.
+    """
+    if not re.fullmatch(r"[\w.]+:\w+", target):
+        raise ValueError(f"lazy({target!r}): expected 'package.module:Class'")
+
+    def factory(options: Any, context: BuildContext) -> Any:
+        module, _, attribute = target.partition(":")
+        return getattr(importlib.import_module(module), attribute)(options, context)
+
+    factory.__name__ = factory.__qualname__ = target
+    return factory
+
+
+# ---- the specs ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComponentSpec:
+    """The head that every component's spec shares.
+
+    Attributes
+    ----------
+    name : str
+        How the configuration names it: lower case letters, digits and underscores, a letter first.
+    summary : str
+        One line for listings.
+    factory : callable
+        ``factory(options, context)`` returns the component.
+    options : type of Options
+        The class that checks the component's options.
+    requires : tuple of str
+        Requirement strings of packages that must be installed, e.g. ``("openTSNE>=1.0",)``.
+    install : str
+        The command that installs what `requires` names; shown when a package is missing.
+    """
+
+    kind: ClassVar[str] = "component"
+
+    name: str
+    summary: str
+    factory: Factory
+    options: type[Options] = Options
+    requires: tuple[str, ...] = ()
+    install: str = ""
+
+    def capabilities(self) -> dict[str, Any]:
+        """The fields of the kind beyond the shared head, for listings."""
+        head = ComponentSpec.__dataclass_fields__
+        return {f: getattr(self, f) for f in self.__dataclass_fields__ if f not in head}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReducerSpec(ComponentSpec):
+    """A reducer: pooled vectors to coordinates, in the manner of scikit-learn (see :class:`Reducer`).
+
+    Attributes
+    ----------
+    has_transform : bool
+        It can place vectors it was not fitted on.
+    has_inverse : bool
+        It has an ``inverse_transform`` of its own.
+    max_components : int or None
+        The most dimensions it takes; None for no limit of its own.
+    min_rows : callable or None
+        ``min_rows(options, n_components)`` gives the fewest rows it can be fitted on; None for ``n_components + 1``.
+    uses_gpu : bool
+        It computes on ``context.device``.
+    repeatable : bool
+        The same seed and input give the same coordinates.
+    has_state : bool
+        It has ``get_state`` and ``set_state`` (see :class:`StatefulReducer`), so a fitted map is stored, not refitted.
+    """
+
+    kind: ClassVar[str] = "reducer"
+
+    has_transform: bool = False
+    has_inverse: bool = False
+    max_components: int | None = None
+    min_rows: Callable[[Any, int], int] | None = None
+    uses_gpu: bool = False
+    repeatable: bool = True
+    has_state: bool = False
+
+    def capabilities(self) -> dict[str, Any]:
+        """What listings show beside the name."""
+        caps = super().capabilities()
+        caps.pop("min_rows")
+        return caps
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplerSpec(ComponentSpec):
+    """A sampler: chooses anchors and new points near them.
+
+    Attributes
+    ----------
+    space : "map" or "full"
+        Whether it returns coordinates in the map or, bypassing the reducer and the inverter, vectors in full space.
+    min_rows : callable or None
+        ``min_rows(options)`` gives the fewest real examples it can work with; None for one.
+    """
+
+    kind: ClassVar[str] = "sampler"
+
+    space: Literal["map", "full"] = "map"
+    min_rows: Callable[[Any], int] | None = None
+
+    def capabilities(self) -> dict[str, Any]:
+        """What listings show beside the name."""
+        caps = super().capabilities()
+        caps.pop("min_rows")
+        return caps
+
+
+@dataclass(frozen=True, kw_only=True)
+class InverterSpec(ComponentSpec):
+    """An inverter: coordinates back to pooled vectors.
+
+    Attributes
+    ----------
+    needs_inverse : bool
+        It calls the reducer's own ``inverse_transform``.
+    base_option : str
+        The option that names another inverter it is built over, or "" when it stands alone.
+    """
+
+    kind: ClassVar[str] = "inverter"
+
+    needs_inverse: bool = False
+    base_option: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LiftSpec(ComponentSpec):
+    """A lift: a synthetic pooled vector and its anchor's token states to synthetic token states."""
+
+    kind: ClassVar[str] = "lift"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FilterSpec(ComponentSpec):
+    """A filter: keeps or drops synthetic examples.
+
+    Attributes
+    ----------
+    needs_labels : bool
+        It looks at the teacher's logits of the synthetic examples, so it runs after labelling instead of before.
+    """
+
+    kind: ClassVar[str] = "filter"
+
+    needs_labels: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecoderSpec(ComponentSpec):
+    """A decoder: synthetic token states to text."""
+
+    kind: ClassVar[str] = "decoder"
+
+
+@dataclass(frozen=True, kw_only=True)
+class StopRuleSpec(ComponentSpec):
+    """A stop rule: looks at the rounds so far and may end the run."""
+
+    kind: ClassVar[str] = "stop_rule"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObserverSpec(ComponentSpec):
+    """An observer: its object implements any of the observing hooks (``sage_run_started``, ...)."""
+
+    kind: ClassVar[str] = "observer"
+
+
+@dataclass(frozen=True)
+class HubSource:
+    """Where a task lies on the Hugging Face hub: repository, configuration and revision."""
+
+    repository: str
+    configuration: str = ""
+    revision: str = "main"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskSpec:
+    """A labelled task: which columns hold text and label, how it is scored, and where its splits come from.
+
+    Attributes
+    ----------
+    name, summary : str
+        As in every spec.
+    text_columns : tuple of one or two str
+        Columns of the text, or of the two texts of a pair.
+    label_column : str
+        Column of the label: an integer index into `labels`, one of their names, or a number for regression.
+    labels : tuple of str
+        Class names in the order of their indices, as in the hub's data set; empty for regression.
+    label_range : tuple of two float
+        Smallest and largest label of a regression task.
+    metrics : tuple of str
+        Names from :data:`sage_kit.evaluate.METRICS`; the first is the primary one.
+    local : str
+        Folder below ``data_dir`` that holds ``<split>.parquet``; "" when the task has no local form.
+    hub : HubSource or None
+        The hub's data set.
+    loader : callable or None
+        ``loader(config)`` returns ``{split name: {column: list}}`` for tasks that come from a package or a file.
+    train_split : str
+        Name of the training split.
+    validation_splits : tuple of str
+        Names of the official validation splits, used for reporting only.
+    may_be_half_empty : bool
+        One text of a pair may be empty, as in a few rows of QQP.
+    requires, install : as in :class:`ComponentSpec`
+    """
+
+    kind: ClassVar[str] = "task"
+
+    name: str
+    summary: str
+    text_columns: tuple[str, ...]
+    label_column: str = "label"
+    labels: tuple[str, ...] = ()
+    label_range: tuple[float, float] = (0.0, 1.0)
+    metrics: tuple[str, ...] = ("accuracy",)
+    local: str = ""
+    hub: HubSource | None = None
+    loader: Callable[[RunConfig], Mapping[str, Mapping[str, Sequence[Any]]]] | None = None
+    train_split: str = "train"
+    validation_splits: tuple[str, ...] = ("validation",)
+    may_be_half_empty: bool = False
+    requires: tuple[str, ...] = ()
+    install: str = ""
+
+    @property
+    def is_regression(self) -> bool:
+        """Whether the label is a number rather than a class."""
+        return not self.labels
+
+    @property
+    def n_outputs(self) -> int:
+        """Width of the model's output layer."""
+        return max(1, len(self.labels))
+
+    def capabilities(self) -> dict[str, Any]:
+        """What listings show beside the name."""
+        sources = {"local": bool(self.local), "hub": self.hub is not None, "package": self.loader is not None}
+        return {
+            "texts": len(self.text_columns),
+            "labels": list(self.labels),
+            "metrics": list(self.metrics),
+            "sources": [name for name, there in sources.items() if there],
+        }
+
+
+# ---- what the components pass around --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class TokenBatch:
+    """Token states of some examples, padded to the longest.
+
+    Attributes
+    ----------
+    states : Tensor of shape (batch, tokens, dim)
+        Front-end output; padding positions are zero.
+    mask : Tensor of shape (batch, tokens), bool
+        True at real tokens.
+    """
+
+    states: torch.Tensor
+    mask: torch.Tensor
+
+
+@dataclass(frozen=True)
+class SampleRequest:
+    """What a sampler chooses from. Arrays are read-only and aligned with the real examples.
+
+    Attributes
+    ----------
+    count : int
+        How many synthetic examples to return.
+    losses : array of shape (n,), float32
+        Per-instance student-teacher loss of the latest pass.
+    rng : numpy Generator
+        Source of all randomness; a fresh one, derived from the seed and the round, at every call.
+    coordinates : array of shape (n, n_components), float32, or None
+        The map; None for samplers whose space is "full".
+    vectors : array of shape (n, dim), float32
+        Pooled vectors.
+    teacher_logits, student_logits : array of shape (n, n_outputs), float32
+        Outputs on the real examples; the student's are of the same pass as the losses.
+    round : int
+        Number of the round that will train on the result, from 1.
+    """
+
+    count: int
+    losses: Floats
+    rng: np.random.Generator
+    vectors: Floats
+    teacher_logits: Floats
+    student_logits: Floats
+    coordinates: Floats | None = None
+    round: int = 1
+
+
+@dataclass(frozen=True)
+class Samples:
+    """What a sampler returns: `count` anchors, and for each a new point.
+
+    Attributes
+    ----------
+    anchors : array of shape (count,), int64
+        Real examples that synthesis starts from.
+    coordinates : array of shape (count, n_components), float32, or None
+        New points of the map, from samplers whose space is "map".
+    vectors : array of shape (count, dim), float32, or None
+        New pooled vectors, from samplers whose space is "full".
+    neighbors : array of shape (count, k), int64, or None
+        The real examples each new point was drawn between, when the sampler has such.
+    """
+
+    anchors: Integers
+    coordinates: Floats | None = None
+    vectors: Floats | None = None
+    neighbors: Integers | None = None
+
+
+@dataclass(frozen=True)
+class LiftRequest:
+    """What a lift turns into token states. All tensors are on the run's device.
+
+    Attributes
+    ----------
+    anchor : TokenBatch
+        The anchors' token states, one row per synthetic example; not to be changed in place.
+    vectors : Tensor of shape (batch, dim)
+        The synthetic pooled vectors.
+    displacement : Tensor of shape (batch, dim)
+        Synthetic minus anchor's pooled vector.
+    anchors : array of shape (batch,), int64
+        The anchors' indices among the real examples.
+    neighbors : array of shape (batch, k), int64, or None
+        As the sampler returned them.
+    states : callable
+        ``states(indices)`` gives the token states of any real examples as a TokenBatch.
+    generator : torch Generator
+        Source of all randomness, on the CPU, seeded for this batch: the same batch lifted twice must come out the same.
+    """
+
+    anchor: TokenBatch
+    vectors: torch.Tensor
+    displacement: torch.Tensor
+    anchors: Integers
+    neighbors: Integers | None
+    states: Callable[[Integers], TokenBatch]
+    generator: torch.Generator
+
+
+@dataclass(frozen=True)
+class FilterRequest:
+    """What a filter judges. Arrays are read-only.
+
+    Attributes
+    ----------
+    vectors : array of shape (m, dim), float32
+        Synthetic pooled vectors.
+    anchors : array of shape (m,), int64
+        Their anchors.
+    coordinates : array of shape (m, n_components), float32, or None
+        Their place in the map.
+    real_vectors : array of shape (n, dim), float32
+        Pooled vectors of the real examples.
+    real_logits : array of shape (n, n_outputs), float32
+        The teacher's logits of the real examples.
+    logits : array of shape (m, n_outputs), float32, or None
+        The teacher's logits of the synthetic examples; None unless the spec says `needs_labels`.
+    """
+
+    vectors: Floats
+    anchors: Integers
+    coordinates: Floats | None
+    real_vectors: Floats
+    real_logits: Floats
+    logits: Floats | None = None
+
+
+# ---- the protocols --------------------------------------------------------------------------------------------------
+
+
+@runtime_checkable
+class Reducer(Protocol):
+    """Pooled vectors of shape (n, dim), float32, to coordinates of shape (n, n_components). Input is never changed.
+
+    A reducer whose spec says so has two more methods: ``transform(vectors) -> coordinates`` for vectors it was not
+    fitted on (`has_transform`), and ``inverse_transform(coordinates) -> vectors`` (`has_inverse`).
+    """
+
+    def fit_transform(self, vectors: Floats) -> Floats:
+        """Fit on `vectors` and return their coordinates."""
+        ...
+
+
+@runtime_checkable
+class StatefulReducer(Reducer, Protocol):
+    """A reducer whose fitted state is a dictionary of arrays, so that it can be stored without pickling."""
+
+    def get_state(self) -> dict[str, NDArray[Any]]:
+        """The fitted state."""
+        ...
+
+    def set_state(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Take over a state that `get_state` returned; afterwards it behaves as if fitted."""
+        ...
+
+
+@runtime_checkable
+class Sampler(Protocol):
+    """Chooses anchors and new points near them."""
+
+    def sample(self, request: SampleRequest) -> Samples:
+        """Return ``request.count`` samples."""
+        ...
+
+
+@runtime_checkable
+class Inverter(Protocol):
+    """Coordinates back to pooled vectors."""
+
+    def fit(self, coordinates: Floats, vectors: Floats, reducer: Any) -> Inverter:
+        """Learn from the real examples' coordinates (n, n_components) and vectors (n, dim); return self.
+
+        `reducer` is the fitted reducer if the spec says `needs_inverse`, else None.
+        """
+        ...
+
+    def invert(self, coordinates: Floats, anchors: Integers) -> Floats:
+        """Vectors of shape (m, dim), float32, for coordinates of shape (m, n_components) near `anchors` (m,)."""
+        ...
+
+
+@runtime_checkable
+class Lift(Protocol):
+    """A synthetic pooled vector and its anchor's token states to synthetic token states."""
+
+    def lift(self, request: LiftRequest) -> TokenBatch:
+        """Return token states, one row per row of the request; lengths may differ from the anchors'."""
+        ...
+
+
+@runtime_checkable
+class Filter(Protocol):
+    """Keeps or drops synthetic examples."""
+
+    def keep(self, request: FilterRequest) -> NDArray[np.bool_]:
+        """Return an array of shape (m,): True for the examples to keep."""
+        ...
+
+
+@runtime_checkable
+class Decoder(Protocol):
+    """Synthetic token states to text."""
+
+    def decode(self, batch: TokenBatch) -> list[str]:
+        """Return one text per row."""
+        ...
+
+
+@runtime_checkable
+class StopRule(Protocol):
+    """May end the run after a round."""
+
+    def reason_to_stop(self, history: Sequence[RoundResult]) -> str | None:
+        """Return why to stop after the last round of `history`, or None to go on."""
+        ...
+
+
+PROTOCOLS: Mapping[str, type] = {
+    "reducer": Reducer,
+    "sampler": Sampler,
+    "inverter": Inverter,
+    "lift": Lift,
+    "filter": Filter,
+    "decoder": Decoder,
+    "stop_rule": StopRule,
+}
+"""The protocol that a factory's result must satisfy, by kind; observers implement hooks instead."""

@@ -1,0 +1,149 @@
+"""The warm-up's corpus: unlabelled text from a file or the hub."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from sage_kit.components import HubSource
+from sage_kit.config import RunConfig
+from sage_kit.data.sources import hub_place, load_hub_split, not_utf8, one_line, require_columns
+from sage_kit.errors import ConfigError, DataError
+
+FILE_TYPES = (".parquet", ".txt", ".jsonl")
+HUB_SPLIT = "train"
+
+
+def load_corpus(config: RunConfig) -> list[str]:
+    """Texts for the warm-up, in the corpus's order.
+
+    ``warmup_corpus`` names a .parquet, .jsonl or .txt file (of which each line that is not blank is one text), as a
+    path or relative to ``data_dir``, there also without the suffix ``.parquet``; or a hub data set
+    ``NAME:CONFIGURATION``, of which the split "train" is read, and no more of it than ``warmup_rows`` needs. Rows that
+    are no text or are empty are skipped and not counted.
+
+    Parameters
+    ----------
+    config : RunConfig
+
+    Returns
+    -------
+    list of str
+
+    Raises
+    ------
+    ConfigError
+        When ``warmup_corpus`` is not set.
+    DataError
+        When the corpus cannot be found or read, lacks the column, or holds no text.
+    """
+    if not config.warmup_corpus:
+        raise ConfigError("warmup_corpus names no text: set it to a file or a hub data set")
+    path = _find(config)
+    if path is not None:
+        where, rows = str(path), _read(path, config.warmup_column)
+    else:
+        where, rows = _open_hub(config)
+    try:
+        texts = list(islice(filter(_is_text, rows), config.warmup_rows or None))
+    except UnicodeDecodeError:
+        raise not_utf8(Path(where)) from None
+    except OSError as error:
+        raise DataError(f"{where} cannot be read: {error.strerror or one_line(error)}") from None
+    if not texts:
+        place = "" if path is not None and path.suffix.lower() == ".txt" else f", column {config.warmup_column!r},"
+        raise DataError(f"{where}{place} holds no text for the warm-up")
+    return texts
+
+
+def _find(config: RunConfig) -> Path | None:
+    """The file that ``warmup_corpus`` names; None when it can only be a hub data set."""
+    name = config.warmup_corpus
+    candidates = [Path(name).expanduser()]
+    if config.data_dir:
+        below = Path(config.data_dir).expanduser() / name
+        candidates += [below, below.with_name(f"{below.name}.parquet")]
+    for path in candidates:
+        if path.is_file():
+            if path.suffix.lower() not in FILE_TYPES:
+                raise DataError(f"warm-up corpus {path}: its name must end in {', '.join(FILE_TYPES)}")
+            return path
+    if Path(name).suffix.lower() in FILE_TYPES or name.startswith(("/", "~", ".")):
+        raise DataError(f"warm-up corpus {name!r} does not exist; looked for {', '.join(map(str, candidates))}")
+    return None
+
+
+def _is_text(value: Any) -> bool:
+    if not isinstance(value, str) or not value or value.isspace():
+        return False
+    try:
+        value.encode()
+    except UnicodeEncodeError:  # half of a surrogate pair, which no tokenizer takes
+        return False
+    return True
+
+
+# ---- sources --------------------------------------------------------------------------------------------------------
+
+
+def _read(path: Path, column: str) -> Iterator[Any]:
+    return {".parquet": _parquet, ".txt": _lines, ".jsonl": _jsonl}[path.suffix.lower()](path, column)
+
+
+def _lines(path: Path, column: str) -> Iterator[Any]:
+    with path.open(encoding="utf-8-sig") as lines:
+        for line in lines:
+            yield line.strip()
+
+
+def _jsonl(path: Path, column: str) -> Iterator[Any]:
+    seen: dict[str, None] = {}
+    with path.open(encoding="utf-8-sig") as lines:
+        for number, line in enumerate(lines, start=1):
+            if not line.strip():
+                continue
+            try:
+                record = json.loads(line)
+            except ValueError as error:
+                raise DataError(f"{path}, line {number} is not valid JSON: {one_line(error)}") from None
+            if not isinstance(record, dict):
+                raise DataError(f"{path}, line {number} is not a JSON object: each line must be {{column: value, ...}}")
+            seen.update(dict.fromkeys(record))
+            yield record.get(column)
+    if seen:
+        require_columns(str(path), [column], list(seen))
+
+
+def _parquet(path: Path, column: str) -> Iterator[Any]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(path) as file:
+            require_columns(str(path), [column], file.schema_arrow.names)
+            for batch in file.iter_batches(columns=[column]):
+                yield from batch.column(0).to_pylist()
+    except pa.ArrowException as error:
+        raise DataError(f"{path} is not a valid parquet file: {one_line(error)}") from None
+
+
+def _open_hub(config: RunConfig) -> tuple[str, Iterator[Any]]:
+    name, _, configuration = config.warmup_corpus.partition(":")
+    source = HubSource(name, configuration)
+    where = f"warm-up corpus: {hub_place(source, HUB_SPLIT)}"
+    # with a number of rows, a large data set is not downloaded whole
+    streaming = config.warmup_rows > 0
+    data = load_hub_split(
+        source,
+        HUB_SPLIT,
+        f"check the name and the network, or set warmup_corpus to a {', '.join(FILE_TYPES)} file, as a path or below "
+        "data_dir",
+        streaming=streaming,
+    )
+    if data.column_names is not None:  # a streamed set may know its columns only from its rows
+        require_columns(where, [config.warmup_column], data.column_names)
+        data = data.select_columns([config.warmup_column])
+    return where, (row.get(config.warmup_column) for row in data)

@@ -1,0 +1,592 @@
+"""The distillation loop.
+
+`distill` reads from top to bottom: prepare, warm up, then rounds of profile, synthesise, train, evaluate, and at the end
+the export. Everything random is drawn from seeds derived from (seed, round, purpose), so a run that was killed goes on
+from its last checkpoint to the same end.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from sage_kit.compatibility import check_choices, needed_kinds
+from sage_kit.components import BuildContext
+from sage_kit.config import RunConfig
+from sage_kit.devices import autocast_for, make_accelerator, synchronize
+from sage_kit.errors import RunDirectoryError, SageError
+from sage_kit.evaluate import score
+from sage_kit.files import atomic_directory, disk_errors
+from sage_kit.losses import LossSettings
+from sage_kit.models.export import export_student
+from sage_kit.models.trunk import Trunk, split_model
+from sage_kit.plugins import Plugins
+from sage_kit.preparation import Prepared, PreparedSplit, prepare
+from sage_kit.records import Costs, RoundResult, RunInfo
+from sage_kit.rundir import Checkpoint, RunDirectory
+from sage_kit.synthesis import SyntheticSet, Synthesizer, derive_seed, label_synthetic
+from sage_kit.training import (
+    Batches,
+    Profile,
+    RealBatches,
+    SyntheticBatches,
+    count_flops,
+    learning_rate_factor,
+    load_optimizer_tensors,
+    make_optimizer,
+    optimizer_tensors,
+    predict,
+    profile_pass,
+    train_pass,
+)
+from sage_kit.warmup import warm_up
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+
+def run(config: RunConfig, plugins: Plugins, plugin_files: list[str] | None = None) -> tuple[RunDirectory, dict[str, Any]]:
+    """Start a new run: check the choices, make its directory, distil.
+
+    Parameters
+    ----------
+    config : RunConfig
+    plugins : Plugins
+    plugin_files : list of str
+        One-file plugins that `plugins` was made with; recorded so that a resume loads them again.
+
+    Returns
+    -------
+    directory : RunDirectory
+    summary : dict
+        What summary.json holds.
+
+    Raises
+    ------
+    SageError
+        Of the kind that fits what is wrong; the run directory is removed again if nothing was computed into it.
+    """
+    check_choices(config, plugins)
+    accelerator = make_accelerator(config)
+    directory = RunDirectory(Path())
+    if accelerator.is_main_process:
+        directory = RunDirectory.create(config)
+        directory.lock()
+        directory.write_environment(_origins(config, plugins), plugin_files or [], str(accelerator.device))
+    directory.path = Path(_from_main(str(directory.path), accelerator))
+    try:
+        return directory, distill(config, plugins, directory, accelerator)
+    except SageError:
+        if accelerator.is_main_process:
+            directory.remove_if_unused()
+        raise
+    finally:
+        directory.unlock()
+
+
+def resume(directory: RunDirectory, plugins: Plugins) -> dict[str, Any]:
+    """Go on with a run from its newest whole checkpoint; a finished run's summary is returned as it is.
+
+    Raises
+    ------
+    RunDirectoryError
+        When another process holds the run, or its data or teacher is no longer what it was.
+    """
+    config = directory.config()
+    summary = directory.summary()
+    if summary is not None:
+        return summary
+    check_choices(config, plugins)
+    accelerator = make_accelerator(config)
+    if accelerator.is_main_process:
+        directory.lock()
+    try:
+        return distill(config, plugins, directory, accelerator)
+    finally:
+        directory.unlock()
+
+
+def distill(
+    config: RunConfig, plugins: Plugins, directory: RunDirectory, accelerator: Accelerator
+) -> dict[str, Any]:
+    """Distil a student into a run directory, going on from its newest checkpoint if it has one.
+
+    Parameters
+    ----------
+    config : RunConfig
+    plugins : Plugins
+    directory : RunDirectory
+        Made by `RunDirectory.create` or opened by `RunDirectory.open`.
+    accelerator : Accelerator
+
+    Returns
+    -------
+    dict
+        What summary.json holds.
+    """
+    main = accelerator.is_main_process
+    plugins.remove_observers()
+    if main:
+        for name in config.observers:
+            context = BuildContext(config=config, seed=config.seed, device=str(accelerator.device))
+            options = config.observer_options.get(name, {})
+            plugins.add_observer(name, plugins.build("observer", name, options, context))
+    info: RunInfo | None = None
+    try:
+        # ---- prepare: data, teacher, cached vectors and labels, a new student ---------------------------------------
+        checkpoint = directory.latest_checkpoint(lambda text: plugins.message(None, text))
+        costs = checkpoint.costs if checkpoint else Costs()
+        prepared = prepare(config, plugins, accelerator, costs)
+        if checkpoint and checkpoint.content != prepared.content:
+            raise RunDirectoryError(
+                f"{directory.path}: the data or the teacher has changed since the run began; start a new run"
+            )
+        loop = _Loop(config, plugins, directory, accelerator, prepared, costs)
+        if checkpoint:
+            loop.restore(checkpoint)
+        info = loop.info
+        if main:
+            plugins.run_started(info)
+            if checkpoint:
+                plugins.message(info, f"resumed after round {checkpoint.round}")
+
+        # ---- warm-up on generic text --------------------------------------------------------------------------------
+        if not checkpoint:
+            if config.warmup_epochs:
+                warm_up(config, prepared, loop.trunk, accelerator, costs, loop.steps("warm-up"))
+            loop.save(round=0)
+
+        # ---- rounds -------------------------------------------------------------------------------------------------
+        stopped = loop.reason_to_stop()
+        while stopped is None:
+            loop.round()
+            stopped = loop.reason_to_stop()
+
+        # ---- export ---------------------------------------------------------------------------------------------------
+        summary = loop.finish(stopped)
+        if main:
+            plugins.run_finished(info, summary)
+        return summary
+    except BaseException as error:
+        if main and info is not None:
+            plugins.run_failed(info, error)
+        raise
+    finally:
+        plugins.remove_observers()
+
+
+class _Loop:
+    """The state of a run between rounds, and one method per step of a round."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        plugins: Plugins,
+        directory: RunDirectory,
+        accelerator: Accelerator,
+        prepared: Prepared,
+        costs: Costs,
+    ) -> None:
+        self.config = config
+        self.plugins = plugins
+        self.directory = directory
+        self.accelerator = accelerator
+        self.prepared = prepared
+        self.costs = costs
+        self.device = accelerator.device
+        self.spec = prepared.data.spec
+        self.history: list[RoundResult] = []
+        self.total_steps = 0
+        # what the teacher has labelled for this run, whether computed now or found in the cache
+        self.teacher_tokens = int(prepared.train.store.offsets[-1])
+
+        student = prepared.student.to(self.device)
+        _, self.raw_trunk = split_model(student, config.cut)
+        trunk: torch.nn.Module = self.raw_trunk
+        teacher: torch.nn.Module = prepared.teacher_trunk
+        if config.compile:
+            trunk, teacher = torch.compile(trunk, dynamic=True), torch.compile(teacher, dynamic=True)
+        self.teacher: Any = teacher
+        self.raw_optimizer = make_optimizer(self.raw_trunk, config.learning_rate, config.weight_decay)
+        self.trunk, self.optimizer = accelerator.prepare(trunk, self.raw_optimizer)
+
+        self.losses = LossSettings(
+            config.temperature,
+            config.hard_label_weight,
+            config.hidden_weight,
+            config.hidden_loss,
+            self.spec.is_regression,
+        )
+        self.profile = Profile(len(prepared.train.store), self.spec.n_outputs, self.device)
+        self.synthesizer: Synthesizer | None = None
+        self.static_set: SyntheticSet | None = None
+        rule, options = config.component_choice("stop_rule")
+        context = BuildContext(config=config, seed=config.seed)
+        self.stop_rule = plugins.build("stop_rule", rule, options, context)
+        self.info = self._run_info()
+
+    # ---- a round ----------------------------------------------------------------------------------------------------
+
+    def round(self) -> None:
+        """One round: profile, synthesise, train, evaluate, save."""
+        started = time.perf_counter()
+        number = len(self.history) + 1
+        if self.accelerator.is_main_process:
+            self.plugins.round_started(self.info, number)
+        torch.manual_seed(derive_seed(self.config.seed, number, "dropout", self.accelerator.process_index))
+
+        # ---- synthesise from the losses of the latest pass (none before round two)
+        synthetic = self._synthetic_examples(number) if number > 1 else None
+
+        # ---- train on real and synthetic batches; the new losses fall out of the pass
+        sources, dropped = self._sources(number, synthetic)
+        did = self._train(number, sources)
+        self._attribute(sources)
+
+        # ---- evaluate: dev for decisions, the official validation splits for reporting
+        train_agreement = self.profile.agreement(self.prepared)
+        train_loss = self.profile.mean_loss()
+        if self.config.profile == "pass":
+            before = time.perf_counter()
+            profile_pass(self.trunk, self.prepared, self.profile, self.losses, self.accelerator)
+            train_agreement = self.profile.agreement(self.prepared)
+            self.costs.add("profile", time.perf_counter() - before)
+        dev, validation = self._evaluate()
+        synthetic_profile = next((s.profile for s in sources if isinstance(s, SyntheticBatches)), None)
+        result = RoundResult(
+            round=number,
+            steps=did.steps,
+            total_steps=self.total_steps,
+            train_loss=train_loss,
+            train_agreement=train_agreement,
+            synthetic_loss=synthetic_profile.mean_loss() if synthetic_profile else float("nan"),
+            synthetic=0 if synthetic is None else len(synthetic),
+            dropped=dropped,
+            dev=dev,
+            validation=validation,
+            seconds=time.perf_counter() - started,
+            padding=did.padding,
+        )
+        self.history.append(result)
+        if self.accelerator.is_main_process:
+            self.plugins.round_finished(self.info, result)
+        self.save(number)
+
+    def _synthetic_examples(self, number: int) -> SyntheticSet | None:
+        """The round's labelled synthetic examples: new ones, the static ones, or none."""
+        config = self.config
+        if config.schedule == "none":
+            return None
+        if self.static_set is not None:
+            return self.static_set
+        main = self.accelerator.is_main_process
+        losses = self.profile.losses.cpu().numpy()
+        if main:
+            self.plugins.losses_profiled(self.info, number, losses)
+        synthesizer = self._synthesizer()
+        if config.schedule == "static" and number > 2:
+            # a resumed run: the examples made in round two are on disk
+            synthetic = SyntheticSet.load(self.directory.synthetic(2))
+            self._label(synthesizer, synthetic, count=False)
+        else:
+            real = len(self.prepared.train.store)
+            count = max(1, round(config.synthetic_ratio * real))
+            with self.accelerator.local_main_process_first():
+                synthetic = synthesizer.create(number, count, losses, self.profile.logits.cpu().numpy())
+            self._label(synthesizer, synthetic, count=True)
+        if config.schedule == "static":
+            self.static_set = synthetic
+        if main:
+            synthetic.save(self.directory.synthetic(number))
+            self._save_map(synthesizer)
+            self.plugins.synthetic_created(self.info, number, synthetic)
+            if not len(synthetic):
+                self.plugins.message(
+                    self.info, f"filter {config.filter!r} dropped every synthetic example; round {number} uses real data"
+                )
+        return synthetic
+
+    def _label(self, synthesizer: Synthesizer, synthetic: SyntheticSet, *, count: bool) -> None:
+        """Let the teacher label a set; several processes share its batches."""
+        accelerator = self.accelerator
+        started = time.perf_counter()
+        lifted = self.costs.seconds.get("lift", 0.0)
+        step = self.steps("teacher's labels")
+        tokens = label_synthetic(
+            synthesizer,
+            synthetic,
+            self.teacher,
+            hidden_layers=self.prepared.teacher_layers,
+            device=self.device,
+            autocast=autocast_for(self.device, self.prepared.precision),
+            on_step=lambda done, total: step(done, total, None),
+            # hidden states are kept where they are used, so each process then labels all
+            mine=lambda number: (
+                bool(self.prepared.teacher_layers) or number % accelerator.num_processes == accelerator.process_index
+            ),
+        )
+        if accelerator.num_processes > 1 and not self.prepared.teacher_layers:
+            merged = accelerator.reduce(torch.from_numpy(synthetic.logits).to(self.device), "sum")
+            synthetic.logits = merged.cpu().numpy()
+            tokens = int(accelerator.reduce(torch.tensor(tokens, device=self.device), "sum"))
+        synthesizer.filter_labelled(synthetic)
+        synchronize(self.device)
+        seconds = time.perf_counter() - started - (self.costs.seconds.get("lift", 0.0) - lifted)
+        lengths = self.prepared.train.store.lengths[synthetic.anchors]
+        flops = count_flops(self.prepared.teacher_trunk, lengths, training=False)
+        self.costs.add("teacher", seconds, tokens=tokens, flops=flops)
+        if count:
+            self.teacher_tokens += tokens
+
+    def _sources(self, number: int, synthetic: SyntheticSet | None) -> tuple[list[Batches], int]:
+        """The round's batches, and how many synthetic examples the filter dropped."""
+        config, train = self.config, self.prepared.train
+        rng = np.random.default_rng(derive_seed(config.seed, number, "real"))
+        dropped = 0 if synthetic is None else synthetic.dropped + len(synthetic.anchors) - len(synthetic)
+        if synthetic is None or not len(synthetic):
+            return [RealBatches(train, self.profile, config, self.device, rng)], dropped
+        sources: list[Batches] = []
+        if config.mix == "add":
+            sources.append(RealBatches(train, self.profile, config, self.device, rng))
+        else:
+            real = len(train.store) - min(len(synthetic), len(train.store))
+            subset = np.sort(rng.choice(len(train.store), real, replace=False))
+            if real:
+                sources.append(RealBatches(train, self.profile, config, self.device, rng, subset))
+            else:
+                self.profile.start_pass()
+        sources.append(SyntheticBatches(self._synthesizer(), synthetic, self.device, self.spec.is_regression))
+        return sources, dropped
+
+    def _train(self, number: int, sources: list[Batches]) -> Any:
+        config = self.config
+        started = time.perf_counter()
+        lifted = self.costs.seconds.get("lift", 0.0)
+        planned = config.max_steps or self._planned_steps()
+        before = self.total_steps
+
+        def learning_rate(step: int) -> float:
+            progress = min(1.0, (before + step) / planned)
+            return config.learning_rate * learning_rate_factor(config.lr_schedule, config.lr_warmup, progress)
+
+        did = train_pass(
+            self.trunk,
+            self.optimizer,
+            sources,
+            accelerator=self.accelerator,
+            settings=self.losses,
+            student_layers=self.prepared.student_layers,
+            learning_rate=learning_rate,
+            max_grad_norm=config.max_grad_norm,
+            max_steps=config.max_steps - before if config.max_steps else None,
+            rng=np.random.default_rng(derive_seed(config.seed, number, "order")),
+            on_step=self.steps(f"round {number}"),
+        )
+        synchronize(self.device)
+        self.total_steps += did.steps
+        seconds = time.perf_counter() - started - (self.costs.seconds.get("lift", 0.0) - lifted)
+        flops = count_flops(self.raw_trunk, did.lengths, training=True)
+        self.costs.add("student", seconds, tokens=did.tokens, flops=flops)
+        return did
+
+    def _attribute(self, sources: list[Batches]) -> None:
+        """Give examples that gave way to synthetic ones the loss of those that started from them."""
+        for source in sources:
+            if isinstance(source, SyntheticBatches):
+                self.profile.attribute(source.synthetic.anchors, source.profile)
+
+    def _evaluate(self) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
+        started = time.perf_counter()
+        dev = self._score(self.prepared.dev)
+        validation = {name: self._score(split) for name, split in self.prepared.validation.items()}
+        self.costs.add("evaluate", time.perf_counter() - started)
+        return dev, validation
+
+    def _score(self, split: PreparedSplit) -> dict[str, float]:
+        logits = predict(self.trunk, split.store, self.spec.n_outputs, self.accelerator)
+        flops = count_flops(self.raw_trunk, split.store.lengths, training=False)
+        self.costs.add("evaluate", 0.0, tokens=int(split.store.offsets[-1]), flops=flops)
+        return score(self.spec, logits, split.labels, split.outputs.logits)
+
+    # ---- between rounds ---------------------------------------------------------------------------------------------
+
+    def reason_to_stop(self) -> str | None:
+        """Why to stop now, or None."""
+        config = self.config
+        if config.max_steps and self.total_steps >= config.max_steps:
+            return f"{self.total_steps} student steps are done"
+        if self.history:
+            if self.history[-1].steps == 0:
+                return "a round had no examples to train on"
+            reason: str | None = self.stop_rule.reason_to_stop(tuple(self.history))
+            if reason is not None:
+                return reason
+        if not config.max_steps and len(self.history) >= config.rounds:
+            return f"{len(self.history)} rounds are done"
+        return None
+
+    def save(self, round: int) -> None:
+        """Write a checkpoint and the costs."""
+        self.accelerator.wait_for_everyone()
+        if not self.accelerator.is_main_process:
+            return
+        scaler = self.accelerator.scaler
+        checkpoint = Checkpoint(
+            round=round,
+            content=self.prepared.content,
+            total_steps=self.total_steps,
+            teacher_tokens=self.teacher_tokens,
+            history=self.history,
+            costs=self.costs,
+            student={name: value.detach().cpu().contiguous() for name, value in self.raw_trunk.state_dict().items()},
+            optimizer=optimizer_tensors(self.raw_optimizer, self.raw_trunk),
+            profile={"losses": self.profile.losses.cpu(), "logits": self.profile.logits.cpu()},
+            scaler=scaler.state_dict() if scaler is not None else {},
+        )
+        path = self.directory.save_checkpoint(checkpoint, self.config.keep_checkpoints)
+        self.directory.write_costs(self.costs)
+        self.plugins.checkpoint_saved(self.info, round, path)
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Go on from a checkpoint."""
+        self.history = list(checkpoint.history)
+        self.total_steps = checkpoint.total_steps
+        self.teacher_tokens = checkpoint.teacher_tokens
+        self.raw_trunk.load_state_dict(checkpoint.student)
+        load_optimizer_tensors(self.raw_optimizer, self.raw_trunk, checkpoint.optimizer)
+        self.profile.losses = checkpoint.profile["losses"].to(self.device)
+        self.profile.logits = checkpoint.profile["logits"].to(self.device)
+        if checkpoint.scaler and self.accelerator.scaler is not None:
+            self.accelerator.scaler.load_state_dict(dict(checkpoint.scaler))
+        self.info = self._run_info()
+
+    def finish(self, stopped: str) -> dict[str, Any]:
+        """Export the student and write the summary."""
+        config, prepared = self.config, self.prepared
+        last = self.history[-1] if self.history else None
+        summary: dict[str, Any] = {
+            "task": config.task,
+            "primary_metric": self.info.primary_metric,
+            "stopped": stopped,
+            "rounds": [result.to_json() for result in self.history],
+            "student_steps": self.total_steps,
+            "teacher_tokens": self.teacher_tokens,
+            "parameters": dict(self.info.parameters),
+            "examples": dict(self.info.examples),
+            "dev": dict(last.dev) if last else {},
+            "validation": {name: dict(scores) for name, scores in last.validation.items()} if last else {},
+            "teacher": {
+                "name": config.teacher,
+                "finetuned_here": prepared.teacher.finetuned,
+                "dev": self._teacher_score(prepared.dev),
+                "validation": {name: self._teacher_score(split) for name, split in prepared.validation.items()},
+            },
+            "seconds": sum(self.costs.seconds.values()),
+            "precision": prepared.precision,
+            "device": str(self.device),
+            "processes": self.accelerator.num_processes,
+            "disabled_observers": dict(self.plugins.disabled),
+            # a student of pooled vectors needs pooling in front of its blocks, which a plain checkpoint does not do
+            "checkpoint_equals_student": config.granularity == "token",
+        }
+        self.accelerator.wait_for_everyone()
+        if not self.accelerator.is_main_process:
+            return summary
+        if config.granularity == "pooled":
+            self.plugins.message(
+                self.info,
+                "granularity is 'pooled': the exported checkpoint reads token states, so its outputs differ from the "
+                "student's, which read one pooled vector per example",
+            )
+        with disk_errors(str(self.directory.student)), atomic_directory(self.directory.student) as temporary:
+            export_student(prepared.student, prepared.teacher.tokenizer, temporary, self.spec)
+        self.directory.write_costs(self.costs)
+        self.directory.write_summary(summary)
+        return summary
+
+    # ---- small parts ------------------------------------------------------------------------------------------------
+
+    def steps(self, activity: str) -> Any:
+        """A callback that tells observers of an activity's steps."""
+        if not self.accelerator.is_main_process:
+            return lambda done, total, loss: None
+        return lambda done, total, loss: self.plugins.step_finished(self.info, activity, done, total, loss)
+
+    def _synthesizer(self) -> Synthesizer:
+        if self.synthesizer is None:
+            self.synthesizer = Synthesizer(
+                self.config,
+                self.plugins,
+                self.prepared.train.store,
+                self.prepared.train.outputs,
+                self.prepared.cache,
+                self.device,
+                lambda text: self.plugins.message(self.info, text) if self.accelerator.is_main_process else None,
+                self.costs,
+            )
+        return self.synthesizer
+
+    def _save_map(self, synthesizer: Synthesizer) -> None:
+        """Keep the map beside the run, for pictures, whatever becomes of the cache."""
+        if synthesizer.coordinates is None or (self.directory.map.exists() and self.config.refit == "never"):
+            return
+        from safetensors.numpy import save
+
+        with disk_errors(str(self.directory.map)):
+            data = save({"coordinates": np.ascontiguousarray(synthesizer.coordinates)})
+            temporary = self.directory.map.with_name(f".tmp-{self.directory.map.name}")
+            temporary.write_bytes(data)
+            temporary.replace(self.directory.map)
+
+    def _planned_steps(self) -> int:
+        """Student steps that the rounds are expected to take, for the learning rate."""
+        config = self.config
+        count = len(RealBatches(self.prepared.train, self.profile, config, self.device, np.random.default_rng(0)))
+        per_round = count / self.accelerator.num_processes
+        if config.schedule != "none" and config.mix == "add":
+            later = per_round * (1 + config.synthetic_ratio)
+        else:
+            later = per_round
+        return max(1, round(per_round + (config.rounds - 1) * later))
+
+    def _teacher_score(self, split: PreparedSplit) -> dict[str, float]:
+        return score(self.spec, split.outputs.logits, split.labels)
+
+    def _run_info(self) -> RunInfo:
+        prepared = self.prepared
+        examples = {"train": len(prepared.train.store), "dev": len(prepared.dev.store)}
+        examples.update({name: len(split.store) for name, split in prepared.validation.items()})
+        trained = sum(p.numel() for p in self.raw_trunk.parameters() if p.requires_grad)
+        return RunInfo(
+            directory=self.directory.path,
+            config=self.config,
+            examples=examples,
+            parameters={
+                "student": sum(p.numel() for p in prepared.student.parameters()),
+                "student_trained": trained,
+                "teacher": sum(p.numel() for p in prepared.teacher.model.parameters()),
+            },
+            primary_metric=self.spec.metrics[0],
+            history=tuple(self.history),
+        )
+
+
+def _origins(config: RunConfig, plugins: Plugins) -> dict[str, str]:
+    """Where each chosen component comes from."""
+    chosen = {kind: config.component_choice(kind)[0] for kind in needed_kinds(config, plugins)}
+    return {kind: f"{name} ({plugins.registered(kind, name).origin})" for kind, name in chosen.items()}
+
+
+def _from_main(value: str, accelerator: Accelerator) -> str:
+    """The main process's value, in every process."""
+    if accelerator.num_processes == 1:
+        return value
+    from accelerate.utils import broadcast_object_list
+
+    values = [value]
+    broadcast_object_list(values, from_process=0)
+    return values[0]

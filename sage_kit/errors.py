@@ -1,0 +1,82 @@
+"""Errors a user can act on: one class for each kind of remedy.
+
+The command line prints the message as one line and exits with the class's `exit_code`. A message says what was wrong,
+where, and what to do.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class SageError(Exception):
+    """Base of every error that sage_kit raises on purpose; catch this to catch them all."""
+
+    exit_code = 2
+
+
+class ConfigError(SageError):
+    """A setting or an option has an unknown name or a bad value: change the configuration."""
+
+
+class UnknownComponentError(ConfigError):
+    """No component of that kind has that name: correct the name or install the plugin."""
+
+
+class PluginError(SageError):
+    """A plugin is broken, collides with another or mistypes a hook: fix, remove or disallow it."""
+
+
+class MissingPackageError(SageError):
+    """A component needs a package that is not installed: install it."""
+
+
+class DataError(SageError):
+    """A file, column, label, text or vector is not usable: correct the data."""
+
+
+class ModelError(SageError):
+    """A teacher, tokenizer or checkpoint cannot be used: choose another."""
+
+
+class CompatibilityError(ConfigError):
+    """Two choices do not go together, or do not fit the data's size: change one of them."""
+
+
+class RunDirectoryError(SageError):
+    """A run directory cannot be written, is in use already, or is not a run: choose another."""
+
+
+class DiskFullError(SageError):
+    """The disk is full: free some space and resume."""
+
+
+class BudgetError(SageError):
+    """A step would take longer than its time budget: take a faster component or raise the budget."""
+
+
+LONGEST_LIST = 25
+"""Most names that a message lists when there is another place to look them up."""
+
+
+def did_you_mean(name: str, known: Iterable[str], label: str = "Available", elsewhere: str = "") -> str:
+    """The closest known name and the whole list, as sentences to end an "unknown name" message.
+
+    Parameters
+    ----------
+    name : str
+        The name that was not found.
+    known : iterable of str
+        The names that exist.
+    label : str
+        What to call the list.
+    elsewhere : str
+        A sentence that says where the names are listed; it stands in for a list of more than `LONGEST_LIST` names.
+    """
+    names = sorted(known)
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    hint = f" Did you mean {close[0]!r}?" if close else ""
+    if elsewhere and len(names) > LONGEST_LIST:
+        return f"{hint} {elsewhere}"
+    return f"{hint} {label}: {', '.join(names) or 'none'}."

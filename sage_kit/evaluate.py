@@ -1,0 +1,137 @@
+"""Scores: the tasks' metrics (by scikit-learn and scipy), agreement with the teacher, calibration."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sage_kit.components import TaskSpec
+
+AGREEMENT_TOLERANCE = 0.05
+"""Regression counts two outputs as alike when they differ by at most this share of the label range."""
+
+CALIBRATION_BINS = 15
+
+Array = NDArray[Any]
+
+
+def _accuracy(labels: Array, predictions: Array) -> float:
+    from sklearn.metrics import accuracy_score
+
+    return float(accuracy_score(labels, predictions))
+
+
+def _f1(labels: Array, predictions: Array) -> float:
+    from sklearn.metrics import f1_score
+
+    return float(f1_score(labels, predictions, zero_division=0.0))
+
+
+def _macro_f1(labels: Array, predictions: Array) -> float:
+    from sklearn.metrics import f1_score
+
+    return float(f1_score(labels, predictions, average="macro", zero_division=0.0))
+
+
+def _matthews(labels: Array, predictions: Array) -> float:
+    from sklearn.metrics import matthews_corrcoef
+
+    return float(matthews_corrcoef(labels, predictions))
+
+
+def _correlation(name: str) -> Callable[[Array, Array], float]:
+    def correlation(labels: Array, predictions: Array) -> float:
+        from scipy import stats
+
+        if not np.isfinite(predictions).all():
+            return float("nan")
+        if np.ptp(labels) == 0 or np.ptp(predictions) == 0:
+            return 0.0  # undefined for a constant; zero says that nothing was explained
+        return float(getattr(stats, name)(labels.astype(np.float64), predictions.astype(np.float64)).statistic)
+
+    return correlation
+
+
+METRICS: Mapping[str, Callable[[Array, Array], float]] = {
+    "accuracy": _accuracy,
+    "f1": _f1,
+    "macro_f1": _macro_f1,
+    "matthews": _matthews,
+    "pearson": _correlation("pearsonr"),
+    "spearman": _correlation("spearmanr"),
+}
+"""Metrics by name: each maps gold labels and predictions, both of shape (n,), to a number. F1 is that of class 1."""
+
+
+def predictions(logits: Array, spec: TaskSpec) -> Array:
+    """Predicted classes, int64, or values, as they are: (n, n_outputs) to (n,)."""
+    return logits[:, 0] if spec.is_regression else logits.argmax(-1)
+
+
+def agreement(student_logits: Array, teacher_logits: Array, spec: TaskSpec) -> float:
+    """Share of examples on which student and teacher predict alike ("teacher-labelled accuracy", paper section 3.4).
+
+    Classes must be equal; regression outputs may differ by `AGREEMENT_TOLERANCE` of the label range.
+    """
+    student, teacher = predictions(student_logits, spec), predictions(teacher_logits, spec)
+    if spec.is_regression:
+        tolerance = AGREEMENT_TOLERANCE * (spec.label_range[1] - spec.label_range[0])
+        return float(np.mean(np.abs(student - teacher) <= tolerance))
+    return float(np.mean(student == teacher))
+
+
+def calibration_error(logits: Array, labels: Array) -> float:
+    """Expected calibration error over equal-width confidence bins (Guo et al. 2017, arXiv 1706.04599, equation 3).
+
+    Parameters
+    ----------
+    logits : array of shape (n, n_outputs)
+    labels : array of shape (n,), int
+
+    Returns
+    -------
+    float
+        Mean distance of confidence and accuracy, between 0 and 1; NaN when a logit is not finite.
+    """
+    from scipy.special import softmax
+
+    if not np.isfinite(logits).all():
+        return float("nan")
+    probabilities = softmax(logits, axis=-1)
+    confidence = probabilities.max(-1)
+    correct = (probabilities.argmax(-1) == labels).astype(np.float64)
+    bins = np.minimum((confidence * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
+    gaps = np.bincount(bins, weights=correct - confidence, minlength=CALIBRATION_BINS)
+    return float(np.abs(gaps).sum() / len(labels))
+
+
+def score(
+    spec: TaskSpec, logits: NDArray[np.float32], labels: Array, teacher_logits: NDArray[np.float32] | None = None
+) -> dict[str, float]:
+    """All scores of a model's outputs on a split.
+
+    Parameters
+    ----------
+    spec : TaskSpec
+        Names the metrics.
+    logits : array of shape (n, n_outputs)
+    labels : array of shape (n,)
+        Gold labels.
+    teacher_logits : array of shape (n, n_outputs) or None
+        For the agreement.
+
+    Returns
+    -------
+    dict of str to float
+        The task's metrics, "agreement" if the teacher's logits are given, and "calibration_error" for classes.
+    """
+    predicted = predictions(logits, spec)
+    scores = {name: METRICS[name](labels, predicted) for name in spec.metrics}
+    if teacher_logits is not None:
+        scores["agreement"] = agreement(logits, teacher_logits, spec)
+    if not spec.is_regression:
+        scores["calibration_error"] = calibration_error(logits, labels)
+    return scores

@@ -1,0 +1,129 @@
+"""Writing files so that a reader never meets half of one: temporary name, flush to disk, rename."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import math
+import os
+import re
+import shutil
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from sage_kit.errors import DiskFullError
+
+TEMPORARY_PREFIX = ".tmp-"
+
+
+@contextlib.contextmanager
+def disk_errors(what: str, advice: str = "free some space and try again") -> Iterator[None]:
+    """Turn a full disk into one clear error.
+
+    Parameters
+    ----------
+    what : str
+        What is being written.
+    advice : str
+        What to do about it.
+
+    Raises
+    ------
+    DiskFullError
+        When the block raises an error that says that no space, no quota or no larger file is to be had.
+    """
+    try:
+        yield
+    except Exception as error:
+        number = error.errno if isinstance(error, OSError) else None
+        # safetensors and tokenizers raise classes of their own, with the system's number at the end of the text
+        wrapped = re.search(r"\(os error (\d+)\)", str(error))
+        if number is None and wrapped:
+            number = int(wrapped[1])
+        if number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise DiskFullError(f"disk full while writing {what}: {advice}") from error
+        raise
+
+
+@contextlib.contextmanager
+def atomic_directory(path: Path) -> Iterator[Path]:
+    """A new directory that appears under its name complete or not at all.
+
+    Yields a temporary directory beside `path`; when the block ends well its files are flushed to disk and it is renamed
+    to `path`, replacing a directory of that name; when the block raises it is removed.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = _temporary(path)
+    temporary.mkdir()
+    try:
+        yield temporary
+        for item in (*temporary.rglob("*"), temporary):
+            _flush(item)
+        if path.exists():
+            old = _temporary(path)
+            path.rename(old)
+            temporary.rename(path)
+            shutil.rmtree(old, ignore_errors=True)
+        else:
+            temporary.rename(path)
+        _flush(path.parent)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file atomically."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = _temporary(path)
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        _flush(temporary)
+        temporary.replace(path)
+        _flush(path.parent)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Write JSON atomically, indented; NaN and infinity become null, since JSON has neither."""
+    write_text(path, json.dumps(_only_finite(data), indent=2, allow_nan=False) + "\n")
+
+
+def remove_temporaries(directory: Path) -> None:
+    """Remove what a killed process left half-written in a directory."""
+    for path in directory.glob(f"{TEMPORARY_PREFIX}*"):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _temporary(path: Path) -> Path:
+    """A new name beside `path` that `remove_temporaries` knows."""
+    return path.parent / f"{TEMPORARY_PREFIX}{path.name}-{uuid.uuid4().hex[:8]}"
+
+
+def _only_finite(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Mapping):
+        return {key: _only_finite(item) for key, item in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [_only_finite(item) for item in value]
+    return value
+
+
+def _flush(path: Path) -> None:
+    """Force a file or a directory's list of names to disk."""
+    if os.name == "nt":  # which opens no directory and flushes no file that is open for reading
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,137 @@
+"""Per-instance losses: each function maps a batch to one loss per example, in float32."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+
+
+def kl_divergence(student: torch.Tensor, teacher: torch.Tensor, temperature: float = 1.0) -> torch.Tensor:
+    r"""Kullback-Leibler divergence of the softened distributions, times the squared temperature.
+
+    .. math:: T^2 \sum_c p_c (\log p_c - \log q_c), \quad p = \mathrm{softmax}(t / T), q = \mathrm{softmax}(s / T)
+
+    The factor keeps the gradient's size independent of the temperature (Hinton et al. 2015, arXiv 1503.02531,
+    section 2).
+
+    Parameters
+    ----------
+    student, teacher : Tensor of shape (batch, n_outputs)
+        Logits.
+    temperature : float
+
+    Returns
+    -------
+    Tensor of shape (batch,)
+    """
+    p = F.log_softmax(teacher.float() / temperature, dim=-1)
+    q = F.log_softmax(student.float() / temperature, dim=-1)
+    return temperature**2 * F.kl_div(q, p, reduction="none", log_target=True).sum(-1)
+
+
+def hard_label_loss(student: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy to integer labels: (batch, n_outputs) and (batch,) int64 to (batch,)."""
+    return F.cross_entropy(student.float(), labels, reduction="none")
+
+
+def squared_error(student: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """Mean squared difference over the outputs: (batch, n_outputs) twice to (batch,)."""
+    return (student.float() - target.float()).square().mean(-1)
+
+
+def hidden_state_loss(
+    student: torch.Tensor, teacher: torch.Tensor, mask: torch.Tensor, kind: Literal["cosine", "mse"]
+) -> torch.Tensor:
+    """Distance of hidden states, averaged over the real tokens and the layers.
+
+    Parameters
+    ----------
+    student, teacher : Tensor of shape (batch, tokens, n_layers, dim)
+        What stands at padding positions does not count, as long as it is finite.
+    mask : Tensor of shape (batch, tokens), bool
+        True at real tokens.
+    kind : "cosine" or "mse"
+        One minus the cosine similarity, or the mean squared difference over the dimensions.
+
+    Returns
+    -------
+    Tensor of shape (batch,)
+    """
+    student, teacher = student.float(), teacher.float()
+    if kind == "cosine":
+        distance = 1 - F.cosine_similarity(student, teacher, dim=-1)
+    else:
+        distance = (student - teacher).square().mean(-1)
+    weights = mask.float()
+    return (distance.mean(-1) * weights).sum(1) / weights.sum(1)
+
+
+@dataclass(frozen=True)
+class LossSettings:
+    """How the losses are weighed; the fields are the settings of the same names.
+
+    `regression` replaces the KL loss by the squared error to the teacher's output and the cross-entropy by the squared
+    error to the gold value.
+    """
+
+    temperature: float
+    hard_label_weight: float
+    hidden_weight: float
+    hidden_loss: Literal["cosine", "mse"]
+    regression: bool
+
+
+def instance_losses(
+    settings: LossSettings,
+    student_logits: torch.Tensor,
+    teacher_logits: torch.Tensor,
+    labels: torch.Tensor,
+    *,
+    student_hidden: torch.Tensor | None = None,
+    teacher_hidden: torch.Tensor | None = None,
+    mask: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """The training loss of each example.
+
+    ``(1 - h) * KL + h * cross_entropy + w * hidden`` with `h` the hard-label weight and `w` the hidden weight.
+
+    Parameters
+    ----------
+    settings : LossSettings
+    student_logits, teacher_logits : Tensor of shape (batch, n_outputs)
+    labels : Tensor of shape (batch,)
+        Gold labels, int64, or float for regression; for synthetic examples the teacher's.
+    student_hidden, teacher_hidden : Tensor of shape (batch, tokens, n_layers, dim) or None
+        Without the student's, the hidden-state loss is left out.
+    mask : Tensor of shape (batch, tokens), bool, or None
+        Real tokens, for the hidden states.
+
+    Returns
+    -------
+    Tensor of shape (batch,), float32
+
+    Raises
+    ------
+    ValueError
+        When the hidden weight is above zero and there are hidden states of the student, but none of the teacher or no
+        mask.
+    """
+    hard = settings.hard_label_weight
+    if settings.regression:
+        loss = (1 - hard) * squared_error(student_logits, teacher_logits)
+        if hard:
+            loss = loss + hard * squared_error(student_logits, labels[:, None])
+    else:
+        loss = (1 - hard) * kl_divergence(student_logits, teacher_logits, settings.temperature)
+        if hard:
+            loss = loss + hard * hard_label_loss(student_logits, labels)
+    if settings.hidden_weight and student_hidden is not None:
+        if teacher_hidden is None or mask is None:
+            raise ValueError("the hidden-state loss needs the teacher's hidden states and the mask")
+        loss = loss + settings.hidden_weight * hidden_state_loss(
+            student_hidden, teacher_hidden, mask, settings.hidden_loss
+        )
+    return loss

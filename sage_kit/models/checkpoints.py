@@ -1,0 +1,267 @@
+"""Finding and loading checkpoints: hub names, local directories, and folders inside installed packages.
+
+Only safetensors weights are read: nothing is unpickled, and no code that comes with a checkpoint is run.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from sage_kit.errors import ModelError, SageError
+from sage_kit.files import disk_errors
+from sage_kit.models.families import MODEL_TYPES, Family, family_of, unsupported
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+PACKAGE_PREFIX = "package:"
+
+_HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
+_MODULE_NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
+_SOURCES = "name a hub model, a local directory, or package:MODULE/PATH"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A loaded sequence classifier.
+
+    Attributes
+    ----------
+    model : PreTrainedModel
+        On the CPU, float32, SDPA attention, eval mode.
+    family : Family
+        Its family.
+    missing : frozenset of str
+        Parameters, all of the head, that the checkpoint does not hold: they are random. Empty for a trained classifier.
+    """
+
+    model: PreTrainedModel
+    family: Family
+    missing: frozenset[str]
+
+
+def resolve(name: str) -> str:
+    """Where a checkpoint is: a local directory as an absolute path, or a hub name.
+
+    Parameters
+    ----------
+    name : str
+        A hub name, a local directory, or ``package:MODULE/PATH`` for a folder inside an installed package. The package
+        is looked up, not imported. A local directory goes before a hub model of the same name.
+
+    Raises
+    ------
+    ModelError
+        When the package is not installed, the path does not exist or holds no checkpoint, or the name can be none of
+        the three.
+    """
+    if name.startswith(PACKAGE_PREFIX):
+        return str(_checkpoint_directory(_inside_package(name), name))
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return str(_checkpoint_directory(path.absolute(), name))
+    if path.exists():
+        raise ModelError(f"{name!r} is a file: give the directory of a checkpoint")
+    if _HUB_NAME.fullmatch(name) and not name.startswith("."):
+        return name
+    raise ModelError(f"no directory {name!r} exists, and a hub name it cannot be: {_SOURCES}")
+
+
+def load_model_config(name: str) -> Any:
+    """The transformers configuration of a checkpoint, its model type checked to be a supported one.
+
+    Raises
+    ------
+    ModelError
+        When it cannot be found or read, or is of another type.
+    """
+    from transformers import AutoConfig, PretrainedConfig
+
+    source = resolve(name)
+    with _readable("config.json", name, source):
+        settings, _ = PretrainedConfig.get_config_dict(source)
+        # asked before transformers builds the configuration, so that types unknown to it get the same answer
+        if settings.get("model_type") not in MODEL_TYPES:
+            raise ModelError(unsupported(str(settings.get("model_type") or "unknown"), name))
+        config = AutoConfig.from_pretrained(source, trust_remote_code=False)
+    family_of(config, name)
+    return config
+
+
+def load_classifier(name: str) -> Checkpoint:
+    """A checkpoint as a sequence classifier, with the outputs that its own configuration asks for.
+
+    Checkpoints of encoders alone and of other heads (masked language models and the like) load, too; their classifier's
+    head is new and its parameters are listed as missing. The global random state stays as it was.
+
+    Raises
+    ------
+    ModelError
+        When the checkpoint cannot be found or read, has no safetensors weights, is of no supported family, or when its
+        weights do not fit its configuration.
+    """
+    from transformers import AutoModelForSequenceClassification
+
+    config = load_model_config(name)
+    family = family_of(config, name)
+    source = resolve(name)
+    with _readable("weights", name, source), quiet(), torch.random.fork_rng(devices=[]):
+        model, info = AutoModelForSequenceClassification.from_pretrained(
+            source,
+            config=config,
+            dtype=torch.float32,
+            attn_implementation="sdpa",
+            output_loading_info=True,
+            use_safetensors=True,
+            trust_remote_code=False,
+            # reported below in one line; transformers would print a table instead
+            ignore_mismatched_sizes=True,
+        )
+    for key, stored, expected in sorted(info["mismatched_keys"]):
+        # an output layer of another kind of head may bear the same name
+        if not (family.in_head(key) and not _is_classifier(config)):
+            raise ModelError(
+                f"model {name!r}: the weights do not fit its config.json: {key} is {tuple(stored)} in the weights and "
+                f"{tuple(expected)} by the configuration"
+            )
+    absent = sorted(key for key in info["missing_keys"] if not family.in_head(key))
+    if absent:
+        raise ModelError(
+            f"model {name!r}: its weights lack {len(absent)} parameters of the encoder, among them {absent[0]}: the "
+            "checkpoint is incomplete, or its config.json belongs to another"
+        )
+    missing = set(info["missing_keys"]) | {key for key, *_ in info["mismatched_keys"]}
+    if not _is_classifier(config):
+        # e.g. a multiple-choice model, whose output layer has the same name and another meaning
+        missing |= {key for key in model.state_dict() if key.startswith(f"{family.head_output}.")}
+    # The weights lie in the mapped file, at whatever offset: the same product then differs in its last bits, and is
+    # slower, than from memory of torch's own alignment. A copy is also safe from changes to the file.
+    for parameter in model.parameters():
+        parameter.data = parameter.data.clone()
+    model.eval()
+    return Checkpoint(model, family, frozenset(missing))
+
+
+def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
+    """The tokenizer of a checkpoint.
+
+    Raises
+    ------
+    ModelError
+        When it cannot be found or read.
+    """
+    from transformers import AutoTokenizer
+
+    source = resolve(name)
+    with _readable("tokenizer", name, source), quiet():
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+    # without any file of a tokenizer, transformers makes one that knows its special tokens only
+    if set(tokenizer.get_vocab()) <= set(tokenizer.all_special_tokens):
+        raise ModelError(f"model {name!r} has no tokenizer: name one that fits with the setting tokenizer")
+    return tokenizer
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep transformers' load reports and progress bars from the terminal; errors still raise."""
+    from transformers.utils import logging
+
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def _inside_package(name: str) -> Path:
+    """The folder that ``package:MODULE/PATH`` names."""
+    module, _, inner = name.removeprefix(PACKAGE_PREFIX).partition("/")
+    if not _MODULE_NAME.fullmatch(module):
+        raise ModelError(f"{name!r} names no Python package: write package:MODULE/PATH")
+    top, *rest = module.split(".")
+    try:
+        # of a top-level name, this finds the package without importing it
+        spec = importlib.util.find_spec(top)
+    except ValueError:  # a module without a spec, such as __main__
+        spec = None
+    roots = list(spec.submodule_search_locations or ()) if spec is not None else []
+    if not roots:
+        raise ModelError(f"package {top!r} is not installed: pip install {top.replace('_', '-')}")
+    candidates = [Path(root, *rest, inner) for root in roots]
+    for candidate in candidates:
+        if candidate.is_dir():
+            return candidate
+    raise ModelError(
+        f"package {top!r} is installed, but {name!r} does not exist in it: {candidates[0]} is no directory"
+    )
+
+
+def _checkpoint_directory(path: Path, name: str) -> Path:
+    if not (path / "config.json").is_file():
+        raise ModelError(f"{name!r} is no checkpoint: {path} has no config.json")
+    return path
+
+
+def _is_classifier(config: Any) -> bool:
+    """Whether the checkpoint was saved as a sequence classifier, as far as it says."""
+    architectures = getattr(config, "architectures", None) or ()
+    return not architectures or any(name.endswith("ForSequenceClassification") for name in architectures)
+
+
+@contextmanager
+def _readable(part: str, name: str, source: str) -> Iterator[None]:
+    """Turn what transformers, the hub's client and safetensors raise into one line that says what to do."""
+    try:
+        with disk_errors(f"the files of model {name!r}"):
+            yield
+    except SageError:
+        raise
+    except Exception as error:  # each library has its own classes, and the tokenizers raise Exception itself
+        raise ModelError(_explain(error, part, name, source)) from error
+
+
+def _explain(error: BaseException, part: str, name: str, source: str) -> str:
+    from huggingface_hub import errors as hub
+
+    chain: list[BaseException] = []
+    link: BaseException | None = error
+    while link is not None and link not in chain:
+        chain.append(link)
+        link = link.__cause__ or link.__context__
+
+    def is_any(*kinds: type[BaseException]) -> bool:
+        return any(isinstance(item, kinds) for item in chain)
+
+    called = f"model {name!r}"
+    directory = Path(source)
+    is_local = directory.is_dir()
+    if not is_local:
+        if is_any(hub.GatedRepoError):
+            return f"{called} is gated on the hub: ask for access there and log in with `hf auth login`"
+        if is_any(hub.RepositoryNotFoundError):
+            return f"{called} is neither a local directory nor on the hub (or it is private): check its name"
+        if is_any(hub.LocalEntryNotFoundError, hub.OfflineModeIsEnabled, ConnectionError, TimeoutError):
+            return (
+                f"{called} is not on this machine and the hub cannot be reached: give a local directory or "
+                "package:MODULE/PATH as its name, or connect"
+            )
+    if part == "weights":
+        has_some = is_local and any(directory.glob("*.safetensors"))
+        if isinstance(error, OSError) and not has_some and ("model.safetensors" in str(error)):
+            pickled = is_local and any(directory.glob("*.bin"))
+            found = " (pytorch_model.bin is not read: it is a pickle)" if pickled or not is_local else ""
+            return f"{called} has no model.safetensors{found}: choose a checkpoint with safetensors weights"
+    text = " ".join(str(error).split())
+    return f"{called}: its {part} cannot be read: {text[:200]} ({type(error).__name__})"

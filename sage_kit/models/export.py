@@ -1,0 +1,72 @@
+"""Saving a model as a plain transformers checkpoint that needs none of this package to be loaded."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from sage_kit.models.checkpoints import quiet
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from sage_kit.components import TaskSpec
+
+
+def set_task(config: Any, spec: TaskSpec) -> None:
+    """Make a transformers configuration that of a classifier (or a regressor) for the task.
+
+    Parameters
+    ----------
+    config : PreTrainedConfig
+        Changed in place: number and names of the outputs, and kind of problem.
+    spec : TaskSpec
+    """
+    if spec.is_regression:
+        config.num_labels = 1
+        config.problem_type = "regression"
+        return
+    config.id2label = dict(enumerate(spec.labels))
+    config.label2id = {label: index for index, label in enumerate(spec.labels)}
+    config.problem_type = "single_label_classification"
+
+
+def export_student(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, directory: Path, spec: TaskSpec) -> None:
+    """Write a whole model (front end, blocks and head) and its tokenizer as a plain transformers checkpoint.
+
+    ``AutoModelForSequenceClassification.from_pretrained(directory)`` loads it without any code of this package.
+
+    Parameters
+    ----------
+    model : PreTrainedModel
+        A sequence classifier on any device; not changed.
+    tokenizer : PreTrainedTokenizerBase
+        Saved beside it.
+    directory : Path
+        Made if absent. Files are written one by one: give a temporary directory where that matters.
+    spec : TaskSpec
+        Names the outputs.
+
+    Raises
+    ------
+    OSError, SafetensorError
+        When the directory cannot be written.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    config = copy.deepcopy(model.config)
+    set_task(config, spec)
+    config.dtype = torch.float32
+    # a shell without memory takes the weights over as they are: no second initialisation, no random numbers drawn
+    with torch.device("meta"):
+        shell = type(model)(config)
+    weights = {
+        name: tensor.detach().to("cpu", torch.float32 if tensor.is_floating_point() else tensor.dtype)
+        for name, tensor in model.state_dict().items()
+    }
+    shell.load_state_dict(weights, assign=True)
+    with quiet():
+        shell.save_pretrained(directory)
+        tokenizer.save_pretrained(directory)

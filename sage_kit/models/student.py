@@ -1,0 +1,135 @@
+"""The student: a copy of the teacher's front end, fewer blocks, and the teacher's head."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+import torch
+from torch import nn
+
+from sage_kit.errors import CompatibilityError
+from sage_kit.models.families import family_of
+from sage_kit.models.trunk import Cut, front_blocks
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+Init = Literal["uniform", "last", "scratch"] | Sequence[int]
+
+
+def layer_map(init: Init, teacher_blocks: int, student_blocks: int) -> list[int]:
+    """The teacher's block that each of the student's starts as.
+
+    Parameters
+    ----------
+    init : "uniform", "last", "scratch" or list of int
+        Blocks at uniform distance from the first one on, the last ones, none, or those listed.
+    teacher_blocks, student_blocks : int
+        Blocks behind the front end.
+
+    Returns
+    -------
+    list of int
+        Numbers from 0 behind the front end, one per student block; empty for "scratch".
+
+    Raises
+    ------
+    CompatibilityError
+        When the student would have more blocks than the teacher, or the list names one that the teacher does not have
+        or is not as long as the student is deep.
+    """
+    if init == "scratch":
+        return []
+    if student_blocks > teacher_blocks:
+        raise CompatibilityError(
+            f"student_layers is {student_blocks}, but the teacher has {teacher_blocks} blocks behind the front end: "
+            "lower student_layers or cut, or set student_init to 'scratch'"
+        )
+    if init == "uniform":
+        return [index * teacher_blocks // student_blocks for index in range(student_blocks)]
+    if init == "last":
+        return list(range(teacher_blocks - student_blocks, teacher_blocks))
+    blocks = [int(block) for block in init]
+    if len(blocks) != student_blocks:
+        raise CompatibilityError(f"student_init lists {len(blocks)} blocks, but student_layers is {student_blocks}")
+    for block in blocks:
+        if not 0 <= block < teacher_blocks:
+            raise CompatibilityError(
+                f"student_init names block {block}, but the teacher's blocks behind the front end are numbered 0 to "
+                f"{teacher_blocks - 1}"
+            )
+    return blocks
+
+
+def student_config(teacher_config: Any, *, cut: Cut, layers: int) -> Any:
+    """The student's configuration: the teacher's, with the front end's blocks and `layers` more.
+
+    Raises
+    ------
+    CompatibilityError
+        When the cut leaves the teacher no block behind the front end.
+    """
+    config = copy.deepcopy(teacher_config)
+    config.num_hidden_layers = front_blocks(cut, int(teacher_config.num_hidden_layers)) + layers
+    return config
+
+
+def build_student(
+    teacher_model: PreTrainedModel, *, cut: Cut, layers: int, init: Init = "uniform", seed: int = 0
+) -> PreTrainedModel:
+    """A student of the teacher's width, on the teacher's device.
+
+    Parameters
+    ----------
+    teacher_model : PreTrainedModel
+        A sequence classifier of a supported family; not changed.
+    cut : "embeddings" or int
+        Where the front end ends; it is copied and frozen.
+    layers : int
+        Blocks behind the front end.
+    init : "uniform", "last", "scratch" or list of int
+        Which of the teacher's blocks the student's start as (see `layer_map`). The head is the teacher's, too, except
+        from scratch, where blocks and head are random.
+    seed : int
+        Seed of "scratch". The global random state is left as it was.
+
+    Returns
+    -------
+    PreTrainedModel
+        In eval mode; everything behind the front end is trainable.
+
+    Raises
+    ------
+    CompatibilityError
+        When cut, layers and init do not fit the teacher.
+    """
+    from transformers import AutoModelForSequenceClassification
+
+    family = family_of(teacher_model.config)
+    teacher_blocks = cast(nn.ModuleList, teacher_model.get_submodule(family.blocks))
+    n_front = front_blocks(cut, len(teacher_blocks))
+    sources = layer_map(init, len(teacher_blocks) - n_front, layers)
+    config = student_config(teacher_model.config, cut=cut, layers=layers)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        student = AutoModelForSequenceClassification.from_config(
+            config, attn_implementation="sdpa", dtype=torch.float32
+        )
+    blocks = cast(nn.ModuleList, student.get_submodule(family.blocks))
+
+    front = [(student.get_submodule(family.embeddings), teacher_model.get_submodule(family.embeddings))]
+    front += [(blocks[index], teacher_blocks[index]) for index in range(n_front)]
+    behind = [(blocks[n_front + index], teacher_blocks[n_front + source]) for index, source in enumerate(sources)]
+    if sources:
+        behind += [
+            (student.get_submodule(path), teacher_model.get_submodule(path))
+            for path in (family.head_dense, family.head_output)
+        ]
+    for module, source in [*front, *behind]:
+        module.load_state_dict(source.state_dict())
+    student.requires_grad_(True)
+    for module, _ in front:
+        module.requires_grad_(False)
+    return cast("PreTrainedModel", student.to(teacher_model.device).eval())

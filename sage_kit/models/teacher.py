@@ -1,0 +1,370 @@
+"""The teacher: loaded when its head is trained for the task, else fine-tuned on it once and cached by content."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from sage_kit.cache import Cache
+from sage_kit.components import TaskSpec
+from sage_kit.config import RunConfig
+from sage_kit.data.batches import plan_batches
+from sage_kit.data.splits import TaskData
+from sage_kit.data.tokens import Tokens, tokenize
+from sage_kit.devices import autocast_for, resolve_precision
+from sage_kit.errors import CompatibilityError, ModelError
+from sage_kit.fingerprint import fingerprint
+from sage_kit.models.checkpoints import Checkpoint, load_classifier, load_tokenizer
+from sage_kit.models.export import export_student, set_task
+from sage_kit.models.families import Family
+from sage_kit.models.trunk import Trunk, embed
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+WARMUP_SHARE = 0.06
+WEIGHT_DECAY = 0.01
+MAX_GRAD_NORM = 1.0
+
+OnStep = Callable[[int, int, Tensor | None], None]
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A teacher, ready to be asked.
+
+    Attributes
+    ----------
+    model : PreTrainedModel
+        A sequence classifier whose outputs are in the task's order; in eval mode, frozen.
+    tokenizer : PreTrainedTokenizerBase
+        Checked to fit it.
+    fingerprint : str
+        Of its weights and configuration.
+    finetuned : bool
+        Whether it was fine-tuned here, now or by an earlier run, because its head was not trained.
+    """
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    fingerprint: str
+    finetuned: bool
+
+
+def load_teacher(
+    config: RunConfig,
+    data: TaskData,
+    cache: Cache,
+    device: torch.device,
+    announce: Callable[[str], None],
+    on_step: OnStep,
+) -> Teacher:
+    """Load the teacher that the settings name; fine-tune it first if its checkpoint has no trained head.
+
+    Parameters
+    ----------
+    config : RunConfig
+    data : TaskData
+        The task; its training split is what a teacher without a trained head is fine-tuned on.
+    cache : Cache
+        Where a fine-tuned teacher is kept.
+    device : torch.device
+        Where it is fine-tuned, and where the model is put.
+    announce : callable
+        Shows one line to the user.
+    on_step : callable
+        ``on_step(done, total, loss)`` after each step of the fine-tuning; the loss stays on the device.
+
+    Raises
+    ------
+    ModelError
+        When model or tokenizer cannot be loaded, do not fit each other or the task, or when fine-tuning diverges.
+    CompatibilityError
+        When `max_length` exceeds the model's positions, or the device cannot compute in the precision.
+    """
+    checkpoint = load_classifier(config.teacher)
+    tokenizer = load_tokenizer(config.tokenizer or config.teacher)
+    fit_tokenizer(tokenizer, checkpoint, config)
+    finetuned = bool(checkpoint.missing)
+    if finetuned:
+        model = _finetuned(checkpoint, tokenizer, config, data, cache, device, announce, on_step)
+    else:
+        model = checkpoint.model
+        _adopt_head(checkpoint, config.teacher, data.spec, announce)
+    model.eval().requires_grad_(False)
+    mark = fingerprint("teacher-1", _settings(model.config), dict(model.state_dict()))
+    cast(nn.Module, model).to(device)
+    return Teacher(model, tokenizer, mark, finetuned)
+
+
+def fit_tokenizer(tokenizer: PreTrainedTokenizerBase, checkpoint: Checkpoint, config: RunConfig) -> None:
+    """Check that a tokenizer fits a model and the settings; keep it from making token type ids the model cannot take.
+
+    Raises
+    ------
+    ModelError
+        When the tokenizer has no padding token, another one than the model counts positions by, or ids for which the
+        model has no embedding.
+    CompatibilityError
+        When `max_length` exceeds the model's positions.
+    """
+    model, family = checkpoint.model, checkpoint.family
+    called = f"tokenizer {config.tokenizer or config.teacher!r}"
+    if tokenizer.pad_token_id is None:
+        raise ModelError(f"{called} has no padding token: choose another with the setting tokenizer")
+    rows = cast(nn.Embedding, model.get_input_embeddings()).num_embeddings
+    highest = max(tokenizer.get_vocab().values())
+    if highest >= rows:
+        raise ModelError(
+            f"{called} has ids up to {highest}, but model {config.teacher!r} embeds only {rows}: the two do not belong "
+            "together, so set tokenizer to the one the model was trained with"
+        )
+    if family.positions_from_padding and tokenizer.pad_token_id != model.config.pad_token_id:
+        raise ModelError(
+            f"{called} pads with id {tokenizer.pad_token_id}, but model {config.teacher!r} counts its positions by "
+            f"padding id {model.config.pad_token_id}: set tokenizer to the one the model was trained with"
+        )
+    positions = family.max_tokens(model.config)
+    if config.max_length > positions:
+        raise CompatibilityError(
+            f"max_length is {config.max_length}, but model {config.teacher!r} takes at most {positions} tokens: set "
+            f"max_length to at most {positions}"
+        )
+    if not family.uses_token_types(model.config):
+        # so the exported pair is sound, too: plain transformers hands the model whatever its tokenizer makes
+        tokenizer.model_input_names = [name for name in tokenizer.model_input_names if name != "token_type_ids"]
+
+
+# ---- a trained head -------------------------------------------------------------------------------------------------
+
+
+def _adopt_head(checkpoint: Checkpoint, name: str, spec: TaskSpec, announce: Callable[[str], None]) -> None:
+    """Check that a trained head fits the task, and bring its outputs into the task's order."""
+    model = checkpoint.model
+    output = cast(nn.Linear, model.get_submodule(checkpoint.family.head_output))
+    id2label: dict[Any, Any] = model.config.id2label or {}
+    names = [str(id2label.get(index, "")) for index in range(output.out_features)]
+    if model.config.problem_type == "multi_label_classification":
+        raise ModelError(f"model {name!r} has a head for several labels at once: choose one for a single label")
+    if output.out_features != spec.n_outputs:
+        needs = "1 (a number)" if spec.is_regression else f"{spec.n_outputs} ({', '.join(spec.labels)})"
+        raise ModelError(
+            f"model {name!r} has a trained head of {output.out_features} outputs ({', '.join(names)}), but task "
+            f"{spec.name!r} needs {needs}: choose a model trained for the task, or one without a head"
+        )
+    if not spec.is_regression:
+        order = label_order(names, spec.labels)
+        if order is None:
+            if not all(label.upper() == f"LABEL_{index}" for index, label in enumerate(names)):
+                announce(
+                    f"teacher {name!r} calls its outputs {', '.join(names)}; they are taken to mean "
+                    f"{', '.join(spec.labels)}, in this order"
+                )
+        elif order != sorted(order):
+            with torch.no_grad():
+                output.weight.copy_(output.weight[order])
+                if output.bias is not None:
+                    output.bias.copy_(output.bias[order])
+            announce(
+                f"teacher {name!r}: its outputs ({', '.join(names)}) are put into the task's order "
+                f"({', '.join(spec.labels)})"
+            )
+    set_task(model.config, spec)
+
+
+def label_order(names: list[str], labels: tuple[str, ...]) -> list[int] | None:
+    """For each label of the task, the output that bears its name; None unless that pairs all of them.
+
+    Case, spaces and punctuation do not count.
+    """
+    plain = ["".join(character for character in name.casefold() if character.isalnum()) for name in names]
+    wanted = ["".join(character for character in label.casefold() if character.isalnum()) for label in labels]
+    if len(set(plain)) != len(plain) or set(plain) != set(wanted):
+        return None
+    return [plain.index(label) for label in wanted]
+
+
+# ---- fine-tuning ----------------------------------------------------------------------------------------------------
+
+
+def _finetuned(
+    checkpoint: Checkpoint,
+    tokenizer: PreTrainedTokenizerBase,
+    config: RunConfig,
+    data: TaskData,
+    cache: Cache,
+    device: torch.device,
+    announce: Callable[[str], None],
+    on_step: OnStep,
+) -> PreTrainedModel:
+    """The teacher fine-tuned on the training split, from the cache if it was done before."""
+    precision = resolve_precision(config.precision, device)
+    # half precision without loss scaling underflows, and a teacher is made once: fp16 runs make theirs in fp32
+    precision = "fp32" if precision == "fp16" else precision
+    tokens = tokenize(data.train, tokenizer, config.max_length)
+    base = {name: tensor for name, tensor in checkpoint.model.state_dict().items() if name not in checkpoint.missing}
+    recipe = {
+        "epochs": config.teacher_epochs,
+        "learning_rate": config.teacher_learning_rate,
+        "seed": config.teacher_seed,
+        "batch_size": config.batch_size,
+        "batch_tokens": config.batch_tokens,
+        "warmup": WARMUP_SHARE,
+        "weight_decay": WEIGHT_DECAY,
+        "max_grad_norm": MAX_GRAD_NORM,
+        "precision": precision,
+        "labels": data.spec.labels,
+    }
+    key = fingerprint(
+        "finetuned-teacher-1",
+        _settings(checkpoint.model.config),
+        base,
+        tokenizer_fingerprint(tokenizer),
+        tokens.fingerprint,
+        data.train.labels,
+        recipe,
+    )
+
+    def build(directory: Path) -> None:
+        announce(
+            f"teacher {config.teacher!r} has no trained head for task {data.spec.name!r}: fine-tuning it on "
+            f"{len(data.train)} examples, {config.teacher_epochs} epochs"
+        )
+        model = _new_head(checkpoint, data.spec, config.teacher_seed)
+        _finetune(model, checkpoint.family, tokens, data, config, precision, device, on_step)
+        export_student(model, tokenizer, directory, data.spec)
+
+    about = {"teacher": config.teacher, "task": data.spec.name, "examples": len(data.train)}
+    # read back from disk in any case, so that a first run and a later one start from the same bits
+    return load_classifier(str(cache.entry("teacher", key, build, about))).model
+
+
+def _new_head(checkpoint: Checkpoint, spec: TaskSpec, seed: int) -> PreTrainedModel:
+    """The checkpoint's encoder, and whatever it has of a head, under a new output layer for the task."""
+    from transformers import AutoModelForSequenceClassification
+
+    config = copy.deepcopy(checkpoint.model.config)
+    set_task(config, spec)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = AutoModelForSequenceClassification.from_config(config, attn_implementation="sdpa", dtype=torch.float32)
+    output = f"{checkpoint.family.head_output}."
+    kept = {
+        name: tensor
+        for name, tensor in checkpoint.model.state_dict().items()
+        if name not in checkpoint.missing and not name.startswith(output)
+    }
+    model.load_state_dict(kept, strict=False)
+    return cast("PreTrainedModel", model)
+
+
+def _finetune(
+    model: PreTrainedModel,
+    family: Family,
+    tokens: Tokens,
+    data: TaskData,
+    config: RunConfig,
+    precision: str,
+    device: torch.device,
+    on_step: OnStep,
+) -> None:
+    """Train all of the model on the training split: AdamW, linear schedule with warm-up, dropout on."""
+    seed = config.teacher_seed
+    epochs = [
+        plan_batches(
+            tokens.lengths,
+            batch_size=config.batch_size,
+            batch_tokens=config.batch_tokens,
+            rng=np.random.default_rng([seed, epoch]),
+        )
+        for epoch in range(config.teacher_epochs)
+    ]
+    total = sum(len(batches) for batches in epochs)
+    cast(nn.Module, model).to(device).train()
+    trunk = Trunk(model)
+    embeddings = model.get_submodule(family.embeddings)
+    uses_types = family.uses_token_types(model.config)
+    labels = torch.from_numpy(np.asarray(data.train.labels)).to(device)
+    autocast = autocast_for(device, precision)
+    optimizer = torch.optim.AdamW(_decay_groups(model), lr=config.teacher_learning_rate, fused=True)
+    rising = max(1, round(WARMUP_SHARE * total))
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: (step + 1) / rising if step < rising else (total - step) / max(1, total - rising)
+    )
+    parameters = list(model.parameters())
+    done = 0
+    with _seeded(seed, device):
+        for batch in (batch for batches in epochs for batch in batches):
+            ids, types, mask = tokens.pad(batch)
+            padding = None if bool(mask.all()) else mask.to(device, non_blocking=True)
+            ids = ids.to(device, non_blocking=True)
+            kinds = None
+            if family.token_types:
+                kinds = types.to(device, non_blocking=True) if uses_types else torch.zeros_like(ids)
+            target = labels[torch.from_numpy(batch).to(device, non_blocking=True)]
+            with autocast():
+                logits = trunk(embed(embeddings, ids, kinds), padding).logits
+            if data.spec.is_regression:
+                loss = nn.functional.mse_loss(logits.float().squeeze(-1), target)
+            else:
+                loss = nn.functional.cross_entropy(logits.float(), target)
+            loss.backward()
+            nn.utils.clip_grad_norm_(parameters, MAX_GRAD_NORM)
+            optimizer.step()
+            schedule.step()
+            optimizer.zero_grad()
+            done += 1
+            on_step(done, total, loss.detach())
+    if not all(bool(parameter.isfinite().all()) for parameter in parameters):
+        raise ModelError(
+            f"fine-tuning teacher {config.teacher!r} diverged (its weights are not finite): lower "
+            f"teacher_learning_rate, now {config.teacher_learning_rate:g}"
+        )
+
+
+def _decay_groups(model: nn.Module) -> list[dict[str, Any]]:
+    """Weight decay for matrices; none for biases and layer norms, as in BERT's own training."""
+    matrices = [parameter for parameter in model.parameters() if parameter.ndim > 1]
+    vectors = [parameter for parameter in model.parameters() if parameter.ndim <= 1]
+    return [{"params": matrices, "weight_decay": WEIGHT_DECAY}, {"params": vectors, "weight_decay": 0.0}]
+
+
+@contextmanager
+def _seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Seed torch's generators, the device's too, and put them back afterwards."""
+    cuda = [torch.cuda.current_device() if device.index is None else device.index] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=cuda):
+        torch.manual_seed(seed)
+        yield
+
+
+# ---- fingerprints ---------------------------------------------------------------------------------------------------
+
+
+def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Fingerprint of what a tokenizer does to text, whatever it was last used for."""
+    if tokenizer.is_fast:
+        rules = json.loads(tokenizer.backend_tokenizer.to_str())
+        # these two are state of the last call, not rules
+        rules.pop("truncation", None)
+        rules.pop("padding", None)
+        return fingerprint("tokenizer-1", json.dumps(rules, sort_keys=True))
+    rules = {"class": type(tokenizer).__name__, "vocabulary": tokenizer.get_vocab(), "settings": tokenizer.init_kwargs}
+    return fingerprint("tokenizer-1", json.dumps(rules, sort_keys=True, default=str))
+
+
+def _settings(config: Any) -> dict[str, Any]:
+    """A model's configuration without what does not change its outputs."""
+    settings: dict[str, Any] = config.to_dict()
+    for name in ("_name_or_path", "architectures", "transformers_version", "torch_dtype", "dtype"):
+        settings.pop(name, None)
+    return settings

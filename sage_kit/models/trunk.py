@@ -1,0 +1,262 @@
+"""The two parts of a model: the front end, from tokens to token states, and the trunk, from token states to logits.
+
+Both are views: they hold the very modules of the transformers model they are made from, so training the trunk trains
+the model. The blocks are the stock ones; only the code around them is ours, which is what lets a trunk start from any
+token states, real or synthetic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Literal, NamedTuple, cast
+
+import torch
+from torch import Tensor, nn
+
+from sage_kit.errors import CompatibilityError
+from sage_kit.models.families import Family, family_of
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from transformers import PreTrainedModel
+
+Cut = Literal["embeddings"] | int
+
+
+class TrunkOutput(NamedTuple):
+    """What a trunk returns.
+
+    Attributes
+    ----------
+    logits : Tensor of shape (batch, n_outputs)
+        Outputs of the head.
+    hidden : tuple of Tensor of shape (batch, tokens, dim)
+        Output of every block in order, the last one being the final hidden states; empty unless asked for. What stands
+        at padding positions has no meaning.
+    """
+
+    logits: Tensor
+    hidden: tuple[Tensor, ...]
+
+
+class FrontEnd(nn.Module):
+    """What the student bypasses: embeddings and, for ``cut=k``, the first k blocks. Frozen, always in eval mode.
+
+    Parameters
+    ----------
+    model : PreTrainedModel
+        A sequence classifier of a supported family; its modules are shared, and those taken are frozen.
+    n_blocks : int
+        Blocks that belong to the front end.
+
+    Attributes
+    ----------
+    dim : int
+        Width of the token states.
+    """
+
+    def __init__(self, model: PreTrainedModel, n_blocks: int = 0) -> None:
+        super().__init__()
+        family = family_of(model.config)
+        self.dim = int(model.config.hidden_size)
+        self.embeddings = model.get_submodule(family.embeddings)
+        self.blocks = nn.ModuleList(_blocks(model, family)[:n_blocks])
+        self._takes_types = family.token_types
+        self._uses_types = family.uses_token_types(model.config)
+        self.requires_grad_(False)
+        self.eval()
+
+    def train(self, mode: bool = True) -> FrontEnd:
+        """Stay in eval mode: a front end's dropout is off whatever its owner does."""
+        super().train(False)
+        return self
+
+    def forward(self, input_ids: Tensor, token_type_ids: Tensor, mask: Tensor | None) -> Tensor:
+        """Token states.
+
+        Parameters
+        ----------
+        input_ids : LongTensor of shape (batch, tokens)
+            Padded with the tokenizer's padding id.
+        token_type_ids : LongTensor of shape (batch, tokens)
+            Ignored by models that have none.
+        mask : BoolTensor of shape (batch, tokens) or None
+            True at real tokens; None when there is no padding.
+
+        Returns
+        -------
+        Tensor of shape (batch, tokens, dim)
+            Zero at padding positions, so that an example's states do not depend on what it was batched with.
+        """
+        # the modules are shared: a train() of the whole model would have turned their dropout on
+        self.eval()
+        types = (token_type_ids if self._uses_types else torch.zeros_like(input_ids)) if self._takes_types else None
+        states = embed(self.embeddings, input_ids, types)
+        attention = attention_mask(mask)
+        for block in self.blocks:
+            states = block(states, attention_mask=attention)
+        return states if mask is None else states * mask.unsqueeze(-1)
+
+    def flops(self, lengths: NDArray[np.integer]) -> int:
+        """Forward FLOPs of the front end's blocks, counted as in `Trunk.flops`; a look-up in the embeddings is none."""
+        return _block_flops(self.blocks, self.dim, lengths)
+
+
+class Head(nn.Module):
+    """The classifier on the first token, the same five steps for every family.
+
+    Its parameters are called ``dense.*`` and ``output.*`` whatever the family calls them.
+    """
+
+    def __init__(self, model: PreTrainedModel, family: Family) -> None:
+        super().__init__()
+        self.dense = cast(nn.Linear, model.get_submodule(family.head_dense))
+        self.output = cast(nn.Linear, model.get_submodule(family.head_output))
+        self.dropout = model.get_submodule(family.head_dropout)
+        self._activation = torch.tanh if family.activation == "tanh" else torch.relu
+        self._dropout_first = family.dropout_first
+
+    def forward(self, states: Tensor) -> Tensor:
+        """Logits of shape (batch, n_outputs) from final states of shape (batch, tokens, dim)."""
+        first = states[:, 0]
+        if self._dropout_first:
+            first = self.dropout(first)
+        logits: Tensor = self.output(self.dropout(self._activation(self.dense(first))))
+        return logits
+
+
+class Trunk(nn.Module):
+    """A model without its front end: blocks and head, from token states to logits.
+
+    Parameters
+    ----------
+    model : PreTrainedModel
+        A sequence classifier of a supported family; its modules are shared.
+    first_block : int
+        The first block that belongs to the trunk.
+
+    Attributes
+    ----------
+    n_blocks : int
+        Blocks of the trunk.
+    dim : int
+        Width of the token states.
+    n_outputs : int
+        Width of the logits.
+    """
+
+    def __init__(self, model: PreTrainedModel, first_block: int = 0) -> None:
+        super().__init__()
+        family = family_of(model.config)
+        self.blocks = nn.ModuleList(_blocks(model, family)[first_block:])
+        self.head = Head(model, family)
+        self.n_blocks = len(self.blocks)
+        self.dim = int(model.config.hidden_size)
+        self.n_outputs = int(self.head.output.out_features)
+        # a new module says that it trains; this one is in the mode of the model that it shows
+        self.train(model.training)
+
+    def forward(self, states: Tensor, mask: Tensor | None = None, hidden: bool = False) -> TrunkOutput:
+        """Logits and, if asked for, the output of every block.
+
+        Parameters
+        ----------
+        states : Tensor of shape (batch, tokens, dim)
+            Token states.
+        mask : BoolTensor of shape (batch, tokens) or None
+            True at real tokens; None when there is no padding, which is faster. The first token must be real.
+        hidden : bool
+            Whether to return the blocks' outputs.
+        """
+        attention = attention_mask(mask)
+        outputs: list[Tensor] = []
+        for block in self.blocks:
+            states = block(states, attention_mask=attention)
+            if hidden:
+                outputs.append(states)
+        return TrunkOutput(self.head(states), tuple(outputs))
+
+    def flops(self, lengths: NDArray[np.integer]) -> int:
+        """Forward FLOPs, multiplications and additions of matrix products, over real tokens.
+
+        With d the width and f the inner width, a block costs ``2 (4 d^2 + 2 d f)`` per token for its linear layers and
+        ``4 d n^2`` per example of n tokens for attention (``Q K^T`` and the weighted sum of V); the head costs
+        ``2 (d^2 + d n_outputs)`` per example. A backward pass costs twice the forward one.
+
+        Parameters
+        ----------
+        lengths : integer array of shape (n,)
+            Real tokens of each example.
+        """
+        head = 2 * (self.head.dense.weight.numel() + self.head.output.weight.numel()) * len(lengths)
+        return _block_flops(self.blocks, self.dim, lengths) + head
+
+
+def split_model(model: PreTrainedModel, cut: Cut) -> tuple[FrontEnd, Trunk]:
+    """The front end and the trunk of a model, as views: their modules are the model's own.
+
+    ``trunk(front_end(ids, types, mask), mask).logits`` equals the model's logits.
+
+    Parameters
+    ----------
+    model : PreTrainedModel
+        A sequence classifier of a supported family. Its front end is frozen, its attention set to SDPA.
+    cut : "embeddings" or int
+        Where the front end ends: after the embeddings, or after that many blocks.
+
+    Raises
+    ------
+    ModelError
+        When the model is of no supported family.
+    CompatibilityError
+        When the cut leaves no block to the trunk.
+    """
+    n_front = front_blocks(cut, int(model.config.num_hidden_layers))
+    # the mask that blocks are given here is a boolean one, which eager attention would add to its scores
+    if model.config._attn_implementation != "sdpa":
+        model.set_attn_implementation("sdpa")
+    return FrontEnd(model, n_front), Trunk(model, n_front)
+
+
+def front_blocks(cut: Cut, n_blocks: int) -> int:
+    """Number of blocks in the front end of a model of `n_blocks` blocks.
+
+    Raises
+    ------
+    CompatibilityError
+        When the cut leaves no block behind the front end.
+    """
+    n_front = 0 if cut == "embeddings" else int(cut)
+    if not 0 <= n_front < n_blocks:
+        raise CompatibilityError(
+            f"cut is {cut}, but the teacher has {n_blocks} blocks and at least one must lie behind the front end: "
+            f"set cut to 'embeddings'{f' or to at most {n_blocks - 1}' if n_blocks > 1 else ''}"
+        )
+    return n_front
+
+
+def attention_mask(mask: Tensor | None) -> Tensor | None:
+    """The mask that a block takes: (batch, 1, 1, tokens), broadcast over heads and queries."""
+    return None if mask is None else mask[:, None, None, :]
+
+
+def embed(embeddings: nn.Module, input_ids: Tensor, token_type_ids: Tensor | None) -> Tensor:
+    """Output of a family's embedding module; it finds the position ids itself."""
+    types = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
+    states: Tensor = embeddings(input_ids, **types)
+    return states
+
+
+def _blocks(model: PreTrainedModel, family: Family) -> nn.ModuleList:
+    return cast(nn.ModuleList, model.get_submodule(family.blocks))
+
+
+def _block_flops(blocks: Iterable[nn.Module], dim: int, lengths: NDArray[np.integer]) -> int:
+    wide = lengths.astype("int64")
+    tokens, squares = int(wide.sum()), int((wide * wide).sum())
+    total = 0
+    for block in blocks:
+        weights = sum(module.weight.numel() for module in block.modules() if isinstance(module, nn.Linear))
+        total += 2 * weights * tokens + 4 * dim * squares
+    return total

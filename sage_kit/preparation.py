@@ -1,0 +1,220 @@
+"""Everything a run needs before its first step: data, teacher, vectors, the teacher's outputs, and a new student."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from sage_kit.cache import Cache
+from sage_kit.compatibility import check_sizes
+from sage_kit.config import RunConfig
+from sage_kit.data.splits import Split, TaskData, load_task
+from sage_kit.data.tokens import Tokens, tokenize
+from sage_kit.devices import autocast_for, resolve_precision, synchronize
+from sage_kit.errors import CompatibilityError
+from sage_kit.fingerprint import fingerprint
+from sage_kit.models.student import build_student
+from sage_kit.models.teacher import Teacher, load_teacher
+from sage_kit.models.trunk import FrontEnd, Trunk, split_model
+from sage_kit.plugins import Plugins
+from sage_kit.records import Costs
+from sage_kit.vectors import TeacherOutputs, VectorStore, embed_split, label_split
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+    from transformers import PreTrainedModel
+
+
+@dataclass(frozen=True)
+class PreparedSplit:
+    """A split with all that is computed from it once.
+
+    Attributes
+    ----------
+    labels : array of shape (n,)
+        Gold labels, int64, or float32 for regression.
+    tokens : Tokens
+        Token ids.
+    store : VectorStore
+        Token states and pooled vectors.
+    outputs : TeacherOutputs
+        The teacher's outputs.
+    """
+
+    labels: NDArray[Any]
+    tokens: Tokens
+    store: VectorStore
+    outputs: TeacherOutputs
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a run starts from.
+
+    Attributes
+    ----------
+    data : TaskData
+    teacher : Teacher
+    front_end : FrontEnd
+        The teacher's front end, on the run's device.
+    teacher_trunk : Trunk
+        On the run's device.
+    student : PreTrainedModel
+        The student as a whole model, front end included.
+    train, dev : PreparedSplit
+    validation : dict of str to PreparedSplit
+    teacher_layers, student_layers : list of int
+        Blocks (from 1) that the hidden-state loss pairs; empty when it is off.
+    content : str
+        Fingerprint of data and teacher.
+    cache : Cache
+    device : torch.device
+    precision : str
+        "fp32", "bf16" or "fp16".
+    """
+
+    data: TaskData
+    teacher: Teacher
+    front_end: FrontEnd
+    teacher_trunk: Trunk
+    student: PreTrainedModel
+    train: PreparedSplit
+    dev: PreparedSplit
+    validation: dict[str, PreparedSplit]
+    teacher_layers: list[int]
+    student_layers: list[int]
+    content: str
+    cache: Cache
+    device: torch.device
+    precision: str
+
+
+def prepare(config: RunConfig, plugins: Plugins, accelerator: Accelerator, costs: Costs) -> Prepared:
+    """Load the data, find or make the teacher, find or compute what is cached, and build the student.
+
+    Under several processes the first fills the caches while the others wait.
+
+    Raises
+    ------
+    SageError
+        Of the kind that fits what is wrong with data, teacher, tokenizer, sizes or directories.
+    """
+    device = accelerator.device
+    precision = resolve_precision(config.precision, device)
+    autocast = autocast_for(device, precision)
+
+    def announce(text: str) -> None:
+        if accelerator.is_main_process:
+            plugins.message(None, text)
+
+    def steps(activity: str) -> Callable[..., None]:
+        def on_step(done: int, total: int, loss: Any = None) -> None:
+            if accelerator.is_main_process:
+                plugins.step_finished(None, activity, done, total, loss)
+
+        return on_step
+
+    def timed(activity: str, started: float) -> None:
+        synchronize(device)
+        costs.add(activity, time.perf_counter() - started)
+
+    with accelerator.local_main_process_first():
+        data = load_task(plugins.task(config.task), config, announce)
+        cache = Cache(Path(config.cache_dir).expanduser(), announce)
+        started = time.perf_counter()
+        teacher = load_teacher(config, data, cache, device, announce, steps("teacher"))
+        timed("fine-tune teacher", started)
+
+    model = teacher.model.to(device)
+    front_end, teacher_trunk = split_model(model, config.cut)
+    teacher_layers, student_layers = hidden_layer_pairs(config, teacher_trunk.n_blocks)
+    student = build_student(
+        model, cut=config.cut, layers=config.student_layers, init=config.student_init, seed=config.seed
+    )
+    check_sizes(config, plugins, len(data.train), front_end.dim)
+    front_end_key = fingerprint(teacher.fingerprint, config.cut)
+
+    def prepare_split(split: Split, layers: list[int]) -> PreparedSplit:
+        tokens = tokenize(split, teacher.tokenizer, config.max_length)
+        with accelerator.local_main_process_first():
+            started = time.perf_counter()
+            store = embed_split(
+                front_end,
+                front_end_key,
+                tokens,
+                name=split.name,
+                granularity=config.granularity,
+                pooling=config.pooling,
+                dtype=config.vector_dtype,
+                cache=cache,
+                device=device,
+                on_step=steps(f"vectors of {split.name}"),
+            )
+            timed("front end", started)
+            started = time.perf_counter()
+            outputs = label_split(
+                teacher_trunk,
+                teacher.fingerprint,
+                store,
+                name=split.name,
+                hidden_layers=layers,
+                n_outputs=data.spec.n_outputs,
+                cache=cache,
+                device=device,
+                autocast=autocast,
+                precision=precision,
+                on_step=steps(f"teacher's labels of {split.name}"),
+            )
+            timed("teacher", started)
+        return PreparedSplit(split.labels, tokens, store, outputs)
+
+    train = prepare_split(data.train, teacher_layers)
+    dev = prepare_split(data.dev, [])
+    validation = {name: prepare_split(split, []) for name, split in data.validation.items()}
+    content = fingerprint(teacher.fingerprint, train.store.key, dev.store.key, np.asarray(data.train.labels))
+    return Prepared(
+        data=data,
+        teacher=teacher,
+        front_end=front_end,
+        teacher_trunk=teacher_trunk,
+        student=student,
+        train=train,
+        dev=dev,
+        validation=validation,
+        teacher_layers=teacher_layers,
+        student_layers=student_layers,
+        content=content,
+        cache=cache,
+        device=device,
+        precision=precision,
+    )
+
+
+def hidden_layer_pairs(config: RunConfig, teacher_blocks: int) -> tuple[list[int], list[int]]:
+    """The blocks (from 1) of teacher and student whose outputs the hidden-state loss pairs.
+
+    Raises
+    ------
+    CompatibilityError
+        When the settings name a block that the teacher does not have.
+    """
+    if not config.hidden_weight:
+        return [], []
+    blocks = config.student_layers
+    if config.hidden_layers == "last":
+        return [teacher_blocks], [blocks]
+    if config.hidden_layers == "mapped":
+        return [max(1, round(i * teacher_blocks / blocks)) for i in range(1, blocks + 1)], list(range(1, blocks + 1))
+    for layer in config.hidden_layers:
+        if int(layer) > teacher_blocks:
+            raise CompatibilityError(
+                f"hidden_layers names teacher block {layer}, but the teacher has {teacher_blocks} behind the front end"
+            )
+    return [int(layer) for layer in config.hidden_layers], list(range(1, blocks + 1))

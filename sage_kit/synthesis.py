@@ -1,0 +1,496 @@
+"""Synthesis: anchors -> coordinates -> vectors -> (filter) -> token states -> teacher labels.
+
+`Synthesizer` builds the components and holds the map; each round it makes a `SyntheticSet`. Token states are not kept:
+they are lifted from the anchors batch by batch, when the teacher labels them and again when the student trains on them,
+which costs next to nothing and keeps memory flat.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import inspect
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from packaging.requirements import Requirement
+
+from sage_kit import tensorfile
+from sage_kit.cache import Cache
+from sage_kit.compatibility import inverter_needs_inverse, needed_kinds
+from sage_kit.components import BuildContext, FilterRequest, LiftRequest, SampleRequest, Samples, TokenBatch
+from sage_kit.config import RunConfig
+from sage_kit.data.batches import plan_batches
+from sage_kit.errors import PluginError, SageError
+from sage_kit.files import atomic_directory, disk_errors
+from sage_kit.fingerprint import fingerprint
+from sage_kit.models.trunk import Trunk
+from sage_kit.plugins import Plugins, Registered
+from sage_kit.records import Costs
+from sage_kit.vectors import TeacherOutputs, VectorStore
+
+MAP_FILE = "map.safetensors"
+STATE_PREFIX = "state."
+
+
+def derive_seed(*parts: int | str) -> int:
+    """A seed of 63 bits for one purpose: the same parts give the same seed, others an unrelated one."""
+    return int(fingerprint("seed", *parts)[:16], 16) >> 1
+
+
+@dataclass
+class SyntheticSet:
+    """A round's synthetic examples, before or after the teacher labels them.
+
+    Attributes
+    ----------
+    round : int
+        The round they were made for.
+    anchors : array of shape (m,), int64
+        Real examples that they start from.
+    vectors : array of shape (m, dim), float32
+        Synthetic pooled vectors.
+    coordinates : array of shape (m, n_components), float32, or None
+        Their place in the map.
+    neighbors : array of shape (m, k), int64, or None
+        The real examples that each was drawn between.
+    dropped : int
+        How many the filter dropped before labelling.
+    kept : array of shape (m,), bool
+        False for those that a filter dropped after labelling.
+    logits : array of shape (m, n_outputs), float32, or None
+        The teacher's labels.
+    hidden : list of Tensor
+        Per batch of the plan, the teacher's hidden states in half precision; empty unless the loss needs them.
+    """
+
+    round: int
+    anchors: NDArray[np.int64]
+    vectors: NDArray[np.float32]
+    coordinates: NDArray[np.float32] | None = None
+    neighbors: NDArray[np.int64] | None = None
+    dropped: int = 0
+    kept: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, bool))
+    logits: NDArray[np.float32] | None = None
+    hidden: list[torch.Tensor] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        if len(self.kept) != len(self.anchors):
+            self.kept = np.ones(len(self.anchors), bool)
+
+    def __len__(self) -> int:
+        return int(self.kept.sum())
+
+    def save(self, path: Path) -> None:
+        """Write the arrays as safetensors.
+
+        Raises
+        ------
+        DiskFullError
+            When the disk is full.
+        """
+        from safetensors.numpy import save_file
+
+        arrays: dict[str, NDArray[Any]] = {"anchors": self.anchors, "vectors": self.vectors, "kept": self.kept}
+        for name in ("coordinates", "neighbors", "logits"):
+            if getattr(self, name) is not None:
+                arrays[name] = np.ascontiguousarray(getattr(self, name))
+        metadata = {"round": str(self.round), "dropped": str(self.dropped)}
+        with disk_errors(str(path)), atomic_directory(path.parent) as temporary:
+            save_file(arrays, temporary / path.name, metadata)
+
+    @classmethod
+    def load(cls, path: Path) -> SyntheticSet:
+        """Read what `save` wrote."""
+        from safetensors import safe_open
+
+        with safe_open(path, framework="np") as file:
+            metadata = file.metadata()
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+        return cls(round=int(metadata["round"]), dropped=int(metadata["dropped"]), **arrays)
+
+
+class Synthesizer:
+    """Makes a round's synthetic examples.
+
+    Parameters
+    ----------
+    config : RunConfig
+    plugins : Plugins
+    store : VectorStore
+        The real training examples.
+    outputs : TeacherOutputs
+        The teacher's outputs on them.
+    cache : Cache
+        Holds the map.
+    device : torch.device
+        Where token states are lifted.
+    announce : callable
+        Shows one line to the user.
+    costs : Costs
+        Takes the time of "reduce", "sample", "invert", "filter" and "lift".
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        plugins: Plugins,
+        store: VectorStore,
+        outputs: TeacherOutputs,
+        cache: Cache,
+        device: torch.device,
+        announce: Callable[[str], None],
+        costs: Costs,
+    ) -> None:
+        self.config = config
+        self.store = store
+        self.outputs = outputs
+        self.costs = costs
+        self.coordinates: NDArray[np.float32] | None = None
+        self._plugins = plugins
+        self._cache = cache
+        self._device = device
+        self._announce = announce
+        self._inverter: Any = None
+        kinds = needed_kinds(config, plugins)
+        self._uses_map = "reducer" in kinds
+        self._context = BuildContext(
+            config=config,
+            seed=config.reducer_seed,
+            device=str(device),
+            n_components=config.n_components,
+            announce=announce,
+        )
+        self._sampler = self._build("sampler")
+        self._lift = self._build("lift")
+        self._filter = self._build("filter")
+        self._filter_spec = plugins.filter(config.filter)
+
+    def _build(self, kind: str) -> Any:
+        name, options = self.config.component_choice(kind)
+        return self._plugins.build(kind, name, options, self._context)
+
+    # ---- the map
+
+    def fit_map(self, round: int) -> None:
+        """Fit the reducer and the inverter, or find the map in the cache. Done once, or each round if `refit` says so."""
+        if not self._uses_map or (self.coordinates is not None and self.config.refit == "never"):
+            return
+        started = time.perf_counter()
+        config = self.config
+        spec = self._plugins.reducer(config.reducer)
+        options = self._plugins.options("reducer", config.reducer, config.reducer_options)
+        seed = config.reducer_seed if config.refit == "never" else config.reducer_seed + round
+        origin = str(self._plugins.registered("reducer", config.reducer).origin)
+        reducer = self._plugins.build("reducer", spec.name, options, _with_seed(self._context, seed))
+        key = fingerprint(
+            "map-2",
+            self.store.key,
+            spec.name,
+            options.model_dump(mode="json"),
+            config.n_components,
+            seed,
+            code_fingerprint(reducer, self._plugins.registered("reducer", config.reducer)),
+        )
+        fitted = False
+
+        def fit() -> NDArray[np.float32]:
+            nonlocal fitted
+            vectors = np.array(self.store.pooled)  # a copy in memory: a plugin must not write into the cache
+            coordinates = np.asarray(reducer.fit_transform(vectors), dtype=np.float32)
+            expected = (len(vectors), config.n_components)
+            if coordinates.shape != expected:
+                raise PluginError(
+                    f"reducer {spec.name!r} ({origin}) returned coordinates of shape {coordinates.shape} instead of "
+                    f"{expected}"
+                )
+            if not np.isfinite(coordinates).all():
+                row = int(np.argmin(np.isfinite(coordinates).all(1))) + 1
+                raise PluginError(f"reducer {spec.name!r} ({origin}) returned NaN or infinity for vector {row}")
+            fitted = True
+            return coordinates
+
+        def build(directory: Path) -> None:
+            self._announce(f"reducer {spec.name!r}: fitting {len(self.store)} vectors")
+            coordinates = fit()
+            state = {f"{STATE_PREFIX}{k}": v for k, v in reducer.get_state().items()} if spec.has_state else {}
+            arrays = {"coordinates": coordinates, **state}
+            maps = tensorfile.create(directory / MAP_FILE, {k: (v.dtype, v.shape) for k, v in arrays.items()})
+            for name, values in arrays.items():
+                maps[name][...] = values
+
+        about = {"reducer": spec.name, "examples": len(self.store), "n_components": config.n_components, "seed": seed}
+        arrays = tensorfile.open_mapped(self._cache.entry("map", key, build, about) / MAP_FILE)
+        self.coordinates = np.array(arrays["coordinates"])
+        needs_reducer = inverter_needs_inverse(config, self._plugins)
+        if needs_reducer and not fitted:
+            if spec.has_state:
+                state = {k[len(STATE_PREFIX) :]: np.array(v) for k, v in arrays.items() if k.startswith(STATE_PREFIX)}
+                reducer.set_state(state)
+            else:
+                self._announce(f"reducer {spec.name!r}: fitting again, since inverter {config.inverter!r} needs it")
+                self.coordinates = fit()
+        self.costs.add("reduce", time.perf_counter() - started)
+
+        started = time.perf_counter()
+        self._inverter = self._build("inverter")
+        self._inverter.fit(self.coordinates, self.store.pooled, reducer if needs_reducer else None)
+        self.costs.add("invert", time.perf_counter() - started)
+
+    # ---- a round's examples
+
+    def create(
+        self, round: int, count: int, losses: NDArray[np.float32], student_logits: NDArray[np.float32]
+    ) -> SyntheticSet:
+        """Choose anchors and new points, invert them, and drop what the filter refuses.
+
+        Parameters
+        ----------
+        round : int
+            The round that will train on them.
+        count : int
+            How many to make.
+        losses : array of shape (n,), float32
+            Per-instance losses of the real examples.
+        student_logits : array of shape (n, n_outputs), float32
+            The student's outputs of the same pass.
+
+        Returns
+        -------
+        SyntheticSet
+            Without labels.
+
+        Raises
+        ------
+        PluginError
+            When a component returns something of the wrong shape or not finite.
+        """
+        self.fit_map(round)
+        pooled = _read_only(self.store.pooled)
+        request = SampleRequest(
+            count=count,
+            losses=_read_only(losses),
+            rng=np.random.default_rng(derive_seed(self.config.seed, round, "sample")),
+            vectors=pooled,
+            teacher_logits=_read_only(self.outputs.logits),
+            student_logits=_read_only(student_logits),
+            coordinates=None if self.coordinates is None else _read_only(self.coordinates),
+            round=round,
+        )
+        started = time.perf_counter()
+        samples = self._call("sampler", self._sampler.sample, request)
+        self._check_samples(samples, count)
+        self.costs.add("sample", time.perf_counter() - started)
+
+        started = time.perf_counter()
+        anchors = np.asarray(samples.anchors, dtype=np.int64)
+        if samples.vectors is not None:
+            vectors = np.asarray(samples.vectors, dtype=np.float32)
+        else:
+            vectors = self._call("inverter", self._inverter.invert, samples.coordinates, anchors)
+        self._check_array("inverter" if samples.vectors is None else "sampler", vectors, (count, pooled.shape[1]))
+        vectors = np.ascontiguousarray(vectors, dtype=np.float32)
+        self.costs.add("invert", time.perf_counter() - started)
+
+        synthetic = SyntheticSet(round, anchors, vectors, samples.coordinates, samples.neighbors)
+        if not self._filter_spec.needs_labels:
+            keep = self._keep(synthetic, None)
+            dropped = int(count - keep.sum())
+            if dropped:
+                synthetic = SyntheticSet(
+                    round,
+                    anchors[keep],
+                    vectors[keep],
+                    None if samples.coordinates is None else samples.coordinates[keep],
+                    None if samples.neighbors is None else samples.neighbors[keep],
+                    dropped,
+                )
+        return synthetic
+
+    def filter_labelled(self, synthetic: SyntheticSet) -> None:
+        """Let a filter that needs the teacher's labels drop examples, once they are there."""
+        if self._filter_spec.needs_labels and synthetic.logits is not None:
+            synthetic.kept = self._keep(synthetic, synthetic.logits)
+
+    def _keep(self, synthetic: SyntheticSet, logits: NDArray[np.float32] | None) -> NDArray[np.bool_]:
+        started = time.perf_counter()
+        request = FilterRequest(
+            vectors=_read_only(synthetic.vectors),
+            anchors=_read_only(synthetic.anchors),
+            coordinates=synthetic.coordinates,
+            real_vectors=_read_only(self.store.pooled),
+            real_logits=_read_only(self.outputs.logits),
+            logits=logits,
+        )
+        keep = np.asarray(self._call("filter", self._filter.keep, request))
+        if keep.shape != (len(synthetic.anchors),) or keep.dtype != bool:
+            raise PluginError(
+                f"filter {self.config.filter!r} returned {keep.dtype} of shape {keep.shape} instead of bool of shape "
+                f"{(len(synthetic.anchors),)}"
+            )
+        self.costs.add("filter", time.perf_counter() - started)
+        return keep
+
+    def lift(self, synthetic: SyntheticSet, rows: NDArray[np.int64], number: int) -> TokenBatch:
+        """Token states of some rows of a set; `number` is the batch's, which seeds the lift's randomness."""
+        started = time.perf_counter()
+        anchors = synthetic.anchors[rows]
+        vectors = torch.from_numpy(synthetic.vectors[rows]).to(self._device, non_blocking=True)
+        pooled = torch.from_numpy(self.store.pooled[anchors]).to(self._device, non_blocking=True)
+        generator = torch.Generator().manual_seed(derive_seed(self.config.seed, synthetic.round, "lift", number))
+        request = LiftRequest(
+            anchor=self.store.batch(anchors, self._device),
+            vectors=vectors,
+            displacement=vectors - pooled,
+            anchors=anchors,
+            neighbors=None if synthetic.neighbors is None else synthetic.neighbors[rows],
+            states=lambda indices: self.store.batch(indices, self._device),
+            generator=generator,
+        )
+        batch: TokenBatch = self._call("lift", self._lift.lift, request)
+        dim = self.store.pooled.shape[1]
+        if batch.states.ndim != 3 or batch.states.shape[0] != len(rows) or batch.states.shape[2] != dim:
+            raise PluginError(
+                f"lift {self.config.lift!r} returned token states of shape {tuple(batch.states.shape)} instead of "
+                f"({len(rows)}, tokens, {dim})"
+            )
+        if batch.mask.shape != batch.states.shape[:2] or batch.mask.dtype != torch.bool:
+            raise PluginError(
+                f"lift {self.config.lift!r} returned a mask of {batch.mask.dtype} and shape {tuple(batch.mask.shape)} "
+                f"instead of bool and {tuple(batch.states.shape[:2])}"
+            )
+        self.costs.add("lift", time.perf_counter() - started)
+        return batch
+
+    def plan(self, synthetic: SyntheticSet) -> list[NDArray[np.int64]]:
+        """Batches of a set's rows, by the anchors' lengths; the same at every call, so that labels and lifts match."""
+        rng = np.random.default_rng(derive_seed(self.config.seed, synthetic.round, "plan"))
+        return plan_batches(
+            self.store.lengths[synthetic.anchors],
+            batch_size=self.config.batch_size,
+            batch_tokens=self.config.batch_tokens,
+            rng=rng,
+        )
+
+    # ---- what components return
+
+    def _call(self, kind: str, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Call a component; whatever it raises of its own is reported under its name."""
+        try:
+            return function(*arguments)
+        except SageError:
+            raise
+        except (ValueError, TypeError, IndexError, KeyError, AttributeError, RuntimeError, ArithmeticError) as error:
+            name = self.config.component_choice(kind)[0]
+            origin = self._plugins.registered(kind, name).origin
+            text = " ".join(str(error).split())
+            raise PluginError(f"{kind} {name!r} ({origin}) failed: {type(error).__name__}: {text}") from error
+
+    def _check_samples(self, samples: Samples, count: int) -> None:
+        name = f"sampler {self.config.sampler!r}"
+        anchors = np.asarray(samples.anchors)
+        if anchors.shape != (count,) or anchors.dtype.kind not in "iu":
+            raise PluginError(
+                f"{name} returned anchors of {anchors.dtype} and shape {anchors.shape} instead of integers of shape "
+                f"{(count,)}"
+            )
+        if len(anchors) and (anchors.min() < 0 or anchors.max() >= len(self.store)):
+            raise PluginError(f"{name} returned an anchor outside 0 to {len(self.store) - 1}")
+        if self._uses_map:
+            if samples.coordinates is None:
+                raise PluginError(f"{name} returned no coordinates, though its space is 'map'")
+            self._check_array("sampler", samples.coordinates, (count, self.config.n_components))
+        elif samples.vectors is None:
+            raise PluginError(f"{name} returned no vectors, though its space is 'full'")
+
+    def _check_array(self, kind: str, values: Any, shape: tuple[int, ...]) -> None:
+        name = self.config.component_choice(kind)[0]
+        if np.shape(values) != shape:
+            raise PluginError(f"{kind} {name!r} returned an array of shape {np.shape(values)} instead of {shape}")
+        if not np.isfinite(values).all():
+            raise PluginError(f"{kind} {name!r} returned NaN or infinity")
+
+
+def label_synthetic(
+    synthesizer: Synthesizer,
+    synthetic: SyntheticSet,
+    teacher: Trunk,
+    *,
+    hidden_layers: Sequence[int],
+    device: torch.device,
+    autocast: Callable[[], AbstractContextManager[Any]],
+    on_step: Callable[[int, int], None],
+    mine: Callable[[int], bool] = lambda number: True,
+) -> int:
+    """Give a set the teacher's labels, batch by batch of its plan.
+
+    Parameters
+    ----------
+    synthesizer : Synthesizer
+    synthetic : SyntheticSet
+        Gets its `logits` and, if layers are asked for, `hidden`.
+    teacher : Trunk
+    hidden_layers : sequence of int
+        Blocks (from 1) whose output the loss needs.
+    device : torch.device
+    autocast : callable
+        Gives the context in which the teacher runs.
+    on_step : callable
+        Told the number of batches done and in all.
+    mine : callable
+        Whether this process labels the batch of that number.
+
+    Returns
+    -------
+    int
+        Tokens that were labelled.
+    """
+    plan = synthesizer.plan(synthetic)
+    n_outputs = synthesizer.outputs.logits.shape[1]
+    logits = torch.zeros(len(synthetic.anchors), n_outputs, device=device)
+    tokens = torch.zeros((), dtype=torch.int64, device=device)
+    synthetic.hidden = [torch.empty(0)] * len(plan) if hidden_layers else []
+    with torch.no_grad():
+        for number, rows in enumerate(plan):
+            if not mine(number):
+                continue
+            batch = synthesizer.lift(synthetic, rows, number)
+            with autocast():
+                output = teacher(batch.states, batch.mask, hidden=bool(hidden_layers))
+            logits[torch.from_numpy(rows).to(device)] = output.logits.float()
+            tokens += batch.mask.sum()
+            if hidden_layers:
+                chosen = torch.stack([output.hidden[layer - 1] for layer in hidden_layers], dim=2)
+                synthetic.hidden[number] = chosen.to(torch.float16)
+            on_step(number + 1, len(plan))
+    synthetic.logits = logits.cpu().numpy()
+    return int(tokens)
+
+
+def code_fingerprint(component: Any, registered: Registered) -> str:
+    """Fingerprint of a component's code as far as it can be seen: its origin and version, the file of its class, the
+    one-file plugin it comes from, and the versions of the packages that it requires.
+    """
+    files = {registered.origin.distribution, inspect.getsourcefile(type(component)) or ""}
+    sources = [Path(file).read_bytes() for file in sorted(files) if file and Path(file).is_file()]
+    packages = [Requirement(text).name for text in registered.spec.requires]
+    versions = {name: importlib.metadata.version(name) for name in packages}
+    return fingerprint(str(registered.origin), sources, versions)
+
+
+def _with_seed(context: BuildContext, seed: int) -> BuildContext:
+    from dataclasses import replace
+
+    return replace(context, seed=seed)
+
+
+def _read_only(array: NDArray[Any]) -> NDArray[Any]:
+    view = array.view()
+    view.flags.writeable = False
+    return view

@@ -1,0 +1,109 @@
+"""Memory-mapped safetensors files: written piece by piece, read without loading.
+
+The safetensors library writes and reads whole tensors; token states can be larger than memory. The format is simple
+(an 8-byte little-endian header length, a JSON header, then the raw data), so the header is written here and the data is
+a numpy memory map. `safetensors.safe_open` reads these files as any other.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+_NAMES = {
+    "float64": "F64", "float32": "F32", "float16": "F16", "int64": "I64", "int32": "I32", "int16": "I16", "int8": "I8",
+    "uint64": "U64", "uint32": "U32", "uint16": "U16", "uint8": "U8", "bool": "BOOL",
+}  # fmt: skip
+_DTYPES = {name: np.dtype(dtype) for dtype, name in _NAMES.items()}
+
+
+def create(path: Path, layout: Mapping[str, tuple[DTypeLike, tuple[int, ...]]]) -> dict[str, NDArray[Any]]:
+    """Make a safetensors file of zeros and map it for writing.
+
+    Parameters
+    ----------
+    path : Path
+        The file; replaced if it exists.
+    layout : mapping of str to (dtype, shape)
+        The arrays, by name.
+
+    Returns
+    -------
+    dict of str to array
+        Writable memory maps. Changes reach the disk when the maps are flushed or released.
+
+    Raises
+    ------
+    TypeError
+        For a dtype that the format does not have.
+    OSError
+        When the disk is full.
+    """
+    header: dict[str, Any] = {}
+    end = 0
+    # widest items first keeps every array aligned to its item size
+    names = sorted(layout, key=lambda name: -np.dtype(layout[name][0]).itemsize)
+    for name in names:
+        dtype, shape = np.dtype(layout[name][0]), tuple(int(size) for size in layout[name][1])
+        if dtype.name not in _NAMES:
+            raise TypeError(f"array {name!r} has dtype {dtype}, which a safetensors file cannot hold")
+        start, end = end, end + dtype.itemsize * int(np.prod(shape, dtype=np.int64))
+        header[name] = {"dtype": _NAMES[dtype.name], "shape": list(shape), "data_offsets": [start, end]}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with path.open("wb") as stream:
+        stream.write(struct.pack("<Q", len(text)) + text)
+        # really reserve the space: a full disk must fail here and not as a bus error in a memory map
+        _reserve(stream, 8 + len(text), end)
+    return _map(path, "r+")
+
+
+def open_mapped(path: Path) -> dict[str, NDArray[Any]]:
+    """Map a safetensors file for reading; writes to the arrays stay private to the process.
+
+    Returns
+    -------
+    dict of str to array
+
+    Raises
+    ------
+    TypeError
+        For a dtype that numpy does not have, as bfloat16.
+    """
+    return _map(path, "c")
+
+
+def _reserve(stream: Any, start: int, size: int) -> None:
+    if size and hasattr(os, "posix_fallocate"):
+        stream.flush()
+        os.posix_fallocate(stream.fileno(), start, size)
+        return
+    block = bytes(1 << 22)
+    while size > 0:
+        size -= stream.write(block[: min(size, len(block))])
+
+
+def _map(path: Path, mode: Any) -> dict[str, NDArray[Any]]:
+    with path.open("rb") as stream:
+        (length,) = struct.unpack("<Q", stream.read(8))
+        header = json.loads(stream.read(length))
+    arrays: dict[str, NDArray[Any]] = {}
+    for name, item in header.items():
+        if name == "__metadata__":
+            continue
+        if item["dtype"] not in _DTYPES:
+            raise TypeError(f"{path}: array {name!r} has dtype {item['dtype']}, which numpy does not have")
+        dtype, shape = _DTYPES[item["dtype"]], tuple(item["shape"])
+        start, end = item["data_offsets"]
+        if start == end:
+            arrays[name] = np.zeros(shape, dtype)
+        else:
+            arrays[name] = np.memmap(path, dtype=dtype, mode=mode, offset=8 + length + start, shape=shape)
+    return arrays

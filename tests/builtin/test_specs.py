@@ -1,0 +1,71 @@
+"""What the built-ins say about themselves."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from sage_kit.builtin import BUILT_INS
+from sage_kit.components import BuildContext, ComponentSpec
+from sage_kit.config import RunConfig
+from sage_kit.errors import ConfigError
+from sage_kit.plugins import Plugins
+
+SPECS = [
+    item.spec
+    for item in Plugins(allow="").components()
+    if item.spec.kind != "task" and isinstance(item.spec, ComponentSpec)
+]
+
+
+def test_every_kind_of_the_core_has_its_components(plugins: Plugins) -> None:
+    expected = {
+        "reducer": ["pca"],
+        "sampler": ["high_loss", "random"],
+        "inverter": ["anchored", "knn", "native"],
+        "lift": ["shift"],
+        "filter": ["cosine", "none"],
+        "stop_rule": ["agreement"],
+        "observer": ["jsonl", "progress"],
+    }
+    for kind, names in expected.items():
+        assert set(names) <= set(plugins.names(kind))
+
+
+def test_each_module_contributes(plugins: Plugins) -> None:
+    origins = {item.origin.plugin for item in plugins.components()}
+    assert origins == {module.__name__.rpartition(".")[2] for module in BUILT_INS}
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=lambda spec: f"{spec.kind}-{spec.name}")
+def test_spec_is_complete(spec: ComponentSpec, plugins: Plugins) -> None:
+    assert spec.summary
+    assert "\n" not in spec.summary
+    for name, field in spec.options.model_fields.items():
+        assert field.description, f"option {name} of {spec.name} has no description"
+        assert not field.is_required(), f"option {name} of {spec.name} has no default"
+    built = plugins.build(spec.kind, spec.name, {}, BuildContext(config=RunConfig(), component=lambda *_: object()))
+    assert built is not None
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "options", "message"),
+    [
+        ("sampler", "high_loss", {"fraction": 0}, "option 'fraction' is 0"),
+        ("sampler", "high_loss", {"fraction": 1.5}, "option 'fraction' is 1.5"),
+        ("sampler", "high_loss", {"temperature": 0}, "option 'temperature' is 0"),
+        ("sampler", "random", {"fraction": 0.3}, "Unknown option 'fraction'"),
+        ("sampler", "random", {"neighbours": 3}, "Unknown option 'neighbours'"),
+        ("inverter", "knn", {"k": 0}, "option 'k' is 0"),
+        ("inverter", "native", {"budget_seconds": -1}, "option 'budget_seconds' is -1"),
+        ("inverter", "anchored", {"base": "anchored"}, "an inverter cannot be its own base"),
+        ("filter", "cosine", {"minimum": 2}, "option 'minimum' is 2"),
+    ],
+)
+def test_bad_options_are_refused(
+    plugins: Plugins, kind: str, name: str, options: dict[str, object], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=re.escape(message)) as caught:
+        plugins.options(kind, name, options)
+    assert "\n" not in str(caught.value)

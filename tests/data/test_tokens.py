@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tiny import make_tokenizer
+
+from sage_kit.data import Split, Tokens, tokenize
+from sage_kit.data import tokens as tokens_module
+from sage_kit.errors import CompatibilityError
+
+TEXTS = ["The movie was good.", "bad", "a very long and boring story about the city and the people of the city"]
+PAIRS = ["It was a great film.", "", "Not funny!"]
+
+
+@pytest.fixture(params=["bert", "roberta", "distilbert"])
+def tokenizer(request: pytest.FixtureRequest) -> Any:
+    return make_tokenizer(request.param)
+
+
+def make_split(texts: list[str], pairs: list[str] | None = None) -> Split:
+    return Split("train", texts, pairs, np.zeros(len(texts), np.int64))
+
+
+@pytest.mark.parametrize("pairs", [None, PAIRS])
+@pytest.mark.parametrize("max_length", [9, 64])
+def test_flat_tokens_are_what_the_tokenizer_gives_for_each_example(
+    tokenizer: Any, pairs: list[str] | None, max_length: int
+) -> None:
+    tokens = tokenize(make_split(TEXTS, pairs), tokenizer, max_length)
+    assert (tokens.ids.dtype, tokens.types.dtype, tokens.offsets.dtype) == (np.int32, np.uint8, np.int64)
+    assert len(tokens) == 3
+    for row, text in enumerate(TEXTS):
+        # as a batch of one: a call with two plain texts takes an empty second one for none
+        other = [pairs[row]] if pairs else None
+        one = tokenizer([text], other, truncation="longest_first", max_length=max_length)
+        ids = one["input_ids"][0]
+        inside = slice(tokens.offsets[row], tokens.offsets[row + 1])
+        assert tokens.ids[inside].tolist() == ids
+        assert tokens.types[inside].tolist() == one.get("token_type_ids", [[0] * len(ids)])[0]
+        assert tokens.lengths[row] == len(ids) <= max_length
+    assert (tokens.types.max() == 1) == (pairs is not None and "token_type_ids" in tokenizer.model_input_names)
+
+
+def test_a_pair_loses_tokens_of_the_longer_text_first() -> None:
+    tokenizer = make_tokenizer("bert")
+    tokens = tokenize(make_split(["good film"], [TEXTS[2]]), tokenizer, 8)
+    first = tokenizer("good film", add_special_tokens=False)["input_ids"]
+    assert tokens.ids[1:3].tolist() == first
+    assert tokens.lengths.tolist() == [8]
+
+
+def test_padding_goes_right_and_agrees_with_the_tokenizer(tokenizer: Any) -> None:
+    tokens = tokenize(make_split(TEXTS, PAIRS), tokenizer, 64)
+    ids, types, mask = tokens.pad(np.array([2, 0]))
+    expected = tokenizer([TEXTS[2], TEXTS[0]], [PAIRS[2], PAIRS[0]], padding=True, return_tensors="pt")
+    assert (ids.dtype, types.dtype, mask.dtype) == (torch.int64, torch.int64, torch.bool)
+    assert torch.equal(ids, expected["input_ids"])
+    assert torch.equal(mask, expected["attention_mask"].bool())
+    assert torch.equal(types, expected.get("token_type_ids", torch.zeros_like(ids)))
+
+
+def test_the_last_example_is_padded_like_any_other() -> None:
+    tokenizer = make_tokenizer("bert")
+    ids, _, mask = tokenize(make_split([TEXTS[2], "bad"]), tokenizer, 64).pad(np.array([0, 1]))
+    assert mask.sum(dim=1).tolist() == [ids.shape[1], 3]
+    assert ids[1].tolist() == tokenizer("bad")["input_ids"] + [tokenizer.pad_token_id] * (ids.shape[1] - 3)
+
+
+def test_padding_of_one_and_of_no_example() -> None:
+    tokens = tokenize(make_split(TEXTS), make_tokenizer("bert"), 64)
+    ids, _, mask = tokens.pad(np.array([1]))
+    assert ids.shape == (1, 3)
+    assert mask.all()
+    assert all(tensor.shape == (0, 0) for tensor in tokens.pad(np.empty(0, np.int64)))
+
+
+def test_the_chunks_make_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
+    split, tokenizer = make_split(TEXTS * 5, PAIRS * 5), make_tokenizer("bert")
+    whole = tokenize(split, tokenizer, 10)
+    monkeypatch.setattr(tokens_module, "CHUNK_ROWS", 4)
+    assert tokenize(split, tokenizer, 10).fingerprint == whole.fingerprint
+
+
+def test_a_split_without_rows_has_no_tokens() -> None:
+    tokens = tokenize(make_split([]), make_tokenizer("bert"), 16)
+    assert (len(tokens), tokens.ids.shape, tokens.types.shape, tokens.offsets.tolist()) == (0, (0,), (0,), [0])
+
+
+def test_the_tokenizer_is_left_as_it_was(tokenizer: Any) -> None:
+    before = tokenizer.backend_tokenizer.to_str()
+    tokenize(make_split(TEXTS), tokenizer, 8)
+    assert tokenizer.backend_tokenizer.to_str() == before
+    tokenizer.backend_tokenizer.enable_truncation(max_length=20)
+    tokenizer.backend_tokenizer.enable_padding(length=30, pad_id=0)
+    before = tokenizer.backend_tokenizer.to_str()
+    tokenize(make_split(TEXTS), tokenizer, 8)
+    assert tokenizer.backend_tokenizer.to_str() == before
+
+
+def test_the_fingerprint_follows_the_contents() -> None:
+    tokenizer = make_tokenizer("bert")
+    whole = tokenize(make_split(TEXTS), tokenizer, 64)
+    assert whole.fingerprint == tokenize(make_split(list(TEXTS)), tokenizer, 64).fingerprint
+    others = [
+        tokenize(make_split(TEXTS[::-1]), tokenizer, 64),
+        tokenize(make_split(TEXTS), tokenizer, 8),
+        Tokens(whole.ids, whole.types + np.uint8(1), whole.offsets, whole.pad_id),
+        Tokens(whole.ids, whole.types, np.sort(np.r_[whole.offsets, 3]), whole.pad_id),
+    ]
+    assert len({tokens.fingerprint for tokens in (whole, *others)}) == 5
+
+
+@pytest.mark.parametrize(("family", "pairs", "least"), [("bert", None, 3), ("bert", PAIRS, 5), ("roberta", PAIRS, 6)])
+def test_a_length_without_room_for_text_is_an_error(family: str, pairs: list[str] | None, least: int) -> None:
+    split, tokenizer = make_split(TEXTS, pairs), make_tokenizer(family)
+    with pytest.raises(CompatibilityError, match=rf"max_length is {least - 1}, .* set at least {least}$"):
+        tokenize(split, tokenizer, least - 1)
+    assert tokenize(split, tokenizer, least).lengths.max() == least

@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+import tiny
+
+from sage_kit.errors import ModelError
+from sage_kit.models.families import FAMILIES, MODEL_TYPES, family_of
+
+
+@pytest.mark.parametrize("model_type", MODEL_TYPES)
+def test_paths_name_modules_of_the_stock_model(model_type):
+    model = tiny.make_model(model_type)
+    family = family_of(model.config)
+    assert len(model.get_submodule(family.blocks)) == 4
+    assert model.get_submodule(family.embeddings) is model.base_model.embeddings
+    assert model.get_submodule(family.head_output).out_features == 2
+    assert model.get_submodule(family.head_dense).out_features == 32
+    head = [name for name, _ in model.named_parameters() if family.in_head(name)]
+    rest = [name for name, _ in model.named_parameters() if not family.in_head(name)]
+    assert len(head) == 4
+    assert all("embeddings" in name or ".layer." in name for name in rest)
+
+
+def test_every_family_is_reached_by_its_types():
+    assert [family_of(tiny.make_config(family.model_types[0])) for family in FAMILIES] == list(FAMILIES)
+
+
+def test_other_model_types_are_refused_with_the_list():
+    from transformers import AutoConfig
+
+    with pytest.raises(
+        ModelError, match=r"model 'x/y' is of type 'electra': supported are bert, roberta, .*distilbert"
+    ):
+        family_of(AutoConfig.for_model("electra"), "x/y")
+
+
+def test_decoders_are_refused():
+    config = tiny.make_config("bert")
+    config.is_decoder = True
+    with pytest.raises(ModelError, match="is a decoder"):
+        family_of(config)
+
+
+def test_relative_positions_are_refused():
+    config = tiny.make_config("bert")
+    config.position_embedding_type = "relative_key"
+    with pytest.raises(ModelError, match="'relative_key' positions"):
+        family_of(config)
+
+
+@pytest.mark.parametrize("model_type", MODEL_TYPES)
+def test_longest_text(model_type):
+    import torch
+
+    model = tiny.make_model(model_type)
+    longest = family_of(model.config).max_tokens(model.config)
+    assert longest == tiny.MAX_POSITIONS
+    model(torch.full((1, longest), 9))
+    with pytest.raises((IndexError, RuntimeError)):
+        model(torch.full((1, longest + 1), 9))
+
+
+def test_token_types():
+    used = {
+        name: family_of(config).uses_token_types(config) for name in MODEL_TYPES for config in [tiny.make_config(name)]
+    }
+    assert used == {"bert": True, "roberta": False, "xlm-roberta": False, "camembert": False, "distilbert": False}
+
+
+def test_module_is_light():
+    code = "import sys, sage_kit.models.families; sys.exit(any(m in sys.modules for m in ('torch', 'transformers')))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,251 @@
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+import tiny
+import torch
+
+from sage_kit.errors import CompatibilityError, ModelError
+from sage_kit.models.families import family_of
+from sage_kit.models.trunk import FrontEnd, Trunk, front_blocks, split_model
+
+TYPES = pytest.mark.parametrize("family", tiny.FAMILIES)
+FAMILIES = pytest.mark.parametrize("family", ["bert", "roberta", "distilbert"])
+CUTS = pytest.mark.parametrize("cut", ["embeddings", 1, 2])
+PADDINGS = pytest.mark.parametrize("padded", [False, True], ids=["full", "padded"])
+
+
+def make_batch(family, padded, rows=5, longest=12, seed=0):
+    """Random token ids, types and mask, as `Tokens.pad` gives them; rows of several lengths if padded."""
+    rng = np.random.default_rng(seed)
+    start, end, pad = (0, 2, 1) if tiny.is_roberta(family) else (2, 3, 0)
+    ids = torch.from_numpy(rng.integers(11, 200, (rows, longest)))
+    lengths = torch.from_numpy(rng.integers(3, longest, rows)) if padded else torch.full((rows,), longest)
+    lengths[0] = longest
+    mask = torch.arange(longest) < lengths[:, None]
+    ids[:, 0] = start
+    ids[torch.arange(rows), lengths - 1] = end
+    ids[~mask] = pad
+    types = (torch.arange(longest) >= lengths[:, None] // 2).long() * mask
+    return ids, types if family == "bert" else torch.zeros_like(ids), mask
+
+
+def full_output(model, ids, types, mask, **kwargs):
+    inputs = {"input_ids": ids, "attention_mask": mask.long()}
+    if family_of(model.config).uses_token_types(model.config):
+        inputs["token_type_ids"] = types
+    with torch.no_grad():
+        return model(**inputs, **kwargs)
+
+
+@TYPES
+@CUTS
+@PADDINGS
+@pytest.mark.parametrize(("dtype", "rtol"), [(torch.float32, 1e-5), (torch.float64, 1e-11)], ids=["float32", "float64"])
+def test_trunk_on_front_end_equals_full_model(family, cut, padded, dtype, rtol):
+    model = tiny.make_model(family, labels=3).to(dtype)
+    ids, types, mask = make_batch(family, padded)
+    expected = full_output(model, ids, types, mask, output_hidden_states=True)
+    front_end, trunk = split_model(model, cut)
+    given = mask if padded else None
+    with torch.no_grad():
+        output = trunk(front_end(ids, types, given), given, hidden=True)
+    torch.testing.assert_close(output.logits, expected.logits, rtol=rtol, atol=rtol)
+    assert expected.logits.std(0).max() > 1e-3
+    # transformers lists the embeddings' output first
+    for ours, theirs in zip(output.hidden, expected.hidden_states[-len(output.hidden) :], strict=True):
+        torch.testing.assert_close(ours[mask], theirs[mask], rtol=rtol, atol=rtol)
+    assert len(output.hidden) == trunk.n_blocks == 4 - front_blocks(cut, 4)
+
+
+@FAMILIES
+@CUTS
+def test_states_of_an_example_do_not_depend_on_its_batch(family, cut):
+    model = tiny.make_model(family).double()
+    front_end, trunk = split_model(model, cut)
+    ids, types, mask = make_batch(family, padded=True)
+    states = front_end(ids, types, mask)
+    assert bool((states[~mask] == 0).all())
+    assert bool((states[mask] != 0).any(-1).all())
+    logits = trunk(states, mask).logits
+    for row in range(len(ids)):
+        n = int(mask[row].sum())
+        alone = front_end(ids[row : row + 1, :n], types[row : row + 1, :n], None)
+        torch.testing.assert_close(alone[0], states[row, :n], rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(trunk(alone).logits[0], logits[row], rtol=1e-11, atol=1e-11)
+
+
+@FAMILIES
+def test_padding_states_cannot_reach_the_logits(family):
+    model = tiny.make_model(family)
+    front_end, trunk = split_model(model, "embeddings")
+    ids, types, mask = make_batch(family, padded=True)
+    states = front_end(ids, types, mask)
+    torch.testing.assert_close(trunk(states, mask).logits, trunk(states + 7.0 * ~mask[..., None], mask).logits)
+
+
+@FAMILIES
+def test_both_parts_share_the_models_modules(family):
+    model = tiny.make_model(family)
+    front_end, trunk = split_model(model, 1)
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    ours = [*front_end.parameters(), *trunk.parameters()]
+    # BERT's pooler belongs to the trunk's head
+    assert sorted(names[id(parameter)] for parameter in ours) == sorted(names.values())
+    assert not any(parameter.requires_grad for parameter in front_end.parameters())
+    assert all(parameter.requires_grad for parameter in trunk.parameters())
+
+
+@FAMILIES
+def test_training_the_trunk_trains_the_model_alone(family):
+    model = tiny.make_model(family)
+    before = copy.deepcopy(model.state_dict())
+    front_end, trunk = split_model(model, "embeddings")
+    ids, types, mask = make_batch(family, padded=True)
+    optimizer = torch.optim.SGD(trunk.parameters(), lr=0.1)
+    trunk.train()
+    torch.nn.functional.cross_entropy(trunk(front_end(ids, types, mask), mask).logits, torch.arange(5) % 2).backward()
+    assert all(parameter.grad is not None for parameter in trunk.parameters())
+    optimizer.step()
+    changed = {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])}
+    assert not any("embeddings" in name for name in changed)
+    # the attention's softmax does not see the keys' bias, so its gradient is zero but for rounding
+    silent = {name for name in before if ".key.bias" in name or ".k_lin.bias" in name}
+    assert changed | silent == {name for name in before if "embeddings" not in name}
+
+
+def test_front_end_has_no_dropout_whatever_its_owner_does():
+    model = tiny.make_model("bert")
+    front_end, trunk = split_model(model, 1)
+    ids, types, mask = make_batch("bert", padded=True)
+    expected = front_end(ids, types, mask)
+    front_end.train()
+    assert not any(module.training for module in front_end.modules())
+    model.train()
+    assert torch.equal(front_end(ids, types, mask), expected)
+    assert all(block.training for block in trunk.blocks)
+
+
+@FAMILIES
+def test_trunk_drops_out_in_training(family):
+    front_end, trunk = split_model(tiny.make_model(family), "embeddings")
+    states = front_end(*make_batch(family, padded=False)[:2], None)
+    trunk.eval()
+    assert torch.equal(trunk(states).logits, trunk(states).logits)
+    trunk.train()
+    assert not torch.equal(trunk(states).logits, trunk(states).logits)
+
+
+def test_state_dict_names_are_stable():
+    for family in tiny.FAMILIES:
+        _, trunk = split_model(tiny.make_model(family), 2)
+        names = list(trunk.state_dict())
+        assert [name for name in names if name.startswith("head.")] == [
+            "head.dense.weight", "head.dense.bias", "head.output.weight", "head.output.bias",
+        ]  # fmt: skip
+        assert {name.split(".")[0] for name in names} == {"blocks", "head"}
+        assert {name.split(".")[1] for name in names if name.startswith("blocks.")} == {"0", "1"}
+
+
+def test_single_vector_sequences():
+    """Pooled granularity: one vector per example, no mask."""
+    _, trunk = split_model(tiny.make_model("bert"), "embeddings")
+    assert not any(module.training for module in trunk.modules())
+    output = trunk(torch.randn(7, 1, 32), hidden=True)
+    assert output.logits.shape == (7, 2)
+    assert output.hidden[-1].shape == (7, 1, 32)
+
+
+def test_hidden_is_empty_unless_asked_for():
+    _, trunk = split_model(tiny.make_model("bert"), "embeddings")
+    assert trunk(torch.randn(2, 3, 32)).hidden == ()
+
+
+@pytest.mark.parametrize("cut", [4, 5])
+def test_cut_must_leave_a_block(cut):
+    with pytest.raises(CompatibilityError, match=f"cut is {cut}, but the teacher has 4 blocks.* at most 3"):
+        split_model(tiny.make_model("bert"), cut)
+
+
+def test_one_block_allows_no_cut_but_the_embeddings():
+    with pytest.raises(CompatibilityError, match=r"set cut to 'embeddings'$"):
+        split_model(tiny.make_model("bert", layers=1), 1)
+
+
+def test_other_families_are_refused():
+    from transformers import ElectraConfig, ElectraForSequenceClassification
+
+    config = ElectraConfig(
+        hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, vocab_size=9
+    )
+    with pytest.raises(ModelError, match="'electra'"):
+        split_model(ElectraForSequenceClassification(config), "embeddings")
+
+
+def test_eager_attention_is_replaced():
+    """Eager attention would add the boolean mask to its scores instead of applying it."""
+    model = tiny.make_model("bert")
+    ids, types, mask = make_batch("bert", padded=True)
+    expected = full_output(model, ids, types, mask).logits
+    model.set_attn_implementation("eager")
+    front_end, trunk = split_model(model, 1)
+    torch.testing.assert_close(trunk(front_end(ids, types, mask), mask).logits, expected, rtol=1e-5, atol=1e-5)
+
+
+@FAMILIES
+def test_flops_equal_a_hand_count_and_torchs(family):
+    from torch.utils.flop_counter import FlopCounterMode
+
+    d, f, n, rows, labels = 32, 64, 9, 3, 3
+    front_end, trunk = split_model(tiny.make_model(family, labels=labels), 1)
+    lengths = np.full(rows, n, dtype=np.int32)
+    block = rows * n * 2 * (4 * d * d + 2 * d * f) + rows * 4 * d * n * n
+    assert front_end.flops(lengths) == block
+    assert trunk.flops(lengths) == 3 * block + rows * 2 * (d * d + d * labels)
+    states = torch.randn(rows, n, d)
+    # the math kernel is made of matrix products that the counter sees on every device
+    math = torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH)
+    with torch.no_grad(), math, FlopCounterMode(display=False) as counter:
+        trunk(states)
+    assert counter.get_total_flops() == trunk.flops(lengths)
+
+
+def test_flops_of_ragged_lengths_add_up():
+    _, trunk = split_model(tiny.make_model("bert"), "embeddings")
+    lengths = np.array([3, 17, 64, 5])
+    total = trunk.flops(lengths)
+    assert isinstance(total, int)
+    assert total == sum(trunk.flops(lengths[index : index + 1]) for index in range(4))
+
+
+def test_compiles_without_graph_breaks():
+    front_end, trunk = split_model(tiny.make_model("bert"), "embeddings")
+    ids, types, mask = make_batch("bert", padded=True)
+    states = front_end(ids, types, mask)
+    compiled = torch.compile(trunk, backend="eager", fullgraph=True)
+    torch.testing.assert_close(compiled(states, mask).logits, trunk(states, mask).logits)
+    torch.testing.assert_close(compiled(states, None, hidden=True).hidden[-1], trunk(states, hidden=True).hidden[-1])
+
+
+def test_trains_under_ddp(tmp_path):
+    """DDP refuses a second step when a parameter got no gradient in the first."""
+    store = torch.distributed.FileStore(str(tmp_path / "store"), 1)
+    torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
+    try:
+        _, trunk = split_model(tiny.make_model("bert"), 1)
+        trunk.train()
+        wrapped = torch.nn.parallel.DistributedDataParallel(trunk)
+        for hidden in (False, True, False):
+            output = wrapped(torch.randn(4, 6, 32), torch.ones(4, 6, dtype=torch.bool), hidden=hidden)
+            (output.logits.square().mean() + sum(state.square().mean() for state in output.hidden)).backward()
+        assert all(parameter.grad is not None for parameter in trunk.parameters())
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+def test_parts_can_be_made_alone():
+    model = tiny.make_model("bert")
+    assert Trunk(model).n_blocks == 4
+    assert len(FrontEnd(model, 3).blocks) == 3

@@ -1,0 +1,133 @@
+"""The command line: what it prints, and how light it is."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from toyrun import toy_run, toy_settings
+
+import sage_kit
+from sage_kit.cli import main
+from sage_kit.config import RunConfig, load_config
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path):
+    return toy_run(tmp_path_factory.mktemp("cli"), tiny_bert)
+
+
+def output(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """Standard output of a command that must succeed."""
+    with pytest.raises(SystemExit) as exit_info:
+        main(list(arguments))
+    captured = capsys.readouterr()
+    assert exit_info.value.code == 0, captured.err
+    return captured.out
+
+
+def test_version(capsys) -> None:
+    assert output(capsys, "--version").strip() == f"sage-kit {sage_kit.__version__}"
+
+
+def test_help_lists_every_setting_with_its_text(capsys) -> None:
+    text = " ".join(output(capsys, "run", "--help").split())
+    for name, field in RunConfig.model_fields.items():
+        assert f"--{name.replace('_', '-')}" in text
+        assert " ".join(field.description.split())[:25] in text
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["plugins", "--json"], ["config"], ["run", "--help"]])
+def test_light_commands_import_nothing_heavy(arguments: list[str]) -> None:
+    code = (
+        "import sys\n"
+        "from sage_kit.cli import main\n"
+        "try:\n"
+        f"    main({arguments!r})\n"
+        "except SystemExit:\n"
+        "    pass\n"
+        "heavy = {'torch', 'transformers', 'datasets', 'umap', 'sklearn', 'scipy', 'numba', 'accelerate', 'numpy'}\n"
+        "print(sorted(heavy & set(sys.modules)), file=sys.stderr)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stderr.strip().splitlines()[-1] == "[]", done.stderr
+
+
+@pytest.mark.parametrize("preset", ["default", "paper"])
+def test_config_prints_toml_that_loads_back(capsys, tmp_path: Path, preset: str) -> None:
+    file = tmp_path / "settings.toml"
+    file.write_text(output(capsys, "config", "--preset", preset))
+    assert load_config(file=file) == load_config(preset=preset)
+
+
+def test_config_schema(capsys) -> None:
+    schema = json.loads(output(capsys, "config", "--schema"))
+    assert set(schema["properties"]) == set(RunConfig.model_fields)
+
+
+def test_plugins_json_lists_origin_and_capabilities(capsys, monkeypatch) -> None:
+    monkeypatch.setenv("SAGE_KIT_PLUGINS", "")
+    listing = json.loads(output(capsys, "plugins", "--json"))
+    pca = next(item for item in listing["components"] if (item["kind"], item["name"]) == ("reducer", "pca"))
+    assert pca["distribution"] == "sage-kit"
+    assert pca["version"] == sage_kit.__version__
+    assert pca["capabilities"]["has_inverse"] is True
+    assert listing["quarantined"] == []
+
+
+def test_plugins_table_and_kind(capsys, monkeypatch) -> None:
+    monkeypatch.setenv("SAGE_KIT_PLUGINS", "")
+    text = output(capsys, "plugins", "--kind", "sampler")
+    assert "high_loss" in text
+    assert "movie_reviews" not in text
+
+
+def test_run_with_flags_prints_the_table(capsys, tmp_path: Path, tiny_bert: Path, monkeypatch) -> None:
+    monkeypatch.setenv("SAGE_KIT_PLUGINS", "")
+    settings = toy_settings(tmp_path, tiny_bert, rounds=1)
+    arguments = []
+    for name, value in settings.items():
+        text = ",".join(value) if isinstance(value, list) else value
+        text = ",".join(f"{k}={v}" for k, v in value.items()) if isinstance(value, dict) else text
+        arguments += [f"--{name.replace('_', '-')}", str(text)]
+    text = output(capsys, "run", *arguments)
+    assert "teacher" in text
+    assert "SAGE" in text
+    assert "student steps" in text.replace("\n", " ")
+    assert "Run directory: " in text
+
+
+def test_show_prints_rounds_and_draws(capsys, finished) -> None:
+    directory, summary = finished
+    text = output(capsys, "show", str(directory.path))
+    assert f"{summary['validation']['validation']['accuracy']:.4f}" in text
+    assert "costs" in text
+    figures = sorted(path.name for path in (directory.path / "figures").iterdir())
+    assert figures == ["learning_curves.png", "map.png"]
+    for name in figures:
+        assert name in text.replace("\n", "")
+
+
+def test_show_json(capsys, finished) -> None:
+    directory, summary = finished
+    assert json.loads(output(capsys, "show", str(directory.path), "--json"))["rounds"] == summary["rounds"]
+
+
+def test_resume_of_a_finished_run_says_so(capsys, finished) -> None:
+    directory, _ = finished
+    assert "finished already" in output(capsys, "resume", str(directory.path))
+
+
+def test_cache_lists_and_clears(capsys, tmp_path: Path, tiny_bert: Path) -> None:
+    toy_run(tmp_path, tiny_bert, rounds=2)
+    cache = str(tmp_path / "cache")
+    text = output(capsys, "cache", "--cache-dir", cache)
+    for kind in ("teacher", "vectors", "labels", "map"):
+        assert kind in text
+    assert "freed" in output(capsys, "cache", "--cache-dir", cache, "--clear", "--kind", "map")
+    assert " map " not in output(capsys, "cache", "--cache-dir", cache)
+    output(capsys, "cache", "--cache-dir", cache, "--clear")
+    assert "0 entries" in output(capsys, "cache", "--cache-dir", cache)

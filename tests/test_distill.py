@@ -1,0 +1,363 @@
+"""The loop end to end on a toy task, with each of its choices."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny
+import torch
+from safetensors.numpy import load_file
+from toyrun import toy_config, toy_run
+
+from sage_kit import hookimpl
+from sage_kit.components import FilterSpec, Options
+from sage_kit.distill import run
+from sage_kit.errors import BudgetError, CompatibilityError, PluginError, RunDirectoryError
+from sage_kit.evaluate import predictions
+from sage_kit.plugins import Plugins
+from sage_kit.rundir import RunDirectory
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One folder for the module, so that runs share the cached teacher and vectors."""
+    return tmp_path_factory.mktemp("toy")
+
+
+@pytest.fixture(scope="module")
+def sage(folder: Path, tiny_bert: Path):
+    return toy_run(folder, tiny_bert)
+
+
+def plain_logits(checkpoint: Path, texts: list[str]) -> torch.Tensor:
+    """Logits of an exported student by plain transformers."""
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    model = AutoModelForSequenceClassification.from_pretrained(checkpoint)
+    encoded = AutoTokenizer.from_pretrained(checkpoint)(texts, padding=True, truncation=True, return_tensors="pt")
+    with torch.no_grad():
+        return model.eval()(**encoded).logits
+
+
+def test_student_learns_from_the_teacher(sage) -> None:
+    _, summary = sage
+    assert summary["stopped"] == "3 rounds are done"
+    assert summary["teacher"]["validation"]["validation"]["accuracy"] > 0.8
+    assert summary["validation"]["validation"]["accuracy"] > 0.8
+    assert summary["validation"]["validation"]["agreement"] > 0.85
+
+
+def test_rounds_hold_real_then_real_and_synthetic_examples(sage) -> None:
+    _, summary = sage
+    first, second, third = summary["rounds"]
+    assert first["synthetic"] == 0
+    assert first["synthetic_loss"] is None
+    assert second["synthetic"] == third["synthetic"] == summary["examples"]["train"]
+    assert second["steps"] > first["steps"]
+    assert third["total_steps"] == sum(r["steps"] for r in summary["rounds"]) == summary["student_steps"]
+    assert all(r["padding"] < 0.1 for r in summary["rounds"])
+
+
+def test_run_directory_is_complete(sage) -> None:
+    directory, summary = sage
+    names = {path.name for path in directory.path.iterdir()}
+    assert {"config.toml", "environment.json", "metrics.jsonl", "costs.json", "map.safetensors", "rounds",
+            "checkpoints", "student", "summary.json"} <= names  # fmt: skip
+    lines = [json.loads(line) for line in (directory.path / "metrics.jsonl").read_text().splitlines()]
+    assert [line["round"] for line in lines] == [1, 2, 3]
+    assert [line["dev"] for line in lines] == [r["dev"] for r in summary["rounds"]]
+    costs = json.loads((directory.path / "costs.json").read_text())
+    assert {"student", "teacher", "reduce", "sample", "invert", "evaluate", "lift"} <= set(costs["seconds"])
+    assert costs["flops"]["student"] > costs["flops"]["teacher"] > 0
+    arrays = load_file(directory.synthetic(2))
+    assert arrays["logits"].shape == (summary["examples"]["train"], 2)
+    components = json.loads((directory.path / "environment.json").read_text())["components"]
+    assert components["reducer"].startswith("pca (sage-kit ")
+
+
+def test_exported_student_is_plain_transformers_with_the_same_scores(sage, folder: Path) -> None:
+    directory, summary = sage
+    rows = tiny.toy_task_rows(120, seed=2)
+    logits = plain_logits(directory.student, [row["text"] for row in rows]).numpy()
+    accuracy = float(np.mean(logits.argmax(-1) == np.array([row["label"] for row in rows])))
+    assert accuracy == pytest.approx(summary["validation"]["validation"]["accuracy"])
+
+
+def test_exported_weights_equal_the_last_checkpoint(sage) -> None:
+    from transformers import AutoModelForSequenceClassification
+
+    directory, _ = sage
+    checkpoint = directory.latest_checkpoint()
+    model = AutoModelForSequenceClassification.from_pretrained(directory.student)
+    torch.testing.assert_close(model.classifier.weight.data, checkpoint.student["head.output.weight"], rtol=0, atol=0)
+
+
+def test_the_same_settings_give_the_same_result(sage, folder: Path, tiny_bert: Path) -> None:
+    _, first = sage
+    _, second = toy_run(folder, tiny_bert)
+    for summary in (first, second):
+        for result in summary["rounds"]:
+            result.pop("seconds", None)
+    assert first["rounds"] == second["rounds"]
+
+
+def test_another_seed_gives_another_result(sage, folder: Path, tiny_bert: Path) -> None:
+    _, other = toy_run(folder, tiny_bert, seed=1, rounds=1)
+    assert other["rounds"][0]["train_loss"] != sage[1]["rounds"][0]["train_loss"]
+
+
+def test_later_runs_compute_no_teacher_pass_over_real_data(sage, folder: Path, tiny_bert: Path, monkeypatch) -> None:
+    from sage_kit.models.trunk import FrontEnd, Trunk
+
+    def forbidden(*args: object, **kwargs: object) -> None:
+        raise AssertionError("computed again though it is cached")
+
+    monkeypatch.setattr(FrontEnd, "forward", forbidden)
+    directory, summary = toy_run(folder, tiny_bert, schedule="none", rounds=1, seed=5)
+    costs = json.loads((directory.path / "costs.json").read_text())
+    assert costs["tokens"]["teacher"] == 0
+    assert summary["teacher_tokens"] > 0  # the tokens that were labelled count, whoever computed them
+    assert Trunk.forward is not forbidden
+
+
+def test_equal_steps_for_plain_distillation(sage, folder: Path, tiny_bert: Path) -> None:
+    _, plain = toy_run(folder, tiny_bert, schedule="none", max_steps=sage[1]["student_steps"])
+    assert plain["student_steps"] == sage[1]["student_steps"]
+    assert all(r["synthetic"] == 0 for r in plain["rounds"])
+    assert plain["stopped"] == f"{plain['student_steps']} student steps are done"
+    assert plain["teacher_tokens"] < sage[1]["teacher_tokens"]
+
+
+def test_static_schedule_synthesises_once(folder: Path, tiny_bert: Path) -> None:
+    directory, summary = toy_run(folder, tiny_bert, schedule="static")
+    assert directory.synthetic(2).exists()
+    assert not directory.synthetic(3).exists()
+    adaptive, _ = toy_run(folder, tiny_bert)
+    assert not np.array_equal(load_file(adaptive.synthetic(2))["anchors"], load_file(adaptive.synthetic(3))["anchors"])
+    assert summary["rounds"][2]["synthetic"] == summary["examples"]["train"]
+
+
+@pytest.mark.parametrize(("ratio", "real"), [(1.0, 0), (0.5, 0.5)])
+def test_replace_takes_the_place_of_real_examples(folder: Path, tiny_bert: Path, ratio: float, real: float) -> None:
+    directory, summary = toy_run(folder, tiny_bert, mix="replace", synthetic_ratio=ratio)
+    n = summary["examples"]["train"]
+    last = summary["rounds"][-1]
+    assert last["synthetic"] == round(ratio * n)
+    assert abs(last["steps"] - summary["rounds"][0]["steps"]) <= 2
+    assert (last["train_loss"] is None) == (real == 0)
+    # the profile of replaced examples follows their synthetic ones, so nothing stays unknown
+    assert torch.isfinite(directory.latest_checkpoint().profile["losses"]).all()
+
+
+def test_profile_by_a_pass_measures_every_real_example(folder: Path, tiny_bert: Path) -> None:
+    _, summary = toy_run(folder, tiny_bert, mix="replace", profile="pass", stop_on="train", stop_agreement=0.6)
+    assert summary["stopped"].startswith("agreement with the teacher on train")
+
+
+def test_stops_at_the_agreement(folder: Path, tiny_bert: Path) -> None:
+    _, summary = toy_run(folder, tiny_bert, stop_agreement=0.55)
+    assert len(summary["rounds"]) < 3
+    assert "agreement" in summary["stopped"]
+
+
+@pytest.mark.parametrize("hidden_layers", ["last", "mapped", [1, 4]])
+@pytest.mark.parametrize("hidden_loss", ["cosine", "mse"])
+def test_hidden_states_are_learnt(folder: Path, tiny_bert: Path, hidden_layers, hidden_loss: str) -> None:
+    _, without = toy_run(folder, tiny_bert, rounds=2)
+    directory, summary = toy_run(
+        folder, tiny_bert, rounds=2, hidden_weight=1.0, hidden_layers=hidden_layers, hidden_loss=hidden_loss,
+        hard_label_weight=0.3,
+    )  # fmt: skip
+    assert summary["rounds"][1]["train_loss"] < summary["rounds"][0]["train_loss"]
+    assert summary["rounds"][0]["train_loss"] != without["rounds"][0]["train_loss"]
+    assert directory.student.is_dir()
+
+
+def test_regression(tmp_path: Path, tiny_bert: Path) -> None:
+    rows = [{"text": row["text"], "label": row["label"] * 4.0 + 0.5} for row in tiny.toy_task_rows(300, seed=1)]
+    tiny.write_jsonl(tmp_path / "train.jsonl", rows)
+    tiny.write_jsonl(tmp_path / "validation.jsonl", rows[:50])
+    _, summary = toy_run(tmp_path, tiny_bert, task_kind="regression", hard_label_weight=0.2)
+    assert summary["primary_metric"] == "pearson"
+    assert summary["validation"]["validation"]["pearson"] > 0.5
+    assert "calibration_error" not in summary["dev"]
+
+
+@pytest.mark.parametrize("cut", ["embeddings", 1])
+def test_families_and_cuts(tmp_path: Path, tiny_roberta: Path, tiny_distilbert: Path, cut) -> None:
+    for teacher in (tiny_roberta, tiny_distilbert):
+        directory, summary = toy_run(tmp_path, teacher, cut=cut, rounds=2, teacher_epochs=1)
+        texts = [row["text"] for row in tiny.toy_task_rows(120, seed=2)]
+        labels = np.array([row["label"] for row in tiny.toy_task_rows(120, seed=2)])
+        logits = plain_logits(directory.student, texts).numpy()
+        assert float(np.mean(logits.argmax(-1) == labels)) == pytest.approx(
+            summary["validation"]["validation"]["accuracy"]
+        )
+
+
+def test_pooled_granularity_says_that_the_checkpoint_differs(folder: Path, tiny_bert: Path) -> None:
+    _, summary = toy_run(folder, tiny_bert, granularity="pooled", rounds=2)
+    assert summary["checkpoint_equals_student"] is False
+    assert summary["teacher_tokens"] == 2 * summary["examples"]["train"]
+
+
+def test_refitting_the_reducer_each_round(folder: Path, tiny_bert: Path) -> None:
+    _, summary = toy_run(folder, tiny_bert, refit="every_round")
+    assert len(summary["rounds"]) == 3
+
+
+@pytest.mark.parametrize("inverter", ["knn", "native"])
+def test_inverters(folder: Path, tiny_bert: Path, inverter: str) -> None:
+    directory, _ = toy_run(folder, tiny_bert, inverter=inverter, rounds=2)
+    assert np.isfinite(load_file(directory.synthetic(2))["vectors"]).all()
+
+
+def test_native_inverter_of_a_cached_map_uses_its_stored_state(folder: Path, tiny_bert: Path, monkeypatch) -> None:
+    fresh, _ = toy_run(folder, tiny_bert, inverter="native", rounds=2, n_components=3)
+    from sage_kit.builtin.pca import PCAReducer
+
+    def forbidden(*args: object) -> None:
+        raise AssertionError("fitted again though its state is cached")
+
+    monkeypatch.setattr(PCAReducer, "fit_transform", forbidden)
+    again, _ = toy_run(folder, tiny_bert, inverter="native", rounds=2, n_components=3)
+    np.testing.assert_array_equal(
+        load_file(fresh.synthetic(2))["vectors"], load_file(again.synthetic(2))["vectors"]
+    )
+
+
+def test_native_inverter_over_its_budget_stops_with_advice(folder: Path, tiny_bert: Path) -> None:
+    with pytest.raises(BudgetError, match="knn"):
+        toy_run(folder, tiny_bert, inverter="native", inverter_options={"budget_seconds": 1e-9})
+
+
+def test_filter_drops_before_labelling(folder: Path, tiny_bert: Path) -> None:
+    _, summary = toy_run(folder, tiny_bert, filter="cosine", filter_options={"minimum": 1.0}, rounds=2)
+    last = summary["rounds"][-1]
+    assert last["dropped"] + last["synthetic"] == summary["examples"]["train"]
+    assert last["dropped"] > 0
+
+
+class _Halving:
+    """Keeps the examples that the teacher puts into class 1."""
+
+    def keep(self, request):
+        return request.logits.argmax(-1) == 1
+
+
+class _LabelFilterPlugin:
+    @hookimpl
+    def sage_filters(self):
+        yield FilterSpec(
+            name="class_one", summary="Keeps class 1", options=Options, needs_labels=True,
+            factory=lambda options, context: _Halving(),
+        )  # fmt: skip
+
+
+def test_filter_that_needs_labels_drops_after_labelling(folder: Path, tiny_bert: Path) -> None:
+    from sage_kit.plugins import Origin
+
+    plugins = Plugins(allow="")
+    plugins._register(_LabelFilterPlugin(), Origin("test", "test", "1"))
+    directory, summary = run(toy_config(folder, tiny_bert, filter="class_one", rounds=2), plugins)
+    arrays = load_file(directory.synthetic(2))
+    np.testing.assert_array_equal(arrays["kept"], arrays["logits"].argmax(-1) == 1)
+    assert summary["rounds"][-1]["synthetic"] == arrays["kept"].sum()
+    assert summary["rounds"][-1]["dropped"] == (~arrays["kept"]).sum()
+
+
+def test_a_filter_that_drops_everything_leaves_a_round_of_real_data(folder: Path, tiny_bert: Path) -> None:
+    _, summary = toy_run(folder, tiny_bert, filter="cosine", filter_options={"minimum": 1.0}, rounds=2,
+                         sampler_options={"k": 8, "jitter": 5.0, "interpolation": 1.0}, inverter="knn")  # fmt: skip
+    last = summary["rounds"][-1]
+    assert last["steps"] > 0
+    assert last["synthetic"] + last["dropped"] == summary["examples"]["train"]
+
+
+def test_synthetic_vectors_are_what_the_teacher_labelled(folder: Path, tiny_bert: Path) -> None:
+    """The saved labels are the teacher's logits of the lifted token states, recomputed here from the saved arrays."""
+    from sage_kit.data import load_task, tokenize
+    from sage_kit.models.teacher import load_teacher
+    from sage_kit.models.trunk import split_model
+    from sage_kit.cache import Cache
+
+    config = toy_config(folder, tiny_bert, rounds=2)
+    plugins = Plugins(allow="")
+    directory, _ = run(config, plugins)
+    arrays = load_file(directory.synthetic(2))
+    data = load_task(plugins.task("file"), config, lambda text: None)
+    teacher = load_teacher(
+        config, data, Cache(Path(config.cache_dir)), torch.device("cpu"), lambda text: None, lambda *a: None
+    )
+    front_end, trunk = split_model(teacher.model, "embeddings")
+    tokens = tokenize(data.train, teacher.tokenizer, config.max_length)
+    for row in range(0, len(arrays["anchors"]), 37):
+        ids, types, mask = tokens.pad(arrays["anchors"][row : row + 1])
+        with torch.no_grad():
+            states = front_end(ids, types, mask)
+            pooled = states.mean(1)
+            lifted = states + (torch.from_numpy(arrays["vectors"][row]) - pooled)[:, None]
+            logits = trunk(lifted, None).logits[0]
+        torch.testing.assert_close(logits, torch.from_numpy(arrays["logits"][row]), rtol=1e-3, atol=1e-4)
+
+
+def test_component_of_wrong_shape_is_named(tmp_path: Path, folder: Path, tiny_bert: Path) -> None:
+    file = tmp_path / "broken.py"
+    file.write_text(
+        "from sage_kit import hookimpl\n"
+        "from sage_kit.components import ReducerSpec\n"
+        "class Broken:\n"
+        "    def fit_transform(self, vectors):\n"
+        "        return vectors[:, :3]\n"
+        "@hookimpl\n"
+        "def sage_reducers():\n"
+        "    yield ReducerSpec(name='broken', summary='wrong', factory=lambda options, context: Broken())\n"
+    )
+    with pytest.raises(PluginError, match=r"reducer 'broken' .*broken.py.*shape \(270, 3\) instead of \(270, 2\)"):
+        run(toy_config(folder, tiny_bert, reducer="broken"), Plugins([file], allow=""))
+
+
+def test_observer_that_fails_does_not_end_the_run(folder: Path, tiny_bert: Path, tmp_path: Path) -> None:
+    file = tmp_path / "grumpy.py"
+    file.write_text(
+        "from sage_kit import hookimpl\n"
+        "@hookimpl\n"
+        "def sage_round_finished(result):\n"
+        "    raise RuntimeError('no')\n"
+    )
+    _, summary = run(toy_config(folder, tiny_bert, rounds=2), Plugins([file], allow=""))
+    assert len(summary["rounds"]) == 2
+    assert any("RuntimeError: no" in cause for cause in summary["disabled_observers"].values())
+
+
+def test_a_run_that_fails_before_its_first_checkpoint_leaves_no_directory(folder: Path, tiny_bert: Path) -> None:
+    target = folder / "nothing"
+    with pytest.raises(CompatibilityError, match="max_length"):
+        toy_run(folder, tiny_bert, run_dir=str(target), max_length=1000)
+    assert not target.exists()
+
+
+def test_used_run_directory_is_refused(sage, folder: Path, tiny_bert: Path) -> None:
+    directory, _ = sage
+    before = (directory.path / "summary.json").read_bytes()
+    with pytest.raises(RunDirectoryError, match="holds a run already"):
+        toy_run(folder, tiny_bert, run_dir=str(directory.path))
+    assert (directory.path / "summary.json").read_bytes() == before
+
+
+def test_summary_predictions_helper_matches_argmax() -> None:
+    from sage_kit.components import TaskSpec
+
+    spec = TaskSpec(name="x", summary="x", text_columns=("t",), labels=("a", "b"))
+    logits = np.array([[0.0, 1.0], [2.0, 1.0]], dtype=np.float32)
+    np.testing.assert_array_equal(predictions(logits, spec), [1, 0])
+
+
+def test_resume_of_a_finished_run_changes_nothing(sage) -> None:
+    from sage_kit.distill import resume
+
+    directory, summary = sage
+    assert resume(RunDirectory.open(directory.path), Plugins(allow=""))["student_steps"] == summary["student_steps"]

@@ -1,0 +1,209 @@
+"""Which module may import which: read from the source, and once from a real process."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+import sage_kit
+
+PACKAGE = Path(sage_kit.__file__).parent
+
+HEAVY = {
+    "accelerate", "datasets", "huggingface_hub", "matplotlib", "numba", "numpy", "pandas", "pyarrow", "pynndescent",
+    "safetensors", "scipy", "sklearn", "tokenizers", "torch", "transformers", "umap",
+}  # fmt: skip
+
+LIGHT = {
+    "sage_kit", "sage_kit.__main__", "sage_kit.adapters", "sage_kit.builtin", "sage_kit.cli", "sage_kit.compatibility",
+    "sage_kit.components", "sage_kit.config", "sage_kit.errors", "sage_kit.hookspecs", "sage_kit.plugins",
+    "sage_kit.records", "sage_kit.reference", "sage_kit.rundir",
+}  # fmt: skip
+"""Modules that may be imported where torch may not; so may whatever they import, and whatever calls itself light."""
+
+LAYERS = (
+    {"", "adapters", "cache", "compatibility", "components", "config", "errors", "files", "fingerprint", "hookspecs"}
+    | {"manifest", "plugins", "records", "reference", "rundir", "tables", "tensorfile"},
+    {"devices", "losses"},
+    {"data"},
+    {"models"},
+    {"evaluate", "vectors"},
+    {"synthesis"},
+    {"preparation"},
+    {"training"},
+    {"warmup"},
+    {"distill"},
+    {"figures", "quickstart", "studies"},
+    {"cli", "__main__"},
+)
+"""The house from the ground up: a module imports from its own layer and from those before it."""
+
+PUBLIC = {
+    "sage_kit", "sage_kit.adapters", "sage_kit.components", "sage_kit.config", "sage_kit.errors", "sage_kit.files",
+    "sage_kit.records", "sage_kit.testing",
+}  # fmt: skip
+"""What a plugin may import: built-ins are ordinary plugins, and tests of a plugin may use `sage_kit.testing`."""
+
+
+@dataclass(frozen=True)
+class Import:
+    """One import: the module, the name taken from it ("" for the module itself), and when it takes place."""
+
+    module: str
+    name: str
+    line: int
+    at_import_time: bool
+    for_types_only: bool
+
+
+def imports(path: Path) -> Iterator[Import]:
+    """Every import in a file, wherever it stands."""
+
+    def walk(node: ast.AST, at_import_time: bool, for_types_only: bool) -> Iterator[Import]:
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.Import):
+                for alias in child.names:
+                    yield Import(alias.name, "", child.lineno, at_import_time, for_types_only)
+            elif isinstance(child, ast.ImportFrom):
+                assert child.level == 0, f"{path}:{child.lineno}: relative import"
+                for alias in child.names:
+                    yield Import(child.module or "", alias.name, child.lineno, at_import_time, for_types_only)
+            elif isinstance(child, ast.If) and ast.unparse(child.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING"):
+                for statement in child.body:
+                    yield from walk(ast.Module([statement], []), at_import_time, True)
+                for statement in child.orelse:
+                    yield from walk(ast.Module([statement], []), at_import_time, for_types_only)
+            else:
+                inside_function = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+                yield from walk(child, at_import_time and not inside_function, for_types_only)
+
+    yield from walk(ast.parse(path.read_text(encoding="utf-8")), True, False)
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {
+    module_name(path): path
+    for path in sorted(PACKAGE.rglob("*.py"))
+    if "templates" not in path.relative_to(PACKAGE).parts
+}
+IMPORTS = {name: list(imports(path)) for name, path in MODULES.items()}
+
+
+def calls_itself_light(path: Path) -> bool:
+    return "Light" in (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "")
+
+
+def target(item: Import) -> str:
+    """The module that an import loads: ``from sage_kit import tensorfile`` loads ``sage_kit.tensorfile``."""
+    inner = f"{item.module}.{item.name}"
+    return inner if inner in MODULES else item.module
+
+
+def inside(name: str) -> str:
+    """The part of the package that a module belongs to: "" for the package itself."""
+    return name.partition("sage_kit.")[2].partition(".")[0]
+
+
+def test_the_walk_sees_the_package() -> None:
+    assert not LIGHT - set(MODULES)
+    assert any(item.module == "torch" and item.at_import_time for item in IMPORTS["sage_kit.distill"])
+    assert any(item.module == "torch" and item.for_types_only for item in IMPORTS["sage_kit.components"])
+    assert any(not item.at_import_time for item in IMPORTS["sage_kit.cli"])
+
+
+@pytest.mark.parametrize("name", sorted(LIGHT | {name for name, path in MODULES.items() if calls_itself_light(path)}))
+def test_light_modules_import_nothing_heavy(name: str) -> None:
+    reached, waiting = {name: name}, [name]
+    while waiting:
+        current = waiting.pop()
+        for item in IMPORTS[current]:
+            if item.for_types_only or not item.at_import_time:
+                continue
+            assert item.module.partition(".")[0] not in HEAVY, f"{reached[current]} imports {item.module}"
+            # Importing a.b.c imports a and a.b too.
+            parts = target(item).split(".")
+            for depth in range(1, len(parts) + 1):
+                ancestor = ".".join(parts[:depth])
+                if ancestor in MODULES and ancestor not in reached:
+                    reached[ancestor] = f"{reached[current]} -> {ancestor}"
+                    waiting.append(ancestor)
+
+
+def test_hook_modules_of_the_built_ins_are_light() -> None:
+    from sage_kit.builtin import BUILT_INS
+
+    # `sage_kit.builtin` imports them all, so the test above walks through each of them.
+    for module in BUILT_INS:
+        assert module.__name__ in {target(item) for item in IMPORTS["sage_kit.builtin"]}
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in MODULES if not name.startswith(("sage_kit.builtin", "sage_kit.testing"))]
+)
+def test_imports_point_to_the_ground(name: str) -> None:
+    rank = {part: index for index, layer in enumerate(LAYERS) for part in layer}
+    assert inside(name) in rank, f"give {name} its place in LAYERS"
+    for item in IMPORTS[name]:
+        part = inside(target(item))
+        if not item.module.startswith("sage_kit") or item.for_types_only or part == "builtin":
+            continue
+        assert rank[part] <= rank[inside(name)], f"{name}:{item.line} imports {target(item)}, which stands above it"
+
+
+def test_nothing_imports_the_command_line() -> None:
+    importing = {name for name in MODULES for item in IMPORTS[name] if target(item) == "sage_kit.cli"}
+    assert importing <= {"sage_kit.__main__"}
+
+
+def test_only_the_plugin_manager_knows_the_built_ins() -> None:
+    importing = {
+        name
+        for name in MODULES
+        for item in IMPORTS[name]
+        if inside(target(item)) == "builtin" and inside(name) != "builtin"
+    }
+    assert importing == {"sage_kit.plugins"}
+
+
+def plugin_sources() -> list[Path]:
+    """The source files of the built-ins and, where the repository is at hand, of the plugin distributions."""
+    root = Path(__file__).parents[1]
+    return [path for name, path in MODULES.items() if inside(name) == "builtin"] + sorted(root.glob("plugins/*/*/*.py"))
+
+
+@pytest.mark.parametrize("path", plugin_sources(), ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_plugins_import_public_names_only(path: Path) -> None:
+    for item in imports(path):
+        if item.module.partition(".")[0] != "sage_kit" or item.for_types_only:
+            continue
+        module = target(item)
+        if inside(module) == "builtin":
+            assert path.is_relative_to(PACKAGE), f"{path}:{item.line} imports {module}"
+            continue
+        assert module in PUBLIC, f"{path}:{item.line} imports {module}"
+        assert not item.name.startswith("_"), f"{path}:{item.line} imports {item.name}"
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import sage_kit.plugins; sage_kit.plugins.Plugins(allow='')",
+        "import sage_kit.cli",
+        "import sage_kit.reference; sage_kit.reference.configuration_page()",
+        "from sage_kit.config import *; to_toml(load_config(preset='paper'))",
+    ],
+)
+def test_a_real_process_loads_nothing_heavy(code: str) -> None:
+    program = f"import sys; {code}; print(*sorted(set({sorted(HEAVY)!r}) & sys.modules.keys()))"
+    process = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (process.returncode, process.stdout.strip(), process.stderr) == (0, "", "")

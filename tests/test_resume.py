@@ -1,0 +1,161 @@
+"""A run that is killed at any moment goes on to the same end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from toyrun import toy_config, toy_run
+
+from sage_kit.config import to_toml
+from sage_kit.distill import resume
+from sage_kit.errors import RunDirectoryError
+from sage_kit.plugins import Plugins
+from sage_kit.rundir import RunDirectory
+
+KILL_PLUGIN = '''
+"""Kills the process with SIGKILL at a moment named by the environment."""
+import os, signal
+from sage_kit import hookimpl
+
+MOMENT = os.environ.get("KILL_AT", "")
+
+def kill(moment):
+    if moment == MOMENT:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+@hookimpl
+def sage_step_finished(activity, done):
+    kill(f"{activity}:{done}")
+
+@hookimpl
+def sage_synthetic_created(round):
+    kill(f"synthetic:{round}")
+
+@hookimpl
+def sage_round_finished(result):
+    kill(f"round:{result.round}")
+
+@hookimpl
+def sage_checkpoint_saved(round):
+    kill(f"checkpoint:{round}")
+'''
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("resume")
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(folder: Path, tiny_bert: Path):
+    return toy_run(folder, tiny_bert, hidden_weight=0.5)
+
+
+def without_times(summary):
+    rounds = [{k: v for k, v in r.items() if k != "seconds"} for r in summary["rounds"]]
+    return {**{k: v for k, v in summary.items() if k not in ("seconds", "rounds")}, "rounds": rounds}
+
+
+@pytest.mark.parametrize("moment", ["round 1:4", "synthetic:2", "round:3"])
+def test_killed_process_resumes_to_the_same_end(
+    folder: Path, tiny_bert: Path, uninterrupted, tmp_path: Path, moment: str
+) -> None:
+    """Kills a real process in the middle of a pass, after a synthesis, and between a round's evaluation and its save."""
+    plugin = tmp_path / "killer.py"
+    plugin.write_text(KILL_PLUGIN)
+    target = tmp_path / "run"
+    config = tmp_path / "config.toml"
+    config.write_text(to_toml(toy_config(folder, tiny_bert, hidden_weight=0.5, run_dir=str(target))))
+    environment = {**os.environ, "KILL_AT": moment, "SAGE_KIT_PLUGINS": ""}
+    command = [sys.executable, "-m", "sage_kit"]
+    killed = subprocess.run(
+        [*command, "run", "--config", str(config), "--plugin", str(plugin)], env=environment, capture_output=True, text=True
+    )
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert not (target / "summary.json").exists()
+
+    environment["KILL_AT"] = ""
+    resumed = subprocess.run([*command, "resume", str(target)], env=environment, capture_output=True, text=True)
+    assert resumed.returncode == 0, resumed.stderr
+    directory, expected = uninterrupted
+    assert without_times(RunDirectory.open(target).summary()) == without_times(expected)
+    ours, theirs = (load_file(path / "student" / "model.safetensors") for path in (target, directory.path))
+    assert ours.keys() == theirs.keys()
+    for name in ours:
+        torch.testing.assert_close(ours[name], theirs[name], rtol=0, atol=0)
+    assert len((target / "metrics.jsonl").read_text().splitlines()) == 3
+
+
+def test_static_run_resumes_with_its_first_synthetic_examples(folder: Path, tiny_bert: Path) -> None:
+    _, expected = toy_run(folder, tiny_bert, schedule="static", keep_checkpoints=0)
+    directory, _ = toy_run(folder, tiny_bert, schedule="static", keep_checkpoints=0)
+    go_back(directory, to_round=2)
+    assert without_times(resume(RunDirectory.open(directory.path), Plugins(allow=""))) == without_times(expected)
+
+
+def test_damaged_newest_checkpoint_is_passed_over(folder: Path, tiny_bert: Path, uninterrupted) -> None:
+    directory, _ = toy_run(folder, tiny_bert, hidden_weight=0.5, keep_checkpoints=0)
+    (directory.path / "summary.json").unlink()
+    student = directory.path / "checkpoints" / "round-003" / "student.safetensors"
+    content = bytearray(student.read_bytes())
+    content[-1] ^= 1
+    student.write_bytes(content)
+    summary = resume(RunDirectory.open(directory.path), Plugins(allow=""))
+    assert without_times(summary) == without_times(uninterrupted[1])
+
+
+def test_changed_data_is_refused(folder: Path, tiny_bert: Path, tmp_path: Path) -> None:
+    train = tmp_path / "train.jsonl"
+    train.write_text((folder / "train.jsonl").read_text())
+    directory, _ = toy_run(folder, tiny_bert, train_file=str(train), keep_checkpoints=0)
+    go_back(directory, to_round=1)
+    lines = train.read_text().splitlines(keepends=True)
+    train.write_text("".join(reversed(lines)))
+    with pytest.raises(RunDirectoryError, match="has changed since the run began"):
+        resume(RunDirectory.open(directory.path), Plugins(allow=""))
+
+
+def test_a_running_run_cannot_be_resumed(folder: Path, tiny_bert: Path, tmp_path: Path) -> None:
+    directory, _ = toy_run(folder, tiny_bert, keep_checkpoints=0)
+    go_back(directory, to_round=1)
+    holder = subprocess.Popen(
+        [sys.executable, "-c",
+         "import sys, time; from sage_kit.rundir import RunDirectory\n"
+         "d = RunDirectory.open(sys.argv[1]); d.lock(); print('held', flush=True); time.sleep(60)",
+         str(directory.path)],
+        stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        assert holder.stdout is not None
+        assert holder.stdout.readline().strip() == "held"
+        with pytest.raises(RunDirectoryError, match="in use by another process"):
+            resume(RunDirectory.open(directory.path), Plugins(allow=""))
+    finally:
+        holder.kill()
+        holder.communicate()
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        try:
+            resume(RunDirectory.open(directory.path), Plugins(allow=""))
+            break
+        except RunDirectoryError:
+            time.sleep(0.2)
+    assert RunDirectory.open(directory.path).summary() is not None
+
+
+def go_back(directory: RunDirectory, to_round: int) -> None:
+    """Make a finished run look as if it had been killed after a round."""
+    import shutil
+
+    (directory.path / "summary.json").unlink()
+    for path in (directory.path / "checkpoints").glob("round-*"):
+        if int(path.name[-3:]) > to_round:
+            shutil.rmtree(path)

@@ -1,0 +1,72 @@
+"""The warm-up teaches the student the teacher's hidden states on generic text."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import tiny
+import torch
+from toyrun import toy_config, toy_run
+
+from sage_kit.devices import make_accelerator
+from sage_kit.errors import DataError
+from sage_kit.losses import hidden_state_loss
+from sage_kit.models.trunk import split_model
+from sage_kit.plugins import Plugins
+from sage_kit.preparation import prepare
+from sage_kit.records import Costs
+from sage_kit.warmup import warm_up
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Path:
+    path = tmp_path / "corpus.txt"
+    path.write_text("\n".join(row["text"] for row in tiny.toy_task_rows(200, seed=9)))
+    return path
+
+
+@pytest.mark.parametrize("granularity", ["token", "pooled"])
+def test_student_comes_closer_to_the_teacher_on_other_text(
+    tmp_path: Path, tiny_bert: Path, corpus: Path, granularity: str
+) -> None:
+    config = toy_config(
+        tmp_path, tiny_bert, warmup_corpus=str(corpus), warmup_epochs=3, student_init="scratch",
+        warmup_learning_rate=2e-3, granularity=granularity,
+    )  # fmt: skip
+    accelerator = make_accelerator(config)
+    prepared = prepare(config, Plugins(allow=""), accelerator, Costs())
+    _, trunk = split_model(prepared.student, config.cut)
+
+    def distance() -> float:
+        store = prepared.dev.store
+        import numpy as np
+
+        batch = store.batch(np.arange(len(store)), torch.device("cpu"))
+        trunk.eval()
+        with torch.no_grad():
+            student = trunk(batch.states, batch.mask, hidden=True).hidden[-1]
+            teacher = prepared.teacher_trunk(batch.states, batch.mask, hidden=True).hidden[-1]
+        return float(hidden_state_loss(student[:, :, None], teacher[:, :, None], batch.mask, "cosine").mean())
+
+    before = distance()
+    seen = []
+    steps = warm_up(config, prepared, trunk, accelerator, Costs(), lambda done, total, loss: seen.append((done, total)))
+    assert distance() < 0.8 * before
+    assert seen[-1] == (steps, steps)
+
+
+def test_runs_with_a_warm_up_count_it_apart(tmp_path: Path, tiny_bert: Path, corpus: Path) -> None:
+    directory, summary = toy_run(tmp_path, tiny_bert, warmup_corpus=str(corpus), warmup_epochs=1, rounds=1)
+    costs = json.loads((directory.path / "costs.json").read_text())
+    assert costs["tokens"]["warm-up"] > 0
+    assert summary["student_steps"] == summary["rounds"][0]["steps"]
+    _, without = toy_run(tmp_path, tiny_bert, rounds=1)
+    assert summary["rounds"][0]["train_loss"] != without["rounds"][0]["train_loss"]
+
+
+def test_empty_corpus(tmp_path: Path, tiny_bert: Path) -> None:
+    (tmp_path / "empty.txt").write_text("\n\n")
+    with pytest.raises(DataError, match="empty.txt"):
+        toy_run(tmp_path, tiny_bert, warmup_corpus=str(tmp_path / "empty.txt"), warmup_epochs=1)

@@ -1,0 +1,60 @@
+"""A complete run on the toy task with a tiny teacher: settings, and a runner that tests share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import tiny
+
+from sage_kit.config import RunConfig, load_config
+from sage_kit.distill import run
+from sage_kit.plugins import Plugins
+from sage_kit.rundir import RunDirectory
+
+
+def toy_settings(folder: Path, teacher: Path, **overrides: Any) -> dict[str, Any]:
+    """Settings of a run that takes a few seconds: 300 rows, four tiny blocks to two, three rounds.
+
+    Parameters
+    ----------
+    folder : Path
+        Where data, cache and runs go.
+    teacher : Path
+        A checkpoint of `tiny`.
+    **overrides
+        Other settings.
+    """
+    train, validation = folder / "train.jsonl", folder / "validation.jsonl"
+    if not train.exists():
+        tiny.write_jsonl(train, tiny.toy_task_rows(300, seed=1))
+        tiny.write_jsonl(validation, tiny.toy_task_rows(120, seed=2))
+    settings = {
+        "task": "file",
+        "train_file": str(train),
+        "validation_file": str(validation),
+        "teacher": str(teacher),
+        "max_length": 32,
+        "student_layers": 2,
+        "learning_rate": 2e-3,
+        "reducer": "pca",
+        "sampler_options": {"k": 8},
+        "rounds": 3,
+        "stop_agreement": 1.01,
+        "device": "cpu",
+        "observers": ["jsonl"],
+        "cache_dir": str(folder / "cache"),
+        "runs_dir": str(folder / "runs"),
+        **tiny.TOY_TRAINING,
+    }
+    return {**settings, **overrides}
+
+
+def toy_config(folder: Path, teacher: Path, **overrides: Any) -> RunConfig:
+    """The settings as a RunConfig."""
+    return load_config(toy_settings(folder, teacher, **overrides))
+
+
+def toy_run(folder: Path, teacher: Path, **overrides: Any) -> tuple[RunDirectory, dict[str, Any]]:
+    """Run it with the built-in plugins only."""
+    return run(toy_config(folder, teacher, **overrides), Plugins(allow=""))
