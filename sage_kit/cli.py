@@ -79,7 +79,8 @@ def _take_settings(function: Any) -> Any:
             show_default=False,
             rich_help_panel=extra["group"].capitalize(),
         )
-        annotation = Annotated[Optional[bool if is_flag else str], option]  # noqa: UP045
+        kind: Any = Optional[bool if is_flag else str]  # noqa: UP045 (typer reads it at run time on Python 3.10)
+        annotation: Any = Annotated[kind, option]
         parameters.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation))
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     command.__annotations__ = {p.name: p.annotation for p in parameters}
@@ -318,6 +319,9 @@ def _capabilities_text(capabilities: dict[str, Any]) -> str:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; a user's mistake is one line on stderr and exit code 2."""
+    # Threads that wait for each other by spinning slow a busy machine down manyfold; sleeping costs an idle one little.
+    # OpenMP reads this when torch is loaded, which is later.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         code = app(arguments, standalone_mode=False)
     except USAGE_ERROR as error:

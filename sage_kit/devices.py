@@ -78,7 +78,9 @@ def _device(name: str) -> torch.device:
     except RuntimeError:
         raise CompatibilityError(f"device {name!r} is unknown: take auto, cpu, cuda, cuda:N or mps") from None
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise CompatibilityError(f"device {name!r} is not there: this machine has {torch.cuda.device_count()} CUDA devices")
+        raise CompatibilityError(
+            f"device {name!r} is not there: this machine has {torch.cuda.device_count()} CUDA devices"
+        )
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise CompatibilityError("device 'mps' is not there")
     if device.type not in ("cpu", "cuda", "mps"):

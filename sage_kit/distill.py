@@ -1,6 +1,6 @@
 """The distillation loop.
 
-`distill` reads from top to bottom: prepare, warm up, then rounds of profile, synthesise, train, evaluate, and at the end
+`distill` reads from top to bottom: prepare, warm up, then rounds of profile, synthesise, train, evaluate, and at last
 the export. Everything random is drawn from seeds derived from (seed, round, purpose), so a run that was killed goes on
 from its last checkpoint to the same end.
 """
@@ -23,12 +23,12 @@ from sage_kit.evaluate import score
 from sage_kit.files import atomic_directory, disk_errors
 from sage_kit.losses import LossSettings
 from sage_kit.models.export import export_student
-from sage_kit.models.trunk import Trunk, split_model
+from sage_kit.models.trunk import split_model
 from sage_kit.plugins import Plugins
 from sage_kit.preparation import Prepared, PreparedSplit, prepare
 from sage_kit.records import Costs, RoundResult, RunInfo
 from sage_kit.rundir import Checkpoint, RunDirectory
-from sage_kit.synthesis import SyntheticSet, Synthesizer, derive_seed, label_synthetic
+from sage_kit.synthesis import Synthesizer, SyntheticSet, derive_seed, label_synthetic
 from sage_kit.training import (
     Batches,
     Profile,
@@ -49,7 +49,9 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 
-def run(config: RunConfig, plugins: Plugins, plugin_files: list[str] | None = None) -> tuple[RunDirectory, dict[str, Any]]:
+def run(
+    config: RunConfig, plugins: Plugins, plugin_files: list[str] | None = None
+) -> tuple[RunDirectory, dict[str, Any]]:
     """Start a new run: check the choices, make its directory, distil.
 
     Parameters
@@ -110,9 +112,7 @@ def resume(directory: RunDirectory, plugins: Plugins) -> dict[str, Any]:
         directory.unlock()
 
 
-def distill(
-    config: RunConfig, plugins: Plugins, directory: RunDirectory, accelerator: Accelerator
-) -> dict[str, Any]:
+def distill(config: RunConfig, plugins: Plugins, directory: RunDirectory, accelerator: Accelerator) -> dict[str, Any]:
     """Distil a student into a run directory, going on from its newest checkpoint if it has one.
 
     Parameters
@@ -166,7 +166,7 @@ def distill(
             loop.round()
             stopped = loop.reason_to_stop()
 
-        # ---- export ---------------------------------------------------------------------------------------------------
+        # ---- export ----------------------------------------------------------------------------------------------
         summary = loop.finish(stopped)
         if main:
             plugins.run_finished(info, summary)
@@ -206,11 +206,10 @@ class _Loop:
 
         student = prepared.student.to(self.device)
         _, self.raw_trunk = split_model(student, config.cut)
-        trunk: torch.nn.Module = self.raw_trunk
-        teacher: torch.nn.Module = prepared.teacher_trunk
+        trunk: Any = self.raw_trunk
+        self.teacher: Any = prepared.teacher_trunk
         if config.compile:
-            trunk, teacher = torch.compile(trunk, dynamic=True), torch.compile(teacher, dynamic=True)
-        self.teacher: Any = teacher
+            trunk, self.teacher = torch.compile(trunk, dynamic=True), torch.compile(self.teacher, dynamic=True)
         self.raw_optimizer = make_optimizer(self.raw_trunk, config.learning_rate, config.weight_decay)
         self.trunk, self.optimizer = accelerator.prepare(trunk, self.raw_optimizer)
 
@@ -306,7 +305,8 @@ class _Loop:
             self.plugins.synthetic_created(self.info, number, synthetic)
             if not len(synthetic):
                 self.plugins.message(
-                    self.info, f"filter {config.filter!r} dropped every synthetic example; round {number} uses real data"
+                    self.info,
+                    f"filter {config.filter!r} dropped every synthetic example; round {number} uses real data",
                 )
         return synthetic
 

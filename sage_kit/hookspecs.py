@@ -169,8 +169,12 @@ def sage_tasks() -> Iterable[TaskSpec]:
         @hookimpl
         def sage_tasks():
             yield TaskSpec(
-                name="paws", summary="Paraphrase adversaries", text_columns=("sentence1", "sentence2"),
-                labels=("no", "yes"), local="pawsx/en", hub=HubSource("google-research-datasets/paws-x", "en"),
+                name="paws",
+                summary="Paraphrase adversaries",
+                text_columns=("sentence1", "sentence2"),
+                labels=("no", "yes"),
+                local="pawsx/en",
+                hub=HubSource("google-research-datasets/paws-x", "en"),
             )
     """
     return ()
@@ -192,6 +196,7 @@ def sage_observers() -> Iterable[ObserverSpec]:
             @hookimpl
             def sage_run_finished(self, run):
                 print("\a")
+
 
         @hookimpl
         def sage_observers():

@@ -16,6 +16,7 @@ SETTINGS: Mapping[str, Any] = {
     "train_rows": 2200,
     "validation_rows": 1000,
     "teacher_epochs": 2,
+    "teacher_learning_rate": 1e-4,
     "student_layers": 3,
     "rounds": 3,
 }

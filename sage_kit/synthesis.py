@@ -179,7 +179,7 @@ class Synthesizer:
     # ---- the map
 
     def fit_map(self, round: int) -> None:
-        """Fit the reducer and the inverter, or find the map in the cache. Done once, or each round if `refit` says so."""
+        """Fit the reducer and the inverter, or find the map in the cache: once, or each round if `refit` says so."""
         if not self._uses_map or (self.coordinates is not None and self.config.refit == "never"):
             return
         started = time.perf_counter()
@@ -203,7 +203,7 @@ class Synthesizer:
         def fit() -> NDArray[np.float32]:
             nonlocal fitted
             vectors = np.array(self.store.pooled)  # a copy in memory: a plugin must not write into the cache
-            coordinates = np.asarray(reducer.fit_transform(vectors), dtype=np.float32)
+            coordinates = np.asarray(self._call("reducer", reducer.fit_transform, vectors), dtype=np.float32)
             expected = (len(vectors), config.n_components)
             if coordinates.shape != expected:
                 raise PluginError(
@@ -232,7 +232,7 @@ class Synthesizer:
         if needs_reducer and not fitted:
             if spec.has_state:
                 state = {k[len(STATE_PREFIX) :]: np.array(v) for k, v in arrays.items() if k.startswith(STATE_PREFIX)}
-                reducer.set_state(state)
+                self._call("reducer", reducer.set_state, state)
             else:
                 self._announce(f"reducer {spec.name!r}: fitting again, since inverter {config.inverter!r} needs it")
                 self.coordinates = fit()
@@ -240,7 +240,9 @@ class Synthesizer:
 
         started = time.perf_counter()
         self._inverter = self._build("inverter")
-        self._inverter.fit(self.coordinates, self.store.pooled, reducer if needs_reducer else None)
+        self._call(
+            "inverter", self._inverter.fit, self.coordinates, self.store.pooled, reducer if needs_reducer else None
+        )
         self.costs.add("invert", time.perf_counter() - started)
 
     # ---- a round's examples
@@ -386,7 +388,7 @@ class Synthesizer:
             return function(*arguments)
         except SageError:
             raise
-        except (ValueError, TypeError, IndexError, KeyError, AttributeError, RuntimeError, ArithmeticError) as error:
+        except Exception as error:  # a component may raise anything
             name = self.config.component_choice(kind)[0]
             origin = self._plugins.registered(kind, name).origin
             text = " ".join(str(error).split())

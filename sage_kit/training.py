@@ -16,7 +16,7 @@ from sage_kit.evaluate import agreement
 from sage_kit.losses import LossSettings, instance_losses
 from sage_kit.models.trunk import Trunk
 from sage_kit.preparation import Prepared, PreparedSplit
-from sage_kit.synthesis import SyntheticSet, Synthesizer
+from sage_kit.synthesis import Synthesizer, SyntheticSet
 from sage_kit.vectors import INFERENCE_BATCH_SIZE, INFERENCE_BATCH_TOKENS, VectorStore
 
 if TYPE_CHECKING:
@@ -120,7 +120,9 @@ class Profile:
         count = torch.zeros_like(self.losses).index_add_(0, index, torch.ones_like(losses))
         take = (count > 0) & ~self.fresh
         divisor = count.clamp(min=1)
-        self.losses = torch.where(take, torch.zeros_like(self.losses).index_add_(0, index, losses) / divisor, self.losses)
+        self.losses = torch.where(
+            take, torch.zeros_like(self.losses).index_add_(0, index, losses) / divisor, self.losses
+        )
         summed = torch.zeros_like(self.logits).index_add_(0, index, logits)
         self.logits = torch.where(take[:, None], summed / divisor[:, None], self.logits)
 
@@ -390,13 +392,15 @@ def profile_pass(
     accelerator: Accelerator,
 ) -> None:
     """Fill the profile by a pass of the student over the real data, dropout off, without the hidden-state loss."""
-    logits = torch.from_numpy(
-        predict(trunk, prepared.train.store, prepared.data.spec.n_outputs, accelerator)
-    ).to(accelerator.device)
+    logits = torch.from_numpy(predict(trunk, prepared.train.store, prepared.data.spec.n_outputs, accelerator)).to(
+        accelerator.device
+    )
     teacher = torch.from_numpy(prepared.train.outputs.logits).to(accelerator.device)
     labels = torch.from_numpy(prepared.train.labels).to(accelerator.device)
     profile.start_pass()
-    profile.record(torch.arange(len(logits), device=logits.device), instance_losses(settings, logits, teacher, labels), logits)
+    profile.record(
+        torch.arange(len(logits), device=logits.device), instance_losses(settings, logits, teacher, labels), logits
+    )
 
 
 def count_flops(trunk: Trunk, lengths: NDArray[np.int64], *, training: bool) -> int:
@@ -405,7 +409,7 @@ def count_flops(trunk: Trunk, lengths: NDArray[np.int64], *, training: bool) -> 
 
 
 def _share(items: list[Any], accelerator: Accelerator) -> list[Any]:
-    """This process's part of the batches; every process gets the same number, the first ones are used again to fill."""
+    """The batches of this process: as many as of any other, for which the first ones may be used again."""
     processes = accelerator.num_processes
     if processes == 1 or not items:
         return items
@@ -414,7 +418,9 @@ def _share(items: list[Any], accelerator: Accelerator) -> list[Any]:
     return padded[accelerator.process_index :: processes]
 
 
-def _named_parameters(optimizer: torch.optim.Optimizer, trunk: torch.nn.Module) -> Iterable[tuple[str, torch.nn.Parameter]]:
+def _named_parameters(
+    optimizer: torch.optim.Optimizer, trunk: torch.nn.Module
+) -> Iterable[tuple[str, torch.nn.Parameter]]:
     """Names and parameters of a trunk that the optimizer updates."""
     known = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
     return [(name, parameter) for name, parameter in trunk.named_parameters() if id(parameter) in known]

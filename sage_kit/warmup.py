@@ -1,4 +1,4 @@
-"""The warm-up: the student learns the teacher's final hidden states on generic text (paper section 3, its first epoch)."""
+"""The warm-up: on generic text the student learns the teacher's final hidden states (paper, method summary)."""
 
 from __future__ import annotations
 
@@ -64,9 +64,7 @@ def warm_up(
         texts = load_corpus(config)
     split = Split("corpus", texts, None, np.zeros(len(texts), dtype=np.int64))
     tokens = tokenize(split, prepared.teacher.tokenizer, config.max_length)
-    optimizer = accelerator.prepare_optimizer(
-        make_optimizer(trunk, config.warmup_learning_rate, config.weight_decay)
-    )
+    optimizer = accelerator.prepare_optimizer(make_optimizer(trunk, config.warmup_learning_rate, config.weight_decay))
     autocast = autocast_for(prepared.device, prepared.precision)
     torch.manual_seed(derive_seed(config.seed, "warm-up dropout"))
     plans = [
@@ -96,9 +94,10 @@ def warm_up(
                 group["lr"] = config.warmup_learning_rate * learning_rate_factor("linear", 0.06, done / total)
             output = trunk(states, mask, hidden=True)
             # the head takes no part; its zero-weighted logits keep every parameter in the graph for several processes
-            loss = hidden_state_loss(
-                output.hidden[-1].unsqueeze(2), target.unsqueeze(2), mask, config.hidden_loss
-            ).mean() + 0.0 * output.logits.float().sum()
+            loss = (
+                hidden_state_loss(output.hidden[-1].unsqueeze(2), target.unsqueeze(2), mask, config.hidden_loss).mean()
+                + 0.0 * output.logits.float().sum()
+            )
             accelerator.backward(loss)
             if config.max_grad_norm:
                 accelerator.clip_grad_norm_(trunk.parameters(), config.max_grad_norm)

@@ -96,7 +96,9 @@ def test_unknown_setting_in_toml_names_file(capsys, tmp_path: Path) -> None:
 
 
 BAD_ROWS = {
-    "label outside its range": ([{"text": "good", "label": 0}, {"text": "bad", "label": 7}] * 10, {"label_names": ["a", "b"]}, "row 2"),
+    "label outside its range": (
+        [{"text": "good", "label": 0}, {"text": "bad", "label": 7}] * 10, {"label_names": ["a", "b"]}, "row 2"
+    ),
     "empty text": ([{"text": "good", "label": 0}, {"text": " ", "label": 1}] * 10, {}, "row 2"),
     "class missing": ([{"text": f"good {i}", "label": 0} for i in range(30)], {"label_names": ["a", "b"]}, "'b'"),
     "missing column": ([{"txt": "good", "label": 0}] * 10, {}, "Did you mean 'txt'"),

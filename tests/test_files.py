@@ -134,9 +134,9 @@ def test_temporaries_of_a_killed_process_are_removed_and_nothing_else(tmp_path: 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
 def test_a_full_disk_is_one_clear_error(number: int) -> None:
-    with pytest.raises(DiskFullError, match=r"^disk full while writing the thing: make room$"):  # noqa: PT012
-        with disk_errors("the thing", "make room"):
-            raise OSError(number, "text that the system chooses")
+    message = r"^disk full while writing the thing: make room$"
+    with pytest.raises(DiskFullError, match=message), disk_errors("the thing", "make room"):
+        raise OSError(number, "text that the system chooses")
 
 
 @pytest.mark.parametrize(

@@ -12,18 +12,19 @@ import torch
 
 from sage_kit.fingerprint import fingerprint
 
+INTEGERS = np.arange(6, dtype=np.int64)
 DISTINCT: list[Any] = [
     None, True, False, 1, 0, -1, 1.0, 0.0, float("nan"), float("inf"), "1", "", "None", "True", b"1", b"",
     [], {}, [1], ["1"], [[1]], [1, 2], [2, 1], [[1], [2]], [[1, 2]], {"a": 1}, {"a": 2}, {"b": 1}, {1: "a"}, ["a", 1],
     np.float64(1.0), np.float32(1.0), np.int64(1),
     np.zeros(0, np.float32), np.zeros((0, 3), np.float32), np.zeros((3, 0), np.float32), np.zeros(0, np.int32),
     np.zeros(1, np.float32), np.zeros(2, np.float32), np.zeros((1, 1), np.float32), np.zeros((), np.float32),
-    np.arange(6, dtype=np.int64), np.arange(6, dtype=np.int64).reshape(2, 3), np.arange(6, dtype=np.int64).reshape(3, 2),
-    np.arange(6, dtype=np.int64).reshape(3, 2).T, np.arange(6, dtype=np.int64)[::-1], np.arange(6, dtype=np.int32),
-    np.arange(6, dtype=np.float64), np.array([True, False]), np.array([1, 0], np.uint8), np.array(["ab", "c"]),
-    torch.zeros(0), torch.zeros(0, 3), torch.zeros(1), torch.zeros(()), torch.zeros(2), torch.zeros(2, dtype=torch.int32),
-    torch.zeros(2, dtype=torch.float16), torch.zeros(2, dtype=torch.bfloat16), torch.ones(2, dtype=torch.bfloat16),
-    torch.tensor([True, False]), torch.tensor([1, 0], dtype=torch.uint8),
+    INTEGERS, INTEGERS.reshape(2, 3), INTEGERS.reshape(3, 2), INTEGERS.reshape(3, 2).T, INTEGERS[::-1],
+    INTEGERS.astype(np.int32), INTEGERS.astype(np.float64), INTEGERS.astype(">i8"),
+    np.array([True, False]), np.array([1, 0], np.uint8), np.array(["ab", "c"]),
+    torch.zeros(0), torch.zeros(0, 3), torch.zeros(1), torch.zeros(()), torch.zeros(2),
+    torch.zeros(2, dtype=torch.int32), torch.zeros(2, dtype=torch.float16), torch.zeros(2, dtype=torch.bfloat16),
+    torch.ones(2, dtype=torch.bfloat16), torch.tensor([True, False]), torch.tensor([1, 0], dtype=torch.uint8),
     torch.arange(6), torch.arange(6).reshape(2, 3), torch.arange(6).reshape(3, 2).T,
 ]  # fmt: skip
 

@@ -68,7 +68,7 @@ def without_times(summary):
 def test_killed_process_resumes_to_the_same_end(
     folder: Path, tiny_bert: Path, uninterrupted, tmp_path: Path, moment: str
 ) -> None:
-    """Kills a real process in the middle of a pass, after a synthesis, and between a round's evaluation and its save."""
+    """Kills a real process amid a pass, after a synthesis, and between a round's evaluation and its checkpoint."""
     plugin = tmp_path / "killer.py"
     plugin.write_text(KILL_PLUGIN)
     target = tmp_path / "run"
@@ -77,7 +77,10 @@ def test_killed_process_resumes_to_the_same_end(
     environment = {**os.environ, "KILL_AT": moment, "SAGE_KIT_PLUGINS": ""}
     command = [sys.executable, "-m", "sage_kit"]
     killed = subprocess.run(
-        [*command, "run", "--config", str(config), "--plugin", str(plugin)], env=environment, capture_output=True, text=True
+        [*command, "run", "--config", str(config), "--plugin", str(plugin)],
+        env=environment,
+        capture_output=True,
+        text=True,
     )
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert not (target / "summary.json").exists()

@@ -68,5 +68,5 @@ def test_runs_with_a_warm_up_count_it_apart(tmp_path: Path, tiny_bert: Path, cor
 
 def test_empty_corpus(tmp_path: Path, tiny_bert: Path) -> None:
     (tmp_path / "empty.txt").write_text("\n\n")
-    with pytest.raises(DataError, match="empty.txt"):
+    with pytest.raises(DataError, match=r"empty\.txt"):
         toy_run(tmp_path, tiny_bert, warmup_corpus=str(tmp_path / "empty.txt"), warmup_epochs=1)

@@ -48,7 +48,7 @@ class Checkpoint:
     missing: frozenset[str]
 
 
-def resolve(name: str) -> str:
+def resolve(name: str, needs: str = "config.json") -> str:
     """Where a checkpoint is: a local directory as an absolute path, or a hub name.
 
     Parameters
@@ -56,6 +56,8 @@ def resolve(name: str) -> str:
     name : str
         A hub name, a local directory, or ``package:MODULE/PATH`` for a folder inside an installed package. The package
         is looked up, not imported. A local directory goes before a hub model of the same name.
+    needs : str
+        A file that a local directory must hold; "" for none.
 
     Raises
     ------
@@ -64,10 +66,10 @@ def resolve(name: str) -> str:
         the three.
     """
     if name.startswith(PACKAGE_PREFIX):
-        return str(_checkpoint_directory(_inside_package(name), name))
+        return str(_checkpoint_directory(_inside_package(name), name, needs))
     path = Path(name).expanduser()
     if path.is_dir():
-        return str(_checkpoint_directory(path.absolute(), name))
+        return str(_checkpoint_directory(path.absolute(), name, needs))
     if path.exists():
         raise ModelError(f"{name!r} is a file: give the directory of a checkpoint")
     if _HUB_NAME.fullmatch(name) and not name.startswith("."):
@@ -160,7 +162,7 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     """
     from transformers import AutoTokenizer
 
-    source = resolve(name)
+    source = resolve(name, needs="")  # a tokenizer may stand alone
     with _readable("tokenizer", name, source), quiet():
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     # without any file of a tokenizer, transformers makes one that knows its special tokens only
@@ -208,9 +210,9 @@ def _inside_package(name: str) -> Path:
     )
 
 
-def _checkpoint_directory(path: Path, name: str) -> Path:
-    if not (path / "config.json").is_file():
-        raise ModelError(f"{name!r} is no checkpoint: {path} has no config.json")
+def _checkpoint_directory(path: Path, name: str, needs: str) -> Path:
+    if needs and not (path / needs).is_file():
+        raise ModelError(f"{name!r} is no checkpoint: {path} has no {needs}")
     return path
 
 

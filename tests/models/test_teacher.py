@@ -249,6 +249,57 @@ def test_other_weights_make_another_teacher(load, checkpoints, tmp_path):
     assert load.steps
 
 
+def test_another_configuration_makes_another_teacher(load, checkpoints, tmp_path):
+    load(checkpoints["bert"], SMALL, **QUICK)
+    path = shutil.copytree(checkpoints["bert"], tmp_path / "m")
+    config = json.loads((path / "config.json").read_text())
+    (path / "config.json").write_text(json.dumps({**config, "hidden_dropout_prob": 0.5}))
+    load(path, SMALL, **QUICK)
+    assert load.steps
+
+
+def test_another_tokenizer_makes_another_teacher(load, checkpoints, tmp_path):
+    """Even one that gives the training texts the same ids: the cached teacher is saved with its tokenizer."""
+    load(checkpoints["bert"], SMALL, **QUICK)
+    path = shutil.copytree(checkpoints["bert"], tmp_path / "m")
+    rules = json.loads((path / "tokenizer.json").read_text())
+    vocabulary = rules["model"]["vocab"]
+    used = {word.strip(".!") for text in SMALL.train.texts for word in text.split()}
+    one, two = [word for word in tiny.WORDS if word not in used][:2]
+    vocabulary[one], vocabulary[two] = vocabulary[two], vocabulary[one]
+    (path / "tokenizer.json").write_text(json.dumps(rules))
+    load(path, SMALL, **QUICK)
+    assert load.steps
+
+
+def test_recipe(load, checkpoints, monkeypatch):
+    """Fused AdamW, no decay of vectors, clipped gradients, a learning rate that rises over 6 % and falls to zero."""
+    rates, norms, groups = [], [], []
+
+    class Recorder(torch.optim.AdamW):
+        def __init__(self, params, **kwargs):
+            super().__init__(params, **kwargs)
+            assert kwargs["fused"]
+            groups.extend(self.param_groups)
+
+        def step(self, closure=None):
+            rates.append(self.param_groups[0]["lr"])
+            return super().step(closure)
+
+    clip = torch.nn.utils.clip_grad_norm_
+    monkeypatch.setattr(torch.optim, "AdamW", Recorder)
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", lambda p, norm: (norms.append(norm), clip(p, norm)))
+    load(checkpoints["bert"], make_data(n=200), teacher_epochs=5, teacher_learning_rate=1e-3, batch_size=20)
+    assert len(rates) == len(load.steps) == 50
+    # 3 steps up, the top held at step 4, 47 steps down
+    expected = [1 / 3, 2 / 3, 1, *(1 - step / 47 for step in range(47))]
+    np.testing.assert_allclose(rates, np.array(expected) * 1e-3, rtol=1e-6)
+    assert norms == [1.0] * 50
+    assert [group["weight_decay"] for group in groups] == [0.01, 0.0]
+    assert all(parameter.ndim > 1 for parameter in groups[0]["params"])
+    assert all(parameter.ndim == 1 for parameter in groups[1]["params"])
+
+
 def test_the_path_does_not_matter(load, checkpoints, tmp_path):
     load(checkpoints["bert"], SMALL, **QUICK)
     load(shutil.copytree(checkpoints["bert"], tmp_path / "moved"), SMALL, **QUICK)

@@ -9,7 +9,7 @@ import torch
 
 from sage_kit.errors import CompatibilityError, ModelError
 from sage_kit.models.families import family_of
-from sage_kit.models.trunk import FrontEnd, Trunk, front_blocks, split_model
+from sage_kit.models.trunk import FrontEnd, Trunk, embed, front_blocks, split_model
 
 TYPES = pytest.mark.parametrize("family", tiny.FAMILIES)
 FAMILIES = pytest.mark.parametrize("family", ["bert", "roberta", "distilbert"])
@@ -136,6 +136,22 @@ def test_trunk_drops_out_in_training(family):
     assert torch.equal(trunk(states).logits, trunk(states).logits)
     trunk.train()
     assert not torch.equal(trunk(states).logits, trunk(states).logits)
+
+
+@FAMILIES
+def test_dropout_is_where_the_full_model_has_it(family):
+    """Under the same seed both draw the same numbers, so each dropout must act in the same place."""
+    model = tiny.make_model(family).train()
+    ids, types, mask = make_batch(family, padded=False)
+    torch.manual_seed(3)
+    expected = full_output(model, ids, types, mask).logits
+    torch.manual_seed(3)
+    paths = family_of(model.config)
+    embeddings = model.get_submodule(paths.embeddings)
+    logits = Trunk(model)(embed(embeddings, ids, types if paths.token_types else None)).logits
+    torch.testing.assert_close(logits, expected, rtol=1e-5, atol=1e-6)
+    model.eval()
+    assert not torch.allclose(full_output(model, ids, types, mask).logits, expected)
 
 
 def test_state_dict_names_are_stable():

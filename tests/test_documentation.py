@@ -1,0 +1,75 @@
+"""The code in the documentation runs."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from toyrun import toy_config
+
+from sage_kit.distill import run
+from sage_kit.plugins import Plugins
+
+ROOT = Path(__file__).parent.parent
+
+
+def examples() -> dict[str, str]:
+    """The files of the tutorial, by name."""
+    text = (ROOT / "docs" / "writing-a-plugin.md").read_text(encoding="utf-8")
+    return dict(re.findall(r"<!-- file: (\w+\.py) -->\n```python\n(.*?)```", text, flags=re.DOTALL))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("tutorial")
+
+
+def test_the_tutorial_has_its_files() -> None:
+    assert set(examples()) == {"kernel_map.py", "one_line.py", "low_loss.py", "watch.py"}
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("kernel_map.py", {"reducer": "kernel_map", "reducer_options": {"gamma": 0.1}, "inverter": "native"}),
+        ("one_line.py", {"reducer": "kernel_map", "inverter": "native"}),
+        ("low_loss.py", {"sampler": "low_loss", "sampler_options": {}}),
+        ("watch.py", {}),
+    ],
+)
+def test_examples_run(name: str, settings, folder: Path, tiny_bert: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = folder / name
+    file.write_text(examples()[name], encoding="utf-8")
+    config = toy_config(folder, tiny_bert, rounds=2, **settings)
+    _, summary = run(config, Plugins([file], allow=""))
+    assert summary["rounds"][1]["synthetic"] == summary["examples"]["train"]
+    assert summary["disabled_observers"] == {}
+    if name == "watch.py":
+        assert "round 2: agreement" in capsys.readouterr().out
+
+
+def test_readme_example_is_a_plugin(folder: Path) -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", readme, flags=re.DOTALL)
+    file = folder / "mine.py"
+    file.write_text(code, encoding="utf-8")
+    assert Plugins([file], allow="").reducer("kernel_pca").has_inverse
+
+
+def test_links_between_pages_lead_somewhere() -> None:
+    for page in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]:
+        for target in re.findall(r"\]\((?!https?://)([^)#]+)", page.read_text(encoding="utf-8")):
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_readme_names_every_command_and_component() -> None:
+    from sage_kit.cli import app
+
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    for command in app.registered_commands:
+        name = command.name or command.callback.__name__
+        assert f"`sage-kit {name}" in readme
+    for item in Plugins(allow="").components():
+        if item.spec.kind != "task":
+            assert f"`{item.spec.name}`" in readme
