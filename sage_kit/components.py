@@ -427,6 +427,8 @@ class LiftRequest:
         ``states(indices)`` gives the token states of any real examples as a TokenBatch.
     generator : torch Generator
         Source of all randomness, on the CPU, seeded for this batch: the same batch lifted twice must come out the same.
+    n_real : int
+        How many real examples there are.
     """
 
     anchor: TokenBatch
@@ -436,6 +438,7 @@ class LiftRequest:
     neighbors: Integers | None
     states: Callable[[Integers], TokenBatch]
     generator: torch.Generator
+    n_real: int
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from sage_kit.losses import LossSettings
 from sage_kit.models.export import export_student
 from sage_kit.models.trunk import split_model
 from sage_kit.plugins import Plugins
-from sage_kit.preparation import Prepared, PreparedSplit, prepare
+from sage_kit.preparation import FINE_TUNING, Prepared, PreparedSplit, prepare
 from sage_kit.records import Costs, RoundResult, RunInfo
 from sage_kit.rundir import Checkpoint, RunDirectory
 from sage_kit.synthesis import Synthesizer, SyntheticSet, derive_seed, label_synthetic
@@ -482,10 +482,12 @@ class _Loop:
             "teacher": {
                 "name": config.teacher,
                 "finetuned_here": prepared.teacher.finetuned,
+                "seconds": self.costs.seconds.get(FINE_TUNING, 0.0),
                 "dev": self._teacher_score(prepared.dev),
                 "validation": {name: self._teacher_score(split) for name, split in prepared.validation.items()},
             },
-            "seconds": sum(self.costs.seconds.values()),
+            # a teacher is made once for all runs, so its seconds are not the student's
+            "seconds": sum(self.costs.seconds.values()) - self.costs.seconds.get(FINE_TUNING, 0.0),
             "precision": prepared.precision,
             "device": str(self.device),
             "processes": self.accelerator.num_processes,

@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
     from transformers import PreTrainedModel
 
+FINE_TUNING = "fine-tune teacher"
+"""The activity under which the costs of making a teacher are counted."""
+
 
 @dataclass(frozen=True)
 class PreparedSplit:
@@ -130,7 +133,7 @@ def prepare(config: RunConfig, plugins: Plugins, accelerator: Accelerator, costs
         cache = Cache(Path(config.cache_dir).expanduser(), announce)
         started = time.perf_counter()
         teacher = load_teacher(config, data, cache, device, announce, steps("teacher"))
-        timed("fine-tune teacher", started)
+        timed(FINE_TUNING, started)
 
     model = teacher.model.to(device)
     front_end, teacher_trunk = split_model(model, config.cut)

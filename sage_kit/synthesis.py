@@ -354,6 +354,7 @@ class Synthesizer:
             neighbors=None if synthetic.neighbors is None else synthetic.neighbors[rows],
             states=lambda indices: self.store.batch(indices, self._device),
             generator=generator,
+            n_real=len(self.store),
         )
         batch: TokenBatch = self._call("lift", self._lift.lift, request)
         dim = self.store.pooled.shape[1]

@@ -33,7 +33,9 @@ def comparison_table(arms: Mapping[str, Mapping[str, Any]]) -> Table:
         table.add_column(heading, justify="right")
     teacher = first["teacher"]["validation"]
     cells = ["-" if name == "agreement" else _number(teacher[split][name]) for split, name in columns]
-    table.add_row("teacher", *cells, f"{first['parameters']['teacher']:,}", "-", "-", "-")
+    seconds = max(summary["teacher"]["seconds"] for summary in arms.values())
+    made = f"{seconds:.0f}" if first["teacher"]["finetuned_here"] else "-"
+    table.add_row("teacher", *cells, f"{first['parameters']['teacher']:,}", "-", "-", made)
     for arm, summary in arms.items():
         cells = [_number(summary["validation"][split][name]) for split, name in columns]
         table.add_row(

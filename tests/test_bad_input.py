@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import os
 import subprocess
@@ -57,7 +58,6 @@ def fails(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> str:
         (["run", "--schedule", "sometimes"], "'adaptive', 'static' or 'none'"),
         (["run", "--task", "sst3"], "Did you mean 'sst2'"),
         (["run", "--reducer", "pcaa"], "Unknown reducer 'pcaa'. Did you mean 'pca'? Available: "),
-        (["run", "--reducer", "umap"], "pip install ./plugins/umap"),
         (["run", "--reducer", "pca", "--sampler", "high_los"], "Did you mean 'high_loss'"),
         (["run", "--reducer", "pca", "--reducer-options", "whitten=true"], "Did you mean 'whiten'"),
         (["run", "--reducer", "pca", "--sampler-options", "fraction=7"], "less than or equal to 1"),
@@ -76,6 +76,12 @@ def fails(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> str:
 )
 def test_mistakes_in_names_and_values(capsys, arguments: list[str], expected: str) -> None:
     assert expected in fails(capsys, arguments)
+
+
+def test_reducer_of_a_plugin_that_is_not_there_names_the_remedy(capsys) -> None:
+    installed = {point.name for point in importlib.metadata.entry_points(group="sage_kit")}
+    remedy = "SAGE_KIT_PLUGINS leaves it out" if "umap" in installed else "pip install ./plugins/umap"
+    assert remedy in fails(capsys, ["run", "--reducer", "umap"])
 
 
 def test_malformed_toml_names_file_and_place(capsys, tmp_path: Path) -> None:

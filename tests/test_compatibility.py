@@ -56,6 +56,8 @@ def sage_inverters():
     yield InverterSpec(name="over", summary="Over another", factory=factory, options=Over, base_option="inner")
     yield InverterSpec(name="bare", summary="Over another", factory=factory, options=OverWithoutOptions,
                        base_option="inner")
+    yield InverterSpec(name="itself", summary="Calls the inverse, over one that does not", factory=factory,
+                       options=Over, base_option="inner", needs_inverse=True)
 
 
 @hookimpl
@@ -129,7 +131,7 @@ def test_choices_that_go_together(plugins: Plugins, changes: dict[str, Any]) -> 
         ({"sampler": "nearly"}, "Unknown sampler 'nearly'. Did you mean 'near'? Available: any, direct, "),
         (
             {"inverter": "kn"},
-            "Unknown inverter 'kn'. Did you mean 'knn'? Available: anchored, bare, knn, native, over.",
+            "Unknown inverter 'kn'. Did you mean 'knn'? Available: anchored, bare, itself, knn, native, over.",
         ),
         ({"lift": "shft"}, "Unknown lift 'shft'. Did you mean 'shift'? Available: "),
         ({"filter": "cosin"}, "Unknown filter 'cosin'. Did you mean 'cosine'? Available: "),
@@ -181,6 +183,7 @@ def test_more_components_than_the_reducer_takes(plugins: Plugins) -> None:
         ({"inverter": "native"}, "'native'"),
         ({"inverter": "anchored", "inverter_options": {"base": "native"}}, "'anchored' over 'native'"),
         ({"inverter": "bare"}, "'bare' over 'native'"),
+        ({"inverter": "itself"}, "'itself'"),
         (
             {
                 "inverter": "over",

@@ -185,6 +185,9 @@ def test_calibration_error_by_hand() -> None:
     # 0.8 sure and right, 0.6 sure and wrong: two bins
     logits = np.log(np.array([[0.8, 0.2], [0.6, 0.4]])).astype(np.float32)
     assert calibration_error(logits, np.array([0, 1])) == pytest.approx((0.2 + 0.6) / 2)
+    # 0.9 sure and wrong, 0.99 sure and right: the last bin but one, and the last
+    logits = np.log(np.array([[0.9, 0.1], [0.99, 0.01]])).astype(np.float32)
+    assert calibration_error(logits, np.array([1, 0])) == pytest.approx((0.9 + 0.01) / 2)
 
 
 def test_calibration_error_of_a_diverged_model_is_nan() -> None:

@@ -31,7 +31,11 @@ def summary(**changes: Any) -> dict[str, Any]:
     plain = {
         "task": "mrpc",
         "validation": {"validation": scores},
-        "teacher": {"validation": {"validation": {"accuracy": 0.8642, "f1": 0.9, "calibration_error": 0.01}}},
+        "teacher": {
+            "validation": {"validation": {"accuracy": 0.8642, "f1": 0.9, "calibration_error": 0.01}},
+            "finetuned_here": True,
+            "seconds": 45.3,
+        },
         "parameters": {"teacher": 109_483_778, "student": 66_955_010},
         "student_steps": 12_345,
         "teacher_tokens": 9_876_543,
@@ -51,11 +55,21 @@ def test_the_teacher_and_every_arm_have_a_row() -> None:
         "seconds",
     ]  # fmt: skip
     assert lines == [
-        ["teacher", "0.8642", "0.9000", "-", "109,483,778", "-", "-", "-"],
+        ["teacher", "0.8642", "0.9000", "-", "109,483,778", "-", "-", "45"],
         ["SAGE", "0.8123", "0.7500", "0.9125", "66,955,010", "12,345", "9,876,543", "62"],
         ["plain distillation", "0.5000", "0.2500", "0.1250", "66,955,010", "7", "9,876,543", "62"],
     ]
     assert "mrpc: official validation data, used for reporting only" in text
+
+
+def test_the_teachers_seconds_are_those_of_the_arm_that_made_it() -> None:
+    found = summary(teacher={**summary()["teacher"], "seconds": 0.2})  # in the cache
+    for arms in ({"a": summary(), "b": found}, {"a": found, "b": summary()}):
+        _, (_, teacher, *_) = rows(comparison_table(arms))
+        assert teacher[-1] == "45"
+    ready = summary(teacher={**summary()["teacher"], "finetuned_here": False, "seconds": 0.2})
+    _, (_, teacher, _) = rows(comparison_table({"a": ready}))
+    assert teacher[-1] == "-"
 
 
 def test_several_validation_splits_have_columns_of_their_own() -> None:
@@ -65,7 +79,11 @@ def test_several_validation_splits_have_columns_of_their_own() -> None:
             "SAGE": summary(
                 task="mnli",
                 validation={name: {"accuracy": value, "agreement": value + 0.1} for name, value in splits.items()},
-                teacher={"validation": {name: {"accuracy": value + 0.05} for name, value in splits.items()}},
+                teacher={
+                    "validation": {name: {"accuracy": value + 0.05} for name, value in splits.items()},
+                    "finetuned_here": False,
+                    "seconds": 0.0,
+                },
             )
         }
     )
@@ -80,7 +98,7 @@ def test_several_validation_splits_have_columns_of_their_own() -> None:
 
 def test_a_run_that_diverged_or_had_no_round_has_a_table() -> None:
     diverged = {"validation": {"pearson": None, "agreement": None}}
-    teacher = {"validation": {"validation": {"pearson": 0.875}}}
+    teacher = {"validation": {"validation": {"pearson": 0.875}}, "finetuned_here": False, "seconds": 0.0}
     _, (_, first, second) = rows(comparison_table({"SAGE": summary(validation=diverged, teacher=teacher)}))
     assert first[1:3] == ["0.8750", "-"]
     assert second[1:3] == ["-", "-"]

@@ -1,4 +1,4 @@
-"""Built-in filters: `none` and `cosine`."""
+"""Built-in filters: `none`, `cosine`, `density`, `teacher_confidence` and `agreement_with_anchor`."""
 
 from __future__ import annotations
 
@@ -22,6 +22,31 @@ class CosineOptions(Options):
     )
 
 
+class DensityOptions(Options):
+    """Options of `density`."""
+
+    k: int = Field(
+        default=5, ge=1, description="The real vector, counted from the nearest, whose distance is compared."
+    )
+    quantile: float = Field(
+        default=0.95,
+        ge=0,
+        le=1,
+        description="Quantile of the real vectors' own such distances that is the limit [share of real vectors].",
+    )
+    sample: int = Field(
+        default=2000, ge=1, description="Real vectors, at most, that the quantile is taken from [examples]."
+    )
+
+
+class TeacherConfidenceOptions(Options):
+    """Options of `teacher_confidence`."""
+
+    minimum: float = Field(
+        default=0.7, ge=0, le=1, description="Least probability of the teacher's most probable class [probability]."
+    )
+
+
 @hookimpl
 def sage_filters() -> Iterable[FilterSpec]:
     yield FilterSpec(
@@ -34,4 +59,23 @@ def sage_filters() -> Iterable[FilterSpec]:
         summary="Keeps synthetic examples whose vector has a real one at a cosine of at least `minimum`",
         factory=lazy("sage_kit.builtin.cosine_filter:CosineFilter"),
         options=CosineOptions,
+    )
+    yield FilterSpec(
+        name="density",
+        summary="Keeps synthetic examples whose vector has its k-th nearest real one as near as real ones have theirs",
+        factory=lazy("sage_kit.builtin.density_filter:DensityFilter"),
+        options=DensityOptions,
+    )
+    yield FilterSpec(
+        name="teacher_confidence",
+        summary="Keeps synthetic examples of which the teacher is at least `minimum` sure",
+        factory=lazy("sage_kit.builtin.label_filters:TeacherConfidenceFilter"),
+        options=TeacherConfidenceOptions,
+        needs_labels=True,
+    )
+    yield FilterSpec(
+        name="agreement_with_anchor",
+        summary="Keeps synthetic examples that the teacher puts into the class it puts their anchor into",
+        factory=lazy("sage_kit.builtin.label_filters:AgreementWithAnchorFilter"),
+        needs_labels=True,
     )

@@ -41,7 +41,7 @@ class HighLossSampler:
             Without a map, or with too few examples.
         """
         hard = hardest(request.losses, self.options.fraction, request.rng)
-        log_weights = standardise(request.losses[hard]) / self.options.temperature
+        log_weights = log_losses(request.losses[hard]) / self.options.temperature
         anchors = draw_anchors(hard, log_weights, request.count, request.rng)
         return points_near(anchors, request, self.options, "high_loss")
 
@@ -77,12 +77,14 @@ def hardest(losses: Floats, fraction: float, rng: np.random.Generator) -> Intege
     return known[np.argsort(-losses[known], kind="stable")[:count]]
 
 
-def standardise(values: Floats) -> NDArray[np.float64]:
-    """Values less their mean, in standard deviations; zeros where all values are equal."""
-    exact = values.astype(np.float64)
-    centred = exact - exact.mean()
-    deviation = float(centred.std())
-    # equal losses differ from their own mean by rounding only, and must not be blown up to weights
-    if deviation <= 1e-12 * float(np.abs(exact).max()):
+def log_losses(losses: Floats) -> NDArray[np.float64]:
+    """Natural logarithms of losses, of shape (n,); losses of less than a millionth of the highest count as that.
+
+    With these as log-weights, an example is drawn in proportion to its loss, whatever the losses' scale, and no single
+    outlier takes over as it would with the exponential of its loss. Zeros where no loss is above zero.
+    """
+    exact = losses.astype(np.float64)
+    highest = float(exact.max())
+    if highest <= 0:
         return np.zeros_like(exact)
-    return np.asarray(centred / deviation)
+    return np.log(np.maximum(exact, 1e-6 * highest))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import math
 import os
 import sys
 from dataclasses import dataclass
@@ -237,7 +238,11 @@ class LineDisplay:
 
 def describe(result: RoundResult, primary_metric: str) -> str:
     """A round's outcome as one line."""
-    parts = [f"round {result.round}: {result.steps} steps", f"loss {result.train_loss:.4f}"]
+    parts = [f"round {result.round}: {result.steps} steps"]
+    # a round of synthetic examples alone has no loss on real ones, and a round without any has none on synthetic ones
+    for name, loss in (("loss", result.train_loss), ("synthetic loss", result.synthetic_loss)):
+        if not math.isnan(loss):
+            parts.append(f"{name} {loss:.4f}")
     for name in ("agreement", primary_metric):
         if name in result.dev:
             parts.append(f"{name} {result.dev[name]:.4f} (dev)")

@@ -37,8 +37,8 @@ class HighLossOptions(NeighborOptions):
     temperature: float = Field(
         default=1.0,
         gt=0,
-        description="A hard example's weight is exp(loss / temperature), the loss standardised among the hard ones; "
-        "large values weigh all alike [standard deviations].",
+        description="A hard example's weight is loss ** (1 / temperature): 1 draws in proportion to the loss, large "
+        "values weigh all alike.",
     )
 
 

@@ -120,7 +120,7 @@ def test_the_run_told_in_lines(build: Any, clock: Clock, capsys: pytest.CaptureF
     observer.sage_message("teacher found in the cache [bold]")
     observer.sage_run_started(RUN)
     observer.sage_round_finished(RUN, RESULT)
-    observer.sage_round_finished(RUN, replace(RESULT, dropped=0, synthetic=0))
+    observer.sage_round_finished(RUN, replace(RESULT, dropped=0, synthetic=0, synthetic_loss=float("nan")))
     observer.sage_run_started(replace(RUN, history=(RESULT,)))
     observer.sage_run_finished(RUN, {"stopped": "2 rounds done"})
     out, err = capsys.readouterr()
@@ -129,8 +129,8 @@ def test_the_run_told_in_lines(build: Any, clock: Clock, capsys: pytest.CaptureF
     assert err.splitlines() == [
         "teacher found in the cache [bold]",
         started,
-        "round 2: 57 steps, loss 0.1235, agreement 0.9123 (dev), accuracy 0.8450 (dev), 1000 synthetic (12 dropped), "
-        "35.2 s",
+        "round 2: 57 steps, loss 0.1235, synthetic loss 0.2000, agreement 0.9123 (dev), accuracy 0.8450 (dev), "
+        "1000 synthetic (12 dropped), 35.2 s",
         "round 2: 57 steps, loss 0.1235, agreement 0.9123 (dev), accuracy 0.8450 (dev), 0 synthetic, 35.2 s",
         f"{started}; resumed after round 2",
         "finished: 2 rounds done",

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from sage_kit.builtin.draws import draw_anchors
-from sage_kit.builtin.high_loss import hardest, standardise
+from sage_kit.builtin.high_loss import hardest, log_losses
 from sage_kit.components import SampleRequest
 from sage_kit.errors import CompatibilityError, ConfigError
 from sage_kit.plugins import Plugins
@@ -89,7 +89,7 @@ def test_equal_losses_are_chosen_at_random() -> None:
     hard = hardest(losses, 0.1, np.random.default_rng(0))
     assert len(set(hard.tolist())) == 100
     assert 400 < hard.mean() < 600
-    np.testing.assert_array_equal(standardise(losses[hard]), np.zeros(100))
+    assert set(log_losses(losses[hard])) == {np.log(np.float64(losses[0]))}
 
 
 def test_examples_without_a_loss_are_not_hard() -> None:
@@ -102,7 +102,7 @@ def test_examples_without_a_loss_are_not_hard() -> None:
 def test_few_are_drawn_without_replacement_and_the_harder_more_often(build: Any) -> None:
     n = 100
     losses = np.arange(n, dtype=np.float32)
-    sampler = build("sampler", "high_loss", {"fraction": 0.2, "temperature": 0.5})
+    sampler = build("sampler", "high_loss", {"fraction": 0.2, "temperature": 0.05})
     counts = np.zeros(n)
     for seed in range(300):
         anchors = sampler.sample(request_of(losses, a_map(n), 5, seed)).anchors
@@ -152,6 +152,17 @@ def test_a_small_temperature_takes_the_hardest_only(build: Any) -> None:
     sampler = build("sampler", "high_loss", {"temperature": 1e-3})
     anchors = sampler.sample(request_of(losses, a_map(40), 100)).anchors
     assert set(anchors.tolist()) == {int(np.argmax(losses))}
+
+
+def test_hard_examples_are_drawn_in_proportion_to_their_loss(build: Any) -> None:
+    losses = np.array([1.0, 2.0, 4.0, 8.0] + [0.0] * 36, np.float32)
+    anchors = build("sampler", "high_loss", {"fraction": 0.1}).sample(request_of(losses, a_map(40), 1500)).anchors
+    np.testing.assert_allclose(np.bincount(anchors, minlength=4), [100, 200, 400, 800], atol=1)
+
+
+def test_losses_of_zero_weigh_alike() -> None:
+    np.testing.assert_array_equal(log_losses(np.zeros(5, np.float32)), np.zeros(5))
+    assert np.isfinite(log_losses(np.array([0.0, 3.0], np.float32))).all()
 
 
 def test_random_takes_every_example_equally_often(build: Any) -> None:

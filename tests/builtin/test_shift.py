@@ -23,6 +23,7 @@ def lift(build: Any, states: torch.Tensor, mask: torch.Tensor, displacement: tor
         neighbors=None,
         states=no_states,
         generator=torch.Generator(),
+        n_real=len(states),
     )
     batch: TokenBatch = build("lift", "shift").lift(request)
     return batch

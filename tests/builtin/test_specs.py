@@ -25,7 +25,7 @@ def test_every_kind_of_the_core_has_its_components(plugins: Plugins) -> None:
         "sampler": ["high_loss", "random"],
         "inverter": ["anchored", "knn", "native"],
         "lift": ["shift"],
-        "filter": ["cosine", "none"],
+        "filter": ["agreement_with_anchor", "cosine", "density", "none", "teacher_confidence"],
         "stop_rule": ["agreement"],
         "observer": ["jsonl", "progress"],
     }
@@ -61,6 +61,10 @@ def test_spec_is_complete(spec: ComponentSpec, plugins: Plugins) -> None:
         ("inverter", "native", {"budget_seconds": -1}, "option 'budget_seconds' is -1"),
         ("inverter", "anchored", {"base": "anchored"}, "an inverter cannot be its own base"),
         ("filter", "cosine", {"minimum": 2}, "option 'minimum' is 2"),
+        ("filter", "density", {"k": 0}, "option 'k' is 0"),
+        ("filter", "density", {"quantile": 1.1}, "option 'quantile' is 1.1"),
+        ("filter", "teacher_confidence", {"minimum": -0.1}, "option 'minimum' is -0.1"),
+        ("filter", "agreement_with_anchor", {"minimum": 0.5}, "Unknown option 'minimum'"),
     ],
 )
 def test_bad_options_are_refused(

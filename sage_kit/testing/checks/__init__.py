@@ -1,0 +1,1 @@
+"""The checks, by kind of component; `sage_kit.testing.runner` knows their order."""

@@ -1,0 +1,107 @@
+"""Checks of inverters."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from sage_kit.compatibility import inverter_needs_inverse
+from sage_kit.testing import toy
+from sage_kit.testing.registry import check, require
+from sage_kit.testing.subject import Subject, disturbed, r_squared, require_array, unchanged, works_or_explains
+
+
+def _map(subject: Subject) -> tuple[Any, Any]:
+    """A fitted linear reducer, and the coordinates of the toy vectors."""
+    reducer = subject.plugins.build("reducer", "pca", {}, subject.context())
+    return reducer, reducer.fit_transform(toy.train())
+
+
+def _fit(subject: Subject, coordinates: Any, vectors: Any, reducer: Any) -> Any:
+    needs = inverter_needs_inverse(subject.config(), subject.plugins)
+    inverter = subject.build().fit(coordinates, vectors, reducer if needs else None)
+    require(callable(getattr(inverter, "invert", None)), "fit returns something without invert: it must return self")
+    return inverter
+
+
+def _nearest(points: Any, coordinates: Any) -> Any:
+    return np.square(points[:, None] - coordinates[None]).sum(-1).argmin(1).astype(np.int64)
+
+
+@check("inverter")
+def inverter_shapes(subject: Subject) -> None:
+    """fit returns the inverter; vectors are finite float32 of shape (m, dim), for one point and for many.
+
+    To fix: end fit with ``return self`` and invert with ``np.asarray(vectors, dtype=np.float32)``.
+    """
+    reducer, coordinates = _map(subject)
+    inverter = _fit(subject, coordinates, toy.train(), reducer)
+    points = reducer.transform(toy.held_out())
+    for count in (toy.HELD_OUT, 1):
+        found = inverter.invert(points[:count], _nearest(points[:count], coordinates))
+        require_array(f"what invert returns for {count} points", found, (count, toy.DIM), "float32")
+
+
+@check("inverter")
+def inverter_keeps_its_input(subject: Subject) -> None:
+    """fit and invert leave their arguments as they were.
+
+    To fix: work on copies; in a run the vectors are read-only.
+    """
+    reducer, coordinates = _map(subject)
+    vectors, points = toy.train(), reducer.transform(toy.held_out())
+    anchors = _nearest(points, coordinates)
+    with unchanged(coordinates=coordinates, vectors=vectors, points=points, anchors=anchors):
+        _fit(subject, coordinates, vectors, reducer).invert(points, anchors)
+
+
+@check("inverter")
+def inverter_is_repeatable(subject: Subject) -> None:
+    """The same seed and map give the same vectors, whatever the state of the global random generators.
+
+    To fix: draw everything random from ``context.seed``.
+    """
+    reducer, coordinates = _map(subject)
+    points = reducer.transform(toy.held_out())
+    found = []
+    for number in (31, 32):
+        with disturbed(number):
+            inverter = _fit(subject, coordinates, toy.train(), reducer)
+            found.append(np.array(inverter.invert(points, _nearest(points, coordinates))))
+    require(np.array_equal(*found), "two fits under the same seed give different vectors")
+
+
+@check("inverter")
+def inverter_beats_mean(subject: Subject) -> None:
+    """At the places of held-out vectors it finds vectors nearer to the truth than the mean vector is (R2 above 0).
+
+    To fix: check that the inverter returns vectors in the order of the points, and uses the map it was fitted on.
+    """
+    reducer, coordinates = _map(subject)
+    truth = toy.held_out()
+    points = reducer.transform(truth)
+    inverter = _fit(subject, coordinates, toy.train(), reducer)
+    fit = r_squared(truth, inverter.invert(points, _nearest(points, coordinates)), toy.train().mean(axis=0))
+    require(fit > 0, f"it is no better than the mean vector: R2 is {fit:.2f}")
+
+
+@check("inverter")
+def inverter_takes_hard_data(subject: Subject) -> None:
+    """Equal points in the map, points far outside it, and three rows work or give a SageError of one line.
+
+    To fix: look for divisions by a distance that may be zero and for neighbours that are more than there are rows;
+    raise sage_kit.errors.CompatibilityError for what cannot work.
+    """
+
+    def invert(vectors: Any, shift: float = 0.0) -> None:
+        reducer = subject.plugins.build("reducer", "pca", {}, subject.context())
+        coordinates = reducer.fit_transform(vectors)
+        anchors = np.arange(min(4, len(vectors)), dtype=np.int64)
+        points = (coordinates[anchors] + shift).astype(np.float32)
+        found = _fit(subject, coordinates, vectors, reducer).invert(points, anchors)
+        require_array("what invert returns", found, (len(anchors), toy.DIM))
+
+    works_or_explains("rows that occur four times each", lambda: invert(np.tile(toy.train(toy.ROWS // 4), (4, 1))))
+    works_or_explains("points far outside the map", lambda: invert(toy.train(), shift=100.0))
+    works_or_explains("three rows", lambda: invert(toy.train(3)))

@@ -1,0 +1,129 @@
+"""Checks of lifts."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import numpy as np
+
+from sage_kit.components import LiftRequest, TokenBatch
+from sage_kit.testing import toy
+from sage_kit.testing.registry import check, require
+from sage_kit.testing.subject import Subject, disturbed, unchanged, works_or_explains
+
+BATCH = 6
+
+
+def _request(**fields: Any) -> LiftRequest:
+    import torch
+
+    anchors = np.arange(BATCH, dtype=np.int64) * 3
+    neighbors = (anchors[:, None] + np.arange(1, 4)) % toy.ROWS
+    pooled = torch.from_numpy(toy.train()[anchors])
+    displacement = torch.from_numpy(toy.train()[neighbors[:, 0]]) * 0.5 - pooled * 0.5
+    given = {
+        "anchor": toy.tokens(anchors),
+        "vectors": pooled + displacement,
+        "displacement": displacement,
+        "anchors": anchors,
+        "neighbors": neighbors,
+        "states": toy.tokens,
+        "generator": torch.Generator().manual_seed(5),
+        **fields,
+    }
+    return LiftRequest(**given)
+
+
+def _lift(subject: Subject, request: LiftRequest) -> TokenBatch:
+    import torch
+
+    batch = subject.build().lift(request)
+    require(isinstance(batch, TokenBatch), f"lift returns {type(batch).__name__} instead of a TokenBatch")
+    states, mask = batch.states, batch.mask
+    rows, dim = len(request.anchors), request.vectors.shape[1]
+    require(isinstance(states, torch.Tensor) and isinstance(mask, torch.Tensor), "states or mask is no tensor")
+    is_right = states.ndim == 3 and states.shape[0] == rows and states.shape[2] == dim
+    require(is_right, f"states have shape {tuple(states.shape)} instead of ({rows}, tokens, {dim})")
+    require(states.dtype == request.anchor.states.dtype, f"states are {states.dtype}, unlike the anchors'")
+    require(states.device == request.anchor.states.device, "states lie on another device than the anchors'")
+    require(mask.dtype == torch.bool, f"the mask is {mask.dtype} instead of bool")
+    require(mask.shape == states.shape[:2], f"the mask has shape {tuple(mask.shape)}, unlike its states")
+    require(bool(mask.any(1).all()), "a row has no real token")
+    require(bool(torch.isfinite(states).all()), "states hold NaN or infinity")
+    require(bool((states[~mask] == 0).all()), "padding positions are not zero")
+    return cast(TokenBatch, batch)
+
+
+@check("lift")
+def lift_shapes(subject: Subject) -> None:
+    """A TokenBatch with a row for each anchor: finite states of the anchors' type and device, zero at padding.
+
+    To fix: return ``TokenBatch(states, mask)`` and end with ``states.masked_fill(~mask.unsqueeze(2), 0)``.
+    """
+    _lift(subject, _request())
+
+
+@check("lift")
+def lift_keeps_its_input(subject: Subject) -> None:
+    """The request's tensors are left as they were.
+
+    To fix: avoid methods that end in an underscore and ``+=`` on the request's tensors.
+    """
+    request = _request()
+    with unchanged(
+        states=request.anchor.states,
+        mask=request.anchor.mask,
+        vectors=request.vectors,
+        displacement=request.displacement,
+        anchors=request.anchors,
+        neighbors=request.neighbors,
+    ):
+        subject.build().lift(request)
+
+
+@check("lift")
+def lift_is_repeatable(subject: Subject) -> None:
+    """The same batch lifted twice comes out the same: the teacher labels the first, the student learns the second.
+
+    To fix: draw everything random from ``request.generator``.
+    """
+    import torch
+
+    found = []
+    for number in (41, 42):
+        with disturbed(number):
+            found.append(_lift(subject, _request()))
+    same = found[0].states.shape == found[1].states.shape and torch.equal(found[0].states, found[1].states)
+    require(same and torch.equal(found[0].mask, found[1].mask), "the same batch lifted twice comes out differently")
+
+
+@check("lift")
+def lift_takes_hard_data(subject: Subject) -> None:
+    """No neighbours, no displacement, one row and texts of one token work or give a SageError of one line.
+
+    To fix: handle ``request.neighbors is None``, which samplers may return, and raise
+    sage_kit.errors.CompatibilityError for what cannot work.
+    """
+    import torch
+
+    one = np.zeros(1, dtype=np.int64)
+    vectors = torch.from_numpy(toy.train()[:BATCH])
+    single = TokenBatch(vectors.unsqueeze(1).clone(), torch.ones(BATCH, 1, dtype=torch.bool))
+    still = torch.zeros(BATCH, toy.DIM)
+    cases: list[tuple[str, dict[str, Any]]] = [
+        ("no neighbours", {"neighbors": None}),
+        ("no displacement", {"displacement": still, "vectors": torch.from_numpy(toy.train()[::3][:BATCH].copy())}),
+        ("texts of one token", {"anchor": single}),
+        (
+            "one row",
+            {
+                "anchor": toy.tokens(one),
+                "anchors": one,
+                "neighbors": one[:, None] + 1,
+                "vectors": vectors[:1] * 1.1,
+                "displacement": vectors[:1] * 0.1,
+            },
+        ),
+    ]
+    for what, fields in cases:
+        works_or_explains(what, lambda fields=fields: _lift(subject, _request(**fields)) and None)  # type: ignore[misc]

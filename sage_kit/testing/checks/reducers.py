@@ -1,0 +1,216 @@
+"""Checks of reducers."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, cast
+
+import numpy as np
+
+from sage_kit.compatibility import check_choices
+from sage_kit.components import ReducerSpec
+from sage_kit.errors import CompatibilityError
+from sage_kit.testing import toy
+from sage_kit.testing.registry import NotApplicable, check, require
+from sage_kit.testing.subject import (
+    PluginsWith,
+    Subject,
+    disturbed,
+    r_squared,
+    require_array,
+    unchanged,
+    works_or_explains,
+)
+
+TOLERANCE = 1e-3
+"""Largest difference between a vector's coordinates in two batches [standard deviations of the coordinates]."""
+
+
+def _spec(subject: Subject) -> ReducerSpec:
+    return cast(ReducerSpec, subject.spec)
+
+
+def _fitted(subject: Subject) -> tuple[Any, Any]:
+    """A reducer of two dimensions fitted on the toy vectors, and their coordinates; fitted once for all checks."""
+    fitted = getattr(subject, "_fitted", None)
+    if fitted is None:
+        reducer = subject.build()
+        with disturbed(11):
+            fitted = reducer, reducer.fit_transform(toy.train())
+        subject._fitted = fitted  # type: ignore[attr-defined]
+    return cast("tuple[Any, Any]", fitted)
+
+
+@check("reducer")
+def reducer_shapes(subject: Subject) -> None:
+    """Coordinates are finite floats of shape (n, n_components), for two and three components, for one row and for many.
+
+    To fix: return a numpy array with a row for each vector and ``context.n_components`` columns; declare
+    `max_components` if the library takes no more.
+    """
+    reducer, coordinates = _fitted(subject)
+    require_array("what fit_transform returns", coordinates, (toy.ROWS, 2))
+    if _spec(subject).has_transform:
+        require_array("what transform returns", reducer.transform(toy.held_out()), (toy.HELD_OUT, 2))
+        require_array("what transform returns for one row", reducer.transform(toy.held_out()[:1]), (1, 2))
+    limit = _spec(subject).max_components
+    if limit is None or limit >= 3:
+        three = subject.build(n_components=3).fit_transform(toy.train())
+        require_array("what fit_transform returns", three, (toy.ROWS, 3))
+
+
+@check("reducer")
+def reducer_keeps_its_input(subject: Subject) -> None:
+    """fit_transform, transform and inverse_transform leave their arguments as they were.
+
+    To fix: work on a copy, ``np.array(vectors)``, and look for a library's argument like ``copy=False``.
+    """
+    vectors, others = toy.train(), toy.held_out()
+    reducer = subject.build()
+    with unchanged(vectors=vectors, others=others):
+        coordinates = np.array(reducer.fit_transform(vectors), dtype=np.float32)[:4]
+        if _spec(subject).has_transform:
+            reducer.transform(others)
+    if _spec(subject).has_inverse:
+        with unchanged(coordinates=coordinates):
+            reducer.inverse_transform(coordinates)
+
+
+@check("reducer")
+def reducer_is_repeatable(subject: Subject) -> None:
+    """The same seed and vectors give the same coordinates, whatever the state of the global random generators.
+
+    To fix: draw everything random from ``context.seed`` (a library's ``random_state``), or declare `repeatable=False`.
+    """
+    if not _spec(subject).repeatable:
+        raise NotApplicable("the spec says that it is not repeatable")
+    _, first = _fitted(subject)
+    with disturbed(12):
+        second = subject.build().fit_transform(toy.train())
+    require(np.array_equal(first, second), "two fits under the same seed give different coordinates")
+
+
+@check("reducer")
+def reducer_state_round_trip(subject: Subject) -> None:
+    """A reducer that takes over a state stored as plain arrays does what the fitted one does.
+
+    To fix: let get_state return everything that transform and inverse_transform use as a dictionary of numeric numpy
+    arrays, and let set_state take it over.
+    """
+    spec = _spec(subject)
+    if not spec.has_state:
+        raise NotApplicable("the spec declares no state (has_state)")
+    from safetensors.numpy import load, save
+
+    reducer, coordinates = _fitted(subject)
+    state = reducer.get_state()
+    require(isinstance(state, dict) and state, f"get_state returns {type(state).__name__} instead of a filled dict")
+    for name, values in state.items():
+        require(isinstance(name, str), f"the state's name {name!r} is no text")
+        is_plain = isinstance(values, np.ndarray) and values.dtype.kind in "fiub"
+        require(is_plain, f"the state's {name!r} is no array of numbers")
+    other = subject.build()
+    other.set_state(load(save({name: np.ascontiguousarray(values) for name, values in state.items()})))
+    again = other.get_state()
+    require(again.keys() == state.keys(), "get_state after set_state has other names")
+    for name, values in state.items():
+        same = np.array_equal(again[name], values, equal_nan=values.dtype.kind == "f")
+        require(same, f"the state's {name!r} changes on its way through set_state")
+    with disturbed(13):
+        if spec.has_transform:
+            before, after = reducer.transform(toy.held_out()), other.transform(toy.held_out())
+            require(np.allclose(before, after, atol=1e-6), "transform differs after set_state")
+        if spec.has_inverse:
+            points = np.asarray(coordinates, dtype=np.float32)[:4]
+            before, after = reducer.inverse_transform(points), other.inverse_transform(points)
+            require(np.allclose(before, after, atol=1e-6), "inverse_transform differs after set_state")
+
+
+@check("reducer")
+def reducer_takes_hard_data(subject: Subject) -> None:
+    """The fewest rows that the spec allows, and rows that occur several times, work or give a SageError of one line.
+
+    To fix: declare `min_rows` in the spec, and raise sage_kit.errors.CompatibilityError for what the library refuses.
+    """
+    spec = _spec(subject)
+    least = 3
+    if spec.min_rows is not None:
+        least = max(least, spec.min_rows(subject.options, 2))
+
+    def fit(vectors: Any) -> None:
+        require_array("what fit_transform returns", subject.build().fit_transform(vectors), (len(vectors), 2))
+
+    if least <= toy.ROWS:
+        works_or_explains(f"{least} rows, the fewest it says it takes,", lambda: fit(toy.train(least)))
+    repeated = np.tile(toy.train(toy.ROWS // 4), (4, 1))
+    works_or_explains("rows that occur four times each", lambda: fit(repeated))
+
+
+@check("reducer")
+def reducer_limit_is_kept(subject: Subject) -> None:
+    """More components than `max_components` are refused before anything is fitted.
+
+    To fix: set `max_components` in the spec to the most that the library takes.
+    """
+    limit = _spec(subject).max_components
+    if limit is None:
+        raise NotApplicable("the spec declares no largest n_components")
+    require(isinstance(limit, int) and limit >= 1, f"max_components is {limit!r}")
+    subject.need_packages()
+    built = []
+    spec = dataclasses.replace(_spec(subject), factory=lambda options, context: built.append(1))
+    try:
+        check_choices(subject.config(n_components=limit + 1), PluginsWith(spec))
+    except CompatibilityError as error:
+        require(f"at most {limit}" in str(error), f"the error does not name the limit: {error}")
+    else:
+        require(False, f"{limit + 1} components are not refused")
+    require(not built, "it was built before its limit was looked at")
+    if 2 < limit < min(toy.DIM, 8) and limit != 3:
+        found = subject.build(n_components=limit).fit_transform(toy.train())
+        require_array(f"what fit_transform returns for {limit} components", found, (toy.ROWS, limit))
+
+
+@check("reducer")
+def reducer_batch_invariance(subject: Subject) -> None:
+    """A vector that it was not fitted on has the same coordinates alone and among others.
+
+    To fix: let transform treat each row by itself. Where the library cannot, name this check in `expected_failures`.
+    """
+    if not _spec(subject).has_transform:
+        raise NotApplicable("the spec declares no transform (has_transform)")
+    reducer, coordinates = _fitted(subject)
+    vectors = toy.held_out()
+    with disturbed(14):
+        together = np.asarray(reducer.transform(vectors))
+        parts = np.concatenate([reducer.transform(vectors[:1]), reducer.transform(vectors[1:5])])
+        backwards = np.asarray(reducer.transform(vectors[::-1].copy()))[::-1]
+    scale = np.std(np.asarray(coordinates, dtype=float), axis=0) + np.finfo(np.float32).tiny
+    apart = float(np.max(np.abs(together[:5] - parts) / scale))
+    turned = float(np.max(np.abs(together - backwards) / scale))
+    require(
+        max(apart, turned) <= TOLERANCE,
+        f"coordinates of the same vectors differ by {max(apart, turned):.2g} standard deviations between batches",
+    )
+
+
+@check("reducer")
+def reducer_inverse_beats_mean(subject: Subject) -> None:
+    """The inverse brings coordinates back to vectors nearer to the truth than the mean vector is (R2 above 0).
+
+    Held-out vectors are taken where the reducer can place them, else those it was fitted on.
+
+    To fix: check that inverse_transform undoes transform, or take `has_inverse` back: inverter `knn` needs none.
+    """
+    spec = _spec(subject)
+    if not spec.has_inverse:
+        raise NotApplicable("the spec declares no inverse (has_inverse)")
+    reducer, coordinates = _fitted(subject)
+    truth = toy.held_out() if spec.has_transform else toy.train(toy.HELD_OUT)
+    points = reducer.transform(truth) if spec.has_transform else coordinates[: toy.HELD_OUT]
+    points = np.array(points, dtype=np.float32)
+    found = require_array("what inverse_transform returns", reducer.inverse_transform(points), truth.shape)
+    one = reducer.inverse_transform(points[:1])
+    require_array("what inverse_transform returns for one row", one, (1, toy.DIM))
+    fit = r_squared(truth, found, toy.train().mean(axis=0))
+    require(fit > 0, f"its inverse is no better than the mean vector: R2 is {fit:.2f}")

@@ -1,0 +1,122 @@
+"""Checks of samplers."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import numpy as np
+
+from sage_kit.components import SampleRequest, Samples, SamplerSpec
+from sage_kit.testing import toy
+from sage_kit.testing.registry import check, require
+from sage_kit.testing.subject import Subject, disturbed, require_array, unchanged, works_or_explains
+
+COUNT = 32
+
+
+def _request(count: int = COUNT, rows: int = toy.ROWS, *, seed: int = 5, space: str = "map", **fields: Any) -> Any:
+    vectors = toy.train(rows)
+    given = {
+        "count": count,
+        "losses": toy.losses(rows),
+        "rng": np.random.default_rng(seed),
+        "vectors": vectors,
+        "teacher_logits": toy.logits(rows, 0),
+        "student_logits": toy.logits(rows, 1),
+        "coordinates": np.ascontiguousarray(vectors[:, :2]) if space == "map" else None,
+        "round": 2,
+        **fields,
+    }
+    return SampleRequest(**given)
+
+
+def _space(subject: Subject) -> str:
+    return cast(SamplerSpec, subject.spec).space
+
+
+def _require_samples(subject: Subject, samples: Any, request: SampleRequest) -> Samples:
+    require(isinstance(samples, Samples), f"sample returns {type(samples).__name__} instead of Samples")
+    rows, count = len(request.losses), request.count
+    anchors = np.asarray(samples.anchors)
+    require(anchors.shape == (count,), f"anchors have shape {anchors.shape} instead of {(count,)}")
+    require(anchors.dtype.kind in "iu", f"anchors are {anchors.dtype} instead of integers")
+    require(((anchors >= 0) & (anchors < rows)).all(), f"an anchor lies outside 0 to {rows - 1}")
+    if _space(subject) == "map":
+        require_array("coordinates", samples.coordinates, (count, 2), "float32")
+    else:
+        require_array("vectors", samples.vectors, (count, toy.DIM), "float32")
+    if samples.neighbors is not None:
+        neighbors = np.asarray(samples.neighbors)
+        is_right = neighbors.ndim == 2 and len(neighbors) == count and neighbors.dtype.kind in "iu"
+        require(is_right, f"neighbors are {neighbors.dtype} of shape {neighbors.shape} instead of integers (count, k)")
+        require(((neighbors >= 0) & (neighbors < rows)).all(), f"a neighbour lies outside 0 to {rows - 1}")
+    return cast(Samples, samples)
+
+
+def _sample(subject: Subject, request: SampleRequest) -> Samples:
+    return _require_samples(subject, subject.build().sample(request), request)
+
+
+@check("sampler")
+def sampler_shapes(subject: Subject) -> None:
+    """Exactly `count` anchors within the real examples, and as many finite new points, float32, in the spec's space.
+
+    To fix: return ``Samples(anchors=integers of shape (count,), coordinates=float32 of shape (count, n_components))``,
+    or `vectors` instead of `coordinates` if the spec's space is "full"; draw with replacement if rows do not suffice.
+    """
+    for count in (COUNT, 1, 3 * toy.ROWS):
+        _sample(subject, _request(count, space=_space(subject)))
+
+
+@check("sampler")
+def sampler_keeps_its_input(subject: Subject) -> None:
+    """The request's arrays are left as they were.
+
+    To fix: work on copies; in a run the arrays are read-only.
+    """
+    request = _request(space=_space(subject))
+    names = ("losses", "vectors", "teacher_logits", "student_logits", "coordinates")
+    with unchanged(**{name: getattr(request, name) for name in names}):
+        subject.build().sample(request)
+
+
+@check("sampler")
+def sampler_is_repeatable(subject: Subject) -> None:
+    """The same request and generator give the same samples, whatever the state of the global random generators.
+
+    To fix: draw everything random from ``request.rng``.
+    """
+    found = []
+    for number in (21, 22):
+        with disturbed(number):
+            found.append(_sample(subject, _request(space=_space(subject))))
+    for name in ("anchors", "coordinates", "vectors", "neighbors"):
+        first, second = (getattr(samples, name) for samples in found)
+        same = first is None and second is None or np.array_equal(first, second)
+        require(same, f"{name} differ between two calls with generators of the same seed")
+
+
+@check("sampler")
+def sampler_takes_hard_data(subject: Subject) -> None:
+    """Losses that are all equal or all zero, equal vectors, and the fewest rows work or give a SageError of one line.
+
+    To fix: look for divisions by a sum of weights or by a distance that may be zero, declare `min_rows` in the spec,
+    and raise sage_kit.errors.CompatibilityError for what cannot work.
+    """
+    spec, space = cast(SamplerSpec, subject.spec), _space(subject)
+    least = max(1, spec.min_rows(subject.options)) if spec.min_rows is not None else 1
+
+    def take(**given: Any) -> None:
+        _sample(subject, _request(space=space, **given))
+
+    for what, value in (("equal losses", 0.7), ("losses of zero", 0.0)):
+        losses = np.full(toy.ROWS, value, dtype=np.float32)
+        works_or_explains(what, lambda losses=losses: take(losses=losses))  # type: ignore[misc]
+    same = toy.logits()
+    works_or_explains("a student that agrees in all", lambda: take(teacher_logits=same, student_logits=same.copy()))
+    repeated = np.tile(toy.train(toy.ROWS // 4), (4, 1))
+    places = repeated[:, :2].copy() if space == "map" else None
+    works_or_explains("rows that occur four times each", lambda: take(vectors=repeated, coordinates=places))
+    if least <= toy.ROWS:
+        rows = f"{least} rows, the fewest it says it takes," if least > 1 else "one row"
+        works_or_explains(rows, lambda: take(rows=least))

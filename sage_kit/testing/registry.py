@@ -1,0 +1,127 @@
+"""What a check is, and the list of them."""
+
+from __future__ import annotations
+
+import inspect
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sage_kit.testing.subject import Subject
+
+FIX = "To fix:"
+"""Starts the part of a check's docstring that is shown with a failure."""
+
+
+class CheckFailure(AssertionError):
+    """A component does not keep what its spec or its protocol promises."""
+
+
+class NotApplicable(Exception):  # noqa: N818 (not an error: the check is skipped)
+    """The check does not concern this component; the text says why."""
+
+
+@dataclass(frozen=True)
+class CheckResult:
+    """The outcome of one check of one component.
+
+    Attributes
+    ----------
+    name : str
+        The check.
+    passed : bool
+        False when the component failed it; True also when it was skipped.
+    message : str
+        What was wrong and how to mend it, or why the check was skipped; "" when it passed.
+    seconds : float
+        Wall time [s].
+    skipped : bool
+        The check does not concern the component or cannot be run here.
+    """
+
+    name: str
+    passed: bool
+    message: str
+    seconds: float
+    skipped: bool = False
+
+
+@dataclass(frozen=True)
+class Check:
+    """One check: a function of a subject that returns, or raises what is wrong.
+
+    Attributes
+    ----------
+    name : str
+        How results and expected failures name it.
+    kinds : tuple of str
+        The kinds of component it is for; empty for all.
+    function : callable
+        Its docstring says what is checked and, after "To fix:", how to mend a failure.
+    """
+
+    name: str
+    kinds: tuple[str, ...]
+    function: Callable[[Subject], None]
+
+    @property
+    def fix(self) -> str:
+        """The advice from the function's docstring, in one line."""
+        return " ".join(inspect.cleandoc(self.function.__doc__ or "").partition(FIX)[2].split())
+
+    def run(self, subject: Subject) -> None:
+        """Run the check.
+
+        Raises
+        ------
+        CheckFailure
+            With what was wrong and how to mend it.
+        NotApplicable
+            When there is nothing to check.
+        """
+        try:
+            self.function(subject)
+        except NotApplicable:
+            raise
+        except CheckFailure as failure:
+            raise CheckFailure(self._message(subject, str(failure))) from failure.__cause__
+        except Exception as error:  # a component may raise anything
+            text = " ".join(str(error).split())
+            raise CheckFailure(self._message(subject, f"{type(error).__name__}: {text}")) from error
+
+    def result(self, subject: Subject) -> CheckResult:
+        """Run the check and say how it went."""
+        started = time.perf_counter()
+        passed, skipped, message = True, False, ""
+        try:
+            self.run(subject)
+        except NotApplicable as reason:
+            skipped, message = True, str(reason)
+        except CheckFailure as failure:
+            passed, message = False, str(failure)
+        return CheckResult(self.name, passed, message, time.perf_counter() - started, skipped)
+
+    def _message(self, subject: Subject, problem: str) -> str:
+        return f"{subject.title}: {problem.rstrip('.')}. {FIX} {self.fix}"
+
+
+CHECKS: list[Check] = []
+"""All checks, in the order in which they run."""
+
+
+def check(*kinds: str) -> Callable[[Callable[[Subject], None]], Callable[[Subject], None]]:
+    """Register a function as the check of its name, for components of these kinds, or of all."""
+
+    def register(function: Callable[[Subject], None]) -> Callable[[Subject], None]:
+        CHECKS.append(Check(function.__name__, kinds, function))
+        return function
+
+    return register
+
+
+def require(condition: object, problem: str) -> None:
+    """Raise `CheckFailure` with `problem` unless the condition holds."""
+    if not condition:
+        raise CheckFailure(problem)

@@ -1,0 +1,176 @@
+"""The component under check: builds it as a run would, in the surroundings of a toy run."""
+
+from __future__ import annotations
+
+import functools
+import random
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, cast
+
+import numpy as np
+
+from sage_kit.components import BuildContext, ComponentSpec, Options, TaskSpec
+from sage_kit.config import RunConfig
+from sage_kit.errors import SageError
+from sage_kit.plugins import Origin, Plugins, Registered, Spec, missing_requirements
+from sage_kit.testing import toy
+from sage_kit.testing.registry import CheckFailure, NotApplicable, require
+
+
+class PluginsWith(Plugins):
+    """All plugins of the process and one component that takes the place of another of its kind and name, if any."""
+
+    def __init__(self, spec: Spec) -> None:
+        super().__init__()
+        known = self._components.get((spec.kind, spec.name))
+        if known is None or not _same(known.spec, spec):
+            self._components[spec.kind, spec.name] = Registered(spec, Origin(spec.name, "the component under check", ""))
+        else:
+            self._components[spec.kind, spec.name] = Registered(spec, known.origin)
+
+
+def _same(first: Spec, second: Spec) -> bool:
+    """Whether two specs stand for one component: a lazy factory is a new function at each call of the hook."""
+    if isinstance(first, ComponentSpec) and isinstance(second, ComponentSpec):
+        return first.options is second.options and first.factory.__qualname__ == second.factory.__qualname__
+    return first == second
+
+
+class Subject:
+    """A component and what the checks need to use it.
+
+    Parameters
+    ----------
+    spec : ComponentSpec or TaskSpec
+    options : mapping, Options or None
+        Options under which it is checked; those that are left out have their defaults.
+    plugins : Plugins or None
+        Where the component is registered; None makes one.
+
+    Attributes
+    ----------
+    title : str
+        Kind and name, for messages.
+    given : dict
+        The options as a configuration would give them.
+    """
+
+    def __init__(
+        self, spec: Spec, options: Mapping[str, Any] | Options | None = None, plugins: Plugins | None = None
+    ) -> None:
+        self.spec = spec
+        self.plugins = plugins or PluginsWith(spec)
+        self.title = f"{spec.kind.replace('_', ' ')} {spec.name!r}"
+        self.given = options.model_dump(exclude_unset=True) if isinstance(options, Options) else dict(options or {})
+
+    @property
+    def component_spec(self) -> ComponentSpec:
+        """The spec of a component other than a task."""
+        if isinstance(self.spec, TaskSpec):
+            raise NotApplicable("a task is not built")
+        return self.spec
+
+    @property
+    def origin(self) -> Origin:
+        """Where the component comes from."""
+        return self.plugins.registered(self.spec.kind, self.spec.name).origin
+
+    def need_packages(self) -> None:
+        """Skip the check where a package that the component requires is missing."""
+        missing = missing_requirements(self.spec.requires)
+        if missing:
+            raise NotApplicable(f"needs {', '.join(missing)}, which is not installed here")
+
+    @functools.cached_property
+    def options(self) -> Any:
+        """The checked options."""
+        self.need_packages()
+        return self.plugins.options(self.spec.kind, self.spec.name, self.given)
+
+    def config(self, **settings: Any) -> RunConfig:
+        """Settings of a toy run in which this component is chosen."""
+        kind, name = self.spec.kind, self.spec.name
+        if kind == "observer":
+            settings = {"observers": [name], "observer_options": {name: self.given}, **settings}
+        elif kind in toy.CHOSEN_KINDS:
+            settings = {kind: name, f"{kind}_options": self.given, **settings}
+        return toy.config(**settings)
+
+    def build(self, *, seed: int = 0, n_components: int = 2) -> Any:
+        """The component, made by its factory as a run would, but without a look at its methods."""
+        context = self.context(seed=seed, n_components=n_components)
+        return self.component_spec.factory(self.options, context)
+
+    def context(self, *, seed: int = 0, n_components: int = 2) -> BuildContext:
+        """What the factory is given."""
+        config = self.config(n_components=n_components)
+        context = BuildContext(config=config, seed=seed, device="cpu", n_components=n_components)
+        build: Callable[..., Any] = lambda kind, name, options: self.plugins.build(kind, name, options, context)  # noqa: E731
+        return BuildContext(config=config, seed=seed, device="cpu", n_components=n_components, component=build)
+
+
+# ---- what several checks ask -------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def disturbed(seed: int) -> Iterator[None]:
+    """Other states of the global random generators, as another process would have; put back afterwards."""
+    import torch
+
+    python, numpy, pytorch = random.getstate(), np.random.get_state(), torch.random.get_rng_state()
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)
+        torch.random.set_rng_state(pytorch)
+
+
+@contextmanager
+def unchanged(**arrays: Any) -> Iterator[None]:
+    """Fail if an array or tensor is changed in place within the block."""
+    before = {name: _copy(values) for name, values in arrays.items() if values is not None}
+    yield
+    changed = [name for name, values in before.items() if not np.array_equal(values, np.asarray(arrays[name]))]
+    require(not changed, f"it changes its input in place: {', '.join(changed)}")
+
+
+def _copy(values: Any) -> Any:
+    return np.array(values, copy=True)
+
+
+def works_or_explains(what: str, call: Callable[[], None]) -> None:
+    """Fail if `call` raises anything but a SageError, or a SageError of more than one line."""
+    try:
+        call()
+    except CheckFailure as failure:
+        raise CheckFailure(f"with {what}: {failure}") from failure.__cause__
+    except SageError as error:
+        require("\n" not in str(error).strip(), f"with {what} its error has several lines: {error}")
+        require(str(error).strip(), f"with {what} its error says nothing")
+    except Exception as error:  # a component may raise anything
+        text = " ".join(str(error).split())
+        raise CheckFailure(f"with {what} it raises {type(error).__name__}: {text}") from error
+
+
+def require_array(name: str, values: Any, shape: tuple[int, ...], dtypes: str = "") -> np.ndarray[Any, Any]:
+    """The array, if it has the shape, one of the dtypes (names separated by spaces; "" for any float) and is finite."""
+    require(isinstance(values, np.ndarray), f"{name} is a {type(values).__name__} instead of a numpy array")
+    array = cast("np.ndarray[Any, Any]", values)
+    require(array.shape == shape, f"{name} has shape {array.shape} instead of {shape}")
+    if dtypes:
+        require(str(array.dtype) in dtypes.split(), f"{name} is {array.dtype} instead of {' or '.join(dtypes.split())}")
+    else:
+        require(array.dtype.kind == "f", f"{name} is {array.dtype} instead of a float type")
+    require(np.isfinite(array).all(), f"{name} holds NaN or infinity")
+    return array
+
+
+def r_squared(truth: Any, found: Any, mean: Any) -> float:
+    """Share of the variance about `mean` that `found` explains: ``1 - |truth - found|^2 / |truth - mean|^2``."""
+    error = np.square(np.asarray(truth, float) - np.asarray(found, float)).sum()
+    return float(1 - error / np.square(np.asarray(truth, float) - np.asarray(mean, float)).sum())

@@ -1,0 +1,201 @@
+"""Small data with structure, a tiny random teacher, and a run that takes about a second. Nothing is downloaded."""
+
+from __future__ import annotations
+
+import functools
+import json
+import random
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sage_kit.compatibility import CHOSEN_KINDS
+from sage_kit.config import RunConfig, load_config
+from sage_kit.plugins import Plugins
+
+if TYPE_CHECKING:
+    from sage_kit.components import Floats, Integers, TokenBatch
+
+__all__ = ["CHOSEN_KINDS", "DIM", "config", "held_out", "logits", "losses", "run_loop", "tokens", "train"]
+
+DIM = 16
+"""Width of the toy vectors and of the toy teacher."""
+ROWS = 96
+HELD_OUT = 16
+
+WORDS = {
+    "good": "fine great lovely warm bright kind calm clever",
+    "bad": "awful cold dull grim harsh sour stale weak",
+    "other": "the a film story actor plot scene ends with and of it was is house river",
+}
+SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+
+
+# ---- vectors ----------------------------------------------------------------------------------------------------------
+
+
+@functools.cache
+def _vectors() -> Floats:
+    """Rows near a curved surface of two dimensions, so that a map of two dimensions can hold most of what they say."""
+    rng = np.random.default_rng(7)
+    place = rng.uniform(-1, 1, (ROWS + HELD_OUT, 2))
+    features = np.concatenate([place, 0.3 * place**2, 0.3 * place[:, :1] * place[:, 1:]], axis=1)
+    vectors = features @ rng.standard_normal((5, DIM)) + 0.05 * rng.standard_normal((len(place), DIM))
+    return (vectors - vectors.mean(0) + 0.05).astype(np.float32)
+
+
+def train(rows: int = ROWS) -> Floats:
+    """Vectors of shape (rows, DIM), float32, rows at most `ROWS`; a new array at each call."""
+    return _vectors()[:rows].copy()
+
+
+def held_out() -> Floats:
+    """Vectors of the same kind that `train` does not hold, shape (HELD_OUT, DIM)."""
+    return _vectors()[ROWS:].copy()
+
+
+def losses(rows: int = ROWS) -> Floats:
+    """Per-instance losses, shape (rows,)."""
+    return np.random.default_rng(3).gamma(1.0, 0.5, rows).astype(np.float32)
+
+
+def logits(rows: int = ROWS, seed: int = 0) -> Floats:
+    """Logits of two classes, shape (rows, 2)."""
+    return np.random.default_rng(seed).standard_normal((rows, 2)).astype(np.float32)
+
+
+# ---- token states -----------------------------------------------------------------------------------------------------
+
+
+def tokens(indices: Integers | Sequence[int]) -> TokenBatch:
+    """Token states of rows of `train`: 3 to 9 tokens each, whose mean is the row's vector."""
+    import torch
+
+    from sage_kit.components import TokenBatch
+
+    rows = np.asarray(indices)
+    lengths = 3 + rows % 7
+    states = np.zeros((len(rows), int(lengths.max()), DIM), dtype=np.float32)
+    for place, (row, length) in enumerate(zip(rows, lengths, strict=True)):
+        own = np.random.default_rng(int(row)).standard_normal((length, DIM)).astype(np.float32)
+        states[place, :length] = own - own.mean(0) + _vectors()[row]
+    mask = np.arange(states.shape[1]) < lengths[:, None]
+    return TokenBatch(torch.from_numpy(states), torch.from_numpy(mask))
+
+
+# ---- the run ----------------------------------------------------------------------------------------------------------
+
+
+@functools.cache
+def _workspace() -> tempfile.TemporaryDirectory[str]:
+    """The teacher and the texts, made once per process and removed at its end."""
+    folder = tempfile.TemporaryDirectory(prefix="sage-kit-check-")
+    path = Path(folder.name)
+    _write_texts(path / "train.jsonl", 48, seed=1)
+    _write_texts(path / "validation.jsonl", 16, seed=2)
+    _write_teacher(path / "teacher")
+    return folder
+
+
+def _write_texts(path: Path, rows: int, seed: int) -> None:
+    rng = random.Random(seed)
+    lines = []
+    for row in range(rows):
+        words = [rng.choice(WORDS["other"].split()) for _ in range(rng.randint(2, 7))]
+        words += [rng.choice(WORDS["good" if row % 2 else "bad"].split()) for _ in range(2)]
+        rng.shuffle(words)
+        lines.append(json.dumps({"text": " ".join(words), "label": row % 2}))
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _write_teacher(path: Path) -> None:
+    """A random BERT of two blocks with a head for two classes, and a tokenizer of whole words."""
+    import torch
+    from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
+
+    words = [*SPECIAL, *(word for group in WORDS.values() for word in group.split())]
+    vocabulary = {word: index for index, word in enumerate(words)}
+    special = [
+        {"id": vocabulary[word], "content": word, "single_word": False, "lstrip": False, "rstrip": False,
+         "normalized": False, "special": True}
+        for word in SPECIAL
+    ]  # fmt: skip
+    start, end = ({"SpecialToken": {"id": word, "type_id": 0}} for word in ("[CLS]", "[SEP]"))
+    first, second = ({"Sequence": {"id": part, "type_id": number}} for number, part in enumerate("AB"))
+    tokenizer = {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": special,
+        "normalizer": {"type": "Lowercase"},
+        "pre_tokenizer": {"type": "Whitespace"},
+        "post_processor": {
+            "type": "TemplateProcessing",
+            "single": [start, first, end],
+            "pair": [start, first, end, second, {"SpecialToken": {"id": "[SEP]", "type_id": 1}}],
+            "special_tokens": {
+                word: {"id": word, "ids": [vocabulary[word]], "tokens": [word]} for word in ("[CLS]", "[SEP]")
+            },
+        },
+        "decoder": None,
+        "model": {"type": "WordLevel", "vocab": vocabulary, "unk_token": "[UNK]"},
+    }
+    path.mkdir()
+    # the file that the `tokenizers` library reads
+    (path / "tokenizer.json").write_text(json.dumps(tokenizer), encoding="utf-8")
+    names = {f"{name.strip('[]').lower()}_token": name for name in SPECIAL}
+    PreTrainedTokenizerFast(
+        tokenizer_file=str(path / "tokenizer.json"),
+        model_max_length=32,
+        model_input_names=["input_ids", "token_type_ids", "attention_mask"],
+        **names,
+    ).save_pretrained(path)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = BertForSequenceClassification(
+            BertConfig(
+                vocab_size=len(vocabulary), hidden_size=DIM, num_hidden_layers=2, num_attention_heads=2,
+                intermediate_size=2 * DIM, max_position_embeddings=32, num_labels=2, initializer_range=0.3,
+            )
+        )  # fmt: skip
+    model.save_pretrained(path)
+
+
+def config(**settings: Any) -> RunConfig:
+    """Settings of the toy run: 48 texts, a teacher of two blocks, a student of one, two rounds."""
+    folder = Path(_workspace().name)
+    return load_config(
+        {
+            "task": "file",
+            "train_file": str(folder / "train.jsonl"),
+            "validation_file": str(folder / "validation.jsonl"),
+            "teacher": str(folder / "teacher"),
+            "max_length": 16,
+            "student_layers": 1,
+            "learning_rate": 1e-3,
+            "batch_size": 16,
+            "reducer": "pca",
+            "inverter": "knn",
+            "rounds": 2,
+            "stop_agreement": 1.01,
+            "device": "cpu",
+            "observers": [],
+            "cache_dir": str(folder / "cache"),
+            "runs_dir": str(folder / "runs"),
+            **settings,
+        }
+    )
+
+
+def run_loop(settings: RunConfig, plugins: Plugins) -> dict[str, Any]:
+    """Run it; returns what summary.json holds."""
+    from sage_kit.distill import run
+
+    # a cache of its own: two components of one name in one process must not meet each other's map
+    with tempfile.TemporaryDirectory(prefix="sage-kit-check-") as folder:
+        changed = {"cache_dir": f"{folder}/cache", "runs_dir": f"{folder}/runs"}
+        _, summary = run(settings.model_copy(update=changed), plugins)
+    return summary
