@@ -20,7 +20,7 @@ from sage_kit.config import RunConfig
 from sage_kit.devices import autocast_for, make_accelerator, synchronize
 from sage_kit.errors import RunDirectoryError, SageError
 from sage_kit.evaluate import score
-from sage_kit.files import atomic_directory, disk_errors
+from sage_kit.files import atomic_directory, disk_errors, write_bytes
 from sage_kit.losses import LossSettings
 from sage_kit.models.export import export_student
 from sage_kit.models.trunk import split_model
@@ -540,9 +540,7 @@ class _Loop:
 
         with disk_errors(str(self.directory.map)):
             data = save({"coordinates": np.ascontiguousarray(synthesizer.coordinates)})
-            temporary = self.directory.map.with_name(f".tmp-{self.directory.map.name}")
-            temporary.write_bytes(data)
-            temporary.replace(self.directory.map)
+            write_bytes(self.directory.map, data)
 
     def _planned_steps(self) -> int:
         """Student steps that the rounds are expected to take, for the learning rate."""

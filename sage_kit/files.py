@@ -76,11 +76,16 @@ def atomic_directory(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file atomically."""
+    """Write a text file atomically, in UTF-8."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a file atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = _temporary(path)
     try:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_bytes(data)
         _flush(temporary)
         temporary.replace(path)
         _flush(path.parent)
@@ -91,7 +96,18 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, data: Any) -> None:
     """Write JSON atomically, indented; NaN and infinity become null, since JSON has neither."""
-    write_text(path, json.dumps(_only_finite(data), indent=2, allow_nan=False) + "\n")
+    write_text(path, json.dumps(only_finite(data), indent=2, allow_nan=False) + "\n")
+
+
+def only_finite(value: Any) -> Any:
+    """A JSON-ready value with None for NaN and infinity, since JSON has neither."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Mapping):
+        return {key: only_finite(item) for key, item in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [only_finite(item) for item in value]
+    return value
 
 
 def remove_temporaries(directory: Path) -> None:
@@ -106,16 +122,6 @@ def remove_temporaries(directory: Path) -> None:
 def _temporary(path: Path) -> Path:
     """A new name beside `path` that `remove_temporaries` knows."""
     return path.parent / f"{TEMPORARY_PREFIX}{path.name}-{uuid.uuid4().hex[:8]}"
-
-
-def _only_finite(value: Any) -> Any:
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, Mapping):
-        return {key: _only_finite(item) for key, item in value.items()}
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return [_only_finite(item) for item in value]
-    return value
 
 
 def _flush(path: Path) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from sage_kit.files import only_finite
 
 if TYPE_CHECKING:
     from sage_kit.config import RunConfig
@@ -85,7 +86,7 @@ class RoundResult:
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-ready dictionary; NaN and infinity become None, since JSON has neither."""
-        return _only_finite(dataclasses.asdict(self))
+        return only_finite(dataclasses.asdict(self))
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> RoundResult:
@@ -119,14 +120,6 @@ class Costs:
     def from_json(cls, data: Mapping[str, Any]) -> Costs:
         """The inverse of `to_json`."""
         return cls(**{name: dict(values) for name, values in data.items()})
-
-
-def _only_finite(value: Any) -> Any:
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, Mapping):
-        return {key: _only_finite(item) for key, item in value.items()}
-    return value
 
 
 def _nan_for_none(value: Any) -> Any:

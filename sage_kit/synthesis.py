@@ -221,7 +221,10 @@ class Synthesizer:
             coordinates = fit()
             state = {f"{STATE_PREFIX}{k}": v for k, v in reducer.get_state().items()} if spec.has_state else {}
             arrays = {"coordinates": coordinates, **state}
-            maps = tensorfile.create(directory / MAP_FILE, {k: (v.dtype, v.shape) for k, v in arrays.items()})
+            try:
+                maps = tensorfile.create(directory / MAP_FILE, {k: (v.dtype, v.shape) for k, v in arrays.items()})
+            except (TypeError, AttributeError) as error:
+                raise PluginError(f"reducer {spec.name!r} ({origin}): its state cannot be stored: {error}") from error
             for name, values in arrays.items():
                 maps[name][...] = values
 

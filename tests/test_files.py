@@ -83,11 +83,13 @@ def test_a_crash_while_text_is_written_leaves_the_old_file_and_nothing_else(
     path = tmp_path / "x"
     write_text(path, "old")
 
-    def half(self: Path, text: str, encoding: str) -> None:
-        self.write_bytes(text.encode(encoding)[:2])
+    whole = Path.write_bytes
+
+    def half(self: Path, data: bytes) -> None:
+        whole(self, data[:2])
         raise Crash
 
-    monkeypatch.setattr(Path, "write_text", half)
+    monkeypatch.setattr(Path, "write_bytes", half)
     with pytest.raises(Crash):
         write_text(path, "new")
     assert tree(tmp_path) == {"x": "old"}
