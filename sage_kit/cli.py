@@ -239,6 +239,37 @@ def plugins_command(
         _print(f"In quarantine: plugin {bad.origin.plugin!r} ({bad.origin}): {bad.cause}")
 
 
+@app.command("check")
+def check_command(
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="Component to check; may be left out with --plugin.")
+    ] = "",
+    kind: Annotated[str, typer.Option(metavar="KIND", help="Only components of this kind.")] = "",
+    plugin: PluginFiles = None,
+) -> int:
+    """Run the conformance checks of a component, or of all that the plugin files contribute."""
+    plugins = _load_plugins(plugin)
+    from sage_kit.testing.report import check_all, chosen_components
+
+    tables, ok = check_all(chosen_components(plugins, name, kind, plugin or []), plugins)
+    _print(*tables)
+    return 0 if ok else 1
+
+
+@app.command("new-plugin")
+def new_plugin_command(
+    kind: Annotated[
+        str, typer.Argument(metavar="KIND", help="reducer, sampler, inverter, lift, filter, decoder or observer.")
+    ],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the component.")],
+    dest: Annotated[str, typer.Option(metavar="DIR", help="Folder that gets the new distribution.")] = "plugins",
+) -> None:
+    """Write an installable plugin distribution that passes its checks, to start your own from."""
+    from sage_kit.scaffold import new_plugin, next_steps
+
+    typer.echo(next_steps(new_plugin(kind, name, dest), kind, name))
+
+
 @app.command("config")
 def config_command(
     preset: Preset = "",

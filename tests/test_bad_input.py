@@ -201,6 +201,7 @@ from sage_kit import hookimpl
 def sage_round_started(round):
     # from round two on no file may grow beyond a few kilobytes: what a full disk does to every write
     if round == 2:
+        sys.dont_write_bytecode = True  # a module compiled from now on would be cut short, for every later process
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (4096, resource.RLIM_INFINITY))
 """

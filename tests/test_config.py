@@ -189,8 +189,8 @@ def test_later_ones_win(tmp_path: Path) -> None:
     file = tmp_path / "run.toml"
     file.write_text('preset = "paper"\nrounds = 4\nseed = 1\n')
     config = load_config({"seed": 2}, file=file)
-    assert (config.granularity, config.rounds, config.seed) == ("pooled", 4, 2)
-    assert load_config(preset="default", file=file).granularity == "token"
+    assert (config.inverter, config.rounds, config.seed) == (PRESETS["paper"]["inverter"], 4, 2)
+    assert PRESETS["paper"]["inverter"] != load_config(preset="default", file=file).inverter
 
 
 def test_unknown_preset(tmp_path: Path) -> None:

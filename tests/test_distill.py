@@ -209,6 +209,20 @@ def test_families_and_cuts(tmp_path: Path, tiny_roberta: Path, tiny_distilbert: 
         )
 
 
+def test_bf16(folder: Path, tiny_bert: Path) -> None:
+    directory, summary = toy_run(folder, tiny_bert, rounds=2, precision="bf16", hidden_weight=0.5)
+    assert summary["precision"] == "bf16"
+    assert summary["validation"]["validation"]["agreement"] > 0.75
+    # the weights and the optimizer stay in float32
+    assert all(value.dtype == torch.float32 for value in directory.latest_checkpoint().student.values())
+
+
+def test_half_precision_vectors(folder: Path, tiny_bert: Path) -> None:
+    _, half = toy_run(folder, tiny_bert, rounds=1, vector_dtype="float16")
+    _, full = toy_run(folder, tiny_bert, rounds=1)
+    assert half["rounds"][0]["train_loss"] == pytest.approx(full["rounds"][0]["train_loss"], rel=0.02)
+
+
 def test_pooled_granularity_says_that_the_checkpoint_differs(folder: Path, tiny_bert: Path) -> None:
     _, summary = toy_run(folder, tiny_bert, granularity="pooled", rounds=2)
     assert summary["checkpoint_equals_student"] is False

@@ -26,7 +26,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_tutorial_has_its_files() -> None:
-    assert set(examples()) == {"kernel_map.py", "one_line.py", "low_loss.py", "watch.py"}
+    assert set(examples()) == {"kernel_map.py", "one_line.py", "easy_pairs.py", "watch.py"}
 
 
 @pytest.mark.parametrize(
@@ -34,7 +34,7 @@ def test_the_tutorial_has_its_files() -> None:
     [
         ("kernel_map.py", {"reducer": "kernel_map", "reducer_options": {"gamma": 0.1}, "inverter": "native"}),
         ("one_line.py", {"reducer": "kernel_map", "inverter": "native"}),
-        ("low_loss.py", {"sampler": "low_loss", "sampler_options": {}}),
+        ("easy_pairs.py", {"sampler": "easy_pairs", "sampler_options": {}}),
         ("watch.py", {}),
     ],
 )

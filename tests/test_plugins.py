@@ -343,6 +343,13 @@ def test_two_files_of_one_name(plugin_file: Callable[..., Path], tmp_path: Path)
     assert {"first", "second"} <= set(Plugins(files, allow="").names("reducer"))
 
 
+def test_edited_file_is_read_anew_and_nothing_is_written_beside_it(plugin_file: Callable[..., Path]) -> None:
+    for name in ("one", "two"):  # of equal length, within the same second
+        path = plugin_file(reducer(name))
+        assert name in Plugins([path], allow="").names("reducer")
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
 @pytest.mark.parametrize(
     ("source", "words"),
     [

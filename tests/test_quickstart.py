@@ -16,7 +16,8 @@ def test_both_arms_share_teacher_and_steps(tmp_path: Path, tiny_bert: Path) -> N
     assert list(arms) == ["plain distillation", "SAGE"]
     (plain_directory, plain), (sage_directory, sage) = arms.values()
     assert plain["student_steps"] == sage["student_steps"]
-    assert plain["teacher"] == sage["teacher"]
+    for score in ("name", "finetuned_here", "dev", "validation"):
+        assert plain["teacher"][score] == sage["teacher"][score]
     assert plain_directory.path != sage_directory.path
     assert plain_directory.config().schedule == "none"
     assert plain["rounds"][0]["synthetic"] == plain["rounds"][-1]["synthetic"] == 0

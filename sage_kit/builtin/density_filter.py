@@ -47,8 +47,8 @@ class DensityFilter:
         k, n = self.options.k, len(request.real_vectors)
         if n <= k:
             raise CompatibilityError(
-                f"filter 'density' looks for {k} neighbours among {n - 1} other examples: lower its option k or use more "
-                "data"
+                f"filter 'density' looks for {k} neighbours among {n - 1} other examples: lower its option k or use "
+                "more data"
             )
         index = NeighborIndex(request.real_vectors)
         measured = np.arange(n)

@@ -55,7 +55,13 @@ def draw_anchors(
     return candidates[order[rng.permutation(found)]]
 
 
-def points_near(anchors: Integers, request: SampleRequest, options: NeighborOptions, sampler: str) -> Samples:
+def points_near(
+    anchors: Integers,
+    request: SampleRequest,
+    options: NeighborOptions,
+    sampler: str,
+    scores: NDArray[np.float64] | None = None,
+) -> Samples:
     """A new point for each anchor: part of the way to one of its k nearest neighbours in the map, and Gaussian noise.
 
     Parameters
@@ -65,6 +71,8 @@ def points_near(anchors: Integers, request: SampleRequest, options: NeighborOpti
     options : NeighborOptions
     sampler : str
         Name for error messages.
+    scores : array of shape (n,), float64, or None
+        The neighbour of the highest score is chosen, the nearest of several; None chooses at random.
 
     Returns
     -------
@@ -87,7 +95,8 @@ def points_near(anchors: Integers, request: SampleRequest, options: NeighborOpti
     rng, m = request.rng, len(anchors)
     unique, position = np.unique(anchors, return_inverse=True)
     distances, neighbors = NeighborIndex(request.coordinates).query_others(unique, options.k)
-    chosen = neighbors[position, rng.integers(options.k, size=m)]
+    choice = rng.integers(options.k, size=m) if scores is None else scores[neighbors].argmax(axis=1)[position]
+    chosen = neighbors[position, choice]
     start, end = request.coordinates[anchors], request.coordinates[chosen]
     points = start + rng.uniform(0, options.interpolation, size=(m, 1)) * (end - start)
     scale = options.jitter * distances.mean(axis=1)[position]

@@ -14,7 +14,7 @@ from sage_kit.errors import ConfigError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from sage_kit.builtin.samplers import HighLossOptions
+    from sage_kit.builtin.samplers import HardOptions, HighLossOptions
     from sage_kit.components import BuildContext, Floats, Integers
 
 
@@ -40,20 +40,30 @@ class HighLossSampler:
         CompatibilityError
             Without a map, or with too few examples.
         """
-        hard = hardest(request.losses, self.options.fraction, request.rng)
-        log_weights = log_losses(request.losses[hard]) / self.options.temperature
-        anchors = draw_anchors(hard, log_weights, request.count, request.rng)
-        return points_near(anchors, request, self.options, "high_loss")
+        return points_near(hard_anchors(request, self.options), request, self.options, "high_loss")
 
 
-def hardest(losses: Floats, fraction: float, rng: np.random.Generator) -> Integers:
+def hard_anchors(request: SampleRequest, options: HardOptions) -> Integers:
+    """Anchors of shape (count,), drawn among the hardest examples by loss; see `hardest` and `draw_anchors`.
+
+    Raises
+    ------
+    ConfigError
+        When no example has a finite loss.
+    """
+    hard = hardest(request.losses, options.fraction, request.rng)
+    log_weights = log_losses(request.losses[hard]) / options.temperature
+    return draw_anchors(hard, log_weights, request.count, request.rng)
+
+
+def hardest(losses: Floats | NDArray[np.float64], fraction: float, rng: np.random.Generator) -> Integers:
     """The ``ceil(fraction * n)`` of n examples that have the highest loss, ties broken at random.
 
     Losses that are not finite are of examples the student has not seen, or has diverged on; they are left out.
 
     Parameters
     ----------
-    losses : array of shape (n,), float32
+    losses : array of shape (n,), float32 or float64
     fraction : float
         Between 0 and 1.
     rng : numpy Generator

@@ -1,9 +1,9 @@
-"""Built-in inverters: `native`, `knn` and `anchored`."""
+"""Built-in inverters: `native`, `knn`, `local_affine`, `rbf` and `anchored`."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -39,6 +39,36 @@ class KNNOptions(Options):
         description="Weights are 1 / (distance + softening * mean distance of the k). 0 is plain inverse distance, "
         "which returns a real example's own vector at its place in the map; large values average evenly "
         "[mean distances].",
+    )
+
+
+class LocalAffineOptions(Options):
+    """Options of `local_affine`."""
+
+    k: int = Field(
+        default=150, ge=1, description="Real examples nearest in the map that are fitted; at most all [examples]."
+    )
+    ridge: float = Field(
+        default=0.01,
+        gt=0,
+        description="Strength of the ridge penalty; large values give the mean of the k vectors [mean variance of the "
+        "neighbours' coordinates, times k].",
+    )
+
+
+class RBFOptions(Options):
+    """Options of `rbf`."""
+
+    k: int = Field(
+        default=30, ge=1, description="Real examples nearest in the map that take part; at most all [examples]."
+    )
+    kernel: Literal["linear", "thin_plate_spline", "cubic"] = Field(
+        default="linear", description="Radial function of the distance r: -r, r^2 log r or r^3."
+    )
+    smoothing: float = Field(
+        default=0.0,
+        ge=0,
+        description="0 passes through the real vectors; larger values pass by them more smoothly [the kernel's unit].",
     )
 
 
@@ -85,6 +115,18 @@ def sage_inverters() -> Iterable[InverterSpec]:
         summary="Distance-weighted average of the real vectors nearest in the map",
         factory=lazy("sage_kit.builtin.knn:KNNInverter"),
         options=KNNOptions,
+    )
+    yield InverterSpec(
+        name="local_affine",
+        summary="Affine map fitted at each point to the real vectors nearest in the map, by ridge regression",
+        factory=lazy("sage_kit.builtin.local_affine:LocalAffineInverter"),
+        options=LocalAffineOptions,
+    )
+    yield InverterSpec(
+        name="rbf",
+        summary="Radial basis functions through the real vectors nearest in the map (scipy)",
+        factory=lazy("sage_kit.builtin.rbf:RBFInverter"),
+        options=RBFOptions,
     )
     yield InverterSpec(
         name="anchored",

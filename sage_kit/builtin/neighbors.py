@@ -24,7 +24,7 @@ class NeighborIndex:
         A few dimensions are served by a KD-tree, many by brute force in blocks; both use all cores.
     """
 
-    def __init__(self, points: Floats) -> None:
+    def __init__(self, points: Floats | NDArray[np.float64]) -> None:
         self.n_points, dimensions = points.shape
         self._points = points
         self._use_tree = dimensions <= TREE_DIMENSIONS
@@ -37,7 +37,7 @@ class NeighborIndex:
 
             self._brute = NearestNeighbors(algorithm="brute").fit(points)
 
-    def query(self, queries: Floats, k: int) -> tuple[NDArray[np.float64], Integers]:
+    def query(self, queries: Floats | NDArray[np.float64], k: int) -> tuple[NDArray[np.float64], Integers]:
         """Distances and indices, each of shape (m, k), of the k points nearest to each query, the nearest first.
 
         `k` may be at most the number of points.

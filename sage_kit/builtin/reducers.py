@@ -1,4 +1,4 @@
-"""Built-in reducers: `pca`."""
+"""Built-in reducers: `pca`, `random_projection` and `identity`."""
 
 from __future__ import annotations
 
@@ -25,6 +25,22 @@ def sage_reducers() -> Iterable[ReducerSpec]:
         summary="Principal components (scikit-learn); linear, with an exact inverse of the part it keeps",
         factory=lazy("sage_kit.builtin.pca:PCAReducer"),
         options=PCAOptions,
+        has_transform=True,
+        has_inverse=True,
+        has_state=True,
+    )
+    yield ReducerSpec(
+        name="random_projection",
+        summary="Gaussian random directions (scikit-learn): a map that has not looked at the data, a control",
+        factory=lazy("sage_kit.builtin.random_projection:RandomProjectionReducer"),
+        has_transform=True,
+        has_inverse=True,
+        has_state=True,
+    )
+    yield ReducerSpec(
+        name="identity",
+        summary="No reduction, a control: the vectors are the map, and n_components must be their width",
+        factory=lazy("sage_kit.builtin.identity:IdentityReducer"),
         has_transform=True,
         has_inverse=True,
         has_state=True,

@@ -20,9 +20,9 @@ class ReplaceLift:
     """Exchanges a share of the anchor's tokens for token states of other real examples.
 
     A token's score is its dot product with the displacement ``x_new - x_anchor``. Exchanging token p for c moves the
-    mean of n real tokens by ``(c - p) / n``, so the exchanges of lowest-scored tokens for highest-scored ones move it as
-    far along the displacement as that many exchanges can; one that would move it back is left out. The mean may pass the
-    synthetic vector, and moves in other directions as well.
+    mean of n real tokens by ``(c - p) / n``, so the exchanges of lowest-scored tokens for highest-scored ones move it
+    as far along the displacement as that many exchanges can; one that would move it back is left out. The mean may pass
+    the synthetic vector, and moves in other directions as well.
 
     The first and the last real token stay, since they are the special ones; a separator within a pair of texts is a
     token like any other. At ``cut="embeddings"`` a token state contains the position that the token had in its own text

@@ -1,4 +1,8 @@
-"""Built-in samplers: `high_loss` and `random`."""
+"""Built-in samplers.
+
+In the map: `high_loss`, `random`, `low_loss`, `kl_max`, `boundary` and `cluster`. In full space, without a map:
+`gaussian`, `smote` and `shuffled`.
+"""
 
 from __future__ import annotations
 
@@ -28,8 +32,8 @@ class NeighborOptions(Options):
     )
 
 
-class HighLossOptions(NeighborOptions):
-    """Options of `high_loss`."""
+class HardOptions(Options):
+    """Which examples are anchors because the student finds them hard."""
 
     fraction: float = Field(
         default=0.3, gt=0, le=1, description="Examples with the highest loss that count as hard [share of all]."
@@ -42,7 +46,81 @@ class HighLossOptions(NeighborOptions):
     )
 
 
-def _min_rows(options: NeighborOptions) -> int:
+class HighLossOptions(HardOptions, NeighborOptions):
+    """Options of `high_loss` and `kl_max`."""
+
+
+class LowLossOptions(NeighborOptions):
+    """Options of `low_loss`."""
+
+    fraction: float = Field(
+        default=0.3, gt=0, le=1, description="Examples with the lowest loss that count as easy [share of all]."
+    )
+
+
+class BoundaryOptions(NeighborOptions):
+    """Options of `boundary`."""
+
+    fraction: float = Field(
+        default=0.3,
+        gt=0,
+        le=1,
+        description="Examples of smallest margin, the probability the teacher gives the first class less that of the "
+        "second, that anchors are drawn from [share of all].",
+    )
+
+
+class ClusterOptions(HighLossOptions):
+    """Options of `cluster`."""
+
+    temperature: float = Field(
+        default=1.0,
+        gt=0,
+        description="A cluster's weight is its number of examples times their mean loss ** (1 / temperature); large "
+        "values leave the number alone.",
+    )
+    min_cluster_size: int = Field(
+        default=15, ge=2, description="Hard examples that make a cluster, at least [examples]."
+    )
+    sample: int = Field(
+        default=20_000,
+        ge=100,
+        description="Hard examples that are clustered, at most; each further one joins its nearest [examples].",
+    )
+
+
+class FullSpaceOptions(HardOptions):
+    """What the samplers in full space share."""
+
+    k: int = Field(default=15, ge=1, description="Nearest neighbours of an example in full space [examples].")
+
+
+class SmoteOptions(FullSpaceOptions):
+    """Options of `smote` and `shuffled`."""
+
+    interpolation: float = Field(
+        default=0.5,
+        ge=0,
+        le=1,
+        description="Upper end of the share, drawn uniformly from 0, of the way from an example to the chosen "
+        "neighbour [share].",
+    )
+
+
+class GaussianOptions(FullSpaceOptions):
+    """Options of `gaussian`."""
+
+    scale: float = Field(
+        default=0.25,
+        ge=0,
+        description="Length of the noise [anchor's mean distance to its k neighbours in full space].",
+    )
+    length: float = Field(
+        default=0.0, ge=0, description="Length of the noise in place of what scale gives; 0 for that [vector units]."
+    )
+
+
+def _min_rows(options: NeighborOptions | FullSpaceOptions) -> int:
     return options.k + 1
 
 
@@ -60,5 +138,57 @@ def sage_samplers() -> Iterable[SamplerSpec]:
         summary="Any example is an anchor, new points as in high_loss: its control",
         factory=lazy("sage_kit.builtin.any_anchor:AnyAnchorSampler"),
         options=NeighborOptions,
+        min_rows=_min_rows,
+    )
+    yield SamplerSpec(
+        name="low_loss",
+        summary="Anchors among the examples of lowest loss, new points as in high_loss: its control",
+        factory=lazy("sage_kit.builtin.low_loss:LowLossSampler"),
+        options=LowLossOptions,
+        min_rows=_min_rows,
+    )
+    yield SamplerSpec(
+        name="kl_max",
+        summary="Anchors as in high_loss, new points towards the neighbour on which student and teacher differ most",
+        factory=lazy("sage_kit.builtin.kl_max:KLMaxSampler"),
+        options=HighLossOptions,
+        min_rows=_min_rows,
+    )
+    yield SamplerSpec(
+        name="boundary",
+        summary="Anchors among the examples of smallest teacher margin, new points as in high_loss",
+        factory=lazy("sage_kit.builtin.boundary:BoundarySampler"),
+        options=BoundaryOptions,
+        min_rows=_min_rows,
+    )
+    yield SamplerSpec(
+        name="cluster",
+        summary="Anchors by clusters of hard examples (HDBSCAN of scikit-learn), new points as in high_loss",
+        factory=lazy("sage_kit.builtin.cluster:ClusterSampler"),
+        options=ClusterOptions,
+        min_rows=_min_rows,
+    )
+    yield SamplerSpec(
+        name="gaussian",
+        summary="Anchors as in high_loss, moved in random directions of full space: a control",
+        factory=lazy("sage_kit.builtin.full_space:GaussianSampler"),
+        options=GaussianOptions,
+        space="full",
+        min_rows=_min_rows,
+    )
+    yield SamplerSpec(
+        name="smote",
+        summary="Anchors as in high_loss, moved towards their neighbours in full space: a control",
+        factory=lazy("sage_kit.builtin.full_space:SmoteSampler"),
+        options=SmoteOptions,
+        space="full",
+        min_rows=_min_rows,
+    )
+    yield SamplerSpec(
+        name="shuffled",
+        summary="Anchors as in high_loss, moved by the displacements of smote that belong to others: a control",
+        factory=lazy("sage_kit.builtin.full_space:ShuffledSampler"),
+        options=SmoteOptions,
+        space="full",
         min_rows=_min_rows,
     )

@@ -27,8 +27,8 @@ def refuse_pooled(lift: str, context: BuildContext) -> None:
     """
     if context.config.granularity == "pooled":
         raise CompatibilityError(
-            f"lift {lift!r} replaces tokens, and with granularity='pooled' an example has only one: take lift 'shift' or "
-            "granularity='token'"
+            f"lift {lift!r} replaces tokens, and with granularity='pooled' an example has only one: take lift 'shift' "
+            "or granularity='token'"
         )
 
 
@@ -55,7 +55,8 @@ def replace_tokens(
     """Exchange the lowest-scored inner tokens of each anchor for the highest-scored inner tokens of its sources.
 
     A row with n inner tokens exchanges ``share * n`` of them, rounded half up and at least one; fewer when its sources
-    have fewer. The best newcomer takes the place of the worst token, the second best that of the second worst, and so on.
+    have fewer. The best newcomer takes the place of the worst token, the second best that of the second worst, and so
+    on.
 
     Parameters
     ----------

@@ -19,7 +19,7 @@ class CheckFailure(AssertionError):
     """A component does not keep what its spec or its protocol promises."""
 
 
-class NotApplicable(Exception):  # noqa: N818 (not an error: the check is skipped)
+class NotApplicable(Exception):
     """The check does not concern this component; the text says why."""
 
 

@@ -25,7 +25,9 @@ class PluginsWith(Plugins):
         super().__init__()
         known = self._components.get((spec.kind, spec.name))
         if known is None or not _same(known.spec, spec):
-            self._components[spec.kind, spec.name] = Registered(spec, Origin(spec.name, "the component under check", ""))
+            self._components[spec.kind, spec.name] = Registered(
+                spec, Origin(spec.name, "the component under check", "")
+            )
         else:
             self._components[spec.kind, spec.name] = Registered(spec, known.origin)
 
@@ -54,6 +56,8 @@ class Subject:
         Kind and name, for messages.
     given : dict
         The options as a configuration would give them.
+    n_components : int
+        Dimensions of the map under which it is checked.
     """
 
     def __init__(
@@ -62,6 +66,7 @@ class Subject:
         self.spec = spec
         self.plugins = plugins or PluginsWith(spec)
         self.title = f"{spec.kind.replace('_', ' ')} {spec.name!r}"
+        self.n_components = 2
         self.given = options.model_dump(exclude_unset=True) if isinstance(options, Options) else dict(options or {})
 
     @property
@@ -102,6 +107,27 @@ class Subject:
         context = self.context(seed=seed, n_components=n_components)
         return self.component_spec.factory(self.options, context)
 
+    @functools.cached_property
+    def fitted(self) -> tuple[Any, Any]:
+        """A reducer fitted on the toy vectors, and their coordinates: made once for all checks.
+
+        It has two dimensions or, where it refuses those, one, or as many as the vectors: a reducer may take no others.
+        """
+        limit = getattr(self.spec, "max_components", None)
+        numbers = [number for number in (2, 1, toy.DIM) if limit is None or number <= limit] or [2]
+        refusals: list[SageError] = []
+        for number in numbers:
+            reducer = self.build(n_components=number)
+            try:
+                with disturbed(11):
+                    coordinates = reducer.fit_transform(toy.train())
+            except SageError as error:
+                refusals.append(error)
+                continue
+            self.n_components = number
+            return reducer, coordinates
+        raise refusals[0]
+
     def context(self, *, seed: int = 0, n_components: int = 2) -> BuildContext:
         """What the factory is given."""
         config = self.config(n_components=n_components)
@@ -110,7 +136,7 @@ class Subject:
         return BuildContext(config=config, seed=seed, device="cpu", n_components=n_components, component=build)
 
 
-# ---- what several checks ask -------------------------------------------------------------------------------------------
+# ---- what several checks ask ----------------------------------------------------------------------------------------
 
 
 @contextmanager
@@ -135,18 +161,20 @@ def unchanged(**arrays: Any) -> Iterator[None]:
     """Fail if an array or tensor is changed in place within the block."""
     before = {name: _copy(values) for name, values in arrays.items() if values is not None}
     yield
-    changed = [name for name, values in before.items() if not np.array_equal(values, np.asarray(arrays[name]))]
+    changed = [name for name, values in before.items() if not np.array_equal(values, _copy(arrays[name]))]
     require(not changed, f"it changes its input in place: {', '.join(changed)}")
 
 
 def _copy(values: Any) -> Any:
-    return np.array(values, copy=True)
+    return np.array(values.numpy() if hasattr(values, "numpy") else values)
 
 
-def works_or_explains(what: str, call: Callable[[], None]) -> None:
+def works_or_explains(what: str, call: Callable[[], object]) -> None:
     """Fail if `call` raises anything but a SageError, or a SageError of more than one line."""
     try:
         call()
+    except NotApplicable:
+        raise
     except CheckFailure as failure:
         raise CheckFailure(f"with {what}: {failure}") from failure.__cause__
     except SageError as error:

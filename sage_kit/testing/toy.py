@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import functools
 import json
 import random
+import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -34,7 +36,7 @@ WORDS = {
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
-# ---- vectors ----------------------------------------------------------------------------------------------------------
+# ---- vectors --------------------------------------------------------------------------------------------------------
 
 
 @functools.cache
@@ -67,7 +69,7 @@ def logits(rows: int = ROWS, seed: int = 0) -> Floats:
     return np.random.default_rng(seed).standard_normal((rows, 2)).astype(np.float32)
 
 
-# ---- token states -----------------------------------------------------------------------------------------------------
+# ---- token states ---------------------------------------------------------------------------------------------------
 
 
 def tokens(indices: Integers | Sequence[int]) -> TokenBatch:
@@ -86,17 +88,17 @@ def tokens(indices: Integers | Sequence[int]) -> TokenBatch:
     return TokenBatch(torch.from_numpy(states), torch.from_numpy(mask))
 
 
-# ---- the run ----------------------------------------------------------------------------------------------------------
+# ---- the run --------------------------------------------------------------------------------------------------------
 
 
 @functools.cache
-def _workspace() -> tempfile.TemporaryDirectory[str]:
-    """The teacher and the texts, made once per process and removed at its end."""
-    folder = tempfile.TemporaryDirectory(prefix="sage-kit-check-")
-    path = Path(folder.name)
-    _write_texts(path / "train.jsonl", 48, seed=1)
-    _write_texts(path / "validation.jsonl", 16, seed=2)
-    _write_teacher(path / "teacher")
+def _workspace() -> Path:
+    """The folder of the teacher and the texts, made once per process and removed at its end."""
+    folder = Path(tempfile.mkdtemp(prefix="sage-kit-check-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    _write_texts(folder / "train.jsonl", 48, seed=1)
+    _write_texts(folder / "validation.jsonl", 16, seed=2)
+    _write_teacher(folder / "teacher")
     return folder
 
 
@@ -114,6 +116,7 @@ def _write_texts(path: Path, rows: int, seed: int) -> None:
 def _write_teacher(path: Path) -> None:
     """A random BERT of two blocks with a head for two classes, and a tokenizer of whole words."""
     import torch
+    from safetensors.torch import save_file
     from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
 
     words = [*SPECIAL, *(word for group in WORDS.values() for word in group.split())]
@@ -158,15 +161,17 @@ def _write_teacher(path: Path) -> None:
         model = BertForSequenceClassification(
             BertConfig(
                 vocab_size=len(vocabulary), hidden_size=DIM, num_hidden_layers=2, num_attention_heads=2,
-                intermediate_size=2 * DIM, max_position_embeddings=32, num_labels=2, initializer_range=0.3,
+                intermediate_size=2 * DIM, max_position_embeddings=32, initializer_range=0.3,
             )
         )  # fmt: skip
-    model.save_pretrained(path)
+    model.config.architectures = [type(model).__name__]
+    model.config.save_pretrained(path)
+    save_file(model.state_dict(), path / "model.safetensors", {"format": "pt"})  # save_pretrained would draw a bar
 
 
 def config(**settings: Any) -> RunConfig:
     """Settings of the toy run: 48 texts, a teacher of two blocks, a student of one, two rounds."""
-    folder = Path(_workspace().name)
+    folder = _workspace()
     return load_config(
         {
             "task": "file",

@@ -63,6 +63,8 @@ def light_discovery(subject: Subject) -> None:
     hook = next(name for name, spec in CONTRIBUTING_HOOKS.items() if spec.kind == subject.spec.kind)
     heavy = {*HEAVY, *_required_modules(subject.spec.requires)}
     for target in _targets(subject):
+        if target in sys.modules and not hasattr(sys.modules[target], hook):
+            continue  # loaded here already, and seen to contribute nothing of the kind
         loaded = _loaded_by(target, hook, subject.spec.name, heavy)
         if loaded is not None:
             require(not loaded, f"importing {target} loads {', '.join(loaded)}")

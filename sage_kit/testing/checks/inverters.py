@@ -31,7 +31,7 @@ def _nearest(points: Any, coordinates: Any) -> Any:
 
 @check("inverter")
 def inverter_shapes(subject: Subject) -> None:
-    """fit returns the inverter; vectors are finite float32 of shape (m, dim), for one point and for many.
+    """Fit returns the inverter; vectors are finite float32 of shape (m, dim), for one point and for many.
 
     To fix: end fit with ``return self`` and invert with ``np.asarray(vectors, dtype=np.float32)``.
     """
@@ -45,7 +45,7 @@ def inverter_shapes(subject: Subject) -> None:
 
 @check("inverter")
 def inverter_keeps_its_input(subject: Subject) -> None:
-    """fit and invert leave their arguments as they were.
+    """Fit and invert leave their arguments as they were.
 
     To fix: work on copies; in a run the vectors are read-only.
     """
@@ -69,7 +69,7 @@ def inverter_is_repeatable(subject: Subject) -> None:
         with disturbed(number):
             inverter = _fit(subject, coordinates, toy.train(), reducer)
             found.append(np.array(inverter.invert(points, _nearest(points, coordinates))))
-    require(np.array_equal(*found), "two fits under the same seed give different vectors")
+    require(np.array_equal(found[0], found[1]), "two fits under the same seed give different vectors")
 
 
 @check("inverter")

@@ -29,6 +29,7 @@ def _request(**fields: Any) -> LiftRequest:
         "neighbors": neighbors,
         "states": toy.tokens,
         "generator": torch.Generator().manual_seed(5),
+        "n_real": toy.ROWS,
         **fields,
     }
     return LiftRequest(**given)
@@ -126,4 +127,4 @@ def lift_takes_hard_data(subject: Subject) -> None:
         ),
     ]
     for what, fields in cases:
-        works_or_explains(what, lambda fields=fields: _lift(subject, _request(**fields)) and None)  # type: ignore[misc]
+        works_or_explains(what, lambda fields=fields: _lift(subject, _request(**fields)))  # type: ignore[misc]

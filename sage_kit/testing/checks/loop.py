@@ -20,7 +20,9 @@ def loop_run(subject: Subject) -> None:
     if kind != "observer" and kind not in toy.CHOSEN_KINDS:
         raise NotApplicable(f"the toy run has no place for a {kind}")
     subject.need_packages()
-    summary = toy.run_loop(subject.config(), subject.plugins)
+    if kind == "reducer":
+        _ = subject.fitted  # finds a number of components that it takes
+    summary = toy.run_loop(subject.config(n_components=subject.n_components), subject.plugins)
     require(not summary["disabled_observers"], f"disabled: {summary['disabled_observers']}")
     rounds = summary["rounds"]
     if kind == "stop_rule" and len(rounds) == 1:

@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from sage_kit.components import SampleRequest, Samples, SamplerSpec
+from sage_kit.components import SampleRequest, SamplerSpec, Samples
 from sage_kit.testing import toy
 from sage_kit.testing.registry import check, require
 from sage_kit.testing.subject import Subject, disturbed, require_array, unchanged, works_or_explains
@@ -92,7 +92,7 @@ def sampler_is_repeatable(subject: Subject) -> None:
             found.append(_sample(subject, _request(space=_space(subject))))
     for name in ("anchors", "coordinates", "vectors", "neighbors"):
         first, second = (getattr(samples, name) for samples in found)
-        same = first is None and second is None or np.array_equal(first, second)
+        same = (first is None and second is None) or np.array_equal(first, second)
         require(same, f"{name} differ between two calls with generators of the same seed")
 
 

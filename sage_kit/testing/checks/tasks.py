@@ -20,6 +20,8 @@ def task_is_declared(subject: Subject) -> None:
     from sage_kit.evaluate import METRICS
 
     spec = cast(TaskSpec, subject.spec)
+    if spec.name == "file":
+        raise NotApplicable("its columns, labels and metrics come from the settings")
     require(len(spec.text_columns) in (1, 2), f"it has {len(spec.text_columns)} text columns")
     require(spec.label_column not in spec.text_columns, "the label's column is one of the text columns")
     require(len(spec.labels) != 1, "it has one label, so there is nothing to tell apart")

@@ -1,0 +1,192 @@
+"""Samplers that bypass the map: `gaussian`, `smote` and `shuffled`, controls for what the map is worth."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sage_kit.builtin.high_loss import hard_anchors
+from sage_kit.builtin.neighbors import NeighborIndex
+from sage_kit.components import SampleRequest, Samples
+from sage_kit.errors import CompatibilityError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from sage_kit.builtin.samplers import GaussianOptions, SmoteOptions
+    from sage_kit.components import BuildContext, Floats, Integers
+
+
+class GaussianSampler:
+    """Moves hard examples in random directions, about as far as `smote` would.
+
+    The direction is that of Gaussian noise. The length is ``scale`` times the mean distance of the anchor to its k
+    nearest neighbours in full space: at 0.25, the mean displacement of `smote`, which goes 0 to 0.5 of the way.
+
+    Parameters
+    ----------
+    options : GaussianOptions
+    context : BuildContext
+    """
+
+    def __init__(self, options: GaussianOptions, context: BuildContext) -> None:
+        self.options = options
+
+    def sample(self, request: SampleRequest) -> Samples:
+        """Return ``request.count`` samples.
+
+        Raises
+        ------
+        ConfigError
+            When no example has a finite loss.
+        CompatibilityError
+            With too few examples.
+        """
+        anchors = hard_anchors(request, self.options)
+        if self.options.length > 0:
+            lengths = np.full(len(anchors), self.options.length)
+        else:
+            lengths = self.options.scale * neighborhood(anchors, request, self.options.k, "gaussian")[0].mean(axis=1)
+        noise = request.rng.standard_normal((len(anchors), request.vectors.shape[1]), dtype=np.float32)
+        noise *= (lengths / np.linalg.norm(noise, axis=1)).astype(np.float32)[:, None]
+        return Samples(anchors=anchors, vectors=request.vectors[anchors] + noise)
+
+
+class SmoteSampler:
+    """Moves hard examples part of the way to one of their k nearest neighbours in full space.
+
+    Parameters
+    ----------
+    options : SmoteOptions
+    context : BuildContext
+
+    Notes
+    -----
+    Chawla, Bowyer, Hall and Kegelmeyer, SMOTE: synthetic minority over-sampling technique (JAIR 16, 2002), which
+    goes up to all the way (``interpolation=1``), with k = 5.
+    """
+
+    def __init__(self, options: SmoteOptions, context: BuildContext) -> None:
+        self.options = options
+
+    def sample(self, request: SampleRequest) -> Samples:
+        """Return ``request.count`` samples, with the neighbours in full space.
+
+        Raises
+        ------
+        ConfigError
+            When no example has a finite loss.
+        CompatibilityError
+            With too few examples.
+        """
+        anchors = hard_anchors(request, self.options)
+        moved, neighbors = displacements(anchors, request, self.options, "smote")
+        return Samples(anchors=anchors, vectors=request.vectors[anchors] + moved, neighbors=neighbors)
+
+
+class ShuffledSampler:
+    """Moves hard examples by the displacements that `smote` would give to others of them.
+
+    Directions and lengths are those of real differences near hard examples, but of other ones than they are applied
+    to: what `smote` gains over this comes from moving toward an example's own neighbours.
+
+    Parameters
+    ----------
+    options : SmoteOptions
+    context : BuildContext
+    """
+
+    def __init__(self, options: SmoteOptions, context: BuildContext) -> None:
+        self.options = options
+
+    def sample(self, request: SampleRequest) -> Samples:
+        """Return ``request.count`` samples; no example is moved by a displacement of its own.
+
+        Raises
+        ------
+        ConfigError
+            When no example has a finite loss.
+        CompatibilityError
+            With too few examples.
+        """
+        refuse_few(request, self.options.k, "shuffled")
+        anchors = hard_anchors(request, self.options)
+        owners = others(anchors, len(request.losses), request.rng)
+        moved, _ = displacements(owners, request, self.options, "shuffled")
+        return Samples(anchors=anchors, vectors=request.vectors[anchors] + moved)
+
+
+def refuse_few(request: SampleRequest, k: int, sampler: str) -> None:
+    """Refuse a request with fewer than k + 1 real examples.
+
+    Raises
+    ------
+    CompatibilityError
+        Then.
+    """
+    n = len(request.vectors)
+    if n <= k:
+        raise CompatibilityError(
+            f"sampler {sampler!r} looks for {k} neighbours among {n - 1} other examples: lower its option k or use "
+            "more data"
+        )
+
+
+def neighborhood(
+    examples: Integers, request: SampleRequest, k: int, sampler: str
+) -> tuple[NDArray[np.float64], Integers]:
+    """Distances and indices, each of shape (m, k), of the k nearest others of some examples in full space.
+
+    Raises
+    ------
+    CompatibilityError
+        For fewer than k other examples.
+    """
+    refuse_few(request, k, sampler)
+    unique, position = np.unique(examples, return_inverse=True)
+    distances, neighbors = NeighborIndex(request.vectors).query_others(unique, k)
+    return distances[position], neighbors[position]
+
+
+def displacements(
+    examples: Integers, request: SampleRequest, options: SmoteOptions, sampler: str
+) -> tuple[Floats, Integers]:
+    """Part of the way, of shape (m, dim), from each example to one of its k neighbours; and all k, of shape (m, k).
+
+    Raises
+    ------
+    CompatibilityError
+        For fewer than k other examples.
+    """
+    _, neighbors = neighborhood(examples, request, options.k, sampler)
+    m = len(examples)
+    chosen = neighbors[np.arange(m), request.rng.integers(options.k, size=m)]
+    shares = request.rng.uniform(0, options.interpolation, size=(m, 1)).astype(np.float32)
+    return shares * (request.vectors[chosen] - request.vectors[examples]), neighbors
+
+
+def others(examples: Integers, n: int, rng: np.random.Generator) -> Integers:
+    """The same examples in another order, so that at no place an example meets itself.
+
+    Where one makes up more than half of them that cannot be; then any of the n examples but itself stands in.
+
+    Parameters
+    ----------
+    examples : array of shape (m,), int64
+    n : int
+        Number of all examples, at least two.
+    rng : numpy Generator
+
+    Returns
+    -------
+    array of shape (m,), int64
+    """
+    unique, position, counts = np.unique(examples, return_inverse=True, return_counts=True)
+    # with equal examples side by side in an order of their own chance, a turn by the longest run takes each off its run
+    order = np.argsort(rng.permutation(len(unique))[position], kind="stable")
+    result = np.empty_like(examples)
+    result[order] = np.roll(examples[order], int(counts.max()))
+    same = np.flatnonzero(result == examples)
+    result[same] = (examples[same] + rng.integers(1, n, size=len(same))) % n
+    return result

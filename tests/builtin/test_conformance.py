@@ -1,0 +1,16 @@
+"""Every component of the core goes through every check of its kind."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sage_kit.plugins import Plugins
+from sage_kit.testing import parametrize_with_checks
+
+# All of them: a component that is added cannot be left out. The expected failures are strict.
+SPECS = [item.spec for item in Plugins(allow="").components()]
+
+
+@parametrize_with_checks(SPECS)
+def test_conformance(spec: Any, check: Any) -> None:
+    check(spec)

@@ -1,0 +1,441 @@
+"""Components that are broken on purpose: each is caught by the check that is meant for it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from sage_kit import hookimpl
+from sage_kit.builtin.lifts import sage_lifts
+from sage_kit.components import (
+    FilterSpec,
+    InverterSpec,
+    LiftSpec,
+    ObserverSpec,
+    Options,
+    ReducerSpec,
+    SamplerSpec,
+    Samples,
+    StopRuleSpec,
+    TaskSpec,
+    TokenBatch,
+)
+from sage_kit.errors import CompatibilityError
+from sage_kit.testing import check_component
+
+
+class Axes:
+    """A sound reducer: the first columns."""
+
+    def __init__(self, options: Any, context: Any) -> None:
+        self.width = context.n_components
+        self.seed = context.seed
+
+    def fit_transform(self, vectors: Any) -> Any:
+        self.mean_ = vectors.mean(0)
+        return self.transform(vectors)
+
+    def transform(self, vectors: Any) -> Any:
+        return vectors[:, : self.width].copy()
+
+    def inverse_transform(self, coordinates: Any) -> Any:
+        vectors = np.tile(self.mean_, (len(coordinates), 1))
+        vectors[:, : self.width] = coordinates
+        return vectors
+
+    def get_state(self) -> dict[str, Any]:
+        return {"mean": self.mean_}
+
+    def set_state(self, state: Any) -> None:
+        self.mean_ = state["mean"]
+
+
+def axes(factory: Any = Axes, **fields: Any) -> ReducerSpec:
+    given = {"has_transform": True, "has_inverse": True, "has_state": True, **fields}
+    return ReducerSpec(name="axes", summary="The first columns", factory=factory, **given)
+
+
+def failed(spec: Any, **arguments: Any) -> dict[str, str]:
+    """Messages of the failures by check."""
+    return {result.name: result.message for result in check_component(spec, **arguments) if not result.passed}
+
+
+def test_the_sound_reducer_passes() -> None:
+    assert failed(axes()) == {}
+
+
+# ---- reducers
+
+
+class WrongShape(Axes):
+    def transform(self, vectors: Any) -> Any:
+        return super().transform(vectors)[:, :1]
+
+
+class Mutating(Axes):
+    def fit_transform(self, vectors: Any) -> Any:
+        vectors -= vectors.mean(0)
+        return super().fit_transform(vectors)
+
+
+class Unseeded(Axes):
+    def fit_transform(self, vectors: Any) -> Any:
+        coordinates = super().fit_transform(vectors)
+        return coordinates + np.random.standard_normal(coordinates.shape) * 1e-3
+
+
+class WithoutMethod:
+    fit_transform = Axes.fit_transform
+    transform = Axes.transform
+    __init__ = Axes.__init__
+
+
+class WrongInverse(Axes):
+    def inverse_transform(self, coordinates: Any) -> Any:
+        return super().inverse_transform(-coordinates)
+
+
+class LostState(Axes):
+    def get_state(self) -> dict[str, Any]:
+        return {"mean": np.zeros_like(self.mean_)}
+
+
+class Batchwise(Axes):
+    def transform(self, vectors: Any) -> Any:
+        return super().transform(vectors - vectors.mean(0))
+
+
+class Fragile(Axes):
+    def fit_transform(self, vectors: Any) -> Any:
+        if len(np.unique(vectors, axis=0)) < len(vectors):
+            raise ZeroDivisionError("no distance")
+        return super().fit_transform(vectors)
+
+
+@pytest.mark.parametrize(
+    ("spec", "check", "message"),
+    [
+        (axes(WrongShape), "reducer_shapes", "has shape (96, 1) instead of (96, 2)"),
+        (axes(Mutating), "reducer_keeps_its_input", "it changes its input in place: vectors"),
+        (axes(Unseeded), "reducer_is_repeatable", "two fits under the same seed give different coordinates"),
+        (axes(WithoutMethod, has_state=False), "protocol", "without inverse_transform()"),
+        (axes(WithoutMethod, has_state=False), "reducer_inverse_beats_mean", "has no attribute 'inverse_transform'"),
+        (axes(WrongInverse), "reducer_inverse_beats_mean", "no better than the mean vector"),
+        (axes(LostState), "reducer_state_round_trip", "inverse_transform differs after set_state"),
+        (axes(Batchwise), "reducer_batch_invariance", "standard deviations between batches"),
+        (axes(Fragile), "reducer_takes_hard_data", "it raises ZeroDivisionError: no distance"),
+        (axes(max_components=0), "reducer_limit_is_kept", "max_components is 0"),
+    ],
+    ids=lambda value: value.factory.__name__ if isinstance(value, ReducerSpec) else None,
+)
+def test_broken_reducers_are_caught_by_name(spec: ReducerSpec, check: str, message: str) -> None:
+    failures = failed(spec)
+    assert message in failures[check]
+    assert "To fix: " in failures[check]
+    assert "\n" not in failures[check]
+
+
+def test_one_fault_is_not_blamed_on_sound_parts() -> None:
+    assert set(failed(axes(Mutating))) <= {"reducer_keeps_its_input", "reducer_inverse_beats_mean"}
+    assert set(failed(axes(Batchwise))) <= {"reducer_batch_invariance", "reducer_inverse_beats_mean"}
+    assert set(failed(axes(Fragile))) == {"reducer_takes_hard_data"}
+
+
+def test_an_unrepeatable_reducer_that_says_so_passes() -> None:
+    results = {result.name: result for result in check_component(axes(Unseeded, repeatable=False, has_state=False))}
+    assert results["reducer_is_repeatable"].skipped
+    assert all(result.passed for result in results.values())
+
+
+HEAVY_PLUGIN = """
+import {module}
+
+from sage_kit import hookimpl
+from sage_kit.components import Options, ReducerSpec
+
+
+class HeavyOptions(Options):
+    pass
+
+
+@hookimpl
+def sage_reducers():
+    yield ReducerSpec(name="heavy", summary="Heavy", factory=lambda options, context: None, options=HeavyOptions)
+"""
+
+
+@pytest.mark.parametrize(("module", "passed"), [("torch", False), ("sklearn", False), ("json", True)])
+def test_importing_at_discovery_is_caught(
+    module: str, passed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = f"heavy_plugin_{module}"
+    (tmp_path / f"{name}.py").write_text(HEAVY_PLUGIN.format(module=module), encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    (spec,) = __import__(name).sage_reducers()
+    failures = failed(spec)
+    if passed:
+        assert "light_discovery" not in failures
+    else:
+        assert f"importing {name} loads " in failures["light_discovery"]
+        assert module in failures["light_discovery"]
+
+
+# ---- other kinds
+
+
+class Sampler:
+    def __init__(self, options: Any, context: Any) -> None:
+        pass
+
+    def sample(self, request: Any) -> Samples:
+        anchors = request.rng.integers(len(request.losses), size=request.count)
+        return Samples(anchors=anchors, coordinates=request.coordinates[anchors])
+
+
+class SampleTooFew(Sampler):
+    def sample(self, request: Any) -> Samples:
+        samples = super().sample(request)
+        return Samples(samples.anchors[1:], samples.coordinates[1:])
+
+
+class SampleUnseeded(Sampler):
+    def sample(self, request: Any) -> Samples:
+        anchors = np.random.default_rng().integers(len(request.losses), size=request.count)
+        return Samples(anchors, request.coordinates[anchors])
+
+
+class SampleMutating(Sampler):
+    def sample(self, request: Any) -> Samples:
+        request.losses.sort()
+        return super().sample(request)
+
+
+class SampleByWeight(Sampler):
+    def sample(self, request: Any) -> Samples:
+        anchors = request.rng.choice(len(request.losses), request.count, p=request.losses / request.losses.sum())
+        return Samples(anchors, request.coordinates[anchors])
+
+
+class Inverter:
+    def __init__(self, options: Any, context: Any) -> None:
+        pass
+
+    def fit(self, coordinates: Any, vectors: Any, reducer: Any) -> Any:
+        self.vectors, self.coordinates = vectors, coordinates
+        return self
+
+    def nearest(self, coordinates: Any) -> Any:
+        return np.square(coordinates[:, None] - self.coordinates[None]).sum(-1).argmin(1)
+
+    def invert(self, coordinates: Any, anchors: Any) -> Any:
+        return self.vectors[self.nearest(coordinates)]
+
+
+class InvertBackwards(Inverter):
+    def invert(self, coordinates: Any, anchors: Any) -> Any:
+        return super().invert(coordinates, anchors)[::-1]
+
+
+class InvertInDouble(Inverter):
+    def invert(self, coordinates: Any, anchors: Any) -> Any:
+        return super().invert(coordinates, anchors).astype(float)
+
+
+class FitReturnsNothing(Inverter):
+    def fit(self, coordinates: Any, vectors: Any, reducer: Any) -> Any:
+        super().fit(coordinates, vectors, reducer)
+
+
+class InvertMutating(Inverter):
+    def invert(self, coordinates: Any, anchors: Any) -> Any:
+        coordinates += 0.5
+        return super().invert(coordinates, anchors)
+
+
+class Lift:
+    def __init__(self, options: Any, context: Any) -> None:
+        pass
+
+    def lift(self, request: Any) -> TokenBatch:
+        states = request.anchor.states + request.displacement.unsqueeze(1)
+        return TokenBatch(states.masked_fill(~request.anchor.mask.unsqueeze(2), 0), request.anchor.mask)
+
+
+class LiftOverPadding(Lift):
+    def lift(self, request: Any) -> TokenBatch:
+        return TokenBatch(request.anchor.states + request.displacement.unsqueeze(1), request.anchor.mask)
+
+
+class LiftInPlace(Lift):
+    def lift(self, request: Any) -> TokenBatch:
+        request.anchor.states.mul_(2)
+        return request.anchor
+
+
+class LiftUnseeded(Lift):
+    def lift(self, request: Any) -> TokenBatch:
+        batch = super().lift(request)
+        return TokenBatch(batch.states * torch.rand(1), batch.mask)
+
+
+class LiftNeighbors(Lift):
+    def lift(self, request: Any) -> TokenBatch:
+        return request.states(request.neighbors[:, 0])
+
+
+class Keep:
+    def __init__(self, options: Any, context: Any) -> None:
+        pass
+
+    def keep(self, request: Any) -> Any:
+        return np.ones(len(request.vectors), dtype=bool)
+
+
+class KeepNumbers(Keep):
+    def keep(self, request: Any) -> Any:
+        return np.ones(len(request.vectors), dtype=int)
+
+
+class KeepAtRandom(Keep):
+    def keep(self, request: Any) -> Any:
+        return np.random.random(len(request.vectors)) < 0.5
+
+
+class KeepByPlace(Keep):
+    def keep(self, request: Any) -> Any:
+        return request.coordinates[:, 0] < 100
+
+
+class KeepMutating(Keep):
+    def keep(self, request: Any) -> Any:
+        request.vectors[:] = 0
+        return super().keep(request)
+
+
+class Rule:
+    def __init__(self, options: Any, context: Any) -> None:
+        pass
+
+    def reason_to_stop(self, history: Any) -> Any:
+        return history[-1].round > 2
+
+
+class DeafObserver:
+    def __init__(self, options: Any, context: Any) -> None:
+        pass
+
+
+class FailingObserver(DeafObserver):
+    @hookimpl
+    def sage_round_finished(self, result: Any) -> None:
+        raise ValueError("no such metric")
+
+
+class EagerObserver(DeafObserver):
+    @hookimpl
+    def sage_message(self, run: Any) -> None:
+        print(run.directory)
+
+
+SPECS = {"sampler": SamplerSpec, "inverter": InverterSpec, "lift": LiftSpec, "filter": FilterSpec}
+SPECS |= {"stop_rule": StopRuleSpec, "observer": ObserverSpec}
+
+
+@pytest.mark.parametrize(
+    ("kind", "factory"), [("sampler", Sampler), ("inverter", Inverter), ("lift", Lift), ("filter", Keep)]
+)
+def test_sound_components_pass(kind: str, factory: Any) -> None:
+    assert failed(SPECS[kind](name="sound", summary="Sound", factory=factory)) == {}
+
+
+@pytest.mark.parametrize(
+    ("kind", "factory", "check", "message"),
+    [
+        ("sampler", SampleTooFew, "sampler_shapes", "anchors have shape (31,) instead of (32,)"),
+        ("sampler", SampleUnseeded, "sampler_is_repeatable", "anchors differ between two calls"),
+        ("sampler", SampleMutating, "sampler_keeps_its_input", "in place: losses"),
+        ("sampler", SampleByWeight, "sampler_takes_hard_data", "with losses of zero it raises"),
+        ("inverter", InvertBackwards, "inverter_beats_mean", "no better than the mean vector"),
+        ("inverter", InvertInDouble, "inverter_shapes", "is float64 instead of float32"),
+        ("inverter", FitReturnsNothing, "inverter_shapes", "it must return self"),
+        ("inverter", InvertMutating, "inverter_keeps_its_input", "in place: points"),
+        ("lift", LiftOverPadding, "lift_shapes", "padding positions are not zero"),
+        ("lift", LiftInPlace, "lift_keeps_its_input", "in place: states"),
+        ("lift", LiftUnseeded, "lift_is_repeatable", "lifted twice comes out differently"),
+        ("lift", LiftNeighbors, "lift_takes_hard_data", "with no neighbours it raises TypeError"),
+        ("filter", KeepNumbers, "filter_shapes", "keep returns int64 instead of bool"),
+        ("filter", KeepAtRandom, "filter_is_repeatable", "answered differently"),
+        ("filter", KeepByPlace, "filter_takes_hard_data", "with no coordinates it raises TypeError"),
+        ("filter", KeepMutating, "filter_keeps_its_input", "in place: vectors"),
+        ("stop_rule", Rule, "stop_rule_answers", "it answers False after 1 rounds"),
+        ("observer", DeafObserver, "observer_hooks", "implements no hook"),
+        ("observer", EagerObserver, "observer_hooks", "'NoneType' object has no attribute 'directory'"),
+        ("observer", FailingObserver, "loop_run", "no such metric"),
+    ],
+    ids=lambda value: value.__name__ if isinstance(value, type) else None,
+)
+def test_broken_components_are_caught_by_name(kind: str, factory: Any, check: str, message: str) -> None:
+    failures = failed(SPECS[kind](name="broken", summary="Broken", factory=factory))
+    assert message in failures[check]
+    assert "To fix: " in failures[check]
+
+
+def test_a_task_with_an_unknown_metric_is_caught() -> None:
+    spec = TaskSpec(name="odd", summary="Odd", text_columns=("text",), labels=("a", "b"), metrics=("accurracy",))
+    assert "Did you mean 'accuracy'?" in failed(spec)["task_is_declared"]
+
+
+# ---- what every spec has
+
+
+class Undescribed(Options):
+    k: int = 3
+
+
+class Required(Options):
+    k: int
+
+
+def _refuse(options: Any, context: Any) -> Any:
+    raise CompatibilityError("not today")
+
+
+@pytest.mark.parametrize(
+    ("change", "check", "message"),
+    [
+        ({"name": "My-Axes"}, "valid_name", "'My-Axes' is malformed"),
+        ({"summary": "one\ntwo"}, "summary_is_one_line", "several lines"),
+        ({"summary": " "}, "summary_is_one_line", "is empty"),
+        ({"options": Undescribed}, "options_are_checked", "option 'k' has no description"),
+        ({"options": Required}, "options_are_checked", "option 'k' has no default"),
+        ({"install": "first\nsecond"}, "missing_package_is_named", "several lines"),
+        ({"factory": _refuse}, "protocol", "CompatibilityError: not today"),
+    ],
+)
+def test_faults_of_a_spec_are_caught_by_name(change: dict[str, Any], check: str, message: str) -> None:
+    assert message in failed(dataclasses.replace(axes(), **change))[check]
+
+
+def test_a_component_whose_package_is_missing_is_skipped_where_it_would_be_built() -> None:
+    spec = dataclasses.replace(axes(), requires=("sage-kit-absent>=1",), install="pip install absent")
+    results = {result.name: result for result in check_component(spec)}
+    assert results["reducer_shapes"].skipped
+    assert "sage-kit-absent>=1" in results["reducer_shapes"].message
+    assert not results["valid_name"].skipped
+    assert all(result.passed for result in results.values())
+
+
+def _first(hook: Callable[[], Any]) -> Any:
+    return next(iter(hook()))
+
+
+def test_results_carry_time_and_reasons() -> None:
+    results = check_component(_first(sage_lifts))
+    assert all(result.seconds >= 0 for result in results)
+    assert all(result.passed and not result.skipped and not result.message for result in results)
