@@ -242,7 +242,7 @@ def test_inverters(folder: Path, tiny_bert: Path, inverter: str) -> None:
 
 def test_native_inverter_of_a_cached_map_uses_its_stored_state(folder: Path, tiny_bert: Path, monkeypatch) -> None:
     fresh, _ = toy_run(folder, tiny_bert, inverter="native", rounds=2, n_components=3)
-    from sage_kit.builtin.pca import PCAReducer
+    from sage_kit.builtin.reducers.pca import PCAReducer
 
     def forbidden(*args: object) -> None:
         raise AssertionError("fitted again though its state is cached")

@@ -182,7 +182,7 @@ def test_a_full_disk_is_told_as_such(tmp_path: Path, monkeypatch: pytest.MonkeyP
     def full(self: Path, *_: object, **__: object) -> int:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_text", full)
+    monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(DiskFullError, match="disk full while writing the run directory"):
         RunDirectory.create(config(tmp_path))
 
@@ -346,7 +346,7 @@ def test_records_on_a_full_disk(
     def full(self: Path, *_: object, **__: object) -> int:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_text", full)
+    monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(DiskFullError, match=r"\.json: free some space and go on with `sage-kit resume "):
         write(run)
     assert names(run.path) == ["config.toml"]

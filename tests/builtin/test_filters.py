@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sage_kit.builtin import cosine_filter
+from sage_kit.builtin.filters import cosine
 from sage_kit.components import FilterRequest
 
 
@@ -33,8 +33,8 @@ def test_none_keeps_all(build: Any, vectors: Any) -> None:
 def test_cosine_agrees_with_all_cosines(
     build: Any, minimum: float, blocks: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cosine_filter, "SYNTHETIC_BLOCK", blocks[0])
-    monkeypatch.setattr(cosine_filter, "REAL_BLOCK", blocks[1])
+    monkeypatch.setattr(cosine, "SYNTHETIC_BLOCK", blocks[0])
+    monkeypatch.setattr(cosine, "REAL_BLOCK", blocks[1])
     rng = np.random.default_rng(0)
     synthetic, real = rng.standard_normal((60, 8)), rng.standard_normal((40, 8))
     keep = build("filter", "cosine", {"minimum": minimum}).keep(

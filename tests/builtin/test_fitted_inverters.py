@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from sklearn.linear_model import Ridge
 
-from sage_kit.builtin import local_affine, rbf
-from sage_kit.builtin.local_affine import affine_weights
+from sage_kit.builtin.inverters import local_affine, rbf
+from sage_kit.builtin.inverters.local_affine import affine_weights
 from sage_kit.errors import CompatibilityError
 
 KERNELS = {

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sage_kit.builtin.full_space import others
+from sage_kit.builtin.samplers.full_space import others
 from sage_kit.components import SampleRequest
 from sage_kit.errors import CompatibilityError, ConfigError
 from sage_kit.plugins import Plugins

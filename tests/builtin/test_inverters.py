@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sage_kit.builtin import knn
-from sage_kit.builtin.knn import barycentre_weights
+from sage_kit.builtin.inverters import knn
+from sage_kit.builtin.inverters.knn import barycentre_weights
 from sage_kit.errors import UnknownComponentError
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from sage_kit.builtin.jsonl import FILE_NAME
+from sage_kit.builtin.observers.jsonl import FILE_NAME
 from sage_kit.config import RunConfig
 from sage_kit.records import RoundResult, RunInfo
 

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sage_kit.builtin.boundary import margins
-from sage_kit.builtin.kl_max import divergence
+from sage_kit.builtin.samplers.boundary import margins
+from sage_kit.builtin.samplers.kl_max import divergence
 from sage_kit.components import SampleRequest
 from sage_kit.errors import CompatibilityError, ConfigError
 from sage_kit.plugins import Plugins

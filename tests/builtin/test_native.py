@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sage_kit.builtin import native
-from sage_kit.builtin.native import estimate
+from sage_kit.builtin.inverters import native
+from sage_kit.builtin.inverters.native import estimate
 from sage_kit.errors import BudgetError, CompatibilityError, PluginError
 
 

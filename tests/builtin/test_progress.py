@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from sage_kit.builtin import progress
+from sage_kit.builtin.observers import progress
 from sage_kit.config import RunConfig
 from sage_kit.records import RoundResult, RunInfo
 
@@ -200,7 +200,7 @@ def on_terminal(program: str, tmp_path: Path) -> tuple[str, str, int]:
 PREAMBLE = """
     import time
     from sage_kit.builtin.observers import ProgressOptions
-    from sage_kit.builtin.progress import ProgressObserver
+    from sage_kit.builtin.observers.progress import ProgressObserver
     observer = ProgressObserver(ProgressOptions(), None)
     def steps(upto):
         for done in range(1, upto + 1):

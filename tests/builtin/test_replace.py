@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from sage_kit.builtin.token_replacement import inner_tokens
+from sage_kit.builtin.lifts.token_replacement import inner_tokens
 from sage_kit.components import LiftRequest, TokenBatch
 from sage_kit.config import RunConfig
 from sage_kit.errors import CompatibilityError

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sage_kit.builtin.draws import draw_anchors
-from sage_kit.builtin.high_loss import hardest, log_losses
+from sage_kit.builtin.samplers.draws import draw_anchors
+from sage_kit.builtin.samplers.high_loss import hardest, log_losses
 from sage_kit.components import SampleRequest
 from sage_kit.errors import CompatibilityError, ConfigError
 from sage_kit.plugins import Plugins

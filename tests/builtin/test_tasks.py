@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from sage_kit.builtin import movie_reviews, tasks
+from sage_kit.builtin import tasks
+from sage_kit.builtin.tasks import movie_reviews
 from sage_kit.components import HubSource, TaskSpec
 from sage_kit.config import load_config
 from sage_kit.data import load_task

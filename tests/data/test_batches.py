@@ -5,7 +5,7 @@ import pytest
 from numpy.typing import NDArray
 from tiny import make_tokenizer
 
-from sage_kit.builtin import movie_reviews
+from sage_kit.builtin.tasks import movie_reviews
 from sage_kit.data import Split, padding_share, plan_batches, tokenize
 from sage_kit.errors import MissingPackageError
 

@@ -129,49 +129,49 @@ def sage_samplers() -> Iterable[SamplerSpec]:
     yield SamplerSpec(
         name="high_loss",
         summary="Anchors among the examples of highest loss, new points towards their neighbours in the map",
-        factory=lazy("sage_kit.builtin.high_loss:HighLossSampler"),
+        factory=lazy("sage_kit.builtin.samplers.high_loss:HighLossSampler"),
         options=HighLossOptions,
         min_rows=_min_rows,
     )
     yield SamplerSpec(
         name="random",
         summary="Any example is an anchor, new points as in high_loss: its control",
-        factory=lazy("sage_kit.builtin.any_anchor:AnyAnchorSampler"),
+        factory=lazy("sage_kit.builtin.samplers.any_anchor:AnyAnchorSampler"),
         options=NeighborOptions,
         min_rows=_min_rows,
     )
     yield SamplerSpec(
         name="low_loss",
         summary="Anchors among the examples of lowest loss, new points as in high_loss: its control",
-        factory=lazy("sage_kit.builtin.low_loss:LowLossSampler"),
+        factory=lazy("sage_kit.builtin.samplers.low_loss:LowLossSampler"),
         options=LowLossOptions,
         min_rows=_min_rows,
     )
     yield SamplerSpec(
         name="kl_max",
         summary="Anchors as in high_loss, new points towards the neighbour on which student and teacher differ most",
-        factory=lazy("sage_kit.builtin.kl_max:KLMaxSampler"),
+        factory=lazy("sage_kit.builtin.samplers.kl_max:KLMaxSampler"),
         options=HighLossOptions,
         min_rows=_min_rows,
     )
     yield SamplerSpec(
         name="boundary",
         summary="Anchors among the examples of smallest teacher margin, new points as in high_loss",
-        factory=lazy("sage_kit.builtin.boundary:BoundarySampler"),
+        factory=lazy("sage_kit.builtin.samplers.boundary:BoundarySampler"),
         options=BoundaryOptions,
         min_rows=_min_rows,
     )
     yield SamplerSpec(
         name="cluster",
         summary="Anchors by clusters of hard examples (HDBSCAN of scikit-learn), new points as in high_loss",
-        factory=lazy("sage_kit.builtin.cluster:ClusterSampler"),
+        factory=lazy("sage_kit.builtin.samplers.cluster:ClusterSampler"),
         options=ClusterOptions,
         min_rows=_min_rows,
     )
     yield SamplerSpec(
         name="gaussian",
         summary="Anchors as in high_loss, moved in random directions of full space: a control",
-        factory=lazy("sage_kit.builtin.full_space:GaussianSampler"),
+        factory=lazy("sage_kit.builtin.samplers.full_space:GaussianSampler"),
         options=GaussianOptions,
         space="full",
         min_rows=_min_rows,
@@ -179,7 +179,7 @@ def sage_samplers() -> Iterable[SamplerSpec]:
     yield SamplerSpec(
         name="smote",
         summary="Anchors as in high_loss, moved towards their neighbours in full space: a control",
-        factory=lazy("sage_kit.builtin.full_space:SmoteSampler"),
+        factory=lazy("sage_kit.builtin.samplers.full_space:SmoteSampler"),
         options=SmoteOptions,
         space="full",
         min_rows=_min_rows,
@@ -187,7 +187,7 @@ def sage_samplers() -> Iterable[SamplerSpec]:
     yield SamplerSpec(
         name="shuffled",
         summary="Anchors as in high_loss, moved by the displacements of smote that belong to others: a control",
-        factory=lazy("sage_kit.builtin.full_space:ShuffledSampler"),
+        factory=lazy("sage_kit.builtin.samplers.full_space:ShuffledSampler"),
         options=SmoteOptions,
         space="full",
         min_rows=_min_rows,

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sage_kit.builtin import density_filter
+from sage_kit.builtin.filters import density
 from sage_kit.components import FilterRequest
 from sage_kit.errors import CompatibilityError
 
@@ -35,7 +35,7 @@ def nth_smallest(points: Any, real: Any, number: int) -> Any:
 def test_agrees_with_all_distances(
     build: Any, quantile: float, k: int, dim: int, chunk: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(density_filter, "CHUNK", chunk)
+    monkeypatch.setattr(density, "CHUNK", chunk)
     rng = np.random.default_rng(0)
     real = rng.standard_normal((150, dim)).astype(np.float32)
     synthetic = (

@@ -106,32 +106,32 @@ def sage_inverters() -> Iterable[InverterSpec]:
     yield InverterSpec(
         name="native",
         summary="The reducer's own inverse, timed first and held to a time budget",
-        factory=lazy("sage_kit.builtin.native:NativeInverter"),
+        factory=lazy("sage_kit.builtin.inverters.native:NativeInverter"),
         options=NativeOptions,
         needs_inverse=True,
     )
     yield InverterSpec(
         name="knn",
         summary="Distance-weighted average of the real vectors nearest in the map",
-        factory=lazy("sage_kit.builtin.knn:KNNInverter"),
+        factory=lazy("sage_kit.builtin.inverters.knn:KNNInverter"),
         options=KNNOptions,
     )
     yield InverterSpec(
         name="local_affine",
         summary="Affine map fitted at each point to the real vectors nearest in the map, by ridge regression",
-        factory=lazy("sage_kit.builtin.local_affine:LocalAffineInverter"),
+        factory=lazy("sage_kit.builtin.inverters.local_affine:LocalAffineInverter"),
         options=LocalAffineOptions,
     )
     yield InverterSpec(
         name="rbf",
         summary="Radial basis functions through the real vectors nearest in the map (scipy)",
-        factory=lazy("sage_kit.builtin.rbf:RBFInverter"),
+        factory=lazy("sage_kit.builtin.inverters.rbf:RBFInverter"),
         options=RBFOptions,
     )
     yield InverterSpec(
         name="anchored",
         summary="The anchor's own vector plus what another inverter says changes on the way; keeps what the map lost",
-        factory=lazy("sage_kit.builtin.anchored:AnchoredInverter"),
+        factory=lazy("sage_kit.builtin.inverters.anchored:AnchoredInverter"),
         options=AnchoredOptions,
         base_option="base",
     )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from sage_kit.builtin.token_replacement import random_examples, refuse_pooled, replace_tokens
+from sage_kit.builtin.lifts.token_replacement import random_examples, refuse_pooled, replace_tokens
 from sage_kit.components import LiftRequest, TokenBatch
 from sage_kit.errors import CompatibilityError
 

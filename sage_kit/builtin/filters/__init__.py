@@ -52,30 +52,30 @@ def sage_filters() -> Iterable[FilterSpec]:
     yield FilterSpec(
         name="none",
         summary="Keeps every synthetic example",
-        factory=lazy("sage_kit.builtin.keep_all:KeepAll"),
+        factory=lazy("sage_kit.builtin.filters.keep_all:KeepAll"),
     )
     yield FilterSpec(
         name="cosine",
         summary="Keeps synthetic examples whose vector has a real one at a cosine of at least `minimum`",
-        factory=lazy("sage_kit.builtin.cosine_filter:CosineFilter"),
+        factory=lazy("sage_kit.builtin.filters.cosine:CosineFilter"),
         options=CosineOptions,
     )
     yield FilterSpec(
         name="density",
         summary="Keeps synthetic examples whose vector has its k-th nearest real one as near as real ones have theirs",
-        factory=lazy("sage_kit.builtin.density_filter:DensityFilter"),
+        factory=lazy("sage_kit.builtin.filters.density:DensityFilter"),
         options=DensityOptions,
     )
     yield FilterSpec(
         name="teacher_confidence",
         summary="Keeps synthetic examples of which the teacher is at least `minimum` sure",
-        factory=lazy("sage_kit.builtin.label_filters:TeacherConfidenceFilter"),
+        factory=lazy("sage_kit.builtin.filters.labels:TeacherConfidenceFilter"),
         options=TeacherConfidenceOptions,
         needs_labels=True,
     )
     yield FilterSpec(
         name="agreement_with_anchor",
         summary="Keeps synthetic examples that the teacher puts into the class it puts their anchor into",
-        factory=lazy("sage_kit.builtin.label_filters:AgreementWithAnchorFilter"),
+        factory=lazy("sage_kit.builtin.filters.labels:AgreementWithAnchorFilter"),
         needs_labels=True,
     )

@@ -24,11 +24,11 @@ def sage_observers() -> Iterable[ObserverSpec]:
     yield ObserverSpec(
         name="jsonl",
         summary="Writes one line of JSON per round to metrics.jsonl in the run directory",
-        factory=lazy("sage_kit.builtin.jsonl:JSONLObserver"),
+        factory=lazy("sage_kit.builtin.observers.jsonl:JSONLObserver"),
     )
     yield ObserverSpec(
         name="progress",
         summary="Shows progress on the error output: bars on a terminal, plain lines elsewhere",
-        factory=lazy("sage_kit.builtin.progress:ProgressObserver"),
+        factory=lazy("sage_kit.builtin.observers.progress:ProgressObserver"),
         options=ProgressOptions,
     )

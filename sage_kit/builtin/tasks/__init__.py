@@ -76,7 +76,7 @@ GLUE: tuple[TaskSpec, ...] = (
 
 
 def _load_movie_reviews(config: RunConfig) -> Mapping[str, Mapping[str, Sequence[Any]]]:
-    from sage_kit.builtin import movie_reviews
+    from sage_kit.builtin.tasks import movie_reviews
 
     return movie_reviews.load()
 

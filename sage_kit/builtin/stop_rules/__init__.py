@@ -13,5 +13,5 @@ def sage_stop_rules() -> Iterable[StopRuleSpec]:
     yield StopRuleSpec(
         name="agreement",
         summary="Stops once the student agrees with the teacher on a share `stop_agreement` of the examples `stop_on`",
-        factory=lazy("sage_kit.builtin.agreement:AgreementRule"),
+        factory=lazy("sage_kit.builtin.stop_rules.agreement:AgreementRule"),
     )

@@ -40,28 +40,28 @@ def sage_lifts() -> Iterable[LiftSpec]:
     yield LiftSpec(
         name="shift",
         summary="Adds the displacement to every real token of the anchor, so that their mean moves by exactly that",
-        factory=lazy("sage_kit.builtin.shift:ShiftLift"),
+        factory=lazy("sage_kit.builtin.lifts.shift:ShiftLift"),
     )
     yield LiftSpec(
         name="scale_shift",
         summary="Like shift, and then scales every token back to the norm it had",
-        factory=lazy("sage_kit.builtin.scale_shift:ScaleShiftLift"),
+        factory=lazy("sage_kit.builtin.lifts.scale_shift:ScaleShiftLift"),
     )
     yield LiftSpec(
         name="replace",
         summary="Exchanges tokens of the anchor for those of its neighbours that move the mean furthest toward the new "
         "vector",
-        factory=lazy("sage_kit.builtin.replace:ReplaceLift"),
+        factory=lazy("sage_kit.builtin.lifts.replace:ReplaceLift"),
         options=ReplaceOptions,
     )
     yield LiftSpec(
         name="replace_random",
         summary="Exchanges tokens at random places for random tokens of random examples: the control of replace",
-        factory=lazy("sage_kit.builtin.replace_random:ReplaceRandomLift"),
+        factory=lazy("sage_kit.builtin.lifts.replace_random:ReplaceRandomLift"),
         options=ReplaceRandomOptions,
     )
     yield LiftSpec(
         name="pooled",
         summary="The synthetic vector alone, as a sequence of one token",
-        factory=lazy("sage_kit.builtin.pooled:PooledLift"),
+        factory=lazy("sage_kit.builtin.lifts.pooled:PooledLift"),
     )

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sage_kit.builtin.draws import draw_anchors, points_near
-from sage_kit.builtin.high_loss import hardest, log_losses
 from sage_kit.builtin.neighbors import NeighborIndex
+from sage_kit.builtin.samplers.draws import draw_anchors, points_near
+from sage_kit.builtin.samplers.high_loss import hardest, log_losses
 from sage_kit.components import SampleRequest, Samples
 from sage_kit.errors import CompatibilityError
 

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sage_kit.builtin.draws import points_near
-from sage_kit.builtin.high_loss import hard_anchors
+from sage_kit.builtin.samplers.draws import points_near
+from sage_kit.builtin.samplers.high_loss import hard_anchors
 from sage_kit.components import SampleRequest, Samples
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ def sage_reducers() -> Iterable[ReducerSpec]:
     yield ReducerSpec(
         name="pca",
         summary="Principal components (scikit-learn); linear, with an exact inverse of the part it keeps",
-        factory=lazy("sage_kit.builtin.pca:PCAReducer"),
+        factory=lazy("sage_kit.builtin.reducers.pca:PCAReducer"),
         options=PCAOptions,
         has_transform=True,
         has_inverse=True,
@@ -32,7 +32,7 @@ def sage_reducers() -> Iterable[ReducerSpec]:
     yield ReducerSpec(
         name="random_projection",
         summary="Gaussian random directions (scikit-learn): a map that has not looked at the data, a control",
-        factory=lazy("sage_kit.builtin.random_projection:RandomProjectionReducer"),
+        factory=lazy("sage_kit.builtin.reducers.random_projection:RandomProjectionReducer"),
         has_transform=True,
         has_inverse=True,
         has_state=True,
@@ -40,7 +40,7 @@ def sage_reducers() -> Iterable[ReducerSpec]:
     yield ReducerSpec(
         name="identity",
         summary="No reduction, a control: the vectors are the map, and n_components must be their width",
-        factory=lazy("sage_kit.builtin.identity:IdentityReducer"),
+        factory=lazy("sage_kit.builtin.reducers.identity:IdentityReducer"),
         has_transform=True,
         has_inverse=True,
         has_state=True,

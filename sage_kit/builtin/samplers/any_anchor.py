@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sage_kit.builtin.draws import draw_anchors, points_near
+from sage_kit.builtin.samplers.draws import draw_anchors, points_near
 from sage_kit.components import SampleRequest, Samples
 
 if TYPE_CHECKING:
