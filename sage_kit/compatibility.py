@@ -31,7 +31,7 @@ def check_choices(config: RunConfig, plugins: Plugins) -> None:
     CompatibilityError
         When two choices do not go together.
     """
-    plugins.task(config.task)
+    task = plugins.task(config.task)
     kinds = needed_kinds(config, plugins)
     for kind in kinds:
         name, options = config.component_choice(kind)
@@ -40,6 +40,14 @@ def check_choices(config: RunConfig, plugins: Plugins) -> None:
         plugins.options("observer", name, config.observer_options.get(name, {}))
     for name in config.observer_options:
         plugins.spec("observer", name)
+    # the spec of task `file` is a template that knows no labels yet
+    regression = config.task_kind == "regression" if config.task == "file" else task.is_regression
+    for kind in kinds:
+        name = config.component_choice(kind)[0]
+        if regression and getattr(plugins.spec(kind, name), "needs_classes", False):
+            raise CompatibilityError(
+                f"{kind} {name!r} looks at classes, and task {config.task!r} is a regression task: take another {kind}"
+            )
     if "reducer" not in kinds:
         return
     reducer = plugins.reducer(config.reducer)

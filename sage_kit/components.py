@@ -178,12 +178,15 @@ class SamplerSpec(ComponentSpec):
         Whether it returns coordinates in the map or, bypassing the reducer and the inverter, vectors in full space.
     min_rows : callable or None
         ``min_rows(options)`` gives the fewest real examples it can work with; None for one.
+    needs_classes : bool
+        It cannot work on a regression task.
     """
 
     kind: ClassVar[str] = "sampler"
 
     space: Literal["map", "full"] = "map"
     min_rows: Callable[[Any], int] | None = None
+    needs_classes: bool = False
 
     def capabilities(self) -> dict[str, Any]:
         """What listings show beside the name."""
@@ -225,11 +228,14 @@ class FilterSpec(ComponentSpec):
     ----------
     needs_labels : bool
         It looks at the teacher's logits of the synthetic examples, so it runs after labelling instead of before.
+    needs_classes : bool
+        It cannot work on a regression task.
     """
 
     kind: ClassVar[str] = "filter"
 
     needs_labels: bool = False
+    needs_classes: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

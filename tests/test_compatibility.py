@@ -216,6 +216,17 @@ def test_an_inverter_built_over_itself(plugins: Plugins) -> None:
     assert message == "inverter 'over' is built over itself: over over anchored over over"
 
 
+@pytest.mark.parametrize(
+    "changes", [{"sampler": "boundary"}, {"filter": "teacher_confidence"}, {"filter": "agreement_with_anchor"}]
+)
+def test_components_that_look_at_classes_are_refused_for_regression(plugins: Plugins, changes: dict[str, Any]) -> None:
+    (name,) = changes.values()
+    for task in ({"task": "stsb"}, {"task": "file", "task_kind": "regression"}):
+        message = refused(CompatibilityError, plugins, **changes, **task)
+        assert f"'{name}' looks at classes, and task '{task['task']}' is a regression task" in message
+    check_choices(config(**changes), plugins)
+
+
 # ---- choices that do not fit the data
 
 

@@ -71,7 +71,10 @@ def test_capabilities_are_the_fields_beyond_the_head_and_can_be_written_as_json(
         "repeatable": True,
         "has_state": False,
     }
-    assert SamplerSpec(name="x", summary="", factory=make, min_rows=lambda o: 2).capabilities() == {"space": "map"}
+    assert SamplerSpec(name="x", summary="", factory=make, min_rows=lambda o: 2).capabilities() == {
+        "space": "map",
+        "needs_classes": False,
+    }
     assert InverterSpec(name="x", summary="", factory=make).capabilities() == {
         "needs_inverse": False,
         "base_option": "",

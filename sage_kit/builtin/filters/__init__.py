@@ -72,10 +72,12 @@ def sage_filters() -> Iterable[FilterSpec]:
         factory=lazy("sage_kit.builtin.filters.labels:TeacherConfidenceFilter"),
         options=TeacherConfidenceOptions,
         needs_labels=True,
+        needs_classes=True,
     )
     yield FilterSpec(
         name="agreement_with_anchor",
         summary="Keeps synthetic examples that the teacher puts into the class it puts their anchor into",
         factory=lazy("sage_kit.builtin.filters.labels:AgreementWithAnchorFilter"),
         needs_labels=True,
+        needs_classes=True,
     )

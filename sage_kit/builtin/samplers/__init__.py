@@ -160,6 +160,7 @@ def sage_samplers() -> Iterable[SamplerSpec]:
         factory=lazy("sage_kit.builtin.samplers.boundary:BoundarySampler"),
         options=BoundaryOptions,
         min_rows=_min_rows,
+        needs_classes=True,
     )
     yield SamplerSpec(
         name="cluster",
