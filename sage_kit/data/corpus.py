@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 from sage_kit.components import HubSource
 from sage_kit.config import RunConfig
-from sage_kit.data.sources import hub_place, load_hub_split, not_utf8, one_line, require_columns
+from sage_kit.data.sources import hub_place, json_records, load_hub_split, not_utf8, one_line, require_columns
 from sage_kit.errors import ConfigError, DataError
 
 FILE_TYPES = (".parquet", ".txt", ".jsonl")
@@ -101,18 +100,9 @@ def _lines(path: Path, column: str) -> Iterator[Any]:
 
 def _jsonl(path: Path, column: str) -> Iterator[Any]:
     seen: dict[str, None] = {}
-    with path.open(encoding="utf-8-sig") as lines:
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
-            try:
-                record = json.loads(line)
-            except ValueError as error:
-                raise DataError(f"{path}, line {number} is not valid JSON: {one_line(error)}") from None
-            if not isinstance(record, dict):
-                raise DataError(f"{path}, line {number} is not a JSON object: each line must be {{column: value, ...}}")
-            seen.update(dict.fromkeys(record))
-            yield record.get(column)
+    for record in json_records(path):
+        seen.update(dict.fromkeys(record))
+        yield record.get(column)
     if seen:
         require_columns(str(path), [column], list(seen))
 

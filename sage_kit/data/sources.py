@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -170,8 +170,14 @@ def _embedded_names(metadata: Mapping[bytes, bytes], column: str) -> tuple[str, 
         return ()
 
 
-def _read_jsonl(path: Path, columns: Sequence[str], label_column: str) -> Table:
-    records: list[Mapping[str, Any]] = []
+def json_records(path: Path) -> Iterator[Mapping[str, Any]]:
+    """The objects of a JSONL file, one per line; empty lines are passed over.
+
+    Raises
+    ------
+    DataError
+        For a line that is no JSON object; names it.
+    """
     with path.open(encoding="utf-8-sig") as lines:
         for number, line in enumerate(lines, start=1):
             if not line.strip():
@@ -182,7 +188,11 @@ def _read_jsonl(path: Path, columns: Sequence[str], label_column: str) -> Table:
                 raise DataError(f"{path}, line {number} is not valid JSON: {one_line(error)}") from None
             if not isinstance(record, dict):
                 raise DataError(f"{path}, line {number} is not a JSON object: each line must be {{column: value, ...}}")
-            records.append(record)
+            yield record
+
+
+def _read_jsonl(path: Path, columns: Sequence[str], label_column: str) -> Table:
+    records = list(json_records(path))
     if records:
         # a column counts as there when any row has it; rows without it are reported by the check of the values
         require_columns(str(path), columns, list(dict.fromkeys(key for record in records for key in record)))
