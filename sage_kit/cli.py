@@ -134,11 +134,10 @@ def quickstart(
     """Fine-tune a packaged teacher on packaged reviews; distil it with SAGE and, for as many steps, plainly."""
     plugins = _load_plugins(None)
     from sage_kit.compatibility import check_choices
-    from sage_kit.config import load_config as load
 
     settings = {"runs_dir": runs_dir, "seed": seed, "rounds": rounds}
-    plugins.task("movie_reviews")
-    check_choices(load({"task": "movie_reviews", **settings}), plugins)
+    # before torch is imported: a missing package is told at once
+    check_choices(load_config({"task": "movie_reviews", **settings}), plugins)
     from sage_kit.quickstart import compare_with_plain, quickstart_config
     from sage_kit.tables import comparison_table
 

@@ -31,6 +31,7 @@ from sage_kit.rundir import Checkpoint, RunDirectory
 from sage_kit.synthesis import Synthesizer, SyntheticSet, derive_seed, label_synthetic
 from sage_kit.training import (
     Batches,
+    Pass,
     Profile,
     RealBatches,
     SyntheticBatches,
@@ -362,7 +363,7 @@ class _Loop:
         sources.append(SyntheticBatches(self._synthesizer(), synthetic, self.device, self.spec.is_regression))
         return sources, dropped
 
-    def _train(self, number: int, sources: list[Batches]) -> Any:
+    def _train(self, number: int, sources: list[Batches]) -> Pass:
         config = self.config
         started = time.perf_counter()
         lifted = self.costs.seconds.get("lift", 0.0)

@@ -12,7 +12,7 @@ import inspect
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -188,7 +188,7 @@ class Synthesizer:
         options = self._plugins.options("reducer", config.reducer, config.reducer_options)
         seed = config.reducer_seed if config.refit == "never" else config.reducer_seed + round
         origin = str(self._plugins.registered("reducer", config.reducer).origin)
-        reducer = self._plugins.build("reducer", spec.name, options, _with_seed(self._context, seed))
+        reducer = self._plugins.build("reducer", spec.name, options, replace(self._context, seed=seed))
         key = fingerprint(
             "map-2",
             self.store.key,
@@ -488,12 +488,6 @@ def code_fingerprint(component: Any, registered: Registered) -> str:
     packages = [Requirement(text).name for text in registered.spec.requires]
     versions = {name: importlib.metadata.version(name) for name in packages}
     return fingerprint(str(registered.origin), sources, versions)
-
-
-def _with_seed(context: BuildContext, seed: int) -> BuildContext:
-    from dataclasses import replace
-
-    return replace(context, seed=seed)
 
 
 def _read_only(array: NDArray[Any]) -> NDArray[Any]:
