@@ -11,16 +11,20 @@ import contextlib
 import json
 import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sage_kit.errors import RunDirectoryError
 from sage_kit.files import TEMPORARY_PREFIX, atomic_directory, disk_errors
 from sage_kit.manifest import fault, write_manifest
 
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
 MANIFEST = "entry.json"
+ARRAYS = "arrays.safetensors"
 LOCK_PREFIX = ".lock-"
 
 _LEFT_BEHIND = re.compile(rf"{re.escape(TEMPORARY_PREFIX)}\w+-[0-9a-f]{{8}}|{re.escape(LOCK_PREFIX)}\w+")
@@ -98,6 +102,34 @@ class Cache:
                 build(temporary)
                 write_manifest(temporary, MANIFEST, {"kind": kind, "key": key, **(about or {})})
         return path
+
+    def arrays(
+        self, name: str, parts: Sequence[Any], compute: Callable[[], Mapping[str, NDArray[Any]]]
+    ) -> dict[str, NDArray[Any]]:
+        """A dictionary of arrays that a component computes, an entry of kind "component".
+
+        Parameters
+        ----------
+        name : str
+            What it is, for the list of the cache.
+        parts : sequence
+            Everything the result depends on: text, numbers, arrays, mappings.
+        compute : callable
+            Gives the arrays.
+
+        Returns
+        -------
+        dict of str to array
+            Copies in memory.
+        """
+        from sage_kit import tensorfile
+        from sage_kit.fingerprint import fingerprint
+
+        def build(directory: Path) -> None:
+            tensorfile.write(directory / ARRAYS, compute())
+
+        path = self.entry("component", fingerprint("component-1", name, *parts), build, {"what": name})
+        return {key: values.copy() for key, values in tensorfile.open_mapped(path / ARRAYS).items()}
 
     @contextlib.contextmanager
     def _lock(self, path: Path) -> Iterator[None]:

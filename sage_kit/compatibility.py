@@ -48,9 +48,16 @@ def check_choices(config: RunConfig, plugins: Plugins) -> None:
             raise CompatibilityError(
                 f"{kind} {name!r} looks at classes, and task {config.task!r} is a regression task: take another {kind}"
             )
+    needs_shares = "lift" in kinds and getattr(plugins.spec("lift", config.lift), "needs_shares", False)
+    if needs_shares and not plugins.sampler(config.sampler).gives_shares:
+        able = [i.spec.name for i in plugins.components("sampler") if getattr(i.spec, "gives_shares", False)]
+        raise CompatibilityError(
+            f"lift {config.lift!r} mixes an example with its partner, and sampler {config.sampler!r} names none: take "
+            f"another lift, or a sampler that does ({', '.join(able) or 'none is installed'})"
+        )
     if "reducer" not in kinds:
         return
-    reducer = plugins.reducer(config.reducer)
+    reducer = plugins.reducer(config.reducer, config.reducer_options)
     if reducer.max_components is not None and config.n_components > reducer.max_components:
         raise CompatibilityError(
             f"n_components is {config.n_components}, but reducer {reducer.name!r} takes at most "
@@ -115,15 +122,17 @@ def check_sizes(config: RunConfig, plugins: Plugins, rows: int, dim: int) -> Non
                     f"are {rows}: ask for fewer neighbours or use more data"
                 )
     if "reducer" in kinds:
-        reducer = plugins.reducer(config.reducer)
+        reducer = plugins.reducer(config.reducer, config.reducer_options)
         if config.n_components > dim:
             raise CompatibilityError(f"n_components is {config.n_components}, but the vectors have {dim} dimensions")
         options = plugins.options("reducer", config.reducer, config.reducer_options)
         least = config.n_components + 1
         if reducer.min_rows is not None:
             least = max(least, reducer.min_rows(options, config.n_components))
-        if rows < least:
+        fitted = min(rows, config.landmarks or rows)
+        if fitted < least:
+            what, remedy = ("landmarks", "more of them") if fitted < rows else ("training examples", "more data")
             raise CompatibilityError(
-                f"reducer {reducer.name!r} needs at least {least} training examples with these options, and there are "
-                f"{rows}: ask for fewer neighbours or components, or use more data"
+                f"reducer {reducer.name!r} needs at least {least} {what} with these options, and there are {fitted}: "
+                f"ask for fewer neighbours or components, or use {remedy}"
             )

@@ -56,7 +56,12 @@ class BuildContext:
     announce : callable
         Shows one line of text to the user.
     component : callable
-        ``component(kind, name, options)`` builds another component in the same context, e.g. an inverter's base.
+        ``component(kind, name, options, **changes)`` builds another component in the same context, e.g. an inverter's
+        base; `changes` replaces fields of the context, e.g. ``n_components=50`` for the first step of a chain.
+    cached : callable
+        ``cached(name, parts, compute)`` returns what ``compute()`` gives, a dictionary of arrays: from the cache, if
+        the same component computed it before for the same `parts` (text, numbers, arrays). Options, seed, version and
+        source of the component count by themselves. Where a run has no cache, it computes.
     """
 
     config: RunConfig
@@ -64,7 +69,10 @@ class BuildContext:
     device: str = "cpu"
     n_components: int = 2
     announce: Callable[[str], None] = lambda text: None
-    component: Callable[[str, str, Mapping[str, Any]], Any] = lambda kind, name, options: None
+    component: Callable[..., Any] = lambda kind, name, options, **changes: None
+    cached: Callable[[str, Sequence[Any], Callable[[], Mapping[str, NDArray[Any]]]], dict[str, NDArray[Any]]] = (
+        lambda name, parts, compute: dict(compute())
+    )
 
 
 Factory = Callable[[Any, BuildContext], Any]
@@ -149,6 +157,9 @@ class ReducerSpec(ComponentSpec):
         The same seed and input give the same coordinates.
     has_state : bool
         It has ``get_state`` and ``set_state`` (see :class:`StatefulReducer`), so a fitted map is stored, not refitted.
+    refine : callable or None
+        For a reducer whose capabilities depend on its options: ``refine(options, spec_of)`` returns the capabilities
+        that these options give, by field name; ``spec_of(name, options)`` is the refined spec of another reducer.
     """
 
     kind: ClassVar[str] = "reducer"
@@ -160,12 +171,13 @@ class ReducerSpec(ComponentSpec):
     uses_gpu: bool = False
     repeatable: bool = True
     has_state: bool = False
+    refine: Callable[[Any, Callable[[str, Mapping[str, Any]], ReducerSpec]], Mapping[str, Any]] | None = None
 
     def capabilities(self) -> dict[str, Any]:
         """What listings show beside the name."""
         caps = super().capabilities()
         caps.pop("min_rows")
-        return caps
+        return {"by_options": True} if caps.pop("refine") else caps
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,6 +192,10 @@ class SamplerSpec(ComponentSpec):
         ``min_rows(options)`` gives the fewest real examples it can work with; None for one.
     needs_classes : bool
         It cannot work on a regression task.
+    needs_gradient : bool
+        It calls ``request.divergence_gradient``.
+    gives_shares : bool
+        Its samples say how far each lies on the way to a partner (``Samples.shares``).
     """
 
     kind: ClassVar[str] = "sampler"
@@ -187,6 +203,8 @@ class SamplerSpec(ComponentSpec):
     space: Literal["map", "full"] = "map"
     min_rows: Callable[[Any], int] | None = None
     needs_classes: bool = False
+    needs_gradient: bool = False
+    gives_shares: bool = False
 
     def capabilities(self) -> dict[str, Any]:
         """What listings show beside the name."""
@@ -215,9 +233,17 @@ class InverterSpec(ComponentSpec):
 
 @dataclass(frozen=True, kw_only=True)
 class LiftSpec(ComponentSpec):
-    """A lift: a synthetic pooled vector and its anchor's token states to synthetic token states."""
+    """A lift: a synthetic pooled vector and its anchor's token states to synthetic token states.
+
+    Attributes
+    ----------
+    needs_shares : bool
+        It goes by ``request.shares``, so it takes samplers that give them only.
+    """
 
     kind: ClassVar[str] = "lift"
+
+    needs_shares: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -240,9 +266,17 @@ class FilterSpec(ComponentSpec):
 
 @dataclass(frozen=True, kw_only=True)
 class DecoderSpec(ComponentSpec):
-    """A decoder: synthetic token states to text."""
+    """A decoder: synthetic token states to text.
+
+    Attributes
+    ----------
+    has_guesses : bool
+        It has ``guess(batch, k)``: the k likeliest tokens at each position with their scores (see :class:`Guesser`).
+    """
 
     kind: ClassVar[str] = "decoder"
+
+    has_guesses: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -379,6 +413,9 @@ class SampleRequest:
         Outputs on the real examples; the student's are of the same pass as the losses.
     round : int
         Number of the round that will train on the result, from 1.
+    divergence_gradient : callable or None
+        ``divergence_gradient(indices)`` gives, of shape (m, dim), float32, the gradient of each example's divergence of
+        student from teacher by a rigid shift of its token states; None unless the spec says `needs_gradient`.
     """
 
     count: int
@@ -389,6 +426,7 @@ class SampleRequest:
     student_logits: Floats
     coordinates: Floats | None = None
     round: int = 1
+    divergence_gradient: Callable[[Integers], Floats] | None = None
 
 
 @dataclass(frozen=True)
@@ -405,12 +443,15 @@ class Samples:
         New pooled vectors, from samplers whose space is "full".
     neighbors : array of shape (count, k), int64, or None
         The real examples each new point was drawn between, when the sampler has such.
+    shares : array of shape (count,), float32, or None
+        How far each new point lies on the way from its anchor, 0, to its partner ``neighbors[:, 0]``, 1.
     """
 
     anchors: Integers
     coordinates: Floats | None = None
     vectors: Floats | None = None
     neighbors: Integers | None = None
+    shares: Floats | None = None
 
 
 @dataclass(frozen=True)
@@ -435,6 +476,8 @@ class LiftRequest:
         Source of all randomness, on the CPU, seeded for this batch: the same batch lifted twice must come out the same.
     n_real : int
         How many real examples there are.
+    shares : array of shape (batch,), float32, or None
+        As the sampler returned them; an array for lifts whose spec says `needs_shares`.
     """
 
     anchor: TokenBatch
@@ -445,6 +488,7 @@ class LiftRequest:
     states: Callable[[Integers], TokenBatch]
     generator: torch.Generator
     n_real: int
+    shares: Floats | None = None
 
 
 @dataclass(frozen=True)
@@ -473,6 +517,85 @@ class FilterRequest:
     real_vectors: Floats
     real_logits: Floats
     logits: Floats | None = None
+
+
+@dataclass(frozen=True)
+class TokenText:
+    """Real text as the teacher reads it: token ids and their front-end output, flat, one example after the other.
+
+    Attributes
+    ----------
+    ids : array of shape (total_tokens,), int32
+    types : array of shape (total_tokens,), uint8
+        Token type ids, all 0 where the tokenizer has none.
+    offsets : array of shape (n + 1,), int64
+        Example i has the rows ``offsets[i]`` to ``offsets[i + 1]``.
+    states : array of shape (total_tokens, dim), float32 or float16
+        Token states; may be a memory map.
+    """
+
+    ids: NDArray[np.int32]
+    types: NDArray[np.uint8]
+    offsets: Integers
+    states: NDArray[Any]
+
+
+@dataclass(frozen=True)
+class TeacherView:
+    """What a decoder may use of the teacher. Modules are frozen and in evaluation mode.
+
+    Attributes
+    ----------
+    tokenizer : PreTrainedTokenizerBase
+    front_end : callable
+        ``front_end(input_ids, token_type_ids, mask)``, each of shape (batch, tokens), gives token states of shape
+        (batch, tokens, dim).
+    masked_lm : callable
+        ``masked_lm()`` loads the teacher's checkpoint with its masked-language-model head and returns a function of
+        ``(states, mask)`` that gives logits of shape (batch, tokens, vocabulary). It raises CompatibilityError when the
+        checkpoint has no such head.
+    cut : "embeddings" or int
+        Where the front end ends.
+    n_types : int
+        Token types that the front end knows, at least 1.
+    fingerprint : str
+        Of the teacher's weights and the cut.
+    device : str
+        Torch device of the modules.
+    train, held_out : TokenText
+        Real text: to learn from, and to be scored on.
+    """
+
+    tokenizer: Any
+    front_end: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+    masked_lm: Callable[[], Callable[[torch.Tensor, torch.Tensor], torch.Tensor]]
+    cut: str | int
+    n_types: int
+    fingerprint: str
+    device: str
+    train: TokenText
+    held_out: TokenText
+
+
+@dataclass(frozen=True)
+class Guesses:
+    """The likeliest tokens at each position of a batch.
+
+    Attributes
+    ----------
+    ids : array of shape (batch, tokens, k), int64
+        Token ids, the best first; what stands at padding positions is arbitrary.
+    scores : array of shape (batch, tokens, k), float32
+        Their scores, in the decoder's unit, falling along the last axis.
+    """
+
+    ids: Integers
+    scores: Floats
+
+    @property
+    def margin(self) -> Floats:
+        """Score of the best less that of the second best, of shape (batch, tokens); needs k of at least 2."""
+        return self.scores[..., 0] - self.scores[..., 1]
 
 
 # ---- the protocols --------------------------------------------------------------------------------------------------
@@ -551,8 +674,21 @@ class Filter(Protocol):
 class Decoder(Protocol):
     """Synthetic token states to text."""
 
+    def fit(self, teacher: TeacherView) -> Decoder:
+        """Take from the teacher, and learn from its real text, what decoding needs; return self."""
+        ...
+
     def decode(self, batch: TokenBatch) -> list[str]:
         """Return one text per row."""
+        ...
+
+
+@runtime_checkable
+class Guesser(Decoder, Protocol):
+    """A decoder that says how sure it is of each token."""
+
+    def guess(self, batch: TokenBatch, k: int) -> Guesses:
+        """Return the k likeliest tokens at each position."""
         ...
 
 

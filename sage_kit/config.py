@@ -269,6 +269,17 @@ class RunConfig(BaseModel):
     refit: Literal["never", "every_round"] = _setting(
         "never", "Fit the reducer once, or again each round under another seed as in the paper.", "synthesis"
     )
+    landmarks: int = _setting(
+        0,
+        "Fit the reducer on so many examples and place the others: by its transform or, where it has none, at the "
+        "average of their neighbours. 0 fits it on all.",
+        "synthesis",
+        "examples",
+        ge=0,
+    )
+    landmark_choice: Literal["random", "kmeans++"] = _setting(
+        "random", "Landmarks are drawn uniformly, or spread out in the manner of k-means++.", "synthesis"
+    )
     sampler: str = _setting("high_loss", "Sampler: chooses anchors and new points near them.", "synthesis")
     sampler_options: Table = _setting(dict, "Options of the sampler.", "synthesis")
     inverter: str = _setting("anchored", "Inverter: coordinates back to vectors.", "synthesis")
@@ -499,16 +510,22 @@ def _explain_field(
         mentioned = {places[word] for word in re.findall(r"\w+", " ".join(messages)) if word in places}
         return "; ".join(messages) + "".join(f" ({place.strip()})" for place in sorted(mentioned))
     place = places.get(name, "")
-    if items[0]["type"] == "extra_forbidden":
+    is_top = len(items[0]["loc"]) == 1  # rather than a field of an item of a list
+    if items[0]["type"] == "extra_forbidden" and is_top:
         elsewhere = "`sage-kit config` lists all settings." if noun == "setting" else ""
         return f"Unknown {noun} {name!r}{place}.{did_you_mean(name, model.model_fields, elsewhere=elsewhere)}"
-    if items[0]["type"] == "missing":
+    if items[0]["type"] == "missing" and is_top:
         return f"{noun} {name!r}{place} is required"
     # A union reports each of its branches, under the branch's label; the branches that got deepest into the value are
     # those that the user meant.
     skipped = 2 if name in model.model_fields and _is_union(model.model_fields[name].annotation) else 1
     depth = max(len(item["loc"][skipped:]) for item in items)
     closest = [item for item in items if len(item["loc"][skipped:]) == depth]
+    if closest[0]["type"] in ("extra_forbidden", "missing"):
+        *steps, field = closest[0]["loc"]
+        where = "".join(f", item {step + 1}" for step in steps if isinstance(step, int))
+        what = f"unknown {noun} {field!r}" if closest[0]["type"] == "extra_forbidden" else f"{field!r} is required"
+        return f"{noun} {name!r}{place}{where}: {what}"
     value = _shorten(repr(closest[0]["input"]))
     inner = "".join(
         f", item {step + 1}," if isinstance(step, int) else f", {step!r}," for step in closest[0]["loc"][skipped:]

@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from sage_kit.compatibility import check_choices, needed_kinds
 from sage_kit.components import BuildContext
 from sage_kit.config import RunConfig
 from sage_kit.devices import autocast_for, make_accelerator, synchronize
+from sage_kit.divergence import divergence_gradient
 from sage_kit.errors import RunDirectoryError, SageError
 from sage_kit.evaluate import score
 from sage_kit.files import atomic_directory, disk_errors, write_bytes
@@ -255,6 +257,10 @@ class _Loop:
             profile_pass(self.trunk, self.prepared, self.profile, self.losses, self.accelerator)
             train_agreement = self.profile.agreement(self.prepared)
             self.costs.add("profile", time.perf_counter() - before)
+        if self.accelerator.is_main_process:
+            losses = self.profile.losses.cpu().numpy()
+            losses.flags.writeable = False
+            self.plugins.losses_profiled(self.info, number, losses)
         dev, validation = self._evaluate()
         synthetic_profile = next((s.profile for s in sources if isinstance(s, SyntheticBatches)), None)
         result = RoundResult(
@@ -270,6 +276,7 @@ class _Loop:
             validation=validation,
             seconds=time.perf_counter() - started,
             padding=did.padding,
+            outside_hull=float("nan") if synthetic is None else synthetic.outside_hull,
         )
         self.history.append(result)
         if self.accelerator.is_main_process:
@@ -285,8 +292,6 @@ class _Loop:
             return self.static_set
         main = self.accelerator.is_main_process
         losses = self.profile.losses.cpu().numpy()
-        if main:
-            self.plugins.losses_profiled(self.info, number, losses)
         synthesizer = self._synthesizer()
         if config.schedule == "static" and number > 2:
             # a resumed run: the examples made in round two are on disk
@@ -296,7 +301,8 @@ class _Loop:
             real = len(self.prepared.train.store)
             count = max(1, round(config.synthetic_ratio * real))
             with self.accelerator.local_main_process_first():
-                synthetic = synthesizer.create(number, count, losses, self.profile.logits.cpu().numpy())
+                logits = self.profile.logits.cpu().numpy()
+                synthetic = synthesizer.create(number, count, losses, logits, self._divergence_gradient)
             self._label(synthesizer, synthetic, count=True)
         if config.schedule == "static":
             self.static_set = synthetic
@@ -310,6 +316,18 @@ class _Loop:
                     f"filter {config.filter!r} dropped every synthetic example; round {number} uses real data",
                 )
         return synthetic
+
+    def _divergence_gradient(self, indices: NDArray[np.int64]) -> NDArray[np.float32]:
+        """What samplers that follow the gradient call."""
+        return divergence_gradient(
+            self.raw_trunk,
+            self.prepared.teacher_trunk,
+            self.prepared.train.store,
+            indices,
+            self.losses,
+            device=self.device,
+            autocast=autocast_for(self.device, self.prepared.precision),
+        )
 
     def _label(self, synthesizer: Synthesizer, synthetic: SyntheticSet, *, count: bool) -> None:
         """Let the teacher label a set; several processes share its batches."""
@@ -573,6 +591,7 @@ class _Loop:
             },
             primary_metric=self.spec.metrics[0],
             history=tuple(self.history),
+            costs=self.costs,
         )
 
 

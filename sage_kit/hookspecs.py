@@ -268,15 +268,15 @@ def sage_round_started(run: RunInfo, round: int) -> None:
 
 @hookspec
 def sage_losses_profiled(run: RunInfo, round: int, losses: Any) -> None:
-    """Called when a round's per-instance losses are known, before anything is synthesised from them.
+    """Called after each round's training, when its per-instance losses are known; the next round is shaped by them.
 
     Parameters
     ----------
     run : RunInfo
     round : int
-        The round that the losses will shape.
+        The round whose pass gave the losses.
     losses : array of shape (n,), float32
-        Loss of each real training example; read-only.
+        Loss of each real training example, NaN for one not seen yet; read-only.
 
     Examples
     --------
@@ -311,7 +311,9 @@ def sage_synthetic_created(run: RunInfo, round: int, synthetic: Any) -> None:
 
 @hookspec
 def sage_step_finished(run: RunInfo, activity: str, done: int, total: int, loss: Any) -> None:
-    """Called after each step of a long activity: "teacher", "vectors", "labels", "warm-up", "train", "evaluate".
+    """Called after each step of a long activity: "teacher", "vectors of train", "warm-up", "round 3" and the like.
+
+    Training steps of the student are those of the activities "round N".
 
     Parameters
     ----------

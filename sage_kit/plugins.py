@@ -49,6 +49,7 @@ from sage_kit.errors import (
     UnknownComponentError,
     did_you_mean,
 )
+from sage_kit.provenance import code_parts
 
 if TYPE_CHECKING:
     from sage_kit.records import RoundResult, RunInfo
@@ -78,8 +79,14 @@ DECORATE = "decorate its functions with sage_kit.hookimpl"
 
 KINDS: tuple[str, ...] = tuple(spec.kind for spec in CONTRIBUTING_HOOKS.values())
 
-FIRST_PARTY: Mapping[tuple[str, str], str] = {("reducer", "umap"): "pip install ./plugins/umap"}
-"""How to install first-party components that live in a distribution of their own."""
+FIRST_PARTY: Mapping[tuple[str, str], str] = {
+    ("reducer", "umap"): "umap",
+    ("reducer", "tsne"): "tsne",
+    ("reducer", "pacmap"): "pacmap",
+    ("reducer", "torchdr_umap"): "torchdr",
+    ("reducer", "torchdr_tsne"): "torchdr",
+}
+"""Plugins, named as their folders below ``plugins``, that first-party components outside the core come from."""
 
 
 @dataclass(frozen=True)
@@ -308,24 +315,37 @@ class Plugins:
 
     def _unknown(self, kind: str, name: str) -> SageError:
         """The error for a component that is not registered: its plugin is not installed, or out of use, or mistyped."""
-        left_out = next((origin for origin in self.not_allowed if origin.plugin == name), None)
+        plugin = FIRST_PARTY.get((kind, name), name)
+        left_out = next((origin for origin in self.not_allowed if origin.plugin == plugin), None)
         broken = "".join(
             f" Plugin {bad.origin.plugin!r} ({bad.origin}) is in quarantine: {bad.cause}." for bad in self.quarantined
         )
-        if (kind, name) in FIRST_PARTY and left_out is None and name not in {b.origin.plugin for b in self.quarantined}:
-            return MissingPackageError(f"{_words(kind)} {name!r} is not installed: {FIRST_PARTY[kind, name]}")
+        is_broken = plugin in {bad.origin.plugin for bad in self.quarantined}
+        if (kind, name) in FIRST_PARTY and left_out is None and not is_broken:
+            return MissingPackageError(f"{_words(kind)} {name!r} is not installed: pip install ./plugins/{plugin}")
         message = f"Unknown {_words(kind)} {name!r}.{did_you_mean(name, self.names(kind))}{broken}"
         if left_out is not None:
-            message += f" Plugin {name!r} ({left_out}) is installed, but {ALLOW_VARIABLE} leaves it out."
+            message += f" Plugin {plugin!r} ({left_out}) is installed, but {ALLOW_VARIABLE} leaves it out."
         return UnknownComponentError(message)
 
     def spec(self, kind: str, name: str) -> ComponentSpec:
         """The spec of a component other than a task; raises as `registered` does."""
         return cast(ComponentSpec, self.registered(kind, name).spec)
 
-    def reducer(self, name: str) -> ReducerSpec:
-        """The spec of a reducer; raises as `registered` does."""
-        return cast(ReducerSpec, self.spec("reducer", name))
+    def reducer(self, name: str, options: Mapping[str, Any] | Options | None = None) -> ReducerSpec:
+        """The spec of a reducer, with the capabilities that it has under some options.
+
+        Raises
+        ------
+        ConfigError
+            For an unknown option or a bad value.
+        SageError
+            As `registered` does, also for a reducer that the options name.
+        """
+        spec = cast(ReducerSpec, self.spec("reducer", name))
+        if spec.refine is None:
+            return spec
+        return replace(spec, **spec.refine(self.options("reducer", name, options or {}), self.reducer))
 
     def sampler(self, name: str) -> SamplerSpec:
         """The spec of a sampler; raises as `registered` does."""
@@ -363,8 +383,25 @@ class Plugins:
         except ValidationError as error:
             raise ConfigError(f"{_words(kind)} {name!r}: {explain(error, spec.options, 'option')}") from None
 
-    def build(self, kind: str, name: str, values: Mapping[str, Any] | Options, context: BuildContext) -> Any:
+    def build(
+        self,
+        kind: str,
+        name: str,
+        values: Mapping[str, Any] | Options,
+        context: BuildContext,
+        built: list[tuple[Registered, Any]] | None = None,
+    ) -> Any:
         """Build a component.
+
+        Parameters
+        ----------
+        kind, name : str
+        values : mapping or Options
+            Its options, checked already or not.
+        context : BuildContext
+            Its `component` is replaced by this method.
+        built : list or None
+            Gets the component, and before it those that it builds itself, each with its registration.
 
         Raises
         ------
@@ -376,14 +413,25 @@ class Plugins:
         """
         spec = self.spec(kind, name)
         options = self.options(kind, name, values)
-        context = replace(context, component=lambda k, n, v: self.build(k, n, v, context))
-        origin = self._components[kind, name].origin
+        registered = self._components[kind, name]
+        origin = registered.origin
+
+        def component_of(kind: str, name: str, values: Mapping[str, Any] | Options, **changes: Any) -> Any:
+            return self.build(kind, name, values, replace(context, **changes), built)
+
+        def cached(what: str, parts: Sequence[Any], compute: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
+            code = code_parts(str(origin), origin.distribution, spec.requires, compute)
+            head = [kind, name, options.model_dump(mode="json"), context.seed, *code]
+            return context.cached(what, [*head, *parts], compute)
+
         try:
-            component = spec.factory(options, context)
+            component = spec.factory(options, replace(context, component=component_of, cached=cached))
         except SageError:
             raise
         except Exception as error:  # a factory may raise anything
             raise PluginError(f"{_words(kind)} {name!r} ({origin}) cannot be built: {_cause(error)}") from error
+        if isinstance(spec, ReducerSpec):
+            spec = self.reducer(name, options)
         lacking = [method for method in _methods(spec) if not callable(getattr(component, method, None))]
         if lacking:
             raise PluginError(
@@ -391,6 +439,8 @@ class Plugins:
                 f"{', '.join(f'{method}()' for method in lacking)}: see {type(spec).__name__} and the protocols in "
                 "sage_kit.components"
             )
+        if built is not None:
+            built.append((registered, component))
         return component
 
     # ---- observers
@@ -540,6 +590,8 @@ def _methods(spec: ComponentSpec) -> list[str]:
     if isinstance(spec, ReducerSpec):
         names += ["transform"] * spec.has_transform + ["inverse_transform"] * spec.has_inverse
         names += ["get_state", "set_state"] * spec.has_state
+    if isinstance(spec, DecoderSpec):
+        names += ["guess"] * spec.has_guesses
     return names
 
 

@@ -32,6 +32,8 @@ class RunInfo:
         Name of the task's primary metric.
     history : tuple of RoundResult
         Rounds already done when the run was resumed.
+    costs : Costs
+        What the run has spent so far; it grows as the run goes on. Only to be read.
     """
 
     directory: Path
@@ -40,6 +42,7 @@ class RunInfo:
     parameters: Mapping[str, int]
     primary_metric: str
     history: tuple[RoundResult, ...] = ()
+    costs: Costs = field(default_factory=lambda: Costs())
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,9 @@ class RoundResult:
         Wall time of the round.
     padding : float
         Share of padding among the tokens the student trained on.
+    outside_hull : float
+        Share of the round's new points outside the convex hull of the map, where no inverter has seen data; NaN without
+        a map.
     """
 
     round: int
@@ -83,6 +89,7 @@ class RoundResult:
     validation: Mapping[str, Mapping[str, float]]
     seconds: float
     padding: float
+    outside_hull: float = float("nan")
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-ready dictionary; NaN and infinity become None, since JSON has neither."""

@@ -6,11 +6,14 @@
     environment.json       versions, machine, components and where they came from
     metrics.jsonl          one line per round (written by the observer `jsonl`)
     costs.json             seconds, tokens and FLOPs by activity
+    costs.jsonl            the same of each round (observer `costs`)
     map.safetensors        coordinates of the real examples
-    rounds/NNN/            the round's synthetic examples: synthetic.safetensors
+    rounds/NNN/            the round's synthetic examples, synthetic.safetensors, and losses.parquet (observer
+                           `loss_profile`)
     checkpoints/round-NNN/ student, optimizer, loss profile and history; 000 is after the warm-up
     student/               the student as a plain transformers checkpoint
     figures/               what `sage-kit show` draws
+    trackers.json          the run's names in trackers, with tensorboard/ and wandb/ (observer `tracker`)
     summary.json           the outcome; written last, so a run without it is not finished
 """
 
@@ -178,8 +181,10 @@ class RunDirectory:
         if self._checkpoint_paths():
             return
         self.unlock()
-        for name in (CONFIG, "environment.json", "costs.json", "metrics.jsonl", LOCK):
+        for name in (CONFIG, "environment.json", "costs.json", "costs.jsonl", "metrics.jsonl", "trackers.json", LOCK):
             (self.path / name).unlink(missing_ok=True)
+        for name in ("tensorboard", "wandb"):
+            shutil.rmtree(self.path / name, ignore_errors=True)
         with contextlib.suppress(OSError):  # something else lies in it: leave it
             self._checkpoints.rmdir()
         with contextlib.suppress(OSError):

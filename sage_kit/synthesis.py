@@ -7,8 +7,6 @@ which costs next to nothing and keeps memory flat.
 
 from __future__ import annotations
 
-import importlib.metadata
-import inspect
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -19,9 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from packaging.requirements import Requirement
 
-from sage_kit import tensorfile
 from sage_kit.cache import Cache
 from sage_kit.compatibility import inverter_needs_inverse, needed_kinds
 from sage_kit.components import BuildContext, FilterRequest, LiftRequest, SampleRequest, Samples, TokenBatch
@@ -30,13 +26,12 @@ from sage_kit.data.batches import plan_batches
 from sage_kit.errors import PluginError, SageError
 from sage_kit.files import atomic_directory, disk_errors
 from sage_kit.fingerprint import fingerprint
+from sage_kit.hull import Hull
+from sage_kit.maps import fit_map
 from sage_kit.models.trunk import Trunk
-from sage_kit.plugins import Plugins, Registered
+from sage_kit.plugins import Plugins
 from sage_kit.records import Costs
 from sage_kit.vectors import TeacherOutputs, VectorStore
-
-MAP_FILE = "map.safetensors"
-STATE_PREFIX = "state."
 
 
 def derive_seed(*parts: int | str) -> int:
@@ -60,6 +55,10 @@ class SyntheticSet:
         Their place in the map.
     neighbors : array of shape (m, k), int64, or None
         The real examples that each was drawn between.
+    shares : array of shape (m,), float32, or None
+        How far each lies on the way from its anchor to its partner.
+    outside_hull : float
+        Share of the points, dropped ones included, outside the convex hull of the map; NaN without a map.
     dropped : int
         How many the filter dropped before labelling.
     kept : array of shape (m,), bool
@@ -75,6 +74,8 @@ class SyntheticSet:
     vectors: NDArray[np.float32]
     coordinates: NDArray[np.float32] | None = None
     neighbors: NDArray[np.int64] | None = None
+    shares: NDArray[np.float32] | None = None
+    outside_hull: float = float("nan")
     dropped: int = 0
     kept: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, bool))
     logits: NDArray[np.float32] | None = None
@@ -98,10 +99,10 @@ class SyntheticSet:
         from safetensors.numpy import save_file
 
         arrays: dict[str, NDArray[Any]] = {"anchors": self.anchors, "vectors": self.vectors, "kept": self.kept}
-        for name in ("coordinates", "neighbors", "logits"):
+        for name in ("coordinates", "neighbors", "shares", "logits"):
             if getattr(self, name) is not None:
                 arrays[name] = np.ascontiguousarray(getattr(self, name))
-        metadata = {"round": str(self.round), "dropped": str(self.dropped)}
+        metadata = {name: str(getattr(self, name)) for name in ("round", "dropped", "outside_hull")}
         with disk_errors(str(path)), atomic_directory(path.parent) as temporary:
             save_file(arrays, temporary / path.name, metadata)
 
@@ -113,7 +114,12 @@ class SyntheticSet:
         with safe_open(path, framework="np") as file:
             metadata = file.metadata()
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-        return cls(round=int(metadata["round"]), dropped=int(metadata["dropped"]), **arrays)
+        return cls(
+            round=int(metadata["round"]),
+            dropped=int(metadata["dropped"]),
+            outside_hull=float(metadata.get("outside_hull", "nan")),
+            **arrays,
+        )
 
 
 class Synthesizer:
@@ -158,6 +164,7 @@ class Synthesizer:
         self._device = device
         self._announce = announce
         self._inverter: Any = None
+        self._hull: Hull | None = None
         kinds = needed_kinds(config, plugins)
         self._uses_map = "reducer" in kinds
         self._context = BuildContext(
@@ -166,6 +173,7 @@ class Synthesizer:
             device=str(device),
             n_components=config.n_components,
             announce=announce,
+            cached=cache.arrays,
         )
         self._sampler = self._build("sampler")
         self._lift = self._build("lift")
@@ -184,74 +192,33 @@ class Synthesizer:
             return
         started = time.perf_counter()
         config = self.config
-        spec = self._plugins.reducer(config.reducer)
-        options = self._plugins.options("reducer", config.reducer, config.reducer_options)
         seed = config.reducer_seed if config.refit == "never" else config.reducer_seed + round
-        origin = str(self._plugins.registered("reducer", config.reducer).origin)
-        reducer = self._plugins.build("reducer", spec.name, options, replace(self._context, seed=seed))
-        key = fingerprint(
-            "map-2",
+        fitted = fit_map(
+            self.store.pooled,
             self.store.key,
-            spec.name,
-            options.model_dump(mode="json"),
-            config.n_components,
-            seed,
-            code_fingerprint(reducer, self._plugins.registered("reducer", config.reducer)),
+            self._plugins,
+            self._cache,
+            replace(self._context, seed=seed),
+            needs_reducer=inverter_needs_inverse(config, self._plugins),
         )
-        fitted = False
-
-        def fit() -> NDArray[np.float32]:
-            nonlocal fitted
-            vectors = np.array(self.store.pooled)  # a copy in memory: a plugin must not write into the cache
-            coordinates = np.asarray(self._call("reducer", reducer.fit_transform, vectors), dtype=np.float32)
-            expected = (len(vectors), config.n_components)
-            if coordinates.shape != expected:
-                raise PluginError(
-                    f"reducer {spec.name!r} ({origin}) returned coordinates of shape {coordinates.shape} instead of "
-                    f"{expected}"
-                )
-            if not np.isfinite(coordinates).all():
-                row = int(np.argmin(np.isfinite(coordinates).all(1))) + 1
-                raise PluginError(f"reducer {spec.name!r} ({origin}) returned NaN or infinity for vector {row}")
-            fitted = True
-            return coordinates
-
-        def build(directory: Path) -> None:
-            self._announce(f"reducer {spec.name!r}: fitting {len(self.store)} vectors")
-            coordinates = fit()
-            state = {f"{STATE_PREFIX}{k}": v for k, v in reducer.get_state().items()} if spec.has_state else {}
-            arrays = {"coordinates": coordinates, **state}
-            try:
-                maps = tensorfile.create(directory / MAP_FILE, {k: (v.dtype, v.shape) for k, v in arrays.items()})
-            except (TypeError, AttributeError) as error:
-                raise PluginError(f"reducer {spec.name!r} ({origin}): its state cannot be stored: {error}") from error
-            for name, values in arrays.items():
-                maps[name][...] = values
-
-        about = {"reducer": spec.name, "examples": len(self.store), "n_components": config.n_components, "seed": seed}
-        arrays = tensorfile.open_mapped(self._cache.entry("map", key, build, about) / MAP_FILE)
-        self.coordinates = np.array(arrays["coordinates"])
-        needs_reducer = inverter_needs_inverse(config, self._plugins)
-        if needs_reducer and not fitted:
-            if spec.has_state:
-                state = {k[len(STATE_PREFIX) :]: np.array(v) for k, v in arrays.items() if k.startswith(STATE_PREFIX)}
-                self._call("reducer", reducer.set_state, state)
-            else:
-                self._announce(f"reducer {spec.name!r}: fitting again, since inverter {config.inverter!r} needs it")
-                self.coordinates = fit()
+        self.coordinates = fitted.coordinates
+        self._hull = Hull(fitted.coordinates)
         self.costs.add("reduce", time.perf_counter() - started)
 
         started = time.perf_counter()
         self._inverter = self._build("inverter")
-        self._call(
-            "inverter", self._inverter.fit, self.coordinates, self.store.pooled, reducer if needs_reducer else None
-        )
+        self._call("inverter", self._inverter.fit, self.coordinates, self.store.pooled, fitted.reducer)
         self.costs.add("invert", time.perf_counter() - started)
 
     # ---- a round's examples
 
     def create(
-        self, round: int, count: int, losses: NDArray[np.float32], student_logits: NDArray[np.float32]
+        self,
+        round: int,
+        count: int,
+        losses: NDArray[np.float32],
+        student_logits: NDArray[np.float32],
+        divergence_gradient: Callable[[NDArray[np.int64]], NDArray[np.float32]] | None = None,
     ) -> SyntheticSet:
         """Choose anchors and new points, invert them, and drop what the filter refuses.
 
@@ -265,6 +232,8 @@ class Synthesizer:
             Per-instance losses of the real examples.
         student_logits : array of shape (n, n_outputs), float32
             The student's outputs of the same pass.
+        divergence_gradient : callable or None
+            What samplers get that need it.
 
         Returns
         -------
@@ -287,6 +256,9 @@ class Synthesizer:
             student_logits=_read_only(student_logits),
             coordinates=None if self.coordinates is None else _read_only(self.coordinates),
             round=round,
+            divergence_gradient=divergence_gradient
+            if self._plugins.sampler(self.config.sampler).needs_gradient
+            else None,
         )
         started = time.perf_counter()
         samples = self._call("sampler", self._sampler.sample, request)
@@ -303,20 +275,26 @@ class Synthesizer:
         vectors = np.ascontiguousarray(vectors, dtype=np.float32)
         self.costs.add("invert", time.perf_counter() - started)
 
-        synthetic = SyntheticSet(round, anchors, vectors, samples.coordinates, samples.neighbors)
+        synthetic = SyntheticSet(
+            round, anchors, vectors, samples.coordinates, samples.neighbors, samples.shares, self._outside(samples)
+        )
         if not self._filter_spec.needs_labels:
             keep = self._keep(synthetic, None)
             dropped = int(count - keep.sum())
             if dropped:
-                synthetic = SyntheticSet(
-                    round,
-                    anchors[keep],
-                    vectors[keep],
-                    None if samples.coordinates is None else samples.coordinates[keep],
-                    None if samples.neighbors is None else samples.neighbors[keep],
-                    dropped,
-                )
+                arrays = {
+                    name: getattr(synthetic, name)[keep]
+                    for name in ("anchors", "vectors", "coordinates", "neighbors", "shares")
+                    if getattr(synthetic, name) is not None
+                }
+                synthetic = SyntheticSet(round=round, outside_hull=synthetic.outside_hull, dropped=dropped, **arrays)
         return synthetic
+
+    def _outside(self, samples: Samples) -> float:
+        """Share of the new points outside the hull of the map."""
+        if self._hull is None or samples.coordinates is None:
+            return float("nan")
+        return self._hull.outside_share(np.asarray(samples.coordinates, dtype=np.float32))
 
     def filter_labelled(self, synthetic: SyntheticSet) -> None:
         """Let a filter that needs the teacher's labels drop examples, once they are there."""
@@ -358,6 +336,7 @@ class Synthesizer:
             states=lambda indices: self.store.batch(indices, self._device),
             generator=generator,
             n_real=len(self.store),
+            shares=None if synthetic.shares is None else synthetic.shares[rows],
         )
         batch: TokenBatch = self._call("lift", self._lift.lift, request)
         dim = self.store.pooled.shape[1]
@@ -408,6 +387,10 @@ class Synthesizer:
             )
         if len(anchors) and (anchors.min() < 0 or anchors.max() >= len(self.store)):
             raise PluginError(f"{name} returned an anchor outside 0 to {len(self.store) - 1}")
+        if self._plugins.sampler(self.config.sampler).gives_shares:
+            if samples.shares is None or samples.neighbors is None:
+                raise PluginError(f"{name} returned no shares or no neighbors, though it says that it gives them")
+            self._check_array("sampler", samples.shares, (count,))
         if self._uses_map:
             if samples.coordinates is None:
                 raise PluginError(f"{name} returned no coordinates, though its space is 'map'")
@@ -477,17 +460,6 @@ def label_synthetic(
             on_step(number + 1, len(plan))
     synthetic.logits = logits.cpu().numpy()
     return int(tokens)
-
-
-def code_fingerprint(component: Any, registered: Registered) -> str:
-    """Fingerprint of a component's code as far as it can be seen: its origin and version, the file of its class, the
-    one-file plugin it comes from, and the versions of the packages that it requires.
-    """
-    files = {registered.origin.distribution, inspect.getsourcefile(type(component)) or ""}
-    sources = [Path(file).read_bytes() for file in sorted(files) if file and Path(file).is_file()]
-    packages = [Requirement(text).name for text in registered.spec.requires]
-    versions = {name: importlib.metadata.version(name) for name in packages}
-    return fingerprint(str(registered.origin), sources, versions)
 
 
 def _read_only(array: NDArray[Any]) -> NDArray[Any]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from sage_kit.decoding import Decoding
     from sage_kit.records import RoundResult
 
 
@@ -56,7 +57,7 @@ def rounds_table(history: Sequence[RoundResult], primary_metric: str) -> Table:
     table = Table(title="rounds", title_justify="left")
     splits = list(history[-1].validation) if history else []
     parts = ["dev", *splits]
-    headings = ["round", "steps", "loss", "synthetic loss", "synthetic", "dropped", "agreement\ntrain"]
+    headings = ["round", "steps", "loss", "synthetic loss", "synthetic", "outside\nhull", "dropped", "agreement\ntrain"]
     for heading in [*headings, "agreement\ndev", *(f"{primary_metric}\n{part}" for part in parts), "seconds"]:
         table.add_column(heading, justify="right")
     for result in history:
@@ -66,6 +67,7 @@ def rounds_table(history: Sequence[RoundResult], primary_metric: str) -> Table:
             _number(result.train_loss),
             _number(result.synthetic_loss),
             str(result.synthetic),
+            _number(result.outside_hull),
             str(result.dropped),
             _number(result.train_agreement),
             _number(result.dev["agreement"]),
@@ -87,6 +89,31 @@ def costs_table(costs: Mapping[str, Mapping[str, float]]) -> Table:
         tokens, flops = costs["tokens"].get(activity, 0), costs["flops"].get(activity, 0)
         gigaflops = f"{flops / 1e9:,.0f}" if flops else "-"
         table.add_row(activity, f"{seconds:.1f}", f"{tokens:,}" if tokens else "-", gigaflops)
+    return table
+
+
+def decoding_table(decoding: Decoding) -> Table:
+    """One row per synthetic example: its anchor's text, both as decoded, the share of changes, and the margin."""
+    from rich.table import Table
+    from rich.text import Text
+
+    title = (
+        f"round {decoding.round}: {len(decoding.examples)} of {decoding.synthetic} synthetic examples by decoder "
+        f"{decoding.decoder!r}"
+    )
+    table = Table(title=title, title_justify="left", show_lines=True)
+    for heading in ("anchor", "anchor's text", "anchor decoded", "synthetic decoded"):
+        table.add_column(heading, justify="right" if heading == "anchor" else "left")
+    has_margin = any(not math.isnan(example.margin) for example in decoding.examples)
+    for heading in ("changed", *(["margin"] if has_margin else [])):
+        table.add_column(heading, justify="right")
+    for example in decoding.examples:
+        texts = (example.text, example.anchor_decoded, example.synthetic_decoded)
+        changed = "-" if math.isnan(example.changed) else f"{example.changed:.0%}"
+        # as Text: what stands in brackets must not be taken for markup
+        table.add_row(
+            str(example.anchor), *map(Text, texts), changed, *([_number(example.margin)] if has_margin else [])
+        )
     return table
 
 

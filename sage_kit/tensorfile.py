@@ -65,6 +65,21 @@ def create(path: Path, layout: Mapping[str, tuple[DTypeLike, tuple[int, ...]]]) 
     return _map(path, "r+")
 
 
+def write(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Write arrays that are in memory.
+
+    Raises
+    ------
+    TypeError
+        For a dtype that the format does not have.
+    OSError
+        When the disk is full.
+    """
+    maps = create(path, {name: (values.dtype, values.shape) for name, values in arrays.items()})
+    for name, values in arrays.items():
+        maps[name][...] = values
+
+
 def open_mapped(path: Path) -> dict[str, NDArray[Any]]:
     """Map a safetensors file for reading; writes to the arrays stay private to the process.
 

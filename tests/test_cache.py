@@ -6,7 +6,9 @@ import textwrap
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from sage_kit.cache import Cache
@@ -37,6 +39,30 @@ class Worker:
 @pytest.fixture
 def worker(tmp_path: Path) -> Worker:
     return Worker(tmp_path / "cache")
+
+
+# ---- dictionaries of arrays
+
+
+def test_arrays_are_computed_once_for_the_same_parts(worker: Worker) -> None:
+    computed = []
+
+    def compute() -> dict[str, Any]:
+        computed.append(1)
+        return {"weights": np.arange(6.0).reshape(2, 3), "empty": np.zeros((0, 4), np.float32)}
+
+    parts = ["decoder", 3, np.arange(4)]
+    first = worker.cache.arrays("decoder", parts, compute)
+    again = Worker(worker.cache.directory).cache.arrays("decoder", ["decoder", 3, np.arange(4)], compute)
+    assert len(computed) == 1
+    for found in (first, again):
+        np.testing.assert_array_equal(found["weights"], [[0, 1, 2], [3, 4, 5]])
+        assert found["empty"].shape == (0, 4)
+    first["weights"][0, 0] = 9  # a copy: the cache is not touched
+    assert worker.cache.arrays("decoder", parts, compute)["weights"][0, 0] == 0
+    worker.cache.arrays("decoder", ["decoder", 3, np.arange(5)], compute)
+    assert len(computed) == 2
+    assert [entry.about for entry in worker.cache.entries()] == [{"what": "decoder"}] * 2
 
 
 # ---- found or computed

@@ -127,9 +127,9 @@ def test_choices_that_go_together(plugins: Plugins, changes: dict[str, Any]) -> 
     ("changes", "message"),
     [
         ({"task": "sst"}, "Unknown task 'sst'. Did you mean 'sst2'? Available: "),
-        ({"reducer": "plain"}, "Unknown reducer 'plain'. Did you mean 'plane'? Available: both_ways, "),
-        ({"sampler": "nearly"}, "Unknown sampler 'nearly'. Did you mean 'near'? Available: any, "),
-        ({"inverter": "kn"}, "Unknown inverter 'kn'. Did you mean 'knn'? Available: anchored, bare, itself, knn, "),
+        ({"reducer": "plain"}, "Unknown reducer 'plain'. Did you mean 'plane'? Available: "),
+        ({"sampler": "nearly"}, "Unknown sampler 'nearly'. Did you mean 'near'? Available: "),
+        ({"inverter": "kn"}, "Unknown inverter 'kn'. Did you mean 'knn'? Available: anchored, bare, "),
         ({"lift": "shft"}, "Unknown lift 'shft'. Did you mean 'shift'? Available: "),
         ({"filter": "cosin"}, "Unknown filter 'cosin'. Did you mean 'cosine'? Available: "),
         ({"stop_rule": "agree"}, "Unknown stop rule 'agree'. Did you mean 'agreement'? Available: "),
@@ -195,7 +195,7 @@ def test_an_inverter_that_calls_the_inverse_of_a_reducer_without_one(
 ) -> None:
     message = refused(CompatibilityError, plugins, **changes)
     assert message.startswith(f"inverter {chain} calls the reducer's inverse, which reducer 'plane' does not have: ")
-    assert "'anchored' over 'knn', or a reducer that has one (both_ways, " in message
+    assert "'anchored' over 'knn', or a reducer that has one (autoencoder, both_ways, " in message
     assert inverter_needs_inverse(config(**changes), plugins)
     check_choices(config(**changes, reducer="both_ways"), plugins)
 

@@ -17,7 +17,7 @@ from sage_kit.components import FilterSpec, Options
 from sage_kit.distill import run
 from sage_kit.errors import BudgetError, CompatibilityError, PluginError, RunDirectoryError
 from sage_kit.evaluate import predictions
-from sage_kit.plugins import Plugins
+from sage_kit.plugins import Origin, Plugins
 from sage_kit.rundir import RunDirectory
 
 
@@ -56,6 +56,8 @@ def test_rounds_hold_real_then_real_and_synthetic_examples(sage) -> None:
     assert first["synthetic"] == 0
     assert first["synthetic_loss"] is None
     assert second["synthetic"] == third["synthetic"] == summary["examples"]["train"]
+    assert first["outside_hull"] is None
+    assert 0 <= second["outside_hull"] <= 1
     assert second["steps"] > first["steps"]
     assert third["total_steps"] == sum(r["steps"] for r in summary["rounds"]) == summary["student_steps"]
     assert all(r["padding"] < 0.1 for r in summary["rounds"])
@@ -149,6 +151,33 @@ def test_static_schedule_synthesises_once(folder: Path, tiny_bert: Path) -> None
     adaptive, _ = toy_run(folder, tiny_bert)
     assert not np.array_equal(load_file(adaptive.synthetic(2))["anchors"], load_file(adaptive.synthetic(3))["anchors"])
     assert summary["rounds"][2]["synthetic"] == summary["examples"]["train"]
+
+
+class Listener:
+    """Keeps what it hears of the losses."""
+
+    def __init__(self) -> None:
+        self.heard: list[tuple[int, np.ndarray]] = []
+
+    @hookimpl
+    def sage_losses_profiled(self, run, round, losses) -> None:
+        assert not losses.flags.writeable
+        assert run.costs.seconds["student"] > 0
+        self.heard.append((round, losses.copy()))
+
+
+@pytest.mark.parametrize("schedule", ["adaptive", "none"])
+def test_losses_are_told_after_each_round(folder: Path, tiny_bert: Path, schedule: str) -> None:
+    listener = Listener()
+    plugins = Plugins(allow="")
+    plugins._register(listener, Origin("listener", "listener", "1"))
+    config = toy_config(folder, tiny_bert, schedule=schedule, runs_dir=str(folder / f"listened-{schedule}"))
+    directory, summary = run(config, plugins)
+    assert [round for round, _ in listener.heard] == [1, 2, 3]
+    assert {losses.shape for _, losses in listener.heard} == {(summary["examples"]["train"],)}
+    for result, (_, losses) in zip(summary["rounds"], listener.heard, strict=True):
+        assert losses.mean() == pytest.approx(result["train_loss"], rel=1e-5)
+    np.testing.assert_array_equal(directory.latest_checkpoint().profile["losses"].numpy(), listener.heard[-1][1])
 
 
 @pytest.mark.parametrize(("ratio", "real"), [(1.0, 0), (0.5, 0.5)])

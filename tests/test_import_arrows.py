@@ -16,8 +16,9 @@ import sage_kit
 PACKAGE = Path(sage_kit.__file__).parent
 
 HEAVY = {
-    "accelerate", "datasets", "huggingface_hub", "matplotlib", "numba", "numpy", "pandas", "pyarrow", "pynndescent",
-    "safetensors", "scipy", "sklearn", "tokenizers", "torch", "transformers", "umap",
+    "accelerate", "datasets", "faiss", "huggingface_hub", "matplotlib", "numba", "numpy", "openTSNE", "pacmap",
+    "pandas", "pyarrow", "pynndescent", "safetensors", "scipy", "sklearn", "tokenizers", "torch", "torchdr",
+    "transformers", "umap",
 }  # fmt: skip
 
 LIGHT = {
@@ -29,24 +30,25 @@ LIGHT = {
 
 LAYERS = (
     {"", "adapters", "cache", "compatibility", "components", "config", "errors", "files", "fingerprint", "hookspecs"}
-    | {"manifest", "plugins", "records", "reference", "rundir", "scaffold", "tables", "tensorfile"},
+    | {"hull", "landmarks", "loss_profiles", "manifest", "plugins", "provenance", "records", "reference", "rundir"}
+    | {"scaffold", "tables", "tensorfile"},
     {"devices", "losses"},
     {"data"},
     {"models"},
-    {"evaluate", "vectors"},
-    {"synthesis"},
+    {"evaluate", "maps", "vectors"},
+    {"divergence", "synthesis"},
     {"preparation"},
-    {"training"},
+    {"decoding", "training"},
     {"warmup"},
     {"distill"},
-    {"figures", "quickstart", "studies", "testing"},
+    {"bench", "figures", "quickstart", "scorecard", "studies", "testing"},
     {"cli", "__main__"},
 )
 """The house from the ground up: a module imports from its own layer and from those before it."""
 
 PUBLIC = {
     "sage_kit", "sage_kit.adapters", "sage_kit.components", "sage_kit.config", "sage_kit.errors", "sage_kit.files",
-    "sage_kit.records", "sage_kit.testing",
+    "sage_kit.loss_profiles", "sage_kit.records", "sage_kit.testing",
 }  # fmt: skip
 """What a plugin may import: built-ins are ordinary plugins, and tests of a plugin may use `sage_kit.testing`."""
 

@@ -4,6 +4,7 @@ import itertools
 import sys
 import textwrap
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,6 +17,7 @@ from sage_kit import hookimpl
 from sage_kit.components import BuildContext, Options
 from sage_kit.config import RunConfig
 from sage_kit.errors import CompatibilityError, ConfigError, MissingPackageError, PluginError, UnknownComponentError
+from sage_kit.fingerprint import fingerprint
 from sage_kit.plugins import ALLOW_VARIABLE, FIRST_PARTY, KINDS, Origin, Plugins, missing_requirements
 
 HEAD = """
@@ -413,7 +415,7 @@ def test_first_party_component_that_is_not_installed(kind: str, name: str, monke
     monkeypatch.setattr("importlib.metadata.entry_points", lambda group: [])
     with pytest.raises(MissingPackageError) as caught:
         Plugins().spec(kind, name)
-    assert str(caught.value) == f"{kind} {name!r} is not installed: pip install ./plugins/{name}"
+    assert str(caught.value) == f"{kind} {name!r} is not installed: pip install ./plugins/{FIRST_PARTY[kind, name]}"
 
 
 def test_missing_package_shows_the_install_command(plugin_file: Callable[..., Path]) -> None:
@@ -487,6 +489,86 @@ def test_build_passes_options_and_context(plugin_file: Callable[..., Path]) -> N
     assert built.options.k == 4
     # The context can build further components.
     assert type(built.context.component("reducer", "mine", {})) is type(built)
+    other = built.context.component("reducer", "mine", {}, n_components=7, seed=5)
+    assert (other.context.n_components, other.context.seed, built.context.n_components) == (7, 5, 2)
+
+
+def test_build_tells_what_it_built() -> None:
+    plugins = Plugins(allow="")
+    built: list[Any] = []
+    inverter = plugins.build("inverter", "anchored", {"base": "knn"}, context(), built)
+    assert [item.spec.name for item, _ in built] == ["knn", "anchored"]
+    assert built[1][1] is inverter
+
+
+def test_what_a_component_caches_is_told_apart_by_component_options_seed_and_source(
+    plugin_file: Callable[..., Path],
+) -> None:
+    path = plugin_file("""
+        class Mine:
+            def __init__(self, options, context):
+                self.value = context.cached("thing", [1, "a"], lambda: {"x": options.k})
+            def fit_transform(self, vectors):
+                return vectors
+
+        class MineOptions(Options):
+            k: int = 3
+
+        @hookimpl
+        def sage_reducers():
+            yield ReducerSpec(name="mine", summary="", factory=Mine, options=MineOptions)
+            yield ReducerSpec(name="other", summary="", factory=Mine, options=MineOptions)
+    """)
+    keys = []
+
+    def cached(name: str, parts: Any, compute: Any) -> Any:
+        keys.append(fingerprint(name, *parts))
+        return compute()
+
+    def build(name: str = "mine", k: int = 3, seed: int = 0) -> Any:
+        chosen = replace(context(), cached=cached, seed=seed)
+        return Plugins([path], allow="").build("reducer", name, {"k": k}, chosen)
+
+    assert build().value == {"x": 3}
+    build()
+    build(k=4)
+    build(seed=1)
+    build(name="other")
+    path.write_text(path.read_text() + "# edited")
+    build()
+    assert keys[0] == keys[1]
+    assert len(set(keys)) == 5
+
+
+def test_a_spec_may_depend_on_the_options(plugin_file: Callable[..., Path]) -> None:
+    path = plugin_file("""
+        class Mine:
+            def __init__(self, options, context):
+                if options.k > 3:
+                    self.transform = lambda vectors: vectors
+            def fit_transform(self, vectors):
+                return vectors
+
+        class MineOptions(Options):
+            k: int = 3
+
+        def refine(options, spec_of):
+            return {"has_transform": options.k > 2, "max_components": spec_of("pca", {}).max_components or options.k}
+
+        @hookimpl
+        def sage_reducers():
+            yield ReducerSpec(name="mine", summary="", factory=Mine, options=MineOptions, refine=refine)
+    """)
+    plugins = Plugins([path], allow="")
+    assert not plugins.reducer("mine", {"k": 2}).has_transform
+    assert plugins.reducer("mine", {"k": 2}).max_components == 2
+    assert plugins.reducer("mine").has_transform
+    assert plugins.reducer("mine").capabilities() == {"by_options": True}
+    plugins.build("reducer", "mine", {"k": 4}, context())
+    with pytest.raises(PluginError, match=r"without transform\(\)"):
+        plugins.build("reducer", "mine", {"k": 3}, context())
+    with pytest.raises(ConfigError, match="Unknown option"):
+        plugins.reducer("mine", {"j": 1})
 
 
 @pytest.mark.parametrize(

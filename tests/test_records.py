@@ -22,6 +22,7 @@ def result(**changes: object) -> RoundResult:
         "validation": {"matched": {"accuracy": 0.5}, "mismatched": {"accuracy": 0.25}},
         "seconds": 1.5,
         "padding": 0.03125,
+        "outside_hull": 0.125,
     }
     return RoundResult(**{**values, **changes})  # type: ignore[arg-type]
 
@@ -42,6 +43,12 @@ def test_nan_becomes_null_and_comes_back_at_any_depth() -> None:
     assert math.isnan(back.dev["pearson"])
     assert math.isnan(back.validation["v"]["pearson"])
     assert back.dev["agreement"] == 0.5
+
+
+def test_a_record_of_an_earlier_version_has_no_hull() -> None:
+    data = result().to_json()
+    del data["outside_hull"]
+    assert math.isnan(RoundResult.from_json(data).outside_hull)
 
 
 def test_infinite_loss_does_not_break_json() -> None:

@@ -290,9 +290,17 @@ def test_a_directory_with_a_checkpoint_is_kept(run: RunDirectory) -> None:
 
 
 def test_what_others_put_there_is_kept(run: RunDirectory) -> None:
-    (run.path / "tensorboard").mkdir()
+    (run.path / "notes").mkdir()
     run.remove_if_unused()
-    assert names(run.path) == ["tensorboard"]
+    assert names(run.path) == ["notes"]
+
+
+def test_what_observers_wrote_of_a_run_that_did_nothing_goes(run: RunDirectory) -> None:
+    for name in ("metrics.jsonl", "costs.jsonl", "trackers.json", "tensorboard/events", "wandb/run/log"):
+        (run.path / name).parent.mkdir(parents=True, exist_ok=True)
+        (run.path / name).write_text("x", encoding="utf-8")
+    run.remove_if_unused()
+    assert not run.path.exists()
 
 
 # ---- records

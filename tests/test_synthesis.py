@@ -177,7 +177,10 @@ def test_map_is_fitted_once_and_found_by_other_seeds(store, tmp_path: Path) -> N
     assert "found in the cache" in messages[-1]
 
 
-@pytest.mark.parametrize("change", [{"n_components": 3}, {"reducer_seed": 1}, {"reducer_options": {"whiten": True}}])
+@pytest.mark.parametrize(
+    "change",
+    [{"n_components": 3}, {"reducer_seed": 1}, {"reducer_options": {"whiten": True}}, {"landmarks": 20}],
+)
 def test_another_map_is_not_met_by_a_stale_one(store, tmp_path: Path, change) -> None:
     messages: list[str] = []
     synthesizer(store, tmp_path, messages=messages).fit_map(2)
@@ -244,14 +247,79 @@ def test_saved_set_comes_back(tmp_path: Path) -> None:
     saved = SyntheticSet(
         round=4, anchors=np.arange(5), vectors=rng.normal(size=(5, 3)).astype(np.float32),
         coordinates=rng.normal(size=(5, 2)).astype(np.float32), dropped=2, kept=np.array([1, 0, 1, 1, 0], bool),
-        logits=rng.normal(size=(5, 2)).astype(np.float32),
+        logits=rng.normal(size=(5, 2)).astype(np.float32), shares=np.linspace(0, 1, 5, dtype=np.float32),
+        outside_hull=0.123,
     )  # fmt: skip
     saved.save(tmp_path / "rounds" / "004" / "synthetic.safetensors")
     loaded = SyntheticSet.load(tmp_path / "rounds" / "004" / "synthetic.safetensors")
-    assert (loaded.round, loaded.dropped, len(loaded)) == (4, 2, 3)
+    assert (loaded.round, loaded.dropped, len(loaded), loaded.outside_hull) == (4, 2, 3, 0.123)
     assert loaded.neighbors is None
-    for name in ("anchors", "vectors", "coordinates", "kept", "logits"):
+    for name in ("anchors", "vectors", "coordinates", "shares", "kept", "logits"):
         np.testing.assert_array_equal(getattr(loaded, name), getattr(saved, name))
+
+
+def sampled(coordinates: Any, **fields: Any) -> Any:
+    """A sampler that returns these coordinates, from anchors 0, 1, 2, ..."""
+
+    def sample(request: Any) -> Samples:
+        count = len(coordinates)
+        return Samples(np.arange(count), np.asarray(coordinates, np.float32), **fields)
+
+    return Contributed("sampler", "sample", sample)
+
+
+def test_the_share_of_points_outside_the_map_is_told(store, tmp_path: Path) -> None:
+    inside = synthesizer(store, tmp_path)
+    inside.fit_map(2)
+    assert inside.coordinates is not None
+    centre, reach = inside.coordinates.mean(0), np.abs(inside.coordinates).max()
+    points = np.stack([centre, centre + 3 * reach, centre, centre - 3 * reach])
+    made = synthesizer(store, tmp_path, sampled(points), inverter="knn").create(2, 4, LOSSES, LOGITS)
+    assert made.outside_hull == 0.5
+
+
+def test_shares_reach_the_lift_with_their_rows(store, tmp_path: Path) -> None:
+    shares = np.linspace(0, 0.5, 6).astype(np.float32)
+    neighbors = np.arange(6)[:, None] + 1
+    maker = synthesizer(store, tmp_path, sampled(np.zeros((6, 2)), shares=shares, neighbors=neighbors))
+    synthetic = maker.create(2, 6, LOSSES, LOGITS)
+    seen: list[Any] = []
+
+    def lift(request: Any) -> Any:
+        seen.append(request)
+        return request.anchor
+
+    maker._lift = type("Lift", (), {"lift": staticmethod(lift)})()
+    rows = np.array([4, 1])
+    maker.lift(synthetic, rows, 0)
+    np.testing.assert_array_equal(seen[0].shares, shares[rows])
+    np.testing.assert_array_equal(seen[0].neighbors, neighbors[rows])
+
+
+def test_shares_that_are_promised_must_be_given(store, tmp_path: Path) -> None:
+    plugin = sampled(np.zeros((3, 2)))
+    promising = replace(plugin.spec(), gives_shares=True)
+    plugin.spec = lambda: promising  # type: ignore[method-assign]
+    with pytest.raises(PluginError, match="no shares or no neighbors"):
+        synthesizer(store, tmp_path, plugin).create(2, 3, LOSSES, LOGITS)
+
+
+def test_a_sampler_gets_the_gradient_only_if_it_asks_for_it(store, tmp_path: Path) -> None:
+    seen = []
+
+    def sample(request: Any) -> Samples:
+        seen.append(request.divergence_gradient)
+        return Samples(np.arange(3), np.zeros((3, 2), np.float32))
+
+    def gradient(indices: Any) -> Any:
+        return np.zeros((len(indices), DIM), np.float32)
+
+    for asks in (False, True):
+        plugin = Contributed("sampler", "sample", sample)
+        spec = replace(plugin.spec(), needs_gradient=asks)
+        plugin.spec = lambda spec=spec: spec  # type: ignore[method-assign]
+        synthesizer(store, tmp_path, plugin).create(2, 3, LOSSES, LOGITS, gradient)
+    assert seen == [None, gradient]
 
 
 def test_seeds_of_different_purposes_differ() -> None:

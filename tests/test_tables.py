@@ -116,21 +116,22 @@ def result(round: int, **changes: Any) -> RoundResult:
         "synthetic_loss": 0.25, "synthetic": 1234, "dropped": 17,
         "dev": {"matthews": 0.4321, "agreement": 0.9012},
         "validation": {"validation": {"matthews": 0.3456, "agreement": 0.8}}, "seconds": 12.34, "padding": 0.03,
+        "outside_hull": 0.0625,
     }  # fmt: skip
     return RoundResult(**{**plain, **changes})
 
 
 def test_each_round_has_a_row() -> None:
-    history = [result(1, synthetic_loss=NAN, synthetic=0), result(2)]
+    history = [result(1, synthetic_loss=NAN, synthetic=0, outside_hull=NAN), result(2)]
     text, (headings, *lines) = rows(rounds_table(history, "matthews"))
     assert headings == [
-        "round", "steps", "loss", "synthetic loss", "synthetic", "dropped", "agreement train", "agreement dev",
-        "matthews dev", "matthews validation", "seconds",
+        "round", "steps", "loss", "synthetic loss", "synthetic", "outside hull", "dropped", "agreement train",
+        "agreement dev", "matthews dev", "matthews validation", "seconds",
     ]  # fmt: skip
     body = lines[-2:]  # the headings are folded over two lines
     assert body == [
-        ["1", "111", "0.5432", "-", "0", "17", "0.8765", "0.9012", "0.4321", "0.3456", "12.3"],
-        ["2", "111", "0.5432", "0.2500", "1234", "17", "0.8765", "0.9012", "0.4321", "0.3456", "12.3"],
+        ["1", "111", "0.5432", "-", "0", "-", "17", "0.8765", "0.9012", "0.4321", "0.3456", "12.3"],
+        ["2", "111", "0.5432", "0.2500", "1234", "0.0625", "17", "0.8765", "0.9012", "0.4321", "0.3456", "12.3"],
     ]
     assert "rounds" in text
 
@@ -138,12 +139,12 @@ def test_each_round_has_a_row() -> None:
 def test_a_history_read_from_json_has_a_table() -> None:
     record = result(1, synthetic_loss=NAN, dev={"pearson": NAN, "agreement": 0.5}, validation={"v": {"pearson": NAN}})
     _, lines = rows(rounds_table([RoundResult.from_json(record.to_json())], "pearson"))
-    assert lines[-1] == ["1", "111", "0.5432", "-", "1234", "17", "0.8765", "0.5000", "-", "-", "12.3"]
+    assert lines[-1] == ["1", "111", "0.5432", "-", "1234", "0.0625", "17", "0.8765", "0.5000", "-", "-", "12.3"]
 
 
 def test_no_rounds_give_no_rows() -> None:
     _, lines = rows(rounds_table([], "accuracy"))
-    assert len(lines[0]) == 10
+    assert len(lines[0]) == 11
     assert [line for line in lines[1:] if any(cell.isdigit() for cell in line)] == []
 
 

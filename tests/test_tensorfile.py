@@ -43,12 +43,6 @@ def everything() -> dict[str, NDArray[Any]]:
     }
 
 
-def write(path: Path, arrays: dict[str, NDArray[Any]]) -> None:
-    maps = tensorfile.create(path, {name: (array.dtype, array.shape) for name, array in arrays.items()})
-    for name, array in arrays.items():
-        maps[name][...] = array
-
-
 def assert_same(found: dict[str, NDArray[Any]], expected: dict[str, NDArray[Any]]) -> None:
     assert set(found) == set(expected)
     for name, array in expected.items():
@@ -58,7 +52,7 @@ def assert_same(found: dict[str, NDArray[Any]], expected: dict[str, NDArray[Any]
 
 def test_safetensors_reads_what_we_write(tmp_path: Path) -> None:
     arrays = everything()
-    write(tmp_path / "x", arrays)
+    tensorfile.write(tmp_path / "x", arrays)
     assert_same(load_file(tmp_path / "x"), arrays)
     with safe_open(tmp_path / "x", framework="np") as file:
         assert_same({name: file.get_tensor(name) for name in file.keys()}, arrays)  # noqa: SIM118 (not a mapping)
@@ -100,12 +94,12 @@ def test_every_array_is_aligned_to_its_items(tmp_path: Path, name: str) -> None:
 
 
 def test_other_byte_orders_are_stored_in_that_of_the_format(tmp_path: Path) -> None:
-    write(tmp_path / "x", {"a": np.arange(4, dtype=">i4")})
+    tensorfile.write(tmp_path / "x", {"a": np.arange(4, dtype=">i4")})
     np.testing.assert_array_equal(load_file(tmp_path / "x")["a"], [0, 1, 2, 3])
 
 
 def test_writes_to_an_opened_file_stay_private(tmp_path: Path) -> None:
-    write(tmp_path / "x", {"a": np.arange(6, dtype=np.float32)})
+    tensorfile.write(tmp_path / "x", {"a": np.arange(6, dtype=np.float32)})
     before = (tmp_path / "x").read_bytes()
     mine, theirs = tensorfile.open_mapped(tmp_path / "x"), tensorfile.open_mapped(tmp_path / "x")
     mine["a"][2] = 99
@@ -116,7 +110,7 @@ def test_writes_to_an_opened_file_stay_private(tmp_path: Path) -> None:
 
 
 def test_reading_maps_and_does_not_load(tmp_path: Path) -> None:
-    write(tmp_path / "x", {"a": np.arange(6, dtype=np.float32)})
+    tensorfile.write(tmp_path / "x", {"a": np.arange(6, dtype=np.float32)})
     array = tensorfile.open_mapped(tmp_path / "x")["a"]
     assert isinstance(array, np.memmap)
     # torch takes the map as it is, without the warning it has for arrays that cannot be written
@@ -138,7 +132,7 @@ def test_where_the_system_cannot_reserve_space_zeros_are_written(
 ) -> None:
     monkeypatch.delattr("os.posix_fallocate", raising=False)
     arrays = {"a": np.arange(3_000_000, dtype=np.float32), "b": np.ones(3, bool)}
-    write(tmp_path / "x", arrays)
+    tensorfile.write(tmp_path / "x", arrays)
     assert_same(load_file(tmp_path / "x"), arrays)
 
 

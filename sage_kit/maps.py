@@ -1,0 +1,175 @@
+"""The map: a reducer fitted to the pooled vectors, once, and found again by what it was fitted on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sage_kit import tensorfile
+from sage_kit.cache import Cache
+from sage_kit.components import BuildContext, ReducerSpec
+from sage_kit.errors import PluginError, SageError
+from sage_kit.fingerprint import fingerprint
+from sage_kit.landmarks import choose_landmarks, place
+from sage_kit.plugins import Plugins, Registered
+from sage_kit.provenance import code_parts
+
+FILE = "map.safetensors"
+STATE_PREFIX = "state."
+
+
+@dataclass(frozen=True)
+class FittedMap:
+    """A map of the real examples.
+
+    Attributes
+    ----------
+    coordinates : array of shape (n, n_components), float32
+    reducer : object or None
+        The fitted reducer, where it was asked for.
+    spec : ReducerSpec
+        With the capabilities that it has under its options.
+    """
+
+    coordinates: NDArray[np.float32]
+    reducer: Any
+    spec: ReducerSpec
+
+
+def fit_map(
+    vectors: NDArray[np.float32], vectors_key: str, plugins: Plugins, cache: Cache, context: BuildContext, *,
+    needs_reducer: bool,
+) -> FittedMap:  # fmt: skip
+    """Fit the reducer that the settings name, or find its map in the cache.
+
+    Parameters
+    ----------
+    vectors : array of shape (n, dim), float32
+        May be a memory map.
+    vectors_key : str
+        Fingerprint of what they were computed from.
+    plugins : Plugins
+    cache : Cache
+    context : BuildContext
+        Settings, number of components and seed; says what is going on.
+    needs_reducer : bool
+        Whether the fitted reducer itself is needed, and not only the coordinates.
+
+    Raises
+    ------
+    PluginError
+        When the reducer fails, or returns something of the wrong shape or not finite.
+    SageError
+        What the reducer raises of it.
+    """
+    config, say = context.config, context.announce
+    spec = plugins.reducer(config.reducer, config.reducer_options)
+    title = f"reducer {spec.name!r} ({plugins.registered('reducer', spec.name).origin})"
+    options = plugins.options("reducer", spec.name, config.reducer_options)
+    built: list[tuple[Registered, Any]] = []
+    reducer = plugins.build("reducer", spec.name, options, context, built)
+    uses_landmarks = 0 < config.landmarks < len(vectors)
+    key = fingerprint(
+        "map-3",
+        vectors_key,
+        spec.name,
+        options.model_dump(mode="json"),
+        context.n_components,
+        context.seed,
+        [config.landmarks, config.landmark_choice] if uses_landmarks else [],
+        [_code(registered, part) for registered, part in built],
+    )
+    fitted = False
+
+    def fit() -> NDArray[np.float32]:
+        nonlocal fitted
+        coordinates = _fit(reducer, spec, vectors, context, title) if uses_landmarks else _fit_all(
+            reducer, vectors, context, title
+        )  # fmt: skip
+        fitted = True
+        return coordinates
+
+    def build(directory: Path) -> None:
+        say(f"reducer {spec.name!r}: fitting {_rows(config.landmarks, len(vectors))}")
+        coordinates = fit()
+        state = {f"{STATE_PREFIX}{k}": v for k, v in reducer.get_state().items()} if spec.has_state else {}
+        try:
+            tensorfile.write(directory / FILE, {"coordinates": coordinates, **state})
+        except (TypeError, AttributeError) as error:
+            raise PluginError(f"{title}: its state cannot be stored: {error}") from error
+
+    about = {
+        "reducer": spec.name, "examples": len(vectors), "n_components": context.n_components, "seed": context.seed
+    }  # fmt: skip
+    arrays = tensorfile.open_mapped(cache.entry("map", key, build, about) / FILE)
+    coordinates = np.array(arrays["coordinates"])
+    if needs_reducer and not fitted:
+        if spec.has_state:
+            state = {k[len(STATE_PREFIX) :]: np.array(v) for k, v in arrays.items() if k.startswith(STATE_PREFIX)}
+            _call(title, reducer.set_state, state)
+        else:
+            say(f"reducer {spec.name!r}: fitting again, since the fitted reducer is needed and cannot be stored")
+            coordinates = fit()
+    return FittedMap(coordinates, reducer if needs_reducer else None, spec)
+
+
+def _fit_all(reducer: Any, vectors: NDArray[np.float32], context: BuildContext, title: str) -> NDArray[np.float32]:
+    copy = np.array(vectors)  # in memory: a plugin must not write into the cache
+    return _checked(_call(title, reducer.fit_transform, copy), len(vectors), context.n_components, title)
+
+
+def _fit(
+    reducer: Any, spec: ReducerSpec, vectors: NDArray[np.float32], context: BuildContext, title: str
+) -> NDArray[np.float32]:
+    """Fit on landmarks and place the rest."""
+    config = context.config
+    rng = np.random.default_rng([context.seed, config.landmarks])
+    landmarks = choose_landmarks(vectors, config.landmarks, config.landmark_choice, rng)
+    at_landmarks = _fit_all(reducer, vectors[landmarks], context, title)
+    how = "by its transform" if spec.has_transform else "at the average of their neighbours among these"
+    context.announce(f"reducer {spec.name!r}: placing the other {len(vectors) - len(landmarks):,} vectors {how}")
+
+    def transform(block: NDArray[np.float32]) -> NDArray[np.float32]:
+        return _checked(_call(title, reducer.transform, block), len(block), context.n_components, title)
+
+    return place(vectors, landmarks, at_landmarks, transform if spec.has_transform else None)
+
+
+def _checked(values: Any, rows: int, n_components: int, title: str) -> NDArray[np.float32]:
+    coordinates = np.asarray(values, dtype=np.float32)
+    if coordinates.shape != (rows, n_components):
+        raise PluginError(
+            f"{title} returned coordinates of shape {coordinates.shape} instead of {(rows, n_components)}"
+        )
+    if not np.isfinite(coordinates).all():
+        row = int(np.argmin(np.isfinite(coordinates).all(1))) + 1
+        raise PluginError(f"{title} returned NaN or infinity for vector {row}")
+    return coordinates
+
+
+def _call(title: str, function: Callable[..., Any], *arguments: Any) -> Any:
+    """Call a reducer; whatever it raises of its own is reported under its name."""
+    try:
+        return function(*arguments)
+    except SageError:
+        raise
+    except Exception as error:  # a component may raise anything
+        raise PluginError(f"{title} failed: {type(error).__name__}: {' '.join(str(error).split())}") from error
+
+
+def _code(registered: Registered, component: Any) -> list[Any]:
+    origin, spec = registered.origin, registered.spec
+    return [
+        spec.kind,
+        spec.name,
+        *code_parts(str(origin), origin.distribution, spec.requires, *type(component).__mro__),
+    ]
+
+
+def _rows(landmarks: int, total: int) -> str:
+    return f"{landmarks:,} landmarks of {total:,} vectors" if 0 < landmarks < total else f"{total} vectors"

@@ -1,0 +1,124 @@
+"""The map: landmarks, what is stored, and when a reducer is fitted again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from sage_kit.cache import Cache
+from sage_kit.compatibility import check_sizes
+from sage_kit.components import BuildContext
+from sage_kit.config import load_config
+from sage_kit.errors import CompatibilityError, PluginError
+from sage_kit.maps import fit_map
+from sage_kit.plugins import Plugins
+
+BLIND = """
+from sage_kit import hookimpl
+from sage_kit.components import ReducerSpec
+
+class Blind:
+    "Has no transform; counts its fits."
+    fits = []
+    def __init__(self, options, context):
+        self.n = context.n_components
+    def fit_transform(self, vectors):
+        Blind.fits.append(len(vectors))
+        return vectors[:, :self.n].copy()
+
+class Wrong(Blind):
+    def transform(self, vectors):
+        return vectors[:, :1]
+
+@hookimpl
+def sage_reducers():
+    yield ReducerSpec(name="blind", summary="x", factory=Blind)
+    yield ReducerSpec(name="wrong", summary="x", factory=Wrong, has_transform=True)
+"""
+
+
+@pytest.fixture
+def plugins(tmp_path: Path) -> Plugins:
+    (tmp_path / "blind.py").write_text(BLIND)
+    return Plugins([tmp_path / "blind.py"], allow="")
+
+
+@pytest.fixture
+def vectors() -> Any:
+    rng = np.random.default_rng(0)
+    plane = rng.standard_normal((500, 2)) @ rng.standard_normal((2, 10))
+    return (plane + 0.01 * rng.standard_normal((500, 10))).astype(np.float32)
+
+
+def fit(tmp_path: Path, plugins: Plugins, vectors: Any, said: list[str] | None = None, **settings: Any) -> Any:
+    needs_reducer = settings.pop("needs_reducer", False)
+    config = load_config({"reducer": "pca", **settings})
+    context = BuildContext(config=config, n_components=2, announce=(said if said is not None else []).append)
+    return fit_map(vectors, "key", plugins, Cache(tmp_path / "cache"), context, needs_reducer=needs_reducer)
+
+
+@pytest.mark.parametrize("choice", ["random", "kmeans++"])
+def test_landmarks_of_a_plane_give_nearly_the_map_of_all(
+    tmp_path: Path, plugins: Plugins, vectors: Any, choice: str
+) -> None:
+    said: list[str] = []
+    whole = fit(tmp_path, plugins, vectors).coordinates
+    part = fit(tmp_path, plugins, vectors, said, landmarks=60, landmark_choice=choice).coordinates
+    # of other rows, the directions and the mean are others: the same plane, turned and moved
+    part = np.column_stack([part, np.ones(500)])
+    turned = part @ np.linalg.lstsq(part, whole, rcond=None)[0]
+    assert np.abs(turned - whole).max() < 0.03 * whole.std()
+    assert said == [
+        "reducer 'pca': fitting 60 landmarks of 500 vectors",
+        "reducer 'pca': placing the other 440 vectors by its transform",
+    ]
+
+
+def test_without_transform_the_rest_is_placed_by_its_neighbours(tmp_path: Path, plugins: Plugins, vectors: Any) -> None:
+    said: list[str] = []
+    found = fit(tmp_path, plugins, vectors, said, reducer="blind", landmarks=100).coordinates
+    assert "average of their neighbours" in said[-1]
+    exact = (np.abs(found - vectors[:, :2]).max(axis=1) < 1e-6).sum()
+    assert exact == 100
+    error = np.square(found - vectors[:, :2]).sum() / np.square(vectors[:, :2] - vectors[:, :2].mean(0)).sum()
+    assert error < 0.15
+
+
+def test_more_landmarks_than_vectors_are_all_of_them(tmp_path: Path, plugins: Plugins, vectors: Any) -> None:
+    said: list[str] = []
+    whole = fit(tmp_path, plugins, vectors)
+    again = fit(tmp_path, plugins, vectors, said, landmarks=500)
+    assert np.array_equal(whole.coordinates, again.coordinates)
+    assert said == []  # found in the cache
+
+
+def test_a_reducer_is_fitted_again_only_where_it_is_needed_and_cannot_be_stored(
+    tmp_path: Path, plugins: Plugins, vectors: Any
+) -> None:
+    fits = type(plugins.build("reducer", "blind", {}, BuildContext(config=load_config()))).fits
+    assert fit(tmp_path, plugins, vectors, reducer="blind").reducer is None
+    assert fits == [500]
+    fit(tmp_path, plugins, vectors, reducer="blind")
+    assert fits == [500]
+    assert fit(tmp_path, plugins, vectors, reducer="blind", needs_reducer=True).reducer is not None
+    assert fits == [500, 500]
+    stored = fit(tmp_path, plugins, vectors, needs_reducer=True)
+    said: list[str] = []
+    found = fit(tmp_path, plugins, vectors, said, needs_reducer=True)
+    assert said == []
+    assert np.array_equal(found.reducer.transform(vectors[:5]), stored.reducer.transform(vectors[:5]))
+
+
+def test_a_transform_of_the_wrong_width_is_named(tmp_path: Path, plugins: Plugins, vectors: Any) -> None:
+    with pytest.raises(PluginError, match=r"reducer 'wrong' .* shape \(400, 1\) instead of \(400, 2\)"):
+        fit(tmp_path, plugins, vectors, reducer="wrong", landmarks=100)
+
+
+def test_too_few_landmarks_are_told_before_anything_is_fitted(plugins: Plugins) -> None:
+    config = load_config({"reducer": "pca", "n_components": 8, "landmarks": 5, "sampler_options": {"k": 3}})
+    with pytest.raises(CompatibilityError, match=r"at least 9 landmarks .* there are 5"):
+        check_sizes(config, plugins, 1000, 16)
+    check_sizes(config.model_copy(update={"landmarks": 9}), plugins, 1000, 16)
