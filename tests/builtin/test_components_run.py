@@ -23,6 +23,11 @@ CHOICES: list[dict[str, Any]] = [
     {"sampler": "gaussian", "lift": "replace", "lift_options": {"source": "any"}},
     {"sampler": "smote", "lift": "replace", "filter": "density"},
     {"sampler": "shuffled", "lift": "scale_shift", "filter": "agreement_with_anchor"},
+    {"sampler": "mixup", "lift": "mixup", "sampler_options": {}},
+    {"sampler": "adversarial", "lift": "shift"},
+    {"reducer": "autoencoder", "inverter": "native", "reducer_options": {"epochs": 5}},
+    {"reducer": "vae", "inverter": "decoder", "reducer_options": {"epochs": 5}, "inverter_options": {"epochs": 5}},
+    {"reducer": "pca", "landmarks": 60, "landmark_choice": "kmeans++", "n_components": 8, "inverter": "native"},
 ]
 
 

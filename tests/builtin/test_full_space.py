@@ -6,29 +6,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from samplerequest import request_of
 
 from sage_kit.builtin.samplers.full_space import others
-from sage_kit.components import SampleRequest
 from sage_kit.errors import CompatibilityError, ConfigError
 from sage_kit.plugins import Plugins
 
 NAMES = ["gaussian", "smote", "shuffled"]
-
-
-def request_of(vectors: Any, count: int, seed: int = 0, losses: Any = None) -> SampleRequest:
-    n = len(vectors)
-    losses = np.random.default_rng(2).exponential(size=n) if losses is None else losses
-    arrays = [np.array(values, np.float32) for values in (losses, vectors, np.zeros((n, 2)))]
-    for array in arrays:
-        array.flags.writeable = False
-    return SampleRequest(
-        count=count,
-        losses=arrays[0],
-        vectors=arrays[1],
-        teacher_logits=arrays[2],
-        student_logits=arrays[2],
-        rng=np.random.default_rng(seed),
-    )
 
 
 def all_neighbors(vectors: Any, k: int) -> tuple[Any, Any]:

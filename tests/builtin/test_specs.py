@@ -9,7 +9,7 @@ import pytest
 from sage_kit.builtin import BUILT_INS
 from sage_kit.components import BuildContext, ComponentSpec
 from sage_kit.config import RunConfig
-from sage_kit.errors import ConfigError
+from sage_kit.errors import ConfigError, MissingPackageError, UnknownComponentError
 from sage_kit.plugins import Plugins
 
 SPECS = [
@@ -21,26 +21,19 @@ SPECS = [
 
 def test_every_kind_of_the_core_has_its_components(plugins: Plugins) -> None:
     expected = {
-        "reducer": ["identity", "pca", "random_projection"],
+        "reducer": ["autoencoder", "hybrid", "identity", "pca", "random_projection", "vae"],
         "sampler": [
-            "boundary",
-            "cluster",
-            "gaussian",
-            "high_loss",
-            "kl_max",
-            "low_loss",
-            "random",
-            "shuffled",
-            "smote",
+            "adversarial", "boundary", "cluster", "gaussian", "high_loss", "kl_max", "low_loss", "mixup", "random",
+            "shuffled", "smote",
         ],
-        "inverter": ["anchored", "knn", "local_affine", "native", "rbf"],
-        "lift": ["pooled", "replace", "replace_random", "scale_shift", "shift"],
+        "inverter": ["anchored", "decoder", "knn", "local_affine", "native", "rbf"],
+        "lift": ["mixup", "pooled", "replace", "replace_random", "scale_shift", "shift"],
+        "decoder": ["mlm_head", "nearest_token", "probe"],
         "filter": ["agreement_with_anchor", "cosine", "density", "none", "teacher_confidence"],
         "stop_rule": ["agreement"],
-        "observer": ["jsonl", "progress"],
-    }
-    for kind, names in expected.items():
-        assert set(names) <= set(plugins.names(kind))
+        "observer": ["costs", "jsonl", "loss_profile", "progress", "tracker"],
+    }  # fmt: skip
+    assert {kind: plugins.names(kind) for kind in expected} == expected
 
 
 def test_each_module_contributes(plugins: Plugins) -> None:
@@ -55,7 +48,10 @@ def test_spec_is_complete(spec: ComponentSpec, plugins: Plugins) -> None:
     for name, field in spec.options.model_fields.items():
         assert field.description, f"option {name} of {spec.name} has no description"
         assert not field.is_required(), f"option {name} of {spec.name} has no default"
-    built = plugins.build(spec.kind, spec.name, {}, BuildContext(config=RunConfig(), component=lambda *_: object()))
+    try:
+        built = plugins.build(spec.kind, spec.name, {}, BuildContext(config=RunConfig()))
+    except (MissingPackageError, UnknownComponentError) as reason:  # of what it is built over by default
+        pytest.skip(str(reason))
     assert built is not None
 
 

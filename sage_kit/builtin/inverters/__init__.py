@@ -1,4 +1,4 @@
-"""Built-in inverters: `native`, `knn`, `local_affine`, `rbf` and `anchored`."""
+"""Built-in inverters: `native`, `knn`, `local_affine`, `rbf`, `decoder` and `anchored`."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from sage_kit import hookimpl
+from sage_kit.builtin.network_options import NetworkOptions
 from sage_kit.components import InverterSpec, Options, lazy
 
 
@@ -72,6 +73,12 @@ class RBFOptions(Options):
     )
 
 
+class NetworkDecoderOptions(NetworkOptions):
+    """Options of `decoder`."""
+
+    learning_rate: float = Field(default=3e-3, gt=0, description="Step size of AdamW [1].")
+
+
 DIFFERENCE_OPTIONS = {"k": 15, "softening": 0.1}
 """Options of `knn` under `anchored`."""
 
@@ -127,6 +134,12 @@ def sage_inverters() -> Iterable[InverterSpec]:
         summary="Radial basis functions through the real vectors nearest in the map (scipy)",
         factory=lazy("sage_kit.builtin.inverters.rbf:RBFInverter"),
         options=RBFOptions,
+    )
+    yield InverterSpec(
+        name="decoder",
+        summary="Network trained from coordinates to vectors, kept in the cache (torch)",
+        factory=lazy("sage_kit.builtin.inverters.decoder:DecoderInverter"),
+        options=NetworkDecoderOptions,
     )
     yield InverterSpec(
         name="anchored",

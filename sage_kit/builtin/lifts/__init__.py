@@ -1,4 +1,4 @@
-"""Built-in lifts: `shift`, `scale_shift`, `replace`, `replace_random` and `pooled`."""
+"""Built-in lifts: `shift`, `scale_shift`, `replace`, `replace_random`, `mixup` and `pooled`."""
 
 from __future__ import annotations
 
@@ -59,6 +59,12 @@ def sage_lifts() -> Iterable[LiftSpec]:
         summary="Exchanges tokens at random places for random tokens of random examples: the control of replace",
         factory=lazy("sage_kit.builtin.lifts.replace_random:ReplaceRandomLift"),
         options=ReplaceRandomOptions,
+    )
+    yield LiftSpec(
+        name="mixup",
+        summary="Mixes the anchor's token states, place by place, with those of the partner that sampler mixup chose",
+        factory=lazy("sage_kit.builtin.lifts.mixup:MixupLift"),
+        needs_shares=True,
     )
     yield LiftSpec(
         name="pooled",

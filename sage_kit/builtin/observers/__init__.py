@@ -1,10 +1,11 @@
-"""Built-in observers: `jsonl` and `progress`."""
+"""Built-in observers: `costs`, `jsonl`, `loss_profile`, `progress` and `tracker`."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from sage_kit import hookimpl
 from sage_kit.components import ObserverSpec, Options, lazy
@@ -19,16 +20,63 @@ class ProgressOptions(Options):
     )
 
 
+class TrackerOptions(Options):
+    """Options of `tracker`."""
+
+    to: list[str] = Field(
+        default=["tensorboard"],
+        min_length=1,
+        description="Trackers, as Accelerate names them: tensorboard, mlflow, wandb, trackio and others [names].",
+    )
+    project: str = Field(
+        default="sage-kit", min_length=1, description="Project that the run belongs to; MLflow's experiment [name]."
+    )
+    run_name: str = Field(default="", description="Name of the run; empty for the run directory's [name].")
+    every_steps: int = Field(
+        default=0,
+        ge=0,
+        description="Also send the loss of every so many training steps, for which the device is waited for; 0 for "
+        "none [steps].",
+    )
+    init: dict[str, dict[str, Any]] = Field(
+        default={}, description="By tracker, what its own class or package is started with [table of tables]."
+    )
+
+    @field_validator("to", mode="before")
+    @classmethod
+    def _names(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            value = [name.strip() for name in value.split(",") if name.strip()]
+        names = isinstance(value, list | tuple) and all(isinstance(name, str) for name in value)
+        return list(dict.fromkeys(value)) if names else value
+
+
 @hookimpl
 def sage_observers() -> Iterable[ObserverSpec]:
+    yield ObserverSpec(
+        name="costs",
+        summary="Writes what each round has cost, by activity, to costs.jsonl in the run directory",
+        factory=lazy("sage_kit.builtin.observers.costs:CostsObserver"),
+    )
     yield ObserverSpec(
         name="jsonl",
         summary="Writes one line of JSON per round to metrics.jsonl in the run directory",
         factory=lazy("sage_kit.builtin.observers.jsonl:JSONLObserver"),
     )
     yield ObserverSpec(
+        name="loss_profile",
+        summary="Writes each round's per-instance losses, compressed, to rounds/NNN/losses.parquet",
+        factory=lazy("sage_kit.builtin.observers.loss_profile:LossProfileObserver"),
+    )
+    yield ObserverSpec(
         name="progress",
         summary="Shows progress on the error output: bars on a terminal, plain lines elsewhere",
         factory=lazy("sage_kit.builtin.observers.progress:ProgressObserver"),
         options=ProgressOptions,
+    )
+    yield ObserverSpec(
+        name="tracker",
+        summary="Sends settings and metrics to TensorBoard, MLflow, W&B, Trackio and others (Accelerate)",
+        factory=lazy("sage_kit.builtin.observers.tracker:TrackerObserver"),
+        options=TrackerOptions,
     )

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from datetime import datetime, timezone
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sage_kit import hookimpl
+from sage_kit.builtin.observers.lines import append_record, as_line, records_by_round
 from sage_kit.files import write_text
 
 if TYPE_CHECKING:
@@ -33,31 +32,16 @@ class JSONLObserver:
     def sage_run_started(self, run: RunInfo) -> None:
         """Write the rounds that are done already, so that a resumed run has each once and no half-written line."""
         path = run.directory / FILE_NAME
-        times = _times(path)
-        lines = [_line(result, times.get(result.round)) for result in run.history]
+        times = {round: record.get("time") for round, record in records_by_round(path).items()}
+        lines = [as_line(_record(result, times.get(result.round))) for result in run.history]
         write_text(path, "".join(lines))
 
     @hookimpl
     def sage_round_finished(self, run: RunInfo, result: RoundResult) -> None:
-        """Append the round; the file is closed again, so nothing waits in a buffer."""
-        with (run.directory / FILE_NAME).open("a", encoding="utf-8") as file:
-            file.write(_line(result, datetime.now(timezone.utc).isoformat(timespec="seconds")))
+        """Append the round."""
+        time = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        append_record(run.directory / FILE_NAME, _record(result, time))
 
 
-def _line(result: RoundResult, time: str | None) -> str:
-    return json.dumps({**result.to_json(), "time": time}) + "\n"
-
-
-def _times(path: Path) -> dict[int, str]:
-    """When each round of an earlier process finished, as far as its lines are whole."""
-    times: dict[int, str] = {}
-    if not path.is_file():
-        return times
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            record: Any = json.loads(line)
-        except ValueError:
-            continue  # the last line of a killed process may end anywhere
-        if isinstance(record, dict) and isinstance(record.get("round"), int) and isinstance(record.get("time"), str):
-            times[record["round"]] = record["time"]
-    return times
+def _record(result: RoundResult, time: str | None) -> dict[str, Any]:
+    return {**result.to_json(), "time": time}

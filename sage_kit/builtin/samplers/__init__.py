@@ -1,7 +1,7 @@
 """Built-in samplers.
 
 In the map: `high_loss`, `random`, `low_loss`, `kl_max`, `boundary` and `cluster`. In full space, without a map:
-`gaussian`, `smote` and `shuffled`.
+`gaussian`, `smote`, `shuffled`, `mixup` and `adversarial`.
 """
 
 from __future__ import annotations
@@ -107,16 +107,27 @@ class SmoteOptions(FullSpaceOptions):
     )
 
 
-class GaussianOptions(FullSpaceOptions):
-    """Options of `gaussian`."""
+class LengthOptions(FullSpaceOptions):
+    """Options of `gaussian` and `adversarial`: how far they move an example."""
 
     scale: float = Field(
         default=0.25,
         ge=0,
-        description="Length of the noise [anchor's mean distance to its k neighbours in full space].",
+        description="Length of the move [anchor's mean distance to its k neighbours in full space].",
     )
     length: float = Field(
-        default=0.0, ge=0, description="Length of the noise in place of what scale gives; 0 for that [vector units]."
+        default=0.0, ge=0, description="Length of the move in place of what scale gives; 0 for that [vector units]."
+    )
+
+
+class MixupOptions(HardOptions):
+    """Options of `mixup`."""
+
+    alpha: float = Field(
+        default=1.0,
+        gt=0,
+        description="Both parameters of the Beta distribution that the share of the way is drawn from, and turned over "
+        "where it passes one half; small values stay near the anchor.",
     )
 
 
@@ -173,7 +184,7 @@ def sage_samplers() -> Iterable[SamplerSpec]:
         name="gaussian",
         summary="Anchors as in high_loss, moved in random directions of full space: a control",
         factory=lazy("sage_kit.builtin.samplers.full_space:GaussianSampler"),
-        options=GaussianOptions,
+        options=LengthOptions,
         space="full",
         min_rows=_min_rows,
     )
@@ -184,6 +195,24 @@ def sage_samplers() -> Iterable[SamplerSpec]:
         options=SmoteOptions,
         space="full",
         min_rows=_min_rows,
+    )
+    yield SamplerSpec(
+        name="mixup",
+        summary="Anchors as in high_loss, moved towards random examples; lift mixup mixes their tokens: a control",
+        factory=lazy("sage_kit.builtin.samplers.mixup:MixupSampler"),
+        options=MixupOptions,
+        space="full",
+        min_rows=lambda options: 2,
+        gives_shares=True,
+    )
+    yield SamplerSpec(
+        name="adversarial",
+        summary="Anchors as in high_loss, moved by one gradient step that raises the divergence of student and teacher",
+        factory=lazy("sage_kit.builtin.samplers.adversarial:AdversarialSampler"),
+        options=LengthOptions,
+        space="full",
+        min_rows=_min_rows,
+        needs_gradient=True,
     )
     yield SamplerSpec(
         name="shuffled",

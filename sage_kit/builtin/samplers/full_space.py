@@ -14,7 +14,7 @@ from sage_kit.errors import CompatibilityError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from sage_kit.builtin.samplers import GaussianOptions, SmoteOptions
+    from sage_kit.builtin.samplers import LengthOptions, SmoteOptions
     from sage_kit.components import BuildContext, Floats, Integers
 
 
@@ -26,11 +26,11 @@ class GaussianSampler:
 
     Parameters
     ----------
-    options : GaussianOptions
+    options : LengthOptions
     context : BuildContext
     """
 
-    def __init__(self, options: GaussianOptions, context: BuildContext) -> None:
+    def __init__(self, options: LengthOptions, context: BuildContext) -> None:
         self.options = options
 
     def sample(self, request: SampleRequest) -> Samples:
@@ -44,10 +44,7 @@ class GaussianSampler:
             With too few examples.
         """
         anchors = hard_anchors(request, self.options)
-        if self.options.length > 0:
-            lengths = np.full(len(anchors), self.options.length)
-        else:
-            lengths = self.options.scale * neighborhood(anchors, request, self.options.k, "gaussian")[0].mean(axis=1)
+        lengths = move_lengths(anchors, request, self.options, "gaussian")
         noise = request.rng.standard_normal((len(anchors), request.vectors.shape[1]), dtype=np.float32)
         noise *= (lengths / np.linalg.norm(noise, axis=1)).astype(np.float32)[:, None]
         return Samples(anchors=anchors, vectors=request.vectors[anchors] + noise)
@@ -115,6 +112,21 @@ class ShuffledSampler:
         owners = others(anchors, len(request.losses), request.rng)
         moved, _ = displacements(owners, request, self.options, "shuffled")
         return Samples(anchors=anchors, vectors=request.vectors[anchors] + moved)
+
+
+def move_lengths(
+    anchors: Integers, request: SampleRequest, options: LengthOptions, sampler: str
+) -> NDArray[np.float64]:
+    """How far each anchor is moved, of shape (m,).
+
+    Raises
+    ------
+    CompatibilityError
+        For fewer than k other examples, where the neighbours are asked.
+    """
+    if options.length > 0:
+        return np.full(len(anchors), options.length)
+    return np.asarray(options.scale * neighborhood(anchors, request, options.k, sampler)[0].mean(axis=1))
 
 
 def refuse_few(request: SampleRequest, k: int, sampler: str) -> None:
