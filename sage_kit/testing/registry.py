@@ -8,6 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from sage_kit.errors import MissingPackageError
+
 if TYPE_CHECKING:
     from sage_kit.testing.subject import Subject
 
@@ -79,12 +81,14 @@ class Check:
         CheckFailure
             With what was wrong and how to mend it.
         NotApplicable
-            When there is nothing to check.
+            When there is nothing to check, or a package is missing.
         """
         try:
             self.function(subject)
         except NotApplicable:
             raise
+        except MissingPackageError as error:
+            raise NotApplicable(str(error)) from error
         except CheckFailure as failure:
             raise CheckFailure(self._message(subject, str(failure))) from failure.__cause__
         except Exception as error:  # a component may raise anything

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import random
 from collections.abc import Callable, Iterator, Mapping
@@ -10,7 +11,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from sage_kit.components import BuildContext, ComponentSpec, Options, TaskSpec
+from sage_kit.components import BuildContext, ComponentSpec, LiftSpec, Options, ReducerSpec, TaskSpec
 from sage_kit.config import RunConfig
 from sage_kit.errors import SageError
 from sage_kit.plugins import Origin, Plugins, Registered, Spec, missing_requirements
@@ -100,6 +101,9 @@ class Subject:
             settings = {"observers": [name], "observer_options": {name: self.given}, **settings}
         elif kind in toy.CHOSEN_KINDS:
             settings = {kind: name, f"{kind}_options": self.given, **settings}
+        if isinstance(self.spec, LiftSpec) and self.spec.needs_shares:
+            able = (i.spec.name for i in self.plugins.components("sampler") if getattr(i.spec, "gives_shares", False))
+            settings = {"sampler": next(able), **settings}
         return toy.config(**settings)
 
     def build(self, *, seed: int = 0, n_components: int = 2) -> Any:
@@ -107,13 +111,19 @@ class Subject:
         context = self.context(seed=seed, n_components=n_components)
         return self.component_spec.factory(self.options, context)
 
+    @property
+    def reducer_spec(self) -> ReducerSpec:
+        """The spec of a reducer, with the capabilities that it has under the options."""
+        spec = cast(ReducerSpec, self.component_spec)
+        return spec if spec.refine is None else self.plugins.reducer(spec.name, self.options)
+
     @functools.cached_property
     def fitted(self) -> tuple[Any, Any]:
         """A reducer fitted on the toy vectors, and their coordinates: made once for all checks.
 
         It has two dimensions or, where it refuses those, one, or as many as the vectors: a reducer may take no others.
         """
-        limit = getattr(self.spec, "max_components", None)
+        limit = self.reducer_spec.max_components
         numbers = [number for number in (2, 1, toy.DIM) if limit is None or number <= limit] or [2]
         refusals: list[SageError] = []
         for number in numbers:
@@ -132,8 +142,11 @@ class Subject:
         """What the factory is given."""
         config = self.config(n_components=n_components)
         context = BuildContext(config=config, seed=seed, device="cpu", n_components=n_components)
-        build: Callable[..., Any] = lambda kind, name, options: self.plugins.build(kind, name, options, context)  # noqa: E731
-        return BuildContext(config=config, seed=seed, device="cpu", n_components=n_components, component=build)
+
+        def component(kind: str, name: str, options: Any, **changes: Any) -> Any:
+            return self.plugins.build(kind, name, options, dataclasses.replace(context, **changes))
+
+        return dataclasses.replace(context, component=component)
 
 
 # ---- what several checks ask ----------------------------------------------------------------------------------------

@@ -19,9 +19,11 @@ from sage_kit.config import RunConfig, load_config
 from sage_kit.plugins import Plugins
 
 if TYPE_CHECKING:
-    from sage_kit.components import Floats, Integers, TokenBatch
+    from sage_kit.components import Floats, Integers, TeacherView, TokenBatch
 
-__all__ = ["CHOSEN_KINDS", "DIM", "config", "held_out", "logits", "losses", "run_loop", "tokens", "train"]
+__all__ = [
+    "CHOSEN_KINDS", "DIM", "config", "held_out", "logits", "losses", "run_loop", "teacher_view", "tokens", "train",
+]  # fmt: skip
 
 DIM = 16
 """Width of the toy vectors and of the toy teacher."""
@@ -114,10 +116,10 @@ def _write_texts(path: Path, rows: int, seed: int) -> None:
 
 
 def _write_teacher(path: Path) -> None:
-    """A random BERT of two blocks with a head for two classes, and a tokenizer of whole words."""
+    """A random BERT of two blocks with heads for two classes and for tokens, and a tokenizer of whole words."""
     import torch
     from safetensors.torch import save_file
-    from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
+    from transformers import BertConfig, BertForMaskedLM, BertForSequenceClassification, PreTrainedTokenizerFast
 
     words = [*SPECIAL, *(word for group in WORDS.values() for word in group.split())]
     vocabulary = {word: index for index, word in enumerate(words)}
@@ -164,9 +166,13 @@ def _write_teacher(path: Path) -> None:
                 intermediate_size=2 * DIM, max_position_embeddings=32, initializer_range=0.3,
             )
         )  # fmt: skip
+        head = BertForMaskedLM(model.config).cls
     model.config.architectures = [type(model).__name__]
     model.config.save_pretrained(path)
-    save_file(model.state_dict(), path / "model.safetensors", {"format": "pt"})  # save_pretrained would draw a bar
+    tied = ("predictions.decoder.weight", "predictions.decoder.bias")
+    extra = {f"cls.{name}": value for name, value in head.state_dict().items() if name not in tied}
+    # save_pretrained would draw a bar
+    save_file({**model.state_dict(), **extra}, path / "model.safetensors", {"format": "pt"})
 
 
 def config(**settings: Any) -> RunConfig:
@@ -193,6 +199,18 @@ def config(**settings: Any) -> RunConfig:
             **settings,
         }
     )
+
+
+@functools.cache
+def teacher_view() -> TeacherView:
+    """What decoders may use of the toy teacher, with the toy texts; made once per process."""
+    from sage_kit.decoding import view_of
+    from sage_kit.devices import make_accelerator
+    from sage_kit.preparation import prepare
+    from sage_kit.records import Costs
+
+    settings = config()
+    return view_of(settings, prepare(settings, Plugins(allow=""), make_accelerator(settings), Costs()))
 
 
 def run_loop(settings: RunConfig, plugins: Plugins) -> dict[str, Any]:

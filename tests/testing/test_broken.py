@@ -14,7 +14,9 @@ import torch
 from sage_kit import hookimpl
 from sage_kit.builtin.lifts import sage_lifts
 from sage_kit.components import (
+    DecoderSpec,
     FilterSpec,
+    Guesses,
     InverterSpec,
     LiftSpec,
     ObserverSpec,
@@ -118,6 +120,11 @@ class Fragile(Axes):
         return super().fit_transform(vectors)
 
 
+class HidingNaN(Axes):
+    def fit_transform(self, vectors: Any) -> Any:
+        return super().fit_transform(np.nan_to_num(vectors))
+
+
 @pytest.mark.parametrize(
     ("spec", "check", "message"),
     [
@@ -130,6 +137,7 @@ class Fragile(Axes):
         (axes(LostState), "reducer_state_round_trip", "inverse_transform differs after set_state"),
         (axes(Batchwise), "reducer_batch_invariance", "standard deviations between batches"),
         (axes(Fragile), "reducer_takes_hard_data", "it raises ZeroDivisionError: no distance"),
+        (axes(HidingNaN), "reducer_does_not_hide_nan", "a vector that holds NaN gets finite coordinates"),
         (axes(max_components=0), "reducer_limit_is_kept", "max_components is 0"),
     ],
     ids=lambda value: value.factory.__name__ if isinstance(value, ReducerSpec) else None,
@@ -184,6 +192,32 @@ def test_importing_at_discovery_is_caught(
     else:
         assert f"importing {name} loads " in failures["light_discovery"]
         assert module in failures["light_discovery"]
+
+
+HEAVY_OBSERVER = """
+import torch
+
+from sage_kit import hookimpl
+from sage_kit.components import ObserverSpec
+
+
+class MemoryObserver:
+    @hookimpl
+    def sage_round_finished(self):
+        print(torch.cuda.max_memory_allocated())
+
+
+@hookimpl
+def sage_observers():
+    yield ObserverSpec(name="memory", summary="Memory", factory=lambda options, context: MemoryObserver())
+"""
+
+
+def test_an_observer_that_imports_torch_at_discovery_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "heavy_observer.py").write_text(HEAVY_OBSERVER, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    (spec,) = __import__("heavy_observer").sage_observers()
+    assert "importing heavy_observer loads " in failed(spec)["light_discovery"]
 
 
 # ---- other kinds
@@ -318,6 +352,71 @@ class KeepMutating(Keep):
         return super().keep(request)
 
 
+class Decode:
+    def __init__(self, options: Any, context: Any) -> None:
+        pass
+
+    def fit(self, teacher: Any) -> Any:
+        return self
+
+    def decode(self, batch: Any) -> list[str]:
+        return [f"{int(length)} tokens" for length in batch.mask.sum(1)]
+
+
+class DecodeTooFew(Decode):
+    def decode(self, batch: Any) -> list[str]:
+        return super().decode(batch)[1:]
+
+
+class DecodeMutating(Decode):
+    def decode(self, batch: Any) -> list[str]:
+        batch.states.mul_(2)
+        return super().decode(batch)
+
+
+class DecodeUnseeded(Decode):
+    def fit(self, teacher: Any) -> Any:
+        self.number = np.random.random()
+        return self
+
+    def decode(self, batch: Any) -> list[str]:
+        return [f"{text} {self.number}" for text in super().decode(batch)]
+
+
+class DecodePadding(Decode):
+    def decode(self, batch: Any) -> list[str]:
+        return [f"{len(row)} tokens" for row in batch.mask]
+
+
+class FitForgetsItself(Decode):
+    def fit(self, teacher: Any) -> Any:
+        self.tokenizer = teacher.tokenizer
+
+
+class FitMutating(Decode):
+    def fit(self, teacher: Any) -> Any:
+        teacher.train.states[:] -= 1
+        return self
+
+
+class DecodeLongest(Decode):
+    def decode(self, batch: Any) -> list[str]:
+        batch.mask.sum(1).max()
+        return super().decode(batch)
+
+
+class GuessRising(Decode):
+    def guess(self, batch: Any, k: int) -> Any:
+        ids = np.broadcast_to(np.arange(k), (*batch.mask.shape, k))
+        return Guesses(ids, ids.astype(np.float32))
+
+
+class GuessTwice(Decode):
+    def guess(self, batch: Any, k: int) -> Any:
+        shape = (*batch.mask.shape, k)
+        return Guesses(np.zeros(shape, np.int64), np.zeros(shape, np.float32))
+
+
 class Rule:
     def __init__(self, options: Any, context: Any) -> None:
         pass
@@ -343,12 +442,79 @@ class EagerObserver(DeafObserver):
         print(run.directory)
 
 
+class EagerStepObserver(DeafObserver):
+    @hookimpl
+    def sage_step_finished(self, run: Any) -> None:
+        print(run.directory)
+
+
+class MistypedObserver(DeafObserver):
+    @hookimpl
+    def sage_round_finished(self, results: Any) -> None:
+        print(results)
+
+
+class MisnamedObserver(DeafObserver):
+    @hookimpl
+    def sage_round_ended(self, result: Any) -> None:
+        print(result)
+
+
+class ObserverFailsAtEnd(DeafObserver):
+    @hookimpl
+    def sage_run_finished(self, summary: Any) -> None:
+        print(summary["accuracy"])
+
+
+class ObserverFailsOnFailure(DeafObserver):
+    @hookimpl
+    def sage_run_failed(self, error: Any) -> None:
+        print(error.exit_code)
+
+
+class ObserverTrustsLosses(DeafObserver):
+    @hookimpl
+    def sage_losses_profiled(self, losses: Any) -> None:
+        print(int(losses[0]))
+
+
+class ObserverSorts(DeafObserver):
+    @hookimpl
+    def sage_losses_profiled(self, losses: Any) -> None:
+        losses.sort()
+
+
+class ObserverScales(DeafObserver):
+    @hookimpl
+    def sage_synthetic_created(self, synthetic: Any) -> None:
+        synthetic.vectors /= np.linalg.norm(synthetic.vectors, axis=1, keepdims=True)
+
+
+class ObserverSpends(DeafObserver):
+    @hookimpl
+    def sage_round_finished(self, run: Any) -> None:
+        run.costs.add("observer", seconds=1.0)
+
+
+class ObserverDraws(DeafObserver):
+    @hookimpl
+    def sage_step_finished(self, done: int) -> None:
+        torch.rand(done)
+
+
 SPECS = {"sampler": SamplerSpec, "inverter": InverterSpec, "lift": LiftSpec, "filter": FilterSpec}
-SPECS |= {"stop_rule": StopRuleSpec, "observer": ObserverSpec}
+SPECS |= {"stop_rule": StopRuleSpec, "observer": ObserverSpec, "decoder": DecoderSpec}
+
+
+class Observer(DeafObserver):
+    @hookimpl
+    def sage_losses_profiled(self, losses: Any) -> None:
+        print(np.sort(losses))
 
 
 @pytest.mark.parametrize(
-    ("kind", "factory"), [("sampler", Sampler), ("inverter", Inverter), ("lift", Lift), ("filter", Keep)]
+    ("kind", "factory"),
+    [("sampler", Sampler), ("inverter", Inverter), ("lift", Lift), ("filter", Keep), ("observer", Observer)],
 )
 def test_sound_components_pass(kind: str, factory: Any) -> None:
     assert failed(SPECS[kind](name="sound", summary="Sound", factory=factory)) == {}
@@ -373,10 +539,29 @@ def test_sound_components_pass(kind: str, factory: Any) -> None:
         ("filter", KeepAtRandom, "filter_is_repeatable", "answered differently"),
         ("filter", KeepByPlace, "filter_takes_hard_data", "with no coordinates it raises TypeError"),
         ("filter", KeepMutating, "filter_keeps_its_input", "in place: vectors"),
+        ("decoder", DecodeTooFew, "decoder_shapes", "decode returns 5 texts for 6 rows"),
+        ("decoder", DecodeMutating, "decoder_keeps_its_input", "in place: states"),
+        ("decoder", DecodeUnseeded, "decoder_is_repeatable", "decoded differently"),
+        ("decoder", DecodePadding, "decoder_ignores_padding", "row 0 is decoded as '3 tokens' alone"),
+        ("decoder", FitMutating, "decoder_fit", "read-only"),
+        ("decoder", FitForgetsItself, "decoder_fit", "fit returns something without decode: it must return self"),
+        ("decoder", DecodeLongest, "decoder_takes_hard_data", "with no rows it raises"),
         ("stop_rule", Rule, "stop_rule_answers", "it answers False after 1 rounds"),
         ("observer", DeafObserver, "observer_hooks", "implements no hook"),
         ("observer", EagerObserver, "observer_hooks", "'NoneType' object has no attribute 'directory'"),
+        ("observer", EagerStepObserver, "observer_hooks", "'NoneType' object has no attribute 'directory'"),
+        ("observer", MistypedObserver, "observer_hooks", "{'results'}"),
+        ("observer", MisnamedObserver, "observer_hooks", "unknown hook 'sage_round_ended'"),
+        ("observer", FailingObserver, "observer_bears_every_hook", "sage_round_finished raised ValueError"),
         ("observer", FailingObserver, "loop_run", "no such metric"),
+        ("observer", ObserverFailsAtEnd, "observer_bears_every_hook", "sage_run_finished raised KeyError: 'accuracy'"),
+        ("observer", ObserverFailsOnFailure, "observer_bears_every_hook", "sage_run_failed raised AttributeError"),
+        ("observer", ObserverTrustsLosses, "observer_bears_every_hook", "cannot convert float NaN to integer"),
+        ("observer", ObserverSorts, "observer_keeps_its_input", "in place: losses"),
+        ("observer", ObserverSorts, "observer_bears_every_hook", "read-only"),
+        ("observer", ObserverScales, "observer_keeps_its_input", "in place: vectors"),
+        ("observer", ObserverSpends, "observer_keeps_its_input", "it changes what it is shown: run.costs"),
+        ("observer", ObserverDraws, "observer_draws_no_random_numbers", "torch's global random state"),
     ],
     ids=lambda value: value.__name__ if isinstance(value, type) else None,
 )
@@ -384,6 +569,19 @@ def test_broken_components_are_caught_by_name(kind: str, factory: Any, check: st
     failures = failed(SPECS[kind](name="broken", summary="Broken", factory=factory))
     assert message in failures[check]
     assert "To fix: " in failures[check]
+
+
+@pytest.mark.parametrize(
+    ("factory", "check", "message"),
+    [
+        (Decode, "protocol", "is a Decode without guess()"),
+        (GuessRising, "decoder_guesses", "scores do not fall along the last axis"),
+        (GuessTwice, "decoder_guesses", "an id is named twice"),
+    ],
+)
+def test_guesses_that_are_declared_must_be_there_and_right(factory: Any, check: str, message: str) -> None:
+    failures = failed(DecoderSpec(name="broken", summary="Broken", factory=factory, has_guesses=True))
+    assert message in failures[check]
 
 
 def test_a_task_with_an_unknown_metric_is_caught() -> None:

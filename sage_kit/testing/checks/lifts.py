@@ -32,6 +32,8 @@ def _request(**fields: Any) -> LiftRequest:
         "n_real": toy.ROWS,
         **fields,
     }
+    # as a sampler with partners would give them
+    given.setdefault("shares", np.linspace(0.1, 0.5, len(given["anchors"]), dtype=np.float32))
     return LiftRequest(**given)
 
 
@@ -78,6 +80,7 @@ def lift_keeps_its_input(subject: Subject) -> None:
         displacement=request.displacement,
         anchors=request.anchors,
         neighbors=request.neighbors,
+        shares=request.shares,
     ):
         subject.build().lift(request)
 

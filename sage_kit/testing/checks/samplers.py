@@ -25,6 +25,7 @@ def _request(count: int = COUNT, rows: int = toy.ROWS, *, seed: int = 5, space: 
         "student_logits": toy.logits(rows, 1),
         "coordinates": np.ascontiguousarray(vectors[:, :2]) if space == "map" else None,
         "round": 2,
+        "divergence_gradient": lambda indices: np.sin(3 * vectors[indices] + 1).astype(np.float32),
         **fields,
     }
     return SampleRequest(**given)
@@ -50,6 +51,10 @@ def _require_samples(subject: Subject, samples: Any, request: SampleRequest) -> 
         is_right = neighbors.ndim == 2 and len(neighbors) == count and neighbors.dtype.kind in "iu"
         require(is_right, f"neighbors are {neighbors.dtype} of shape {neighbors.shape} instead of integers (count, k)")
         require(((neighbors >= 0) & (neighbors < rows)).all(), f"a neighbour lies outside 0 to {rows - 1}")
+    if cast(SamplerSpec, subject.spec).gives_shares:
+        require(samples.neighbors is not None, "the spec says that it gives shares, and it names no neighbors")
+        shares = require_array("shares", samples.shares, (count,), "float32")
+        require(((shares >= 0) & (shares <= 1)).all(), "a share lies outside 0 to 1")
     return cast(Samples, samples)
 
 
@@ -90,7 +95,7 @@ def sampler_is_repeatable(subject: Subject) -> None:
     for number in (21, 22):
         with disturbed(number):
             found.append(_sample(subject, _request(space=_space(subject))))
-    for name in ("anchors", "coordinates", "vectors", "neighbors"):
+    for name in ("anchors", "coordinates", "vectors", "neighbors", "shares"):
         first, second = (getattr(samples, name) for samples in found)
         same = (first is None and second is None) or np.array_equal(first, second)
         require(same, f"{name} differ between two calls with generators of the same seed")
