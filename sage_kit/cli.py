@@ -129,20 +129,30 @@ def resume(directory: Annotated[str, typer.Argument(metavar="DIR", help="Run dir
 def quickstart(
     runs_dir: Annotated[str, typer.Option(metavar="DIR", help="Folder for the two run directories.")] = "runs",
     seed: Annotated[int, typer.Option(help="Seed of both arms.")] = 0,
-    rounds: Annotated[int, typer.Option(help="Rounds of the SAGE arm.")] = 3,
+    rounds: Annotated[
+        Optional[int],  # noqa: UP045 (typer reads this annotation at run time on Python 3.10)
+        typer.Option(help="Rounds of the SAGE arm.", show_default="3, in a smoke run 2"),
+    ] = None,
+    smoke: Annotated[bool, typer.Option("--smoke", help="Only show that it runs, on a few hundred reviews.")] = False,
 ) -> None:
     """Fine-tune a packaged teacher on packaged reviews; distil it with SAGE and, for as many steps, plainly."""
     plugins = _load_plugins(None)
     from sage_kit.compatibility import check_choices
 
-    settings = {"runs_dir": runs_dir, "seed": seed, "rounds": rounds}
+    settings = {"runs_dir": runs_dir, "seed": seed}
+    if rounds is not None:
+        settings["rounds"] = rounds
     # before torch is imported: a missing package is told at once
     check_choices(load_config({"task": "movie_reviews", **settings}), plugins)
-    from sage_kit.quickstart import compare_with_plain, quickstart_config
+    from sage_kit.quickstart import SMOKE_NOTE, compare_with_plain, quickstart_config
     from sage_kit.tables import comparison_table
 
-    arms = compare_with_plain(quickstart_config(settings), plugins)
+    if smoke:
+        _print(SMOKE_NOTE)
+    arms = compare_with_plain(quickstart_config(settings, smoke=smoke), plugins)
     _print("", comparison_table({name: summary for name, (_, summary) in arms.items()}))
+    if smoke:
+        _print(SMOKE_NOTE)
     for name, (directory, _) in arms.items():
         _print(f"{name}: {directory.path}")
     _print(f"Look at a run: sage-kit show {arms['SAGE'][0].path}")
@@ -181,6 +191,106 @@ def show(
 
         for path in draw_run(run_directory):
             _print(f"Drawn: {path}")
+
+
+@app.command("decode")
+def decode_command(
+    directory: Annotated[str, typer.Argument(metavar="DIR", help="Run directory.")],
+    decoder: Annotated[str, typer.Option(metavar="NAME", help="Decoder.")] = "nearest_token",
+    options: Annotated[
+        str, typer.Option(metavar="VALUE", help="Options of the decoder, name=value pairs separated by commas.")
+    ] = "",
+    round: Annotated[
+        Optional[int],  # noqa: UP045 (typer reads this annotation at run time on Python 3.10)
+        typer.Option(metavar="N", help="Round; the last one with synthetic examples unless given."),
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Most examples to show.")] = 10,
+    as_json: AsJson = False,
+    plugin: PluginFiles = None,
+) -> None:
+    """Read a run's synthetic examples: their token states as text, beside the text of their anchors."""
+    from sage_kit.rundir import RunDirectory
+
+    run_directory = RunDirectory.open(directory)
+    files = dict.fromkeys(str(Path(file).resolve()) for file in [*run_directory.plugin_files(), *(plugin or ())])
+    plugins = _load_plugins(list(files))
+    given = _component_options(options)
+    plugins.options("decoder", decoder, given)  # before torch is imported: a misspelt name is answered at once
+    from sage_kit.decoding import decode_run
+    from sage_kit.tables import decoding_table
+
+    decoding = decode_run(
+        run_directory, plugins, decoder, given, round=round, limit=limit,
+        announce=lambda text: typer.echo(text, err=True),
+    )  # fmt: skip
+    if as_json:
+        typer.echo(json.dumps(decoding.to_json(), indent=2))
+        return
+    known = f"{decoding.accuracy:.1%} of the {decoding.counted}" if decoding.counted else "none of the 0"
+    _print(f"Decoder {decoder!r} finds {known} {decoding.unit} of these anchors' real text, which is training text.")
+    _print(decoding_table(decoding))
+
+
+@app.command("scorecard")
+@_take_settings
+def scorecard_command(
+    *,
+    settings: dict[str, Any],
+    config: ConfigFile = "",
+    preset: Preset = "",
+    plugin: PluginFiles = None,
+    every_pair: Annotated[
+        bool, typer.Option("--all", help="Score every reducer with every inverter that goes with it, and draw them.")
+    ] = False,
+    budget: Annotated[float, typer.Option(metavar="SECONDS", min=1, help="With --all, time for all pairs.")] = 600.0,
+    fine_tuned: Annotated[
+        bool,
+        typer.Option(
+            "--fine-tuned/--pre-trained",
+            help="Take the front end of the teacher fine-tuned on the task, as a run does, or of the checkpoint.",
+        ),
+    ] = False,
+    points: Annotated[int, typer.Option(min=10, help="Most held-out vectors to score on.")] = 1000,
+    out: Annotated[str, typer.Option(metavar="DIR", help="Folder for the scorecards.")] = "scorecards",
+    as_json: AsJson = False,
+) -> None:
+    """Score how well vectors come back from a map, on held-out vectors beside baselines.
+
+    Takes the settings of a run; task, teacher, reducer, n_components, inverter and their options count. The vectors are
+    those of the checkpoint's front end unless --fine-tuned is given.
+    """
+    checked = load_config(settings, preset=preset, file=config)
+    plugins = _load_plugins(plugin)
+    # before torch is imported: a misspelt name is answered at once
+    plugins.task(checked.task)
+    for kind in ("reducer", "inverter"):
+        name, options = checked.component_choice(kind)
+        if kind in settings or not every_pair:
+            plugins.options(kind, name, options)
+    from sage_kit import scorecard
+    from sage_kit.compatibility import check_choices
+    from sage_kit.components import BuildContext
+    from sage_kit.files import only_finite
+
+    if not every_pair:
+        check_choices(scorecard.scoring_config(checked), plugins)
+    plugins.add_observer("progress", plugins.build("observer", "progress", {}, BuildContext(config=checked)))
+    vectors = scorecard.load_vectors(checked, plugins, fine_tune=fine_tuned, points=points)
+    if every_pair:
+        grid = scorecard.score_grid(checked, plugins, vectors, budget=budget, out=out, plugin_files=plugin or ())
+        picture = scorecard.draw_grid(grid)
+        if as_json:
+            typer.echo(json.dumps(only_finite(grid.to_json()), indent=2))
+            return
+        _print(scorecard.grid_table(grid), *scorecard.grid_notes(grid))
+        _print(f"Saved: {grid.directory / 'grid.json'}", f"Drawn: {picture}")
+        return
+    card = scorecard.score_pair(checked, plugins, vectors)
+    path = card.save(out)
+    if as_json:
+        typer.echo(json.dumps(only_finite(card.to_json()), indent=2))
+        return
+    _print(*scorecard.scorecard_tables(card), f"Saved: {path}")
 
 
 @app.command("plugins")
@@ -322,6 +432,20 @@ def _root(
     ] = False,
 ) -> None:
     pass
+
+
+def _component_options(text: str) -> dict[str, Any]:
+    """Options of a component as a table, from the text that the settings take for such tables."""
+    from pydantic import TypeAdapter, ValidationError
+
+    from sage_kit.config import Table
+
+    try:
+        table: dict[str, Any] = TypeAdapter(Table).validate_python(text)
+    except ValidationError as error:
+        problem = error.errors()[0]["msg"].removeprefix("Value error, ")
+        raise ConfigError(f"options is {text!r}: {problem}") from None
+    return table
 
 
 def _arm_name(config: RunConfig) -> str:

@@ -20,8 +20,9 @@ from sage_kit.data.tokens import Tokens, tokenize
 from sage_kit.devices import autocast_for, resolve_precision, synchronize
 from sage_kit.errors import CompatibilityError
 from sage_kit.fingerprint import fingerprint
+from sage_kit.models.checkpoints import load_classifier, load_tokenizer
 from sage_kit.models.student import build_student
-from sage_kit.models.teacher import Teacher, load_teacher
+from sage_kit.models.teacher import Teacher, fit_tokenizer, load_teacher
 from sage_kit.models.trunk import FrontEnd, Trunk, split_model
 from sage_kit.plugins import Plugins
 from sage_kit.records import Costs
@@ -29,10 +30,14 @@ from sage_kit.vectors import TeacherOutputs, VectorStore, embed_split, label_spl
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 FINE_TUNING = "fine-tune teacher"
 """The activity under which the costs of making a teacher are counted."""
+
+FINE_TUNED = "of the teacher fine-tuned on the task"
+TRAINED = "of the checkpoint, whose head is trained"
+PRE_TRAINED = "of the checkpoint as it is, not fine-tuned on the task"
 
 
 @dataclass(frozen=True)
@@ -99,6 +104,25 @@ class Prepared:
     precision: str
 
 
+@dataclass(frozen=True)
+class PreparedVectors:
+    """What the vectors of a task are looked at with, without anything that only training needs.
+
+    Attributes
+    ----------
+    train, dev : VectorStore
+        One pooled vector per example; no token states.
+    front_end : str
+        Whose front end computed them: `FINE_TUNED`, `TRAINED` or `PRE_TRAINED`.
+    cache : Cache
+    """
+
+    train: VectorStore
+    dev: VectorStore
+    front_end: str
+    cache: Cache
+
+
 def prepare(config: RunConfig, plugins: Plugins, accelerator: Accelerator, costs: Costs) -> Prepared:
     """Load the data, find or make the teacher, find or compute what is cached, and build the student.
 
@@ -109,31 +133,11 @@ def prepare(config: RunConfig, plugins: Plugins, accelerator: Accelerator, costs
     SageError
         Of the kind that fits what is wrong with data, teacher, tokenizer, sizes or directories.
     """
-    device = accelerator.device
+    work = _Preparation(config, plugins, accelerator, costs)
+    data, cache, device = work.load_data(), work.cache, accelerator.device
+    teacher = work.load_teacher(data)
     precision = resolve_precision(config.precision, device)
     autocast = autocast_for(device, precision)
-
-    def announce(text: str) -> None:
-        if accelerator.is_main_process:
-            plugins.message(None, text)
-
-    def steps(activity: str) -> Callable[..., None]:
-        def on_step(done: int, total: int, loss: Any = None) -> None:
-            if accelerator.is_main_process:
-                plugins.step_finished(None, activity, done, total, loss)
-
-        return on_step
-
-    def timed(activity: str, started: float) -> None:
-        synchronize(device)
-        costs.add(activity, time.perf_counter() - started)
-
-    with accelerator.local_main_process_first():
-        data = load_task(plugins.task(config.task), config, announce)
-        cache = Cache(Path(config.cache_dir).expanduser(), announce)
-        started = time.perf_counter()
-        teacher = load_teacher(config, data, cache, device, announce, steps("teacher"))
-        timed(FINE_TUNING, started)
 
     model = teacher.model.to(device)
     front_end, teacher_trunk = split_model(model, config.cut)
@@ -145,22 +149,8 @@ def prepare(config: RunConfig, plugins: Plugins, accelerator: Accelerator, costs
     front_end_key = fingerprint(teacher.fingerprint, config.cut)
 
     def prepare_split(split: Split, layers: list[int]) -> PreparedSplit:
-        tokens = tokenize(split, teacher.tokenizer, config.max_length)
+        tokens, store = work.embed(split, front_end, front_end_key, teacher.tokenizer, config.granularity)
         with accelerator.local_main_process_first():
-            started = time.perf_counter()
-            store = embed_split(
-                front_end,
-                front_end_key,
-                tokens,
-                name=split.name,
-                granularity=config.granularity,
-                pooling=config.pooling,
-                dtype=config.vector_dtype,
-                cache=cache,
-                device=device,
-                on_step=steps(f"vectors of {split.name}"),
-            )
-            timed("front end", started)
             started = time.perf_counter()
             outputs = label_split(
                 teacher_trunk,
@@ -173,9 +163,9 @@ def prepare(config: RunConfig, plugins: Plugins, accelerator: Accelerator, costs
                 device=device,
                 autocast=autocast,
                 precision=precision,
-                on_step=steps(f"teacher's labels of {split.name}"),
+                on_step=work.steps(f"teacher's labels of {split.name}"),
             )
-            timed("teacher", started)
+            work.timed("teacher", started)
         return PreparedSplit(split.labels, tokens, store, outputs)
 
     train = prepare_split(data.train, teacher_layers)
@@ -198,6 +188,106 @@ def prepare(config: RunConfig, plugins: Plugins, accelerator: Accelerator, costs
         device=device,
         precision=precision,
     )
+
+
+def prepare_vectors(
+    config: RunConfig, plugins: Plugins, accelerator: Accelerator, costs: Costs, *, fine_tune: bool
+) -> PreparedVectors:
+    """Load the data and the teacher, and find or compute the pooled vectors of train and dev; nothing else of a run.
+
+    Parameters
+    ----------
+    config : RunConfig
+    plugins : Plugins
+    accelerator : Accelerator
+    costs : Costs
+    fine_tune : bool
+        Whether a teacher without a trained head is fine-tuned first, as in a run. If not, the front end is taken from
+        the checkpoint as it is: fine-tuning moves the embeddings little, and may take hours.
+
+    Raises
+    ------
+    SageError
+        As `prepare` does.
+    """
+    work = _Preparation(config, plugins, accelerator, costs)
+    data = work.load_data()
+    if fine_tune:
+        teacher = work.load_teacher(data)
+        tokenizer, mark = teacher.tokenizer, teacher.fingerprint
+        front_end, _ = split_model(teacher.model.to(accelerator.device), config.cut)
+        whose = FINE_TUNED if teacher.finetuned else TRAINED
+    else:
+        checkpoint = load_classifier(config.teacher)
+        tokenizer = load_tokenizer(config.tokenizer or config.teacher)
+        fit_tokenizer(tokenizer, checkpoint, config)
+        front_end, _ = split_model(checkpoint.model.to(accelerator.device), config.cut)
+        # the head may be random: of the front end alone
+        mark = fingerprint("front-end-1", checkpoint.family.name, dict(front_end.state_dict()))
+        whose = PRE_TRAINED if checkpoint.missing else TRAINED
+    key = fingerprint(mark, config.cut)
+    # token states are many times larger, and nobody looks at them here
+    train, dev = (work.embed(split, front_end, key, tokenizer, "pooled")[1] for split in (data.train, data.dev))
+    return PreparedVectors(train, dev, whose, work.cache)
+
+
+class _Preparation:
+    """The steps that the ways of preparing share; each is announced, timed, and taken by one process at a time."""
+
+    def __init__(self, config: RunConfig, plugins: Plugins, accelerator: Accelerator, costs: Costs) -> None:
+        self.config = config
+        self.plugins = plugins
+        self.accelerator = accelerator
+        self.costs = costs
+        self.cache = Cache(Path(config.cache_dir).expanduser(), self.announce)
+
+    def announce(self, text: str) -> None:
+        if self.accelerator.is_main_process:
+            self.plugins.message(None, text)
+
+    def steps(self, activity: str) -> Callable[..., None]:
+        def on_step(done: int, total: int, loss: Any = None) -> None:
+            if self.accelerator.is_main_process:
+                self.plugins.step_finished(None, activity, done, total, loss)
+
+        return on_step
+
+    def timed(self, activity: str, started: float) -> None:
+        synchronize(self.accelerator.device)
+        self.costs.add(activity, time.perf_counter() - started)
+
+    def load_data(self) -> TaskData:
+        with self.accelerator.local_main_process_first():
+            return load_task(self.plugins.task(self.config.task), self.config, self.announce)
+
+    def load_teacher(self, data: TaskData) -> Teacher:
+        with self.accelerator.local_main_process_first():
+            started = time.perf_counter()
+            device = self.accelerator.device
+            teacher = load_teacher(self.config, data, self.cache, device, self.announce, self.steps("teacher"))
+            self.timed(FINE_TUNING, started)
+        return teacher
+
+    def embed(
+        self, split: Split, front_end: FrontEnd, key: str, tokenizer: PreTrainedTokenizerBase, granularity: str
+    ) -> tuple[Tokens, VectorStore]:
+        tokens = tokenize(split, tokenizer, self.config.max_length)
+        with self.accelerator.local_main_process_first():
+            started = time.perf_counter()
+            store = embed_split(
+                front_end,
+                key,
+                tokens,
+                name=split.name,
+                granularity=granularity,
+                pooling=self.config.pooling,
+                dtype=self.config.vector_dtype,
+                cache=self.cache,
+                device=self.accelerator.device,
+                on_step=self.steps(f"vectors of {split.name}"),
+            )
+            self.timed("front end", started)
+        return tokens, store
 
 
 def hidden_layer_pairs(config: RunConfig, teacher_blocks: int) -> tuple[list[int], list[int]]:

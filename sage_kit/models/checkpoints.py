@@ -88,7 +88,7 @@ def load_model_config(name: str) -> Any:
     from transformers import AutoConfig, PretrainedConfig
 
     source = resolve(name)
-    with _readable("config.json", name, source):
+    with readable("config.json", name, source):
         settings, _ = PretrainedConfig.get_config_dict(source)
         # asked before transformers builds the configuration, so that types unknown to it get the same answer
         if settings.get("model_type") not in MODEL_TYPES:
@@ -115,7 +115,7 @@ def load_classifier(name: str) -> Checkpoint:
     config = load_model_config(name)
     family = family_of(config, name)
     source = resolve(name)
-    with _readable("weights", name, source), quiet(), torch.random.fork_rng(devices=[]):
+    with readable("weights", name, source), quiet(), torch.random.fork_rng(devices=[]):
         model, info = AutoModelForSequenceClassification.from_pretrained(
             source,
             config=config,
@@ -163,7 +163,7 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     from transformers import AutoTokenizer
 
     source = resolve(name, needs="")  # a tokenizer may stand alone
-    with _readable("tokenizer", name, source), quiet():
+    with readable("tokenizer", name, source), quiet():
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     # without any file of a tokenizer, transformers makes one that knows its special tokens only
     if set(tokenizer.get_vocab()) <= set(tokenizer.all_special_tokens):
@@ -223,7 +223,7 @@ def _is_classifier(config: Any) -> bool:
 
 
 @contextmanager
-def _readable(part: str, name: str, source: str) -> Iterator[None]:
+def readable(part: str, name: str, source: str) -> Iterator[None]:
     """Turn what transformers, the hub's client and safetensors raise into one line that says what to do."""
     try:
         with disk_errors(f"the files of model {name!r}"):

@@ -1,0 +1,396 @@
+"""The synthetic examples of a finished round as text: lifted once more as in training, and read by a decoder."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from difflib import SequenceMatcher
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from sage_kit.components import BuildContext, DecoderSpec, Guesses, TeacherView, TokenBatch, TokenText
+from sage_kit.config import RunConfig
+from sage_kit.devices import autocast_for, make_accelerator
+from sage_kit.errors import CompatibilityError, PluginError, RunDirectoryError, SageError
+from sage_kit.models.view import teacher_view
+from sage_kit.plugins import Plugins
+from sage_kit.preparation import Prepared, PreparedSplit, prepare
+from sage_kit.records import Costs
+from sage_kit.rundir import RunDirectory
+from sage_kit.synthesis import Synthesizer, SyntheticSet
+
+CANDIDATES = 2
+"""Tokens per position that decoders are asked for: a margin lies between two."""
+LABEL_TOLERANCE = 0.1
+"""Largest difference, as a share of 1 + the largest logit, between labels made in different precisions."""
+
+
+@dataclass(frozen=True)
+class DecodedExample:
+    """One synthetic example and its anchor.
+
+    Attributes
+    ----------
+    row : int
+        The synthetic example, among those of its round.
+    anchor : int
+        The real example that it starts from, among the training examples.
+    text : str
+        The anchor's text, as far as the teacher reads it.
+    anchor_decoded, synthetic_decoded : str
+        What the decoder makes of the anchor's and of the synthetic token states.
+    changed : float
+        Share of the anchor's tokens, special ones left out, that the decoder reads differently in the synthetic
+        example; where it has no guesses, of the words. NaN when there are none.
+    margin : float
+        Mean margin of the synthetic example's tokens in the decoder's unit; NaN where it has no guesses.
+    """
+
+    row: int
+    anchor: int
+    text: str
+    anchor_decoded: str
+    synthetic_decoded: str
+    changed: float
+    margin: float
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """Some synthetic examples of a round, decoded.
+
+    Attributes
+    ----------
+    decoder : str
+    round : int
+    synthetic : int
+        Synthetic examples that the round trained on.
+    accuracy : float
+        Share of the anchors' real tokens, special ones left out, that the decoder finds; of the words where it has no
+        guesses. NaN when there are none.
+    unit : str
+        What was counted: "tokens" or "words".
+    counted : int
+        How many.
+    examples : list of DecodedExample
+    """
+
+    decoder: str
+    round: int
+    synthetic: int
+    accuracy: float
+    unit: str
+    counted: int
+    examples: list[DecodedExample]
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON, NaN as None."""
+
+        def plain(value: Any) -> Any:
+            if isinstance(value, dict):
+                return {key: plain(item) for key, item in value.items()}
+            if isinstance(value, list):
+                return [plain(item) for item in value]
+            return None if isinstance(value, float) and math.isnan(value) else value
+
+        return dict(plain(asdict(self)))
+
+
+def decode_run(
+    directory: RunDirectory,
+    plugins: Plugins,
+    decoder: str,
+    options: Mapping[str, Any],
+    *,
+    round: int | None = None,
+    limit: int = 10,
+    announce: Callable[[str], None] = lambda text: None,
+) -> Decoding:
+    """Decode some of a round's synthetic examples, and their anchors for comparison.
+
+    Parameters
+    ----------
+    directory : RunDirectory
+    plugins : Plugins
+        With whatever the run was made with.
+    decoder : str
+    options : mapping
+        The decoder's options.
+    round : int or None
+        None for the last one that has synthetic examples.
+    limit : int
+        Most examples; they are spread evenly over those that were trained on.
+    announce : callable
+        Shows one line to the user.
+
+    Returns
+    -------
+    Decoding
+
+    Raises
+    ------
+    RunDirectoryError
+        When the run or the round has no synthetic examples, or they are no longer what they were.
+    CompatibilityError
+        When the decoder cannot work with the teacher or the settings, among them ``granularity="pooled"``.
+    SageError
+        Of the kind that fits what is wrong with the decoder's name or options, data or teacher.
+    """
+    config = directory.config()
+    registered = plugins.registered("decoder", decoder)
+    plugins.options("decoder", decoder, options)
+    _require_token_states(config)
+    synthetic = _load(directory, round)
+    accelerator = make_accelerator(config)
+    prepared = prepare(config, plugins, accelerator, Costs())
+    kept = np.flatnonzero(synthetic.kept)
+    rows = kept[np.unique(np.linspace(0, len(kept) - 1, min(limit, len(kept))).round().astype(np.int64))]
+    lifted = _lift(config, plugins, prepared, synthetic, rows, directory)
+
+    context = BuildContext(
+        config=config,
+        seed=config.seed,
+        device=str(prepared.device),
+        n_components=config.n_components,
+        announce=announce,
+        cached=prepared.cache.arrays,
+    )
+    component = plugins.build("decoder", decoder, options, context)
+    spec = registered.spec
+    assert isinstance(spec, DecoderSpec)
+    reader = _Reader(component, spec, f"decoder {decoder!r} ({registered.origin})")
+    reader.fit(view_of(config, prepared))
+
+    anchors = synthetic.anchors[rows]
+    tokenizer, tokens = prepared.teacher.tokenizer, prepared.train.tokens
+    real = [tokens.ids[tokens.offsets[anchor] : tokens.offsets[anchor + 1]] for anchor in anchors]
+    texts = [text.strip() for text in tokenizer.batch_decode([ids.tolist() for ids in real], skip_special_tokens=True)]
+    # all at once: some decoders take as long for many rows as for one
+    readings = reader.read(_joined(prepared.train.store.batch(anchors, prepared.device), lifted))
+    of_anchors, of_synthetic = readings[: len(rows)], readings[len(rows) :]
+    special = np.asarray(tokenizer.all_special_ids)
+    measured = [
+        _by_ids(ids, special, before, after) if spec.has_guesses else _by_words(text, before, after)
+        for ids, text, before, after in zip(real, texts, of_anchors, of_synthetic, strict=True)
+    ]
+    counted = sum(item.counted for item in measured)
+    return Decoding(
+        decoder=decoder,
+        round=synthetic.round,
+        synthetic=len(kept),
+        accuracy=sum(item.right for item in measured) / counted if counted else float("nan"),
+        unit="tokens" if spec.has_guesses else "words",
+        counted=counted,
+        examples=[
+            DecodedExample(int(row), int(anchor), text, before.text, after.text, item.changed, item.margin)
+            for row, anchor, text, before, after, item in zip(
+                rows, anchors, texts, of_anchors, of_synthetic, measured, strict=True
+            )
+        ],
+    )
+
+
+def view_of(config: RunConfig, prepared: Prepared) -> TeacherView:
+    """What a decoder may use of a run's teacher; it learns from the training split and is scored on the carved part.
+
+    The arrays are read-only.
+
+    Raises
+    ------
+    CompatibilityError
+        When the run has no token states.
+    """
+    _require_token_states(config)
+
+    def text(split: PreparedSplit) -> TokenText:
+        tokens, states = split.tokens, split.store.states
+        return TokenText(*map(_read_only, (tokens.ids, tokens.types, tokens.offsets, states)))
+
+    return teacher_view(
+        prepared.teacher,
+        prepared.front_end,
+        name=config.teacher,
+        cut=config.cut,
+        train=text(prepared.train),
+        held_out=text(prepared.dev),
+    )
+
+
+def _read_only(array: Any) -> Any:
+    view = array.view()
+    view.flags.writeable = False
+    return view
+
+
+def _require_token_states(config: RunConfig) -> None:
+    if config.granularity == "pooled":
+        raise CompatibilityError(
+            "granularity is 'pooled', so an example is one vector and has no token states to decode: decode a run with "
+            "granularity='token'"
+        )
+
+
+# ---- the synthetic examples -----------------------------------------------------------------------------------------
+
+
+def _load(directory: RunDirectory, round: int | None) -> SyntheticSet:
+    """A round's synthetic examples, at least one of which was trained on."""
+    rounds = directory.rounds_with_synthetic()
+    if not rounds:
+        raise RunDirectoryError(
+            f"{directory.path} has no synthetic examples: they are made from round 2 on, unless schedule is 'none'"
+        )
+    number = rounds[-1] if round is None else round
+    if number not in rounds:
+        listed = ", ".join(map(str, rounds))
+        raise RunDirectoryError(
+            f"{directory.path} has no synthetic examples of round {number}; it has those of {listed}"
+        )
+    synthetic = SyntheticSet.load(directory.synthetic(number))
+    if not len(synthetic):
+        raise RunDirectoryError(f"{directory.path}: the filter dropped every synthetic example of round {number}")
+    return synthetic
+
+
+def _lift(
+    config: RunConfig,
+    plugins: Plugins,
+    prepared: Prepared,
+    synthetic: SyntheticSet,
+    rows: NDArray[np.int64],
+    directory: RunDirectory,
+) -> TokenBatch:
+    """The token states of some rows, lifted in the batches and with the randomness of training."""
+    store = prepared.train.store
+    changed = RunDirectoryError(
+        f"{directory.path}: the data, the teacher or a component has changed since the run, so its synthetic examples "
+        "cannot be made again as they were"
+    )
+    if synthetic.anchors.max() >= len(store) or synthetic.vectors.shape[1] != store.pooled.shape[1]:
+        raise changed
+    outputs = prepared.train.outputs
+    synthesizer = Synthesizer(
+        config, plugins, store, outputs, prepared.cache, prepared.device, lambda text: None, Costs()
+    )
+    autocast = autocast_for(prepared.device, prepared.precision)
+    found: dict[int, torch.Tensor] = {}
+    for number, members in enumerate(synthesizer.plan(synthetic)):
+        places = np.flatnonzero(np.isin(members, rows))
+        if not len(places):
+            continue
+        batch = synthesizer.lift(synthetic, members, number)
+        if synthetic.logits is not None:
+            with torch.no_grad(), autocast():
+                labels = prepared.teacher_trunk(batch.states, batch.mask).logits.float().cpu().numpy()
+            known = synthetic.logits[members]
+            if np.abs(labels - known).max() > LABEL_TOLERANCE * (1 + np.abs(known).max()):
+                raise changed
+        found |= {int(members[place]): batch.states[place, batch.mask[place]] for place in places}
+    return _padded([found[int(row)] for row in rows])
+
+
+def _joined(first: TokenBatch, second: TokenBatch) -> TokenBatch:
+    """The rows of two batches."""
+    return _padded(
+        [states[real] for batch in (first, second) for states, real in zip(batch.states, batch.mask, strict=True)]
+    )
+
+
+def _padded(rows: list[torch.Tensor]) -> TokenBatch:
+    """A batch of rows of shape (tokens, dim)."""
+    states = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
+    lengths = torch.tensor([len(row) for row in rows], device=states.device)
+    return TokenBatch(states, torch.arange(states.shape[1], device=states.device) < lengths[:, None])
+
+
+# ---- reading --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """What a decoder makes of one example: its text and, from guesses, ids and margins of its real tokens."""
+
+    text: str
+    ids: NDArray[np.int64]
+    margins: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """Of one example: how many tokens or words were counted and found right, and what changed."""
+
+    counted: int
+    right: int
+    changed: float
+    margin: float
+
+
+class _Reader:
+    """Calls a decoder; what it raises of its own, and what it returns amiss, is reported under its name."""
+
+    def __init__(self, decoder: Any, spec: DecoderSpec, title: str) -> None:
+        self._decoder = decoder
+        self._spec = spec
+        self._title = title
+
+    def fit(self, view: TeacherView) -> None:
+        self._decoder = self._call("fit", view)
+        if not callable(getattr(self._decoder, "decode", None)):
+            raise PluginError(f"{self._title}: fit returned {type(self._decoder).__name__}, not the decoder itself")
+
+    def read(self, batch: TokenBatch) -> list[_Reading]:
+        rows, tokens = batch.mask.shape
+        texts = self._call("decode", batch)
+        if not isinstance(texts, list) or len(texts) != rows or not all(isinstance(text, str) for text in texts):
+            raise PluginError(f"{self._title}: decode returned no list of {rows} texts")
+        if not self._spec.has_guesses:
+            none = np.zeros(0, np.int64), np.zeros(0, np.float32)
+            return [_Reading(text, *none) for text in texts]
+        guesses = self._call("guess", batch, CANDIDATES)
+        shape = (rows, tokens, CANDIDATES)
+        if not isinstance(guesses, Guesses) or guesses.ids.shape != shape or guesses.scores.shape != shape:
+            raise PluginError(f"{self._title}: guess returned no Guesses of shape {shape}")
+        mask = batch.mask.cpu().numpy()
+        return [
+            _Reading(text, ids[real, 0], margins[real])
+            for text, ids, margins, real in zip(texts, guesses.ids, guesses.margin, mask, strict=True)
+        ]
+
+    def _call(self, method: str, *arguments: Any) -> Any:
+        try:
+            return getattr(self._decoder, method)(*arguments)
+        except SageError:
+            raise
+        except Exception as error:  # a component may raise anything
+            text = " ".join(str(error).split())
+            raise PluginError(f"{self._title} failed in {method}: {type(error).__name__}: {text}") from error
+
+
+def _by_ids(real: NDArray[np.int32], special: NDArray[Any], before: _Reading, after: _Reading) -> _Measured:
+    """Compare ids at the positions of the anchor's tokens that are not special ones."""
+    counted = ~np.isin(real, special)
+    synthetic = np.full(len(real), -1, dtype=np.int64)  # of what a shorter synthetic example lacks, all is changed
+    shared = min(len(real), len(after.ids))
+    synthetic[:shared] = after.ids[:shared]
+    margins = after.margins[:shared][counted[:shared]]
+    return _Measured(
+        counted=int(counted.sum()),
+        right=int((before.ids == real)[counted].sum()),
+        changed=float((before.ids != synthetic)[counted].mean()) if counted.any() else float("nan"),
+        margin=float(margins.mean()) if len(margins) else float("nan"),
+    )
+
+
+def _by_words(text: str, before: _Reading, after: _Reading) -> _Measured:
+    """Compare words, in their order."""
+
+    def same(first: list[str], second: list[str]) -> int:
+        return sum(block.size for block in SequenceMatcher(None, first, second, autojunk=False).get_matching_blocks())
+
+    real, anchor = text.split(), before.text.split()
+    changed = 1 - same(anchor, after.text.split()) / len(anchor) if anchor else float("nan")
+    return _Measured(len(real), same(real, anchor), changed, float("nan"))
