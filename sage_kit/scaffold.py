@@ -99,6 +99,7 @@ def next_steps(folder: Path, kind: str, name: str) -> str:
         f"  to tox.ini: the word {name} to the braces of [testenv:{{...}}]",
         f"  to requirements/plugins.txt: ./plugins/{name}",
         f"  to requirements/dev.txt: -e ./plugins/{name}",
+        "  to requirements/min.txt: the lowest version of each package that nothing needed before",
         f"  to pyproject.toml, [tool.ruff.lint.isort]: sage_kit_{name} to known-first-party",
     ]
     return "\n".join(lines)

@@ -19,7 +19,13 @@ PACKAGE = Path(sage_kit.__file__).parent
 
 PLUGIN_FOLDERS = sorted(path.parent for path in ROOT.glob("plugins/*/pyproject.toml"))
 
-DISTRIBUTIONS = {"pydantic_core": "pydantic", "sklearn": "scikit-learn", "umap": "umap-learn"}
+DISTRIBUTIONS = {
+    "faiss": "faiss-cpu",
+    "openTSNE": "opentsne",
+    "pydantic_core": "pydantic",
+    "sklearn": "scikit-learn",
+    "umap": "umap-learn",
+}
 """Where the import's name is not the distribution's."""
 
 
@@ -35,6 +41,25 @@ def tox_ini() -> configparser.ConfigParser:
 
 def requirement_names(requirements: list[str]) -> set[str]:
     return {re.split(r"[ ;<>=!~\[]", text, maxsplit=1)[0].lower().replace("_", "-") for text in requirements}
+
+
+def pinned(file: str) -> dict[str, str]:
+    """Version of each distribution that a file of constraints pins, by name; markers are left out."""
+    lines = (ROOT / "requirements" / file).read_text(encoding="utf-8").splitlines()
+    matches = [re.match(r"([\w.-]+)==([\w.]+)", line) for line in lines]
+    assert all(match or not line or line.startswith("#") for match, line in zip(matches, lines, strict=True))
+    return {match[1].lower().replace("_", "-"): match[2] for match in matches if match}
+
+
+def lower_bounds() -> dict[str, set[str]]:
+    """Lower bounds that the core and the plugins declare, by the dependency's name."""
+    bounds: dict[str, set[str]] = {}
+    for folder in (ROOT, *PLUGIN_FOLDERS):
+        for requirement in pyproject(folder)["project"]["dependencies"]:
+            match = re.match(r"([\w.-]+)>=([\w.]+)", requirement)
+            if match and match[1] != "sage-kit":
+                bounds.setdefault(match[1].lower().replace("_", "-"), set()).add(match[2])
+    return bounds
 
 
 def third_party_imports(folder: Path) -> set[str]:
@@ -109,6 +134,33 @@ def test_python_versions_are_the_same_everywhere() -> None:
 
 
 # ---- environments
+
+
+def test_lowest_versions_are_those_that_are_declared() -> None:
+    bounds = lower_bounds()
+    assert {name: versions for name, versions in bounds.items() if len(versions) > 1} == {}, "bounds differ"
+    lowest = pinned("min.txt")
+    # torch is the tests' own everywhere, for its old builds are large and know no new Python
+    assert lowest.pop("torch") == pinned("constraints.txt")["torch"]
+    assert lowest == {name: version for name, (version,) in bounds.items() if name != "torch"}
+
+
+def test_tox_runs_no_long_environment_unless_it_is_named() -> None:
+    settings = tox_ini()
+    named = {name.partition(":")[2] for name in settings.sections() if name.startswith("testenv:")}
+    assert {"all", "min", "scaffold", "dist", "quickstart"} <= named
+    listed = settings["tox"]["env_list"].split()
+    assert listed[:-1] == ["lint", "type"]
+    assert listed[-1].startswith("py3{")
+
+
+def test_contributing_tells_of_every_environment() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    sections = [name for name in tox_ini().sections() if name.startswith("testenv:")]
+    # those of single plugins are told of together, and the development environment as `tox devenv`
+    named = {name.partition(":")[2] for name in sections if "{" not in name} - {"py"}
+    assert {name for name in named if f"`tox run -e {name}`" not in text} == set()
+    assert "tox devenv" in text
 
 
 @pytest.mark.parametrize("section", [name for name in tox_ini().sections() if name.startswith("testenv")])

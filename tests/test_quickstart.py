@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+import pytest
 from toyrun import toy_config
 
+from sage_kit.cli import main
 from sage_kit.config import RunConfig
 from sage_kit.plugins import Plugins
-from sage_kit.quickstart import SETTINGS, compare_with_plain, quickstart_config
+from sage_kit.quickstart import SETTINGS, SMOKE_NOTE, SMOKE_SETTINGS, compare_with_plain, quickstart_config
 
 
 def test_both_arms_share_teacher_and_steps(tmp_path: Path, tiny_bert: Path) -> None:
@@ -29,3 +33,36 @@ def test_settings_are_known_and_can_be_changed() -> None:
     assert set(SETTINGS) <= set(RunConfig.model_fields)
     assert quickstart_config({"rounds": 2}).rounds == 2
     assert quickstart_config({}).task == "movie_reviews"
+    smoke = quickstart_config({"seed": 3}, smoke=True)
+    assert {name: getattr(smoke, name) for name in SMOKE_SETTINGS} == SMOKE_SETTINGS
+    assert smoke.seed == 3
+
+
+def test_a_smoke_run_is_the_same_path_but_short() -> None:
+    changed = {name for name in SMOKE_SETTINGS if SMOKE_SETTINGS[name] != SETTINGS.get(name)}
+    assert changed == {"train_rows", "validation_rows", "teacher_epochs", "rounds", "stop_agreement"}
+    assert SMOKE_SETTINGS["train_rows"] < 500
+    assert SMOKE_SETTINGS["rounds"] >= 2  # the first round has nothing synthetic yet
+    assert SMOKE_SETTINGS["stop_agreement"] > 1
+
+
+@pytest.mark.parametrize("smoke", [False, True])
+def test_the_command_says_whether_its_result_means_anything(
+    smoke: bool, tmp_path: Path, tiny_bert: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = []
+
+    def toy_config_instead(overrides: Mapping[str, Any], *, smoke: bool = False) -> RunConfig:
+        given.append((dict(overrides), smoke))
+        return toy_config(tmp_path, tiny_bert, rounds=2, seed=overrides["seed"])
+
+    # the real model and reviews are not everywhere; names are looked at before torch is imported, and not here
+    monkeypatch.setattr("sage_kit.compatibility.check_choices", lambda *arguments: None)
+    monkeypatch.setattr("sage_kit.quickstart.quickstart_config", toy_config_instead)
+    with pytest.raises(SystemExit) as exit_info:
+        main(["quickstart", "--seed", "5", "--runs-dir", "here", *(["--smoke"] if smoke else [])])
+    assert exit_info.value.code == 0
+    assert given == [({"runs_dir": "here", "seed": 5}, smoke)]
+    out = capsys.readouterr().out
+    assert " ".join(out.split()).count(SMOKE_NOTE) == (2 if smoke else 0)
+    assert "plain distillation" in out

@@ -89,6 +89,7 @@ def test_next_steps_name_what_must_be_added(tmp_path: Path) -> None:
         "sage-kit check mine --kind lift",
         "tox.ini",
         "requirements/plugins.txt",
+        "requirements/min.txt",
         "known-first-party",
     ):
         assert part in text
