@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic.fields import FieldInfo
 
 from sage_kit import hookspecs
-from sage_kit.components import ComponentSpec
+from sage_kit.components import ComponentSpec, Options
 from sage_kit.config import GROUPS, PRESETS, RunConfig, field_extra
 from sage_kit.plugins import CONTRIBUTING_HOOKS, FIRST_PARTY, HOOKS, KINDS, Plugins, Registered
 
@@ -78,11 +78,13 @@ def _accepts(annotation: Any, metadata: list[Any]) -> str:
         return ", ".join(f"`{value}`" for value in get_args(annotation))
     if origin in (Union, UnionType):
         return " or ".join(_accepts(branch, []) for branch in get_args(annotation) if branch is not type(None))
-    if origin is list:
+    if origin in (list, tuple):
         item = _accepts(get_args(annotation)[0], [])
         return f"list of {item}"
     if origin is dict or annotation is dict:
         return "options"
+    if isinstance(annotation, type) and issubclass(annotation, Options):
+        return f"table of {', '.join(f'`{name}`' for name in annotation.model_fields)}"
     names = {str: "text", int: "integer", float: "number", bool: "`true`, `false`"}
     return f"{names.get(annotation, getattr(annotation, '__name__', str(annotation)))}{_bounds(metadata)}"
 
@@ -197,7 +199,8 @@ def _row(cells: list[str]) -> str:
 
 def _code(value: Any) -> str:
     """A value as it is written in TOML, as far as a table needs it."""
-    return f"`{json.dumps(value, ensure_ascii=False)}`"
+    plain = json.dumps(value, ensure_ascii=False, default=lambda model: model.model_dump(exclude_defaults=True))
+    return f"`{plain}`"
 
 
 def _markdown(text: str) -> str:
@@ -207,7 +210,7 @@ def _markdown(text: str) -> str:
 
 def pages() -> dict[str, str]:
     """File name and text of every page; of the external plugins only the first-party ones are shown."""
-    first_party = ",".join(name for _, name in FIRST_PARTY)
+    first_party = ",".join(sorted(set(FIRST_PARTY.values())))
     return {
         "configuration.md": configuration_page(),
         "components.md": components_page(Plugins(allow=first_party)),

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
-from toyrun import toy_config
+from toyrun import toy_config, toy_settings
 
 from sage_kit.distill import run
 from sage_kit.plugins import Plugins
@@ -26,7 +27,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_tutorial_has_its_files() -> None:
-    assert set(examples()) == {"kernel_map.py", "one_line.py", "easy_pairs.py", "watch.py"}
+    assert set(examples()) == {"kernel_map.py", "study.py", "one_line.py", "easy_pairs.py", "watch.py"}
 
 
 @pytest.mark.parametrize(
@@ -47,6 +48,19 @@ def test_examples_run(name: str, settings, folder: Path, tiny_bert: Path, capsys
     assert summary["disabled_observers"] == {}
     if name == "watch.py":
         assert "round 2: agreement" in capsys.readouterr().out
+
+
+def test_the_tutorial_ends_in_a_study(folder: Path, tiny_bert: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plugin = folder / "kernel_map.py"
+    plugin.write_text(examples()["kernel_map.py"], encoding="utf-8")
+    module: dict[str, Any] = {}
+    exec(compile(examples()["study.py"], "study.py", "exec"), module)
+    settings = toy_settings(folder, tiny_bert, rounds=2, runs_dir=str(folder / "study"))
+    found = module["study"](settings, [0, 1], str(plugin))
+    assert {arm: len(values) for arm, values in found.items()} == {"kernel_map": 2, "pca": 2, "plain": 2}
+    assert found["kernel_map"] != found["plain"]
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.partition(":")[0] for line in lines] == ["kernel_map over pca", "kernel_map over plain"]
 
 
 def test_readme_example_is_a_plugin(folder: Path) -> None:
