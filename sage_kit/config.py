@@ -256,7 +256,7 @@ class RunConfig(BaseModel):
         "share",
         gt=0,
     )
-    profile: Literal["training", "pass"] = _setting(
+    losses_from: Literal["training", "pass"] = _setting(
         "training",
         "Per-instance losses from the training pass (an example that was replaced takes the mean loss of its "
         "synthetic ones), or from a pass of the student over the real data.",
@@ -347,6 +347,12 @@ class RunConfig(BaseModel):
         "auto", "Mixed precision; auto takes bf16 on a GPU that has it and fp32 elsewhere.", "machine"
     )
     vector_dtype: Literal["float32", "float16"] = _setting("float32", "How token states are stored on disk.", "machine")
+    profile: bool = _setting(
+        False,
+        "Trace parts of the first round that synthesises with torch's profiler, and write a page that says where the "
+        "round went.",
+        "machine",
+    )
     compile: bool = _setting(False, "Compile the student and the teacher with torch.compile.", "machine")
 
     # ---- output
@@ -410,7 +416,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "schedule": "adaptive",
         "mix": "replace",
         "synthetic_ratio": 1.0,
-        "profile": "pass",
+        "losses_from": "pass",
         "reducer": "umap",
         "n_components": 2,
         "refit": "every_round",

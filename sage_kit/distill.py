@@ -7,6 +7,7 @@ from its last checkpoint to the same end.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,6 +32,7 @@ from sage_kit.preparation import FINE_TUNING, Prepared, PreparedSplit, prepare
 from sage_kit.records import Costs, RoundResult, RunInfo
 from sage_kit.rundir import Checkpoint, RunDirectory
 from sage_kit.synthesis import Synthesizer, SyntheticSet, derive_seed, label_synthetic
+from sage_kit.tracing import LABELLED_BATCHES, STUDENT_STEPS, RoundTrace
 from sage_kit.training import (
     Batches,
     Pass,
@@ -230,29 +232,40 @@ class _Loop:
         context = BuildContext(config=config, seed=config.seed)
         self.stop_rule = plugins.build("stop_rule", rule, options, context)
         self.info = self._run_info()
+        self.trace: RoundTrace | None = None
+        if config.profile and accelerator.is_main_process:
+            first = 1 if config.schedule == "none" else 2
+            self.trace = RoundTrace(directory.path, first, self.device)
 
     # ---- a round ----------------------------------------------------------------------------------------------------
 
     def round(self) -> None:
         """One round: profile, synthesise, train, evaluate, save."""
-        started = time.perf_counter()
         number = len(self.history) + 1
+        with self.trace.round(number, self.costs) if self.trace else contextlib.nullcontext():
+            self._round(number)
+        self.save(number)
+
+    def _round(self, number: int) -> None:
+        started = time.perf_counter()
         if self.accelerator.is_main_process:
             self.plugins.round_started(self.info, number)
         torch.manual_seed(derive_seed(self.config.seed, number, "dropout", self.accelerator.process_index))
 
         # ---- synthesise from the losses of the latest pass (none before round two)
-        synthetic = self._synthetic_examples(number) if number > 1 else None
+        with self._window("synthesis", LABELLED_BATCHES):
+            synthetic = self._synthetic_examples(number) if number > 1 else None
 
         # ---- train on real and synthetic batches; the new losses fall out of the pass
         sources, dropped = self._sources(number, synthetic)
-        did = self._train(number, sources)
+        with self._window("training", STUDENT_STEPS):
+            did = self._train(number, sources)
         self._attribute(sources)
 
         # ---- evaluate: dev for decisions, the official validation splits for reporting
         train_agreement = self.profile.agreement(self.prepared)
         train_loss = self.profile.mean_loss()
-        if self.config.profile == "pass":
+        if self.config.losses_from == "pass":
             before = time.perf_counter()
             profile_pass(self.trunk, self.prepared, self.profile, self.losses, self.accelerator)
             train_agreement = self.profile.agreement(self.prepared)
@@ -281,7 +294,6 @@ class _Loop:
         self.history.append(result)
         if self.accelerator.is_main_process:
             self.plugins.round_finished(self.info, result)
-        self.save(number)
 
     def _synthetic_examples(self, number: int) -> SyntheticSet | None:
         """The round's labelled synthetic examples: new ones, the static ones, or none."""
@@ -532,10 +544,20 @@ class _Loop:
     # ---- small parts ------------------------------------------------------------------------------------------------
 
     def steps(self, activity: str) -> Any:
-        """A callback that tells observers of an activity's steps."""
+        """A callback that tells observers, and the trace, of an activity's steps."""
         if not self.accelerator.is_main_process:
             return lambda done, total, loss: None
-        return lambda done, total, loss: self.plugins.step_finished(self.info, activity, done, total, loss)
+
+        def step(done: int, total: int, loss: Any) -> None:
+            if self.trace:
+                self.trace.step()
+            self.plugins.step_finished(self.info, activity, done, total, loss)
+
+        return step
+
+    def _window(self, name: str, steps: int) -> contextlib.AbstractContextManager[None]:
+        """Around an activity that is traced if the settings ask for it."""
+        return self.trace.window(name, steps) if self.trace else contextlib.nullcontext()
 
     def _synthesizer(self) -> Synthesizer:
         if self.synthesizer is None:

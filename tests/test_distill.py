@@ -193,7 +193,7 @@ def test_replace_takes_the_place_of_real_examples(folder: Path, tiny_bert: Path,
 
 
 def test_profile_by_a_pass_measures_every_real_example(folder: Path, tiny_bert: Path) -> None:
-    _, summary = toy_run(folder, tiny_bert, mix="replace", profile="pass", stop_on="train", stop_agreement=0.6)
+    _, summary = toy_run(folder, tiny_bert, mix="replace", losses_from="pass", stop_on="train", stop_agreement=0.6)
     assert summary["stopped"].startswith("agreement with the teacher on train")
 
 

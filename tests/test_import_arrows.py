@@ -38,7 +38,7 @@ LAYERS = (
     {"evaluate", "maps", "vectors"},
     {"divergence", "synthesis"},
     {"preparation"},
-    {"decoding", "training"},
+    {"decoding", "tracing", "training"},
     {"warmup"},
     {"distill"},
     {"bench", "figures", "quickstart", "scorecard", "studies", "testing"},
