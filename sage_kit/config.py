@@ -544,7 +544,8 @@ def _join(items: list[ErrorDetails]) -> str:
     prefix = "Input should be "
     parts = []
     for item in items:
-        message = item["msg"].removeprefix("Value error, ")
+        # what Python calls a tuple is a list in TOML and on the command line
+        message = item["msg"].removeprefix("Value error, ").replace("tuple", "list").replace("Tuple", "a list")
         if len(items) > 1 and message.startswith(prefix):
             message = message.removeprefix(prefix).partition(", unable to parse")[0]
         elif message.startswith(prefix):

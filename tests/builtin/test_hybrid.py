@@ -113,7 +113,8 @@ def test_one_step_that_lacks_something_takes_it_from_the_chain(tmp_path: Any) ->
 @pytest.mark.parametrize(
     ("steps", "message"),
     [
-        ([{"reducer": "pca"}], "at least 2 items"),
+        ([{"reducer": "pca"}], "a list should have at least 2 items"),
+        (3, "option 'steps' is 3: input should be a valid list"),
         ([{"reducer": "pca"}, {"reducer": "pca"}], r"step 1 \(pca\) needs n_components"),
         ([{"reducer": "pca", "n_components": 3}, {"reducer": "pca", "n_components": 2}], "leave its own out"),
         ([{"reducer": "pca", "n_components": 3}, {"reducer": "pac"}], "Unknown reducer 'pac'. Did you mean 'pca'"),
