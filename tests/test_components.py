@@ -74,6 +74,8 @@ def test_capabilities_are_the_fields_beyond_the_head_and_can_be_written_as_json(
     assert SamplerSpec(name="x", summary="", factory=make, min_rows=lambda o: 2).capabilities() == {
         "space": "map",
         "needs_classes": False,
+        "needs_gradient": False,
+        "gives_shares": False,
     }
     assert InverterSpec(name="x", summary="", factory=make).capabilities() == {
         "needs_inverse": False,
