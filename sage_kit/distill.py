@@ -31,7 +31,7 @@ from sage_kit.plugins import Plugins
 from sage_kit.preparation import FINE_TUNING, Prepared, PreparedSplit, prepare
 from sage_kit.records import Costs, RoundResult, RunInfo
 from sage_kit.rundir import Checkpoint, RunDirectory
-from sage_kit.synthesis import Synthesizer, SyntheticSet, derive_seed, label_synthetic
+from sage_kit.synthesis import Synthesizer, SyntheticSet, build_ahead, derive_seed, label_synthetic
 from sage_kit.tracing import LABELLED_BATCHES, STUDENT_STEPS, RoundTrace
 from sage_kit.training import (
     Batches,
@@ -143,6 +143,7 @@ def distill(config: RunConfig, plugins: Plugins, directory: RunDirectory, accele
     info: RunInfo | None = None
     try:
         # ---- prepare: data, teacher, cached vectors and labels, a new student ---------------------------------------
+        build_ahead(config, plugins, accelerator.device)
         checkpoint = directory.latest_checkpoint(lambda text: plugins.message(None, text))
         costs = checkpoint.costs if checkpoint else Costs()
         prepared = prepare(config, plugins, accelerator, costs)

@@ -275,10 +275,12 @@ class Plugins:
             raise PluginError(f"{title} of {item.origin}: {problem}")
         other = self._components.get((spec.kind, spec.name))
         if other is not None:
-            raise PluginError(
-                f"{title} is contributed by both {other.origin} and {item.origin}: uninstall one, or name the "
-                f"plugins to load in {ALLOW_VARIABLE}"
-            )
+            is_file = not item.origin.version  # the one that came last is of your making
+            is_built_in = other.origin.distribution == "sage-kit"
+            remedy = "give yours another name" if is_file or is_built_in else (
+                f"uninstall one, or name the plugins to load in {ALLOW_VARIABLE}"
+            )  # fmt: skip
+            raise PluginError(f"{title} is contributed by both {other.origin} and {item.origin}: {remedy}")
         self._components[spec.kind, spec.name] = item
 
     # ---- look-up
@@ -552,7 +554,10 @@ def _collect(
 ) -> str:
     """Add what a contributing hook yields to `specs`; return why the plugin must be quarantined, or ""."""
     try:
-        found = list(function() or ())
+        yielded = function() or ()
+        if isinstance(yielded, ComponentSpec | TaskSpec):
+            return f"{hook} returned one {type(yielded).__name__}: yield it, or return a list"
+        found = list(yielded)
     except Exception as error:  # a contributing hook may raise anything
         return f"{hook} raised {_cause(error)}"
     for spec in found:

@@ -33,6 +33,9 @@ from sage_kit.plugins import Plugins
 from sage_kit.records import Costs
 from sage_kit.vectors import TeacherOutputs, VectorStore
 
+CHECKED_AT_ONCE = 8192
+"""Rows that are looked through for NaN at once: the answers of all would take a quarter of the array's memory."""
+
 
 def derive_seed(*parts: int | str) -> int:
     """A seed of 63 bits for one purpose: the same parts give the same seed, others an unrelated one."""
@@ -402,8 +405,26 @@ class Synthesizer:
         name = self.config.component_choice(kind)[0]
         if np.shape(values) != shape:
             raise PluginError(f"{kind} {name!r} returned an array of shape {np.shape(values)} instead of {shape}")
-        if not np.isfinite(values).all():
+        blocks = (values[start : start + CHECKED_AT_ONCE] for start in range(0, len(values), CHECKED_AT_ONCE))
+        if not all(np.isfinite(block).all() for block in blocks):
             raise PluginError(f"{kind} {name!r} returned NaN or infinity")
+
+
+def build_ahead(config: RunConfig, plugins: Plugins, device: torch.device) -> None:
+    """Build the components that the rounds will use once, so that one that cannot be built ends the run at its start.
+
+    The reducer is left out: its library may take seconds to import, and a map in the cache may do without.
+
+    Raises
+    ------
+    SageError
+        What building them raises.
+    """
+    context = BuildContext(config=config, device=str(device), n_components=config.n_components)
+    for kind in needed_kinds(config, plugins):
+        if kind != "reducer":
+            name, options = config.component_choice(kind)
+            plugins.build(kind, name, options, context)
 
 
 def label_synthetic(

@@ -153,6 +153,21 @@ def test_static_schedule_synthesises_once(folder: Path, tiny_bert: Path) -> None
     assert summary["rounds"][2]["synthetic"] == summary["examples"]["train"]
 
 
+def test_a_component_that_cannot_be_built_ends_the_run_at_its_start(tmp_path: Path, tiny_bert: Path) -> None:
+    file = tmp_path / "boom.py"
+    file.write_text(
+        "from sage_kit import hookimpl\n"
+        "from sage_kit.components import LiftSpec\n"
+        "@hookimpl\n"
+        "def sage_lifts():\n"
+        "    yield LiftSpec(name='boom', summary='x', factory=lambda options, context: 1 / 0)\n"
+    )
+    config = toy_config(tmp_path, tiny_bert, lift="boom")
+    with pytest.raises(PluginError, match=r"lift 'boom' .* cannot be built: ZeroDivisionError"):
+        run(config, Plugins([file], allow=""))
+    assert not (tmp_path / "cache" / "teacher").exists()  # it had not even begun to make a teacher
+
+
 class Listener:
     """Keeps what it hears of the losses."""
 

@@ -200,7 +200,7 @@ def test_component_of_a_plugin_that_is_left_out_says_so(install: Install) -> Non
         ),
         (
             "@hookimpl\ndef sage_reducers():\n    return ReducerSpec(name='one', summary='', factory=lazy('a:B'))\n",
-            "sage_reducers raised TypeError: 'ReducerSpec' object is not iterable",
+            "sage_reducers returned one ReducerSpec: yield it, or return a list",
         ),
         (
             "@hookimpl\ndef sage_reducers():\n    yield ReducerSpec(name='one', summary='', factory=lazy('a.B'))\n",
@@ -288,6 +288,16 @@ def test_collision_names_both_distributions(install: Install) -> None:
     assert "reducer 'same' is contributed by both acme-sage 1.2 and bell-sage 3.0" in str(caught.value)
     assert ALLOW_VARIABLE in str(caught.value)
     assert "same" in Plugins(allow="bell").names("reducer")
+
+
+def test_a_file_that_takes_a_name_is_told_to_take_another(plugin_file: Callable[..., Path]) -> None:
+    path = plugin_file("""
+        @hookimpl
+        def sage_reducers():
+            yield ReducerSpec(name="pca", summary="", factory=print)
+    """)
+    with pytest.raises(PluginError, match="give yours another name"):
+        Plugins([path], allow="")
 
 
 def test_collision_with_a_built_in(install: Install) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -93,7 +94,10 @@ class Check:
             raise CheckFailure(self._message(subject, str(failure))) from failure.__cause__
         except Exception as error:  # a component may raise anything
             text = " ".join(str(error).split())
-            raise CheckFailure(self._message(subject, f"{type(error).__name__}: {text}")) from error
+            hint = _undeclared(subject) if "NoneType" in text else ""
+            raise CheckFailure(self._message(subject, f"{type(error).__name__}: {text}{hint}")) from error
+        finally:
+            _restore_gradients()
 
     def result(self, subject: Subject) -> CheckResult:
         """Run the check and say how it went."""
@@ -109,6 +113,34 @@ class Check:
 
     def _message(self, subject: Subject, problem: str) -> str:
         return f"{subject.title}: {problem.rstrip('.')}. {FIX} {self.fix}"
+
+
+FIELDS_BY_FLAG = {
+    "needs_inverse": "the reducer that fit gets",
+    "needs_gradient": "request.divergence_gradient",
+    "needs_shares": "request.shares",
+    "needs_labels": "request.logits",
+}
+"""What is None for a component whose spec does not declare that it needs it."""
+
+
+def _undeclared(subject: Subject) -> str:
+    """A hint at what is None because the spec does not ask for it; "" where it asks for all there is."""
+    missing = [
+        f"{what} (None without {flag}=True)"
+        for flag, what in FIELDS_BY_FLAG.items()
+        if getattr(subject.spec, flag, True) is False
+    ]
+    if getattr(subject.spec, "space", "") == "full":
+        missing.append('request.coordinates (None with space="full")')
+    return f"; does it use {' or '.join(missing)}?" if missing else ""
+
+
+def _restore_gradients() -> None:
+    """Turn torch's gradients on again, should a component have turned them off for all that come after it."""
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        torch.set_grad_enabled(True)
 
 
 CHECKS: list[Check] = []

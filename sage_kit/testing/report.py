@@ -34,8 +34,13 @@ def chosen_components(plugins: Plugins, name: str, kind: str, files: Sequence[st
         if not found and kind:
             plugins.registered(kind, name)  # says what there is instead
         if not found:
-            hint = did_you_mean(name, {item.spec.name for item in items}, "Components", "See: sage-kit plugins.")
-            raise ConfigError(f"No component is named {name!r}.{hint}")
+            elsewhere = "See: sage-kit plugins. A file's components need --plugin FILE."
+            hint = did_you_mean(name, {item.spec.name for item in items}, "Components", elsewhere)
+            broken = "".join(
+                f" Plugin {bad.origin.plugin!r} ({bad.origin}) is in quarantine: {bad.cause}."
+                for bad in plugins.quarantined
+            )
+            raise ConfigError(f"No component is named {name!r}.{hint}{broken}")
         return found
     if not files:
         raise ConfigError("nothing to check: name a component, or a plugin file with --plugin FILE")
@@ -43,7 +48,10 @@ def chosen_components(plugins: Plugins, name: str, kind: str, files: Sequence[st
     found = [item for item in items if item.origin.distribution in origins]
     if not found:
         of_kind = f" of kind {kind!r}" if kind else ""
-        raise PluginError(f"nothing to check: {', '.join(sorted(origins))} contributes no component{of_kind}")
+        raise PluginError(
+            f"nothing to check: {', '.join(sorted(origins))} contributes no component{of_kind}; observing hooks are "
+            "checked where an ObserverSpec contributes their object"
+        )
     return found
 
 

@@ -48,10 +48,20 @@ def check_component(
     Returns
     -------
     list of CheckResult
-        One per check, in order.
+        One per check, in order. Where the component cannot be built, or returns what its kind does not, the checks that
+        depend on it are skipped: their failures would hide the cause.
     """
     subject = Subject(spec, options, plugins)
-    return [check.result(subject) for check in checks_for(spec.kind)]
+    results: list[CheckResult] = []
+    cause = ""
+    for check in checks_for(spec.kind):
+        if cause and (check.name == "loop_run" or check.kinds):
+            results.append(CheckResult(check.name, True, f"not run: first mend what {cause} found", 0.0, skipped=True))
+            continue
+        results.append(check.result(subject))
+        if not results[-1].passed and check.name in ("protocol", f"{spec.kind}_shapes"):
+            cause = check.name
+    return results
 
 
 def parametrize_with_checks(

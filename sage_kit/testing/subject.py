@@ -18,6 +18,9 @@ from sage_kit.plugins import Origin, Plugins, Registered, Spec, missing_requirem
 from sage_kit.testing import toy
 from sage_kit.testing.registry import CheckFailure, NotApplicable, require
 
+LEAST_FIT = 0.05
+"""R2 against the mean vector that an inverse must pass: a constant may come out a little above 0 by chance."""
+
 
 class PluginsWith(Plugins):
     """All plugins of the process and one component that takes the place of another of its kind and name, if any."""
@@ -167,6 +170,17 @@ def disturbed(seed: int) -> Iterator[None]:
         random.setstate(python)
         np.random.set_state(numpy)
         torch.random.set_rng_state(pytorch)
+
+
+def random_states() -> dict[str, str]:
+    """What the global random generators hold, by library."""
+    import torch
+
+    return {
+        "random": repr(random.getstate()),
+        "numpy": repr([part.tolist() if hasattr(part, "tolist") else part for part in np.random.get_state()]),
+        "torch": repr(torch.random.get_rng_state().tolist()),
+    }
 
 
 @contextmanager

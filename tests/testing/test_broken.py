@@ -120,6 +120,16 @@ class Fragile(Axes):
         return super().fit_transform(vectors)
 
 
+class TurnedTransform(Axes):
+    def fit_transform(self, vectors: Any) -> Any:
+        return -super().fit_transform(vectors)
+
+
+class ZeroInverse(Axes):
+    def inverse_transform(self, coordinates: Any) -> Any:
+        return np.zeros((len(coordinates), 16), np.float32)
+
+
 class HidingNaN(Axes):
     def fit_transform(self, vectors: Any) -> Any:
         return super().fit_transform(np.nan_to_num(vectors))
@@ -132,7 +142,8 @@ class HidingNaN(Axes):
         (axes(Mutating), "reducer_keeps_its_input", "it changes its input in place: vectors"),
         (axes(Unseeded), "reducer_is_repeatable", "two fits under the same seed give different coordinates"),
         (axes(WithoutMethod, has_state=False), "protocol", "without inverse_transform()"),
-        (axes(WithoutMethod, has_state=False), "reducer_inverse_beats_mean", "has no attribute 'inverse_transform'"),
+        (axes(TurnedTransform, has_inverse=False), "reducer_transform_agrees", "elsewhere than fit_transform does"),
+        (axes(ZeroInverse), "reducer_inverse_beats_mean", "no better than the mean vector"),
         (axes(WrongInverse), "reducer_inverse_beats_mean", "no better than the mean vector"),
         (axes(LostState), "reducer_state_round_trip", "inverse_transform differs after set_state"),
         (axes(Batchwise), "reducer_batch_invariance", "standard deviations between batches"),
@@ -242,6 +253,24 @@ class SampleUnseeded(Sampler):
     def sample(self, request: Any) -> Samples:
         anchors = np.random.default_rng().integers(len(request.losses), size=request.count)
         return Samples(anchors, request.coordinates[anchors])
+
+
+class SampleGoesOn(Sampler):
+    """Keeps a generator, which a resumed run would find in another state."""
+
+    def __init__(self, options: Any, context: Any) -> None:
+        self.rng = np.random.default_rng(context.seed)
+
+    def sample(self, request: Any) -> Samples:
+        anchors = self.rng.integers(len(request.losses), size=request.count)
+        return Samples(anchors, request.coordinates[anchors])
+
+
+class SampleWantsGradient(Sampler):
+    def sample(self, request: Any) -> Samples:
+        samples = super().sample(request)
+        request.divergence_gradient(samples.anchors)
+        return samples
 
 
 class SampleMutating(Sampler):
@@ -502,6 +531,46 @@ class ObserverDraws(DeafObserver):
         torch.rand(done)
 
 
+class ObserverSeeds(DeafObserver):
+    @hookimpl
+    def sage_round_finished(self) -> None:
+        torch.manual_seed(0)
+        np.random.seed(0)
+
+
+class InvertToAnchor(Inverter):
+    def invert(self, coordinates: Any, anchors: Any) -> Any:
+        return self.vectors[anchors]
+
+
+class InvertWantsReducer(Inverter):
+    def fit(self, coordinates: Any, vectors: Any, reducer: Any) -> Any:
+        self.inverse = reducer.inverse_transform
+        return super().fit(coordinates, vectors, reducer)
+
+
+class LiftWantsShares(Lift):
+    def lift(self, request: Any) -> TokenBatch:
+        return TokenBatch(request.anchor.states * request.shares.mean(), request.anchor.mask)
+
+
+class LiftGoesOn(Lift):
+    def __init__(self, options: Any, context: Any) -> None:
+        self.generator = torch.Generator().manual_seed(context.seed)
+
+    def lift(self, request: Any) -> TokenBatch:
+        factor = torch.rand((), generator=self.generator)
+        return TokenBatch(request.anchor.states * factor, request.anchor.mask)
+
+
+class KeepGoesOn(Keep):
+    def __init__(self, options: Any, context: Any) -> None:
+        self.rng = np.random.default_rng(context.seed)
+
+    def keep(self, request: Any) -> Any:
+        return self.rng.random(len(request.vectors)) < 0.5
+
+
 SPECS = {"sampler": SamplerSpec, "inverter": InverterSpec, "lift": LiftSpec, "filter": FilterSpec}
 SPECS |= {"stop_rule": StopRuleSpec, "observer": ObserverSpec, "decoder": DecoderSpec}
 
@@ -524,7 +593,14 @@ def test_sound_components_pass(kind: str, factory: Any) -> None:
     ("kind", "factory", "check", "message"),
     [
         ("sampler", SampleTooFew, "sampler_shapes", "anchors have shape (31,) instead of (32,)"),
-        ("sampler", SampleUnseeded, "sampler_is_repeatable", "anchors differ between two calls"),
+        ("sampler", SampleUnseeded, "sampler_is_repeatable", "anchors differ between two samplers"),
+        ("sampler", SampleGoesOn, "sampler_is_repeatable", "anchors differ between two calls of one sampler"),
+        ("sampler", SampleWantsGradient, "sampler_shapes", "None without needs_gradient=True"),
+        ("inverter", InvertToAnchor, "inverter_follows_coordinates", "two places far apart give the same vector"),
+        ("inverter", InvertWantsReducer, "inverter_shapes", "None without needs_inverse=True"),
+        ("lift", LiftWantsShares, "lift_shapes", "None without needs_shares=True"),
+        ("lift", LiftGoesOn, "lift_is_repeatable", "the same batch lifted twice"),
+        ("filter", KeepGoesOn, "filter_is_repeatable", "answered differently"),
         ("sampler", SampleMutating, "sampler_keeps_its_input", "in place: losses"),
         ("sampler", SampleByWeight, "sampler_takes_hard_data", "with losses of zero it raises"),
         ("inverter", InvertBackwards, "inverter_beats_mean", "no better than the mean vector"),
@@ -561,7 +637,8 @@ def test_sound_components_pass(kind: str, factory: Any) -> None:
         ("observer", ObserverSorts, "observer_bears_every_hook", "read-only"),
         ("observer", ObserverScales, "observer_keeps_its_input", "in place: vectors"),
         ("observer", ObserverSpends, "observer_keeps_its_input", "it changes what it is shown: run.costs"),
-        ("observer", ObserverDraws, "observer_draws_no_random_numbers", "torch's global random state"),
+        ("observer", ObserverDraws, "observer_leaves_random_states", "global random state of torch"),
+        ("observer", ObserverSeeds, "observer_leaves_random_states", "global random state of numpy, torch"),
     ],
     ids=lambda value: value.__name__ if isinstance(value, type) else None,
 )

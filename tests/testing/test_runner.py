@@ -75,8 +75,18 @@ def test_misspelt_names_are_errors() -> None:
 def test_options_reach_the_component() -> None:
     (spec,) = (spec for spec in sage_filters() if spec.name == "cosine")
     results = {result.name: result for result in check_component(spec, options={"minimum": 5})}
-    assert "option 'minimum' is 5" in results["filter_shapes"].message
+    assert "option 'minimum' is 5" in results["protocol"].message
     assert all(result.passed for result in check_component(spec, options=spec.options(minimum=0.9)))
+
+
+def test_what_depends_on_a_fault_is_not_run() -> None:
+    (spec,) = (spec for spec in sage_filters() if spec.name == "cosine")
+    results = {result.name: result for result in check_component(spec, options={"minimum": 5})}
+    assert [name for name, result in results.items() if not result.passed] == ["protocol"]
+    assert results["filter_shapes"].skipped
+    assert results["filter_shapes"].message == "not run: first mend what protocol found"
+    assert results["loop_run"].skipped
+    assert not results["light_discovery"].skipped
 
 
 SUITE = """

@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from sage_kit.components import LiftRequest, TokenBatch
+from sage_kit.components import LiftRequest, LiftSpec, TokenBatch
 from sage_kit.testing import toy
 from sage_kit.testing.registry import check, require
 from sage_kit.testing.subject import Subject, disturbed, unchanged, works_or_explains
@@ -14,7 +14,8 @@ from sage_kit.testing.subject import Subject, disturbed, unchanged, works_or_exp
 BATCH = 6
 
 
-def _request(**fields: Any) -> LiftRequest:
+def _request(subject: Subject, **fields: Any) -> LiftRequest:
+    """A request as the core makes it: shares are there for lifts that ask for them."""
     import torch
 
     anchors = np.arange(BATCH, dtype=np.int64) * 3
@@ -32,15 +33,15 @@ def _request(**fields: Any) -> LiftRequest:
         "n_real": toy.ROWS,
         **fields,
     }
-    # as a sampler with partners would give them
-    given.setdefault("shares", np.linspace(0.1, 0.5, len(given["anchors"]), dtype=np.float32))
+    if cast(LiftSpec, subject.spec).needs_shares:
+        given["shares"] = np.linspace(0.1, 0.5, len(given["anchors"]), dtype=np.float32)
     return LiftRequest(**given)
 
 
-def _lift(subject: Subject, request: LiftRequest) -> TokenBatch:
+def _lift(subject: Subject, request: LiftRequest, lift: Any = None) -> TokenBatch:
     import torch
 
-    batch = subject.build().lift(request)
+    batch = (lift or subject.build()).lift(request)
     require(isinstance(batch, TokenBatch), f"lift returns {type(batch).__name__} instead of a TokenBatch")
     states, mask = batch.states, batch.mask
     rows, dim = len(request.anchors), request.vectors.shape[1]
@@ -63,7 +64,7 @@ def lift_shapes(subject: Subject) -> None:
 
     To fix: return ``TokenBatch(states, mask)`` and end with ``states.masked_fill(~mask.unsqueeze(2), 0)``.
     """
-    _lift(subject, _request())
+    _lift(subject, _request(subject))
 
 
 @check("lift")
@@ -72,7 +73,7 @@ def lift_keeps_its_input(subject: Subject) -> None:
 
     To fix: avoid methods that end in an underscore and ``+=`` on the request's tensors.
     """
-    request = _request()
+    request = _request(subject)
     with unchanged(
         states=request.anchor.states,
         mask=request.anchor.mask,
@@ -89,16 +90,17 @@ def lift_keeps_its_input(subject: Subject) -> None:
 def lift_is_repeatable(subject: Subject) -> None:
     """The same batch lifted twice comes out the same: the teacher labels the first, the student learns the second.
 
-    To fix: draw everything random from ``request.generator``.
+    To fix: draw everything random from ``request.generator``, and keep no generator of your own.
     """
     import torch
 
-    found = []
-    for number in (41, 42):
-        with disturbed(number):
-            found.append(_lift(subject, _request()))
-    same = found[0].states.shape == found[1].states.shape and torch.equal(found[0].states, found[1].states)
-    require(same and torch.equal(found[0].mask, found[1].mask), "the same batch lifted twice comes out differently")
+    lift = subject.build()
+    with disturbed(41):
+        first = _lift(subject, _request(subject), lift)
+    with disturbed(42):
+        for found in (_lift(subject, _request(subject), lift), _lift(subject, _request(subject))):
+            same = first.states.shape == found.states.shape and torch.equal(first.states, found.states)
+            require(same and torch.equal(first.mask, found.mask), "the same batch lifted twice comes out differently")
 
 
 @check("lift")
@@ -130,4 +132,4 @@ def lift_takes_hard_data(subject: Subject) -> None:
         ),
     ]
     for what, fields in cases:
-        works_or_explains(what, lambda fields=fields: _lift(subject, _request(**fields)))  # type: ignore[misc]
+        works_or_explains(what, lambda fields=fields: _lift(subject, _request(subject, **fields)))  # type: ignore[misc]

@@ -14,7 +14,7 @@ from sage_kit.plugins import Plugins
 from sage_kit.records import Costs, RoundResult, RunInfo
 from sage_kit.testing import toy
 from sage_kit.testing.registry import check, require
-from sage_kit.testing.subject import Subject, unchanged
+from sage_kit.testing.subject import Subject, disturbed, random_states, unchanged
 
 if TYPE_CHECKING:
     from sage_kit.synthesis import SyntheticSet
@@ -79,21 +79,26 @@ def observer_keeps_its_input(subject: Subject) -> None:
 
 
 @check("observer")
-def observer_draws_no_random_numbers(subject: Subject) -> None:
-    """It leaves torch's random state alone, from which the loop draws: a run comes out the same, observed or not.
+def observer_leaves_random_states(subject: Subject) -> None:
+    """It neither draws from nor seeds the global random generators: a run comes out the same, observed or not.
 
-    To fix: take random numbers from a generator of your own, ``torch.Generator().manual_seed(context.seed)``.
+    To fix: take random numbers from a generator of your own, ``np.random.default_rng(context.seed)``.
     """
-    import torch
-
-    with tempfile.TemporaryDirectory(prefix="sage-kit-check-") as folder, _Hooked(subject) as plugins:
-        story = _Story(subject, Path(folder))
-        before = torch.random.get_rng_state()
-        story.begin(plugins)
-        story.round(plugins, 1)
-        story.round(plugins, 2)
-        require(torch.equal(before, torch.random.get_rng_state()), "it draws from torch's global random state")
-        story.end(plugins, "finished")
+    for seed in (71, 72):  # from two states, since one of them may be what it seeds
+        with (
+            tempfile.TemporaryDirectory(prefix="sage-kit-check-") as folder,
+            disturbed(seed),
+            _Hooked(subject) as plugins,
+        ):
+            story = _Story(subject, Path(folder))
+            before = random_states()
+            story.begin(plugins)
+            story.round(plugins, 1)
+            story.round(plugins, 2)
+            after = random_states()
+            touched = [name for name in before if before[name] != after[name]]
+            require(not touched, f"it draws from or seeds the global random state of {', '.join(touched)}")
+            story.end(plugins, "finished")
 
 
 class _Hooked:

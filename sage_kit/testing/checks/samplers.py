@@ -14,20 +14,23 @@ from sage_kit.testing.subject import Subject, disturbed, require_array, unchange
 COUNT = 32
 
 
-def _request(count: int = COUNT, rows: int = toy.ROWS, *, seed: int = 5, space: str = "map", **fields: Any) -> Any:
+def _request(subject: Subject, count: int = COUNT, rows: int = toy.ROWS, **fields: Any) -> SampleRequest:
+    """A request as the core makes it: what the spec does not ask for is None."""
+    spec = cast(SamplerSpec, subject.spec)
     vectors = toy.train(rows)
     given = {
         "count": count,
         "losses": toy.losses(rows),
-        "rng": np.random.default_rng(seed),
+        "rng": np.random.default_rng(5),
         "vectors": vectors,
         "teacher_logits": toy.logits(rows, 0),
         "student_logits": toy.logits(rows, 1),
-        "coordinates": np.ascontiguousarray(vectors[:, :2]) if space == "map" else None,
+        "coordinates": np.ascontiguousarray(vectors[:, :2]) if spec.space == "map" else None,
         "round": 2,
-        "divergence_gradient": lambda indices: np.sin(3 * vectors[indices] + 1).astype(np.float32),
         **fields,
     }
+    if spec.needs_gradient:
+        given["divergence_gradient"] = lambda indices: np.sin(3 * vectors[indices] + 1).astype(np.float32)
     return SampleRequest(**given)
 
 
@@ -58,8 +61,8 @@ def _require_samples(subject: Subject, samples: Any, request: SampleRequest) -> 
     return cast(Samples, samples)
 
 
-def _sample(subject: Subject, request: SampleRequest) -> Samples:
-    return _require_samples(subject, subject.build().sample(request), request)
+def _sample(subject: Subject, request: SampleRequest, sampler: Any = None) -> Samples:
+    return _require_samples(subject, (sampler or subject.build()).sample(request), request)
 
 
 @check("sampler")
@@ -70,7 +73,7 @@ def sampler_shapes(subject: Subject) -> None:
     or `vectors` instead of `coordinates` if the spec's space is "full"; draw with replacement if rows do not suffice.
     """
     for count in (COUNT, 1, 3 * toy.ROWS):
-        _sample(subject, _request(count, space=_space(subject)))
+        _sample(subject, _request(subject, count))
 
 
 @check("sampler")
@@ -79,7 +82,7 @@ def sampler_keeps_its_input(subject: Subject) -> None:
 
     To fix: work on copies; in a run the arrays are read-only.
     """
-    request = _request(space=_space(subject))
+    request = _request(subject)
     names = ("losses", "vectors", "teacher_logits", "student_logits", "coordinates")
     with unchanged(**{name: getattr(request, name) for name in names}):
         subject.build().sample(request)
@@ -87,18 +90,22 @@ def sampler_keeps_its_input(subject: Subject) -> None:
 
 @check("sampler")
 def sampler_is_repeatable(subject: Subject) -> None:
-    """The same request and generator give the same samples, whatever the state of the global random generators.
+    """The same request and generator give the same samples, whatever was sampled before or random states hold.
 
-    To fix: draw everything random from ``request.rng``.
+    To fix: draw everything random from ``request.rng``, which is new in each round, and keep no generator of your own:
+    a resumed run would find it in another state.
     """
-    found = []
-    for number in (21, 22):
-        with disturbed(number):
-            found.append(_sample(subject, _request(space=_space(subject))))
+    sampler = subject.build()
+    with disturbed(21):
+        first = _sample(subject, _request(subject), sampler)
+    with disturbed(22):
+        again = _sample(subject, _request(subject), sampler)
+        other = _sample(subject, _request(subject))
     for name in ("anchors", "coordinates", "vectors", "neighbors", "shares"):
-        first, second = (getattr(samples, name) for samples in found)
-        same = (first is None and second is None) or np.array_equal(first, second)
-        require(same, f"{name} differ between two calls with generators of the same seed")
+        for found, when in ((other, "between two samplers"), (again, "between two calls of one sampler")):
+            one, two = getattr(first, name), getattr(found, name)
+            same = (one is None and two is None) or np.array_equal(one, two)
+            require(same, f"{name} differ {when}, with generators of the same seed")
 
 
 @check("sampler")
@@ -112,7 +119,7 @@ def sampler_takes_hard_data(subject: Subject) -> None:
     least = max(1, spec.min_rows(subject.options)) if spec.min_rows is not None else 1
 
     def take(**given: Any) -> None:
-        _sample(subject, _request(space=space, **given))
+        _sample(subject, _request(subject, **given))
 
     for what, value in (("equal losses", 0.7), ("losses of zero", 0.0)):
         losses = np.full(toy.ROWS, value, dtype=np.float32)
@@ -123,5 +130,5 @@ def sampler_takes_hard_data(subject: Subject) -> None:
     places = repeated[:, :2].copy() if space == "map" else None
     works_or_explains("rows that occur four times each", lambda: take(vectors=repeated, coordinates=places))
     if least <= toy.ROWS:
-        rows = f"{least} rows, the fewest it says it takes," if least > 1 else "one row"
+        rows = f"{least} rows, the fewest it says it takes" if least > 1 else "one row"
         works_or_explains(rows, lambda: take(rows=least))
