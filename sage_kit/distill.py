@@ -369,7 +369,8 @@ class _Loop:
         synchronize(self.device)
         seconds = time.perf_counter() - started - (self.costs.seconds.get("lift", 0.0) - lifted)
         lengths = self.prepared.train.store.lengths[synthetic.anchors]
-        flops = count_flops(self.prepared.teacher_trunk, lengths, training=False)
+        hidden = bool(self.prepared.teacher_layers)
+        flops = count_flops(self.prepared.teacher_trunk, lengths, training=False, hidden=hidden)
         self.costs.add("teacher", seconds, tokens=tokens, flops=flops)
         if count:
             self.teacher_tokens += tokens
@@ -421,7 +422,8 @@ class _Loop:
         synchronize(self.device)
         self.total_steps += did.steps
         seconds = time.perf_counter() - started - (self.costs.seconds.get("lift", 0.0) - lifted)
-        flops = count_flops(self.raw_trunk, did.lengths, training=True)
+        hidden = bool(self.prepared.student_layers)
+        flops = count_flops(self.raw_trunk, did.lengths, training=True, hidden=hidden)
         self.costs.add("student", seconds, tokens=did.tokens, flops=flops)
         return did
 

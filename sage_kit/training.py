@@ -403,9 +403,19 @@ def profile_pass(
     )
 
 
-def count_flops(trunk: Trunk, lengths: NDArray[np.int64], *, training: bool) -> int:
-    """FLOPs of a trunk on examples of these lengths: the forward pass, or three times that with the backward."""
-    return trunk.flops(lengths) * (3 if training else 1)
+def count_flops(trunk: Trunk, lengths: NDArray[np.int64], *, training: bool, hidden: bool = False) -> int:
+    """FLOPs of a trunk on examples of these lengths: the forward pass, or three times that with the backward.
+
+    Parameters
+    ----------
+    trunk : Trunk
+    lengths : array of shape (n,), int64
+    training : bool
+        Whether the backward pass counts.
+    hidden : bool
+        Whether the blocks' outputs are asked for; without them the last block is computed for the first token only.
+    """
+    return trunk.flops(lengths, hidden) * (3 if training else 1)
 
 
 def _share(items: list[Any], accelerator: Accelerator) -> list[Any]:

@@ -11,6 +11,7 @@ from torch import nn
 from sage_kit.models.trunk import split_model
 from sage_kit.training import (
     Profile,
+    count_flops,
     learning_rate_factor,
     load_optimizer_tensors,
     make_optimizer,
@@ -92,3 +93,12 @@ def test_optimizer_decays_matrices_only_and_leaves_the_front_end() -> None:
     frozen = [p for p in model.parameters() if not p.requires_grad]
     assert frozen
     assert not known & {id(p) for p in frozen}
+
+
+def test_flops_of_training_are_three_forward_passes_of_what_is_computed() -> None:
+    _, trunk = split_model(tiny.make_model(layers=2), "embeddings")
+    lengths = np.array([5, 9])
+    for hidden in (False, True):
+        assert count_flops(trunk, lengths, training=False, hidden=hidden) == trunk.flops(lengths, hidden)
+        assert count_flops(trunk, lengths, training=True, hidden=hidden) == 3 * trunk.flops(lengths, hidden)
+    assert trunk.flops(lengths) < trunk.flops(lengths, hidden=True)

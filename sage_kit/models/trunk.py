@@ -2,7 +2,8 @@
 
 Both are views: they hold the very modules of the transformers model they are made from, so training the trunk trains
 the model. The blocks are the stock ones; only the code around them is ours, which is what lets a trunk start from any
-token states, real or synthetic.
+token states, real or synthetic. On a CPU the blocks' parameters are used by `sage_kit.models.packed`, which computes
+the same faster.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from sage_kit.errors import CompatibilityError
 from sage_kit.models.families import Family, family_of
+from sage_kit.models.packed import first_token_block, pack, packed_block, parts_of, runs_packed, unpack
 
 if TYPE_CHECKING:
     import numpy as np
@@ -154,6 +156,8 @@ class Trunk(nn.Module):
         self.n_blocks = len(self.blocks)
         self.dim = int(model.config.hidden_size)
         self.n_outputs = int(self.head.output.out_features)
+        # a plain list: the parts are the blocks' modules, which are registered once already
+        self._parts = [parts_of(block) for block in self.blocks]
         # a new module says that it trains; this one is in the mode of the model that it shows
         self.train(model.training)
 
@@ -169,28 +173,55 @@ class Trunk(nn.Module):
         hidden : bool
             Whether to return the blocks' outputs.
         """
+        if runs_packed(states):
+            return self._packed(states, mask, hidden)
         attention = attention_mask(mask)
         outputs: list[Tensor] = []
-        for block in self.blocks:
+        for block in self.blocks if hidden else self.blocks[:-1]:
             states = block(states, attention_mask=attention)
             if hidden:
                 outputs.append(states)
+        if not hidden:
+            states = first_token_block(self._parts[-1], states, attention)
         return TrunkOutput(self.head(states), tuple(outputs))
 
-    def flops(self, lengths: NDArray[np.integer]) -> int:
-        """Forward FLOPs, multiplications and additions of matrix products, over real tokens.
+    def _packed(self, states: Tensor, mask: Tensor | None, hidden: bool) -> TrunkOutput:
+        """The same on packed rows."""
+        tokens = states.shape[1]
+        rows, layout = pack(states, mask)
+        outputs: list[Tensor] = []
+        for parts in self._parts if hidden else self._parts[:-1]:
+            rows = packed_block(parts, rows, layout)
+            if hidden:
+                outputs.append(unpack(rows, layout, tokens))
+        first = layout.take_first(rows) if hidden else packed_block(self._parts[-1], rows, layout, first_only=True)
+        return TrunkOutput(self.head(first[:, None]), tuple(outputs))
+
+    def flops(self, lengths: NDArray[np.integer], hidden: bool = False) -> int:
+        """Forward FLOPs, multiplications and additions of matrix products, over real tokens; what is computed counts.
 
         With d the width and f the inner width, a block costs ``2 (4 d^2 + 2 d f)`` per token for its linear layers and
-        ``4 d n^2`` per example of n tokens for attention (``Q K^T`` and the weighted sum of V); the head costs
-        ``2 (d^2 + d n_outputs)`` per example. A backward pass costs twice the forward one.
+        ``4 d n^2`` per example of n tokens for attention (``Q K^T`` and the weighted sum of V). Without hidden states
+        the last block is computed for the first token only: keys and values cost ``4 d^2`` per token, and an example
+        ``2 (2 d^2 + 2 d f)`` for the other layers and ``4 d n`` for attention. The head costs ``2 (d^2 + d n_outputs)``
+        per example. A backward pass costs twice the forward one.
 
         Parameters
         ----------
         lengths : integer array of shape (n,)
             Real tokens of each example.
+        hidden : bool
+            Whether the blocks' outputs are asked for.
         """
-        head = 2 * (self.head.dense.weight.numel() + self.head.output.weight.numel()) * len(lengths)
-        return _block_flops(self.blocks, self.dim, lengths) + head
+        examples, tokens = len(lengths), int(lengths.astype("int64").sum())
+        total = 2 * examples * (self.head.dense.weight.numel() + self.head.output.weight.numel())
+        if hidden:
+            return total + _block_flops(self.blocks, self.dim, lengths)
+        last = self._parts[-1]
+        every = last.key.weight.numel() + last.value.weight.numel()
+        first = sum(layer.weight.numel() for layer in (last.query, last.out, last.inner, last.outer))
+        total += 2 * (every * tokens + first * examples) + 4 * self.dim * tokens
+        return total + _block_flops(self.blocks[:-1], self.dim, lengths)
 
 
 def split_model(model: PreTrainedModel, cut: Cut) -> tuple[FrontEnd, Trunk]:

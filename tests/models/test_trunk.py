@@ -9,7 +9,7 @@ import torch
 
 from sage_kit.errors import CompatibilityError, ModelError
 from sage_kit.models.families import family_of
-from sage_kit.models.trunk import FrontEnd, Trunk, embed, front_blocks, split_model
+from sage_kit.models.trunk import FrontEnd, Trunk, front_blocks, split_model
 
 TYPES = pytest.mark.parametrize("family", tiny.FAMILIES)
 FAMILIES = pytest.mark.parametrize("family", ["bert", "roberta", "distilbert"])
@@ -138,22 +138,6 @@ def test_trunk_drops_out_in_training(family):
     assert not torch.equal(trunk(states).logits, trunk(states).logits)
 
 
-@FAMILIES
-def test_dropout_is_where_the_full_model_has_it(family):
-    """Under the same seed both draw the same numbers, so each dropout must act in the same place."""
-    model = tiny.make_model(family).train()
-    ids, types, mask = make_batch(family, padded=False)
-    torch.manual_seed(3)
-    expected = full_output(model, ids, types, mask).logits
-    torch.manual_seed(3)
-    paths = family_of(model.config)
-    embeddings = model.get_submodule(paths.embeddings)
-    logits = Trunk(model)(embed(embeddings, ids, types if paths.token_types else None)).logits
-    torch.testing.assert_close(logits, expected, rtol=1e-5, atol=1e-6)
-    model.eval()
-    assert not torch.allclose(full_output(model, ids, types, mask).logits, expected)
-
-
 def test_state_dict_names_are_stable():
     for family in tiny.FAMILIES:
         _, trunk = split_model(tiny.make_model(family), 2)
@@ -211,7 +195,7 @@ def test_eager_attention_is_replaced():
 
 
 @FAMILIES
-def test_flops_equal_a_hand_count_and_torchs(family):
+def test_flops_equal_a_hand_count_and_torchs(family, monkeypatch):
     from torch.utils.flop_counter import FlopCounterMode
 
     d, f, n, rows, labels = 32, 64, 9, 3, 3
@@ -219,21 +203,31 @@ def test_flops_equal_a_hand_count_and_torchs(family):
     lengths = np.full(rows, n, dtype=np.int32)
     block = rows * n * 2 * (4 * d * d + 2 * d * f) + rows * 4 * d * n * n
     assert front_end.flops(lengths) == block
-    assert trunk.flops(lengths) == 3 * block + rows * 2 * (d * d + d * labels)
+    head = rows * 2 * (d * d + d * labels)
+    # keys and values of every token, all else of the last block for the first token alone
+    last = rows * n * 2 * 2 * d * d + rows * (2 * (2 * d * d + 2 * d * f) + 4 * d * n)
+    assert trunk.flops(lengths, hidden=True) == 3 * block + head
+    assert trunk.flops(lengths) == 2 * block + last + head
     states = torch.randn(rows, n, d)
-    # the math kernel is made of matrix products that the counter sees on every device
-    math = torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH)
-    with torch.no_grad(), math, FlopCounterMode(display=False) as counter:
-        trunk(states)
-    assert counter.get_total_flops() == trunk.flops(lengths)
+    # the counter knows none of oneDNN's products
+    monkeypatch.setattr(torch.backends.mkldnn, "enabled", False)
+    for hidden in (False, True):
+        for autocast in (False, True):
+            # the math kernel is made of matrix products that the counter sees on every device
+            math = torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH)
+            precision = torch.autocast("cpu", enabled=autocast)  # the padded path
+            with torch.no_grad(), math, precision, FlopCounterMode(display=False) as counter:
+                trunk(states, hidden=hidden)
+            assert counter.get_total_flops() == trunk.flops(lengths, hidden)
 
 
 def test_flops_of_ragged_lengths_add_up():
     _, trunk = split_model(tiny.make_model("bert"), "embeddings")
     lengths = np.array([3, 17, 64, 5])
-    total = trunk.flops(lengths)
-    assert isinstance(total, int)
-    assert total == sum(trunk.flops(lengths[index : index + 1]) for index in range(4))
+    for hidden in (False, True):
+        total = trunk.flops(lengths, hidden)
+        assert isinstance(total, int)
+        assert total == sum(trunk.flops(lengths[index : index + 1], hidden) for index in range(4))
 
 
 def test_compiles_without_graph_breaks():

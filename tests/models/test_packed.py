@@ -1,0 +1,339 @@
+"""The packed forward pass against the stock transformers model in float64, one example at a time."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+import tiny
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from sage_kit.models import packed
+from sage_kit.models.families import family_of
+from sage_kit.models.packed import keep_mask, pack, unpack
+from sage_kit.models.trunk import Trunk, split_model
+
+FAMILIES = pytest.mark.parametrize("family", ["bert", "roberta", "distilbert"])
+HIDDEN = pytest.mark.parametrize("hidden", [False, True], ids=["logits", "hidden"])
+LENGTHS = {
+    "equal": [9, 9, 9, 9],
+    "little padding": [40, 40, 39, 40],
+    "much padding": [17, 1, 40, 6],
+    "one token": [1, 1],
+    "short": [5, 1, 3, 2, 5],
+}
+BATCHES = pytest.mark.parametrize("lengths", list(LENGTHS.values()), ids=list(LENGTHS))
+DIM = 32
+
+
+def make_batch(lengths, dtype=torch.float64, extra=0):
+    """Random states with something at padding, and a mask; `extra` columns are padding in every row."""
+    generator = torch.Generator().manual_seed(1)
+    tokens = max(lengths) + extra
+    states = torch.randn(len(lengths), tokens, DIM, generator=generator, dtype=torch.float64).to(dtype)
+    mask = torch.arange(tokens) < torch.tensor(lengths)[:, None]
+    return states, mask
+
+
+def stock(model, cut, states):
+    """Logits and hidden states of one example without padding, by the stock model with its own eager attention."""
+    family = family_of(model.config)
+    blocks = model.get_submodule(family.blocks)[0 if cut == "embeddings" else cut :]
+    hidden = []
+    for block in blocks:
+        states = block(states, attention_mask=None)
+        hidden.append(states)
+    dense, output = model.get_submodule(family.head_dense), model.get_submodule(family.head_output)
+    dropout = model.get_submodule(family.head_dropout)
+    first = states[:, 0]
+    if family.dropout_first:
+        first = dropout(first)
+    activate = torch.tanh if family.activation == "tanh" else torch.relu
+    return output(dropout(activate(dense(first)))), hidden
+
+
+def scalar(logits, hidden):
+    """Something that depends on every output, and not evenly."""
+    total = (logits * torch.linspace(0.5, 2, logits.shape[-1], dtype=logits.dtype)).sin().sum()
+    for layer, states in enumerate(hidden, start=1):
+        total = total + (states * torch.linspace(-1, layer, DIM, dtype=states.dtype)).sin().sum()
+    return total
+
+
+def reference(model, cut, states, lengths, hidden):
+    """Logits, hidden states, and gradients by parameter and by state, all in float64, of each example on its own."""
+    model = copy.deepcopy(model).double()
+    model.set_attn_implementation("eager")
+    states = states.clone().requires_grad_()
+    total, logits, kept = torch.zeros((), dtype=torch.float64), [], []
+    for row, n in enumerate(lengths):
+        one, layers = stock(model, cut, states[row : row + 1, :n])
+        total = total + scalar(one, layers if hidden else [])
+        logits.append(one[0])
+        kept.append([layer[0] for layer in layers])
+    total.backward()
+    gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    return torch.stack(logits), kept, gradients, states.grad
+
+
+@FAMILIES
+@BATCHES
+@HIDDEN
+@pytest.mark.parametrize(
+    ("cut", "dtype", "tolerance"),
+    [("embeddings", torch.float64, 1e-10), (1, torch.float64, 1e-10), (1, torch.float32, 2e-4)],
+    ids=["embeddings", "1", "1-float32"],
+)
+def test_outputs_and_gradients_are_the_stock_models(family, cut, lengths, hidden, dtype, tolerance):
+    model = without_dropout(tiny.make_model(family, layers=3, labels=3))
+    given, mask = make_batch(lengths, extra=2 if min(lengths) != max(lengths) else 0)
+    logits, kept, gradients, by_state = reference(model, cut, given, lengths, hidden)
+    _, trunk = split_model(model.to(dtype), cut)
+    for training in (True, False):
+        trunk.train(training).zero_grad()
+        states = given.to(dtype, copy=True).requires_grad_()
+        output = trunk(states, None if bool(mask.all()) else mask, hidden=hidden)
+        torch.testing.assert_close(output.logits.double(), logits, rtol=tolerance, atol=tolerance)
+        assert len(output.hidden) == (trunk.n_blocks if hidden else 0)
+        for layer, found in enumerate(output.hidden):
+            assert found.shape == states.shape
+            assert bool(found.isfinite().all())
+            for row, n in enumerate(lengths):
+                torch.testing.assert_close(found[row, :n].double(), kept[row][layer], rtol=tolerance, atol=tolerance)
+        scalar(output.logits, [found[mask] for found in output.hidden]).backward()
+        for name, parameter in model.named_parameters():
+            if name in gradients:
+                assert parameter.grad is not None, name
+                torch.testing.assert_close(parameter.grad.double(), gradients[name], rtol=tolerance, atol=tolerance)
+        torch.testing.assert_close(states.grad.double(), by_state, rtol=tolerance, atol=tolerance)
+
+
+def without_dropout(model):
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+    return model
+
+
+@FAMILIES
+@BATCHES
+def test_padded_path_of_other_devices_computes_the_same(family, lengths, monkeypatch):
+    """What runs on a GPU and under a compiler: stock blocks, and the last one for the first token alone."""
+    model = without_dropout(tiny.make_model(family, layers=2, labels=3)).double()
+    states, mask = make_batch(lengths)
+    logits, _, gradients, _ = reference(model, "embeddings", states, lengths, hidden=False)
+    _, trunk = split_model(model, "embeddings")
+    monkeypatch.setattr("sage_kit.models.trunk.runs_packed", lambda states: False)
+    output = trunk.train()(states, mask)
+    torch.testing.assert_close(output.logits, logits, rtol=1e-10, atol=1e-10)
+    scalar(output.logits, []).backward()
+    for name, parameter in model.named_parameters():
+        if name in gradients:
+            torch.testing.assert_close(parameter.grad, gradients[name], rtol=1e-10, atol=1e-10)
+
+
+@BATCHES
+@HIDDEN
+def test_fused_attention_computes_the_same(lengths, hidden, monkeypatch):
+    """Long sequences without dropout go through torch's fused kernel."""
+    _, trunk = split_model(tiny.make_model("bert", layers=2).double(), "embeddings")
+    states, mask = make_batch(lengths)
+    expected = trunk(states, mask, hidden=hidden)
+    calls = []
+    fused = packed._attend_fused
+    monkeypatch.setattr(packed, "FUSED_FROM", 0)
+    monkeypatch.setattr(packed, "_attend_fused", lambda *given: calls.append(1) or fused(*given))
+    found = trunk(states, mask, hidden=hidden)
+    assert len(calls) == 2
+    torch.testing.assert_close(found.logits, expected.logits, rtol=1e-11, atol=1e-11)
+    for ours, theirs in zip(found.hidden, expected.hidden, strict=True):
+        torch.testing.assert_close(ours[mask], theirs[mask], rtol=1e-11, atol=1e-11)
+
+
+@FAMILIES
+@HIDDEN
+@BATCHES
+def test_dropout_is_where_the_full_model_has_it(family, hidden, lengths, monkeypatch):
+    """The stock model gives the same when it is handed the masks that were drawn here, in the order of its dropouts."""
+    model = tiny.make_model(family, layers=2, labels=3).double().train()
+    states, mask = make_batch(lengths)
+    _, trunk = split_model(model, "embeddings")
+    trunk.train()
+    drawn, shapes = [], []
+
+    def spy(like, p):
+        drawn.append(keep_mask(like, p))
+        shapes.append(p)
+        return drawn[-1]
+
+    monkeypatch.setattr(packed, "keep_mask", spy)
+    for module in trunk.head.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0  # torch's own, on the logits' side of the head
+    output = trunk(states, mask, hidden=hidden)
+    _, layout = pack(states, mask)
+    assert set(shapes) == {0.1}
+    per_block = 2 if family == "distilbert" else 3
+    assert len(drawn) == 2 * per_block
+
+    def of_example(index, row, n):
+        """The mask of a dropout for one example, ones where the last block was left out."""
+        kept, whole = drawn[index], hidden or index < per_block
+        if index % per_block == 0:  # on probabilities
+            heads = kept.view(len(lengths), 4, -1, layout.tokens)[row, :, :, :n]
+            return heads[:, :n] if whole else torch.cat([heads, torch.ones(4, n - 1, n, dtype=kept.dtype)], 1)
+        if whole:
+            return unpack(kept, layout, layout.tokens)[row, :n]
+        return torch.cat([kept[row : row + 1], torch.ones(n - 1, DIM, dtype=kept.dtype)])
+
+    twin = copy.deepcopy(model)
+    twin.set_attn_implementation("eager")
+    for row, n in enumerate(lengths):
+        order = iter(range(len(drawn)))
+        monkeypatch.setattr(
+            F,
+            "dropout",
+            lambda values, p=0.5, training=True, inplace=False, row=row, n=n, order=order: (
+                values * of_example(next(order), row, n) if p else values
+            ),
+        )
+        logits, kept = stock(twin, "embeddings", states[row : row + 1, :n])
+        assert next(order, None) is None
+        torch.testing.assert_close(output.logits[row : row + 1], logits, rtol=1e-10, atol=1e-10)
+        for ours, theirs in zip(output.hidden, kept, strict=False):
+            torch.testing.assert_close(ours[row, :n], theirs[0], rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("lengths", [[6, 6, 6], [7, 2, 4]])
+@HIDDEN
+def test_gradients_with_dropout_equal_finite_differences(lengths, hidden):
+    """The same seed draws the same masks, so the pass is a smooth function of the states."""
+    _, trunk = split_model(tiny.make_model("bert", layers=2).double(), "embeddings")
+    trunk.train()
+    states, mask = make_batch(lengths)
+
+    def value(states):
+        torch.manual_seed(5)
+        output = trunk(states, mask, hidden=hidden)
+        return scalar(output.logits, [found[mask] for found in output.hidden])
+
+    states.requires_grad_()
+    gradient = torch.autograd.grad(value(states), states)[0]
+    with torch.no_grad():
+        for seed in range(3):
+            direction = torch.randn(states.shape, generator=torch.Generator().manual_seed(seed), dtype=states.dtype)
+            change = (value(states + 1e-5 * direction) - value(states - 1e-5 * direction)) / 2e-5
+            torch.testing.assert_close((gradient * direction).sum(), change, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("p", [0.1, 0.02, 0.5, 0.9])
+def test_masks_rate_scale_and_independence(p):
+    torch.manual_seed(0)
+    mask = keep_mask(torch.empty(1000, 401), p)
+    values = mask.unique()
+    assert values.tolist() == pytest.approx([0, 1 / (1 - p)], rel=1e-4)
+    dropped = (mask == 0).double()
+    sigma = (p * (1 - p) / mask.numel()) ** 0.5
+    assert abs(float(dropped.mean()) - p) < 5 * sigma + 1 / packed.RESOLUTION
+    assert abs(float(mask.double().mean()) - 1) < 6 * sigma / (1 - p)
+    # four neighbours share a word of random bits
+    flat = (dropped - p).flatten()
+    for distance in (1, 2, 3, 4, 8, 401):
+        correlation = float((flat[distance:] * flat[:-distance]).mean()) / (p * (1 - p))
+        assert abs(correlation) < 5 / mask.numel() ** 0.5
+
+
+def test_mask_is_unbiased_for_a_probability_between_two_steps():
+    """The factor belongs to the rounded probability, whose expectation is then 1 exactly."""
+    step = 1 / packed.RESOLUTION
+    factor = float(keep_mask(torch.empty(64, dtype=torch.float64), 0.1).max())
+    assert factor == 1 / (1 - round(0.1 / step) * step)
+
+
+def test_extreme_probabilities():
+    assert bool((keep_mask(torch.empty(50), 0.0) == 1).all())
+    assert bool((keep_mask(torch.empty(50), 1.0) == 0).all())
+
+
+def test_masks_come_from_torchs_generator():
+    like = torch.empty(33)
+    torch.manual_seed(7)
+    first, second = keep_mask(like, 0.5), keep_mask(like, 0.5)
+    torch.manual_seed(7)
+    assert torch.equal(keep_mask(like, 0.5), first)
+    assert torch.equal(keep_mask(like, 0.5), second)
+    assert not torch.equal(first, second)
+
+
+def test_training_repeats_under_a_seed_and_eval_draws_nothing():
+    _, trunk = split_model(tiny.make_model("bert"), "embeddings")
+    states, mask = make_batch([7, 2, 4], torch.float32)
+    trunk.train()
+    torch.manual_seed(1)
+    first = trunk(states, mask).logits
+    torch.manual_seed(1)
+    assert torch.equal(trunk(states, mask).logits, first)
+    trunk.eval()
+    state = torch.get_rng_state()
+    trunk(states, mask)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_onednn_computes_what_torch_does(monkeypatch):
+    _, trunk = split_model(tiny.make_model("bert"), "embeddings")
+    states, mask = make_batch([7, 2, 4], torch.float32)
+    trunk.train()
+    found = []
+    for enabled in (True, False):
+        monkeypatch.setattr(torch.backends.mkldnn, "enabled", enabled)
+        assert packed._has_onednn(states) == (enabled and packed._ONEDNN is not None)
+        trunk.zero_grad()
+        torch.manual_seed(1)
+        logits = trunk(states, mask).logits
+        logits.square().sum().backward()
+        found.append([logits.detach(), *(parameter.grad for parameter in trunk.parameters())])
+    for ours, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+def test_pack_and_unpack_are_inverse():
+    states, mask = make_batch([5, 1, 3], extra=2)
+    rows, layout = pack(states, mask)
+    assert len(rows) == 9
+    assert layout.tokens == 5
+    torch.testing.assert_close(rows, states[mask], rtol=0, atol=0)
+    torch.testing.assert_close(unpack(rows, layout, 7), states * mask[..., None], rtol=0, atol=0)
+    torch.testing.assert_close(layout.take_first(rows), states[:, 0], rtol=0, atol=0)
+    torch.testing.assert_close(layout.join(layout.split(rows, 2, 4)), rows, rtol=0, atol=0)
+
+
+def test_full_batches_are_not_copied():
+    states, mask = make_batch([5, 5, 5])
+    for given in (None, mask):
+        rows, layout = pack(states, given)
+        assert rows.data_ptr() == states.data_ptr()
+        assert layout.bias is None
+        assert layout.rows is None
+
+
+def test_large_scores_neither_overflow_nor_vanish():
+    """A row whose scores are all far below another's, with padding beside it."""
+    scores = torch.tensor([[[-500.0, -501.0, 300.0], [400.0, 399.0, 0.0]]])
+    layout = packed.Layout(1, 3, bias=torch.tensor([0.0, 0.0, float("-inf")]).view(1, 1, 1, 3))
+    expected = torch.tensor([1 / (1 + np.exp(-1)), 1 / (1 + np.exp(1)), 0.0], dtype=torch.float32)
+    torch.testing.assert_close(packed._softmax(scores, layout, 1), expected.expand(1, 2, 3))
+
+
+def test_a_copied_trunk_uses_its_own_parameters():
+    trunk = Trunk(tiny.make_model("bert"))
+    other = copy.deepcopy(trunk)
+    states, mask = make_batch([4, 2], torch.float32)
+    before = trunk(states, mask).logits
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.zero_()
+    assert torch.equal(trunk(states, mask).logits, before)
+    assert bool((other(states, mask).logits == 0).all())
