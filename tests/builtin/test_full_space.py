@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from samplerequest import request_of
 
+from sage_kit.builtin.samplers import full_space
 from sage_kit.builtin.samplers.full_space import others
 from sage_kit.errors import CompatibilityError, ConfigError
 from sage_kit.plugins import Plugins
@@ -147,3 +148,28 @@ def test_others_of_a_majority_are_any_others() -> None:
     assert set(result[:500].tolist()) == {0, 1, 2, 4}
     assert result[500] == 3
     assert others(np.array([0]), 2, np.random.default_rng(0)).tolist() == [1]
+
+
+def test_of_many_examples_some_are_candidates_and_never_the_example_itself(build: Any, vectors: Any) -> None:
+    sampler = build("sampler", "smote", {"k": 5, "fraction": 1.0, "candidates": 100})
+    request = request_of(vectors, 300)
+    samples = sampler.sample(request)
+    chosen = np.unique(samples.neighbors)
+    assert len(chosen) <= 100 < len(vectors)
+    exact = vectors.astype(np.float64)
+    distances = np.linalg.norm(exact[samples.anchors][:, None] - exact[chosen], axis=2)
+    distances[samples.anchors[:, None] == chosen] = np.inf
+    # candidates that are nobody's neighbour would have been no nearer
+    np.testing.assert_array_equal(samples.neighbors, chosen[np.argsort(distances, axis=1)[:, :5]])
+    again = sampler.sample(request_of(vectors, 300, seed=1))
+    assert not np.array_equal(np.unique(again.neighbors), chosen)
+
+
+@pytest.mark.parametrize("name", [*NAMES, "mixup", "adversarial"])
+def test_blocks_change_nothing(build: Any, vectors: Any, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    fields = {"divergence_gradient": lambda anchors: vectors[(anchors + 1) % len(vectors)]}
+    whole = build("sampler", name, {}).sample(request_of(vectors, 90, **fields))
+    monkeypatch.setattr(full_space, "CHUNK", 7)
+    monkeypatch.setattr("sage_kit.builtin.samplers.adversarial.CHUNK", 7)
+    np.testing.assert_array_equal(build("sampler", name, {}).sample(request_of(vectors, 90, **fields)).vectors,
+                                  whole.vectors)  # fmt: skip

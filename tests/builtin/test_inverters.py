@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -112,6 +112,34 @@ def test_anchored_returns_the_anchor_where_nothing_moved(
 ) -> None:
     inverter = build("inverter", "anchored").fit(fitted_map, vectors, None)
     np.testing.assert_allclose(inverter.invert(fitted_map[anchors], anchors), vectors[anchors], rtol=1e-6, atol=1e-6)
+
+
+def test_anchored_gives_the_same_part_by_part(
+    build: Any, vectors: Any, fitted_map: Any, places: Any, anchors: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inverter = build("inverter", "anchored").fit(fitted_map, vectors, None)
+    whole = inverter.invert(places, anchors)
+    monkeypatch.setattr("sage_kit.builtin.inverters.anchored.MOST_AT_ONCE", 64)
+    np.testing.assert_array_equal(inverter.invert(places, anchors), whole)
+
+
+def test_anchored_asks_native_once_for_all_points(
+    build: Any, vectors: Any, fitted_map: Any, places: Any, anchors: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Inverse:
+        asked: ClassVar[list[int]] = []
+
+        def inverse_transform(self, coordinates: Any) -> Any:
+            self.asked.append(len(coordinates))
+            return np.zeros((len(coordinates), vectors.shape[1]), np.float32)
+
+    monkeypatch.setattr("sage_kit.builtin.inverters.anchored.MOST_AT_ONCE", 64)
+    options = {"base": "native", "base_options": {"chunk": 10_000}}
+    inverter = build("inverter", "anchored", options).fit(fitted_map, vectors, Inverse())
+    np.testing.assert_array_equal(inverter.invert(places, anchors), vectors[anchors])
+    # its probes, and the rest in one call: for the anchors and for the points
+    assert len(Inverse.asked) == 8
+    assert sum(Inverse.asked) == len(places) + len(np.unique(anchors))
 
 
 def test_anchored_keeps_what_the_map_lost(build: Any, vectors: Any) -> None:

@@ -6,12 +6,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sage_kit.builtin.neighbors import along_curve
+
 if TYPE_CHECKING:
     from sage_kit.builtin.inverters import AnchoredOptions
     from sage_kit.components import BuildContext, Floats, Integers, Inverter
 
 CHUNK = 4096
 """Rows of the real vectors that are gathered at once."""
+
+MOST_AT_ONCE = 2**13
+"""Points that are inverted at once where the base may be called more than once, so that memory stays flat."""
 
 
 class AnchoredInverter:
@@ -41,6 +46,17 @@ class AnchoredInverter:
 
     def invert(self, coordinates: Floats, anchors: Integers) -> Floats:
         """Vectors of shape (m, dim), float32; the base inverts each anchor's place once however often it is used."""
+        # native keeps to a time budget for all of a round's points and takes long for each call
+        if len(anchors) <= MOST_AT_ONCE or self.options.base == "native":
+            return self._moved(coordinates, anchors)
+        result = np.empty((len(anchors), self._vectors.shape[1]), dtype=np.float32)
+        order = along_curve(self._coordinates[anchors])  # the points of an anchor stay together
+        for start in range(0, len(anchors), MOST_AT_ONCE):
+            rows = order[start : start + MOST_AT_ONCE]
+            result[rows] = self._moved(coordinates[rows], anchors[rows])
+        return result
+
+    def _moved(self, coordinates: Floats, anchors: Integers) -> Floats:
         unique, position = np.unique(anchors, return_inverse=True)
         at_anchor = self._base.invert(self._coordinates[unique], unique)
         result = np.array(self._base.invert(coordinates, anchors), dtype=np.float32)

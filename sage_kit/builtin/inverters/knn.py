@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sage_kit.builtin.neighbors import NeighborIndex
+from sage_kit.builtin.neighbors import NeighborIndex, along_curve
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -43,13 +43,16 @@ class KNNInverter:
 
         total, n = len(coordinates), len(self._vectors)
         result = np.empty((total, self._vectors.shape[1]), dtype=np.float32)
+        # neighbours of points that lie near each other are nearly the same and still in the processor's cache
+        order = along_curve(coordinates)
         for start in range(0, total, CHUNK):
-            distances, indices = self._index.query(coordinates[start : start + CHUNK], self._k)
+            chosen = order[start : start + CHUNK]
+            distances, indices = self._index.query(coordinates[chosen], self._k)
             rows = len(indices)
             weights = barycentre_weights(distances, self.options.softening).astype(np.float32)
             ends = np.arange(0, rows * self._k + 1, self._k)
             matrix = csr_array((weights.ravel(), indices.ravel(), ends), shape=(rows, n))
-            result[start : start + rows] = matrix @ self._vectors
+            result[chosen] = matrix @ self._vectors
         return result
 
 

@@ -93,6 +93,12 @@ class FullSpaceOptions(HardOptions):
     """What the samplers in full space share."""
 
     k: int = Field(default=15, ge=1, description="Nearest neighbours of an example in full space [examples].")
+    candidates: int = Field(
+        default=10_000,
+        ge=100,
+        description="Examples, at most, among which these are looked for; of more, so many are drawn anew each round, "
+        "so that the search does not take ever longer per vector [examples].",
+    )
 
 
 class SmoteOptions(FullSpaceOptions):

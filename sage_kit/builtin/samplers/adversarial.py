@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sage_kit.builtin.samplers.full_space import move_lengths
+from sage_kit.builtin.samplers.full_space import CHUNK, move_lengths
 from sage_kit.builtin.samplers.high_loss import hard_anchors
 from sage_kit.components import SampleRequest, Samples
 from sage_kit.errors import CompatibilityError
@@ -51,8 +51,12 @@ class AdversarialSampler:
             raise CompatibilityError("sampler 'adversarial' needs student and teacher, which only a run can give it")
         anchors = hard_anchors(request, self.options)
         lengths = move_lengths(anchors, request, self.options, "adversarial")
-        gradient = np.asarray(request.divergence_gradient(anchors), dtype=np.float64)
-        norms = np.linalg.norm(gradient, axis=1)
-        factors = np.divide(lengths, norms, out=np.zeros_like(norms), where=norms > 0)
-        moved = (factors[:, None] * gradient).astype(np.float32)
-        return Samples(anchors=anchors, vectors=request.vectors[anchors] + moved)
+        gradients = np.asarray(request.divergence_gradient(anchors))
+        vectors = np.empty((len(anchors), request.vectors.shape[1]), dtype=np.float32)
+        for start in range(0, len(anchors), CHUNK):
+            part = slice(start, start + CHUNK)
+            gradient = gradients[part].astype(np.float64)
+            norms = np.linalg.norm(gradient, axis=1)
+            factors = np.divide(lengths[part], norms, out=np.zeros_like(norms), where=norms > 0)
+            vectors[part] = request.vectors[anchors[part]] + (factors[:, None] * gradient).astype(np.float32)
+        return Samples(anchors=anchors, vectors=vectors)

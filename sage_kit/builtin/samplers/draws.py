@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sage_kit.builtin.neighbors import NeighborIndex
+from sage_kit.builtin.neighbors import map_index
 from sage_kit.components import SampleRequest, Samples
 from sage_kit.errors import CompatibilityError
 
@@ -94,7 +94,7 @@ def points_near(
         )
     rng, m = request.rng, len(anchors)
     unique, position = np.unique(anchors, return_inverse=True)
-    distances, neighbors = NeighborIndex(request.coordinates).query_others(unique, options.k)
+    distances, neighbors = map_index(request.coordinates).query_others(unique, options.k)
     choice = rng.integers(options.k, size=m) if scores is None else scores[neighbors].argmax(axis=1)[position]
     chosen = neighbors[position, choice]
     start, end = request.coordinates[anchors], request.coordinates[chosen]

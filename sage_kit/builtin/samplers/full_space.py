@@ -14,8 +14,11 @@ from sage_kit.errors import CompatibilityError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from sage_kit.builtin.samplers import LengthOptions, SmoteOptions
+    from sage_kit.builtin.samplers import FullSpaceOptions, LengthOptions, SmoteOptions
     from sage_kit.components import BuildContext, Floats, Integers
+
+CHUNK = 8192
+"""Examples whose neighbours are looked for at once, so that memory does not grow with their number."""
 
 
 class GaussianSampler:
@@ -45,9 +48,12 @@ class GaussianSampler:
         """
         anchors = hard_anchors(request, self.options)
         lengths = move_lengths(anchors, request, self.options, "gaussian")
-        noise = request.rng.standard_normal((len(anchors), request.vectors.shape[1]), dtype=np.float32)
-        noise *= (lengths / np.linalg.norm(noise, axis=1)).astype(np.float32)[:, None]
-        return Samples(anchors=anchors, vectors=request.vectors[anchors] + noise)
+        moved = request.rng.standard_normal((len(anchors), request.vectors.shape[1]), dtype=np.float32)
+        for start in range(0, len(anchors), CHUNK):
+            part = slice(start, start + CHUNK)
+            moved[part] *= (lengths[part] / np.linalg.norm(moved[part], axis=1)).astype(np.float32)[:, None]
+            moved[part] += request.vectors[anchors[part]]
+        return Samples(anchors=anchors, vectors=moved)
 
 
 class SmoteSampler:
@@ -78,8 +84,9 @@ class SmoteSampler:
             With too few examples.
         """
         anchors = hard_anchors(request, self.options)
-        moved, neighbors = displacements(anchors, request, self.options, "smote")
-        return Samples(anchors=anchors, vectors=request.vectors[anchors] + moved, neighbors=neighbors)
+        chosen, shares, neighbors = steps(anchors, request, self.options, "smote")
+        vectors = part_of_the_way(request.vectors, anchors, anchors, chosen, shares)
+        return Samples(anchors=anchors, vectors=vectors, neighbors=neighbors)
 
 
 class ShuffledSampler:
@@ -110,8 +117,8 @@ class ShuffledSampler:
         refuse_few(request, self.options.k, "shuffled")
         anchors = hard_anchors(request, self.options)
         owners = others(anchors, len(request.losses), request.rng)
-        moved, _ = displacements(owners, request, self.options, "shuffled")
-        return Samples(anchors=anchors, vectors=request.vectors[anchors] + moved)
+        chosen, shares, _ = steps(owners, request, self.options, "shuffled")
+        return Samples(anchors=anchors, vectors=part_of_the_way(request.vectors, anchors, owners, chosen, shares))
 
 
 def move_lengths(
@@ -126,7 +133,7 @@ def move_lengths(
     """
     if options.length > 0:
         return np.full(len(anchors), options.length)
-    return np.asarray(options.scale * neighborhood(anchors, request, options.k, sampler)[0].mean(axis=1))
+    return np.asarray(options.scale * neighborhood(anchors, request, options, sampler)[0].mean(axis=1))
 
 
 def refuse_few(request: SampleRequest, k: int, sampler: str) -> None:
@@ -146,36 +153,75 @@ def refuse_few(request: SampleRequest, k: int, sampler: str) -> None:
 
 
 def neighborhood(
-    examples: Integers, request: SampleRequest, k: int, sampler: str
+    examples: Integers, request: SampleRequest, options: FullSpaceOptions, sampler: str
 ) -> tuple[NDArray[np.float64], Integers]:
     """Distances and indices, each of shape (m, k), of the k nearest others of some examples in full space.
 
+    In a space of many dimensions the nearest of a sample are hardly farther than the nearest of all: among one in f
+    examples, by about the factor ``f ** (1 / d)`` in d intrinsic dimensions.
+
     Raises
     ------
     CompatibilityError
         For fewer than k other examples.
     """
+    k, n = options.k, len(request.vectors)
     refuse_few(request, k, sampler)
     unique, position = np.unique(examples, return_inverse=True)
-    distances, neighbors = NeighborIndex(request.vectors).query_others(unique, k)
+    most = max(options.candidates, k + 1)
+    if n <= most:
+        distances, neighbors = NeighborIndex(request.vectors).query_others(unique, k)
+        return distances[position], neighbors[position]
+    candidates = np.sort(request.rng.choice(n, most, replace=False))
+    index = NeighborIndex(request.vectors[candidates])
+    distances, neighbors = np.empty((len(unique), k)), np.empty((len(unique), k), dtype=np.int64)
+    for start in range(0, len(unique), CHUNK):
+        part = slice(start, start + CHUNK)
+        near, found = index.query(request.vectors[unique[part]], k + 1)
+        ids = candidates[found]
+        drop = ids == unique[part, None]
+        drop[~drop.any(axis=1), -1] = True  # an example that is no candidate: the farthest is one too many
+        distances[part], neighbors[part] = near[~drop].reshape(-1, k), ids[~drop].reshape(-1, k)
     return distances[position], neighbors[position]
 
 
-def displacements(
+def steps(
     examples: Integers, request: SampleRequest, options: SmoteOptions, sampler: str
-) -> tuple[Floats, Integers]:
-    """Part of the way, of shape (m, dim), from each example to one of its k neighbours; and all k, of shape (m, k).
+) -> tuple[Integers, Floats, Integers]:
+    """One of each example's k neighbours, the share of the way to it, each of shape (m,), and all k, of shape (m, k).
 
     Raises
     ------
     CompatibilityError
         For fewer than k other examples.
     """
-    _, neighbors = neighborhood(examples, request, options.k, sampler)
+    _, neighbors = neighborhood(examples, request, options, sampler)
     m = len(examples)
     chosen = neighbors[np.arange(m), request.rng.integers(options.k, size=m)]
-    shares = request.rng.uniform(0, options.interpolation, size=(m, 1)).astype(np.float32)
-    return shares * (request.vectors[chosen] - request.vectors[examples]), neighbors
+    shares = request.rng.uniform(0, options.interpolation, size=m).astype(np.float32)
+    return chosen, shares, neighbors
+
+
+def part_of_the_way(vectors: Floats, anchors: Integers, starts: Integers, ends: Integers, shares: Floats) -> Floats:
+    """The anchors' vectors moved by a share of the way between two others, one block after the other.
+
+    Parameters
+    ----------
+    vectors : array of shape (n, dim), float32
+        May be a memory map.
+    anchors, starts, ends : array of shape (m,), int64
+    shares : array of shape (m,), float32
+
+    Returns
+    -------
+    array of shape (m, dim), float32
+    """
+    result = np.empty((len(anchors), vectors.shape[1]), dtype=np.float32)
+    for start in range(0, len(anchors), CHUNK):
+        part = slice(start, start + CHUNK)
+        moved = shares[part, None] * (vectors[ends[part]] - vectors[starts[part]])
+        result[part] = vectors[anchors[part]] + moved
+    return result
 
 
 def others(examples: Integers, n: int, rng: np.random.Generator) -> Integers:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sage_kit.builtin.samplers.full_space import part_of_the_way
 from sage_kit.builtin.samplers.high_loss import hard_anchors
 from sage_kit.components import SampleRequest, Samples
 from sage_kit.errors import CompatibilityError
@@ -53,10 +54,9 @@ class MixupSampler:
         partners = (anchors + request.rng.integers(1, n, size=len(anchors))) % n
         drawn = request.rng.beta(self.options.alpha, self.options.alpha, size=len(anchors))
         shares = np.minimum(drawn, 1 - drawn).astype(np.float32)
-        moved = shares[:, None] * (request.vectors[partners] - request.vectors[anchors])
         return Samples(
             anchors=anchors,
-            vectors=request.vectors[anchors] + moved,
+            vectors=part_of_the_way(request.vectors, anchors, anchors, partners, shares),
             neighbors=partners[:, None].astype(np.int64),
             shares=shares,
         )
