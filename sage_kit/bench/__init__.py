@@ -1,0 +1,36 @@
+"""The benchmark behind `sage-kit bench`: this project and its peers on the same work, alternately, in one run. Light.
+
+A bench is a module of this package with a function ``run(session)`` that returns a `records.Result`; `BENCHES` names
+it. What benches share: `measure` (alternating repeats), `ceilings` (matrix products and copies), `records` (what comes
+out), `report` (table, picture, JSON), `runner` (runs them).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from sage_kit.errors import ConfigError, did_you_mean
+
+BENCHES: Mapping[str, str] = MappingProxyType(
+    {
+        "start": "sage_kit.bench.start",
+        "distill": "sage_kit.bench.distill",
+        "synthesis": "sage_kit.bench.synthesis",
+        "scale": "sage_kit.bench.scale",
+    }
+)
+"""Module of each bench, in the order in which they run."""
+
+
+def chosen_benches(name: str) -> list[str]:
+    """The bench of that name, or all for "".
+
+    Raises
+    ------
+    ConfigError
+        When there is none of that name.
+    """
+    if name and name not in BENCHES:
+        raise ConfigError(f"Unknown bench {name!r}.{did_you_mean(name, BENCHES)}")
+    return [name] if name else list(BENCHES)

@@ -1,0 +1,314 @@
+"""The loops that people use today on the same models and examples: `Trainer`, TextBrewer, torchdistill."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import dataclasses
+import importlib.util
+import itertools
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.nn import functional as F
+from transformers import (
+    AutoModelForSequenceClassification,
+    DataCollatorWithPadding,
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+)
+
+from sage_kit.bench.measure import Work
+from sage_kit.devices import synchronize
+from sage_kit.models.checkpoints import quiet
+
+WORKER = Path(__file__).with_name("peer_worker.py")
+PYTHON_VARIABLE = "SAGE_KIT_BENCH_PYTHON_{peer}"
+"""Environment variable that names the Python of another environment in which a peer is installed."""
+
+INSTALL: Mapping[str, str] = {
+    "textbrewer": "pip install textbrewer==0.2.1.post1",
+    "torchdistill": "pip install torchdistill==1.1.5 with the torchvision that belongs to the torch installed",
+}
+
+
+class PeerError(Exception):
+    """A peer cannot take part; the message says why."""
+
+
+@dataclass(frozen=True)
+class PeerWork:
+    """What a peer trains on.
+
+    Attributes
+    ----------
+    teacher, student : Path
+        Plain checkpoints; the student as it starts.
+    examples : Path
+        ids, types, offsets and labels as safetensors.
+    tokenizer : PreTrainedTokenizerBase
+    n_examples, n_tokens, flops : int
+        Of one epoch; FLOPs are those of matrix products over real tokens.
+    batch_size : int
+    temperature, learning_rate : float
+    device : torch.device
+    precision : "fp32" or "bf16"
+    scratch : Path
+        For what a peer writes.
+    """
+
+    teacher: Path
+    student: Path
+    examples: Path
+    tokenizer: Any
+    n_examples: int
+    n_tokens: int
+    flops: int
+    batch_size: int
+    temperature: float
+    learning_rate: float
+    device: torch.device
+    precision: str
+    scratch: Path
+
+    def work(self, seconds: float) -> Work:
+        """An epoch that took so long."""
+        amounts = {"examples": float(self.n_examples), "tokens": float(self.n_tokens), "FLOP": float(self.flops)}
+        return Work(amounts, seconds)
+
+
+# ---- transformers.Trainer -------------------------------------------------------------------------------------------
+
+
+class DistillationTrainer(Trainer):
+    """`Trainer` as people extend it for distillation by hand: the teacher is asked in `compute_loss`, batch by batch.
+
+    Parameters
+    ----------
+    teacher : PreTrainedModel
+        Frozen, in eval mode.
+    temperature : float
+    **arguments
+        The base class's.
+    """
+
+    def __init__(self, *, teacher: Any, temperature: float, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self.teacher = teacher
+        self.temperature = temperature
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """Batch mean of the KL divergence to the teacher's softened distribution, times the squared temperature."""
+        inputs = {name: value for name, value in inputs.items() if name != "labels"}
+        outputs = model(**inputs)
+        with torch.no_grad():
+            teacher_logits = self.teacher(**inputs).logits
+        loss = self.temperature**2 * F.kl_div(
+            F.log_softmax(outputs.logits / self.temperature, dim=-1),
+            F.softmax(teacher_logits / self.temperature, dim=-1),
+            reduction="batchmean",
+        )
+        return (loss, outputs) if return_outputs else loss
+
+
+class _Stopwatch(TrainerCallback):
+    """Times the steps alone, without the preparation of the Trainer."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.seconds = 0.0
+        self._device = device
+        self._started = 0.0
+
+    def on_train_begin(self, *arguments: Any, **more: Any) -> None:
+        synchronize(self._device)
+        self._started = time.perf_counter()
+
+    def on_train_end(self, *arguments: Any, **more: Any) -> None:
+        synchronize(self._device)
+        self.seconds = time.perf_counter() - self._started
+
+
+def length_grouping() -> dict[str, Any]:
+    """The training arguments by which the installed `Trainer` groups examples by length."""
+    fields = {field.name for field in dataclasses.fields(TrainingArguments)}
+    if "train_sampling_strategy" in fields:
+        return {"train_sampling_strategy": "group_by_length"}
+    return {"group_by_length": True}
+
+
+def make_trainer(
+    work: PeerWork, teacher: Any, student: Any, data: Any, *, grouped: bool, seed: int = 0
+) -> DistillationTrainer:
+    """A `Trainer` for one epoch with its own defaults beyond batch size, learning rate and length grouping."""
+    arguments = TrainingArguments(
+        output_dir=str(work.scratch / "trainer"),
+        per_device_train_batch_size=work.batch_size,
+        learning_rate=work.learning_rate,
+        num_train_epochs=1,
+        save_strategy="no",
+        report_to=[],
+        disable_tqdm=True,
+        use_cpu=work.device.type == "cpu",
+        dataloader_pin_memory=work.device.type == "cuda",
+        bf16=work.precision == "bf16",
+        seed=seed,
+        **(length_grouping() if grouped else {}),
+    )
+    trainer = DistillationTrainer(
+        teacher=teacher,
+        temperature=work.temperature,
+        model=student,
+        args=arguments,
+        train_dataset=data,
+        data_collator=DataCollatorWithPadding(work.tokenizer),
+    )
+    trainer.remove_callback(PrinterCallback)
+    return trainer
+
+
+def trainer_data(work: PeerWork) -> Any:
+    """The examples as a `datasets.Dataset`, tokenised beforehand, as people hand them to `Trainer`."""
+    from datasets import Dataset
+    from safetensors.numpy import load_file
+
+    arrays = load_file(work.examples)
+    bounds = list(itertools.pairwise(arrays["offsets"].tolist()))
+    columns: dict[str, list[Any]] = {"input_ids": [arrays["ids"][a:b].tolist() for a, b in bounds]}
+    if "token_type_ids" in work.tokenizer.model_input_names:
+        columns["token_type_ids"] = [arrays["types"][a:b].tolist() for a, b in bounds]
+    columns["attention_mask"] = [[1] * (b - a) for a, b in bounds]
+    columns["labels"] = arrays["labels"].tolist()
+    return Dataset.from_dict(columns)
+
+
+def trainer_epochs(work: PeerWork) -> tuple[Callable[[], Work], Callable[[], Work]]:
+    """Two calls that train one epoch each: batches at random, and grouped by length; padded to the longest of a batch.
+
+    Each starts from the same student; making the Trainer is not timed.
+    """
+    with quiet():
+        teacher = AutoModelForSequenceClassification.from_pretrained(work.teacher).to(work.device)
+        student = AutoModelForSequenceClassification.from_pretrained(work.student)
+    teacher.eval().requires_grad_(False)
+    data = trainer_data(work)
+
+    def epoch(grouped: bool) -> Work:
+        trainer = make_trainer(work, teacher, copy.deepcopy(student), data, grouped=grouped)
+        watch = _Stopwatch(work.device)
+        trainer.add_callback(watch)
+        trainer.train()
+        return work.work(watch.seconds)
+
+    return lambda: epoch(False), lambda: epoch(True)
+
+
+# ---- libraries in processes of their own ----------------------------------------------------------------------------
+
+
+class PeerProcess:
+    """A peer's loop in a child process, in this environment or in another one that a variable names.
+
+    Parameters
+    ----------
+    peer : "textbrewer" or "torchdistill"
+    work : PeerWork
+    seconds : float
+        How long an answer may take [s].
+
+    Attributes
+    ----------
+    about : str
+        Versions in that process.
+
+    Raises
+    ------
+    PeerError
+        When the peer is not installed or does not work with what is installed beside it.
+    """
+
+    def __init__(self, peer: str, work: PeerWork) -> None:
+        variable = PYTHON_VARIABLE.format(peer=peer.upper())
+        python = os.environ.get(variable, "")
+        if not python and importlib.util.find_spec(peer) is None:
+            raise PeerError(f"not installed: {INSTALL[peer]}, or set {variable} to a Python that has it")
+        if work.precision != "fp32":
+            raise PeerError("has no bf16 on this device")
+        self._work = work
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (closed by `end`)
+        try:
+            self._process = subprocess.Popen(
+                [python or sys.executable, str(WORKER)],
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, text=True, encoding="utf-8",
+                cwd=work.scratch,
+            )  # fmt: skip
+        except OSError as error:
+            self._errors.close()
+            raise PeerError(f"{variable} is {python!r}: {error.strerror}") from None
+        setup = {
+            "peer": peer, "teacher": str(work.teacher), "student": str(work.student), "examples": str(work.examples),
+            "pad_id": work.tokenizer.pad_token_id or 0, "batch_size": work.batch_size,
+            "temperature": work.temperature, "learning_rate": work.learning_rate, "device": str(work.device),
+            "scratch": str(work.scratch / peer),
+        }  # fmt: skip
+        try:
+            self.about = str(self._ask(setup)["about"])
+        except PeerError:
+            self.end()
+            raise
+
+    def epoch(self) -> Work:
+        """Train one epoch; only its steps are timed.
+
+        Raises
+        ------
+        PeerError
+            When it fails.
+        """
+        return self._work.work(float(self._ask("epoch")["seconds"]))
+
+    def _ask(self, message: Any) -> dict[str, Any]:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        try:
+            self._process.stdin.write(json.dumps(message) + "\n")
+            self._process.stdin.flush()
+            line = self._process.stdout.readline()
+        except BrokenPipeError:
+            line = ""
+        if not line:
+            raise PeerError(f"its process ended: {self._last_words()}")
+        answer: dict[str, Any] = json.loads(line)
+        if answer["event"] == "failed":
+            raise PeerError(f"installed, but fails: {answer['reason']}")
+        return answer
+
+    def _last_words(self) -> str:
+        code = self._process.wait()
+        self._errors.seek(0)
+        lines = self._errors.read().decode(errors="replace").strip().splitlines()
+        return lines[-1].strip() if lines else f"exit code {code}"
+
+    def end(self) -> None:
+        """End the process."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        if self._process.poll() is None:
+            self._process.kill()
+        self._process.wait()
+        self._process.stdout.close()
+        with contextlib.suppress(BrokenPipeError):  # it ended before it had read everything
+            self._process.stdin.close()
+        self._errors.close()

@@ -1,0 +1,43 @@
+"""Pooled vectors of real text to measure with."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sage_kit.bench.distill import MINILM, task_settings
+from sage_kit.bench.measure import Session
+from sage_kit.config import load_config
+from sage_kit.plugins import Plugins
+from sage_kit.scorecard.vectors import TaskVectors, load_vectors
+
+Floats = NDArray[np.float32]
+
+
+def real_vectors(session: Session, rows: int, *, cut: str | int = "embeddings") -> tuple[str, TaskVectors]:
+    """What the texts are called, and the pooled vectors of at most so many of them by MiniLM's front end.
+
+    Parameters
+    ----------
+    session : Session
+    rows : int
+        Most texts, those held out included.
+    cut : "embeddings" or int
+        As in the setting of that name.
+
+    Raises
+    ------
+    MissingPackageError
+        When there is no text.
+    """
+    name, settings = task_settings(session, "sentences")
+    config = load_config(
+        {**settings, "teacher": MINILM, "cut": cut, "train_rows": rows, "cache_dir": str(session.scratch / "cache"),
+         "data_dir": session.data_dir}
+    )  # fmt: skip
+    return name, load_vectors(config, Plugins())
+
+
+def side_by_side(first: Floats, second: Floats) -> Floats:
+    """Two vectors of each text as one of twice the width."""
+    return np.concatenate([first, second], axis=1)

@@ -1,0 +1,142 @@
+"""A process that makes rounds' synthetic examples at one size, so that its memory is its own.
+
+It speaks JSON, a line at a time. The first line it reads is what `Point.setup` makes; it answers with the cost of the
+map. For every further line it makes one round and answers with what that took, and after the line ``"memory"`` with the
+most memory that it took. An answer to what failed holds ``failed`` alone.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+import torch
+
+from sage_kit.bench.generated import open_store
+from sage_kit.bench.memory import PeakMemory, most_resident, resident
+from sage_kit.cache import Cache
+from sage_kit.config import load_config
+from sage_kit.errors import SageError
+from sage_kit.plugins import Plugins
+from sage_kit.records import Costs
+from sage_kit.synthesis import Synthesizer
+from sage_kit.vectors import TeacherOutputs
+
+LEAST_SECONDS = 1.0
+"""Small rounds are made several times, since single ones are too short to time."""
+
+STEPS = ("sample", "invert", "filter", "lift")
+
+
+class Rounds:
+    """Rounds of synthesis on a store of generated vectors, with generated losses.
+
+    Parameters
+    ----------
+    setup : mapping
+        "vectors" (a file of `write_vectors`), "settings" of the run, "count" of synthetic examples and "batches" to
+        lift.
+    """
+
+    def __init__(self, setup: Mapping[str, Any]) -> None:
+        self._count = int(setup["count"])
+        self._batches = int(setup["batches"])
+        config = load_config(dict(setup["settings"]))
+        store = open_store(Path(setup["vectors"]))
+        rng = np.random.default_rng(0)
+        n = len(store)
+        self._losses = rng.lognormal(sigma=1.0, size=n).astype(np.float32)
+        self._logits = rng.standard_normal((n, 2), dtype=np.float32)
+        outputs = TeacherOutputs(rng.standard_normal((n, 2), dtype=np.float32), None)
+        self._costs = Costs()
+        cache = Cache(Path(config.cache_dir))
+        self._synthesizer = Synthesizer(
+            config, Plugins(), store, outputs, cache, torch.device("cpu"), lambda text: None, self._costs
+        )
+        self._number = 0
+
+    def fit_map(self) -> dict[str, Any]:
+        """Fit reducer and inverter; what that took [s]."""
+        started = time.perf_counter()
+        self._synthesizer.fit_map(1)
+        return {"seconds": time.perf_counter() - started, "steps": dict(self._costs.seconds)}
+
+    def round(self) -> dict[str, Any]:
+        """Make synthetic examples and lift some batches of them, until enough time has passed.
+
+        Returns
+        -------
+        dict
+            "created" and "lifted" examples, and the seconds of each: "create_seconds" and "lift_seconds"; "steps", the
+            seconds by step; "dropped" examples.
+        """
+        before = dict(self._costs.seconds)
+        created = lifted = dropped = 0
+        create_seconds = lift_seconds = 0.0
+        while not created or create_seconds < LEAST_SECONDS:
+            self._number += 1
+            started = time.perf_counter()
+            synthetic = self._synthesizer.create(self._number, self._count, self._losses, self._logits)
+            plan = self._synthesizer.plan(synthetic)
+            planned = time.perf_counter()
+            chosen = plan[: self._batches]
+            for number, rows in enumerate(chosen):
+                self._synthesizer.lift(synthetic, rows, number)
+            # the plan is one of all batches
+            create_seconds += planned - started
+            lift_seconds += time.perf_counter() - planned
+            created += self._count
+            dropped += synthetic.dropped
+            lifted += sum(len(rows) for rows in chosen)
+            del synthetic, plan
+        steps = {name: self._costs.seconds.get(name, 0.0) - before.get(name, 0.0) for name in STEPS}
+        return {
+            "created": created, "lifted": lifted, "dropped": dropped, "create_seconds": create_seconds,
+            "lift_seconds": lift_seconds, "steps": steps,
+        }  # fmt: skip
+
+
+def serve(requests: TextIO, answers: TextIO) -> None:
+    """Answer requests until there are no more."""
+
+    def answer(message: Mapping[str, Any]) -> None:
+        answers.write(json.dumps(message) + "\n")
+        answers.flush()
+
+    with PeakMemory() as memory:
+        rounds: Rounds | None = None
+        for line in requests:
+            message = json.loads(line)
+            try:
+                if message == "memory":
+                    answer({
+                        "before": memory.before, "peak": memory.peak, "most_resident": most_resident(),
+                        "now": resident(),
+                    })  # fmt: skip
+                elif rounds is None:
+                    rounds = Rounds(message)
+                    answer(rounds.fit_map())
+                else:
+                    answer(rounds.round())
+            except SageError as error:
+                answer({"failed": " ".join(str(error).split())})
+            except MemoryError:
+                answer({"failed": "out of memory"})
+
+
+def main() -> None:
+    """Serve on the standard streams; what else is printed goes to the error output."""
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    sys.stdout = sys.stderr
+    serve(sys.stdin, answers)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,135 @@
+"""Peers compute what we compute, and what is not there is said in one line."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny
+import torch
+from safetensors.numpy import save_file
+
+from sage_kit.bench import peer_worker
+from sage_kit.bench.peers import (
+    PYTHON_VARIABLE,
+    PeerError,
+    PeerProcess,
+    PeerWork,
+    make_trainer,
+    trainer_data,
+    trainer_epochs,
+)
+from sage_kit.losses import LossSettings, instance_losses
+from sage_kit.models.trunk import split_model
+
+LENGTHS = (5, 9, 7, 9, 4, 6)
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> PeerWork:
+    folder = tmp_path_factory.mktemp("peers")
+    teacher = tiny.make_checkpoint(folder / "teacher", layers=4, labels=2, seed=1)
+    student = tiny.make_checkpoint(folder / "student", layers=2, labels=2, seed=2)
+    rng = np.random.default_rng(0)
+    offsets = np.concatenate([[0], np.cumsum(LENGTHS)])
+    tokenizer = tiny.make_tokenizer()
+    arrays = {
+        "ids": rng.integers(5, len(tokenizer), offsets[-1]).astype(np.int32),
+        "types": rng.integers(0, 2, offsets[-1]).astype(np.uint8),
+        "offsets": offsets,
+        "labels": np.array([0, 1, 0, 1, 0, 1]),
+    }
+    save_file(arrays, folder / "examples.safetensors")
+    return PeerWork(
+        teacher, student, folder / "examples.safetensors", tokenizer, len(LENGTHS), int(offsets[-1]), 1, 3, 2.0, 1e-3,
+        torch.device("cpu"), "fp32", folder,
+    )  # fmt: skip
+
+
+def test_trainers_loss_and_gradients_are_ours(work: PeerWork) -> None:
+    from transformers import AutoModelForSequenceClassification
+
+    teacher, student = (
+        AutoModelForSequenceClassification.from_pretrained(path).eval() for path in (work.teacher, work.student)
+    )
+    trainer = make_trainer(work, teacher, student, trainer_data(work), grouped=False)
+    batch = trainer.data_collator(trainer.train_dataset.to_list())
+    loss = trainer.compute_loss(student, batch)
+    loss.backward()
+    theirs = {name: p.grad.clone() for name, p in student.named_parameters() if ".layer." in name}
+    assert len(theirs) > 20
+    student.zero_grad()
+
+    front_end, trunk = split_model(student, "embeddings")
+    _, teacher_trunk = split_model(teacher, "embeddings")
+    teacher_front_end, _ = split_model(teacher, "embeddings")
+    mask = batch["attention_mask"].bool()
+    with torch.no_grad():
+        logits = teacher_trunk(teacher_front_end(batch["input_ids"], batch["token_type_ids"], mask), mask).logits
+        states = front_end(batch["input_ids"], batch["token_type_ids"], mask)
+    settings = LossSettings(work.temperature, 0.0, 0.0, "cosine", False)
+    ours = instance_losses(settings, trunk(states, mask).logits, logits, batch["labels"]).mean()
+    ours.backward()
+    assert ours.item() == pytest.approx(loss.item(), rel=1e-5)
+    assert ours.item() > 1e-3
+    for name, gradient in theirs.items():
+        torch.testing.assert_close(dict(student.named_parameters())[name].grad, gradient, rtol=1e-4, atol=1e-6)
+
+
+def test_an_epoch_of_trainer_counts_every_example_and_starts_from_the_same_student(work: PeerWork) -> None:
+    for epoch in trainer_epochs(work):
+        done = epoch()
+        assert done.amounts["examples"] == len(LENGTHS)
+        assert done.amounts["tokens"] == sum(LENGTHS)
+        assert done.seconds is not None
+        assert done.seconds > 0
+
+
+def test_what_is_not_installed_is_said_with_what_to_install(work: PeerWork, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(PeerError, match=r"not installed: pip install textbrewer==.*_PYTHON_TEXTBREWER"):
+        PeerProcess("textbrewer", work)
+
+
+def test_a_peer_that_does_not_work_says_why(work: PeerWork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    variable = PYTHON_VARIABLE.format(peer="TORCHDISTILL")
+    monkeypatch.setenv(variable, str(tmp_path / "nothing"))
+    with pytest.raises(PeerError, match=f"{variable} is .*No such file"):
+        PeerProcess("torchdistill", work)
+    broken = tmp_path / "python"
+    broken.write_text("#!/bin/sh\necho 'it broke' >&2\nexit 3\n")
+    broken.chmod(broken.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setenv(variable, str(broken))
+    with pytest.raises(PeerError, match="its process ended: it broke"):
+        PeerProcess("torchdistill", work)
+
+
+def test_a_peer_answers_from_its_own_process(work: PeerWork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = tmp_path / "python"
+    fake.write_text(
+        '#!/bin/sh\nread setup\necho \'{"event": "ready", "about": "a peer 1.0"}\'\n'
+        'read epoch\necho \'{"event": "done", "seconds": 2.0}\'\n'
+        'read epoch\necho \'{"event": "failed", "reason": "ValueError: no"}\'\n'
+    )
+    fake.chmod(fake.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setenv(PYTHON_VARIABLE.format(peer="TEXTBREWER"), str(fake))
+    process = PeerProcess("textbrewer", work)
+    try:
+        assert process.about == "a peer 1.0"
+        assert process.epoch().seconds == 2.0
+        with pytest.raises(PeerError, match="installed, but fails: ValueError: no"):
+            process.epoch()
+    finally:
+        process.end()
+
+
+def test_the_worker_pads_to_the_longest_of_a_batch(work: PeerWork) -> None:
+    examples = peer_worker.Examples(str(work.examples), pad_id=9)
+    assert len(examples) == len(LENGTHS)
+    batch = examples.collate([examples[0], examples[1]])
+    assert batch["input_ids"].shape == (2, 9)
+    assert batch["attention_mask"].sum(1).tolist() == [5, 9]
+    assert batch["input_ids"][0, 5:].tolist() == [9] * 4
+    assert set(peer_worker.PEERS) == {"textbrewer", "torchdistill"}
