@@ -1,0 +1,31 @@
+"""No component of a first-party plugin goes without its checks."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+from sage_kit.plugins import Plugins
+
+FOLDERS = sorted(path.parent for path in (Path(__file__).parents[1] / "plugins").glob("*/pyproject.toml"))
+
+
+def checked_names(file: Path) -> set[str]:
+    """Names of the components in the parameters of a file of conformance tests."""
+    spec = importlib.util.spec_from_file_location(f"conformance_of_{file.parents[1].name}", file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    marks = [mark for function in vars(module).values() for mark in getattr(function, "pytestmark", [])]
+    return {parameter.values[0].name for mark in marks if mark.name == "parametrize" for parameter in mark.args[1]}
+
+
+@pytest.mark.plugins
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+def test_every_component_of_a_plugin_has_a_conformance_run(folder: Path) -> None:
+    items = [i for i in Plugins().components() if i.origin.distribution == f"sage-kit-{folder.name}"]
+    assert items, f"plugins/{folder.name} is not installed or contributes nothing"
+    assert checked_names(folder / "tests" / "test_conformance.py") == {item.spec.name for item in items}
