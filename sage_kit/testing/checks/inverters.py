@@ -98,7 +98,7 @@ def inverter_follows_coordinates(subject: Subject) -> None:
 
 @check("inverter")
 def inverter_beats_mean(subject: Subject) -> None:
-    """At the places of held-out vectors it finds vectors nearer to the truth than the mean vector is (R2 above 0.05).
+    """At the places of held-out vectors it finds vectors nearer to the truth than the mean vector is (R2 above 0.02).
 
     To fix: check that the inverter returns vectors in the order of the points, and uses the map it was fitted on.
     """

@@ -236,7 +236,7 @@ def reducer_transform_agrees(subject: Subject) -> None:
 
 @check("reducer")
 def reducer_inverse_beats_mean(subject: Subject) -> None:
-    """The inverse brings coordinates back to vectors nearer to the truth than the mean vector is (R2 above 0.05).
+    """The inverse brings coordinates back to vectors nearer to the truth than the mean vector is (R2 above 0.02).
 
     Held-out vectors are taken where the reducer can place them, else those it was fitted on.
 
