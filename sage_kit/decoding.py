@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 from sage_kit.components import BuildContext, DecoderSpec, Guesses, TeacherView, TokenBatch, TokenText
 from sage_kit.config import RunConfig
 from sage_kit.devices import autocast_for, make_accelerator
-from sage_kit.errors import CompatibilityError, PluginError, RunDirectoryError, SageError
+from sage_kit.errors import CompatibilityError, PluginError, RunDirectoryError
 from sage_kit.models.view import teacher_view
 from sage_kit.plugins import Plugins
 from sage_kit.preparation import Prepared, PreparedSplit, prepare
 from sage_kit.records import Costs
 from sage_kit.rundir import RunDirectory
-from sage_kit.synthesis import Synthesizer, SyntheticSet
+from sage_kit.synthesis import Synthesizer, SyntheticSet, read_only
 
 CANDIDATES = 2
 """Tokens per position that decoders are asked for: a margin lies between two."""
@@ -162,7 +162,7 @@ def decode_run(
     component = plugins.build("decoder", decoder, options, context)
     spec = registered.spec
     assert isinstance(spec, DecoderSpec)
-    reader = _Reader(component, spec, f"decoder {decoder!r} ({registered.origin})")
+    reader = _Reader(component, spec, f"decoder {decoder!r} ({registered.origin})", plugins)
     reader.fit(view_of(config, prepared))
 
     anchors = synthetic.anchors[rows]
@@ -208,7 +208,7 @@ def view_of(config: RunConfig, prepared: Prepared) -> TeacherView:
 
     def text(split: PreparedSplit) -> TokenText:
         tokens, states = split.tokens, split.store.states
-        return TokenText(*map(_read_only, (tokens.ids, tokens.types, tokens.offsets, states)))
+        return TokenText(read_only(tokens.ids), read_only(tokens.types), read_only(tokens.offsets), read_only(states))
 
     return teacher_view(
         prepared.teacher,
@@ -218,12 +218,6 @@ def view_of(config: RunConfig, prepared: Prepared) -> TeacherView:
         train=text(prepared.train),
         held_out=text(prepared.dev),
     )
-
-
-def _read_only(array: Any) -> Any:
-    view = array.view()
-    view.flags.writeable = False
-    return view
 
 
 def _require_token_states(config: RunConfig) -> None:
@@ -332,7 +326,8 @@ class _Measured:
 class _Reader:
     """Calls a decoder; what it raises of its own, and what it returns amiss, is reported under its name."""
 
-    def __init__(self, decoder: Any, spec: DecoderSpec, title: str) -> None:
+    def __init__(self, decoder: Any, spec: DecoderSpec, title: str, plugins: Plugins) -> None:
+        self._plugins = plugins
         self._decoder = decoder
         self._spec = spec
         self._title = title
@@ -361,13 +356,7 @@ class _Reader:
         ]
 
     def _call(self, method: str, *arguments: Any) -> Any:
-        try:
-            return getattr(self._decoder, method)(*arguments)
-        except SageError:
-            raise
-        except Exception as error:  # a component may raise anything
-            text = " ".join(str(error).split())
-            raise PluginError(f"{self._title} failed in {method}: {type(error).__name__}: {text}") from error
+        return self._plugins.call("decoder", self._spec.name, getattr(self._decoder, method), *arguments, step=method)
 
 
 def _by_ids(real: NDArray[np.int32], special: NDArray[Any], before: _Reading, after: _Reading) -> _Measured:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from sage_kit import tensorfile
 from sage_kit.cache import Cache
 from sage_kit.components import BuildContext, ReducerSpec
-from sage_kit.errors import PluginError, SageError
+from sage_kit.errors import PluginError
 from sage_kit.fingerprint import fingerprint
 from sage_kit.landmarks import choose_landmarks, place
 from sage_kit.plugins import Plugins, Registered
@@ -86,11 +86,25 @@ def fit_map(
     )
     fitted = False
 
+    def ask(function: Callable[..., Any], rows: NDArray[np.float32]) -> NDArray[np.float32]:
+        found = plugins.call("reducer", spec.name, function, rows)
+        return _checked(found, len(rows), context.n_components, title)
+
+    def on_all(rows: NDArray[np.float32]) -> NDArray[np.float32]:
+        return ask(reducer.fit_transform, np.array(rows))  # a copy in memory: a plugin must not write into the cache
+
+    def on_landmarks() -> NDArray[np.float32]:
+        rng = np.random.default_rng([context.seed, config.landmarks])
+        landmarks = choose_landmarks(vectors, config.landmarks, config.landmark_choice, rng)
+        at_landmarks = on_all(vectors[landmarks])
+        how = "by its transform" if spec.has_transform else "at the average of their neighbours among these"
+        say(f"reducer {spec.name!r}: placing the other {len(vectors) - len(landmarks):,} vectors {how}")
+        transform = (lambda block: ask(reducer.transform, block)) if spec.has_transform else None
+        return place(vectors, landmarks, at_landmarks, transform)
+
     def fit() -> NDArray[np.float32]:
         nonlocal fitted
-        coordinates = _fit(reducer, spec, vectors, context, title) if uses_landmarks else _fit_all(
-            reducer, vectors, context, title
-        )  # fmt: skip
+        coordinates = on_landmarks() if uses_landmarks else on_all(vectors)
         fitted = True
         return coordinates
 
@@ -111,33 +125,11 @@ def fit_map(
     if needs_reducer and not fitted:
         if spec.has_state:
             state = {k[len(STATE_PREFIX) :]: np.array(v) for k, v in arrays.items() if k.startswith(STATE_PREFIX)}
-            _call(title, reducer.set_state, state)
+            plugins.call("reducer", spec.name, reducer.set_state, state)
         else:
             say(f"reducer {spec.name!r}: fitting again, since the fitted reducer is needed and cannot be stored")
             coordinates = fit()
     return FittedMap(coordinates, reducer if needs_reducer else None, spec)
-
-
-def _fit_all(reducer: Any, vectors: NDArray[np.float32], context: BuildContext, title: str) -> NDArray[np.float32]:
-    copy = np.array(vectors)  # in memory: a plugin must not write into the cache
-    return _checked(_call(title, reducer.fit_transform, copy), len(vectors), context.n_components, title)
-
-
-def _fit(
-    reducer: Any, spec: ReducerSpec, vectors: NDArray[np.float32], context: BuildContext, title: str
-) -> NDArray[np.float32]:
-    """Fit on landmarks and place the rest."""
-    config = context.config
-    rng = np.random.default_rng([context.seed, config.landmarks])
-    landmarks = choose_landmarks(vectors, config.landmarks, config.landmark_choice, rng)
-    at_landmarks = _fit_all(reducer, vectors[landmarks], context, title)
-    how = "by its transform" if spec.has_transform else "at the average of their neighbours among these"
-    context.announce(f"reducer {spec.name!r}: placing the other {len(vectors) - len(landmarks):,} vectors {how}")
-
-    def transform(block: NDArray[np.float32]) -> NDArray[np.float32]:
-        return _checked(_call(title, reducer.transform, block), len(block), context.n_components, title)
-
-    return place(vectors, landmarks, at_landmarks, transform if spec.has_transform else None)
 
 
 def _checked(values: Any, rows: int, n_components: int, title: str) -> NDArray[np.float32]:
@@ -150,16 +142,6 @@ def _checked(values: Any, rows: int, n_components: int, title: str) -> NDArray[n
         row = int(np.argmin(np.isfinite(coordinates).all(1))) + 1
         raise PluginError(f"{title} returned NaN or infinity for vector {row}")
     return coordinates
-
-
-def _call(title: str, function: Callable[..., Any], *arguments: Any) -> Any:
-    """Call a reducer; whatever it raises of its own is reported under its name."""
-    try:
-        return function(*arguments)
-    except SageError:
-        raise
-    except Exception as error:  # a component may raise anything
-        raise PluginError(f"{title} failed: {type(error).__name__}: {' '.join(str(error).split())}") from error
 
 
 def _code(registered: Registered, component: Any) -> list[Any]:

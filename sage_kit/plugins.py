@@ -445,6 +445,31 @@ class Plugins:
             built.append((registered, component))
         return component
 
+    def call(self, kind: str, name: str, function: Callable[..., Any], *arguments: Any, step: str = "") -> Any:
+        """Call a component's function; whatever it raises of its own is reported under the component's name.
+
+        Parameters
+        ----------
+        kind, name : str
+            The component.
+        function : callable
+        *arguments
+        step : str
+            Named in the message, where the component has several that a user can tell apart.
+
+        Raises
+        ------
+        PluginError
+            When the function raises something else than a SageError.
+        """
+        try:
+            return function(*arguments)
+        except SageError:
+            raise
+        except Exception as error:  # a component may raise anything
+            title = f"{_words(kind)} {name!r} ({self.registered(kind, name).origin})"
+            raise PluginError(f"{title} failed{f' in {step}' if step else ''}: {_cause(error)}") from error
+
     # ---- observers
 
     def add_observer(self, name: str, observer: Any) -> None:

@@ -23,7 +23,7 @@ from sage_kit.compatibility import inverter_needs_inverse, needed_kinds
 from sage_kit.components import BuildContext, FilterRequest, LiftRequest, SampleRequest, Samples, TokenBatch
 from sage_kit.config import RunConfig
 from sage_kit.data.batches import plan_batches
-from sage_kit.errors import PluginError, SageError
+from sage_kit.errors import PluginError
 from sage_kit.files import atomic_directory, disk_errors
 from sage_kit.fingerprint import fingerprint
 from sage_kit.hull import Hull
@@ -249,15 +249,15 @@ class Synthesizer:
             When a component returns something of the wrong shape or not finite.
         """
         self.fit_map(round)
-        pooled = _read_only(self.store.pooled)
+        pooled = read_only(self.store.pooled)
         request = SampleRequest(
             count=count,
-            losses=_read_only(losses),
+            losses=read_only(losses),
             rng=np.random.default_rng(derive_seed(self.config.seed, round, "sample")),
             vectors=pooled,
-            teacher_logits=_read_only(self.outputs.logits),
-            student_logits=_read_only(student_logits),
-            coordinates=None if self.coordinates is None else _read_only(self.coordinates),
+            teacher_logits=read_only(self.outputs.logits),
+            student_logits=read_only(student_logits),
+            coordinates=None if self.coordinates is None else read_only(self.coordinates),
             round=round,
             divergence_gradient=divergence_gradient
             if self._plugins.sampler(self.config.sampler).needs_gradient
@@ -307,11 +307,11 @@ class Synthesizer:
     def _keep(self, synthetic: SyntheticSet, logits: NDArray[np.float32] | None) -> NDArray[np.bool_]:
         started = time.perf_counter()
         request = FilterRequest(
-            vectors=_read_only(synthetic.vectors),
-            anchors=_read_only(synthetic.anchors),
+            vectors=read_only(synthetic.vectors),
+            anchors=read_only(synthetic.anchors),
             coordinates=synthetic.coordinates,
-            real_vectors=_read_only(self.store.pooled),
-            real_logits=_read_only(self.outputs.logits),
+            real_vectors=read_only(self.store.pooled),
+            real_logits=read_only(self.outputs.logits),
             logits=logits,
         )
         keep = np.asarray(self._call("filter", self._filter.keep, request))
@@ -370,15 +370,7 @@ class Synthesizer:
 
     def _call(self, kind: str, function: Callable[..., Any], *arguments: Any) -> Any:
         """Call a component; whatever it raises of its own is reported under its name."""
-        try:
-            return function(*arguments)
-        except SageError:
-            raise
-        except Exception as error:  # a component may raise anything
-            name = self.config.component_choice(kind)[0]
-            origin = self._plugins.registered(kind, name).origin
-            text = " ".join(str(error).split())
-            raise PluginError(f"{kind} {name!r} ({origin}) failed: {type(error).__name__}: {text}") from error
+        return self._plugins.call(kind, self.config.component_choice(kind)[0], function, *arguments)
 
     def _check_samples(self, samples: Samples, count: int) -> None:
         name = f"sampler {self.config.sampler!r}"
@@ -483,7 +475,8 @@ def label_synthetic(
     return int(tokens)
 
 
-def _read_only(array: NDArray[Any]) -> NDArray[Any]:
+def read_only(array: NDArray[Any]) -> NDArray[Any]:
+    """A view of an array that a component cannot write to."""
     view = array.view()
     view.flags.writeable = False
     return view

@@ -7,6 +7,7 @@ initial weights, shuffles and noise come from generators of their own, seeded by
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -324,7 +325,7 @@ def train(
 # ---- reducers -------------------------------------------------------------------------------------------------------
 
 
-class NetworkReducer:
+class NetworkReducer(ABC):
     """A reducer of an encoder and a decoder. A subclass says what they are trained for, and gives itself a name.
 
     Parameters
@@ -358,9 +359,9 @@ class NetworkReducer:
         self.device = torch.device(context.device)
         self._announce = context.announce
 
+    @abstractmethod
     def objective(self, tensors: Sequence[Tensor], generator: torch.Generator) -> Tensor:
         """Mean loss, a scalar, of rows in standard units: ``(rows,) = tensors``."""
-        raise NotImplementedError
 
     def standard_of(self, codes: Floats) -> Standard:
         """How codes of shape (n, n_components) become coordinates."""

@@ -42,7 +42,7 @@ from sage_kit.compatibility import check_choices, check_sizes
 from sage_kit.components import BuildContext, ReducerSpec, SampleRequest
 from sage_kit.config import RunConfig
 from sage_kit.devices import make_accelerator
-from sage_kit.errors import PluginError, SageError
+from sage_kit.errors import PluginError
 from sage_kit.files import atomic_directory, disk_errors, write_json
 from sage_kit.hull import Hull
 from sage_kit.landmarks import neighbor_average
@@ -51,6 +51,7 @@ from sage_kit.plugins import Plugins
 from sage_kit.scorecard import measures
 from sage_kit.scorecard.measures import Figure
 from sage_kit.scorecard.vectors import POINTS, TaskVectors, load_vectors
+from sage_kit.synthesis import read_only
 
 PUBLISHED: Mapping[str, float] = {"cosine": 0.34, "mse": 0.34}
 """What the paper (arXiv 2508.14783) says of its own inversion."""
@@ -258,7 +259,7 @@ def place_vectors(
     needs_reducer = spec.has_transform or spec.has_inverse
     fitted = fit_map(vectors.train, vectors.train_key, plugins, cache, context, needs_reducer=needs_reducer)
     if fitted.spec.has_transform:
-        places = _call(plugins, "reducer", config.reducer, fitted.reducer.transform, vectors.held_out.copy())
+        places = plugins.call("reducer", config.reducer, fitted.reducer.transform, vectors.held_out.copy())
     else:
         places = neighbor_average(np.asarray(vectors.train), fitted.coordinates)(vectors.held_out)
     shape = (len(vectors.held_out), config.n_components)
@@ -324,11 +325,11 @@ def score_pair(
 
     inverter = plugins.build("inverter", name, config.inverter_options, replace(context, announce=say))
     started = time.perf_counter()
-    _call(plugins, "inverter", name, inverter.fit, placement.coordinates, train, placement.reducer)
+    plugins.call("inverter", name, inverter.fit, placement.coordinates, train, placement.reducer)
     fit_seconds = time.perf_counter() - started
 
     def invert(coordinates: Floats, anchors: NDArray[np.int64]) -> Floats:
-        made = _call(plugins, "inverter", name, inverter.invert, coordinates, anchors)
+        made = plugins.call("inverter", name, inverter.invert, coordinates, anchors)
         return _checked(plugins, "inverter", name, made, (len(coordinates), vectors.dim))
 
     # ---- held-out vectors, and the baselines
@@ -382,7 +383,7 @@ def score_pair(
     # ---- back into the map
     round_trip = None
     if placement.spec.has_transform:
-        again = _call(plugins, "reducer", config.reducer, placement.reducer.transform, reconstructions.copy())
+        again = plugins.call("reducer", config.reducer, placement.reducer.transform, reconstructions.copy())
         again = _checked(plugins, "reducer", config.reducer, again, placement.held_out.shape)
         arrays["round_trip_coordinates"] = again
         trips = measures.round_trip(placement.held_out, again, placement.coordinates)
@@ -456,12 +457,12 @@ def _sample(
         count=count,
         losses=nothing,
         rng=np.random.default_rng([SEED, 1]),
-        vectors=_read_only(train),
+        vectors=read_only(train),
         teacher_logits=nothing[:, None],
         student_logits=nothing[:, None],
-        coordinates=_read_only(placement.coordinates),
+        coordinates=read_only(placement.coordinates),
     )
-    samples = _call(plugins, "sampler", config.sampler, sampler.sample, request)
+    samples = plugins.call("sampler", config.sampler, sampler.sample, request)
     coordinates = _checked(plugins, "sampler", config.sampler, samples.coordinates, (count, config.n_components))
     return coordinates, np.asarray(samples.anchors, dtype=np.int64)
 
@@ -528,18 +529,6 @@ def _environment(config: RunConfig, plugins: Plugins, device: str) -> dict[str, 
     }
 
 
-def _call(plugins: Plugins, kind: str, name: str, function: Callable[..., Any], *arguments: Any) -> Any:
-    """Call a component; whatever it raises of its own is reported under its name."""
-    try:
-        return function(*arguments)
-    except SageError:
-        raise
-    except Exception as error:  # a component may raise anything
-        text = " ".join(str(error).split())
-        origin = plugins.registered(kind, name).origin
-        raise PluginError(f"{kind} {name!r} ({origin}) failed: {type(error).__name__}: {text}") from error
-
-
 def _checked(plugins: Plugins, kind: str, name: str, values: Any, shape: tuple[int, ...]) -> Floats:
     title = f"{kind} {name!r} ({plugins.registered(kind, name).origin})"
     if np.shape(values) != shape:
@@ -548,12 +537,6 @@ def _checked(plugins: Plugins, kind: str, name: str, values: Any, shape: tuple[i
     if not np.isfinite(result).all():
         raise PluginError(f"{title} returned NaN or infinity")
     return result
-
-
-def _read_only(array: Floats) -> Floats:
-    view = array.view()
-    view.flags.writeable = False
-    return view
 
 
 def _plain(value: Any) -> Any:

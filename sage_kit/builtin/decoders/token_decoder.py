@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,14 +16,14 @@ if TYPE_CHECKING:
     from sage_kit.components import TokenBatch
 
 
-class TokenDecoder:
+class TokenDecoder(ABC):
     """A decoder that guesses each token by itself; `fit` of those that derive from it sets `tokenizer_`."""
 
     tokenizer_: Any
 
+    @abstractmethod
     def guess(self, batch: TokenBatch, k: int) -> Guesses:
         """The k likeliest tokens at each position."""
-        raise NotImplementedError
 
     def decode(self, batch: TokenBatch) -> list[str]:
         """One text per row: the likeliest token at each real position, special tokens left out."""
