@@ -404,7 +404,7 @@ def profile_pass(
 
 
 def count_flops(trunk: Trunk, lengths: NDArray[np.int64], *, training: bool, hidden: bool = False) -> int:
-    """FLOPs of a trunk on examples of these lengths: the forward pass, or three times that with the backward.
+    """FLOPs of a trunk on examples of these lengths: a forward pass, or a training step (`Trunk.training_flops`).
 
     Parameters
     ----------
@@ -415,7 +415,7 @@ def count_flops(trunk: Trunk, lengths: NDArray[np.int64], *, training: bool, hid
     hidden : bool
         Whether the blocks' outputs are asked for; without them the last block is computed for the first token only.
     """
-    return trunk.flops(lengths, hidden) * (3 if training else 1)
+    return trunk.training_flops(lengths, hidden) if training else trunk.flops(lengths, hidden)
 
 
 def _share(items: list[Any], accelerator: Accelerator) -> list[Any]:

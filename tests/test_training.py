@@ -7,6 +7,7 @@ import pytest
 import tiny
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from sage_kit.models.trunk import split_model
 from sage_kit.training import (
@@ -95,10 +96,25 @@ def test_optimizer_decays_matrices_only_and_leaves_the_front_end() -> None:
     assert not known & {id(p) for p in frozen}
 
 
-def test_flops_of_training_are_three_forward_passes_of_what_is_computed() -> None:
+@pytest.mark.parametrize("hidden", [False, True])
+@pytest.mark.parametrize("layers", [1, 2, 3])
+def test_flops_are_those_that_torch_counts(layers: int, hidden: bool) -> None:
+    _, trunk = split_model(tiny.make_model(layers=layers), "embeddings")
+    lengths = np.full(4, 6)
+    states = torch.randn(4, 6, trunk.dim)
+    with FlopCounterMode(display=False) as forward:
+        output = trunk(states, None, hidden=hidden)
+    assert count_flops(trunk, lengths, training=False, hidden=hidden) == forward.get_total_flops()
+    with FlopCounterMode(display=False) as backward:
+        (output.logits.sum() + sum(states.sum() for states in output.hidden)).backward()
+    total = forward.get_total_flops() + backward.get_total_flops()
+    assert count_flops(trunk, lengths, training=True, hidden=hidden) == total
+
+
+def test_flops_of_attention_grow_with_the_square_of_a_length() -> None:
     _, trunk = split_model(tiny.make_model(layers=2), "embeddings")
-    lengths = np.array([5, 9])
-    for hidden in (False, True):
-        assert count_flops(trunk, lengths, training=False, hidden=hidden) == trunk.flops(lengths, hidden)
-        assert count_flops(trunk, lengths, training=True, hidden=hidden) == 3 * trunk.flops(lengths, hidden)
-    assert trunk.flops(lengths) < trunk.flops(lengths, hidden=True)
+    uneven, even = np.array([2, 10]), np.array([6, 6])
+    more = count_flops(trunk, uneven, training=False, hidden=True) - count_flops(
+        trunk, even, training=False, hidden=True
+    )
+    assert more == 2 * 4 * trunk.dim * (4 + 100 - 72)

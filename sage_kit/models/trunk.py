@@ -204,7 +204,7 @@ class Trunk(nn.Module):
         ``4 d n^2`` per example of n tokens for attention (``Q K^T`` and the weighted sum of V). Without hidden states
         the last block is computed for the first token only: keys and values cost ``4 d^2`` per token, and an example
         ``2 (2 d^2 + 2 d f)`` for the other layers and ``4 d n`` for attention. The head costs ``2 (d^2 + d n_outputs)``
-        per example. A backward pass costs twice the forward one.
+        per example.
 
         Parameters
         ----------
@@ -222,6 +222,26 @@ class Trunk(nn.Module):
         first = sum(layer.weight.numel() for layer in (last.query, last.out, last.inner, last.outer))
         total += 2 * (every * tokens + first * examples) + 4 * self.dim * tokens
         return total + _block_flops(self.blocks[:-1], self.dim, lengths)
+
+    def training_flops(self, lengths: NDArray[np.integer], hidden: bool = False) -> int:
+        """FLOPs of a training step, counted as in `flops`: three forward passes less what no gradient needs.
+
+        A backward pass has two products for each of the forward pass, the gradient of the weights and that of the
+        input. The front end is frozen, so the first block's queries, keys and values need no gradient of their input.
+
+        Parameters
+        ----------
+        lengths : integer array of shape (n,)
+            Real tokens of each example.
+        hidden : bool
+            Whether the blocks' outputs are asked for.
+        """
+        examples, tokens = len(lengths), int(lengths.astype("int64").sum())
+        first = self._parts[0]
+        queries = tokens if hidden or len(self.blocks) > 1 else examples
+        every = first.key.weight.numel() + first.value.weight.numel()
+        unneeded = 2 * (every * tokens + first.query.weight.numel() * queries)
+        return 3 * self.flops(lengths, hidden) - unneeded
 
 
 def split_model(model: PreTrainedModel, cut: Cut) -> tuple[FrontEnd, Trunk]:
