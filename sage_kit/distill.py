@@ -227,6 +227,7 @@ class _Loop:
             self.spec.is_regression,
         )
         self.profile = Profile(len(prepared.train.store), self.spec.n_outputs, self.device)
+        self.predictions: dict[str, NDArray[np.float32]] = {}
         self.synthesizer: Synthesizer | None = None
         self.static_set: SyntheticSet | None = None
         rule, options = config.component_choice("stop_rule")
@@ -435,13 +436,14 @@ class _Loop:
 
     def _evaluate(self) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
         started = time.perf_counter()
-        dev = self._score(self.prepared.dev)
-        validation = {name: self._score(split) for name, split in self.prepared.validation.items()}
+        dev = self._score("dev", self.prepared.dev)
+        validation = {name: self._score(name, split) for name, split in self.prepared.validation.items()}
         self.costs.add("evaluate", time.perf_counter() - started)
         return dev, validation
 
-    def _score(self, split: PreparedSplit) -> dict[str, float]:
+    def _score(self, name: str, split: PreparedSplit) -> dict[str, float]:
         logits = predict(self.trunk, split.store, self.spec.n_outputs, self.accelerator)
+        self.predictions[name] = logits
         flops = count_flops(self.raw_trunk, split.store.lengths, training=False)
         self.costs.add("evaluate", 0.0, tokens=int(split.store.offsets[-1]), flops=flops)
         return score(self.spec, logits, split.labels, split.outputs.logits)
@@ -501,6 +503,8 @@ class _Loop:
     def finish(self, stopped: str) -> dict[str, Any]:
         """Export the student and write the summary."""
         config, prepared = self.config, self.prepared
+        if not self.predictions:  # resumed after the last round
+            self._evaluate()
         last = self.history[-1] if self.history else None
         summary: dict[str, Any] = {
             "task": config.task,
@@ -540,6 +544,13 @@ class _Loop:
             )
         with disk_errors(str(self.directory.student)), atomic_directory(self.directory.student) as temporary:
             export_student(prepared.student, prepared.teacher.tokenizer, temporary, self.spec)
+        self.directory.write_predictions(
+            {
+                name: {"student": logits, "teacher": split.outputs.logits, "labels": split.labels}
+                for name, logits in self.predictions.items()
+                for split in (prepared.dev if name == "dev" else prepared.validation[name],)
+            }
+        )
         self.directory.write_costs(self.costs)
         self.directory.write_summary(summary)
         return summary

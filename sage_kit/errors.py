@@ -52,6 +52,10 @@ class DiskFullError(SageError):
     """The disk is full: free some space and resume."""
 
 
+class StudyError(SageError):
+    """A study, one of its parameters, or a result of it is not as it must be: correct it."""
+
+
 class BudgetError(SageError):
     """A step would take longer than its time budget: take a faster component or raise the budget."""
 

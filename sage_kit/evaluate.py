@@ -73,16 +73,21 @@ def predictions(logits: Array, spec: TaskSpec) -> Array:
     return logits[:, 0] if spec.is_regression else logits.argmax(-1)
 
 
-def agreement(student_logits: Array, teacher_logits: Array, spec: TaskSpec) -> float:
-    """Share of examples on which student and teacher predict alike ("teacher-labelled accuracy", paper section 3.4).
+def alike_with(student_logits: Array, teacher_logits: Array, spec: TaskSpec) -> NDArray[np.bool_]:
+    """Where student and teacher predict alike: (n, n_outputs) each to (n,).
 
     Classes must be equal; regression outputs may differ by `AGREEMENT_TOLERANCE` of the label range.
     """
     student, teacher = predictions(student_logits, spec), predictions(teacher_logits, spec)
     if spec.is_regression:
         tolerance = AGREEMENT_TOLERANCE * (spec.label_range[1] - spec.label_range[0])
-        return float(np.mean(np.abs(student - teacher) <= tolerance))
-    return float(np.mean(student == teacher))
+        return np.asarray(np.abs(student - teacher) <= tolerance)
+    return np.asarray(student == teacher)
+
+
+def agreement(student_logits: Array, teacher_logits: Array, spec: TaskSpec) -> float:
+    """Share of examples on which student and teacher predict alike ("teacher-labelled accuracy", paper section 3.4)."""
+    return float(np.mean(alike_with(student_logits, teacher_logits, spec)))
 
 
 def calibration_error(logits: Array, labels: Array) -> float:

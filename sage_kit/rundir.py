@@ -15,6 +15,7 @@
     figures/               what `sage-kit show` draws
     profile/               a round's traces, and where it went: where_it_went.txt (setting `profile`)
     trackers.json          the run's names in trackers, with tensorboard/ and wandb/ (observer `tracker`)
+    predictions.safetensors  the student's last outputs on dev and the validation splits, the teacher's and the labels
     summary.json           the outcome; written last, so a run without it is not finished
 """
 
@@ -35,7 +36,7 @@ from typing import TYPE_CHECKING, Any
 
 from sage_kit.config import RunConfig, field_extra, load_config, to_toml
 from sage_kit.errors import ConfigError, RunDirectoryError
-from sage_kit.files import atomic_directory, disk_errors, remove_temporaries, write_json, write_text
+from sage_kit.files import atomic_directory, disk_errors, remove_temporaries, write_bytes, write_json, write_text
 from sage_kit.fingerprint import fingerprint
 from sage_kit.manifest import fault, write_manifest
 from sage_kit.records import Costs, RoundResult
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
 
 CONFIG = "config.toml"
 SUMMARY = "summary.json"
+PREDICTIONS = "predictions.safetensors"
 MANIFEST = "checkpoint.json"
 STATE = "state.json"
 LOCK = ".lock"
@@ -240,6 +242,49 @@ class RunDirectory:
     def write_costs(self, costs: Costs) -> None:
         """Write costs.json."""
         self._write_json("costs.json", costs.to_json())
+
+    def write_predictions(self, predictions: Mapping[str, Mapping[str, Any]]) -> None:
+        """Write predictions.safetensors.
+
+        Parameters
+        ----------
+        predictions : mapping of str to mapping of str to array
+            By split: "student" and "teacher", logits of shape (n, n_outputs), and "labels" of shape (n,).
+        """
+        from safetensors.numpy import save
+
+        path = self.path / PREDICTIONS
+        with disk_errors(str(path), f"free some space and go on with `sage-kit resume {self.path}`"):
+            arrays = {f"{split}.{name}": array for split, of in predictions.items() for name, array in of.items()}
+            write_bytes(path, save({name: array.copy() for name, array in arrays.items()}))
+
+    def predictions(self) -> dict[str, dict[str, Any]]:
+        """The last outputs by split, as `write_predictions` takes them.
+
+        Raises
+        ------
+        RunDirectoryError
+            When the run is not finished or the file is not readable.
+        """
+        from safetensors import SafetensorError
+        from safetensors.numpy import load
+
+        path = self.path / PREDICTIONS
+        try:
+            arrays = load(path.read_bytes())
+        except FileNotFoundError:
+            raise RunDirectoryError(
+                f"{path} does not exist: finish the run with `sage-kit resume {self.path}`"
+            ) from None
+        except (OSError, SafetensorError) as error:
+            raise RunDirectoryError(
+                f"{path} is not readable ({error}): remove {SUMMARY} and `sage-kit resume`"
+            ) from None
+        found: dict[str, dict[str, Any]] = {}
+        for key, array in arrays.items():
+            split, _, name = key.rpartition(".")
+            found.setdefault(split, {})[name] = array
+        return found
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         """Write summary.json, which marks the run as finished; NaN becomes null."""

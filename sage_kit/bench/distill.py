@@ -23,7 +23,6 @@ import torch
 from safetensors.numpy import save_file
 
 from sage_kit.bench.ceilings import CEILING, SHARE, Copy, Gemm, beside, block_products, stock_flops
-from sage_kit.bench.machine import describe_machine, why_no_bf16
 from sage_kit.bench.measure import Contender, Measured, Session, Work, alternate
 from sage_kit.bench.peers import PeerError, PeerProcess, PeerWork, trainer_epochs
 from sage_kit.bench.records import Line, Result, Spread, Target
@@ -32,6 +31,7 @@ from sage_kit.config import RunConfig, load_config
 from sage_kit.devices import autocast_for, make_accelerator, synchronize
 from sage_kit.errors import ConfigError, MissingPackageError
 from sage_kit.losses import LossSettings
+from sage_kit.machine import describe_machine, why_no_bf16
 from sage_kit.models.checkpoints import load_classifier, load_tokenizer, quiet
 from sage_kit.models.export import export_student
 from sage_kit.models.trunk import split_model
@@ -133,10 +133,10 @@ QUICK_JOBS = (
 FULL_JOBS = (
     Job("pairs", MINILM_MODEL, "fp32", 384, 5, 240.0, libraries=True),
     Job("sentences", MINILM_MODEL, "fp32", 768, 5, 240.0, libraries=True),
-    Job("pairs", BASE_MODEL, "fp32", 96, 4, 180.0),
-    Job("sentences", BASE_MODEL, "fp32", 192, 4, 180.0),
-    Job("pairs", MINILM_MODEL, "bf16", 384, 4, 90.0),
-    Job("pairs", BASE_MODEL, "bf16", 96, 4, 90.0),
+    Job("pairs", BASE_MODEL, "fp32", 64, 3, 240.0),
+    Job("sentences", BASE_MODEL, "fp32", 128, 3, 240.0),
+    Job("pairs", MINILM_MODEL, "bf16", 384, 3, 120.0),
+    Job("pairs", BASE_MODEL, "bf16", 64, 3, 120.0),
 )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
@@ -178,54 +177,3 @@ class Result:
         }
         finite: dict[str, Any] = only_finite(data)
         return finite
-
-
-@dataclass(frozen=True)
-class Machine:
-    """Where a bench ran.
-
-    Attributes
-    ----------
-    processor : str
-        Name of the processor.
-    cores : int
-        Cores that this process may use.
-    instructions : tuple of str
-        Those of the vector instruction sets that matter here and are there.
-    card : str
-        Name of the GPU; "" without one.
-    torch, transformers, python, system : str
-        Versions.
-    threads : int
-        Threads that torch computes with.
-    load : float
-        Load average of the last minute before the run, NaN where the system does not say: others' work on a busy
-        machine is in every figure.
-    """
-
-    processor: str
-    cores: int
-    instructions: tuple[str, ...]
-    card: str
-    torch: str
-    transformers: str
-    python: str
-    system: str
-    threads: int
-    load: float
-
-    def to_json(self) -> dict[str, Any]:
-        """A JSON-ready dictionary."""
-        data: dict[str, Any] = only_finite(dataclasses.asdict(self))
-        return data
-
-    def __str__(self) -> str:
-        parts = [
-            self.card or f"{self.processor}, {self.cores} cores",
-            "" if self.card else " ".join(self.instructions),
-            f"torch {self.torch}, {self.threads} threads",
-            f"transformers {self.transformers}",
-            f"Python {self.python}",
-            "" if math.isnan(self.load) else f"load {self.load:.1f} before the run",
-        ]
-        return "; ".join(part for part in parts if part)

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from sage_kit import bench, tensorfile
-from sage_kit.bench.machine import describe_machine
 from sage_kit.bench.measure import Session
-from sage_kit.bench.records import Machine, Result
+from sage_kit.bench.records import Result
 from sage_kit.bench.report import draw_result
 from sage_kit.files import disk_errors, write_json
+from sage_kit.machine import Machine, describe_machine
 
 FORMAT = 1
 """Version of the JSON layout."""

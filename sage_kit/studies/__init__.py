@@ -1,0 +1,36 @@
+"""Studies: questions that the method leaves open, each answered by a notebook with controls, seeds and intervals.
+
+>>> from sage_kit.studies import Arm, Study
+
+`study` is what a notebook writes with; `runs` makes and finds the runs of arms, `sizes` holds the three profiles,
+`statistics` the paired intervals and tests, `figures` the pictures, `result` and `scraps` what is left behind.
+`parameters`, `grid`, `runner` and `backends` execute notebooks; `claims` and `gallery` read what they found.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+# As the command does: OpenMP's waiting threads would take the processor from whatever else runs. Before torch is
+# imported.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+if TYPE_CHECKING:
+    from sage_kit.studies.runs import ArmRun, Runs
+    from sage_kit.studies.study import Arm, Study
+
+__all__ = ["Arm", "ArmRun", "Runs", "Study"]
+
+
+def __getattr__(name: str) -> Any:
+    # the command line imports light modules of this package, so torch waits until a study is made
+    if name in ("Arm", "Study"):
+        from sage_kit.studies import study
+
+        return getattr(study, name)
+    if name in ("ArmRun", "Runs"):
+        from sage_kit.studies import runs
+
+        return getattr(runs, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

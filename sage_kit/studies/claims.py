@@ -1,0 +1,674 @@
+"""The ledger: what the paper says, which study tests it, and what came out. Light.
+
+The state of a claim is that of one finding of one study, which follows from the finding's numbers alone; no result is
+chosen by what it says. Results of profile "smoke" show that a notebook works and never count.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from sage_kit.errors import StudyError, did_you_mean
+from sage_kit.files import TEMPORARY_PREFIX, only_finite
+from sage_kit.studies.result import RESULT, Finding, State, StudyResult, find_folders, label_of, state_of
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+Kind = Literal["score", "comparison", "question"]
+ClaimState = Literal[
+    "reproduced", "not reproduced", "answered yes", "answered no", "undecided", "differs in setting", "not run"
+]
+
+STATE_MEANINGS: Mapping[ClaimState, str] = {
+    "reproduced": "the whole interval lies on the claim's side of the threshold",
+    "not reproduced": "the whole interval lies on the other side",
+    "answered yes": "an open question; the whole interval lies on the side of yes",
+    "answered no": "an open question; the whole interval lies on the side of no",
+    "undecided": "the interval holds the threshold: these runs cannot tell",
+    "differs in setting": "a score measured with another teacher or on part of the data, or held against another number "
+    "than the paper's: it neither holds nor fails",
+    "not run": "no result of profile small or full",
+}
+"""Every state a claim can be in, and when."""
+
+RULE = (
+    "A claim takes a result of profile full before one of small; then one whose parameters are the profile's own, then "
+    "the one over most tasks, then of most seeds, then the newest. Smoke results never count."
+)
+"""Which result a claim takes where several have its finding; it looks at no number of the result's."""
+
+PAPER_TEACHERS = ("bert-base-uncased", "google-bert/bert-base-uncased")
+COUNTED_PROFILES = ("full", "small")
+TITLE = "Synthetic Adaptive Guided Embeddings (SAGE), arXiv 2508.14783"
+
+
+@dataclass(frozen=True)
+class Claim:
+    """Something the paper says, or asks, and the finding that tests it.
+
+    Attributes
+    ----------
+    id : str
+        What a finding names in its `claim`.
+    statement : str
+        The claim, or the question, in one sentence that yes answers.
+    paper_value : str
+        The paper's number as text; "" where it gives none.
+    source : str
+        Section, table or part of the paper.
+    study, finding : str
+        Name of the notebook without its ending, and of its finding.
+    kind : "score", "comparison" or "question"
+        An absolute number, which only the paper's own setting can hold against the paper's; a difference or a property,
+        which is tested wherever it is measured; or a question that the paper leaves open.
+    note : str
+        How the claim was read where the paper leaves room.
+    task : str
+        For a claim about one task, its name; "" else.
+    threshold : float
+        What the finding must be held against, in the finding's unit; NaN where the study chooses it.
+    """
+
+    id: str
+    statement: str
+    paper_value: str
+    source: str
+    study: str
+    finding: str
+    kind: Kind
+    note: str = ""
+    task: str = ""
+    threshold: float = math.nan
+
+    @property
+    def is_question(self) -> bool:
+        """Whether the paper leaves it open."""
+        return self.kind == "question"
+
+
+def _score(task: str, name: str, value: float, metric: str, error: float) -> Claim:
+    """A score on one task: reproduced when ours is not below the paper's by more than its own sampling error."""
+    return Claim(
+        id=f"score_{task}",
+        statement=f"The student reaches {100 * value:.1f} on {name}.",
+        paper_value=f"{100 * value:.1f} ({value:.3f} {metric})",
+        source="main results on GLUE",
+        study="09_glue",
+        finding=f"score_{task}",
+        kind="score",
+        task=task,
+        threshold=round(value - error, 4),
+        note=f"Split and seeds are not stated; read as at least the published score less {100 * error:.1f} points, one "
+        "standard error of a single development set of that size.",
+    )
+
+
+# sqrt(p (1 - p) / n) for accuracy p on the official validation set of n examples: QNLI 5,463, SST-2 872, RTE 277;
+# for CoLA (1,043 examples) the standard error of Matthews' correlation under resampling of examples
+CLAIMS: tuple[Claim, ...] = (
+    _score("qnli", "QNLI", 0.912, "accuracy", 0.0038),
+    _score("sst2", "SST-2", 0.923, "accuracy", 0.009),
+    _score("cola", "CoLA", 0.415, "Matthews' correlation", 0.026),
+    _score("rte", "RTE", 0.685, "accuracy", 0.028),
+    Claim(
+        "ablation",
+        "Synthesis through a 2-D UMAP beats training without it.",
+        "78.6 against 78.1, average over GLUE",
+        "Table 3",
+        "01_reducer_dimension",
+        "umap2_over_none",
+        "comparison",
+        "The paper's difference, 0.5 points, is about one standard error of such an average; ours is paired by seed.",
+    ),
+    Claim(
+        "dimension",
+        "A 2-D UMAP does better than an 8-D one.",
+        "78.6 for 2-D",
+        "Table 3",
+        "01_reducer_dimension",
+        "umap2_over_umap8",
+        "comparison",
+        "The summary at hand names the arm and not its score.",
+    ),
+    Claim(
+        "inversion_cosine",
+        "Vectors inverted from the 2-D UMAP have a cosine of 0.34 to their originals.",
+        "0.34",
+        "Section 3.3",
+        "05_reducers",
+        "umap_inversion_cosine",
+        "score",
+        "Read as at least that faithful, on held-out vectors, less the rounding of two digits.",
+        threshold=0.335,
+    ),
+    Claim(
+        "inversion_mse",
+        "Vectors inverted from the 2-D UMAP have a mean squared error of 0.34.",
+        "0.34",
+        "Section 3.3",
+        "05_reducers",
+        "umap_inversion_mse",
+        "score",
+        "Read as at most that error, on held-out vectors, plus the rounding of two digits; it depends on the vectors' "
+        "scale.",
+        threshold=0.345,
+    ),
+    Claim(
+        "ten_epochs",
+        "The student agrees with the teacher on 99 % of the data after fewer than ten epochs.",
+        "fewer than 10 epochs at 99 %",
+        "Section 3.4",
+        "04_static_or_adaptive",
+        "rounds_to_agreement",
+        "comparison",
+        "An epoch is a round; a run that never gets there counts with all the rounds it was allowed.",
+        threshold=10.0,
+    ),
+    Claim(
+        "bypass_cheaper",
+        "Bypassing the teacher's input layer makes distillation cheaper.",
+        "",
+        "abstract; Section 3.1",
+        "02_input_layer",
+        "bypass_cheaper",
+        "comparison",
+        "The paper says so without measuring it.",
+    ),
+    Claim(
+        "bypass_preserves",
+        "Bypassing the teacher's input layer keeps what the student learns.",
+        "",
+        "abstract; Section 3.1",
+        "02_input_layer",
+        "bypass_preserves",
+        "comparison",
+        "The paper says so without measuring it; held against a margin that the study states.",
+    ),
+    Claim(
+        "regions_move",
+        "The regions of high loss move from epoch to epoch, so a curriculum has something to follow.",
+        "",
+        "Section 3.4",
+        "03_loss_profile",
+        "hard_sets_move",
+        "comparison",
+        "Assumed by the paper; held against how much such regions differ between seeds of the reducer alone.",
+    ),
+    Claim(
+        "adaptive",
+        "New synthetic data every epoch beats synthetic data made once.",
+        "",
+        "Section 3.4; Table 3",
+        "04_static_or_adaptive",
+        "adaptive_over_static",
+        "comparison",
+    ),
+    Claim(
+        "region",
+        "It is the region of high loss that helps, not only more data.",
+        "",
+        "abstract; Section 3.3",
+        "10_is_it_the_region",
+        "high_over_random",
+        "comparison",
+        "Against the same synthesis around examples drawn at random.",
+    ),
+    Claim(
+        "replacing",
+        "Replacing the data each epoch suffices: no more examples are needed than without synthesis.",
+        "fewer epochs than baselines",
+        "abstract; Section 3.4",
+        "11_replace_or_add",
+        "replacing_suffices",
+        "comparison",
+        "Against adding the synthetic examples to the real ones; held against a margin that the study states.",
+    ),
+    Claim(
+        "language",
+        "Do synthetic vectors correspond to language?",
+        "",
+        "Section 7, limitations: approximate inversion",
+        "06_decode_tokens",
+        "synthetic_over_noise",
+        "question",
+        "Against noise of the same norm, decoded in the same way.",
+    ),
+    Claim(
+        "coherence",
+        "Does dropping incoherent synthetic examples help?",
+        "",
+        "Section 7, limitations: approximate inversion",
+        "07_coherence_filter",
+        "coherent_over_incoherent",
+        "question",
+    ),
+    Claim(
+        "other_reducers",
+        "Do other reducers keep more of the meaning than UMAP?",
+        "",
+        "Section 7, limitations: lossy dimensionality reduction",
+        "05_reducers",
+        "other_over_umap",
+        "question",
+    ),
+    Claim(
+        "beyond_glue",
+        "Does the method help beyond GLUE: multi-hop reasoning, other languages?",
+        "",
+        "Section 7, limitations: generalisation beyond GLUE",
+        "08_beyond_glue",
+        "gain_beyond_glue",
+        "question",
+    ),
+)
+"""The paper's claims in its order, then the questions that it leaves open."""
+
+
+def find_claim(id: str, claims: Sequence[Claim] = CLAIMS) -> Claim:
+    """The claim of that identifier; a notebook takes its threshold from here.
+
+    Raises
+    ------
+    StudyError
+        When there is none.
+    """
+    for claim in claims:
+        if claim.id == id:
+            return claim
+    raise StudyError(f"Unknown claim {id!r}.{did_you_mean(id, [claim.id for claim in claims])}")
+
+
+# ---- results
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A folder or a file that should hold a result, or a cell, and what is wrong with it."""
+
+    path: Path
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.text}"
+
+
+def read_results(results_dir: str | Path) -> tuple[list[StudyResult], list[Fault]]:
+    """Every whole result below a folder, by study and label, and the folders that hold none.
+
+    A result whose states are not those of its own numbers is a fault too.
+
+    Raises
+    ------
+    StudyError
+        When there is no such folder.
+    """
+    root = Path(results_dir)
+    if not root.is_dir():
+        raise StudyError(f"there is no folder of results {str(root)!r}: run a study first, or name another folder")
+    results, faults = [], []
+    for folder in find_folders(root):
+        if folder.name.startswith(TEMPORARY_PREFIX):
+            faults.append(Fault(folder, "half-written: it is being written now, or its study was interrupted"))
+            continue
+        if not (folder / RESULT).is_file():
+            faults.append(Fault(folder, f"half-written: it has no {RESULT}, which comes last; run the study again"))
+            continue
+        try:
+            result = StudyResult.load(folder)
+        except StudyError as error:
+            # the error names the file, and so does the fault
+            faults.append(Fault(folder, str(error).replace(str(folder / RESULT), RESULT)))
+            continue
+        wrong = _contradiction(result)
+        if wrong:
+            faults.append(Fault(folder, wrong))
+        else:
+            results.append(result)
+    return results, faults
+
+
+def _contradiction(result: StudyResult) -> str:
+    """The first finding whose state is not that of its numbers, in words; "" for a result that is right."""
+    for finding in result.findings:
+        state = state_of(finding.low, finding.high, finding.threshold, finding.direction)
+        if state != finding.state:
+            return f"finding {finding.name!r} says {finding.state!r} where its numbers say {state!r}: run it again"
+    return ""
+
+
+# ---- ledger
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """One result's finding, as far as a claim needs it.
+
+    Attributes
+    ----------
+    result : StudyResult
+    finding : Finding
+    state : str
+        State of the claim by this result alone.
+    deviations : tuple of str
+        What keeps the finding from being held against the paper: of a score, in what its setting differs from the
+        paper's; of any, a threshold that is not the claim's.
+    """
+
+    result: StudyResult
+    finding: Finding
+    state: ClaimState
+    deviations: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON-ready dictionary; NaN and infinity become None."""
+        result, finding = self.result, self.finding
+        names = ("value", "low", "high", "threshold", "direction", "unit", "seeds", "sentence")
+        data: dict[str, Any] = only_finite(
+            {
+                "state": self.state,
+                "study": result.study,
+                "label": result.label,
+                "folder": "" if result.folder is None else result.folder.as_posix(),
+                "profile": result.profile,
+                "tasks": list(result.tasks),
+                "finding": finding.name,
+                "finding_state": finding.state,
+                **{name: getattr(finding, name) for name in names},
+                "deviations": list(self.deviations),
+                "time": result.time,
+                "machine": dict(result.machine),
+            }
+        )
+        return data
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One row of the ledger.
+
+    Attributes
+    ----------
+    claim : Claim
+    evidence : tuple of Evidence
+        From every result that counts and has the finding; the one that the claim takes, by `RULE`, first.
+    remark : str
+        Why the claim was not run, or how many other results say something else; "" for neither.
+    """
+
+    claim: Claim
+    evidence: tuple[Evidence, ...]
+    remark: str = ""
+
+    @property
+    def chosen(self) -> Evidence | None:
+        """The result that the claim takes."""
+        return self.evidence[0] if self.evidence else None
+
+    @property
+    def state(self) -> ClaimState:
+        """State of the claim."""
+        return self.evidence[0].state if self.evidence else "not run"
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON-ready dictionary; NaN and infinity become None."""
+        data: dict[str, Any] = only_finite(
+            {
+                **dataclasses.asdict(self.claim),
+                "state": self.state,
+                "remark": self.remark,
+                "result": None if self.chosen is None else self.chosen.to_json(),
+                "other_results": [evidence.to_json() for evidence in self.evidence[1:]],
+            }
+        )
+        return data
+
+
+def ledger(results_dir: str | Path, claims: Sequence[Claim] = CLAIMS) -> list[Entry]:
+    """The ledger from a folder of results; folders without a whole result count for nothing.
+
+    Raises
+    ------
+    StudyError
+        When there is no such folder.
+    """
+    return ledger_of(read_results(results_dir)[0], claims)
+
+
+def ledger_of(results: Iterable[StudyResult], claims: Sequence[Claim] = CLAIMS) -> list[Entry]:
+    """The ledger from results, one entry per claim in the claims' order."""
+    by_study: dict[str, list[StudyResult]] = {}
+    for result in results:
+        by_study.setdefault(result.study, []).append(result)
+    return [_entry(claim, by_study.get(claim.study, [])) for claim in claims]
+
+
+def _entry(claim: Claim, results: Sequence[StudyResult]) -> Entry:
+    counted = [result for result in results if result.profile in COUNTED_PROFILES]
+    evidence = tuple(
+        _evidence(claim, result, finding)
+        # newest first, then the sorts that matter more; Python's sort keeps the order among equals
+        for result in sorted(sorted(counted, key=lambda result: result.time, reverse=True), key=_rank)
+        for finding in result.findings
+        if finding.name == claim.finding
+    )
+    if evidence:
+        differing = sum(item.state != evidence[0].state for item in evidence[1:])
+        others = "" if not differing else f"{differing} of {len(evidence) - 1} other results: another state"
+        return Entry(claim, evidence, others)
+    if counted:
+        has_task = not claim.task or any(claim.task in result.tasks for result in counted)
+        return Entry(claim, (), f"no result with {f'finding {claim.finding}' if has_task else f'task {claim.task}'}")
+    return Entry(claim, (), "smoke results only" if results else "")
+
+
+def _rank(result: StudyResult) -> tuple[int, bool, int, int]:
+    """The lower, the sooner a claim takes the result: `RULE` up to the newest."""
+    varied = result.label != label_of(result.profile, result.tasks)
+    return COUNTED_PROFILES.index(result.profile), varied, -len(result.tasks), -result.seeds
+
+
+def _evidence(claim: Claim, result: StudyResult, finding: Finding) -> Evidence:
+    deviations = setting_deviations(result) if claim.kind == "score" else ()
+    if math.isfinite(claim.threshold) and not math.isclose(finding.threshold, claim.threshold):
+        deviations += (f"held against {finding.threshold:g} instead of {claim.threshold:g}",)
+    return Evidence(result, finding, _claim_state(claim.kind, finding.state, bool(deviations)), deviations)
+
+
+def _claim_state(kind: Kind, state: State, differs: bool) -> ClaimState:
+    if differs:
+        return "differs in setting"
+    if state == "undecided":
+        return "undecided"
+    if kind == "question":
+        return "answered yes" if state == "yes" else "answered no"
+    return "reproduced" if state == "yes" else "not reproduced"
+
+
+def setting_deviations(result: StudyResult) -> tuple[str, ...]:
+    """In what a result's setting keeps its absolute scores from being held against the paper's, one text each."""
+    deviations = [] if result.profile == "full" else [f"profile {result.profile}"]
+    given = {**result.parameters, **result.settings}
+    teacher = given.get("teacher") or PAPER_TEACHERS[0]  # the default of `RunConfig`, which a result leaves out
+    if teacher not in PAPER_TEACHERS:
+        deviations.append(f"teacher {teacher}")
+    deviations += [f"{name} {given[name]}" for name in ("train_rows", "validation_rows") if given.get(name)]
+    return tuple(deviations)
+
+
+# ---- the ledger for people and programs
+
+HEADINGS = ("claim", "paper", "notebook", "state", "ours (95 % interval)", "seeds", "on", "machine")
+
+
+def ledger_rows(entries: Iterable[Entry]) -> list[tuple[str, ...]]:
+    """The cells under `HEADINGS`, one row per entry."""
+    rows = []
+    for entry in entries:
+        claim, chosen = entry.claim, entry.chosen
+        state = f"{entry.state} ({entry.remark})" if entry.remark else entry.state
+        head = (claim.statement, claim.paper_value or "-", claim.study, state)
+        if chosen is None:
+            rows.append((*head, "-", "-", "-", "-"))
+            continue
+        finding, result = chosen.finding, chosen.result
+        on = f"{result.profile}: {', '.join(result.tasks)}"
+        ours = f"{interval_text(finding.value, finding.low, finding.high)} {finding.unit}".strip()
+        rows.append((*head, ours, str(finding.seeds), on, machine_text(result.machine) or "-"))
+    return rows
+
+
+def ledger_table(entries: Sequence[Entry]) -> Table:
+    """The ledger as a table for a terminal: the paper's claims, a line, its open questions."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=f"Claims of {TITLE}", title_justify="left", caption=RULE, caption_justify="left", expand=True)
+    for heading in HEADINGS:
+        fixed = heading in ("notebook", "seeds")
+        table.add_column(
+            heading,
+            justify="right" if heading == "seeds" else "left",
+            no_wrap=fixed,
+            ratio=None if fixed else 2 if heading == "claim" else 1,
+        )
+    for questions in (False, True):
+        for row in ledger_rows(entry for entry in entries if entry.claim.is_question is questions):
+            table.add_row(*map(Text, row))  # as Text: what stands in brackets must not be taken for markup
+        table.add_section()
+    return table
+
+
+def ledger_json(entries: Iterable[Entry], faults: Iterable[Fault] = ()) -> dict[str, Any]:
+    """The ledger as JSON-ready data: rule, meanings of the states, claims with all their results, and faults."""
+    return {
+        "paper": TITLE,
+        "rule": RULE,
+        "states": dict(STATE_MEANINGS),
+        "claims": [entry.to_json() for entry in entries],
+        "faults": [{"path": fault.path.as_posix(), "fault": fault.text} for fault in faults],
+    }
+
+
+def ledger_markdown(entries: Iterable[Entry]) -> str:
+    """The ledger as Markdown: a table of claims, one of open questions, the rule and the meaning of each state."""
+    entries = list(entries)
+    lines = []
+    for heading, questions in (("The paper's claims", False), ("Questions the paper leaves open", True)):
+        rows = ledger_rows(entry for entry in entries if entry.claim.is_question is questions)
+        if not rows:
+            continue
+        lines += [f"**{heading}**", "", _markdown_row(HEADINGS), _markdown_row(["---"] * len(HEADINGS))]
+        lines += [*map(_markdown_row, rows), ""]
+    used = {entry.state for entry in entries}
+    lines += [RULE, ""]
+    lines += [f"- {state}: {meaning}." for state, meaning in STATE_MEANINGS.items() if state in used]
+    return "\n".join(lines) + "\n"
+
+
+def _markdown_row(cells: Iterable[str]) -> str:
+    escaped = (" ".join(cell.split()).replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;") for cell in cells)
+    return f"| {' | '.join(escaped)} |"
+
+
+def interval_text(value: float, low: float, high: float) -> str:
+    """A number and its interval: ``0.012 (0.003 to 0.021)``; a dash for what is not a number."""
+    if not (math.isfinite(low) and math.isfinite(high)):
+        return number_text(value)
+    return f"{number_text(value)} ({number_text(low)} to {number_text(high)})"
+
+
+def number_text(value: float) -> str:
+    """A number to four decimals from 0.001 to 1,000, to three digits beyond; a dash for none."""
+    if not math.isfinite(value):
+        return "-"
+    size = abs(value)
+    if value == 0 or 1e-3 <= size < 1e3:
+        return f"{value:.4f}".rstrip("0").rstrip(".")
+    return f"{value:,.0f}" if size >= 1e3 else f"{value:.2e}"
+
+
+def machine_text(machine: Mapping[str, Any]) -> str:
+    """The machine in few words: card, processor, cores; all that is known where none of these are."""
+    known = [str(machine[name]) for name in ("card", "gpu", "processor", "cpu") if machine.get(name)]
+    if machine.get("cores"):
+        known.append(f"{machine['cores']} cores")
+    return ", ".join(known or [f"{name} {value}" for name, value in machine.items() if value not in ("", None)])
+
+
+# ---- do claims and notebooks agree
+
+
+def claim_problems(
+    results: Sequence[StudyResult], notebooks: Iterable[str] | None = None, claims: Sequence[Claim] = CLAIMS
+) -> list[str]:
+    """Where claims and the findings that notebooks really make disagree, one line each; smoke results do here.
+
+    Parameters
+    ----------
+    results : sequence of StudyResult
+        At least one of every study that a claim names.
+    notebooks : iterable of str, optional
+        Names of the notebooks without their ending; where given, a claim must name one of them.
+    claims : sequence of Claim
+
+    Returns
+    -------
+    list of str
+        A claim's study without a notebook or a result; a claim's finding that no result has, or that names another
+        claim, or, in results that count, is held against another threshold; a finding that names an unknown claim. A claim about a task that
+        no result has is looked up under the tasks that they have.
+    """
+    problems = []
+    known = None if notebooks is None else set(notebooks)
+    for claim in claims:
+        if known is not None and claim.study not in known:
+            problems.append(f"claim {claim.id!r}: no notebook {claim.study!r}.{did_you_mean(claim.study, known)}")
+            continue
+        own = [result for result in results if result.study == claim.study]
+        made = {finding.name: finding for result in own for finding in result.findings}
+        tasks = {task for result in own for task in result.tasks}
+        if not own:
+            problems.append(f"claim {claim.id!r}: study {claim.study!r} has no result")
+            continue
+        if claim.task and claim.task not in tasks:
+            if not any(claim.finding.replace(claim.task, task) in made for task in tasks):
+                problems.append(f"claim {claim.id!r}: {claim.study!r} makes no finding like {claim.finding!r}")
+            continue
+        finding = made.get(claim.finding)
+        if finding is None:
+            hint = did_you_mean(claim.finding, made, "Its findings")
+            problems.append(f"claim {claim.id!r}: {claim.study!r} makes no finding {claim.finding!r}.{hint}")
+            continue
+        if finding.claim != claim.id:
+            problems.append(f"claim {claim.id!r}: finding {finding.name!r} names the claim {finding.claim!r}")
+        thresholds = {
+            item.threshold
+            for result in own
+            for item in result.findings
+            if item.name == claim.finding and result.profile in COUNTED_PROFILES
+        }
+        if math.isfinite(claim.threshold):
+            problems += [
+                f"claim {claim.id!r}: finding {finding.name!r} is held against {threshold:g}, and the claim against "
+                f"{claim.threshold:g}"
+                for threshold in sorted(thresholds)
+                if not math.isclose(threshold, claim.threshold)
+            ]
+    ids = {claim.id for claim in claims}
+    unknown = {
+        (result.study, finding.name, finding.claim): None
+        for result in results
+        for finding in result.findings
+        if finding.claim and finding.claim not in ids
+    }
+    problems += [
+        f"finding {name!r} of {study!r}: unknown claim {claim!r}.{did_you_mean(claim, ids)}"
+        for study, name, claim in unknown
+    ]
+    return problems

@@ -1,0 +1,213 @@
+"""The commands `sage-kit study`: list, run, status, report. Whatever takes time to import is imported inside them."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Optional
+
+import typer
+
+from sage_kit.errors import StudyError
+
+CELLS_DIR = "runs/cells"
+
+study_app = typer.Typer(
+    help="The studies: notebooks that ask one question each. List them, run them alone or in grids, look at them.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+)
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Notebooks = Annotated[
+    str,
+    typer.Option(
+        "--notebooks", metavar="DIR", help="Folder of the notebooks.", show_default="./notebooks, or the packaged ones"
+    ),
+]
+CellsOut = Annotated[str, typer.Option("--out", metavar="DIR", help="Folder of the executed notebooks.")]
+
+
+def _print(*renderables: Any) -> None:
+    from rich.console import Console
+
+    # where there is no terminal, a table must not be folded to 80 columns
+    console = Console(width=None if sys.stdout.isatty() else 160, highlight=False)
+    for item in renderables:
+        console.print(item)
+
+
+def _table(*headings: str) -> Any:
+    from rich.table import Table
+
+    table = Table()
+    for heading in headings:
+        table.add_column(heading, justify="right" if heading == "seconds" else "left", overflow="fold")
+    return table
+
+
+@study_app.command("list")
+def list_command(notebooks: Notebooks = "", as_json: AsJson = False) -> None:
+    """List the studies: name, title and question."""
+    from sage_kit.studies.parameters import describe_notebook, list_notebooks, notebooks_folder
+
+    folder = notebooks_folder(notebooks)
+    studies = [(path, *describe_notebook(path)) for path in list_notebooks(folder)]
+    if as_json:
+        listing = [
+            {"study": path.stem, "title": title, "question": question, "notebook": str(path)}
+            for path, title, question in studies
+        ]
+        typer.echo(json.dumps(listing, indent=2))
+        return
+    from rich.markup import escape
+
+    table = _table("study", "title", "question")
+    for path, title, question in studies:
+        table.add_row(path.stem, escape(title), escape(question))
+    _print(table, f"{len(studies)} in {folder}")
+
+
+@study_app.command("run")
+def run_command(
+    name: Annotated[
+        str, typer.Argument(metavar="[NAME]", help="Study: its name, its number, or the beginning of its name.")
+    ] = "",
+    parameter: Annotated[
+        Optional[list[str]],  # noqa: UP045 (typer reads this annotation at run time on Python 3.10)
+        typer.Option("-p", "--parameter", metavar="NAME=VALUE", help="Parameter; may be given more than once."),
+    ] = None,
+    profile: Annotated[str, typer.Option(metavar="NAME", help="Size: smoke, small or full; short for -p.")] = "",
+    grid: Annotated[
+        str, typer.Option("--grid", metavar="FILE", help="Grid of cells: a .toml, .json or .yaml file.")
+    ] = "",
+    jobs: Annotated[int, typer.Option(metavar="N", help="Cells at a time; they share the cores.")] = 1,
+    backend: Annotated[
+        str, typer.Option(metavar="NAME", help="joblib (processes of this machine) or dask (a cluster).")
+    ] = "joblib",
+    scheduler: Annotated[str, typer.Option(metavar="ADDRESS", help="Scheduler of the dask cluster.")] = "",
+    again: Annotated[bool, typer.Option("--again", help="Execute cells that are done too.")] = False,
+    out: CellsOut = CELLS_DIR,
+    notebooks: Notebooks = "",
+    plugin: Annotated[
+        Optional[list[str]],  # noqa: UP045 (typer reads this annotation at run time on Python 3.10)
+        typer.Option("--plugin", metavar="FILE", help="Load a one-file plugin. May be given more than once."),
+    ] = None,
+) -> int:
+    """Execute a study, or the cells of a grid. Cells that are done already are not executed again.
+
+    Exit codes: 0 all done, 1 a cell failed, 2 bad parameters (nothing was started), 130 interrupted.
+    """
+    from sage_kit.studies.backends import check_backend, run_cells
+    from sage_kit.studies.grid import grid_requests
+    from sage_kit.studies.parameters import notebooks_folder
+    from sage_kit.studies.runner import make_cell
+
+    overrides = _overrides(parameter or [], profile, plugin or [])
+    requests = grid_requests(notebooks_folder(notebooks), name, grid, overrides)
+    check_backend(backend, jobs, scheduler)
+    cells = [make_cell(request.notebook, request.parameters, Path(out)) for request in requests]
+
+    def announce(line: str) -> None:
+        typer.echo(line, err=True)
+
+    if len(cells) > 1:
+        announce(f"{len(cells)} cells; what they print is in {cells[0].out}/*/*/log.txt")
+    try:
+        outcomes = run_cells(cells, backend, jobs, scheduler, again=again, announce=announce)
+    except KeyboardInterrupt:
+        announce("sage-kit: interrupted; what is done is kept, and the same command goes on from there")
+        return 130
+    _print(_outcomes_table(outcomes))
+    failed = [outcome for outcome in outcomes if outcome.state != "done"]
+    for outcome in failed:
+        announce(f"sage-kit: {outcome.cell.name} failed: {outcome.error}; see {outcome.cell.directory}")
+    return 1 if failed else 0
+
+
+@study_app.command()
+def status(out: CellsOut = CELLS_DIR, as_json: AsJson = False) -> None:
+    """List the cells with their state, and the last line that each logged."""
+    from sage_kit.studies.runner import find_cells, parameters_text
+
+    records = find_cells(Path(out))
+    if as_json:
+        typer.echo(json.dumps(records, indent=2))
+        return
+    from rich.markup import escape
+
+    table = _table("study", "key", "state", "started", "seconds", "parameters", "last line of the log")
+    for record in records:
+        seconds = record.get("seconds")
+        table.add_row(
+            record["study"], record["key"][:8], record["state"], record.get("started") or "",
+            "" if seconds is None else f"{seconds:.1f}", escape(parameters_text(record["parameters"])),
+            escape(record["error"] or record["last_line"]),
+        )  # fmt: skip
+    counts = {state: sum(record["state"] == state for record in records) for state in sorted(_states(records))}
+    _print(table, ", ".join(f"{count} {state}" for state, count in counts.items()) or f"No cells in {out}.")
+
+
+@study_app.command()
+def report(
+    out: Annotated[str, typer.Option(metavar="FILE", help="The page.")] = "report.html",
+    results: Annotated[str, typer.Option(metavar="DIR", help="Folder of the results.")] = "results",
+    cells: Annotated[str, typer.Option(metavar="DIR", help="Folder of the executed notebooks.")] = CELLS_DIR,
+) -> None:
+    """Build one HTML page of every result: verdicts, figures, and a table of the numbers."""
+    from sage_kit.studies.gallery import build_gallery
+
+    _print(f"Saved: {build_gallery(Path(results), Path(cells), Path(out))}")
+
+
+def _overrides(pairs: list[str], profile: str, plugins: list[str]) -> dict[str, str]:
+    """The parameters that the command line gives, as text."""
+    given: dict[str, str] = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals or not name.strip():
+            raise StudyError(f"-p {pair!r} is no NAME=VALUE, as in -p task=mrpc")
+        if name.strip() in given:
+            raise StudyError(f"parameter {name.strip()!r} is given twice: give it once, or several values in a --grid")
+        given[name.strip()] = value.strip()
+    flags = {"profile": profile, "plugin": ",".join(plugins)}
+    for name, value in flags.items():
+        if value and name in given:
+            raise StudyError(f"both --{name} and -p {name}= are given: leave one out")
+        if value:
+            given[name] = value
+    return given
+
+
+def _outcomes_table(outcomes: list[Any]) -> Any:
+    from rich.markup import escape
+
+    from sage_kit.studies.runner import parameters_text
+
+    table = _table("study", "key", "state", "seconds", "parameters", "folder")
+    for outcome in outcomes:
+        cell = outcome.cell
+        state = "done before" if outcome.reused else outcome.state
+        shown = parameters_text(cell.parameters, _varying(outcomes, cell.study) or None)
+        table.add_row(
+            cell.study, cell.key[:8], state, f"{outcome.seconds:.1f}", escape(shown), escape(_short(cell.directory))
+        )
+    return table
+
+
+def _varying(outcomes: list[Any], study: str) -> list[str]:
+    """The parameters in which the cells of a study differ."""
+    rows = [outcome.cell.parameters for outcome in outcomes if outcome.cell.study == study]
+    return [name for name in rows[0] if any(row[name] != rows[0][name] for row in rows)]
+
+
+def _short(path: Path) -> str:
+    """The path from here, where it lies below."""
+    here = Path.cwd().resolve()
+    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
+
+
+def _states(records: list[dict[str, Any]]) -> set[str]:
+    return {record["state"] for record in records}

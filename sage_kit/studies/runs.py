@@ -1,0 +1,320 @@
+"""Runs of arms, made once: a finished run with the same settings, code and data is found again, by any study.
+
+A run lies in ``<runs_dir>/<task>/<key>/``, where the key is a fingerprint of whatever shapes the result. What only a
+resume needs is removed when it is finished.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import sage_kit
+from sage_kit.compatibility import needed_kinds
+from sage_kit.config import RunConfig, field_extra, load_config
+from sage_kit.data.splits import TaskData, load_task
+from sage_kit.errors import RunDirectoryError
+from sage_kit.fingerprint import fingerprint
+from sage_kit.plugins import Plugins
+from sage_kit.preparation import FINE_TUNING
+from sage_kit.provenance import code_parts
+from sage_kit.rundir import RunDirectory
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+SYNTHETIC = "synthetic"
+STUDENT = "student"
+PARTS = (SYNTHETIC, STUDENT)
+"""What of a finished run may be kept beyond its records and predictions."""
+
+VERSION = "runs-1"
+
+
+@dataclass(frozen=True)
+class ArmRun:
+    """A finished run of an arm.
+
+    Attributes
+    ----------
+    arm : str
+    task : str
+    seed : int
+    directory : RunDirectory
+    config : RunConfig
+    summary : mapping
+        What summary.json holds.
+    found : bool
+        Whether an earlier study had made it.
+    """
+
+    arm: str
+    task: str
+    seed: int
+    directory: RunDirectory
+    config: RunConfig
+    summary: Mapping[str, Any]
+    found: bool
+
+    @property
+    def metric(self) -> str:
+        """Name of the task's primary metric."""
+        return str(self.summary["primary_metric"])
+
+    @cached_property
+    def costs(self) -> dict[str, dict[str, float]]:
+        """What costs.json holds."""
+        costs: dict[str, dict[str, float]] = json.loads(
+            (self.directory.path / "costs.json").read_text(encoding="utf-8")
+        )
+        return costs
+
+    @cached_property
+    def predictions(self) -> dict[str, dict[str, NDArray[Any]]]:
+        """By split: "student" and "teacher", logits of shape (n, n_outputs), and "labels" of shape (n,)."""
+        return self.directory.predictions()
+
+    def row(self) -> dict[str, Any]:
+        """The run as a row of the table `runs`."""
+        summary, flops = self.summary, self.costs["flops"]
+        split, scores = next(iter(summary["validation"].items()), ("", {}))
+        teacher = summary["teacher"]
+        return {
+            "task": self.task,
+            "arm": self.arm,
+            "seed": self.seed,
+            "metric": self.metric,
+            "dev": _number(summary["dev"].get(self.metric)),
+            "dev_agreement": _number(summary["dev"].get("agreement")),
+            "validation": _number(scores.get(self.metric)),
+            "validation_agreement": _number(scores.get("agreement")),
+            "validation_split": split,
+            "teacher_dev": _number(teacher["dev"].get(self.metric)),
+            "teacher_validation": _number(teacher["validation"].get(split, {}).get(self.metric)),
+            "student_steps": summary["student_steps"],
+            "teacher_tokens": summary["teacher_tokens"],
+            "student_flops": flops.get("student", 0),
+            "teacher_flops": flops.get("teacher", 0),
+            "rounds": len(summary["rounds"]),
+            "stopped": summary["stopped"],
+            "seconds": summary["seconds"],
+            "parameters": summary["parameters"]["student"],
+            "trained_parameters": summary["parameters"]["student_trained"],
+            "train_examples": summary["examples"]["train"],
+            "dev_examples": summary["examples"]["dev"],
+            "validation_examples": summary["examples"].get(split, 0),
+            "run": self.directory.path.name,
+        }
+
+
+class Runs:
+    """Finished runs, by task, arm and seed, in the order in which they were asked for."""
+
+    def __init__(self, runs: Sequence[ArmRun]) -> None:
+        self._runs = list(runs)
+
+    def __iter__(self) -> Iterator[ArmRun]:
+        return iter(self._runs)
+
+    def __len__(self) -> int:
+        return len(self._runs)
+
+    @property
+    def arms(self) -> list[str]:
+        """Names of the arms."""
+        return list(dict.fromkeys(run.arm for run in self))
+
+    @property
+    def tasks(self) -> list[str]:
+        """Names of the tasks."""
+        return list(dict.fromkeys(run.task for run in self))
+
+    def of(self, *, task: str = "", arm: str = "") -> list[ArmRun]:
+        """The runs of a task, of an arm, or of both, by seed."""
+        chosen = [run for run in self if task in ("", run.task) and arm in ("", run.arm)]
+        return sorted(chosen, key=lambda run: run.seed)
+
+    def table(self) -> DataFrame:
+        """One row per run: scores, steps, tokens, FLOPs, seconds."""
+        from pandas import DataFrame
+
+        return DataFrame([run.row() for run in self])
+
+    def rounds(self) -> DataFrame:
+        """One row per round: task, arm, seed, what `RoundResult` holds, and the primary metric as "dev_score"."""
+        from pandas import DataFrame
+
+        rows = []
+        for run in self:
+            for result in run.summary["rounds"]:
+                numbers = {name: value for name, value in result.items() if name not in ("dev", "validation")}
+                scores = {
+                    "dev_score": _number(result["dev"].get(run.metric)),
+                    "dev_agreement": _number(result["dev"].get("agreement")),
+                }
+                rows.append({"task": run.task, "arm": run.arm, "seed": run.seed, **numbers, **scores})
+        return DataFrame(rows)
+
+    def labels(self, task: str, split: str = "dev") -> NDArray[Any]:
+        """Gold labels of a split, of shape (n,)."""
+        labels: NDArray[Any] = self.of(task=task)[0].predictions[split]["labels"]
+        return labels
+
+    def logits(self, task: str, arm: str, split: str = "dev") -> NDArray[np.float32]:
+        """The students' outputs on a split, of shape (seeds, n, n_outputs)."""
+        return np.stack([run.predictions[split]["student"] for run in self.of(task=task, arm=arm)])
+
+    def teacher_logits(self, task: str, split: str = "dev") -> NDArray[np.float32]:
+        """The teacher's outputs on a split, of shape (n, n_outputs)."""
+        logits: NDArray[np.float32] = self.of(task=task)[0].predictions[split]["teacher"]
+        return logits
+
+
+class RunStore:
+    """Makes runs, or finds them.
+
+    Parameters
+    ----------
+    root : Path
+        Folder of the runs.
+    plugins : Plugins
+    plugin_files : sequence of str
+        One-file plugins that `plugins` was made with.
+    """
+
+    def __init__(self, root: Path, plugins: Plugins, plugin_files: Sequence[str] = ()) -> None:
+        self.root = root
+        self.plugins = plugins
+        self.plugin_files = list(plugin_files)
+        self._data: dict[str, tuple[TaskData, str]] = {}
+
+    def data(self, config: RunConfig) -> TaskData:
+        """A task's data under these settings, loaded once."""
+        return self._load(config)[0]
+
+    def data_fingerprint(self, config: RunConfig) -> str:
+        """A fingerprint of the texts and labels of every split."""
+        return self._load(config)[1]
+
+    def run(
+        self, arm: str, config: RunConfig, *, keep: Sequence[str] = (), announce: Callable[[str], None] = print
+    ) -> ArmRun:
+        """The finished run of an arm with these settings: found, gone on with, or made.
+
+        Parameters
+        ----------
+        arm : str
+        config : RunConfig
+            `run_dir` and `runs_dir` do not count.
+        keep : sequence of str
+            Of `PARTS`, what must be there; a finished run without it is made again.
+        announce : callable
+            Told in one line what becomes of it.
+
+        Raises
+        ------
+        SageError
+            As `sage_kit.distill.run` does.
+        """
+        from filelock import FileLock
+
+        path = self.root / config.task / self.key(config)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # outside the run's own folder, which may have to be removed
+        with FileLock(path.parent / f".{path.name}.lock"):
+            found = self._found(path, keep)
+            if found is None:
+                summary = self._make(path, config)
+                self._compact(path, keep)
+            else:
+                summary = found
+        run = ArmRun(arm, config.task, config.seed, RunDirectory(path), config, summary, found is not None)
+        row = run.row()
+        announce(
+            f"{config.task}, {arm}, seed {config.seed}: {run.metric} {row['dev']:.4f}, agreement "
+            f"{row['dev_agreement']:.4f} on dev; {row['student_steps']} steps, {row['teacher_tokens']:,} teacher tokens"
+            + (" (found)" if run.found else f", {row['seconds']:.0f} s")
+        )
+        return run
+
+    def key(self, config: RunConfig) -> str:
+        """16 hexadecimal digits for settings, code of the chosen components, versions, and data."""
+        skipped = ("output", "machine")
+        names = {name for name in RunConfig.model_fields if field_extra(name)["group"] not in skipped}
+        names -= {"data_dir", "train_file", "validation_file"}  # their content counts
+        names |= {"observers", "observer_options", "precision", "vector_dtype"}
+        code = []
+        for kind in (*needed_kinds(config, self.plugins), "task"):
+            name = config.task if kind == "task" else config.component_choice(kind)[0]
+            item = self.plugins.registered(kind, name)
+            parts = code_parts(str(item.origin), item.origin.distribution, item.spec.requires)
+            code.append([kind, name, parts])
+        content = self.data_fingerprint(config)
+        settings = config.model_dump(mode="json", include=names)
+        return fingerprint(VERSION, sage_kit.__version__, settings, code, content)[:16]
+
+    def _found(self, path: Path, keep: Sequence[str]) -> dict[str, Any] | None:
+        if not path.is_dir():
+            return None
+        directory = RunDirectory(path)
+        try:
+            summary = directory.summary()
+        except RunDirectoryError:
+            summary = None
+        if summary is None:
+            return None
+        parts = {SYNTHETIC: bool(directory.rounds_with_synthetic()), STUDENT: directory.student.is_dir()}
+        synthesises = any(result["synthetic"] for result in summary["rounds"])
+        lacks = [part for part in keep if not parts[part] and (part != SYNTHETIC or synthesises)]
+        if lacks or not (path / "predictions.safetensors").is_file():
+            shutil.rmtree(path)
+            return None
+        return summary
+
+    def _make(self, path: Path, config: RunConfig) -> dict[str, Any]:
+        from sage_kit.distill import resume, run
+
+        if (path / "config.toml").is_file():
+            try:
+                return resume(RunDirectory.open(path), self.plugins)
+            except RunDirectoryError:
+                shutil.rmtree(path)  # of another version, or damaged: a study can always make it again
+        config = load_config({**config.model_dump(), "run_dir": str(path)})
+        _, summary = run(config, self.plugins, self.plugin_files)
+        return summary
+
+    def _compact(self, path: Path, keep: Sequence[str]) -> None:
+        shutil.rmtree(path / "checkpoints", ignore_errors=True)
+        if STUDENT not in keep:
+            shutil.rmtree(path / STUDENT, ignore_errors=True)
+        if SYNTHETIC not in keep:
+            for file in path.glob("rounds/*/synthetic.safetensors"):
+                file.unlink()
+
+    def _load(self, config: RunConfig) -> tuple[TaskData, str]:
+        names = {name for name in RunConfig.model_fields if field_extra(name)["group"] == "data"} - {"max_length"}
+        key = json.dumps(config.model_dump(mode="json", include=names), sort_keys=True)
+        if key not in self._data:
+            data = load_task(self.plugins.task(config.task), config, lambda text: None)
+            splits = [data.train, data.dev, *data.validation.values()]
+            parts = [[split.name, split.texts, split.pairs, split.labels] for split in splits]
+            self._data[key] = data, fingerprint(*parts)
+        return self._data[key]
+
+
+def training_seconds(run: ArmRun) -> float:
+    """Seconds of a run beyond making the teacher."""
+    return sum(seconds for name, seconds in run.costs["seconds"].items() if name != FINE_TUNING)
+
+
+def _number(value: Any) -> float:
+    return math.nan if value is None else float(value)

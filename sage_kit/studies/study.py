@@ -1,0 +1,452 @@
+"""A study as a notebook writes it: arms, their runs, tables, findings, figures, and the result that is saved.
+
+::
+
+    study = Study("04_static_or_adaptive", question="Is the curriculum worth it?", profile=profile, seeds=seeds,
+                  task=task, runs_dir=runs_dir, results_dir=results_dir, rounds=rounds)
+    runs = study.run([Arm("plain", schedule="none"), Arm("adaptive", schedule="adaptive")])
+    study.add_table("comparison", study.compare(runs, baseline="plain"))
+    study.find("gain", "Is adaptive synthesis ahead of plain distillation?", table="comparison",
+               row={"task": study.overall, "arm": "adaptive"}, unit="points", ...)
+    study.finish()
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timezone
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sage_kit.config import RunConfig, load_config
+from sage_kit.errors import ConfigError, StudyError, did_you_mean
+from sage_kit.evaluate import alike_with
+from sage_kit.evaluate import predictions as predicted
+from sage_kit.files import disk_errors
+from sage_kit.fingerprint import fingerprint
+from sage_kit.plugins import Plugins
+from sage_kit.studies import scraps, statistics
+from sage_kit.studies.result import Direction, Finding, StudyResult, label_of, pick_row, state_of
+from sage_kit.studies.runs import ArmRun, Runs, RunStore
+from sage_kit.studies.sizes import COMMON, size
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from pandas import DataFrame
+
+PACKAGES = ("sage-kit", "torch", "transformers", "numpy", "scipy", "scikit-learn", "umap-learn", "openTSNE", "pacmap")
+"""Packages whose versions a result records, where they are installed."""
+
+PLACES = ("data_dir", "cache_dir", "device")
+"""Settings that say where things are."""
+
+AVERAGE = "average"
+"""What stands for a task in a row about all of them."""
+
+
+class Arm:
+    """One configuration in a comparison.
+
+    Parameters
+    ----------
+    name : str
+        As tables and figures show it.
+    about : str
+        One line: what it is there for.
+    **settings
+        Settings of `RunConfig` that make it differ from the study's other arms.
+    """
+
+    def __init__(self, name: str, about: str = "", **settings: Any) -> None:
+        unknown = [key for key in settings if key not in RunConfig.model_fields]
+        if unknown:
+            hint = did_you_mean(unknown[0], RunConfig.model_fields, elsewhere="`sage-kit config` lists them.")
+            raise StudyError(f"arm {name!r}: there is no setting {unknown[0]!r}.{hint}")
+        self.name = name
+        self.about = about
+        self.settings = settings
+
+    def __repr__(self) -> str:
+        settings = "".join(f", {name}={value!r}" for name, value in self.settings.items())
+        return f"Arm({self.name!r}{settings})"
+
+
+class Study:
+    """A study: what it asks, its size, and all that it finds.
+
+    Parameters
+    ----------
+    name : str
+        The notebook's name without its ending.
+    title : str
+        Its heading.
+    question : str
+        What it asks.
+    profile : str
+        Name of its size: "smoke", "small" or "full".
+    task : str or None
+        Tasks, separated by commas; None takes `tasks`, or else the size's.
+    seeds : int or None
+        Runs per arm, with seeds from 0; None takes the size's.
+    plugin : str
+        One-file plugins, separated by commas.
+    runs_dir, results_dir : str
+        Folders of the runs and of the results.
+    tasks : mapping of str to str
+        By profile, tasks that this study takes instead of the size's, separated by commas.
+    base : mapping
+        Settings of every run of this study, over the size's.
+    more : mapping
+        The notebook's other parameters, None where they were left to the profile; recorded.
+    **settings
+        Settings of every run; None takes what `base` or the size says.
+
+    Raises
+    ------
+    StudyError
+        For an unknown profile, setting or a senseless number of seeds.
+    ConfigError, UnknownComponentError
+        For a value that a setting does not take, or a task that is not there.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        title: str,
+        question: str,
+        profile: str,
+        task: str | None = None,
+        seeds: int | None = None,
+        plugin: str = "",
+        runs_dir: str = "runs/studies",
+        results_dir: str = "results",
+        tasks: Mapping[str, str] | None = None,
+        base: Mapping[str, Any] | None = None,
+        more: Mapping[str, Any] | None = None,
+        **settings: Any,
+    ) -> None:
+        self._started = time.perf_counter()
+        self.name, self.title, self.question = name, title, question
+        self.size = size(profile)
+        self.seeds = self.size.seeds if seeds is None else seeds
+        if self.seeds < 1:
+            raise StudyError(f"seeds is {self.seeds}: a study needs at least one")
+        chosen = task or (tasks or {}).get(profile) or ",".join(self.size.tasks)
+        self.tasks = tuple(dict.fromkeys(part.strip() for part in chosen.split(",") if part.strip()))
+        files = [str(Path(part.strip()).resolve()) for part in plugin.split(",") if part.strip()]
+        self.plugins = Plugins(files)
+        for one in self.tasks:
+            self.plugins.task(one)
+        self.store = RunStore(Path(runs_dir), self.plugins, files)
+        given = {key: value for key, value in settings.items() if value is not None}
+        self.settings: dict[str, Any] = {**self.size.settings, **(base or {}), **given}
+        self._check_names(settings)
+        self.config(self.tasks[0])  # a bad value is told before anything is computed
+        self.parameters = {
+            "profile": profile, "task": task, "seeds": seeds, "plugin": plugin, **settings, **(more or {}),
+        }  # fmt: skip
+        # what tells this result from that of the profile as it stands; where things lie does not
+        self._changed = {key: value for key, value in {**given, **(more or {})}.items() if value is not None}
+        self._changed = {key: value for key, value in self._changed.items() if key not in PLACES}
+        if seeds is not None and seeds != self.size.seeds:
+            self._changed["seeds"] = seeds
+        self.results_dir = Path(results_dir)
+        self.tables: dict[str, DataFrame] = {}
+        self.findings: list[Finding] = []
+        self.figures: dict[str, tuple[bytes, str]] = {}
+        self.result: StudyResult | None = None
+        self._all_runs: dict[tuple[str, str, int], ArmRun] = {}
+        if profile == "smoke":
+            print("This is a smoke run: it shows that every step works. Its numbers are no evidence.")
+
+    # ---- runs -------------------------------------------------------------------------------------------------------
+
+    @property
+    def overall(self) -> str:
+        """What the column `task` of a comparison holds in the row about all tasks: the task if there is one only."""
+        return AVERAGE if len(self.tasks) > 1 else self.tasks[0]
+
+    def config(self, task: str, **settings: Any) -> RunConfig:
+        """The settings of a run of this study on a task, with some changed."""
+        return load_config({**self.settings, "task": task, **settings})
+
+    def steps(self, task: str, rounds: float | None = None) -> int:
+        """Student steps of a run on a task: those of `rounds` rounds of synthesis.
+
+        The first round sees the real examples, each later one as many synthetic ones as well. All arms take as many
+        steps, whatever a round is to them.
+
+        Parameters
+        ----------
+        task : str
+        rounds : float or None
+            None takes the setting.
+        """
+        config = self.config(task)
+        passes = 1 + ((rounds or config.rounds) - 1) * (1 + config.synthetic_ratio)
+        return max(2, math.ceil(passes * len(self.store.data(config).train) / config.batch_size))
+
+    def run(
+        self,
+        arms: Sequence[Arm],
+        *,
+        tasks: Sequence[str] | None = None,
+        seeds: Sequence[int] | None = None,
+        equal_steps: bool = True,
+        keep: Sequence[str] = (),
+    ) -> Runs:
+        """The finished runs of arms, on every task and under every seed; those made before are found again.
+
+        Parameters
+        ----------
+        arms : sequence of Arm
+        tasks, seeds : sequence or None
+            None takes the study's.
+        equal_steps : bool
+            Whether each run takes `steps(task)` student steps; if not, `rounds` and the stop rule decide.
+        keep : sequence of str
+            Of `sage_kit.studies.runs.PARTS`, what of the runs is looked at later.
+
+        Returns
+        -------
+        Runs
+        """
+        names = [arm.name for arm in arms]
+        double = next((name for name in names if names.count(name) > 1), None)
+        if double is not None:
+            raise StudyError(f"two arms are called {double!r}: give each a name of its own")
+        runs = []
+        for task in tasks or self.tasks:
+            limit = {"max_steps": self.steps(task)} if equal_steps else {}
+            for arm in arms:
+                for seed in range(self.seeds) if seeds is None else seeds:
+                    config = self.config(task, **{**limit, **arm.settings, "seed": seed})
+                    run = self.store.run(arm.name, config, keep=keep, announce=lambda text: print(text, flush=True))
+                    runs.append(run)
+                    self._all_runs[task, arm.name, seed] = run
+        return Runs(runs)
+
+    def vectors(self, task: str, **settings: Any) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """The pooled vectors of a task's training examples and of its carved part, as a run sees them.
+
+        Parameters
+        ----------
+        task : str
+        **settings
+            Settings that differ from the study's, such as `cut`.
+
+        Returns
+        -------
+        train : array of shape (n, dim), float32
+        dev : array of shape (m, dim), float32
+        """
+        from sage_kit.devices import make_accelerator
+        from sage_kit.preparation import prepare_vectors
+        from sage_kit.records import Costs
+
+        config = self.config(task, **settings)
+        there = prepare_vectors(config, self.plugins, make_accelerator(config), Costs(), fine_tune=True)
+        return np.array(there.train.pooled), np.array(there.dev.pooled)
+
+    @property
+    def all_runs(self) -> Runs:
+        """Every run that the study has asked for."""
+        return Runs(list(self._all_runs.values()))
+
+    def compare(
+        self, runs: Runs, baseline: str, *, split: str = "dev", metric: str = "", arms: Sequence[str] | None = None
+    ) -> DataFrame:
+        """Each arm against a baseline, paired by seed and example.
+
+        Parameters
+        ----------
+        runs : Runs
+        baseline : str
+            Name of the arm that the others are compared with.
+        split : str
+            "dev", carved from train, or "validation": the first official validation split, for reporting only.
+        metric : str
+            "" for each task's primary metric, or "agreement" with the teacher.
+        arms : sequence of str or None
+            Arms to compare, which are also the family of Holm's correction; None takes all.
+
+        Returns
+        -------
+        DataFrame
+            As `sage_kit.studies.statistics.compare_predictions` returns it.
+        """
+        if baseline not in runs.arms:
+            raise StudyError(f"there is no arm {baseline!r}.{did_you_mean(baseline, runs.arms, 'Arms')}")
+        chosen = [arm for arm in runs.arms if arms is None or arm in arms or arm == baseline]
+        predictions, labels, metrics = {}, {}, {}
+        for task in runs.tasks:
+            one = runs.of(task=task)[0]
+            spec = self.store.data(one.config).spec
+            name = split if split == "dev" else next(iter(one.summary["validation"]))
+            alike = metric == "agreement"
+            metrics[task] = "accuracy" if alike else metric or spec.metrics[0]
+            gold = runs.labels(task, name)
+            labels[task] = np.ones(len(gold), np.int64) if alike else gold
+            teacher = runs.teacher_logits(task, name)
+            for arm in chosen:
+                logits = runs.logits(task, arm, name)
+                predictions[task, arm] = np.stack(
+                    [alike_with(each, teacher, spec) if alike else predicted(each, spec) for each in logits]
+                )
+        return statistics.compare_predictions(predictions, labels, metrics, baseline)
+
+    def compute_table(self, runs: Runs) -> DataFrame:
+        """Per task and arm, means over seeds of what it cost: steps, teacher tokens, FLOPs, seconds.
+
+        Equal compute means equal student steps and equal teacher tokens; the column `equal` says whether both are those
+        of the arm with the most.
+        """
+        table = runs.table()
+        columns = ["student_steps", "teacher_tokens", "student_flops", "teacher_flops", "seconds"]
+        means = table.groupby(["task", "arm"], sort=False)[columns].mean().reset_index()
+        most = means.groupby("task")[["student_steps", "teacher_tokens"]].transform("max")
+        near = [np.isclose(means[name], most[name], rtol=0.02) for name in ("student_steps", "teacher_tokens")]
+        means["equal"] = near[0] & near[1]
+        return means
+
+    # ---- what was found ---------------------------------------------------------------------------------------------
+
+    def add_table(self, name: str, table: DataFrame, *, show: bool = True) -> None:
+        """Keep a table, and show it: it is saved, and findings may point into it."""
+        self.tables[name] = table
+        if show:
+            scraps.show_table(table)
+
+    def add_figure(self, name: str, figure: Figure, caption: str) -> None:
+        """Keep a figure, and show it: it is saved as ``<name>.png``."""
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
+        self.figures[name] = buffer.getvalue(), caption
+        scraps.show_figure(buffer.getvalue(), caption)
+
+    def find(
+        self,
+        name: str,
+        question: str,
+        *,
+        table: str,
+        row: Mapping[str, Any],
+        yes: str,
+        no: str,
+        undecided: str,
+        unit: str = "",
+        threshold: float = 0.0,
+        direction: Direction = "above",
+        columns: tuple[str, str, str] = ("difference", "low", "high"),
+        claim: str = "",
+        format: Callable[[float], str] = "{:.3g}".format,
+    ) -> Finding:
+        """Answer a question from one row of a table.
+
+        Parameters
+        ----------
+        name, question, unit, threshold, direction, claim
+            As in `Finding`.
+        table : str
+            Name of a table that was added.
+        row : mapping
+            Columns and values that pick one row.
+        yes, no, undecided : str
+            The answers; ``{value}``, ``{low}``, ``{high}``, ``{threshold}`` and ``{unit}`` are filled in, and so are
+            the row's columns.
+        columns : tuple of str
+            Columns of value, low and high.
+        format : callable
+            Writes a number.
+
+        Raises
+        ------
+        StudyError
+            When the table or the row is not there.
+        """
+        if table not in self.tables:
+            raise StudyError(f"finding {name!r}: there is no table {table!r}.{did_you_mean(table, self.tables)}")
+        there = pick_row(self.tables[table], row, table)
+        value, low, high = (float(there[column]) for column in columns)
+        state = state_of(low, high, threshold, direction)
+        numbers = {"value": value, "low": low, "high": high, "threshold": threshold}
+        text = {"yes": yes, "no": no, "undecided": undecided}[state].format(
+            **{**there, **{key: format(number) for key, number in numbers.items()}, "unit": unit}
+        )
+        finding = Finding(
+            name, question, value, low, high, threshold, state, text, unit, self.seeds, table, dict(row), columns,
+            direction, claim,
+        )  # fmt: skip
+        self.findings.append(finding)
+        return finding
+
+    def finish(self) -> None:
+        """Save tables, figures and findings, glue them as scraps, and show the verdict; `result` holds them then."""
+        if self._all_runs and "runs" not in self.tables:
+            self.add_table("runs", self.all_runs.table(), show=False)
+        difference = fingerprint(self._changed)[:6] if self._changed else ""
+        folder = self.results_dir / self.name / label_of(self.size.name, self.tasks, difference)
+        result = StudyResult(
+            study=self.name,
+            title=self.title,
+            question=self.question,
+            label=folder.name,
+            profile=self.size.name,
+            tasks=self.tasks,
+            seeds=self.seeds,
+            parameters=self.parameters,
+            settings={key: value for key, value in self.settings.items() if COMMON.get(key) != value},
+            findings=tuple(self.findings),
+            tables=tuple(self.tables),
+            figures=tuple((f"{name}.png", caption) for name, (_, caption) in self.figures.items()),
+            time=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            seconds=time.perf_counter() - self._started,
+            machine=_machine(),
+            packages=_versions(),
+            data={task: self.store.data_fingerprint(self.config(task)) for task in self.tasks},
+            folder=folder,
+        )
+        with disk_errors(str(folder)):
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "result.json").unlink(missing_ok=True)
+            for stale in [*folder.glob("*.parquet"), *folder.glob("*.png")]:
+                stale.unlink()
+            for name, table in self.tables.items():
+                table.to_parquet(folder / f"{name}.parquet", index=False, compression="zstd")
+            for name, (png, _) in self.figures.items():
+                (folder / f"{name}.png").write_bytes(png)
+        result.save(folder)
+        scraps.glue_result(result, self.tables)
+        self.result = result
+
+    # ---- small parts ------------------------------------------------------------------------------------------------
+
+    def _check_names(self, settings: Mapping[str, Any]) -> None:
+        unknown = [key for key in settings if key not in RunConfig.model_fields]
+        if unknown:
+            hint = did_you_mean(unknown[0], RunConfig.model_fields, elsewhere="`sage-kit config` lists them.")
+            raise ConfigError(f"Unknown setting {unknown[0]!r}.{hint}")
+
+
+def _machine() -> dict[str, Any]:
+    from sage_kit.machine import describe_machine
+
+    return describe_machine().to_json()
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found

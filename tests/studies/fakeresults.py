@@ -1,0 +1,64 @@
+"""Made-up results of studies, saved as real ones are."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from pathlib import Path
+from typing import Any
+
+from sage_kit.studies.result import Finding, StudyResult, label_of, state_of
+
+MACHINE = {"processor": "Test CPU", "cores": 2, "card": ""}
+
+
+def make_finding(name: str, low: float, high: float, **changes: Any) -> Finding:
+    """A finding with an interval around the middle; its state follows from its numbers."""
+    threshold, direction = changes.pop("threshold", 0.0), changes.pop("direction", "above")
+    values: dict[str, Any] = {
+        "question": f"Is {name} so?",
+        "value": (low + high) / 2,
+        "sentence": f"About {name}.",
+        "unit": "points",
+        "seeds": 5,
+        "table": "comparison",
+        "row": {"arm": "sage"},
+        "claim": "",
+        "state": state_of(low, high, threshold, direction),
+    }
+    return Finding(name=name, low=low, high=high, threshold=threshold, direction=direction, **{**values, **changes})
+
+
+def save_result(root: Path, study: str, *findings: Finding, **changes: Any) -> StudyResult:
+    """Save a result of profile small on CoLA and SST-2, or as `changes` say."""
+    profile, tasks = changes.get("profile", "small"), tuple(changes.get("tasks", ("cola", "sst2")))
+    values: dict[str, Any] = {
+        "title": f"Title of {study}",
+        "question": f"What of {study}?",
+        "label": label_of(profile, tasks),
+        "profile": profile,
+        "tasks": tasks,
+        "seeds": 5,
+        "parameters": {"profile": profile, "task": None},
+        "settings": {},
+        "time": "2026-01-01T00:00:00+00:00",
+        "seconds": 12.0,
+        "machine": MACHINE,
+        "packages": {"torch": "2.9"},
+        "data": {"cola": "abc"},
+    }
+    result = StudyResult(study=study, findings=findings, **{**values, **changes, "tasks": tasks})
+    folder = root / study / result.label
+    result.save(folder)
+    return StudyResult.load(folder)
+
+
+def png(width: int = 2, height: int = 2) -> bytes:
+    """A whole PNG file, grey."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    pixels = zlib.compress(b"".join(b"\x00" + b"\x80" * width for _ in range(height)))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")

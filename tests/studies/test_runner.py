@@ -1,0 +1,384 @@
+"""Executing one cell: what it leaves behind, and when it is executed again."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from filelock import FileLock
+from studies.toynotebook import write_notebook
+
+from sage_kit.errors import MissingPackageError, PluginError, StudyError
+from sage_kit.studies import runner
+from sage_kit.studies.runner import Cell, CellLog, find_cells, make_cell, read_record, run_cell
+
+needs_papermill = pytest.mark.skipif(
+    not all(runner.importlib.util.find_spec(name) for name in ("papermill", "ipykernel")),
+    reason="needs the extra `notebooks`",
+)
+pytestmark = [
+    # of the packages that execute notebooks
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:.*is deprecated:FutureWarning"),
+]
+
+COUNT = "with open('count', 'a') as file:\n    file.write('x')\n"
+
+
+@pytest.fixture(autouse=True)
+def working_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SAGE_KIT_PLUGINS", "")
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
+    return tmp_path
+
+
+def cell_of(*code: str, name: str = "01_toy", **parameters: Any) -> Cell:
+    return make_cell(write_notebook(Path(f"notebooks/{name}.ipynb"), *code), parameters, Path("cells"))
+
+
+def names(directory: Path) -> list[str]:
+    return sorted(path.name for path in directory.iterdir())
+
+
+def log_of(cell: Cell) -> str:
+    return (cell.directory / "log.txt").read_text(encoding="utf-8")
+
+
+def times(path: str = "count") -> int:
+    return len(Path(path).read_text()) if Path(path).exists() else 0
+
+
+def wait_for(path: Path, seconds: float = 60.0) -> None:
+    end = time.monotonic() + seconds
+    while not path.exists():
+        assert time.monotonic() < end, f"{path} did not appear"
+        time.sleep(0.02)
+
+
+# ---- execution -------------------------------------------------------------------------------------------------------
+
+
+@needs_papermill
+def test_a_cell_is_executed_once_in_this_interpreter(tmp_path: Path) -> None:
+    code = (
+        COUNT + "import json, os, sys\n"
+        "json.dump([sys.executable, os.getcwd(), seeds, dims, os.environ.get('OMP_NUM_THREADS')], open('seen', 'w'))\n"
+        "print('to stdout')\nprint('to stderr', file=sys.stderr)"
+    )
+    cell = cell_of(code, "print('half', end='')", seeds="5")
+    lines: list[str] = []
+    outcome = run_cell(cell, threads=3, announce=lines.append)
+    assert (outcome.state, outcome.reused, outcome.error) == ("done", False, "")
+    # the kernel that the file names does not exist
+    assert json.loads(Path("seen").read_text()) == [sys.executable, str(tmp_path), 5, [2, 8], "3"]
+    assert names(cell.directory) == [".lock", "cell.json", "log.txt", "notebook.ipynb"]
+
+    record = read_record(cell.directory)
+    assert record["state"] == "done"
+    assert record["study"] == "01_toy"
+    assert record["key"] == cell.key == cell.directory.name
+    assert record["parameters"] == dict(cell.parameters)
+    assert record["parameters"]["seeds"] == 5
+    assert record["started"] <= record["ended"]
+    assert record["seconds"] > 0
+    assert record["error"] is None
+    assert record["machine"]["cores"] >= 1
+    assert record["versions"]["papermill"]
+
+    notebook = json.loads((cell.directory / "notebook.ipynb").read_text())
+    assert {"output_type": "stream", "name": "stdout", "text": ["to stdout\n"]} in notebook["cells"][3]["outputs"]
+
+    log = log_of(cell)
+    assert lines == log.splitlines()
+    assert all(line[:2] == "20" and line[19] == "Z" for line in lines)
+    texts = [line[21:] for line in lines]
+    assert texts[0].startswith("01_toy ")
+    assert "started: profile=smoke, seeds=5, dims=2,8" in texts[0]
+    assert "| to stdout" in texts
+    assert "| to stderr" in texts
+    assert "| half" in texts
+    assert any(text.startswith("cell 3 of 4 started: with open('count', 'a')") for text in texts)
+    assert any(text.startswith("cell 4 of 4 ended after ") for text in texts)
+    assert texts[-1] == "done"
+
+    again = run_cell(cell)
+    assert (again.state, again.reused) == ("done", True)
+    assert again.seconds == record["seconds"]
+    assert times() == 1
+    elsewhere = cell_of(code, "print('half', end='')", seeds="5", results_dir="other")
+    assert elsewhere.key == cell.key
+    assert run_cell(elsewhere).note == "its results are in results; --again writes them to other"
+    assert run_cell(cell, again=True, invocation="one").reused is False
+    assert times() == 2
+    assert run_cell(cell, again=True, invocation="one").reused is False  # as after a worker was killed
+    assert times() == 2
+
+
+@needs_papermill
+def test_a_failing_cell_is_kept_with_its_error_and_executed_again() -> None:
+    code = COUNT + "if not __import__('os').path.exists('mended'):\n    raise ValueError('no\\nluck')"
+    cell = cell_of(code)
+    outcome = run_cell(cell)
+    assert (outcome.state, outcome.error) == ("failed", "ValueError: no luck (In [3])")
+    assert names(cell.directory) == [".lock", "cell.json", "failed.ipynb", "log.txt"]
+    record = read_record(cell.directory)
+    assert (record["state"], record["error"]) == ("failed", "ValueError: no luck (In [3])")
+    outputs = [
+        output
+        for item in json.loads((cell.directory / "failed.ipynb").read_text())["cells"]
+        for output in item.get("outputs", [])
+    ]
+    assert [output["ename"] for output in outputs if output["output_type"] == "error"] == ["ValueError"]
+    assert "cell 3 of 3 ended with error" in log_of(cell)
+    assert log_of(cell).splitlines()[-1].endswith("failed: ValueError: no luck (In [3])")
+
+    Path("mended").touch()
+    assert run_cell(cell).state == "done"
+    assert times() == 2
+    assert names(cell.directory) == [".lock", "cell.json", "log.txt", "notebook.ipynb"]
+
+
+@needs_papermill
+def test_a_kernel_that_dies_fails_the_cell() -> None:
+    cell = cell_of("print('before', flush=True)", "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)")
+    outcome = run_cell(cell)
+    assert (outcome.state, outcome.error) == ("failed", "the kernel died, perhaps for want of memory")
+    notebook = json.loads((cell.directory / "failed.ipynb").read_text())
+    assert "".join(notebook["cells"][0]["source"]) == outcome.error
+
+
+@needs_papermill
+def test_progress_bars_do_not_fill_the_log() -> None:
+    code = (
+        "import sys\nfor i in range(5000):\n    sys.stderr.write(f'\\r\\x1b[32m{i}/5000\\x1b[0m')\n"
+        "sys.stderr.write('\\n')\nprint('after')"
+    )
+    cell = cell_of(code)
+    run_cell(cell)
+    printed = [line[21:] for line in log_of(cell).splitlines() if line[21:].startswith("|")]
+    assert printed == ["| 4999/5000", "| after"]
+
+
+def test_a_bar_that_runs_for_long_is_seen_now_and_then(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(runner.time, "monotonic", lambda: clock[0])
+    with CellLog(tmp_path / "log.txt") as log:
+        stream = log.stream()
+        for second in range(300):
+            clock[0] = float(second)
+            stream.write(f"\r{second} of 300")
+    shown = [line.partition("| ")[2] for line in (tmp_path / "log.txt").read_text().splitlines()]
+    assert shown == ["60 of 300", "120 of 300", "180 of 300", "240 of 300", "299 of 300"]
+
+
+# ---- interruption ----------------------------------------------------------------------------------------------------
+
+SLOW = "import os, time\nopen('kernel', 'w').write(str(os.getpid()))\nos.rename('kernel', 'kernel.pid')\ntime.sleep(120)"
+QUICK_NEXT_TIME = COUNT + "import os\nif not os.path.exists('kernel.pid'):\n" + textwrap.indent(SLOW, "    ")
+
+SCRIPT = """
+import sys
+from pathlib import Path
+from sage_kit.studies.runner import make_cell, run_cell
+run_cell(make_cell(Path("notebooks/01_toy.ipynb"), {}, Path("cells")))
+"""
+
+
+def start_script() -> subprocess.Popen[bytes]:
+    process = subprocess.Popen([sys.executable, "-c", SCRIPT], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    wait_for(Path("kernel.pid"))
+    return process
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@needs_papermill
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs Linux")
+def test_a_killed_runner_leaves_nothing_half_done() -> None:
+    cell = cell_of(QUICK_NEXT_TIME)
+    process = start_script()
+    running = find_cells(Path("cells"))
+    assert [(record["key"], record["state"]) for record in running] == [(cell.key, "running")]
+    assert "cell 3 of 3 started" in running[0]["last_line"]
+    assert run_cell(cell, wait=False).state == "busy"
+
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert not (cell.directory / "notebook.ipynb").exists()
+    assert read_record(cell.directory)["state"] == "running"  # it had no time to say anything else
+    assert [record["state"] for record in find_cells(Path("cells"))] == ["interrupted"]
+    kernel = int(Path("kernel.pid").read_text())
+    end = time.monotonic() + 30
+    while is_alive(kernel):
+        assert time.monotonic() < end, "the kernel outlives its runner"
+        time.sleep(0.05)
+
+    assert run_cell(cell).state == "done"
+    assert times() == 2
+    assert names(cell.directory) == [".lock", "cell.json", "log.txt", "notebook.ipynb"]
+
+
+@needs_papermill
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs Linux")
+def test_an_interrupted_runner_says_so_and_ends_its_kernel() -> None:
+    cell = cell_of(SLOW)
+    process = start_script()
+    process.send_signal(signal.SIGINT)
+    process.communicate()
+    record = read_record(cell.directory)
+    assert record["state"] == "interrupted"
+    assert record["ended"]
+    assert log_of(cell).splitlines()[-1].endswith("interrupted")
+    assert names(cell.directory) == [".lock", "cell.json", "log.txt"]
+    assert not is_alive(int(Path("kernel.pid").read_text()))
+
+
+@needs_papermill
+def test_two_runners_execute_a_cell_once() -> None:
+    cell = cell_of(COUNT + "import time\nopen('at_work', 'w').close()\ntime.sleep(1)")
+    first = subprocess.Popen([sys.executable, "-c", SCRIPT])
+    wait_for(Path("at_work"))
+    lines: list[str] = []
+    outcome = run_cell(cell, announce=lines.append)
+    assert first.wait() == 0
+    assert lines == ["waiting for another process that is executing this cell"]
+    assert (outcome.state, outcome.reused) == ("done", True)
+    assert times() == 1
+
+
+def test_a_cell_that_another_process_holds_is_not_waited_for_unless_asked() -> None:
+    cell = cell_of("1")
+    cell.directory.mkdir(parents=True)
+    runner.write_json(cell.directory / "cell.json", {"study": "01_toy", "key": cell.key, "state": "running"})
+    with FileLock(cell.directory / ".lock"):
+        if all(runner.importlib.util.find_spec(name) for name in ("papermill", "ipykernel")):
+            assert run_cell(cell, wait=False).state == "busy"
+        states: list[bool] = []
+        thread = threading.Thread(target=lambda: states.append(runner.is_held(cell.directory)))
+        thread.start()
+        thread.join()
+        assert states == [True]
+        assert runner.mark_stale(cell, "interrupted") is False
+    assert runner.mark_stale(cell, "interrupted") is True
+    assert read_record(cell.directory)["state"] == "interrupted"
+
+
+def test_a_record_that_is_not_readable_is_shown(tmp_path: Path) -> None:
+    folder = tmp_path / "cells" / "01_toy" / "abc"
+    folder.mkdir(parents=True)
+    (folder / "cell.json").write_text('{"state": "do')
+    (record,) = find_cells(tmp_path / "cells")
+    assert (record["study"], record["key"], record["state"]) == ("01_toy", "abc", "failed")
+    assert record["error"] == "cell.json is not readable"
+
+
+def test_missing_packages_name_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    cell = cell_of("1")
+    monkeypatch.setattr(runner.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(MissingPackageError, match=r"needs papermill: pip install 'sage-kit\[notebooks\]'"):
+        run_cell(cell)
+    assert not cell.directory.exists()
+
+
+def test_a_folder_that_cannot_be_written() -> None:
+    pytest.importorskip("papermill", reason="needs the extra `notebooks`")
+    cell = cell_of("1")
+    Path("cells").write_text("a file")
+    with pytest.raises(StudyError, match="cannot be written"):
+        run_cell(cell)
+
+
+# ---- the key ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_key_holds_code_and_values_but_not_places_and_outputs() -> None:
+    key = cell_of("1").key
+    assert len(key) == 16
+    assert cell_of("1", profile="smoke", dims="2,8").key == key  # the defaults
+    assert cell_of("1", results_dir="elsewhere").key == key
+    notebook = json.loads(Path("notebooks/01_toy.ipynb").read_text())
+    notebook["cells"][-1]["outputs"] = [{"output_type": "stream", "name": "stdout", "text": ["hi"]}]
+    notebook["cells"][-1]["execution_count"] = 3
+    Path("notebooks/01_toy.ipynb").write_text(json.dumps(notebook))
+    assert make_cell(Path("notebooks/01_toy.ipynb"), {}, Path("cells")).key == key
+    others = [
+        cell_of("2").key,
+        cell_of("1", seeds="1").key,
+        cell_of("1", dims="8,2").key,
+        cell_of("1", profile="full").key,
+        cell_of("1", name="02_toy").key,
+    ]
+    assert len({key, *others}) == 6
+
+
+def test_the_key_holds_the_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    key = cell_of("1").key
+    monkeypatch.setattr(runner.sage_kit, "__version__", "99.0")
+    assert cell_of("1").key != key
+
+
+WITH_PLUGIN = 'plugin: str = ""  # one-file plugins\ntask: str | None = None  # task\n'
+
+PLUGIN = """
+import sage_kit
+from sage_kit.components import ReducerSpec
+
+@sage_kit.hookimpl
+def sage_reducers():
+    yield ReducerSpec(name="mine", summary="Mine.", factory=lambda options, context: None)
+"""
+
+
+def key_of(**parameters: Any) -> str:
+    return make_cell(write_notebook(Path("a.ipynb"), "1", parameters=WITH_PLUGIN), parameters, Path("cells")).key
+
+
+def test_a_plugin_file_counts_by_its_text() -> None:
+    Path("mine.py").write_text(PLUGIN)
+    Path("sub").mkdir()
+    Path("sub/mine.py").write_text(PLUGIN)
+    key = key_of(plugin="mine.py")
+    assert key != key_of()
+    assert key_of(plugin="sub/mine.py") == key
+    Path("mine.py").write_text(PLUGIN.replace("Mine.", "Mine!"))
+    runner._plugins.cache_clear()  # as in the next process
+    assert key_of(plugin="mine.py") != key
+    Path("mine.py").write_text("1 +")
+    runner._plugins.cache_clear()
+    with pytest.raises(PluginError, match=r"mine\.py cannot be loaded: SyntaxError"):
+        key_of(plugin="mine.py")
+
+
+def test_the_key_holds_the_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    for task in ("rte", "mrpc"):
+        Path(f"data/glue/{task}").mkdir(parents=True)
+        Path(f"data/glue/{task}/train.parquet").write_bytes(b"one")
+    without = key_of(task="rte")
+    monkeypatch.setenv("SAGE_KIT_DATA_DIR", "data")
+    key, both, every = key_of(task="rte"), key_of(task="rte, mrpc"), key_of()
+    assert key != without
+    os.utime("data/glue/rte/train.parquet", ns=(0, 0))
+    assert key_of(task="rte") == key  # the bytes are what counts
+    Path("data/glue/mrpc/train.parquet").write_bytes(b"two")
+    assert key_of(task="rte") == key
+    assert key_of(task="rte, mrpc") != both
+    assert key_of() != every
+    Path("data").rename("moved")
+    monkeypatch.setenv("SAGE_KIT_DATA_DIR", str(Path("moved").resolve()))
+    assert key_of(task="rte") == key
+    assert key_of(task="no_such_task") != key
