@@ -26,6 +26,7 @@ from sage_kit.bench.ceilings import CEILING, SHARE, Copy, Gemm, beside, block_pr
 from sage_kit.bench.measure import Contender, Measured, Session, Work, alternate
 from sage_kit.bench.peers import PeerError, PeerProcess, PeerWork, trainer_epochs
 from sage_kit.bench.records import Line, Result, Spread, Target
+from sage_kit.bench.whole_batches import write_examples
 from sage_kit.compatibility import check_choices
 from sage_kit.config import RunConfig, load_config
 from sage_kit.devices import autocast_for, make_accelerator, synchronize
@@ -390,9 +391,6 @@ def job_config(job: Job, settings: dict[str, Any], scratch: Path, plugins: Plugi
     chosen = {
         **settings,
         "teacher": str(scratch / "teacher"),
-        "train_rows": round(job.examples / 0.95),
-        "dev_fraction": 0.05,
-        "validation_rows": 32,
         "student_layers": job.model.layers,
         "batch_size": BATCH_SIZE,
         "learning_rate": LEARNING_RATE,
@@ -445,6 +443,7 @@ def run_job(
 ) -> tuple[list[Line], list[Target], dict[str, Any]]:
     """Let all sides take turns at a job."""
     plugins = Plugins()
+    settings = write_examples(settings, job.examples, BATCH_SIZE, job.model.checkpoint or MINILM, scratch)
     config = job_config(job, settings, scratch, plugins, quick=session.quick)
     write_teacher(job.model, scratch / "teacher", config, plugins)
     ours = OurSide(config, plugins)

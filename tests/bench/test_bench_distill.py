@@ -34,7 +34,7 @@ def test_a_job_is_done_by_all_sides(session: Session, tiny_bert: Path, monkeypat
     hidden = set(distill.LIBRARIES)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name in hidden else find_spec(name))
     model = distill.Model("tiny", str(tiny_bert), 2)
-    job = distill.Job("pairs", model, "fp32", 60, 1, 1e9, libraries=True)
+    job = distill.Job("pairs", model, "fp32", 64, 1, 1e9, libraries=True)
     lines, targets, about = distill.run_job(session, job, "toy", toy_task(session.scratch), session.scratch)
     by_name = {line.who: line for line in lines}
     measured = {distill.REAL, distill.SYNTHETIC, distill.TRAINER, distill.GROUPED}

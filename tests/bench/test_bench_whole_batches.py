@@ -1,0 +1,43 @@
+"""Rows that batch as a whole task does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import tiny
+
+from sage_kit.bench.whole_batches import choose, write_examples
+from sage_kit.config import load_config
+from sage_kit.data.batches import padding_share, plan_batches
+from sage_kit.data.splits import load_task
+from sage_kit.plugins import Plugins
+
+
+def padding(lengths: np.ndarray) -> float:
+    rng = np.random.default_rng(0)
+    return padding_share(lengths, plan_batches(lengths, batch_size=32, batch_tokens=4096, rng=rng))
+
+
+def test_chosen_rows_batch_like_all_rows_and_are_as_long() -> None:
+    rng = np.random.default_rng(3)
+    lengths = np.maximum(4, rng.gamma(4.0, 12.0, 4000)).astype(np.int64)
+    rows = choose(lengths, 256, 32, rng)
+    assert len(rows) == len(set(rows.tolist())) == 256
+    assert padding(lengths[rows]) < padding(lengths) + 0.02 < padding(lengths[rng.choice(4000, 256, False)])
+    assert abs(lengths[rows].mean() / lengths.mean() - 1) < 0.05
+
+
+def test_fewer_rows_than_a_batch_are_all_taken() -> None:
+    assert sorted(choose(np.array([5, 3, 9]), 64, 32, np.random.default_rng(0))) == [0, 1, 2]
+
+
+def test_written_rows_are_read_as_a_task_in_whole_batches(tmp_path: Path, tiny_bert: Path) -> None:
+    file = tiny.write_jsonl(tmp_path / "all.jsonl", tiny.toy_task_rows(200, seed=1))
+    settings = {"task": "file", "train_file": str(file), "max_length": 32}
+    chosen = write_examples(settings, 64, 16, str(tiny_bert), tmp_path)
+    config = load_config({**settings, **chosen})
+    data = load_task(Plugins(allow="").task("file"), config, lambda text: None)
+    assert len(data.train) == 63  # one row is carved off
+    assert set(data.validation) == {"validation"}
+    assert not set(data.train.texts) & set(data.validation["validation"].texts)
