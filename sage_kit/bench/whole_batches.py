@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from sage_kit.config import load_config
 from sage_kit.data.splits import Split, load_task
 from sage_kit.data.tokens import tokenize
-from sage_kit.models.teacher import load_tokenizer
+from sage_kit.models.checkpoints import load_tokenizer
 from sage_kit.plugins import Plugins
 
 MOST_ROWS = 8000
@@ -94,9 +94,7 @@ def write_examples(
 
 
 def _write(split: Split, path: Path) -> None:
-    pairs = split.pairs or [None] * len(split)
-    records = (
-        {"text": text, "label": int(label), **({} if pair is None else {"pair": pair})}
-        for text, pair, label in zip(split.texts, pairs, split.labels, strict=True)
-    )
+    records = [{"text": text, "label": int(label)} for text, label in zip(split.texts, split.labels, strict=True)]
+    for record, pair in zip(records, split.pairs or (), strict=split.pairs is not None):
+        record["pair"] = pair
     path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
