@@ -123,14 +123,14 @@ def result_figure(result: Result, machine: Machine) -> Figure:
 def _draw_work(axes: Axes, lines: Sequence[Line]) -> None:
     unit = next((name for line in lines for name in line.values), "")
     places = range(len(lines))[::-1]
-    medians = [line.values[unit].median for line in lines if unit in line.values]
-    positive = [value for value in medians if value > 0]
+    spreads = [line.values[unit] for line in lines if unit in line.values]
+    positive = [spread.median for spread in spreads if spread.median > 0]
     logarithmic = bool(positive) and max(positive) / min(positive) > WIDEST_RANGE
     if logarithmic:
         axes.set_xscale("log")
     # room for the text behind the bars
     if positive:
-        low, high = min(positive), max(positive)
+        low, high = min(positive), max(spread.high for spread in spreads)
         axes.set_xlim(low / 3 if logarithmic else 0, high * (high / low) ** 0.5 if logarithmic else high * 1.45)
     start = axes.get_xlim()[0]
     for place, line in zip(places, lines, strict=True):
