@@ -14,6 +14,7 @@ import typer
 import sage_kit
 from sage_kit.config import GROUPS, PRESETS, RunConfig, field_extra, load_config, to_toml
 from sage_kit.errors import ConfigError, SageError
+from sage_kit.studies.commands import study_app
 
 DEBUG_VARIABLE = "SAGE_KIT_DEBUG"
 """Set to anything to see the traceback of a user's error."""
@@ -92,12 +93,19 @@ def _take_settings(function: Any) -> Any:
 @app.command("run")
 @_take_settings
 def run_command(
-    *, settings: dict[str, Any], config: ConfigFile = "", preset: Preset = "", plugin: PluginFiles = None
+    *,
+    settings: dict[str, Any],
+    config: ConfigFile = "",
+    preset: Preset = "",
+    plugin: PluginFiles = None,
+    profile: Annotated[bool, typer.Option("--profile", help="Say where a round goes; the same as --trace.")] = False,
 ) -> None:
     """Distil a student and write a run directory.
 
     Settings come from the preset, then the TOML file, then the flags; `sage-kit config` prints them all.
     """
+    if profile:
+        settings["trace"] = True
     checked = load_config(settings, preset=preset, file=config)
     plugins = _load_plugins(plugin)
     from sage_kit.compatibility import check_choices
@@ -323,6 +331,30 @@ def bench_command(
     )  # fmt: skip
     if as_json:
         typer.echo(runner.as_json(runs))
+
+
+app.add_typer(study_app, name="study")
+
+
+@app.command("claims")
+def claims_command(
+    results: Annotated[str, typer.Option(metavar="DIR", help="Folder of the studies' results.")] = "results",
+    as_json: AsJson = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print a Markdown table.")] = False,
+) -> None:
+    """Print the ledger: the paper's claims and open questions, and what the studies say of each."""
+    from sage_kit.studies.claims import ledger_json, ledger_markdown, ledger_of, ledger_table, read_results
+
+    found, faults = read_results(Path(results))
+    entries = ledger_of(found)
+    for fault in faults:
+        typer.echo(f"sage-kit: {fault}", err=True)
+    if as_json:
+        typer.echo(json.dumps(ledger_json(entries, faults), indent=2))
+    elif markdown:
+        typer.echo(ledger_markdown(entries))
+    else:
+        _print(ledger_table(entries))
 
 
 @app.command("plugins")

@@ -347,7 +347,7 @@ class RunConfig(BaseModel):
         "auto", "Mixed precision; auto takes bf16 on a GPU that has it and fp32 elsewhere.", "machine"
     )
     vector_dtype: Literal["float32", "float16"] = _setting("float32", "How token states are stored on disk.", "machine")
-    profile: bool = _setting(
+    trace: bool = _setting(
         False,
         "Trace parts of the first round that synthesises with torch's profiler, and write a page that says where the "
         "round went.",

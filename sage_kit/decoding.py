@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from difflib import SequenceMatcher
 from typing import Any
@@ -140,50 +140,29 @@ def decode_run(
     SageError
         Of the kind that fits what is wrong with the decoder's name or options, data or teacher.
     """
-    config = directory.config()
-    registered = plugins.registered("decoder", decoder)
-    plugins.options("decoder", decoder, options)
-    _require_token_states(config)
-    synthetic = _load(directory, round)
-    accelerator = make_accelerator(config)
-    prepared = prepare(config, plugins, accelerator, Costs())
-    kept = np.flatnonzero(synthetic.kept)
-    rows = kept[np.unique(np.linspace(0, len(kept) - 1, min(limit, len(kept))).round().astype(np.int64))]
-    lifted = _lift(config, plugins, prepared, synthetic, rows, directory)
+    plugins.options("decoder", decoder, options)  # what is wrong with the decoder is told before anything is loaded
+    found = lift_round(directory, plugins, round=round, limit=limit)
+    reader = fit_reader(plugins, decoder, options, found, announce)
 
-    context = BuildContext(
-        config=config,
-        seed=config.seed,
-        device=str(prepared.device),
-        n_components=config.n_components,
-        announce=announce,
-        cached=prepared.cache.arrays,
-    )
-    component = plugins.build("decoder", decoder, options, context)
-    spec = registered.spec
-    assert isinstance(spec, DecoderSpec)
-    reader = _Reader(component, spec, f"decoder {decoder!r} ({registered.origin})", plugins)
-    reader.fit(view_of(config, prepared))
-
-    anchors = synthetic.anchors[rows]
+    prepared, rows, anchors = found.prepared, found.rows, found.anchors
     tokenizer, tokens = prepared.teacher.tokenizer, prepared.train.tokens
     real = [tokens.ids[tokens.offsets[anchor] : tokens.offsets[anchor + 1]] for anchor in anchors]
     texts = [text.strip() for text in tokenizer.batch_decode([ids.tolist() for ids in real], skip_special_tokens=True)]
     # all at once: some decoders take as long for many rows as for one
-    readings = reader.read(_joined(prepared.train.store.batch(anchors, prepared.device), lifted))
+    readings = reader.read(joined([found.real, found.lifted]))
     of_anchors, of_synthetic = readings[: len(rows)], readings[len(rows) :]
     special = np.asarray(tokenizer.all_special_ids)
     measured = [
-        _by_ids(ids, special, before, after) if spec.has_guesses else _by_words(text, before, after)
+        by_ids(ids, special, before, after) if reader.has_guesses else by_words(text, before, after)
         for ids, text, before, after in zip(real, texts, of_anchors, of_synthetic, strict=True)
     ]
     counted = sum(item.counted for item in measured)
     return Decoding(
         decoder=decoder,
-        round=synthetic.round,
-        synthetic=len(kept),
+        round=found.synthetic.round,
+        synthetic=len(found.synthetic),
         accuracy=sum(item.right for item in measured) / counted if counted else float("nan"),
-        unit="tokens" if spec.has_guesses else "words",
+        unit="tokens" if reader.has_guesses else "words",
         counted=counted,
         examples=[
             DecodedExample(int(row), int(anchor), text, before.text, after.text, item.changed, item.margin)
@@ -192,6 +171,72 @@ def decode_run(
             )
         ],
     )
+
+
+@dataclass(frozen=True, eq=False)
+class LiftedRound:
+    """Some synthetic examples of a round, lifted once more as in training, and their anchors.
+
+    Attributes
+    ----------
+    config : RunConfig
+    prepared : Prepared
+    synthetic : SyntheticSet
+        The whole round's.
+    rows : array of shape (m,), int64
+        Which of them these are.
+    real, lifted : TokenBatch
+        Token states of the anchors and of the synthetic examples, m rows each.
+    """
+
+    config: RunConfig
+    prepared: Prepared
+    synthetic: SyntheticSet
+    rows: NDArray[np.int64]
+    real: TokenBatch
+    lifted: TokenBatch
+
+    @property
+    def anchors(self) -> NDArray[np.int64]:
+        """The training examples that they start from, of shape (m,)."""
+        return self.synthetic.anchors[self.rows]
+
+
+def lift_round(directory: RunDirectory, plugins: Plugins, *, round: int | None = None, limit: int = 10) -> LiftedRound:
+    """Lift some of a round's synthetic examples once more; the teacher's labels show that they are what they were.
+
+    Parameters
+    ----------
+    directory : RunDirectory
+    plugins : Plugins
+        With whatever the run was made with.
+    round : int or None
+        None for the last one that has synthetic examples.
+    limit : int
+        Most examples; they are spread evenly over those that were trained on.
+
+    Returns
+    -------
+    LiftedRound
+
+    Raises
+    ------
+    RunDirectoryError
+        When the run or the round has no synthetic examples, or they are no longer what they were.
+    CompatibilityError
+        When the run has no token states: ``granularity="pooled"``.
+    SageError
+        Of the kind that fits what is wrong with data or teacher.
+    """
+    config = directory.config()
+    _require_token_states(config)
+    synthetic = _load(directory, round)
+    prepared = prepare(config, plugins, make_accelerator(config), Costs())
+    kept = np.flatnonzero(synthetic.kept)
+    rows = kept[np.unique(np.linspace(0, len(kept) - 1, min(limit, len(kept))).round().astype(np.int64))]
+    lifted = _lift(config, plugins, prepared, synthetic, rows, directory)
+    real = prepared.train.store.batch(synthetic.anchors[rows], prepared.device)
+    return LiftedRound(config, prepared, synthetic, rows, real, lifted)
 
 
 def view_of(config: RunConfig, prepared: Prepared) -> TeacherView:
@@ -287,11 +332,9 @@ def _lift(
     return _padded([found[int(row)] for row in rows])
 
 
-def _joined(first: TokenBatch, second: TokenBatch) -> TokenBatch:
-    """The rows of two batches."""
-    return _padded(
-        [states[real] for batch in (first, second) for states, real in zip(batch.states, batch.mask, strict=True)]
-    )
+def joined(batches: Sequence[TokenBatch]) -> TokenBatch:
+    """The rows of several batches, one after the other, padded with zeros."""
+    return _padded([states[real] for batch in batches for states, real in zip(batch.states, batch.mask, strict=True)])
 
 
 def _padded(rows: list[torch.Tensor]) -> TokenBatch:
@@ -305,17 +348,84 @@ def _padded(rows: list[torch.Tensor]) -> TokenBatch:
 
 
 @dataclass(frozen=True)
-class _Reading:
-    """What a decoder makes of one example: its text and, from guesses, ids and margins of its real tokens."""
+class Reading:
+    """What a decoder makes of one example.
+
+    Attributes
+    ----------
+    text : str
+    ids : array of shape (tokens,), int64
+        The best guess at each real token; empty for a decoder without guesses, and so are the others.
+    scores, margins : array of shape (tokens,), float32
+        That guess's score, and what it is ahead of the second, in the decoder's unit.
+    """
 
     text: str
     ids: NDArray[np.int64]
+    scores: NDArray[np.float32]
     margins: NDArray[np.float32]
 
 
+def fit_reader(
+    plugins: Plugins,
+    decoder: str,
+    options: Mapping[str, Any],
+    of: LiftedRound,
+    announce: Callable[[str], None] = lambda text: None,
+) -> Reader:
+    """A decoder that has learnt from the teacher of a round's run.
+
+    Parameters
+    ----------
+    plugins : Plugins
+    decoder : str
+    options : mapping
+        The decoder's options.
+    of : LiftedRound
+    announce : callable
+        Shows one line to the user.
+
+    Returns
+    -------
+    Reader
+
+    Raises
+    ------
+    CompatibilityError
+        When the decoder cannot work with the teacher or the settings.
+    """
+    config, prepared = of.config, of.prepared
+    registered = plugins.registered("decoder", decoder)
+    context = BuildContext(
+        config=config,
+        seed=config.seed,
+        device=str(prepared.device),
+        n_components=config.n_components,
+        announce=announce,
+        cached=prepared.cache.arrays,
+    )
+    component = plugins.build("decoder", decoder, options, context)
+    spec = registered.spec
+    assert isinstance(spec, DecoderSpec)
+    reader = Reader(component, spec, f"decoder {decoder!r} ({registered.origin})", plugins)
+    reader.fit(view_of(config, prepared))
+    return reader
+
+
 @dataclass(frozen=True)
-class _Measured:
-    """Of one example: how many tokens or words were counted and found right, and what changed."""
+class Measured:
+    """What a decoder makes of a synthetic example and of its anchor, compared.
+
+    Attributes
+    ----------
+    counted, right : int
+        Tokens or words of the anchor's real text, special tokens left out, and how many of them the decoder finds in
+        the anchor.
+    changed : float
+        Share of them that it reads differently in the synthetic example.
+    margin : float
+        Mean margin of the synthetic example's tokens; NaN without guesses.
+    """
 
     counted: int
     right: int
@@ -323,8 +433,17 @@ class _Measured:
     margin: float
 
 
-class _Reader:
-    """Calls a decoder; what it raises of its own, and what it returns amiss, is reported under its name."""
+class Reader:
+    """Calls a decoder; what it raises of its own, and what it returns amiss, is reported under its name.
+
+    Parameters
+    ----------
+    decoder : object
+    spec : DecoderSpec
+    title : str
+        Its name and origin, for messages.
+    plugins : Plugins
+    """
 
     def __init__(self, decoder: Any, spec: DecoderSpec, title: str, plugins: Plugins) -> None:
         self._plugins = plugins
@@ -332,41 +451,50 @@ class _Reader:
         self._spec = spec
         self._title = title
 
+    @property
+    def has_guesses(self) -> bool:
+        """Whether it names the tokens that it reads."""
+        return self._spec.has_guesses
+
     def fit(self, view: TeacherView) -> None:
+        """Let the decoder learn from a teacher's view."""
         self._decoder = self._call("fit", view)
         if not callable(getattr(self._decoder, "decode", None)):
             raise PluginError(f"{self._title}: fit returned {type(self._decoder).__name__}, not the decoder itself")
 
-    def read(self, batch: TokenBatch) -> list[_Reading]:
+    def read(self, batch: TokenBatch) -> list[Reading]:
+        """What the decoder makes of each row."""
         rows, tokens = batch.mask.shape
         texts = self._call("decode", batch)
         if not isinstance(texts, list) or len(texts) != rows or not all(isinstance(text, str) for text in texts):
             raise PluginError(f"{self._title}: decode returned no list of {rows} texts")
         if not self._spec.has_guesses:
-            none = np.zeros(0, np.int64), np.zeros(0, np.float32)
-            return [_Reading(text, *none) for text in texts]
+            none = np.zeros(0, np.int64), np.zeros(0, np.float32), np.zeros(0, np.float32)
+            return [Reading(text, *none) for text in texts]
         guesses = self._call("guess", batch, CANDIDATES)
         shape = (rows, tokens, CANDIDATES)
         if not isinstance(guesses, Guesses) or guesses.ids.shape != shape or guesses.scores.shape != shape:
             raise PluginError(f"{self._title}: guess returned no Guesses of shape {shape}")
         mask = batch.mask.cpu().numpy()
         return [
-            _Reading(text, ids[real, 0], margins[real])
-            for text, ids, margins, real in zip(texts, guesses.ids, guesses.margin, mask, strict=True)
+            Reading(text, ids[real, 0], scores[real, 0], margins[real])
+            for text, ids, scores, margins, real in zip(
+                texts, guesses.ids, guesses.scores, guesses.margin, mask, strict=True
+            )
         ]
 
     def _call(self, method: str, *arguments: Any) -> Any:
         return self._plugins.call("decoder", self._spec.name, getattr(self._decoder, method), *arguments, step=method)
 
 
-def _by_ids(real: NDArray[np.int32], special: NDArray[Any], before: _Reading, after: _Reading) -> _Measured:
+def by_ids(real: NDArray[np.int32], special: NDArray[Any], before: Reading, after: Reading) -> Measured:
     """Compare ids at the positions of the anchor's tokens that are not special ones."""
     counted = ~np.isin(real, special)
     synthetic = np.full(len(real), -1, dtype=np.int64)  # of what a shorter synthetic example lacks, all is changed
     shared = min(len(real), len(after.ids))
     synthetic[:shared] = after.ids[:shared]
     margins = after.margins[:shared][counted[:shared]]
-    return _Measured(
+    return Measured(
         counted=int(counted.sum()),
         right=int((before.ids == real)[counted].sum()),
         changed=float((before.ids != synthetic)[counted].mean()) if counted.any() else float("nan"),
@@ -374,7 +502,7 @@ def _by_ids(real: NDArray[np.int32], special: NDArray[Any], before: _Reading, af
     )
 
 
-def _by_words(text: str, before: _Reading, after: _Reading) -> _Measured:
+def by_words(text: str, before: Reading, after: Reading) -> Measured:
     """Compare words, in their order."""
 
     def same(first: list[str], second: list[str]) -> int:
@@ -382,4 +510,4 @@ def _by_words(text: str, before: _Reading, after: _Reading) -> _Measured:
 
     real, anchor = text.split(), before.text.split()
     changed = 1 - same(anchor, after.text.split()) / len(anchor) if anchor else float("nan")
-    return _Measured(len(real), same(real, anchor), changed, float("nan"))
+    return Measured(len(real), same(real, anchor), changed, float("nan"))

@@ -235,7 +235,7 @@ class _Loop:
         self.stop_rule = plugins.build("stop_rule", rule, options, context)
         self.info = self._run_info()
         self.trace: RoundTrace | None = None
-        if config.profile and accelerator.is_main_process:
+        if config.trace and accelerator.is_main_process:
             first = 1 if config.schedule == "none" else 2
             self.trace = RoundTrace(directory.path, first, self.device)
 

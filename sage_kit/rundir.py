@@ -13,7 +13,7 @@
     checkpoints/round-NNN/ student, optimizer, loss profile and history; 000 is after the warm-up
     student/               the student as a plain transformers checkpoint
     figures/               what `sage-kit show` draws
-    profile/               a round's traces, and where it went: where_it_went.txt (setting `profile`)
+    profile/               a round's traces, and where it went: where_it_went.txt (setting `trace`)
     trackers.json          the run's names in trackers, with tensorboard/ and wandb/ (observer `tracker`)
     predictions.safetensors  the student's last outputs on dev and the validation splits, the teacher's and the labels
     summary.json           the outcome; written last, so a run without it is not finished

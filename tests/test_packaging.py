@@ -20,11 +20,14 @@ PACKAGE = Path(sage_kit.__file__).parent
 PLUGIN_FOLDERS = sorted(path.parent for path in ROOT.glob("plugins/*/pyproject.toml"))
 
 DISTRIBUTIONS = {
+    "IPython": "ipykernel",
+    "dask": "distributed",
     "faiss": "faiss-cpu",
     "openTSNE": "opentsne",
     "pydantic_core": "pydantic",
     "sklearn": "scikit-learn",
     "umap": "umap-learn",
+    "yaml": "pyyaml",
 }
 """Where the import's name is not the distribution's."""
 
@@ -64,16 +67,22 @@ def lower_bounds() -> dict[str, set[str]]:
 
 def third_party_imports(folder: Path) -> set[str]:
     """Distributions of everything that the sources in a folder import from elsewhere."""
+    return {name for path in folder.iterdir() for name in imports_of(path)} - {folder.name.replace("_", "-")}
+
+
+def imports_of(path: Path) -> set[str]:
+    """Distributions of what a source, or the sources in a folder, import from elsewhere."""
     modules: set[str] = set()
-    for path in folder.rglob("*.py"):
-        if "templates" in path.parts:
+    sources = path.rglob("*.py") if path.is_dir() else [path] if path.suffix == ".py" else []
+    for source in sources:
+        if "templates" in source.parts:
             continue
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Import):
                 modules |= {alias.name for alias in node.names}
             elif isinstance(node, ast.ImportFrom):
                 modules.add(node.module or "")
-    names = {module.partition(".")[0] for module in modules} - sys.stdlib_module_names - {folder.name, "tomllib"}
+    names = {module.partition(".")[0] for module in modules} - sys.stdlib_module_names - {"sage_kit", "tomllib"}
     return {DISTRIBUTIONS.get(name, name).replace("_", "-") for name in names}
 
 
@@ -85,8 +94,14 @@ def test_there_is_a_plugin_distribution() -> None:
 
 
 def test_core_declares_exactly_what_it_imports() -> None:
-    declared = requirement_names(pyproject(ROOT)["project"]["dependencies"])
-    assert declared == third_party_imports(PACKAGE)
+    project = pyproject(ROOT)["project"]
+    declared = requirement_names(project["dependencies"])
+    extra = requirement_names(project["optional-dependencies"]["notebooks"])
+    imported = third_party_imports(PACKAGE)
+    assert imported - extra == declared
+    assert extra - imported == {"jupyterlab"}, "declared for the reader alone, who opens the notebooks in it"
+    # only the studies may need the extra
+    assert not {name for path in PACKAGE.iterdir() if path.name != "studies" for name in imports_of(path)} & extra
 
 
 def test_every_dependency_has_a_lower_bound() -> None:

@@ -23,7 +23,7 @@ def events(path: Path) -> list[dict[str, Any]]:
 
 
 def test_a_run_writes_traces_and_a_page(tmp_path: Path, tiny_bert: Path) -> None:
-    directory, traced = toy_run(tmp_path, tiny_bert, profile=True)
+    directory, traced = toy_run(tmp_path, tiny_bert, trace=True)
     folder = directory.path / "profile"
     assert sorted(path.name for path in folder.iterdir()) == [
         "synthesis.json.gz",
@@ -47,7 +47,7 @@ def test_a_run_writes_traces_and_a_page(tmp_path: Path, tiny_bert: Path) -> None
 
 
 def test_plain_distillation_traces_its_first_round(tmp_path: Path, tiny_bert: Path) -> None:
-    directory, _ = toy_run(tmp_path, tiny_bert, profile=True, schedule="none", rounds=1)
+    directory, _ = toy_run(tmp_path, tiny_bert, trace=True, schedule="none", rounds=1)
     assert (directory.path / "profile" / "where_it_went.txt").read_text(encoding="utf-8").startswith("Round 1: ")
     assert (directory.path / "profile" / "training.json.gz").exists()
 

@@ -6,6 +6,7 @@ cell that is done gets it from there. So a cell whose worker was killed is simpl
 
 from __future__ import annotations
 
+import signal
 import uuid
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -168,7 +169,7 @@ def _in_processes(batch: _Batch, jobs: int) -> Iterator[Outcome]:
             several = [cell for path, cell in left.items() if deaths[path] < MOST_ATTEMPTS - 1]
             chosen = several or list(left.values())[:1]
             parallel = joblib.Parallel(jobs, backend="loky", batch_size=1, return_as="generator_unordered")
-            calls = (joblib.delayed(run_cell)(cell, **batch.arguments(), threads=threads) for cell in chosen)
+            calls = (joblib.delayed(_in_worker)(cell, **batch.arguments(), threads=threads) for cell in chosen)
             try:
                 for outcome in parallel(calls):
                     del left[outcome.cell.directory]
@@ -182,6 +183,13 @@ def _in_processes(batch: _Batch, jobs: int) -> Iterator[Outcome]:
                             yield _lost(cell)
     finally:
         get_reusable_executor().shutdown(wait=True)
+
+
+def _in_worker(cell: Cell, **arguments: Any) -> Outcome:
+    """Execute a cell in a process that leaves an interruption to the one that started it, which then ends it."""
+    # a function, since a kernel would inherit that the signal is ignored
+    signal.signal(signal.SIGINT, lambda *_: None)
+    return run_cell(cell, **arguments)
 
 
 def _on_cluster(batch: _Batch, scheduler: str) -> Iterator[Outcome]:
@@ -200,15 +208,16 @@ def _on_cluster(batch: _Batch, scheduler: str) -> Iterator[Outcome]:
             for cell in batch.cells
         }
         try:
-            for future in as_completed(list(futures)):
+            # its loop is told, or it looks for a client of the whole process
+            for future in as_completed(list(futures), loop=client.loop):
                 cell = futures.pop(future)
                 if future.status == "finished":
                     yield future.result()
                     continue
-                error = future.exception() if future.status == "error" else None
-                if isinstance(error, SageError):
-                    raise error
-                yield _lost(cell, f"{type(error).__name__}: {error}" if error else "the scheduler went away")
+                failure = future.exception() if future.status == "error" else None
+                if isinstance(failure, SageError):
+                    raise failure
+                yield _lost(cell, f"{type(failure).__name__}: {failure}" if failure else "the scheduler went away")
         finally:
             client.cancel(list(futures), force=True)
 

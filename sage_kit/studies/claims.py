@@ -31,8 +31,8 @@ STATE_MEANINGS: Mapping[ClaimState, str] = {
     "answered yes": "an open question; the whole interval lies on the side of yes",
     "answered no": "an open question; the whole interval lies on the side of no",
     "undecided": "the interval holds the threshold: these runs cannot tell",
-    "differs in setting": "a score measured with another teacher or on part of the data, or held against another number "
-    "than the paper's: it neither holds nor fails",
+    "differs in setting": "a score measured with another teacher or on part of the data, or a finding held against "
+    "another number than the paper's: it neither holds nor fails",
     "not run": "no result of profile small or full",
 }
 """Every state a claim can be in, and when."""
@@ -508,7 +508,7 @@ HEADINGS = ("claim", "paper", "notebook", "state", "ours (95 % interval)", "seed
 
 def ledger_rows(entries: Iterable[Entry]) -> list[tuple[str, ...]]:
     """The cells under `HEADINGS`, one row per entry."""
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for entry in entries:
         claim, chosen = entry.claim, entry.chosen
         state = f"{entry.state} ({entry.remark})" if entry.remark else entry.state
@@ -621,8 +621,8 @@ def claim_problems(
     -------
     list of str
         A claim's study without a notebook or a result; a claim's finding that no result has, or that names another
-        claim, or, in results that count, is held against another threshold; a finding that names an unknown claim. A claim about a task that
-        no result has is looked up under the tasks that they have.
+        claim, or, in results that count, is held against another threshold; a finding that names an unknown claim. A
+        claim about a task that no result has is looked up under the tasks that they have.
     """
     problems = []
     known = None if notebooks is None else set(notebooks)

@@ -159,7 +159,7 @@ def report(
     """Build one HTML page of every result: verdicts, figures, and a table of the numbers."""
     from sage_kit.studies.gallery import build_gallery
 
-    _print(f"Saved: {build_gallery(Path(results), Path(cells), Path(out))}")
+    _print(f"Saved: {build_gallery(results_dir=Path(results), out=Path(out), cells_dir=Path(cells))}")
 
 
 def _overrides(pairs: list[str], profile: str, plugins: list[str]) -> dict[str, str]:

@@ -207,7 +207,7 @@ def _render(
     html: str = environment.get_template(TEMPLATE).render(
         when=when.strftime("%Y-%m-%d %H:%M %Z").strip(),
         version=sage_kit.__version__,
-        results_dir=results_dir.as_posix(),
+        results_dir=_relative(results_dir, base),
         machines=[machine for machine in machines if machine],
         smoke=sum(result.profile == "smoke" for result in results),
         paper=TITLE,
@@ -265,7 +265,7 @@ def _card_view(result: StudyResult, anchor: str, cells: Iterable[Mapping[str, An
         *(path for cell in cells if _made(cell, result) for path in _notebooks(cell)),
     ]
     links = [_link(folder, base, "result folder"), _link(folder / RESULT, base, RESULT)]
-    links += [_link(path, base, f"notebook {path.name}") for path in dict.fromkeys(sorted(notebooks))]
+    links += [_link(path, base, path.name) for path in dict.fromkeys(sorted(notebooks))]
     return {
         "anchor": anchor,
         "study": result.study,
@@ -357,7 +357,7 @@ def _cell_view(cell: Mapping[str, Any], base: Path) -> dict[str, Any]:
         "last_line": cell.get("last_line") or "",
         "links": [
             _link(Path(cell["directory"]), base, "folder"),
-            *(_link(path, base, f"notebook {path.name}") for path in _notebooks(cell)),
+            *(_link(path, base, path.name) for path in _notebooks(cell)),
         ],
     }
 

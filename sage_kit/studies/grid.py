@@ -20,7 +20,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -110,7 +110,7 @@ def read_grid(path: Path) -> dict[str, Any]:
         reason = getattr(error, "strerror", None) or "it is not text in UTF-8"
         raise StudyError(f"grid {path}: {reason}") from None
     try:
-        content = {".toml": toml_loads, ".json": json.loads}.get(suffix, _yaml)(text)
+        content = _PARSERS.get(suffix, _yaml)(text)
     except ValueError as error:
         raise StudyError(f"grid {path} is not valid {suffix[1:].upper()}: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
@@ -127,6 +127,9 @@ def _yaml(text: str) -> Any:
         return yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise ValueError(str(error)) from None
+
+
+_PARSERS: Mapping[str, Callable[[str], Any]] = {".toml": toml_loads, ".json": json.loads}
 
 
 def _studies(given: Mapping[str, Any], file: str | Path) -> list[str]:

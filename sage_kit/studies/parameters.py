@@ -3,7 +3,10 @@
 A notebook's first code cell is tagged ``parameters`` and holds annotated literals, one per name, each with a comment::
 
     profile: str = "smoke"  # size of the study
-    seeds: int | None = None  # seeds of each arm; None takes the profile's
+    seeds: int = None  # seeds of each arm; None takes the profile's
+
+A default of None says that None is a value of the parameter. (papermill itself knows no ``|`` in an annotation, and
+would warn a reader who uses it that the parameter is unknown.)
 
 The cell is read as text and never executed, so a mistake is found before a kernel starts.
 """
@@ -36,16 +39,22 @@ STUDY_PARAMETERS: Mapping[str, str] = {
     "results_dir": "folder in which tables, figures and the verdict are saved",
     "reducers": "reducers that are compared",
     "inverters": "inverters that are compared",
+    "trained": "inverters whose pairs are trained with, too",
     "samplers": "samplers that are compared",
     "filters": "filters that are compared",
     "lifts": "lifts that are compared",
     "decoder": "decoder that reads synthetic examples",
     "decoders": "decoders that are compared",
+    "examples": "synthetic examples of each run that are looked at",
     "cuts": "cuts that are compared",
     "shares": "shares of synthetic examples that are compared",
+    "margin": "difference of a score that still counts as equal",
     "dims": "dimensions of the map that are compared",
+    "maps": "reducer seeds that give the noise floor",
+    "clusters": "clusters of the map",
+    "most_rounds": "most rounds of an arm that ends by its stop rule",
 }
-"""Parameters of notebooks that are no settings of a run, with their meaning; `profile` means another thing there."""
+"""Parameters of notebooks with a meaning of their own; all but `runs_dir` are no settings of a run."""
 
 PARAMETERS_TAG = "parameters"
 
@@ -257,6 +266,8 @@ def read_parameters(path: Path) -> list[Parameter]:
         help = next((comments[line] for line in range(statement.lineno, last + 1) if comments.get(line)), "")
         if not help:
             raise wrong(statement.lineno, f"{name} has no comment behind it that says what it means")
+        if default is None and not annotation.endswith(" | None"):
+            annotation += " | None"
         parameter = Parameter(name, annotation, default, help)
         try:
             default = _typed(parameter, default)
@@ -355,7 +366,7 @@ def _scalar(kind: str, value: Any, parameter: Parameter) -> Any:
         value = float(value)
     if type(value) is not SCALARS[kind]:
         raise ValueError(f"{_expected(parameter)}, not {type(value).__name__}")
-    if kind == "float" and not math.isfinite(value):
+    if isinstance(value, float) and not math.isfinite(value):
         raise ValueError(f"{_expected(parameter)}, and a finite number")
     return value
 

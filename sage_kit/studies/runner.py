@@ -20,6 +20,7 @@ import hashlib
 import importlib.metadata
 import importlib.util
 import json
+import logging
 import os
 import platform
 import re
@@ -207,6 +208,7 @@ def cell_key(notebook: Path, parameters: Mapping[str, Any], working_dir: Path) -
 @functools.cache
 def _plugins(files: tuple[str, ...], allowed: str | None) -> tuple[list[Any], dict[str, str]]:
     """What the key holds of the plugins, and the folder below `data_dir` of every task that is read from there."""
+    from sage_kit.components import TaskSpec
     from sage_kit.plugins import Plugins
     from sage_kit.provenance import code_parts
 
@@ -214,18 +216,18 @@ def _plugins(files: tuple[str, ...], allowed: str | None) -> tuple[list[Any], di
     parts: dict[str, Any] = {}
     local = {}
     for item in plugins.components():
-        if item.spec.kind == "task" and getattr(item.spec, "local", "") and getattr(item.spec, "loader", None) is None:
-            local[item.spec.name] = str(getattr(item.spec, "local", ""))
-        if item.origin.distribution == "sage-kit":
-            continue
+        spec = item.spec
+        if isinstance(spec, TaskSpec) and spec.local and spec.loader is None:
+            local[spec.name] = spec.local
         # A file counts by its text, wherever it lies, and a plugin in a source tree by that of its hooks as well: its
         # version stays the same while it is edited.
         is_file = not item.origin.version
-        code = getattr(item.spec, "factory", None) or getattr(item.spec, "loader", None)
+        code = spec.loader if isinstance(spec, TaskSpec) else spec.factory
+        is_ours = item.origin.distribution == "sage-kit"
         origin = item.origin.plugin if is_file else str(item.origin)
-        _, sources, _ = code_parts(origin, item.origin.distribution, (), *([code] if code else []))
-        versions = {text: _version_of(text) for text in item.spec.requires}
-        parts[f"{item.spec.kind}:{item.spec.name}"] = [origin, sources, versions]
+        sources = code_parts(origin, item.origin.distribution, (), code)[1] if code and not is_ours else []
+        versions = {text: _version_of(text) for text in spec.requires}
+        parts[f"{spec.kind}:{spec.name}"] = [origin, sources, versions]
     parts["files"] = [Path(file).read_bytes() for file in files]
     return [parts], local
 
@@ -244,21 +246,25 @@ def _data(parameters: Mapping[str, Any], local: Mapping[str, str], working_dir: 
 
     A study that leaves the task to its profile may read any task's files, so all of them count then.
     """
-    found = {}
+    found: dict[str, str] = {}
     root = str(parameters.get("data_dir") or os.environ.get(DATA_DIR_VARIABLE, ""))
+    base = working_dir / Path(root).expanduser() if root else None
     task = parameters.get("task")
     names = [part.strip() for part in task.split(",")] if isinstance(task, str) and task else sorted(local)
-    if root:
-        base = working_dir / Path(root).expanduser()
+    if base is not None:
         for name in names:
             for path in sorted((base / local[name]).glob("*.parquet")) if name in local else ():
                 found[path.relative_to(base).as_posix()] = _content(path)
     for name in ("train_file", "validation_file", "warmup_corpus", "teacher", "tokenizer"):
         value = parameters.get(name)
-        path = working_dir / Path(value).expanduser() if isinstance(value, str) and value else None
-        if path is not None and path.exists():
-            for file in [path] if path.is_file() else sorted(item for item in path.rglob("*") if item.is_file()):
-                found[f"{name}:{file.relative_to(path).as_posix()}"] = _content(file)
+        if not isinstance(value, str) or not value:
+            continue
+        places = [working_dir / Path(value).expanduser()]
+        if base is not None and name == "warmup_corpus":
+            places += [base / value, base / f"{value}.parquet"]
+        for place in places:
+            for file in [place] if place.is_file() else sorted(item for item in place.rglob("*") if item.is_file()):
+                found[f"{name}:{file.relative_to(place).as_posix()}"] = _content(file)
     return found
 
 
@@ -509,6 +515,9 @@ def _papermill(cell: Cell, output: Path, log: CellLog, threads: int) -> None:
     import nbformat
     from papermill.execute import execute_notebook
 
+    # papermill does not understand "int | None" and takes such a parameter for unknown; these have been checked
+    logging.getLogger("papermill").addFilter(_is_no_false_alarm)
+
     notebook = nbformat.from_dict(load_notebook(cell.notebook))
     # what the file says may name a kernel that only its author has
     notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
@@ -531,23 +540,29 @@ def _papermill(cell: Cell, output: Path, log: CellLog, threads: int) -> None:
         stdout_file=log.stream(),
         stderr_file=log.stream(),
         start_timeout=START_SECONDS,
-        kernel_manager_class=_kernel_manager_class(environment),
+        kernel_manager_class=_kernel_manager_class(environment, log),
         resources={"metadata": {"path": str(cell.working_dir)}},
         # a busy machine may be slow to deliver the last output of a cell
         iopub_timeout=START_SECONDS,
-        on_cell_start=log.cell_started,
+        # or the notebook keeps each state of a progress bar
+        coalesce_streams=True,
+        on_cell_execute=log.cell_started,
         on_cell_executed=log.cell_ended,
     )
 
 
-def _kernel_manager_class(environment: Mapping[str, str]) -> Any:
-    """A manager of kernels that run in this interpreter, for nbclient, which makes one itself."""
+def _is_no_false_alarm(record: logging.LogRecord) -> bool:
+    return not record.getMessage().startswith("Passed unknown parameter")
+
+
+def _kernel_manager_class(environment: Mapping[str, str], log: CellLog) -> Any:
+    """The class of a manager whose kernel runs in this interpreter; nbclient makes the manager itself."""
     from jupyter_client.kernelspec import KernelSpec
     from jupyter_client.manager import AsyncKernelManager
 
     frozen = ["-Xfrozen_modules=off"] if sys.version_info >= (3, 11) else []  # or the debugger warns in every log
     spec = KernelSpec(
-        argv=[sys.executable, *frozen, "-m", "ipykernel_launcher", "-f", "{connection_file}"],
+        argv=[sys.executable, *frozen, "-m", "ipykernel_launcher", "-f", "{connection_file}", "--log-level=ERROR"],
         env=dict(environment),
         display_name="Python 3",
         language="python",
@@ -559,6 +574,10 @@ def _kernel_manager_class(environment: Mapping[str, str]) -> Any:
         @property
         def kernel_spec(self) -> KernelSpec:
             return spec
+
+        async def _async_launch_kernel(self, kernel_cmd: list[str], **arguments: Any) -> None:
+            # what a crash writes past the notebook is told in the log
+            await super()._async_launch_kernel(kernel_cmd, **{**arguments, "stdout": log.file, "stderr": log.file})
 
     return CurrentInterpreter
 
@@ -607,6 +626,7 @@ class CellLog:
     ----------
     cells : int
         Code cells of the notebook.
+    file : TextIO
     """
 
     def __init__(self, path: Path, announce: Announce | None = None) -> None:
@@ -615,19 +635,21 @@ class CellLog:
         self._started = 0
         self._clock = 0.0
         self._streams: list[_Stream] = []
-        self._file: TextIO = path.open("w", encoding="utf-8", buffering=1)
+        path.unlink(missing_ok=True)
+        # appending, so that the kernel can write into it as well
+        self.file: TextIO = path.open("a", encoding="utf-8", buffering=1)
 
     def __enter__(self) -> CellLog:
         return self
 
     def __exit__(self, *exception: object) -> None:
         self._flush()
-        self._file.close()
+        self.file.close()
 
     def line(self, text: str) -> None:
         """Write a line."""
         line = f"{time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())} {text}"
-        self._file.write(line + "\n")
+        self.file.write(line + "\n")
         if self._announce is not None:
             self._announce(line)
 

@@ -6,6 +6,7 @@ resume needs is removed when it is finished.
 
 from __future__ import annotations
 
+import inspect
 import json
 import math
 import shutil
@@ -38,6 +39,9 @@ PARTS = (SYNTHETIC, STUDENT)
 """What of a finished run may be kept beyond its records and predictions."""
 
 VERSION = "runs-1"
+
+Loop = Callable[[RunConfig, Plugins, list[str]], tuple[RunDirectory, dict[str, Any]]]
+"""What makes a run in the place of `sage_kit.distill.run`: a module's function, whose source tells its runs apart."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +90,9 @@ class ArmRun:
     def row(self) -> dict[str, Any]:
         """The run as a row of the table `runs`."""
         summary, flops = self.summary, self.costs["flops"]
-        split, scores = next(iter(summary["validation"].items()), ("", {}))
+        splits: dict[str, dict[str, float]] = summary["validation"]
+        split = next(iter(splits), "")
+        scores = splits.get(split, {})
         teacher = summary["teacher"]
         return {
             "task": self.task,
@@ -206,7 +212,13 @@ class RunStore:
         return self._load(config)[1]
 
     def run(
-        self, arm: str, config: RunConfig, *, keep: Sequence[str] = (), announce: Callable[[str], None] = print
+        self,
+        arm: str,
+        config: RunConfig,
+        *,
+        keep: Sequence[str] = (),
+        announce: Callable[[str], None] = print,
+        loop: Loop | None = None,
     ) -> ArmRun:
         """The finished run of an arm with these settings: found, gone on with, or made.
 
@@ -219,6 +231,8 @@ class RunStore:
             Of `PARTS`, what must be there; a finished run without it is made again.
         announce : callable
             Told in one line what becomes of it.
+        loop : callable or None
+            Makes the run; None takes `sage_kit.distill.run`.
 
         Raises
         ------
@@ -227,13 +241,13 @@ class RunStore:
         """
         from filelock import FileLock
 
-        path = self.root / config.task / self.key(config)
+        path = self.root / config.task / self.key(config, loop)
         path.parent.mkdir(parents=True, exist_ok=True)
         # outside the run's own folder, which may have to be removed
         with FileLock(path.parent / f".{path.name}.lock"):
             found = self._found(path, keep)
             if found is None:
-                summary = self._make(path, config)
+                summary = self._make(path, config, loop)
                 self._compact(path, keep)
             else:
                 summary = found
@@ -246,8 +260,8 @@ class RunStore:
         )
         return run
 
-    def key(self, config: RunConfig) -> str:
-        """16 hexadecimal digits for settings, code of the chosen components, versions, and data."""
+    def key(self, config: RunConfig, loop: Loop | None = None) -> str:
+        """16 hexadecimal digits for settings, code of the chosen components and of the loop, versions, and data."""
         skipped = ("output", "machine")
         names = {name for name in RunConfig.model_fields if field_extra(name)["group"] not in skipped}
         names -= {"data_dir", "train_file", "validation_file"}  # their content counts
@@ -260,7 +274,11 @@ class RunStore:
             code.append([kind, name, parts])
         content = self.data_fingerprint(config)
         settings = config.model_dump(mode="json", include=names)
-        return fingerprint(VERSION, sage_kit.__version__, settings, code, content)[:16]
+        made_by: list[Any] = []
+        if loop is not None:
+            source = Path(str(inspect.getsourcefile(loop))).read_text(encoding="utf-8")
+            made_by.append([loop.__module__, loop.__qualname__, source])
+        return fingerprint(VERSION, sage_kit.__version__, settings, code, content, *made_by)[:16]
 
     def _found(self, path: Path, keep: Sequence[str]) -> dict[str, Any] | None:
         if not path.is_dir():
@@ -280,16 +298,18 @@ class RunStore:
             return None
         return summary
 
-    def _make(self, path: Path, config: RunConfig) -> dict[str, Any]:
+    def _make(self, path: Path, config: RunConfig, loop: Loop | None) -> dict[str, Any]:
         from sage_kit.distill import resume, run
 
-        if (path / "config.toml").is_file():
+        if loop is not None:
+            shutil.rmtree(path, ignore_errors=True)  # nobody else can go on with it
+        elif (path / "config.toml").is_file():
             try:
                 return resume(RunDirectory.open(path), self.plugins)
             except RunDirectoryError:
                 shutil.rmtree(path)  # of another version, or damaged: a study can always make it again
         config = load_config({**config.model_dump(), "run_dir": str(path)})
-        _, summary = run(config, self.plugins, self.plugin_files)
+        _, summary = (loop or run)(config, self.plugins, self.plugin_files)
         return summary
 
     def _compact(self, path: Path, keep: Sequence[str]) -> None:

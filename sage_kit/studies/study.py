@@ -34,7 +34,7 @@ from sage_kit.fingerprint import fingerprint
 from sage_kit.plugins import Plugins
 from sage_kit.studies import scraps, statistics
 from sage_kit.studies.result import Direction, Finding, StudyResult, label_of, pick_row, state_of
-from sage_kit.studies.runs import ArmRun, Runs, RunStore
+from sage_kit.studies.runs import ArmRun, Loop, Runs, RunStore
 from sage_kit.studies.sizes import COMMON, size
 
 if TYPE_CHECKING:
@@ -60,17 +60,20 @@ class Arm:
         As tables and figures show it.
     about : str
         One line: what it is there for.
+    loop : callable or None
+        What makes its runs (`sage_kit.studies.runs.Loop`); None takes the distillation loop.
     **settings
         Settings of `RunConfig` that make it differ from the study's other arms.
     """
 
-    def __init__(self, name: str, about: str = "", **settings: Any) -> None:
+    def __init__(self, name: str, about: str = "", *, loop: Loop | None = None, **settings: Any) -> None:
         unknown = [key for key in settings if key not in RunConfig.model_fields]
         if unknown:
             hint = did_you_mean(unknown[0], RunConfig.model_fields, elsewhere="`sage-kit config` lists them.")
             raise StudyError(f"arm {name!r}: there is no setting {unknown[0]!r}.{hint}")
         self.name = name
         self.about = about
+        self.loop = loop
         self.settings = settings
 
     def __repr__(self) -> str:
@@ -229,7 +232,9 @@ class Study:
             for arm in arms:
                 for seed in range(self.seeds) if seeds is None else seeds:
                     config = self.config(task, **{**limit, **arm.settings, "seed": seed})
-                    run = self.store.run(arm.name, config, keep=keep, announce=lambda text: print(text, flush=True))
+                    run = self.store.run(
+                        arm.name, config, keep=keep, announce=lambda text: print(text, flush=True), loop=arm.loop
+                    )
                     runs.append(run)
                     self._all_runs[task, arm.name, seed] = run
         return Runs(runs)

@@ -96,7 +96,10 @@ def test_json_and_yaml(folder: Path, name: str, text: str) -> None:
     ("text", "what"),
     [
         ('study = "05"\nsedes = [3]\n', r"grid .*grid\.toml: Unknown parameter 'sedes' of study 05_reducers. Did you"),
-        ('study = "05"\nseeds = [3, "x"]\n', r"grid\.toml: parameter 'seeds' of study 05_reducers is 'x': expected int"),
+        (
+            'study = "05"\nseeds = [3, "x"]\n',
+            r"grid\.toml: parameter 'seeds' of study 05_reducers is 'x': expected",
+        ),
         ('study = "05"\nseeds = []\n', r"grid\.toml: 'seeds' is an empty list"),
         ("seeds = 1\n", r"grid\.toml has no key 'study'"),
         ("study = 5\n", r"grid\.toml: 'study' is 5: expected a name"),

@@ -65,7 +65,6 @@ def test_blank_lines_comments_and_lists_over_several_lines(tmp_path: Path) -> No
         ("seeds: int = 1 + x  # of each arm", "the default of seeds is no literal"),
         ("seeds: int = 'three'  # of each arm", "the default of seeds is 'three'; expected int, not str"),
         ("seeds: int = True  # of each arm", "expected int, not bool"),
-        ("seeds: int = None  # of each arm", "expected int"),
         ("seeds: tuple[int] = (1,)  # of each arm", r"seeds is of type tuple\[int\]; expected str, int"),
         ("seeds: int = 3", "seeds has no comment"),
         ("a.b: int = 3  # of each arm", "is not name: type = literal"),
@@ -159,12 +158,12 @@ def test_settings_are_held_against_their_own_constraints_only(tmp_path: Path) ->
         check(parameters, {"train_rows": "-1"})
     with pytest.raises(StudyError, match=r"g\.toml: parameter 'mix' is 'ad': input should be 'add' or 'replace'"):
         check(parameters, {"mix": "ad"}, place="g.toml: ")
-    # the notebook may bring the corpus that a warm-up needs, and `profile` is no boolean here
+    # the notebook may bring the corpus that a warm-up needs
     assert check(parameters, {"warmup_epochs": "1"})["warmup_epochs"] == 1
 
 
-def test_names_of_studies_are_no_settings_but_for_the_profile() -> None:
-    assert set(STUDY_PARAMETERS) & set(RunConfig.model_fields) == {"profile", "runs_dir"}
+def test_names_of_studies_are_no_settings_but_for_a_place() -> None:
+    assert set(STUDY_PARAMETERS) & set(RunConfig.model_fields) == {"runs_dir"}
 
 
 # ---- finding notebooks -----------------------------------------------------------------------------------------------
@@ -208,9 +207,14 @@ def test_a_study_that_may_be_several_or_none(folder: Path) -> None:
 
 
 def test_folders(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert [path.stem for path in list_notebooks(folder)] == ["01_reducer_dimension", "05_reducers", "10_region", "extra"]
+    assert [path.stem for path in list_notebooks(folder)] == [
+        "01_reducer_dimension",
+        "05_reducers",
+        "10_region",
+        "extra",
+    ]
     assert notebooks_folder(str(folder)) == folder
-    with pytest.raises(StudyError, match="there is no folder .*nowhere"):
+    with pytest.raises(StudyError, match=r"there is no folder .*nowhere"):
         notebooks_folder(str(folder / "nowhere"))
     monkeypatch.chdir(folder)
     (folder / "notebooks").mkdir()

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-PARAMETERS = '''profile: str = "smoke"  # size of the study
-seeds: int | None = None  # seeds of each arm
+PARAMETERS = """profile: str = "smoke"  # size of the study
+seeds: int = None  # seeds of each arm
 learning_rate: float | None = None  # peak learning rate of the student
 dims: list[int] = [2, 8]  # dimensions of the map
 verbose: bool = False  # print more
 results_dir: str = "results"  # where the results go
-'''
+"""
 
 KERNEL = {"name": "no_such_kernel", "display_name": "Nobody has it", "language": "python"}
 

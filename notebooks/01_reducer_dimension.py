@@ -1,0 +1,173 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # The map and its dimension
+#
+# **Question.** Does synthesis through a two-dimensional UMAP teach the student more than no synthesis, than synthesis
+# through eight dimensions, and than synthesis without any map?
+#
+# **Method.** The paper's Table 3, with controls. All arms take the same number of student steps and start from anchors
+# drawn in the same way among the hardest examples. *plain* synthesises nothing. The *UMAP* arms place new points
+# between an anchor and its neighbours in a map of so many dimensions, with a little noise, and bring them back by what
+# the inverter says changes on the way. *PCA-2* does the same in the two directions of largest variance, by one
+# decomposition. *full space* goes part of the way to neighbours in full space and needs neither map nor inverter. So
+# it differs from the others in four things: which examples are neighbours, the way back to vectors, the noise, and the
+# length of the moves, which is measured below. Scores are those of the part carved from train; nothing is chosen on
+# it. The paper averages over GLUE; here the average is over the tasks of the profile, each weighing the same.
+#
+# **What would change our mind.** The map earns its place if the two-dimensional one is ahead of *plain* and of *full
+# space*, both with intervals above zero. If it is ahead of *plain* alone, synthesis helps and the map may be left out.
+
+# %% tags=["parameters"]
+profile: str = "smoke"  # size of the study: smoke (a minute), small (an hour on two cores) or full (a GPU)
+task: str = None  # task, or several separated by commas; None takes the profile's
+seeds: int = None  # seeds of each arm; None takes the profile's
+teacher: str = None  # the teacher's checkpoint; None takes the profile's
+student_layers: int = None  # blocks of the student; None takes the profile's
+train_rows: int = None  # training rows drawn from each task, 0 for all; None takes the profile's
+rounds: int = None  # rounds whose steps every arm takes; None takes the profile's
+reducer: str = None  # reducer whose dimensions are compared; None takes umap
+dims: str = None  # dimensions of its map, separated by commas, the first being the main one; None takes 2,8
+plugin: str = ""  # one-file plugins to load, separated by commas
+data_dir: str = None  # folder of GLUE's parquet files; None takes SAGE_KIT_DATA_DIR
+runs_dir: str = "runs/studies"  # where the runs of the arms are kept and found again
+results_dir: str = "results"  # where tables, figures and the verdict are saved
+
+# %%
+import pandas as pd
+
+from sage_kit.studies import Arm, Study, figures, statistics
+from sage_kit.studies.analyses import neighborhoods
+
+study = Study(
+    "01_reducer_dimension",
+    title="The map and its dimension",
+    question="Does synthesis through a two-dimensional map beat none, more dimensions, and no map at all?",
+    profile=profile,
+    task=task,
+    seeds=seeds,
+    teacher=teacher,
+    student_layers=student_layers,
+    train_rows=train_rows,
+    rounds=rounds,
+    data_dir=data_dir,
+    more={"reducer": reducer, "dims": dims},
+    plugin=plugin,
+    runs_dir=runs_dir,
+    results_dir=results_dir,
+)
+
+# %% [markdown]
+# ## The arms
+#
+# They differ in nothing but what is written here.
+
+# %%
+reducer = reducer or "umap"
+sizes = list(dict.fromkeys(int(part) for part in str(dims or "2,8").split(",")))  # papermill reads 2 as a number
+maps = {size: f"{reducer.upper()}-{size}" for size in sizes}
+main = maps[sizes[0]]
+arms = [Arm("plain", "plain distillation", schedule="none")]
+arms += [Arm("full space", "no map: towards neighbours in full space", sampler="smote")]
+arms += [Arm(name, f"a map of {size} dimensions", reducer=reducer, n_components=size) for size, name in maps.items()]
+if "PCA-2" not in maps.values():
+    arms += [Arm("PCA-2", "a map of the two directions of largest variance", reducer="pca", n_components=2)]
+runs = study.run(arms, keep=["synthetic"])
+
+# %% [markdown]
+# ## What it cost
+#
+# Equal compute means equal student steps and equal teacher tokens. Plain distillation asks the teacher about the real
+# examples alone; what it saves there is not given back to it. A map is fitted once per task and found again by every
+# later run, so its seconds stand in the first run of an arm, unless an earlier study had fitted it.
+
+# %%
+study.add_table("compute", study.compute_table(runs))
+
+# %% [markdown]
+# ## What the maps keep, and how far the new points go
+#
+# *neighbors_kept* is the share of an example's 15 nearest others in full space that are among its 15 nearest in the
+# map. *moved* is the median distance of a synthetic vector from its anchor, in mean distances from the anchor to those
+# 15.
+
+# %%
+vectors = {name: study.vectors(name)[0] for name in study.tasks}
+table = neighborhoods.synthesis_table(runs, vectors)
+means = table.groupby(["task", "arm"], sort=False)[["neighbors_kept", "moved", "anchors"]].mean()
+study.add_table("synthesis", means.reset_index())
+
+# %% [markdown]
+# ## Where it ends
+
+# %%
+study.add_table("scores", statistics.summarize(runs.table(), "dev"))
+study.add_table("over_plain", study.compare(runs, baseline="plain"))
+figure = figures.intervals(study.tables["over_plain"], title="Over plain distillation", unit="primary metric")
+study.add_figure("over_plain", figure, "Difference to plain distillation, paired by seed and example; 95 % intervals.")
+
+# %%
+rows = [study.compare(runs, baseline=arm, arms=[main]).assign(baseline=arm) for arm in runs.arms if arm != main]
+over_others = pd.concat(rows, ignore_index=True)
+over_others["p_holm"] = over_others.groupby("task")["p"].transform(statistics.holm)  # across all of them
+study.add_table("main_over_others", over_others)
+figure = figures.intervals(over_others, label="baseline", title=f"{main} over every other arm", unit="primary metric")
+study.add_figure("main_over_others", figure, f"Difference of {main} to each arm; 95 % intervals.")
+
+# %% [markdown]
+# ## Agreement with the teacher
+#
+# The same comparison by what distillation asks for: to predict as the teacher does.
+
+# %%
+study.add_table("agreement_over_plain", study.compare(runs, baseline="plain", metric="agreement"))
+
+# %% [markdown]
+# ## Verdict
+
+
+# %%
+claims = {"umap2_over_none": "ablation", "umap2_over_umap8": "dimension"}
+
+
+def find_over(name, baseline, words):
+    """Is the main map ahead of another arm?"""
+    study.find(
+        name,
+        f"Is {main} ahead of {words} at equal steps?",
+        table="main_over_others",
+        row={"task": study.overall, "arm": main, "baseline": baseline},
+        unit="primary metric",
+        claim=claims.get(name, ""),
+        yes=f"{main} is ahead of {words} by {{value}} ({{low}} to {{high}}).",
+        no=f"{main} is behind {words}: {{value}} ({{low}} to {{high}}).",
+        undecided=f"Between {main} and {words} nothing is decided: {{value}} ({{low}} to {{high}}).",
+    )
+
+
+short = f"{reducer}{sizes[0]}"
+find_over(f"{short}_over_none", "plain", "plain distillation")
+for size in sizes[1:]:
+    find_over(f"{short}_over_{reducer}{size}", maps[size], maps[size])
+find_over(f"{short}_over_full_space", "full space", "synthesis in full space without a map")
+if main != "PCA-2":
+    find_over(f"{short}_over_pca2", "PCA-2", "the two principal components")
+study.find(
+    "full_space_over_none",
+    "Is synthesis without a map ahead of plain distillation at equal steps?",
+    table="over_plain",
+    row={"task": study.overall, "arm": "full space"},
+    unit="primary metric",
+    yes="Synthesis without a map is ahead of plain distillation by {value} ({low} to {high}).",
+    no="Synthesis without a map is behind plain distillation: {value} ({low} to {high}).",
+    undecided="Between synthesis without a map and plain distillation nothing is decided: {value} ({low} to {high}).",
+)
+study.finish()

@@ -1,0 +1,196 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # With the input layer or without: what does the bypass save, and what does it cost?
+#
+# **Question.** The student bypasses the teacher's input layer. Does that make distillation cheaper, and does the
+# student learn as much as one that keeps an input layer of its own and trains it?
+#
+# **Method.** Plain distillation, so that no synthesis gets between. The student of arm *own input layer* starts from
+# the teacher's embeddings and trains them on token ids, with their dropout, as a usual loop does; the others read what
+# a frozen front end gives them, which ends after the embeddings or after k blocks. All students are equally deep: with
+# k blocks in the front end a student has k fewer of its own, so each deploys the same number of parameters. Students
+# of a deeper cut therefore also start from other blocks of the teacher. *pooled* reads one vector for each example.
+# All arms take the same student steps on the same batches, drawn by the same seeds. FLOPs are those of matrix
+# products over real tokens, forward and backward; a look-up in the embeddings and the optimizer's update count as
+# none, but take time. Where nothing is cached, a last pass that was cut short counts by its tokens. Seconds are those
+# of the training steps, on whatever machine ran them; another program beside them spoils them.
+#
+# **What would change our mind.** We call the bypass cheaper if it saves FLOPs with the teacher's outputs cached on both
+# sides. We say that it keeps what the student learns if the interval of its difference to *own input layer* lies above
+# minus the margin; an interval below that says that it costs more than we would pay.
+
+# %% tags=["parameters"]
+profile: str = "smoke"  # size of the study: smoke (a minute), small (an hour on two cores) or full (a GPU)
+task: str = None  # task, or several separated by commas; None takes the profile's
+seeds: int = None  # seeds of each arm; None takes the profile's
+teacher: str = None  # the teacher's checkpoint; None takes the profile's
+student_layers: int = None  # blocks of every student, the front end's included; None takes 3, or 6 at full
+train_rows: int = None  # training rows drawn from each task, 0 for all; None takes the profile's
+rounds: int = None  # rounds whose steps every arm takes; None takes the profile's
+cuts: str = "embeddings,1,2"  # cuts that are compared with an input layer of the student's own, separated by commas
+margin: float = 0.02  # loss of the primary metric that still counts as keeping what is learnt
+plugin: str = ""  # one-file plugins to load, separated by commas
+data_dir: str = None  # folder of GLUE's parquet files; None takes SAGE_KIT_DATA_DIR
+runs_dir: str = "runs/studies"  # where the runs of the arms are kept and found again
+results_dir: str = "results"  # where tables, figures and the verdict are saved
+
+# %%
+from sage_kit.studies import Arm, Study, figures
+from sage_kit.studies.analyses.input_layer import cost_table, depth_arms, saved
+from sage_kit.studies.analyses.whole_student import run_whole_student
+
+cuts = str(cuts)  # papermill's -p makes a number of a single one
+study = Study(
+    "02_input_layer",
+    title="With the input layer or without: what does the bypass save, and what does it cost?",
+    question="Does bypassing the input layer make distillation cheaper and keep what the student learns?",
+    profile=profile,
+    task=task,
+    seeds=seeds,
+    teacher=teacher,
+    student_layers=student_layers,
+    train_rows=train_rows,
+    rounds=rounds,
+    data_dir=data_dir,
+    base={"schedule": "none", "student_layers": {"smoke": 3, "small": 3, "full": 6}[profile]},
+    more={"cuts": cuts, "margin": margin},
+    plugin=plugin,
+    runs_dir=runs_dir,
+    results_dir=results_dir,
+)
+
+# %% [markdown]
+# ## The arms
+
+# %%
+own = Arm("own input layer", "embeddings trained on token ids", loop=run_whole_student, cut="embeddings")
+bypasses = depth_arms(cuts, depth=study.settings["student_layers"])
+pooled = Arm("embeddings, pooled", "one vector for each example", cut="embeddings", granularity="pooled")
+runs = study.run([own, *bypasses, pooled])
+first = bypasses[0].name
+
+# %% [markdown]
+# ## What it cost
+#
+# `total_flops` has the front end and the teacher computed once, for the cache; `total_flops_uncached` has both computed
+# again in every pass, as loops without a cache do.
+
+# %%
+costs = cost_table(runs, study.plugins)
+study.add_table("costs", costs, show=False)
+means = costs.drop(columns="seed").groupby(["task", "arm"], sort=False).mean().reset_index()
+study.add_table("mean_costs", means)
+
+# %%
+study.add_table("compute", study.compute_table(runs))
+
+# %%
+for name, column, counted in (
+    ("saved_flops", "total_flops", True),
+    ("saved_flops_uncached", "total_flops_uncached", True),
+    ("saved_seconds", "step_seconds", False),
+):
+    table = saved(costs, own.name, column, counted=counted)
+    for share in ("saved", "low", "high"):
+        table[share] *= 100
+    study.add_table(name, table)
+figure = figures.intervals(
+    study.tables["saved_flops"], value="saved", title="FLOPs saved, the teacher's outputs cached", unit="%"
+)
+study.add_figure("saved_flops", figure, "Share of the FLOPs of a student with its own input layer; range of the seeds.")
+
+# %% [markdown]
+# ## What the students learn
+
+# %%
+figure = figures.curves(
+    runs.rounds(),
+    x="total_steps",
+    y="dev_agreement",
+    group="arm",
+    band="range",
+    panel="task",
+    title="Agreement with the teacher on the carved part",
+    x_label="student steps",
+    y_label="agreement",
+)
+study.add_figure(
+    "agreement",
+    figure,
+    "Mean over seeds; the band is the range of the seeds. Where vectors are pooled, the teacher reads such ones too.",
+)
+
+# %%
+study.add_table("over_own", study.compare(runs, baseline=own.name))
+study.add_table("agreement_over_own", study.compare(runs, baseline=own.name, metric="agreement"))
+figure = figures.intervals(
+    study.tables["over_own"], title="Bypass against an input layer of its own", unit="primary metric", threshold=-margin
+)
+study.add_figure(
+    "over_own", figure, "Difference paired by seed and example, 95 % intervals; the dashed line is minus the margin."
+)
+
+# %% [markdown]
+# ## Verdict
+
+# %%
+row = {"task": study.overall, "arm": first}
+study.find(
+    "bypass_cheaper",
+    "Does the bypass save FLOPs, with the teacher's outputs cached on both sides?",
+    table="saved_flops",
+    row=row,
+    columns=("saved", "low", "high"),
+    unit="% of the FLOPs",
+    claim="bypass_cheaper",
+    yes="The bypass (front end: {arm}) saves {value} % of the FLOPs ({low} to {high} over the seeds).",
+    no="The bypass (front end: {arm}) costs more FLOPs: it saves {value} % ({low} to {high} over the seeds).",
+    undecided="Whether the bypass (front end: {arm}) saves FLOPs differs by seed: {value} % ({low} to {high}).",
+)
+study.find(
+    "bypass_preserves",
+    "Does the bypass lose less of the primary metric than the margin?",
+    table="over_own",
+    row=row,
+    threshold=-margin,
+    unit="primary metric",
+    claim="bypass_preserves",
+    yes="The bypass keeps what is learnt, to within the margin: {value} ({low} to {high}) against {threshold}.",
+    no="The bypass loses more than the margin: {value} ({low} to {high}) against {threshold}.",
+    undecided="Whether the bypass loses more than the margin is not decided: {value} ({low} to {high}) against "
+    "{threshold}.",
+)
+study.find(
+    "bypass_faster",
+    "Does the bypass save time in the training steps on this machine?",
+    table="saved_seconds",
+    row=row,
+    columns=("saved", "low", "high"),
+    unit="% of the seconds",
+    yes="Training steps of the bypass take {value} % less time here ({low} to {high}).",
+    no="Training steps of the bypass take more time here: they save {value} % ({low} to {high}).",
+    undecided="Whether training steps of the bypass take less time here is not decided: they save {value} % ({low} to "
+    "{high}).",
+)
+for arm in [*bypasses[1:], pooled]:
+    study.find(
+        "preserves_" + arm.name.replace(",", "").replace(" ", "_"),
+        f"Does a front end of {arm.name} lose less of the primary metric than the margin?",
+        table="over_own",
+        row={"task": study.overall, "arm": arm.name},
+        threshold=-margin,
+        unit="primary metric",
+        yes="With {arm}, what the student learns is kept to within the margin: {value} ({low} to {high}).",
+        no="With {arm}, more than the margin is lost: {value} ({low} to {high}).",
+        undecided="With {arm}, nothing is decided: {value} ({low} to {high}) against {threshold}.",
+    )
+study.finish()

@@ -1,0 +1,286 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Reducers: what they keep, and whether it matters
+#
+# **Question.** Can other reducers keep more of the meaning of the vectors than UMAP, and does a pair of reducer and
+# inverter that keeps more teach the student more?
+#
+# **Method.** Every reducer meets every inverter that goes with it. A *scorecard* asks the pair for vectors that
+# neither has seen: those of the part carved from train, from their places in the map alone. It says how much of their
+# variance comes back (R2: 0 is the mean vector, 1 is everything), how close their direction is (cosine) and how far
+# they are off (mean squared error). Since an inverter may need an anchor, it gets the training example nearest *in the
+# map*. The pairs of some inverters are also trained with, at equal student steps, against plain distillation; scores
+# are those of the carved part, and nothing is chosen on it. Whether fidelity predicts them is a rank correlation over
+# pairs. Two things are approximate. Variance that comes back is not meaning itself, which is why runs are made as
+# well. And pairs share reducers, so they are fewer independent points than they look. An inverter that starts from the
+# anchor's own vector keeps nearly all of it in a run, and in the scorecard has to start from another example's, so the
+# correlation is given among the pairs of the same inverter, too: both numbers less the inverter's mean. The best other
+# pair is chosen on one half of the held-out examples and compared on the other half, so that choosing it does not
+# flatter it.
+#
+# **What would change our mind.** We give UMAP up for another reducer if the best other pair keeps more, with an
+# interval above zero, and if keeping more goes with teaching more. If fidelity does not predict the score, what a
+# reducer keeps is no reason to choose it.
+
+# %% tags=["parameters"]
+profile: str = "smoke"  # size of the study: smoke (a minute), small (an hour on two cores) or full (a GPU)
+task: str = None  # task, or several separated by commas; None takes the profile's
+seeds: int = None  # seeds of each arm; None takes the profile's, at most three
+teacher: str = None  # the teacher's checkpoint; None takes the profile's
+student_layers: int = None  # blocks of the student; None takes the profile's
+train_rows: int = None  # training rows drawn from each task, 0 for all; None takes the profile's
+rounds: int = None  # rounds whose steps every arm takes; None takes the profile's
+reducers: str = None  # reducers of the grid, separated by commas; None takes the profile's
+inverters: str = None  # inverters of the grid, separated by commas; None takes the profile's
+trained: str = None  # inverters whose pairs are trained with; None takes the profile's, or all that are given
+n_components: int = None  # dimensions of the map; None takes 2
+plugin: str = ""  # one-file plugins to load, separated by commas
+data_dir: str = None  # folder of GLUE's parquet files; None takes SAGE_KIT_DATA_DIR
+runs_dir: str = "runs/studies"  # where the runs of the arms are kept and found again
+results_dir: str = "results"  # where tables, figures and the verdict are saved
+
+# %%
+import pandas as pd
+
+from sage_kit.studies import Arm, Study, figures
+from sage_kit.studies.analyses import pairs
+from sage_kit.studies.claims import find_claim
+
+study = Study(
+    "05_reducers",
+    title="Reducers: what they keep, and whether it matters",
+    question="Can other reducers keep more of the meaning than UMAP, and does it matter to the student?",
+    profile=profile,
+    task=task,
+    seeds=seeds,
+    teacher=teacher,
+    student_layers=student_layers,
+    train_rows=train_rows,
+    rounds=rounds,
+    n_components=n_components,
+    data_dir=data_dir,
+    more={"reducers": reducers, "inverters": inverters, "trained": trained},
+    plugin=plugin,
+    runs_dir=runs_dir,
+    results_dir=results_dir,
+)
+if seeds is None:
+    study.seeds = min(study.seeds, 3)  # a grid has many arms
+
+
+def names(text):
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+installed = study.plugins.names("reducer")
+usual = {"smoke": "umap,pca", "small": "umap,pca,tsne,pacmap,autoencoder", "full": "umap,pca,tsne,pacmap,autoencoder"}
+usual_inverters = {"smoke": "knn,anchored,native", "small": "knn,local_affine,anchored,native"}
+usual_inverters["full"] = usual_inverters["small"]
+chosen = names(reducers) if reducers else [name for name in names(usual[profile]) if name in installed]
+with_runs = names(trained or inverters or "knn,anchored")
+asked = list(dict.fromkeys([*names(inverters or usual_inverters[profile]), *with_runs]))
+print(f"reducers {', '.join(chosen)} with inverters {', '.join(asked)}; trained with: {', '.join(with_runs)}")
+
+# %% [markdown]
+# ## The scorecards
+#
+# Reducers and inverters learn from the training examples alone. A reducer's own inverse (*native*) may need long for
+# each vector, as *vectors_per_second* tells; its pairs are scored and, unless a parameter asks for it, not trained
+# with.
+
+# %%
+scores = pairs.score_pairs(study, chosen, asked, points={"smoke": 32, "small": 500, "full": 1000}[profile])
+fidelity = pairs.fidelity_table(scores, study.tasks)
+overall = fidelity[fidelity["task"] == study.overall]
+study.add_table("fidelity", fidelity, show=False)
+study.add_table(
+    "fidelity_overall",
+    overall[["pair", "r2", "r2_low", "r2_high", "cosine", "centred_cosine", "mse", "vectors_per_second", "reason"]],
+)
+
+# %%
+shown = overall[overall["reason"] == ""]
+if len(shown):
+    figure = figures.intervals(
+        shown.assign(low=shown["r2_low"], high=shown["r2_high"], task=study.overall),
+        label="pair",
+        value="r2",
+        title="What comes back of held-out vectors",
+        unit="R2 (0: the mean vector, 1: everything)",
+    )
+    study.add_figure("fidelity", figure, "R2 of each pair; 95 % intervals over held-out examples.")
+
+# %% [markdown]
+# What stands beside these numbers: the same of predictions that look at no map. *nearest* knows the vector that it is
+# to find, and takes the training vector nearest to it.
+
+# %%
+study.add_table("without_map", pairs.baselines_table(scores, study.tasks))
+
+# %% [markdown]
+# ## Against UMAP, inverter by inverter
+
+# %%
+reference = "umap" if "umap" in chosen else chosen[0]
+by_inverter = {pair.inverter: pair for pair in scores.scored if pair.reducer == reference}
+others = [pair for pair in scores.scored if pair.reducer != reference]
+same = [(pair, by_inverter[pair.inverter]) for pair in others if pair.inverter in by_inverter]
+study.add_table("same_inverter", pairs.differences(scores, same, study.tasks))
+
+# %% [markdown]
+# ## Trained with
+#
+# Arms differ in reducer and inverter alone. Equal compute means equal student steps and equal teacher tokens; plain
+# distillation asks the teacher about the real examples alone.
+
+# %%
+arms = [Arm("plain", "plain distillation", schedule="none")]
+arms += [Arm(pair.name, "a pair", **pair.settings) for pair in scores.scored if pair.inverter in with_runs]
+runs = study.run(arms)
+study.add_table("compute", study.compute_table(runs))
+
+# %%
+over_plain = pd.DataFrame(columns=["task", "arm", "difference", "low", "high"])
+if len(runs.arms) > 1:
+    over_plain = study.compare(runs, baseline="plain")
+    figure = figures.intervals(over_plain, title="Over plain distillation", unit="primary metric")
+    study.add_figure(
+        "over_plain", figure, "Difference to plain distillation, paired by seed and example; 95 % intervals."
+    )
+study.add_table("over_plain", over_plain)
+
+# %% [markdown]
+# ## Does fidelity predict the score?
+
+# %%
+both = over_plain[over_plain["task"] == study.overall].merge(
+    overall[["pair", "reducer", "inverter", "r2", "cosine", "centred_cosine", "mse"]], left_on="arm", right_on="pair"
+)
+study.add_table("correlation", pairs.fidelity_and_score(both))
+
+# %%
+if len(both) > 1:
+    number = study.tables["correlation"].iloc[0]  # of R2, over all pairs
+    figure = figures.scatter(
+        both["r2"],
+        both["difference"],
+        both["arm"],
+        groups=both["reducer"],
+        title="Fidelity and score",
+        x_label="R2 of held-out vectors",
+        y_label="over plain distillation (primary metric)",
+        note=f"rank correlation {number['correlation']:.2f} ({number['low']:.2f} to {number['high']:.2f})",
+    )
+    study.add_figure(
+        "fidelity_and_score", figure, "Each pair: what it keeps, and what it teaches beyond plain distillation."
+    )
+
+# %% [markdown]
+# ## The best other pair
+#
+# Chosen on one half of the held-out examples, compared on the other.
+
+# %%
+pools = [pair for pair in scores.scored if pair.reducer == reference], others
+rows = []
+if all(pools):
+    ours, theirs = (pairs.best_pair(scores, pool, study.tasks, half="first") for pool in reversed(pools))
+    rows = [(ours, theirs)]
+study.add_table("best_other", pairs.differences(scores, rows, study.tasks, half="second"))
+
+# %% [markdown]
+# ## Verdict
+
+# %%
+claims = {
+    "other_over_umap": "other_reducers",
+    "umap_inversion_cosine": "inversion_cosine",
+    "umap_inversion_mse": "inversion_mse",
+}
+if rows:
+    study.find(
+        f"other_over_{reference}",
+        f"Does the best other pair of reducer and inverter keep more than the best pair of {reference}?",
+        table="best_other",
+        row={"pair": ours.name},
+        unit="R2",
+        claim=claims.get(f"other_over_{reference}", ""),
+        yes="{pair} keeps more than {baseline}, by {value} ({low} to {high}) of the variance of held-out vectors.",
+        no="{pair}, the best other pair, keeps less than {baseline}: {value} ({low} to {high}) of the variance.",
+        undecided="Between {pair} and {baseline} nothing is decided: {value} ({low} to {high}) of the variance.",
+    )
+study.find(
+    "fidelity_predicts_score",
+    "Do pairs that keep more of held-out vectors teach the student more?",
+    table="correlation",
+    row={"measure": "r2", "among": "all pairs"},
+    columns=("correlation", "low", "high"),
+    unit="rank correlation",
+    yes="Pairs that keep more teach more: rank correlation {value} ({low} to {high}) over {pairs} pairs.",
+    no="Pairs that keep more teach less: rank correlation {value} ({low} to {high}) over {pairs} pairs.",
+    undecided="Whether keeping more teaches more is not decided: {value} ({low} to {high}) over {pairs} pairs.",
+)
+study.find(
+    "fidelity_predicts_score_within",
+    "Do they among pairs of the same inverter?",
+    table="correlation",
+    row={"measure": "r2", "among": "same inverter"},
+    columns=("correlation", "low", "high"),
+    unit="rank correlation",
+    yes="With the same inverter, reducers that keep more teach more: rank correlation {value} ({low} to {high}).",
+    no="With the same inverter, reducers that keep more teach less: rank correlation {value} ({low} to {high}).",
+    undecided="Whether reducers that keep more teach more under the same inverter is not decided: {value} "
+    "({low} to {high}).",
+)
+own = next((pair for pair in by_inverter.values() if pair.inverter == "native"), None)
+own = own or next(iter(by_inverter.values()), None)  # without its own inverse, what comes first
+if own is not None and reference == "umap":
+    for metric, direction, unit in (("cosine", "above", "cosine"), ("mse", "below", "mean squared error")):
+        name = f"umap_inversion_{metric}"
+        study.find(
+            name,
+            f"Does {own.name} bring held-out vectors back with at least the fidelity that the paper gives ({unit})?",
+            table="fidelity",
+            row={"task": study.overall, "pair": own.name},
+            columns=(metric, f"{metric}_low", f"{metric}_high"),
+            threshold=find_claim(claims[name]).threshold,
+            direction=direction,
+            unit=unit,
+            claim=claims[name],
+            yes="{pair}: {unit} {value} ({low} to {high}), at least as faithful as {threshold}.",
+            no="{pair}: {unit} {value} ({low} to {high}), less faithful than {threshold}.",
+            undecided="{pair}: {unit} {value} ({low} to {high}), neither above nor below {threshold} for certain.",
+        )
+if own is not None:
+    study.find(
+        f"{reference}_over_mean",
+        f"Does {own.name} bring back more of held-out vectors than their mean would?",
+        table="fidelity",
+        row={"task": study.overall, "pair": own.name},
+        columns=("r2", "r2_low", "r2_high"),
+        unit="R2",
+        yes="{pair} brings back {value} ({low} to {high}) of the variance about the mean vector.",
+        no="{pair} is farther off than the mean vector: R2 {value} ({low} to {high}).",
+        undecided="{pair} is neither better nor worse than the mean vector for certain: R2 {value} ({low} to {high}).",
+    )
+for pair in [pair for pair in (own, ours if rows else None) if pair is not None and pair.name in runs.arms]:
+    study.find(
+        f"{pair.reducer}_{pair.inverter}_over_plain",
+        f"Is synthesis by {pair.name} ahead of plain distillation at equal steps?",
+        table="over_plain",
+        row={"task": study.overall, "arm": pair.name},
+        unit="primary metric",
+        yes="{arm} is ahead of plain distillation by {value} ({low} to {high}).",
+        no="{arm} is behind plain distillation: {value} ({low} to {high}).",
+        undecided="Between {arm} and plain distillation nothing is decided: {value} ({low} to {high}).",
+    )
+study.finish()

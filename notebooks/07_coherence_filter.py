@@ -1,0 +1,216 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # The coherence filter: does dropping incoherent synthetic examples help?
+#
+# **Question.** Inversion is approximate, so some synthetic vectors lie far from anything real. Does a student learn
+# more from those near real vectors than from those far off, and does any filter beat none?
+#
+# **Method.** Coherence is the cosine of a synthetic vector to the nearest real training vector. *Halves*: twice as many
+# examples are made as are trained on, and a one-file plugin, `plugins/half_filter.py`, keeps the half of the highest
+# cosine, that of the lowest, or any half; by rank, so the halves are equally large. An inverter that starts from the
+# anchor keeps near it, so the most coherent vectors are those least displaced; a further inverter, which does not, has
+# its halves too. *Filters*: each filter keeps its default limits and makes so many examples that about as many are
+# left as without it, by the share it lets through of what the first seed of *none* synthesised for the task, at most
+# four per real one; the counts are printed. A filter that on some task lets everything or nothing through, or needs
+# classes where there are none, is left out of the arms. All arms take the same student steps. A curriculum feeds back:
+# each arm synthesises from its own losses, so from the second synthesis on the arms also choose their anchors apart.
+#
+# **What would change our mind.** Dropping incoherent examples is worth it if the coherent half is ahead of the
+# incoherent one with an interval above zero. An interval below zero says that the far ones teach more.
+
+# %% tags=["parameters"]
+profile: str = "smoke"  # size of the study: smoke (a minute), small (an hour on two cores) or full (a GPU)
+task: str = None  # task, or several separated by commas; None takes the profile's
+seeds: int = None  # seeds of each arm; None takes the profile's
+teacher: str = None  # the teacher's checkpoint; None takes the profile's
+student_layers: int = None  # blocks of the student; None takes the profile's
+train_rows: int = None  # training rows drawn from each task, 0 for all; None takes the profile's
+rounds: int = None  # rounds whose steps every arm takes; None takes the profile's
+reducer: str = None  # reducer of the map; None takes the profile's
+inverters: str = "anchored,knn"  # inverters whose halves are compared, separated by commas, the main one first
+filters: str = "cosine,density,teacher_confidence,agreement_with_anchor"  # filters beside the halves, with commas
+plugin: str = ""  # one-file plugins to load, separated by commas
+data_dir: str = None  # folder of GLUE's parquet files; None takes SAGE_KIT_DATA_DIR
+runs_dir: str = "runs/studies"  # where the runs of the arms are kept and found again
+results_dir: str = "results"  # where tables, figures and the verdict are saved
+
+# %%
+from pandas import DataFrame, concat
+
+from sage_kit.studies import Arm, Runs, Study, figures
+from sage_kit.studies.analyses.coherence import (
+    cosines,
+    figure_of_cosines,
+    filter_arms,
+    half_arms,
+    half_name,
+    pass_shares,
+    trained_on,
+)
+from sage_kit.studies.places import companion
+
+DEFAULTS = {"inverters": "anchored,knn", "filters": "cosine,density,teacher_confidence,agreement_with_anchor"}
+names = [part.strip() for part in filters.split(",") if part.strip()]
+ways = [part.strip() for part in inverters.split(",") if part.strip()]
+given = {"inverters": inverters, "filters": filters}
+study = Study(
+    "07_coherence_filter",
+    title="The coherence filter: does dropping incoherent synthetic examples help?",
+    question="Does a student learn more from synthetic examples near real ones than from those far off?",
+    profile=profile,
+    task=task,
+    seeds=seeds,
+    teacher=teacher,
+    student_layers=student_layers,
+    train_rows=train_rows,
+    rounds=rounds,
+    reducer=reducer,
+    data_dir=data_dir,
+    more={name: None if value == DEFAULTS[name] else value for name, value in given.items()},
+    plugin=",".join(part for part in (companion("plugins/half_filter.py"), plugin) if part),
+    runs_dir=runs_dir,
+    results_dir=results_dir,
+)
+
+# %% [markdown]
+# ## How coherent are they?
+#
+# Without a filter. For scale: real held-out examples, and each training example to the nearest other one. For the first
+# inverter, the nearest real vector but the anchor is shown as well.
+
+# %%
+none = Arm("none", "no filter", schedule="adaptive", inverter=ways[0])
+others = [Arm(f"none, {way}", "no filter", schedule="adaptive", inverter=way) for way in ways[1:]]
+unfiltered = study.run([none, *others], seeds=[0], keep=["synthetic"])
+tables = {}
+for one in study.tasks:
+    vectors = study.vectors(one)
+    parts = [cosines(run, *vectors, name=run.config.inverter) for run in unfiltered.of(task=one)]
+    # the real ones once; where an inverter does not start from the anchor, leaving it aside changes next to nothing
+    later = [part[part["kind"] == ways[place]] for place, part in enumerate(parts) if place]
+    tables[one] = concat([parts[0], *later], ignore_index=True)
+    figure = figure_of_cosines(tables[one], f"{one}: cosine to the nearest real vector")
+    study.add_figure(f"cosines_{one}", figure, f"{one}, first seed, all rounds; cumulative.")
+rows = [
+    {"task": one, "kind": kind, **{f"{share:.0%}": group["cosine"].quantile(share) for share in (0.05, 0.5, 0.95)}}
+    for one, table in tables.items()
+    for kind, group in table.groupby("kind", sort=False)
+]
+study.add_table("cosines", DataFrame(rows))
+
+# %% [markdown]
+# ## What the filters let through
+
+# %%
+shares = {one: pass_shares(study, unfiltered.of(task=one, arm="none")[0], names) for one in study.tasks}
+study.add_table(
+    "let_through",
+    DataFrame([{"task": one, "filter": name, "share": share} for one in shares for name, share in shares[one].items()]),
+)
+
+# %% [markdown]
+# ## The arms
+
+# %%
+ratio = study.config(study.tasks[0]).synthetic_ratio
+halves = half_arms(ways, ratio)
+plain = Arm("plain", "plain distillation", schedule="none")
+usable = [name for name in names if all(0 < by_filter[name] < 1 for by_filter in shares.values())]
+runs = []
+for one in study.tasks:
+    filtered = filter_arms({name: shares[one][name] for name in usable}, ratio)
+    runs += study.run([none, *halves, *filtered, plain], tasks=[one])
+runs = Runs(runs)
+
+# %% [markdown]
+# ## What each trained on, and what it cost
+
+# %%
+study.add_table("trained_on", trained_on(runs))
+
+# %%
+study.add_table("compute", study.compute_table(runs))
+
+# %% [markdown]
+# ## Where it ends
+
+# %%
+pairs = [[half_name(kind, way, ways) for kind in ("coherent", "incoherent")] for way in ways]
+parts = [study.compare(runs, baseline=incoherent, arms=[coherent]) for coherent, incoherent in pairs]
+study.add_table("over_incoherent", concat(parts, ignore_index=True))
+study.add_table("over_random", study.compare(runs, baseline="random half", arms=["coherent half", "incoherent half"]))
+study.add_table("over_none", study.compare(runs, baseline="none"))
+figure = figures.intervals(study.tables["over_none"], title="Over no filter", unit="primary metric")
+study.add_figure("over_none", figure, "Difference to synthesis without a filter, paired; 95 % intervals.")
+
+# %%
+figure = figures.curves(
+    runs.rounds(),
+    x="total_steps",
+    y="dev_agreement",
+    group="arm",
+    band="range",
+    panel="task",
+    title="Agreement with the teacher on the carved part",
+    x_label="student steps",
+    y_label="agreement",
+)
+study.add_figure("agreement", figure, "Mean over seeds; the band is the range of the seeds.")
+
+# %% [markdown]
+# ## Verdict
+
+# %%
+study.find(
+    "coherent_over_incoherent",
+    "Is the coherent half of the synthetic examples ahead of the incoherent half?",
+    table="over_incoherent",
+    row={"task": study.overall, "arm": "coherent half"},
+    unit="primary metric",
+    claim="coherence",
+    yes="The coherent half is ahead of the incoherent half by {value} ({low} to {high}).",
+    no="The coherent half is behind the incoherent half: {value} ({low} to {high}).",
+    undecided="Between the coherent and the incoherent half nothing is decided: {value} ({low} to {high}).",
+)
+for coherent, _ in pairs[1:]:
+    study.find(
+        "coherent_over_incoherent_" + coherent.rpartition(" ")[2],
+        f"Is the {coherent}, ahead of the incoherent one?",
+        table="over_incoherent",
+        row={"task": study.overall, "arm": coherent},
+        unit="primary metric",
+        yes="The {arm}, is ahead of the incoherent one by {value} ({low} to {high}).",
+        no="The {arm}, is behind the incoherent one: {value} ({low} to {high}).",
+        undecided="Between the {arm}, and the incoherent one nothing is decided: {value} ({low} to {high}).",
+    )
+study.find(
+    "coherent_over_random",
+    "Is the coherent half ahead of any half?",
+    table="over_random",
+    row={"task": study.overall, "arm": "coherent half"},
+    unit="primary metric",
+    yes="The coherent half is ahead of any half by {value} ({low} to {high}).",
+    no="The coherent half is behind any half: {value} ({low} to {high}).",
+    undecided="Between the coherent half and any half nothing is decided: {value} ({low} to {high}).",
+)
+for name in usable:
+    study.find(
+        f"{name}_over_none",
+        f"Is filter {name} ahead of none?",
+        table="over_none",
+        row={"task": study.overall, "arm": name},
+        unit="primary metric",
+        yes="Filter {arm} is ahead of none by {value} ({low} to {high}).",
+        no="Filter {arm} is behind none: {value} ({low} to {high}).",
+        undecided="Between filter {arm} and none nothing is decided: {value} ({low} to {high}).",
+    )
+study.finish()

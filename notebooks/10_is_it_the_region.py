@@ -1,0 +1,370 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Is it the region, or only more data?
+#
+# **Question.** Does it matter where synthetic examples are made, or only that there are more of them?
+#
+# **Method.** *high loss* is the method: anchors among the hardest examples, new points near them in the map. Each
+# other arm takes one thing away. *random region* and *low loss* place the same kind of points near other anchors.
+# *hard examples again* draws the same anchors and does not move them. The arms in full space move the same hard
+# examples without a map: by noise (*gaussian*), towards neighbours (*smote*), towards others and mixed token by token
+# (*mixup*), up the gradient of the divergence (*adversarial*), and by other examples' displacements (*shuffled*). Their
+# options are set, once per task and on training data alone, so that the mean displacement is that of *high loss*;
+# whatever lies more than a tenth beside it is marked. *plain* takes the same student steps on real examples, *plain,
+# more steps* as many as the teacher's work for *high loss* would have paid for. At last the regions again with tokens
+# replaced instead of shifted, where *random tokens* replaces without looking at any region or map. Replacing cannot be
+# told how far to go, so *noise, as far as replaced* is its control: hard examples shifted by noise of that length.
+#
+# Scores are those of the part carved from train; nothing is chosen on it. Approximate: displacements are matched in
+# the mean and for the losses of one run (seed 0), *mixup* has a lift of its own because its vectors shifted are all
+# but *shuffled*, the map's and the gradient's own cost is in no count of FLOPs, and the best control in full space is
+# picked by the scores that it is then compared on, which favours it.
+#
+# **What would change our mind.** We call it the region if *high loss* is ahead of *random region* with an interval
+# above zero. An interval below zero, or a narrow one around it, says that more data near any example does as well.
+
+# %% tags=["parameters"]
+profile: str = "smoke"  # size of the study: smoke (a minute), small (three hours on two cores) or full (a GPU)
+task: str = None  # task, or several separated by commas; None takes the profile's
+seeds: int = None  # seeds of each arm; None takes the profile's
+teacher: str = None  # the teacher's checkpoint; None takes the profile's
+student_layers: int = None  # blocks of the student; None takes the profile's
+train_rows: int = None  # training rows drawn from each task, 0 for all; None takes the profile's
+rounds: int = None  # rounds whose steps every arm takes; None takes the profile's
+reducer: str = None  # reducer of the map; None takes the profile's
+samplers: str = None  # samplers in full space, separated by commas; None takes the profile's
+plugin: str = ""  # one-file plugins to load, separated by commas
+data_dir: str = None  # folder of GLUE's parquet files; None takes SAGE_KIT_DATA_DIR
+runs_dir: str = "runs/studies"  # where the runs of the arms are kept and found again
+results_dir: str = "results"  # where tables, figures and the verdict are saved
+
+# %%
+from pandas import DataFrame, concat
+
+from sage_kit.studies import Arm, Runs, Study, figures
+from sage_kit.studies.analyses import displacement
+from sage_kit.studies.analyses.contrasts import closest, contrasts
+
+FULL_SPACE = "gaussian,smote,mixup,adversarial,shuffled"
+chosen = samplers or {"smoke": "mixup,adversarial", "small": FULL_SPACE, "full": FULL_SPACE}[profile]
+controls = [name.strip() for name in chosen.split(",") if name.strip()]
+study = Study(
+    "10_is_it_the_region",
+    title="Is it the region, or only more data?",
+    question="Does it matter where synthetic examples are made, or only that there are more of them?",
+    profile=profile,
+    task=task,
+    seeds=seeds,
+    teacher=teacher,
+    student_layers=student_layers,
+    train_rows=train_rows,
+    rounds=rounds,
+    reducer=reducer,
+    data_dir=data_dir,
+    more={"samplers": samplers},
+    plugin=plugin,
+    runs_dir=runs_dir,
+    results_dir=results_dir,
+)
+
+# %% [markdown]
+# ## The arms
+#
+# These need nothing that has to be found out first.
+
+
+# %%
+def synthesis(name: str, about: str, sampler: str, lift: str = "shift", **options: float) -> Arm:
+    """An arm that synthesises: which anchors and points, how they become tokens, and the sampler's options."""
+    return Arm(name, about, sampler=sampler, sampler_options=options, lift=lift, lift_options={})
+
+
+first = [
+    Arm("plain", "plain distillation", schedule="none"),
+    synthesis("high loss", "the method", "high_loss"),
+    synthesis("random region", "near any example", "random"),
+    synthesis("low loss", "near the easiest examples", "low_loss"),
+    # no part of the way to a neighbour: the anchors' own vectors
+    synthesis("hard examples again", "no displacement", "smote", interpolation=0.0),
+    synthesis("high loss, replaced", "tokens of neighbours in the map", "high_loss", "replace"),
+    synthesis("random region, replaced", "the same near any example", "random", "replace"),
+    synthesis("low loss, replaced", "the same near the easiest examples", "low_loss", "replace"),
+    synthesis("random tokens", "no region and no map", "random", "replace_random"),
+]
+looked_at = study.run(first, seeds=[0], keep=["synthetic"])
+
+# %% [markdown]
+# ## Displacements
+#
+# The target is the mean distance of a synthetic vector from its anchor's under *high loss*, seed 0, over its rounds.
+
+# %%
+prepared = {one: displacement.prepare_task(study, one) for one in study.tasks}
+FAR = "noise, as far as replaced"
+matched, more_steps, target = {}, {}, {}
+for one in study.tasks:
+    vectors = prepared[one].train.store.pooled
+    (method,), (plain,) = (looked_at.of(task=one, arm=name) for name in ("high loss", "plain"))
+    target[one] = displacement.measure(method, vectors).mean()
+    anchors = displacement.anchors_of(method)
+    aims = dict.fromkeys(controls, target[one])
+    if "mixup" in controls:  # mixing token by token moves their mean less than it moves the vector
+        settings = {"sampler": "mixup", "sampler_options": {}, "lift": "mixup", "lift_options": {}}
+        config = study.config(one, **settings)
+        aims["mixup"] /= displacement.lift_ratio(config, prepared[one], study.plugins, anchors)
+    matched[one] = {name: displacement.match(name, vectors, anchors, aim) for name, aim in aims.items()}
+    # replacing tokens moves their mean as far as it will; one arm shifts by noise just as far
+    (replaced,) = looked_at.of(task=one, arm="high loss, replaced")
+    target[one, FAR] = displacement.lifted(replaced, prepared[one], study.plugins).mean()
+    matched[one][FAR] = displacement.match("gaussian", vectors, anchors, target[one, FAR])
+    # student's and teacher's FLOPs together, in units of what plain distillation's student needs
+    ratio = sum(method.costs["flops"][part] for part in ("student", "teacher")) / plain.costs["flops"]["student"]
+    more_steps[one] = round(ratio * plain.summary["student_steps"])
+
+
+def other_arms(one: str) -> list[Arm]:
+    """The arms whose settings depend on the task."""
+    arms = [Arm("plain, more steps", "FLOPs of high loss", schedule="none", max_steps=more_steps[one])]
+    for name in controls:
+        lift = "mixup" if name == "mixup" else "shift"
+        arms.append(synthesis(name, "in full space", name, lift, **matched[one][name].options))
+    arms.append(synthesis(FAR, "gaussian, with that length", "gaussian", **matched[one][FAR].options))
+    return arms
+
+
+looked_at = Runs(
+    [
+        *looked_at,
+        *(run for one in study.tasks for run in study.run(other_arms(one), tasks=[one], seeds=[0], keep=["synthetic"])),
+    ]
+)
+
+# %% [markdown]
+# `vectors` is how far synthetic vectors lie from their anchors', which is what options can set. `tokens` is how far the
+# mean token of the lifted examples lies from the anchor's, which is what the student sees: a lift that replaces or
+# mixes tokens goes its own way. `matched` goes by the latter: whether it is within a tenth of *high loss*, or, for
+# *noise, as far as replaced*, of *high loss, replaced*.
+
+# %%
+rows = []
+for run in looked_at:
+    if run.config.schedule == "none":
+        continue
+    distances = displacement.measure(run, prepared[run.task].train.store.pooled)
+    tokens = displacement.lifted(run, prepared[run.task], study.plugins).mean()
+    control = matched[run.task].get(run.arm)
+    rows.append(
+        {
+            "task": run.task,
+            "arm": run.arm,
+            "options": displacement.options_text(control.options) if control else "",
+            "vectors": distances.mean(),
+            "largest": distances.max(),
+            "tokens": tokens,
+            "of_high_loss": tokens / target[run.task],
+            "matched": displacement.near(tokens, target.get((run.task, run.arm), target[run.task])),
+        }
+    )
+study.add_table("displacement", DataFrame(rows))
+again = study.tables["displacement"].query("arm == 'hard examples again'")["largest"].max()
+print(f"hard examples again: no synthetic vector is farther than {again:.3g} from its anchor's")
+
+# %%
+unmatched = study.tables["displacement"].query("not matched and arm != 'hard examples again'")
+print("displacement not matched:", "; ".join(f"{row.arm} on {row.task}" for row in unmatched.itertuples()) or "none")
+figure = figures.bars(
+    study.tables["displacement"],
+    title="Displacement, seed 0",
+    unit="displacement of the mean token, share of high loss",
+    value="of_high_loss",
+    group="task" if len(study.tasks) > 1 else None,
+)
+study.add_figure("displacement", figure, "How far the mean token moves, relative to high loss; seed 0.")
+
+# %% [markdown]
+# ## All seeds
+
+# %%
+runs = Runs([run for one in study.tasks for run in study.run([*first, *other_arms(one)], tasks=[one])])
+
+# %% [markdown]
+# ## What it cost
+#
+# All arms but *plain, more steps* take equal student steps. Those that synthesise ask the teacher about as many
+# examples; their tokens differ as far as their anchors, or what comes in for their tokens, differ in length.
+
+# %%
+further = "plain, more steps"
+costs = study.compute_table(Runs([run for run in runs if run.arm != further]))
+paid = study.compute_table(Runs([run for run in runs if run.arm == further])).assign(equal=False)
+study.add_table("compute", concat([costs, paid], ignore_index=True))
+
+# %% [markdown]
+# ## Over plain distillation
+
+# %%
+study.add_table("over_plain", study.compare(runs, baseline="plain"))
+figure = figures.intervals(study.tables["over_plain"], title="Over plain distillation", unit="primary metric")
+study.add_figure("over_plain", figure, "Difference to plain distillation, paired by seed and example; 95 % intervals.")
+
+# %% [markdown]
+# ## One thing taken away at a time
+
+# %%
+pairs = [
+    ("high loss", "random region"),
+    ("high loss", "low loss"),
+    ("high loss", "hard examples again"),
+    ("high loss", "plain, more steps"),
+    ("high loss, replaced", "high loss"),
+    ("high loss, replaced", "random region, replaced"),
+    ("high loss, replaced", "low loss, replaced"),
+    ("high loss, replaced", "random tokens"),
+    ("high loss, replaced", FAR),
+]
+study.add_table("pairs", contrasts(study, runs, pairs))
+pictured = study.tables["pairs"].assign(pair=lambda table: table["arm"] + " \N{MINUS SIGN} " + table["against"])
+figure = figures.intervals(pictured, title="Pairs of arms", unit="primary metric", label="pair")
+study.add_figure("pairs", figure, "The first arm less the second, paired by seed and example; 95 % intervals.")
+
+# %% [markdown]
+# ## Against the controls in full space
+
+# %%
+over = contrasts(study, runs, [("high loss", name) for name in controls])
+beside = {arm for arm, matches in study.tables["displacement"].groupby("arm")["matched"].all().items() if not matches}
+over["displacement"] = ["not matched" if name in beside else "matched" for name in over["against"]]
+study.add_table("over_full_space", over)
+best = closest(study.tables["over_full_space"], study.overall)
+figure = figures.intervals(
+    study.tables["over_full_space"], title="High loss over full space", unit="primary metric", label="against"
+)
+study.add_figure("over_full_space", figure, "High loss less each control, paired by seed and example; 95 % intervals.")
+
+# %% [markdown]
+# ## Agreement with the teacher
+#
+# The same comparison with another measure: the share of examples on which student and teacher predict alike.
+
+# %%
+study.add_table("agreement", study.compare(runs, baseline="plain", metric="agreement"))
+
+# %% [markdown]
+# ## Verdict
+
+
+# %%
+def find(name: str, question: str, arm: str, against: str, what: str, other: str, **more: str) -> None:
+    """One finding from the table of pairs."""
+    study.find(
+        name,
+        question,
+        table=more.pop("table", "pairs"),
+        row={"task": study.overall, "arm": arm, "against": against},
+        unit="primary metric",
+        yes=f"{what} is ahead of {other} by {{value}} ({{low}} to {{high}}).",
+        no=f"{what} is behind {other}: {{value}} ({{low}} to {{high}}).",
+        undecided=f"{what} against {other}: nothing is decided, {{value}} ({{low}} to {{high}}).",
+        **more,
+    )
+
+
+find(
+    "high_over_random",
+    "Do examples made near hard ones teach more than examples made near any?",
+    "high loss",
+    "random region",
+    "Synthesis near hard examples",
+    "the same near any example",
+    claim="region",
+)
+study.find(
+    "sage_over_plain",
+    "Is the method ahead of plain distillation at equal steps?",
+    table="over_plain",
+    row={"task": study.overall, "arm": "high loss"},
+    unit="primary metric",
+    yes="The method is ahead of plain distillation by {value} ({low} to {high}; p after Holm {p_holm:.3f}).",
+    no="The method is behind plain distillation: {value} ({low} to {high}; p after Holm {p_holm:.3f}).",
+    undecided="The method against plain distillation: nothing is decided, {value} ({low} to {high}; p after Holm "
+    "{p_holm:.3f}).",
+)
+study.find(
+    "sage_over_best_full_space",
+    "Is the method ahead of every control in full space?",
+    table="over_full_space",
+    row={"task": study.overall, "against": best},
+    unit="primary metric",
+    yes="The method is ahead of every control in full space; of the best, {against} (displacement {displacement}), by "
+    "{value} ({low} to {high}; p after Holm {p_holm:.3f}).",
+    no="The method is behind the best control in full space, {against} (displacement {displacement}): {value} ({low} "
+    "to {high}; p after Holm {p_holm:.3f}).",
+    undecided="The method against the best control in full space, {against} (displacement {displacement}): nothing is "
+    "decided, {value} ({low} to {high}; p after Holm {p_holm:.3f}).",
+)
+find(
+    "high_over_low",
+    "Do examples made near hard ones teach more than examples made near easy ones?",
+    "high loss",
+    "low loss",
+    "Synthesis near hard examples",
+    "the same near easy ones",
+)
+find(
+    "replace_over_shift",
+    "Does it teach more to replace an anchor's tokens than to shift them all alike?",
+    "high loss, replaced",
+    "high loss",
+    "Replacing tokens",
+    "shifting them",
+)
+find(
+    "sage_over_hard_examples_again",
+    "Is the method ahead of showing the same hard examples again, unmoved?",
+    "high loss",
+    "hard examples again",
+    "The method",
+    "showing the same hard examples again",
+)
+find(
+    "sage_over_more_steps",
+    "Is the method ahead of plain distillation with as many FLOPs?",
+    "high loss",
+    "plain, more steps",
+    "The method",
+    "plain distillation with the same FLOPs",
+)
+find(
+    "high_over_random_replaced",
+    "With tokens replaced, do hard anchors teach more than any anchors?",
+    "high loss, replaced",
+    "random region, replaced",
+    "Replacing tokens near hard examples",
+    "replacing them near any",
+)
+find(
+    "replace_over_random_tokens",
+    "Is replacing by region ahead of replacing random tokens by random ones?",
+    "high loss, replaced",
+    "random tokens",
+    "Replacing tokens by region",
+    "replacing random tokens",
+)
+find(
+    "replace_over_noise_as_far",
+    "Is replacing tokens ahead of shifting them by noise just as far?",
+    "high loss, replaced",
+    FAR,
+    "Replacing tokens",
+    "shifting them by noise just as far",
+)
+study.finish()

@@ -1,0 +1,1 @@
+"""What single studies compute beyond comparing arms, by subject; a notebook shows it and these modules hold it."""

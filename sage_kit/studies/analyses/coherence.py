@@ -1,0 +1,256 @@
+"""How near synthetic vectors come to real ones, and how much of a synthetic set each filter would let through."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sage_kit.components import BuildContext, FilterRequest
+from sage_kit.errors import StudyError
+from sage_kit.preparation import Prepared, prepare
+from sage_kit.studies.runs import ArmRun, Runs
+from sage_kit.studies.study import Arm, Study
+from sage_kit.synthesis import SyntheticSet, read_only
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from pandas import DataFrame
+
+Floats = NDArray[np.float32]
+
+BLOCK = 2048
+"""Vectors that are compared with the real ones at once."""
+
+ASIDE = ", anchor aside"
+REAL = ("held out", "train")
+
+MOST_RATIO = 4.0
+"""Synthetic examples per real one, at most, that are made so that a filter leaves enough."""
+
+
+def nearest_cosine(vectors: Floats, real: Floats, *, skip: NDArray[np.int64] | None = None) -> Floats:
+    """The largest cosine of each vector with any real one.
+
+    Parameters
+    ----------
+    vectors : array of shape (m, dim)
+    real : array of shape (n, dim)
+    skip : array of shape (m,), int64, or None
+        A row of `real` that does not count, for each vector: itself, or its anchor.
+
+    Returns
+    -------
+    array of shape (m,), float32
+    """
+    directions = _unit(real).T
+    best = np.empty(len(vectors), np.float32)
+    for start in range(0, len(vectors), BLOCK):
+        rows = slice(start, start + BLOCK)
+        cosines = _unit(vectors[rows]) @ directions
+        if skip is not None:
+            cosines[np.arange(len(cosines)), skip[rows]] = -np.inf
+        best[rows] = cosines.max(axis=1)
+    return best
+
+
+def synthetic_sets(run: ArmRun) -> list[SyntheticSet]:
+    """The synthetic sets that a run has kept, by round."""
+    return [SyntheticSet.load(run.directory.synthetic(number)) for number in run.directory.rounds_with_synthetic()]
+
+
+def cosines(run: ArmRun, train: Floats, dev: Floats, name: str = "synthetic") -> DataFrame:
+    """Cosines to the nearest real vector, of what a run synthesised and, for scale, of real examples.
+
+    Parameters
+    ----------
+    run : ArmRun
+        With its synthetic examples.
+    train, dev : array of shape (n, dim) and (m, dim)
+        Pooled vectors.
+    name : str
+        What to call the synthetic vectors.
+
+    Returns
+    -------
+    DataFrame
+        Columns kind (`name`; "`name`, anchor aside": to the nearest but the anchor; "held out"; "train": to the nearest
+        other one) and cosine.
+    """
+    from pandas import DataFrame, concat
+
+    sets = synthetic_sets(run)
+    if not sets:
+        raise StudyError(f"run {run.directory.path} has kept no synthetic examples: ask for them with keep")
+    vectors = np.concatenate([one.vectors for one in sets])
+    anchors = np.concatenate([one.anchors for one in sets])
+    kinds = {
+        name: nearest_cosine(vectors, train),
+        f"{name}{ASIDE}": nearest_cosine(vectors, train, skip=anchors),
+        "held out": nearest_cosine(dev, train),
+        "train": nearest_cosine(train, train, skip=np.arange(len(train))),
+    }
+    return concat([DataFrame({"kind": kind, "cosine": found}) for kind, found in kinds.items()], ignore_index=True)
+
+
+def pass_shares(study: Study, run: ArmRun, filters: Sequence[str]) -> dict[str, float]:
+    """The share of a run's synthetic examples that each filter, with its default options, would let through.
+
+    Parameters
+    ----------
+    study : Study
+    run : ArmRun
+        Without a filter, with its synthetic examples and their labels.
+    filters : sequence of str
+
+    Returns
+    -------
+    dict of str to float
+        By filter; 0 for one that needs classes where the task has none.
+    """
+    from sage_kit.devices import make_accelerator
+    from sage_kit.records import Costs
+
+    prepared = prepare(run.config, study.plugins, make_accelerator(run.config), Costs())
+    sets = synthetic_sets(run)
+    shares = {}
+    for name in filters:
+        if study.plugins.filter(name).needs_classes and prepared.data.spec.is_regression:
+            shares[name] = 0.0
+            continue
+        context = BuildContext(config=run.config, seed=run.config.reducer_seed)
+        judge = study.plugins.build("filter", name, {}, context)
+        kept = [judge.keep(_request(one, prepared)) for one in sets]
+        shares[name] = float(np.concatenate(kept).mean())
+    return shares
+
+
+def half_arms(inverters: Sequence[str], ratio: float) -> list[Arm]:
+    """Arms that train on half of twice as many synthetic examples: the most coherent, the least, or any.
+
+    Parameters
+    ----------
+    inverters : sequence of str
+        Each has the first two arms; the first one also the third.
+    ratio : float
+        Synthetic examples per real one that are trained on.
+
+    Returns
+    -------
+    list of Arm
+        They need the filter `half` of `notebooks/plugins/half_filter.py`.
+    """
+    kinds = (("coherent", "top", "of the highest cosine"), ("incoherent", "bottom", "of the lowest cosine"))
+    arms = []
+    for inverter in inverters:
+        more = (("random", "random", "any"),) if inverter == inverters[0] else ()
+        for name, which, about in (*kinds, *more):
+            arms.append(
+                Arm(
+                    half_name(name, inverter, inverters),
+                    f"of twice as many, the half {about}" if which != "random" else "of twice as many, any half",
+                    schedule="adaptive",
+                    inverter=inverter,
+                    filter="half",
+                    filter_options={"which": which},
+                    synthetic_ratio=2 * ratio,
+                )
+            )
+    return arms
+
+
+def half_name(name: str, inverter: str, inverters: Sequence[str]) -> str:
+    """What the arm is called: "coherent half", and of a further inverter, "coherent half, knn"."""
+    return f"{name} half" if inverter == inverters[0] else f"{name} half, {inverter}"
+
+
+def filter_arms(shares: Mapping[str, float], ratio: float) -> list[Arm]:
+    """An arm for each filter, which makes so many synthetic examples that about as many are left as without it.
+
+    Parameters
+    ----------
+    shares : mapping of str to float
+        By filter, the share that it lets through, above 0.
+    ratio : float
+        Synthetic examples per real one of a run without a filter.
+
+    Returns
+    -------
+    list of Arm
+        None makes more than `MOST_RATIO` per real example, so fewer may be left of a strict filter.
+    """
+    arms = []
+    for name, share in shares.items():
+        more = min(max(MOST_RATIO, ratio), round(ratio / share, 2))
+        about = f"lets {100 * share:.0f} % through"
+        arms.append(Arm(name, about, schedule="adaptive", filter=name, synthetic_ratio=more))
+    return arms
+
+
+def trained_on(runs: Runs) -> DataFrame:
+    """How many synthetic examples each arm trained on in a round, and what its filter dropped; means over seeds.
+
+    Returns
+    -------
+    DataFrame
+        Columns task, arm, rounds that synthesised, and in each of them synthetic (trained on) and dropped; share_kept.
+    """
+    table = runs.rounds()
+    table = table[(table["synthetic"] > 0) | (table["dropped"] > 0)]
+    by_run = table.groupby(["task", "arm", "seed"], sort=False)
+    each = by_run[["synthetic", "dropped"]].mean().assign(rounds=by_run.size())
+    found = each.groupby(["task", "arm"], sort=False)[["rounds", "synthetic", "dropped"]].mean().reset_index()
+    found["share_kept"] = found["synthetic"] / (found["synthetic"] + found["dropped"])
+    return found
+
+
+def figure_of_cosines(table: DataFrame, title: str) -> Figure:
+    """Cumulative shares of cosines, one line per kind.
+
+    Parameters
+    ----------
+    table : DataFrame
+        As `cosines` returns it.
+    title : str
+
+    Returns
+    -------
+    matplotlib Figure
+    """
+    from matplotlib.figure import Figure
+
+    from sage_kit.studies.figures import PALETTE
+
+    figure = Figure(figsize=(7.2, 4.0), layout="constrained")
+    axes = figure.subplots()
+    colours: dict[str, str] = {}
+    for kind, group in table.groupby("kind", sort=False):
+        values = np.sort(group["cosine"].to_numpy())
+        shares = np.arange(1, len(values) + 1) / len(values)
+        name = str(kind).removesuffix(ASIDE)
+        colour = colours.setdefault(name, PALETTE[len(colours) % len(PALETTE)])
+        line = "--" if kind in REAL else ":" if name != kind else "-"
+        axes.step(values, 100 * shares, where="post", color=colour, linestyle=line, label=kind)
+    axes.set(title=title, xlabel="cosine to the nearest real vector", ylabel="vectors up to there [%]", ylim=(0, 100))
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, fontsize=9, loc="upper left")
+    return figure
+
+
+def _request(synthetic: SyntheticSet, prepared: Prepared) -> FilterRequest:
+    return FilterRequest(
+        vectors=read_only(synthetic.vectors),
+        anchors=read_only(synthetic.anchors),
+        coordinates=synthetic.coordinates,
+        real_vectors=read_only(prepared.train.store.pooled),
+        real_logits=read_only(prepared.train.outputs.logits),
+        logits=synthetic.logits,
+    )
+
+
+def _unit(rows: Floats) -> Floats:
+    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+    return np.asarray(rows / np.where(lengths == 0, 1, lengths), np.float32)

@@ -1,0 +1,78 @@
+"""Planned comparisons of chosen pairs of arms, each with its own baseline, as one family of tests."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from sage_kit.errors import StudyError
+from sage_kit.studies import statistics
+from sage_kit.studies.runs import Runs
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+    from sage_kit.studies.study import Study
+
+
+def contrasts(
+    study: Study, runs: Runs, pairs: Sequence[tuple[str, str]], *, split: str = "dev", metric: str = ""
+) -> DataFrame:
+    """Each pair's first arm less its second, paired by seed and example; Holm's correction runs across the pairs.
+
+    Parameters
+    ----------
+    study : Study
+    runs : Runs
+        Holds every arm that is named.
+    pairs : sequence of (str, str)
+        Arm, and the arm that it is held against.
+    split, metric : str
+        As in `Study.compare`.
+
+    Returns
+    -------
+    DataFrame
+        As `Study.compare` returns it, with the column "against" behind "arm", and "p_holm" over the pairs of a task.
+
+    Raises
+    ------
+    StudyError
+        For no pair, one that stands there twice, or an arm that has no run.
+    """
+    from pandas import concat
+
+    if not pairs or len(set(pairs)) != len(pairs):
+        raise StudyError(f"pairs to compare are {list(pairs)}: name at least one, and each once")
+    parts = []
+    for arm, against in pairs:
+        part = study.compare(runs, against, split=split, metric=metric, arms=[arm])
+        if part.empty:
+            raise StudyError(f"there is no arm {arm!r} to compare with {against!r}: run it first")
+        part.insert(2, "against", against)
+        parts.append(part)
+    table = concat(parts, ignore_index=True)
+    for rows in table.groupby("task", sort=False).groups.values():
+        table.loc[rows, "p_holm"] = statistics.holm(table.loc[rows, "p"].to_numpy())
+    # all pairs of a task stand together
+    order = {task: number for number, task in enumerate(dict.fromkeys(table["task"]))}
+    return table.sort_values("task", key=lambda column: column.map(order), kind="stable", ignore_index=True)
+
+
+def closest(table: DataFrame, task: str) -> str:
+    """Against which arm the difference is smallest: the strongest of those that an arm is held against.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Of `contrasts`.
+    task : str
+        Whose rows count.
+
+    Returns
+    -------
+    str
+        The first of several.
+    """
+    rows = table[table["task"] == task]
+    return str(rows.loc[rows["difference"].idxmin(), "against"])

@@ -1,0 +1,299 @@
+"""How far synthetic examples lie from their anchors, and options that make samplers in full space go as far.
+
+A comparison of regions that also differ in distance says little, so controls are matched: the mean displacement of
+each is set to a target. A lift may go another way than the vectors say, so `lifted` measures what the tokens do.
+
+Every one of these samplers is scaled by one option, in which its mean displacement is linear
+(`gaussian`, `smote`, `adversarial`, `shuffled`) or rises strictly (`mixup`), so one look at the neighbours is enough.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sage_kit.builtin.samplers import FullSpaceOptions
+from sage_kit.builtin.samplers.full_space import CHUNK, neighborhood
+from sage_kit.components import SampleRequest, TokenBatch
+from sage_kit.errors import StudyError, did_you_mean
+from sage_kit.records import Costs
+from sage_kit.synthesis import Synthesizer, SyntheticSet
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from sage_kit.config import RunConfig
+    from sage_kit.plugins import Plugins
+    from sage_kit.preparation import Prepared
+    from sage_kit.studies.runs import ArmRun
+    from sage_kit.studies.study import Study
+
+Floats = NDArray[np.float32]
+Indices = NDArray[np.int64]
+
+SCALED_BY: Mapping[str, str] = {
+    "gaussian": "scale",
+    "adversarial": "scale",
+    "smote": "interpolation",
+    "shuffled": "interpolation",
+    "mixup": "alpha",
+}
+"""Samplers in full space, and the option that says how far they go."""
+
+PAIRS = 20_000
+"""Random pairs from which the mean distance of two examples is estimated."""
+
+TOLERANCE = 0.1
+"""Mean displacements count as matched when they differ by at most this share."""
+
+LEAST_ALPHA, MOST_ALPHA = 1e-3, 1e3
+"""Between these, mixup's mean share of the way goes from 0.0007 to 0.49."""
+
+
+@dataclass(frozen=True)
+class Match:
+    """Options of a sampler that bring its mean displacement to a target.
+
+    Attributes
+    ----------
+    options : mapping
+        Three digits each, so that the same target gives the same run again.
+    expected : float
+        Mean displacement under them [vector units].
+    reached : bool
+        Whether that is the target; an option that may not go farther falls short of it.
+    """
+
+    options: Mapping[str, float]
+    expected: float
+    reached: bool
+
+
+def prepare_task(study: Study, task: str) -> Prepared:
+    """Vectors, token states and all else that a study's runs on a task start from; mostly found in the cache."""
+    from sage_kit.devices import make_accelerator
+    from sage_kit.preparation import prepare
+
+    config = study.config(task)
+    return prepare(config, study.plugins, make_accelerator(config), Costs())
+
+
+def lifted(run: ArmRun, prepared: Prepared, plugins: Plugins, *, most: int = 1024) -> NDArray[np.float64]:
+    """Distances of lifted examples' mean token from their anchors' mean token: what the student sees of a displacement.
+
+    Parameters
+    ----------
+    run : ArmRun
+        Made with its synthetic examples kept.
+    prepared : Prepared
+        Of `prepare_task`.
+    plugins : Plugins
+    most : int
+        Examples of each round that are lifted, at least; whole batches of its plan.
+
+    Returns
+    -------
+    array of shape (m,), float64
+
+    Raises
+    ------
+    StudyError
+        When the run has kept no synthetic examples.
+    """
+    synthesizer = _synthesizer(run.config, prepared, plugins)
+    return np.concatenate([_lifted(one, synthesizer, prepared, most) for one in _kept(run)])
+
+
+def lift_ratio(
+    config: RunConfig, prepared: Prepared, plugins: Plugins, anchors: Indices, *, count: int = 4096
+) -> float:
+    """How far a lift moves the mean token, in the mean, when vectors move by one: 1 for lift `shift`.
+
+    Parameters
+    ----------
+    config : RunConfig
+        Names the lift, and a sampler in full space that needs no gradient.
+    prepared : Prepared
+        Of `prepare_task`.
+    plugins : Plugins
+    anchors : array of shape (m,), int64
+        Examples that are moved; repeated ones more often.
+    count : int
+        Synthetic examples that are tried.
+    """
+    store = prepared.train.store
+    synthesizer = _synthesizer(config, prepared, plugins)
+    losses = np.bincount(anchors, minlength=len(store)).astype(np.float32)
+    tried = synthesizer.create(2, count, losses, np.zeros_like(prepared.train.outputs.logits))
+    vectors = np.linalg.norm(tried.vectors - store.pooled[tried.anchors], axis=1).mean()
+    return float(_lifted(tried, synthesizer, prepared, count).mean() / vectors)
+
+
+def _synthesizer(config: RunConfig, prepared: Prepared, plugins: Plugins) -> Synthesizer:
+    train = prepared.train
+    return Synthesizer(config, plugins, train.store, train.outputs, prepared.cache, prepared.device, _quiet, Costs())
+
+
+def _lifted(one: SyntheticSet, synthesizer: Synthesizer, prepared: Prepared, most: int) -> NDArray[np.float64]:
+    distances: list[NDArray[np.float64]] = []
+    done = 0
+    for number, rows in enumerate(synthesizer.plan(one)):
+        if done >= most:
+            break
+        new = synthesizer.lift(one, rows, number)
+        old = prepared.train.store.batch(one.anchors[rows], prepared.device)
+        distances.append((_mean_token(new) - _mean_token(old)).norm(dim=1).double().cpu().numpy())
+        done += len(rows)
+    return np.concatenate(distances)
+
+
+def _quiet(text: str) -> None:
+    pass
+
+
+def _mean_token(batch: TokenBatch) -> Tensor:
+    mask = batch.mask.unsqueeze(2).to(batch.states.dtype)
+    return (batch.states * mask).sum(dim=1) / mask.sum(dim=1)
+
+
+def measure(run: ArmRun, vectors: Floats) -> NDArray[np.float64]:
+    """Distances of a run's synthetic vectors from their anchors' vectors, over all its rounds.
+
+    Parameters
+    ----------
+    run : ArmRun
+        Made with its synthetic examples kept.
+    vectors : array of shape (n, dim), float32
+        Pooled vectors of the training examples.
+
+    Returns
+    -------
+    array of shape (m,), float64
+
+    Raises
+    ------
+    StudyError
+        When the run has kept no synthetic examples.
+    """
+    sets = _kept(run)
+    moved = [np.linalg.norm(one.vectors - vectors[one.anchors], axis=1).astype(np.float64) for one in sets]
+    return np.concatenate(moved)
+
+
+def anchors_of(run: ArmRun) -> Indices:
+    """Anchors of a run's synthetic examples, over all its rounds, of shape (m,); `measure` says what may be raised."""
+    return np.concatenate([one.anchors for one in _kept(run)])
+
+
+def _kept(run: ArmRun) -> list[SyntheticSet]:
+    rounds = run.directory.rounds_with_synthetic()
+    if not rounds:
+        raise StudyError(f"the run of arm {run.arm!r} has kept no synthetic examples: run it with keep=['synthetic']")
+    return [SyntheticSet.load(run.directory.synthetic(round)) for round in rounds]
+
+
+def match(sampler: str, vectors: Floats, anchors: Indices, target: float, *, seed: int = 0) -> Match:
+    """Options under which a sampler in full space moves anchors by `target` in the mean.
+
+    Parameters
+    ----------
+    sampler : str
+        One of `SCALED_BY`.
+    vectors : array of shape (n, dim), float32
+        Pooled vectors of the training examples.
+    anchors : array of shape (m,), int64
+        Examples that are moved; repeated ones count as often.
+    target : float
+        Mean displacement [vector units].
+    seed : int
+        Of the pairs and candidates that are drawn.
+
+    Returns
+    -------
+    Match
+
+    Raises
+    ------
+    StudyError
+        For a sampler that is not known here.
+    CompatibilityError
+        With too few examples for their neighbours.
+
+    Notes
+    -----
+    With d the mean distance of the anchors to their neighbours, `gaussian` and `adversarial` move by scale * d, `smote`
+    and `shuffled` by interpolation / 2 * d. `mixup` goes a share min(b, 1 - b) of the way, where b has the distribution
+    Beta(a, a): 1/2 - E|b - 1/2| = 1/2 - 1 / (a * 4 ** a * B(a, a)) in the mean, with the beta function B.
+    """
+    if sampler not in SCALED_BY:
+        raise StudyError(f"displacement of sampler {sampler!r} cannot be set.{did_you_mean(sampler, SCALED_BY)}")
+    option = SCALED_BY[sampler]
+    rng = np.random.default_rng(seed)
+    if option == "alpha":
+        distance = _mean_of_pairs(vectors, anchors, rng)
+        alpha = _digits(_alpha_of(target / distance if distance > 0 else 0.0))
+        return _match({option: alpha}, distance * mean_share(alpha), target)
+    request = SampleRequest(
+        count=len(anchors),
+        losses=np.zeros(len(vectors), np.float32),
+        vectors=vectors,
+        teacher_logits=np.zeros((len(vectors), 1), np.float32),
+        student_logits=np.zeros((len(vectors), 1), np.float32),
+        rng=rng,
+    )
+    distance = float(neighborhood(anchors, request, FullSpaceOptions(), sampler)[0].mean())
+    per_unit = distance if option == "scale" else distance / 2
+    value = _digits(target / per_unit) if per_unit > 0 else 0.0  # among duplicates there is nowhere to go
+    if option == "interpolation":
+        value = min(value, 1.0)
+    return _match({option: value}, value * per_unit, target)
+
+
+def _match(options: dict[str, float], expected: float, target: float) -> Match:
+    return Match(options, expected, near(expected, target))
+
+
+def near(displacement: float, target: float) -> bool:
+    """Whether a mean displacement counts as the target's."""
+    return abs(displacement - target) <= TOLERANCE * target
+
+
+def mean_share(alpha: float) -> float:
+    """Mean of min(b, 1 - b) for b of the distribution Beta(alpha, alpha): what mixup goes of the way (see `match`)."""
+    from scipy.special import betaln
+
+    return float(0.5 - np.exp(-np.log(alpha) - alpha * np.log(4) - betaln(alpha, alpha)))
+
+
+def _alpha_of(share: float) -> float:
+    from scipy.optimize import brentq
+
+    if share <= mean_share(LEAST_ALPHA):
+        return LEAST_ALPHA
+    if share >= mean_share(MOST_ALPHA):
+        return MOST_ALPHA
+    return float(np.exp(brentq(lambda x: mean_share(np.exp(x)) - share, np.log(LEAST_ALPHA), np.log(MOST_ALPHA))))
+
+
+def _mean_of_pairs(vectors: Floats, anchors: Indices, rng: np.random.Generator) -> float:
+    """Mean distance of the anchors from other examples, drawn as mixup draws its partners."""
+    first = np.resize(rng.permutation(anchors), max(len(anchors), PAIRS))
+    second = (first + rng.integers(1, len(vectors), size=len(first))) % len(vectors)
+    total = 0.0
+    for start in range(0, len(first), CHUNK):
+        part = slice(start, start + CHUNK)
+        total += float(np.linalg.norm(vectors[first[part]] - vectors[second[part]], axis=1).sum(dtype=np.float64))
+    return total / len(first)
+
+
+def _digits(value: float) -> float:
+    return float(f"{value:.3g}")
+
+
+def options_text(options: Mapping[str, Any]) -> str:
+    """Options as a cell of a table: ``scale=0.12``."""
+    return ", ".join(f"{name}={value:g}" for name, value in options.items())

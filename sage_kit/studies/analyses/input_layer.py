@@ -1,0 +1,160 @@
+"""What a student's input layer costs: FLOPs of training and of the teacher, with and without a cache, and seconds."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sage_kit.config import RunConfig
+from sage_kit.devices import make_accelerator
+from sage_kit.errors import StudyError
+from sage_kit.plugins import Plugins
+from sage_kit.preparation import prepare
+from sage_kit.records import Costs
+from sage_kit.studies.runs import Runs
+from sage_kit.studies.statistics import AVERAGE, t_interval
+from sage_kit.studies.study import Arm
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+
+def depth_arms(cuts: str, depth: int) -> list[Arm]:
+    """An arm of plain distillation for each cut, all students equally deep: k blocks in front leave k fewer of its own.
+
+    Parameters
+    ----------
+    cuts : str
+        "embeddings" or numbers of blocks, separated by commas.
+    depth : int
+        Blocks of a student, the front end's included.
+
+    Raises
+    ------
+    StudyError
+        For none, another word, or a cut that leaves the student no block of its own.
+    """
+    arms = []
+    for text in dict.fromkeys(part.strip() for part in cuts.split(",") if part.strip()):
+        if text == "embeddings":
+            arms.append(Arm("embeddings", "the front end is the embeddings", cut=text, student_layers=depth))
+            continue
+        if not text.isdecimal() or not 1 <= int(text) < depth:
+            raise StudyError(
+                f"cuts has {text!r}: it must be 'embeddings' or a number of blocks from 1 to {depth - 1}, below "
+                f"student_layers ({depth})"
+            )
+        name = f"{int(text)} block{'s' if int(text) > 1 else ''}"
+        about = f"embeddings and {name} in the front end"
+        arms.append(Arm(name, about, cut=int(text), student_layers=depth - int(text)))
+    if not arms:
+        raise StudyError("cuts names no cut: give 'embeddings' or numbers of blocks, separated by commas")
+    return arms
+
+
+def teacher_pass(config: RunConfig, plugins: Plugins) -> dict[str, int]:
+    """What the teacher computes in one pass over the training examples.
+
+    Parameters
+    ----------
+    config : RunConfig
+    plugins : Plugins
+
+    Returns
+    -------
+    dict of str to int
+        "flops", forward, of the front end and of the teacher's trunk together, and "tokens" that the trunk reads.
+    """
+    prepared = prepare(config, plugins, make_accelerator(config), Costs())
+    front = prepared.front_end.flops(prepared.train.tokens.lengths)
+    behind = prepared.teacher_trunk.flops(prepared.train.store.lengths)
+    return {"flops": front + behind, "tokens": int(prepared.train.store.offsets[-1])}
+
+
+def cost_table(runs: Runs, plugins: Plugins) -> DataFrame:
+    """What each run cost, the front end included, which `Runs.table` leaves out since a cache holds its vectors.
+
+    Parameters
+    ----------
+    runs : Runs
+    plugins : Plugins
+
+    Returns
+    -------
+    DataFrame
+        One row per run: task, arm, seed; parameters and trained_parameters; passes over the training examples;
+        student_flops of training; teacher_flops_once, the front end's and the teacher's for one pass, which a cache
+        makes enough, and teacher_flops_every_pass, where nothing is cached; total_flops and total_flops_uncached, the
+        student's with either; step_seconds, in the training steps alone.
+    """
+    from pandas import DataFrame
+
+    rows: list[dict[str, Any]] = []
+    for task in runs.tasks:
+        for arm in runs.arms:
+            its = runs.of(task=task, arm=arm)
+            if not its:
+                continue
+            once = teacher_pass(its[0].config, plugins)
+            for run in its:
+                passes = run.costs["tokens"]["student"] / once["tokens"]
+                student = run.costs["flops"]["student"]
+                rows.append(
+                    {
+                        "task": task,
+                        "arm": arm,
+                        "seed": run.seed,
+                        "parameters": run.summary["parameters"]["student"],
+                        "trained_parameters": run.summary["parameters"]["student_trained"],
+                        "passes": passes,
+                        "student_flops": student,
+                        "teacher_flops_once": once["flops"],
+                        "teacher_flops_every_pass": once["flops"] * passes,
+                        "total_flops": student + once["flops"],
+                        "total_flops_uncached": student + once["flops"] * passes,
+                        "step_seconds": run.costs["seconds"]["student"],
+                    }
+                )
+    return DataFrame(rows)
+
+
+def saved(table: DataFrame, baseline: str, column: str, *, counted: bool) -> DataFrame:
+    """The share of a cost that each arm saves against a baseline, paired by task and seed.
+
+    Parameters
+    ----------
+    table : DataFrame
+        One row per task, arm and seed.
+    baseline : str
+        Name of an arm.
+    column : str
+        The cost.
+    counted : bool
+        Whether the cost is counted, as FLOPs are, so that seeds differ by which examples they saw and by nothing else:
+        the interval is then the range of the seeds. If not, it is Student's.
+
+    Returns
+    -------
+    DataFrame
+        Columns task, arm, seeds, saved, low, high; of several tasks also the rows of their average.
+    """
+    from pandas import DataFrame
+
+    wide = table.pivot_table(index=["task", "seed"], columns="arm", values=column)
+    shares = {arm: 1 - wide[arm] / wide[baseline] for arm in dict.fromkeys(table["arm"]) if arm != baseline}
+    tasks = list(dict.fromkeys(table["task"]))
+    rows = []
+    for task in [*tasks, *([AVERAGE] if len(tasks) > 1 else [])]:
+        for arm, share in shares.items():
+            by_seed = (share.groupby("seed").mean() if task == AVERAGE else share[task]).to_numpy(np.float64)
+            rows.append({"task": task, "arm": arm, "seeds": len(by_seed), **_interval(by_seed, counted)})
+    return DataFrame(rows)
+
+
+def _interval(values: NDArray[np.float64], counted: bool) -> dict[str, float]:
+    if counted:
+        return {"saved": float(values.mean()), "low": float(values.min()), "high": float(values.max())}
+    interval = t_interval(values)
+    return {"saved": interval.value, "low": interval.low, "high": interval.high}

@@ -1,0 +1,425 @@
+"""The decoding ladder: token states from real text down to noise, read by decoders, and read again by the teacher.
+
+The rungs, from the top: the anchors' own token states; those of the synthetic examples; the anchors moved as far in the
+directions that belong to other examples; moved as far in random directions; and noise that no text lies under.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from sage_kit.components import TaskSpec, TokenBatch
+from sage_kit.data.splits import Split
+from sage_kit.data.tokens import tokenize
+from sage_kit.decoding import LiftedRound, Reading, by_ids, by_words, fit_reader, joined, lift_round
+from sage_kit.devices import autocast_for
+from sage_kit.errors import CompatibilityError, StudyError
+from sage_kit.evaluate import alike_with, predictions
+from sage_kit.plugins import Plugins
+from sage_kit.studies.runs import ArmRun
+from sage_kit.studies.statistics import compare_arms
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+Floats = NDArray[np.float32]
+
+RUNGS = ("real", "synthetic", "shuffled", "noise", "no text")
+"""From the top."""
+
+MIDDLE = "middle"
+"""Halfway from *noise* to *real*: what stands above is nearer to the real text."""
+
+UNITS: Mapping[str, str] = {"nearest_token": "cosine", "probe": "log-probability", "mlm_head": "log-probability"}
+"""Unit of a decoder's scores, by its name."""
+
+ROWS = 64
+"""Rows that the teacher reads at once."""
+
+
+def unit_of(decoder: str) -> str:
+    """The unit of a decoder's scores, as a word."""
+    return UNITS.get(decoder, "score")
+
+
+# ---- the rungs -------------------------------------------------------------------------------------------------------
+
+
+def rungs(found: LiftedRound, seed: int) -> dict[str, TokenBatch]:
+    """Token states of every rung, the same examples and tokens in each.
+
+    With d the way that a token has moved from its place in the anchor, *shuffled* goes in the direction of a moved
+    token of the next example and *noise* in a random one; an example's tokens share one random linear map, so tokens
+    that move together do so in *noise*, too. Both go as far as d does, token by token. *no text* is Gaussian noise of
+    the length of the anchor's token states.
+
+    Parameters
+    ----------
+    found : LiftedRound
+    seed : int
+
+    Returns
+    -------
+    dict of str to TokenBatch
+        By the names in `RUNGS`.
+
+    Raises
+    ------
+    StudyError
+        When the lift gives other numbers of tokens than the anchors have, or there is one example only.
+    """
+    real, mask = found.real.states.float(), found.real.mask
+    if found.lifted.mask.shape != mask.shape or not torch.equal(found.lifted.mask, mask):
+        raise StudyError(f"lift {found.config.lift!r} changes the number of tokens, so they cannot be held against the "
+                         "anchor's: take another lift")  # fmt: skip
+    if len(real) < 2:
+        raise StudyError("the ladder needs two synthetic examples at least: decode more of them")
+    moves = found.lifted.states.float() - real
+    lengths = moves.norm(dim=2, keepdim=True)
+    moved = (lengths[..., 0] > 0) & mask
+    generator = torch.Generator().manual_seed(seed)
+    shuffled, noise = torch.zeros_like(moves), torch.zeros_like(moves)
+    owners = [row for row in range(len(real)) if bool(moved[row].any())]
+    dim = real.shape[2]
+    for place, row in enumerate(owners):
+        here = moved[row].nonzero()[:, 0]
+        next_one = owners[(place + 1) % len(owners)]
+        there = moved[next_one].nonzero()[:, 0]
+        shuffled[row, here] = moves[next_one, there[torch.arange(len(here)) % len(there)]]
+        turn = torch.randn(dim, dim, generator=generator).to(real.device)
+        noise[row, here] = moves[row, here] @ turn
+    gaussian = torch.randn(real.shape, generator=generator).to(real.device)
+    states = {
+        "real": real,
+        "synthetic": found.lifted.states.float(),
+        "shuffled": real + _of_length(shuffled, lengths),
+        "noise": real + _of_length(noise, lengths),
+        "no text": _of_length(gaussian, real.norm(dim=2, keepdim=True)),
+    }
+    return {name: TokenBatch(values * mask[..., None], mask) for name, values in states.items()}
+
+
+def _of_length(vectors: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+    """The vectors' directions at these lengths; zero stays zero."""
+    return torch.nn.functional.normalize(vectors, dim=2) * lengths
+
+
+# ---- reading ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Ladder:
+    """What decoders make of some synthetic examples of a run.
+
+    Attributes
+    ----------
+    examples : DataFrame
+        One row per decoder, rung and example, with the columns:
+
+        - decoder, rung, row (among the round's synthetic examples), anchor (among the training examples);
+        - text, the anchor's, and decoded;
+        - found: share of the anchor's tokens, special ones left out, that are read there, or of its words for a decoder
+          without guesses; changed: share that is read differently than in the anchor;
+        - confidence and margin: means of the best guess's score, and of what it is ahead of the second, in the
+          decoder's unit; NaN without guesses;
+        - cosine: mean cosine of the token states with the anchor's;
+        - label_anchor, label_states, label_decoded: what the teacher says of the anchor, of the rung's states, and of
+          the decoded text when it is tokenised again; kept: 1 where the last two are alike, else 0; label_stays: the
+          same of the first two.
+    left_out : dict of str to str
+        Decoders that do not go with the teacher, and why.
+    """
+
+    examples: DataFrame
+    left_out: dict[str, str]
+
+
+def read_ladder(
+    run: ArmRun,
+    plugins: Plugins,
+    decoders: Sequence[str],
+    *,
+    limit: int,
+    announce: Callable[[str], None] = lambda text: None,
+) -> Ladder:
+    """Let decoders read the rungs of a run's last synthetic examples.
+
+    Parameters
+    ----------
+    run : ArmRun
+        With its synthetic examples (``keep=("synthetic",)``).
+    plugins : Plugins
+    decoders : sequence of str
+    limit : int
+        Most examples, spread evenly over the round's.
+    announce : callable
+        Shows one line to the user.
+
+    Returns
+    -------
+    Ladder
+
+    Raises
+    ------
+    UnknownComponentError
+        For a decoder that is not there.
+    StudyError
+        As `rungs` does.
+    SageError
+        As `sage_kit.decoding.lift_round` does.
+    """
+    from pandas import DataFrame
+
+    for decoder in decoders:
+        plugins.options("decoder", decoder, {})
+    found = lift_round(run.directory, plugins, limit=limit)
+    states = rungs(found, run.seed)
+    batch, spec = joined(list(states.values())), found.prepared.data.spec
+    on_states = _teacher_on_states(found, batch)
+    of_anchors = np.tile(on_states[: len(found.rows)], (len(RUNGS), 1))
+    texts = _anchor_texts(found)
+    cosines = np.concatenate([_cosines(found, those) for those in states.values()])
+    rows: list[dict[str, Any]] = []
+    left_out = {}
+    for decoder in decoders:
+        try:
+            reader = fit_reader(plugins, decoder, {}, found, announce)
+        except CompatibilityError as error:
+            left_out[decoder] = str(error)
+            continue
+        readings = reader.read(batch)
+        decoded, on_decoded = _teacher_on_readings(found, readings)
+        kept, stays = alike_with(on_decoded, on_states, spec), alike_with(on_states, of_anchors, spec)
+        for index, reading in enumerate(readings):
+            example = index % len(found.rows)
+            rows.append(
+                {
+                    "decoder": decoder,
+                    "rung": RUNGS[index // len(found.rows)],
+                    "row": int(found.rows[example]),
+                    "anchor": int(found.anchors[example]),
+                    "text": texts[example],
+                    "decoded": decoded[index],
+                    **_measured(found, example, texts[example], readings[example], reading, reader.has_guesses),
+                    "cosine": cosines[index],
+                    "label_anchor": _label(of_anchors[index], spec),
+                    "label_states": _label(on_states[index], spec),
+                    "label_decoded": _label(on_decoded[index], spec),
+                    "kept": float(kept[index]),
+                    "label_stays": float(stays[index]),
+                }
+            )
+    return Ladder(DataFrame(rows), left_out)
+
+
+def _ids(found: LiftedRound, example: int) -> NDArray[np.int32]:
+    """Token ids of an anchor, special ones included."""
+    tokens, anchor = found.prepared.train.tokens, found.anchors[example]
+    return np.asarray(tokens.ids[tokens.offsets[anchor] : tokens.offsets[anchor + 1]])
+
+
+def _anchor_texts(found: LiftedRound) -> list[str]:
+    """The anchors' texts as far as the teacher reads them."""
+    rows = [_ids(found, example).tolist() for example in range(len(found.rows))]
+    decode = found.prepared.teacher.tokenizer.batch_decode
+    return [text.strip() for text in decode(rows, skip_special_tokens=True)]
+
+
+def _measured(
+    found: LiftedRound, example: int, text: str, anchor: Reading, reading: Reading, has_guesses: bool
+) -> dict[str, float]:
+    """The numbers of one reading, beside that of its anchor."""
+    if not has_guesses:
+        own, changed = by_words(text, reading, reading), by_words(text, anchor, reading).changed
+        return {"found": _share(own.right, own.counted), "changed": changed, "confidence": np.nan, "margin": np.nan}
+    ids, special = _ids(found, example), np.asarray(found.prepared.teacher.tokenizer.all_special_ids)
+    own, beside = by_ids(ids, special, reading, reading), by_ids(ids, special, anchor, reading)
+    counted = ~np.isin(ids, special)
+    confidence = float(reading.scores[counted].mean()) if counted.any() else np.nan
+    return {
+        "found": _share(own.right, own.counted),
+        "changed": beside.changed,
+        "confidence": confidence,
+        "margin": beside.margin,
+    }
+
+
+def _share(part: int, whole: int) -> float:
+    return part / whole if whole else float("nan")
+
+
+def _cosines(found: LiftedRound, batch: TokenBatch) -> NDArray[np.float64]:
+    """Mean cosine of each example's token states with its anchor's, of shape (m,)."""
+    cosines = torch.nn.functional.cosine_similarity(batch.states, found.real.states.float(), dim=2)
+    mask = batch.mask.to(cosines.dtype)
+    return np.asarray(((cosines * mask).sum(1) / mask.sum(1)).double().cpu().numpy())
+
+
+def _label(logits: Floats, spec: TaskSpec) -> str:
+    """A prediction in words, or a number."""
+    value = predictions(logits[None], spec)[0]
+    return f"{value:.2f}" if spec.is_regression else str(spec.labels[int(value)])
+
+
+# ---- the teacher -----------------------------------------------------------------------------------------------------
+
+
+def _teacher_on_states(found: LiftedRound, batch: TokenBatch) -> Floats:
+    """The teacher's outputs on token states, of shape (rows, n_outputs)."""
+    prepared = found.prepared
+    autocast = autocast_for(prepared.device, prepared.precision)
+    parts = []
+    with torch.no_grad(), autocast():
+        for start in range(0, len(batch.mask), ROWS):
+            part = slice(start, start + ROWS)
+            parts.append(prepared.teacher_trunk(batch.states[part], batch.mask[part]).logits.float().cpu())
+    return np.asarray(torch.cat(parts).numpy())
+
+
+def _teacher_on_readings(found: LiftedRound, readings: Sequence[Reading]) -> tuple[list[str], Floats]:
+    """The readings as text, and the teacher's outputs on that text, tokenised again."""
+    prepared, config = found.prepared, found.config
+    tokenizer = prepared.teacher.tokenizer
+    parts = [_parts(found, index % len(found.rows), reading) for index, reading in enumerate(readings)]
+    is_pair = prepared.data.train.pairs is not None
+    split = Split(
+        "decoded",
+        [part[0] for part in parts],
+        [part[1] if len(part) > 1 else "" for part in parts] if is_pair else None,
+        np.zeros(len(parts), np.int64),
+    )
+    tokens = tokenize(split, tokenizer, config.max_length)
+    logits = []
+    for start in range(0, len(tokens), ROWS):
+        rows = np.arange(start, min(start + ROWS, len(tokens)), dtype=np.int64)
+        ids, types, mask = (tensor.to(prepared.device) for tensor in tokens.pad(rows))
+        with torch.no_grad():
+            states = prepared.front_end(ids, types, mask)
+        logits.append(_teacher_on_states(found, TokenBatch(states, mask)))
+    return [" | ".join(part) for part in parts], np.concatenate(logits)
+
+
+def _parts(found: LiftedRound, example: int, reading: Reading) -> tuple[str, ...]:
+    """What was read: one text, or of a pair the two, which part where the anchor's own do."""
+    tokenizer = found.prepared.teacher.tokenizer
+    if not len(reading.ids):
+        return (reading.text,)
+    ends = [tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id]
+    ids = _ids(found, example)
+    inside = ~np.isin(ids, [end for end in ends if end is not None])
+    number = np.cumsum(~inside)  # tokens between the same two special ones have the same number
+    groups = np.unique(number[inside])
+    if found.prepared.data.train.pairs is None or len(groups) < 2:
+        chosen = [inside]
+    else:
+        chosen = [inside & (number == groups[0]), inside & (number > groups[0])]
+    return tuple(str(tokenizer.decode(reading.ids[rows].tolist(), skip_special_tokens=True)).strip() for rows in chosen)
+
+
+# ---- tables ----------------------------------------------------------------------------------------------------------
+
+MEASURES = ("found", "changed", "confidence", "margin", "cosine", "kept", "label_stays")
+
+
+def rung_means(examples: DataFrame) -> DataFrame:
+    """Means over examples and seeds, per task, lift, decoder and rung, the rungs from the top.
+
+    Parameters
+    ----------
+    examples : DataFrame
+        Rows of `Ladder.examples` with columns "task", "lift" and "seed" beside.
+    """
+    keys = ["task", "lift", "decoder", "rung"]
+    return examples.groupby(keys, sort=False)[list(MEASURES)].mean().reset_index()
+
+
+def over_rung(examples: DataFrame, measure: str, baseline: str) -> DataFrame:
+    """Every rung against one of them, by lift and decoder: `statistics.compare_arms` of the seeds' means.
+
+    Each seed has synthesised other examples, so chance in the examples is part of what varies between seeds.
+
+    Parameters
+    ----------
+    examples : DataFrame
+        As for `rung_means`.
+    measure : str
+        Of `MEASURES`.
+    baseline : str
+        A rung, or `MIDDLE`, halfway from *noise* to *real* in that measure.
+
+    Returns
+    -------
+    DataFrame
+        Columns lift, decoder, measure, and those of `compare_arms`, with the rung as the arm; and of_real, the
+        difference as a share of what *real* is ahead of the baseline (NaN where it is not). Decoders that do not have
+        the measure are left out.
+    """
+    import pandas as pd
+
+    if measure not in MEASURES:
+        raise StudyError(f"there is no measure {measure!r}: take one of {', '.join(MEASURES)}")
+    found = []
+    for (lift, decoder), rows in examples.groupby(["lift", "decoder"], sort=False):
+        means = rows.groupby(["task", "rung", "seed"], sort=False)[measure].mean().reset_index()
+        if means[measure].isna().any():
+            continue
+        if baseline == MIDDLE:
+            ends = means[means["rung"].isin(["real", "noise"])].groupby(["task", "seed"], sort=False)[measure].mean()
+            means = pd.concat([means, ends.reset_index().assign(rung=MIDDLE)], ignore_index=True)
+        table = compare_arms(means.rename(columns={"rung": "arm"}), baseline, value=measure)
+        real = table["task"].map(table[table["arm"] == "real"].set_index("task")["difference"])
+        share = (table["difference"] / real).where(real > 0)
+        found.append(table.assign(of_real=share, lift=lift, decoder=decoder, measure=measure))
+    if not found:
+        raise StudyError(f"no decoder gives {measure!r}: take one that guesses tokens")
+    table = pd.concat(found, ignore_index=True)
+    first = ["lift", "decoder", "measure"]
+    return table[first + [column for column in table.columns if column not in first]]
+
+
+def examples_table(examples: DataFrame, decoder: str, count: int) -> DataFrame:
+    """Synthetic examples and their anchors as a person reads them: per lift, some of those of one decoder.
+
+    Parameters
+    ----------
+    examples : DataFrame
+        As for `rung_means`.
+    decoder : str
+    count : int
+        Rows per task and lift, spread evenly.
+
+    Returns
+    -------
+    DataFrame
+        Columns task, lift, anchor text, decoded synthetic text, decoded noise, changed, label of the anchor, of the
+        synthetic states, and of the decoded synthetic text.
+    """
+    import pandas as pd
+
+    own = examples[examples["decoder"] == decoder]
+    keys = ["task", "lift", "seed", "row"]
+    synthetic = own[own["rung"] == "synthetic"]
+    noise = own[own["rung"] == "noise"][[*keys, "decoded"]].rename(columns={"decoded": "noise"})
+    table = synthetic.merge(noise, on=keys, how="left")
+    parts = []
+    for _, rows in table.groupby(["task", "lift"], sort=False):
+        chosen = np.unique(np.linspace(0, len(rows) - 1, min(count, len(rows))).round().astype(int))
+        parts.append(rows.iloc[chosen])
+    names = {
+        "task": "task",
+        "lift": "lift",
+        "text": "anchor",
+        "decoded": "synthetic, decoded",
+        "noise": "noise, decoded",
+        "changed": "changed",
+        "label_anchor": "teacher on anchor",
+        "label_states": "on synthetic states",
+        "label_decoded": "on decoded text",
+    }
+    return pd.concat(parts, ignore_index=True)[list(names)].rename(columns=names)

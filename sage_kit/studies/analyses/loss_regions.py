@@ -1,0 +1,472 @@
+"""Where the loss is high: hard sets and clusters of high loss, how they move, and whether aiming at them helps.
+
+A hard set is the share of examples with the highest losses. A region is a cluster of the map: the coordinates are
+clustered by k-means, and the clusters of the highest mean loss, down to a share of them, are the regions of high loss.
+Two rounds are compared by what their regions make of the examples (each region is a class of its own, all else is one
+class): the adjusted Rand index (Hubert and Arabie 1985, Comparing partitions, Journal of Classification 2) and adjusted
+mutual information (Vinh, Epps and Bailey 2010, Information theoretic measures for clusterings comparison, Journal of
+Machine Learning Research 11), both 0 on average for unrelated partitions and 1 for equal ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sage_kit.components import BuildContext
+from sage_kit.errors import StudyError
+from sage_kit.loss_profiles import read_loss_profiles
+from sage_kit.studies.runs import ArmRun, Runs
+from sage_kit.studies.statistics import expected_jaccard, jaccard, morans_i
+from sage_kit.studies.study import Study
+from sage_kit.synthesis import SyntheticSet
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from pandas import DataFrame
+
+Array = NDArray[Any]
+Floats = NDArray[np.float32]
+
+SEEN = 0.9
+"""A round counts if at least this share of the examples has a new loss: a last round may have been cut short."""
+
+
+@dataclass(frozen=True)
+class RegionOptions:
+    """How hard sets and regions are told.
+
+    Attributes
+    ----------
+    hard_share : float
+        Share of the examples in a hard set.
+    clusters : int
+        Clusters of the map.
+    region_share : float
+        Share of the clusters that are regions of high loss.
+    neighbors : int
+        Nearest examples that Moran's I compares each with.
+    permutations : int
+        Of the losses, for its p.
+    """
+
+    hard_share: float = 0.1
+    clusters: int = 20
+    region_share: float = 0.2
+    neighbors: int = 10
+    permutations: int = 999
+
+
+# ---- one round -------------------------------------------------------------------------------------------------------
+
+
+def hard_set(losses: Array, share: float) -> NDArray[np.int64]:
+    """The examples with the highest losses.
+
+    Parameters
+    ----------
+    losses : array of shape (n,)
+        Of equal losses the earlier example counts as the higher; NaN as the lowest.
+    share : float
+        Of the examples, rounded, and one at least.
+
+    Returns
+    -------
+    array of shape (k,), int64
+        In rising order.
+    """
+    count = max(1, round(share * len(losses)))
+    known = np.where(np.isnan(losses), -np.inf, losses)
+    return np.sort(np.argsort(-known, kind="stable")[:count])
+
+
+def cluster(coordinates: Array, clusters: int, seed: int) -> NDArray[np.int64]:
+    """Clusters of a map by k-means: (n, d) to (n,), numbered from 0."""
+    from sklearn.cluster import KMeans
+
+    count = min(clusters, len(coordinates))
+    found = KMeans(count, n_init=3, random_state=seed).fit_predict(np.asarray(coordinates, np.float64))
+    return np.asarray(found, np.int64)
+
+
+def high_regions(losses: Array, clusters: NDArray[np.int64], share: float) -> NDArray[np.int64]:
+    """Which region of high loss each example lies in.
+
+    Parameters
+    ----------
+    losses : array of shape (n,)
+        NaN counts for nothing.
+    clusters : array of shape (n,), int64
+        As `cluster` returns them.
+    share : float
+        Of the clusters, rounded, and one at least, those of the highest mean loss.
+
+    Returns
+    -------
+    array of shape (n,), int64
+        The cluster's number, or -1 outside all regions.
+    """
+    number = int(clusters.max()) + 1
+    known = ~np.isnan(losses)
+    counts = np.bincount(clusters[known], minlength=number)
+    sums = np.bincount(clusters[known], weights=losses[known], minlength=number)
+    means = np.where(counts > 0, sums / np.maximum(counts, 1), -np.inf)
+    high = np.argsort(-means, kind="stable")[: max(1, round(share * number))]
+    return np.where(np.isin(clusters, high), clusters, -1)
+
+
+def alike(first: NDArray[np.int64], second: NDArray[np.int64]) -> dict[str, float]:
+    """Adjusted Rand index ("ari") and adjusted mutual information ("ami") of two partitions, each of shape (n,)."""
+    from sklearn.metrics import adjusted_mutual_info_score, adjusted_rand_score
+
+    return {
+        "ari": float(adjusted_rand_score(first, second)),
+        "ami": float(adjusted_mutual_info_score(first, second)),
+    }
+
+
+def neighbor_rows(points: Array, k: int) -> NDArray[np.int64]:
+    """The k nearest others of each point: (n, d) to (n, k)."""
+    from sklearn.neighbors import NearestNeighbors
+
+    rows = np.asarray(points, np.float64)
+    # without queries, a point is not its own neighbour
+    found = NearestNeighbors(n_neighbors=min(k, len(rows) - 1)).fit(rows).kneighbors(return_distance=False)
+    return np.asarray(found, np.int64)
+
+
+# ---- rounds of runs --------------------------------------------------------------------------------------------------
+
+
+def profiles(run: ArmRun) -> dict[int, Floats]:
+    """Losses by round, of the rounds that trained on nearly all examples anew (`SEEN`)."""
+    rounds, losses = read_loss_profiles(run.directory.path)
+    kept: dict[int, Floats] = {}
+    for index, number in enumerate(rounds):
+        fresh = ~np.isnan(losses[index])
+        if index:
+            fresh &= losses[index] != losses[index - 1]
+        if fresh.mean() >= SEEN:
+            kept[int(number)] = losses[index]
+    return kept
+
+
+@dataclass(frozen=True)
+class Maps:
+    """Maps of a task's training examples under several seeds of the reducer.
+
+    Attributes
+    ----------
+    coordinates : sequence of array of shape (n, n_components)
+        The first under the seed that the runs have.
+    clusters : sequence of array of shape (n,), int64
+        `cluster` of each.
+    """
+
+    coordinates: Sequence[Floats]
+    clusters: Sequence[NDArray[np.int64]]
+
+
+def make_maps(study: Study, task: str, seeds: int, options: RegionOptions) -> Maps:
+    """The map of a task under several seeds of the reducer, from the cache or fitted; k-means has the same seeds.
+
+    Parameters
+    ----------
+    study : Study
+    task : str
+    seeds : int
+        How many; they go on from the setting `reducer_seed`.
+    options : RegionOptions
+
+    Raises
+    ------
+    StudyError
+        For fewer than two maps or two clusters.
+    """
+    for name, number in (("maps", seeds), ("clusters", options.clusters)):
+        if number < 2:
+            raise StudyError(f"{name} is {number}: two at least are compared")
+    from sage_kit.cache import Cache
+    from sage_kit.fingerprint import fingerprint
+    from sage_kit.maps import fit_map
+
+    config = study.config(task)
+    vectors, _ = study.vectors(task)
+    cache = Cache(Path(config.cache_dir).expanduser(), lambda text: None)
+    context = BuildContext(config=config, n_components=config.n_components, cached=cache.arrays)
+    coordinates = []
+    for seed in range(config.reducer_seed, config.reducer_seed + seeds):
+        fitted = fit_map(
+            vectors, fingerprint(vectors), study.plugins, cache, replace(context, seed=seed), needs_reducer=False
+        )
+        coordinates.append(fitted.coordinates)
+    return Maps(coordinates, [cluster(points, options.clusters, seed) for seed, points in enumerate(coordinates)])
+
+
+def movement(runs: Runs, maps: Mapping[str, Maps], options: RegionOptions) -> DataFrame:
+    """How alike the hard examples are: of two rounds, of two students, and of two maps.
+
+    Parameters
+    ----------
+    runs : Runs
+        With loss profiles.
+    maps : mapping of str to Maps
+        By task.
+    options : RegionOptions
+
+    Returns
+    -------
+    DataFrame
+        One row per pair. Columns task, arm, seed; `between` ("rounds": one round and the next, on one map; "students":
+        this seed and the next one of the arm, the same round and map; "maps": the run's map and one of another seed of
+        the reducer, the same losses); round, the earlier; ari and ami of the regions; jaccard of the hard sets, NaN
+        between maps, and jaccard_by_chance.
+    """
+    from pandas import DataFrame
+
+    rows = []
+    for task, arm, its in _by_arm(runs):
+        known = {run.seed: profiles(run) for run in its}
+        clusters = maps[task].clusters
+        seeds = list(known)
+        for place, seed in enumerate(seeds):
+            who = {"task": task, "arm": arm, "seed": seed}
+            losses = known[seed]
+            for number in losses:
+                if number + 1 in losses:
+                    pair = _pair(losses[number], losses[number + 1], clusters[0], options)
+                    rows.append({**who, "between": "rounds", "round": number, **pair})
+                other = known[seeds[(place + 1) % len(seeds)]]
+                if len(seeds) > 1 and number in other:
+                    pair = _pair(losses[number], other[number], clusters[0], options)
+                    rows.append({**who, "between": "students", "round": number, **pair})
+                here = high_regions(losses[number], clusters[0], options.region_share)
+                for another in clusters[1:]:
+                    there = high_regions(losses[number], another, options.region_share)
+                    pair = {**alike(here, there), "jaccard": float("nan"), "jaccard_by_chance": float("nan")}
+                    rows.append({**who, "between": "maps", "round": number, **pair})
+    if not any(row["between"] == "rounds" for row in rows):
+        raise StudyError("no run has two rounds in a row that trained on nearly all examples: raise rounds")
+    return DataFrame(rows)
+
+
+def spatial(runs: Runs, maps: Mapping[str, Maps], vectors: Mapping[str, Floats], options: RegionOptions) -> DataFrame:
+    """Moran's I of the loss per round: are neighbours alike in it, on the map and in full dimension?
+
+    Parameters
+    ----------
+    runs : Runs
+    maps : mapping of str to Maps
+    vectors : mapping of str to array of shape (n, dim)
+        Pooled vectors of the training examples, by task.
+    options : RegionOptions
+
+    Returns
+    -------
+    DataFrame
+        One row per run, round and space ("map" or "full"): task, arm, seed, round, space, morans_i, expected, excess
+        (I less its expectation) and p.
+    """
+    from pandas import DataFrame
+
+    rows = []
+    for task, arm, its in _by_arm(runs):
+        spaces = {"map": maps[task].coordinates[0], "full": vectors[task]}
+        places = {name: neighbor_rows(points, options.neighbors) for name, points in spaces.items()}
+        for run in its:
+            for number, losses in profiles(run).items():
+                values = np.where(np.isnan(losses), np.nanmean(losses), losses)
+                for space, neighbors in places.items():
+                    found = morans_i(values, neighbors, permutations=options.permutations)
+                    rows.append(
+                        {
+                            "task": task,
+                            "arm": arm,
+                            "seed": run.seed,
+                            "round": number,
+                            "space": space,
+                            "morans_i": found.value,
+                            "expected": found.expected,
+                            "excess": found.value - found.expected,
+                            "p": found.p,
+                        }
+                    )
+    return DataFrame(rows)
+
+
+# ---- held-out examples -----------------------------------------------------------------------------------------------
+
+
+def aimed_at(run: ArmRun) -> NDArray[np.int64]:
+    """How many of a run's synthetic examples started from each training example: shape (n,)."""
+    counts = np.zeros(int(run.summary["examples"]["train"]), np.int64)
+    for number in run.directory.rounds_with_synthetic():
+        np.add.at(counts, SyntheticSet.load(run.directory.synthetic(number)).anchors, 1)
+    return counts
+
+
+def targeted(counts: NDArray[np.int64], train: Floats, dev: Floats, *, share: float, k: int) -> NDArray[np.bool_]:
+    """The held-out examples in the regions that synthesis aimed at.
+
+    Parameters
+    ----------
+    counts : array of shape (n,), int64
+        As `aimed_at` returns them.
+    train, dev : array of shape (n, dim) and (m, dim)
+        Pooled vectors.
+    share : float
+        Of the held-out examples, those whose k nearest training examples were anchors most often.
+    k : int
+
+    Returns
+    -------
+    array of shape (m,), bool
+    """
+    from sklearn.neighbors import NearestNeighbors
+
+    nearest = NearestNeighbors(n_neighbors=min(k, len(train))).fit(np.asarray(train, np.float64))
+    rows = nearest.kneighbors(np.asarray(dev, np.float64), return_distance=False)
+    chosen = np.zeros(len(dev), bool)
+    chosen[hard_set(counts[rows].sum(axis=1), share)] = True
+    return chosen
+
+
+def dev_losses(run: ArmRun) -> Floats:
+    """The training loss of each carved-out example at the run's end: shape (m,), from the predictions."""
+    import torch
+
+    from sage_kit.losses import kl_divergence, squared_error
+
+    outputs = run.predictions["dev"]
+    student, teacher = torch.from_numpy(outputs["student"]), torch.from_numpy(outputs["teacher"])
+    loss = squared_error(student, teacher) if student.shape[1] == 1 else kl_divergence(
+        student, teacher, run.config.temperature
+    )  # fmt: skip
+    return np.asarray(loss.numpy(), np.float32)
+
+
+def improvement(
+    runs: Runs,
+    arm: str,
+    baseline: str,
+    vectors: Mapping[str, tuple[Floats, Floats]],
+    *,
+    share: float = 0.25,
+    k: int = 5,
+) -> DataFrame:
+    """Whether the loss falls more where synthesis aimed than elsewhere, on held-out examples, against a baseline.
+
+    Regions of high loss have more to lose, so what is compared are ratios: the log of the mean loss with synthesis over
+    that without, where it was aimed at, less the same elsewhere (a difference in differences).
+
+    Parameters
+    ----------
+    runs : Runs
+        With the synthetic examples of `arm`.
+    arm, baseline : str
+        With synthesis and without.
+    vectors : mapping of str to (array, array)
+        Pooled vectors of train and dev, by task.
+    share : float
+        Of the held-out examples that count as targeted.
+    k : int
+        As in `targeted`.
+
+    Returns
+    -------
+    DataFrame
+        One row per task and seed: task, seed, targeted, targeted_baseline, elsewhere, elsewhere_baseline (mean losses)
+        and difference (below zero where the targeted regions gain more).
+    """
+    from pandas import DataFrame
+
+    rows = []
+    for task in runs.tasks:
+        train, dev = vectors[task]
+        for ours, theirs in zip(runs.of(task=task, arm=arm), runs.of(task=task, arm=baseline), strict=True):
+            inside = targeted(aimed_at(ours), train, dev, share=share, k=k)
+            means = {
+                name: float(losses[rows_].mean(dtype=np.float64))
+                for which, losses in (("", dev_losses(ours)), ("_baseline", dev_losses(theirs)))
+                for name, rows_ in ((f"targeted{which}", inside), (f"elsewhere{which}", ~inside))
+            }
+            change = {
+                place: np.log(means[place]) - np.log(means[f"{place}_baseline"]) for place in ("targeted", "elsewhere")
+            }
+            rows.append(
+                {
+                    "task": task,
+                    "seed": ours.seed,
+                    **means,
+                    "change_targeted": float(change["targeted"]),
+                    "change_elsewhere": float(change["elsewhere"]),
+                    "difference": float(change["targeted"] - change["elsewhere"]),
+                }
+            )
+    return DataFrame(rows)
+
+
+def _by_arm(runs: Runs) -> Iterator[tuple[str, str, list[ArmRun]]]:
+    for task in runs.tasks:
+        for arm in runs.arms:
+            its = runs.of(task=task, arm=arm)
+            if its:
+                yield task, arm, its
+
+
+def _pair(first: Floats, second: Floats, clusters: NDArray[np.int64], options: RegionOptions) -> dict[str, float]:
+    hard = [hard_set(losses, options.hard_share) for losses in (first, second)]
+    regions = [high_regions(losses, clusters, options.region_share) for losses in (first, second)]
+    chance = expected_jaccard(len(first), len(hard[0]))
+    return {**alike(*regions), "jaccard": jaccard(*hard), "jaccard_by_chance": chance}
+
+
+# ---- for the notebook ------------------------------------------------------------------------------------------------
+
+
+def long_form(tables: Sequence[DataFrame], value: str) -> DataFrame:
+    """Tables under one another, with the columns that a comparison of arms reads: task, arm, seed and the value."""
+    from pandas import concat
+
+    return concat([table[["task", "arm", "seed", value]] for table in tables], ignore_index=True)
+
+
+def figure_of_regions(run: ArmRun, maps: Maps, options: RegionOptions) -> Figure:
+    """The training examples on the map, a panel per round, coloured by the rank of their loss.
+
+    Parameters
+    ----------
+    run : ArmRun
+    maps : Maps
+        Of its task; the first one is drawn.
+    options : RegionOptions
+        The examples of the hard set are ringed.
+
+    Returns
+    -------
+    matplotlib Figure
+    """
+    from matplotlib.figure import Figure
+
+    losses = profiles(run)
+    points = np.asarray(maps.coordinates[0], np.float64)
+    flat = points[:, :2] if points.shape[1] > 1 else np.column_stack([points[:, 0], np.zeros(len(points))])
+    figure = Figure(figsize=(1.0 + 3.4 * len(losses), 3.6), layout="constrained")
+    grid = figure.subplots(1, len(losses), squeeze=False, sharex=True, sharey=True)[0]
+    for axes, (number, values) in zip(grid, losses.items(), strict=True):
+        ranks = np.argsort(np.argsort(np.where(np.isnan(values), -np.inf, values))) / max(1, len(values) - 1)
+        order = np.argsort(ranks)  # high ones on top
+        drawn = axes.scatter(*flat[order].T, c=ranks[order], s=8, cmap="viridis", linewidths=0)
+        hard = hard_set(values, options.hard_share)
+        axes.scatter(*flat[hard].T, s=22, facecolors="none", edgecolors="#d1495b", linewidths=0.8)
+        axes.set_title(f"round {number}", fontsize=10)
+        axes.set_xticks([])
+        axes.set_yticks([])
+    bar = figure.colorbar(drawn, ax=list(grid), shrink=0.8)
+    bar.set_label("rank of the loss, 0 to 1", fontsize=9)
+    return figure

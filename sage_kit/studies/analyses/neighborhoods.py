@@ -1,0 +1,140 @@
+"""What a map keeps of the neighbourhoods in full space, and how far synthetic vectors lie from where they start."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sage_kit.builtin.neighbors import NeighborIndex
+from sage_kit.errors import DataError
+from sage_kit.studies.analyses.displacement import anchors_of, measure
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+    from sage_kit.studies.runs import ArmRun
+
+Array = NDArray[Any]
+
+K = 15
+"""Neighbours that count, as many as the samplers choose among."""
+
+SAMPLE = 1000
+"""Most examples whose neighbours are looked for."""
+
+
+def neighbors_kept(coordinates: Array, vectors: Array, k: int = K, sample: int = SAMPLE, seed: int = 0) -> float:
+    """Share of an example's k nearest others in full space that are also among its k nearest in the map.
+
+    Parameters
+    ----------
+    coordinates : array of shape (n, n_components)
+    vectors : array of shape (n, dim)
+    k : int
+        At most n - 1 count.
+    sample : int
+        Of more examples, so many are drawn; their neighbours come from all.
+    seed : int
+        Of that draw.
+
+    Returns
+    -------
+    float
+        About k / (n - 1) for a map that knows nothing.
+
+    Raises
+    ------
+    DataError
+        For fewer than two examples, or numbers of rows that differ.
+    """
+    n = len(vectors)
+    if n < 2 or len(coordinates) != n:
+        raise DataError(f"a map of {len(coordinates)} examples and {n} vectors: give two at least, and as many of both")
+    k = min(k, n - 1)
+    members = np.sort(np.random.default_rng(seed).choice(n, min(sample, n), replace=False))
+    found = [
+        NeighborIndex(np.ascontiguousarray(points)).query_others(members, k)[1] for points in (coordinates, vectors)
+    ]
+    shared = (found[0][:, :, None] == found[1][:, None, :]).any(axis=2)
+    return float(shared.mean())
+
+
+def relative_moves(run: ArmRun, vectors: Array, k: int = K) -> NDArray[np.float64]:
+    """Distance of each synthetic vector from its anchor, in mean distances of the anchor to its k nearest others.
+
+    Parameters
+    ----------
+    run : ArmRun
+        With its synthetic examples (``keep=("synthetic",)``).
+    vectors : array of shape (n, dim)
+        Of the real examples.
+    k : int
+        At most n - 1 count.
+
+    Returns
+    -------
+    array of shape (m,), float64
+        Over all rounds; NaN where the anchor has k duplicates.
+
+    Raises
+    ------
+    StudyError
+        When the run has kept no synthetic examples.
+    """
+    moved, anchors = measure(run, vectors), anchors_of(run)
+    unique, position = np.unique(anchors, return_inverse=True)
+    distances, _ = NeighborIndex(np.ascontiguousarray(vectors)).query_others(unique, min(k, len(vectors) - 1))
+    units = distances.mean(axis=1)[position]
+    return np.divide(moved, units, out=np.full(len(moved), np.nan), where=units > 0)
+
+
+def synthesis_table(runs: Iterable[ArmRun], vectors: Mapping[str, Array]) -> DataFrame:
+    """Per run that synthesised: how far its examples lie from their anchors, and what its map keeps.
+
+    Parameters
+    ----------
+    runs : iterable of ArmRun
+        With their synthetic examples (``keep=("synthetic",)``).
+    vectors : mapping of str to array of shape (n, dim)
+        By task, pooled vectors of the training examples.
+
+    Returns
+    -------
+    DataFrame
+        Columns task, arm, seed; moved, the median of `relative_moves`; anchors, how many different ones there are; and
+        `neighbors_kept`, NaN without a map. Runs that synthesised nothing have no row.
+
+    Raises
+    ------
+    StudyError
+        When a run has kept no synthetic examples.
+    """
+    from pandas import DataFrame
+    from safetensors.numpy import load_file
+
+    rows, kept = [], {}
+    for run in runs:
+        if not any(result["synthetic"] for result in run.summary["rounds"]):
+            continue
+        share = float("nan")
+        if run.directory.map.exists():
+            coordinates = load_file(run.directory.map)["coordinates"]
+            key = run.task, coordinates.tobytes()  # arms and seeds share their map
+            if key not in kept:
+                kept[key] = neighbors_kept(coordinates, vectors[run.task])
+            share = kept[key]
+        rows.append(
+            {
+                "task": run.task,
+                "arm": run.arm,
+                "seed": run.seed,
+                "moved": float(np.nanmedian(relative_moves(run, vectors[run.task]))),
+                "anchors": len(np.unique(anchors_of(run))),
+                "neighbors_kept": share,
+            }
+        )
+    names = ["task", "arm", "seed", "moved", "anchors", "neighbors_kept"]
+    return DataFrame(rows, columns=names)

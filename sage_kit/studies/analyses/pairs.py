@@ -1,0 +1,370 @@
+"""Reducers with inverters: which go together, what each pair keeps of held-out vectors, and which keeps more.
+
+What is kept is asked as in a scorecard; intervals are percentile bootstraps over held-out examples, `DRAWS` samples.
+All pairs meet the same samples of a task, so differences between pairs are paired; tasks draw independent ones and
+weigh the same in an average.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sage_kit.compatibility import check_choices, check_sizes
+from sage_kit.errors import BudgetError, CompatibilityError, MissingPackageError, StudyError
+from sage_kit.scorecard import Placement, Scorecard, TaskVectors, load_vectors, place_vectors, score_pair
+from sage_kit.scorecard.measures import DRAWS, METRICS, terms
+from sage_kit.studies.statistics import AVERAGE, Interval, average_over_tasks, correlation, interval_of
+from sage_kit.studies.study import Study
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+Array = NDArray[Any]
+Floats = NDArray[np.float64]
+
+KEEPS_ALL = "identity"
+"""The reducer that takes no number of components but the vectors' own."""
+
+HALVES = ("first", "second")
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A reducer with an inverter.
+
+    Attributes
+    ----------
+    reducer, inverter : str
+    n_components : int
+    reason : str
+        Why the two cannot be used; "" when they can.
+    """
+
+    reducer: str
+    inverter: str
+    n_components: int
+    reason: str = ""
+
+    @property
+    def name(self) -> str:
+        """As tables and figures show it."""
+        return f"{self.reducer} + {self.inverter}"
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Settings of a run with this pair."""
+        return {"reducer": self.reducer, "inverter": self.inverter, "n_components": self.n_components}
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What pairs keep.
+
+    Attributes
+    ----------
+    pairs : tuple of Pair
+        All that were asked for; those without figures say why.
+    cards : mapping of (str, str) to Scorecard
+        By task and name of the pair.
+    """
+
+    pairs: tuple[Pair, ...]
+    cards: Mapping[tuple[str, str], Scorecard] = field(repr=False)
+
+    @property
+    def scored(self) -> list[Pair]:
+        """The pairs with figures."""
+        return [pair for pair in self.pairs if not pair.reason]
+
+    @property
+    def errors(self) -> dict[tuple[str, str], dict[str, Floats]]:
+        """By task and name of the pair, per held-out example what `sage_kit.scorecard.measures.terms` returns."""
+        found = {}
+        for key, card in self.cards.items():
+            arrays = card.arrays
+            found[key] = terms(arrays["held_out"], arrays["inverter"], arrays["train_mean"])
+        return found
+
+
+def pairs_of(
+    study: Study, reducers: Sequence[str], inverters: Sequence[str], vectors: Mapping[str, TaskVectors]
+) -> tuple[Pair, ...]:
+    """Every reducer with every inverter; those that do not go together, or lack a package, say so in `reason`.
+
+    Parameters
+    ----------
+    study : Study
+    reducers, inverters : sequence of str
+    vectors : mapping of str to TaskVectors
+        By task.
+
+    Returns
+    -------
+    tuple of Pair
+        By reducer, then by inverter.
+
+    Raises
+    ------
+    UnknownComponentError
+        For a name that nothing has.
+    """
+    found = []
+    for reducer in dict.fromkeys(reducers):
+        study.plugins.registered("reducer", reducer)
+        for inverter in dict.fromkeys(inverters):
+            study.plugins.registered("inverter", inverter)
+            dim = next(iter(vectors.values())).dim
+            size = dim if reducer == KEEPS_ALL else study.config(study.tasks[0]).n_components
+            pair = Pair(reducer, inverter, size)
+            reason = ""
+            for task, those in vectors.items():
+                config = study.config(task, **pair.settings)
+                try:
+                    check_choices(config, study.plugins)
+                    check_sizes(config, study.plugins, len(those.train), those.dim)
+                except (CompatibilityError, MissingPackageError) as error:
+                    reason = str(error)
+                    break
+            found.append(Pair(reducer, inverter, size, reason))
+    return tuple(found)
+
+
+def score_pairs(study: Study, reducers: Sequence[str], inverters: Sequence[str], points: int = 1000) -> Scores:
+    """The scorecards of every reducer with every inverter, on the vectors that the study's runs see.
+
+    Parameters
+    ----------
+    study : Study
+    reducers, inverters : sequence of str
+    points : int
+        Most held-out vectors of a task.
+
+    Returns
+    -------
+    Scores
+        A pair that does not go together, lacks a package or, as a reducer's own inverse may, runs out of its time
+        budget on any task, has no figures.
+
+    Raises
+    ------
+    UnknownComponentError
+        For a name that nothing has.
+    PluginError
+        When a component fails or returns something of the wrong shape or not finite.
+    """
+
+    def say(text: str) -> None:
+        print(text, flush=True)
+
+    vectors = {
+        task: load_vectors(study.config(task), study.plugins, fine_tune=True, points=points) for task in study.tasks
+    }
+    pairs, cards, placements = [], {}, dict[tuple[str, str, int], Placement]()
+    for pair in pairs_of(study, reducers, inverters, vectors):
+        own: dict[tuple[str, str], Scorecard] = {}
+        reason = pair.reason
+        for task, those in vectors.items() if not reason else ():
+            config = study.config(task, **pair.settings)
+            place = task, pair.reducer, pair.n_components
+            if place not in placements:
+                placements[place] = place_vectors(config, study.plugins, those, say)
+            try:
+                own[task, pair.name] = score_pair(config, study.plugins, those, placements[place], announce=say)
+            except BudgetError as error:
+                reason = str(error)
+                break
+        pairs.append(Pair(pair.reducer, pair.inverter, pair.n_components, reason))
+        cards.update({} if reason else own)
+        text = reason or ", ".join(f"R2 {card.fidelity['inverter']['r2']} on {task}" for (task, _), card in own.items())
+        print(f"{pair.name}: {text}", flush=True)
+    return Scores(tuple(pairs), cards)
+
+
+# ---- figures over tasks ----------------------------------------------------------------------------------------------
+
+
+def metric_replicates(errors: Mapping[str, Array], metric: str, task: str, half: str = "") -> tuple[float, Floats]:
+    """A metric of one pair on one task, and its bootstrap replicates.
+
+    Parameters
+    ----------
+    errors : mapping of str to array of shape (m,)
+        What `sage_kit.scorecard.measures.terms` returns.
+    metric : str
+        Of `sage_kit.scorecard.measures.METRICS`.
+    task : str
+        Seeds the samples, and the halves.
+    half : str
+        "first" or "second" for half of the held-out examples, drawn by the task's name; "" for all.
+
+    Returns
+    -------
+    value : float
+    replicates : array of shape (DRAWS,), float64
+    """
+    if metric not in METRICS:
+        raise StudyError(f"there is no metric {metric!r}: take one of {', '.join(METRICS)}")
+    stream = zlib.crc32(task.encode())
+    count = len(errors["error"])
+    rows = np.arange(count)
+    if half:
+        order = np.random.default_rng([stream, 0]).permutation(count)
+        middle = (count + 1) // 2
+        rows = np.sort(order[:middle] if half == HALVES[0] else order[middle:])
+    draws = np.random.default_rng([stream, 1]).multinomial(len(rows), np.full(len(rows), 1 / len(rows)), size=DRAWS)
+    weights = np.concatenate([np.ones((1, len(rows))), draws])
+
+    def sums(name: str) -> Floats:
+        return np.asarray(weights @ errors[name][rows])
+
+    if metric == "r2":
+        values = 1 - sums("error") / sums("spread")
+    else:
+        values = sums("error" if metric == "mse" else metric) / len(rows)
+    return float(values[0]), values[1:]
+
+
+def _overall(
+    errors: Mapping[tuple[str, str], Mapping[str, Array]], pair: str, metric: str, tasks: Sequence[str], half: str = ""
+) -> tuple[float, Floats]:
+    found = [metric_replicates(errors[task, pair], metric, task, half) for task in tasks]
+    return float(np.mean([value for value, _ in found])), average_over_tasks([replicates for _, replicates in found])
+
+
+def fidelity_table(scores: Scores, tasks: Sequence[str]) -> DataFrame:
+    """What each pair keeps, per task and on their average; pairs without figures come last.
+
+    Parameters
+    ----------
+    scores : Scores
+    tasks : sequence of str
+
+    Returns
+    -------
+    DataFrame
+        Columns task, pair, reducer, inverter, n_components; for each of "r2", "cosine", "centred_cosine" and "mse" the
+        value and, with "_low" and "_high", its interval; vectors_per_second; reason. Rows by falling R2 within a task.
+    """
+    from pandas import DataFrame
+
+    errors, rows = scores.errors, []
+    groups = {task: [task] for task in tasks} | ({AVERAGE: list(tasks)} if len(tasks) > 1 else {})
+    for name, members in groups.items():
+        for pair in scores.pairs:
+            row: dict[str, Any] = {"task": name, "pair": pair.name, **pair.settings}
+            for metric in ("r2", "cosine", "centred_cosine", "mse"):
+                numbers = Interval(np.nan, np.nan, np.nan)
+                if not pair.reason:
+                    numbers = interval_of(*_overall(errors, pair.name, metric, members))
+                row |= {metric: numbers.value, f"{metric}_low": numbers.low, f"{metric}_high": numbers.high}
+            speeds = [scores.cards[task, pair.name].speed["vectors_per_second"] for task in members if not pair.reason]
+            row |= {"vectors_per_second": float(np.mean(speeds)) if speeds else np.nan, "reason": pair.reason}
+            rows.append(row)
+    order = {name: index for index, name in enumerate(groups)}
+    rows.sort(key=lambda row: (order[row["task"]], np.isnan(row["r2"]), -row["r2"]))
+    return DataFrame(rows)
+
+
+def baselines_table(scores: Scores, tasks: Sequence[str]) -> DataFrame:
+    """The metrics of predictions that look at no map, on the average over tasks.
+
+    Returns
+    -------
+    DataFrame
+        Columns predictor ("mean": the training vectors' mean; "nearest": the training vector that is nearest in full
+        space to the one to be found; "random": any), then the four metrics; empty when no pair has figures.
+    """
+    from pandas import DataFrame
+
+    names, metrics = ("mean", "nearest", "random"), ("r2", "cosine", "centred_cosine", "mse")
+    first = {task: card for (task, _), card in reversed(list(scores.cards.items()))}  # these are the same for all pairs
+    rows = [
+        {"predictor": name, **{m: float(np.mean([first[t].fidelity[name][m].value for t in tasks])) for m in metrics}}
+        for name in (names if first else ())
+    ]
+    return DataFrame(rows, columns=["predictor", *metrics])
+
+
+def best_pair(scores: Scores, pairs: Sequence[Pair], tasks: Sequence[str], metric: str = "r2", half: str = "") -> Pair:
+    """The pair that keeps most on the average over tasks, by a metric of which more is better.
+
+    Raises
+    ------
+    StudyError
+        When there is no pair to choose from.
+    """
+    errors = scores.errors
+    if not pairs:
+        raise StudyError("there is no pair with figures to choose from")
+    return max(pairs, key=lambda pair: _overall(errors, pair.name, metric, tasks, half)[0])
+
+
+def differences(
+    scores: Scores, rows: Sequence[tuple[Pair, Pair]], tasks: Sequence[str], metric: str = "r2", half: str = ""
+) -> DataFrame:
+    """What pairs keep beyond others, on the average over tasks.
+
+    Parameters
+    ----------
+    scores : Scores
+    rows : sequence of (Pair, Pair)
+        Each pair and the one that it is held against.
+    tasks : sequence of str
+    metric : str
+    half : str
+        As in `metric_replicates`.
+
+    Returns
+    -------
+    DataFrame
+        Columns pair, baseline, metric, mean, baseline_mean, difference, low, high; one row each.
+    """
+    from pandas import DataFrame
+
+    errors, found = scores.errors, []
+    for pair, other in rows:
+        (ours, own), (theirs, base) = (_overall(errors, one.name, metric, tasks, half) for one in (pair, other))
+        numbers = interval_of(ours - theirs, own - base)
+        found.append(
+            {"pair": pair.name, "baseline": other.name, "metric": metric, "mean": ours, "baseline_mean": theirs,
+             "difference": numbers.value, "low": numbers.low, "high": numbers.high}
+        )  # fmt: skip
+    names = ["pair", "baseline", "metric", "mean", "baseline_mean", "difference", "low", "high"]
+    return DataFrame(found, columns=names)
+
+
+def fidelity_and_score(table: DataFrame) -> DataFrame:
+    """Rank correlation of what pairs keep with what they teach.
+
+    Parameters
+    ----------
+    table : DataFrame
+        One row per pair: "inverter", "r2", "cosine", "centred_cosine", "mse" and "difference", the score over the
+        baseline's.
+
+    Returns
+    -------
+    DataFrame
+        Columns measure, among ("all pairs", or "same inverter": both numbers less the inverter's mean), pairs,
+        correlation, low and high (`sage_kit.studies.statistics.correlation`); NaN for fewer than two pairs.
+    """
+    from pandas import DataFrame
+
+    rows = []
+    for among in ("all pairs", "same inverter"):
+        for measure in ("r2", "cosine", "centred_cosine", "mse"):
+            both = table[["difference", measure]].astype(float)
+            if among == "same inverter":
+                both = both - both.groupby(table["inverter"]).transform("mean")
+            number = Interval(np.nan, np.nan, np.nan)
+            if len(both) > 1:
+                number = correlation(both[measure].to_numpy(), both["difference"].to_numpy())
+            rows.append({"measure": measure, "among": among, "pairs": len(both), "correlation": number.value,
+                         "low": number.low, "high": number.high})  # fmt: skip
+    return DataFrame(rows)

@@ -1,0 +1,215 @@
+"""Absolute scores on the official validation splits, beside what others published: for reporting only."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sage_kit.evaluate import METRICS
+from sage_kit.evaluate import predictions as predicted
+from sage_kit.studies import statistics
+from sage_kit.studies.analyses.published import published, split_text
+from sage_kit.studies.runs import ArmRun, Runs
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+    from sage_kit.studies.study import Study
+
+TEACHER = "teacher"
+"""What stands for the teacher among arms."""
+
+OURS, OTHERS = "ours", "published"
+
+
+def validation_scores(runs: Runs) -> DataFrame:
+    """Each arm's score on every official validation split, and the teacher's: means over seeds.
+
+    Parameters
+    ----------
+    runs : Runs
+
+    Returns
+    -------
+    DataFrame
+        One row per task, split, arm and metric of the task, the primary one first: task, split, arm, metric, primary,
+        n_seeds, mean, low and high (Student's interval over seeds), setting (`split_text`). The teacher is fixed, so
+        its row has no interval.
+    """
+    from pandas import DataFrame
+
+    rows: list[dict[str, Any]] = []
+    for task in runs.tasks:
+        one = runs.of(task=task)[0]
+        for split in one.summary["validation"]:
+            setting = _setting(one, split)
+            told = one.summary["teacher"]["validation"][split]
+            names = sorted((name for name in told if name in METRICS), key=lambda name: name != one.metric)
+            for arm in (TEACHER, *runs.arms):
+                for metric in names:
+                    if arm == TEACHER:
+                        values = [one.summary["teacher"]["validation"][split][metric]]
+                    else:
+                        values = [run.summary["validation"][split][metric] for run in runs.of(task=task, arm=arm)]
+                    if not values:
+                        continue
+                    interval = statistics.t_interval(np.array(values, dtype=np.float64))
+                    rows.append(
+                        {
+                            "task": task, "split": split, "arm": arm, "metric": metric,
+                            "primary": metric == one.metric, "n_seeds": 0 if arm == TEACHER else len(values),
+                            "mean": interval.value, "low": interval.low, "high": interval.high, "setting": setting,
+                        }
+                    )  # fmt: skip
+    return DataFrame(rows)
+
+
+def _setting(run: ArmRun, split: str) -> str:
+    examples = run.summary["examples"]
+    return split_text(split, examples[split], examples["train"] + examples["dev"], run.task)
+
+
+def beside_published(scores: DataFrame) -> DataFrame:
+    """Our scores on each task's first validation split, and what others published on the task, in one table.
+
+    Parameters
+    ----------
+    scores : DataFrame
+        Of `validation_scores`.
+
+    Returns
+    -------
+    DataFrame
+        Columns task, metric, model, by ("ours" or "published"), score, low, high, n_seeds, setting, source; ours in the
+        task's primary metric, and in the published one where that is another.
+    """
+    from pandas import DataFrame
+
+    rows: list[dict[str, Any]] = []
+    for task, group in scores.groupby("task", sort=False):
+        others = published([str(task)])
+        metrics = {one.metric for one in others}
+        first = group[group["split"] == group["split"].iloc[0]]
+        for row in first.to_dict("records"):
+            if row["primary"] or row["metric"] in metrics:
+                numbers = {"score": row["mean"], **{name: row[name] for name in ("low", "high", "n_seeds")}}
+                rows.append({"task": task, "metric": row["metric"], "model": row["arm"], "by": OURS, **numbers,
+                             "setting": row["setting"], "source": ""})  # fmt: skip
+        for one in others:
+            rows.append({"task": task, "metric": one.metric, "model": one.model, "by": OTHERS, "score": one.score,
+                         "low": np.nan, "high": np.nan, "n_seeds": 0, "setting": one.split,
+                         "source": one.source})  # fmt: skip
+    return DataFrame(rows)
+
+
+def compare_splits(study: Study, runs: Runs, baseline: str) -> DataFrame:
+    """Each arm against a baseline on every validation split of every task, paired by seed and example.
+
+    Parameters
+    ----------
+    study : Study
+    runs : Runs
+    baseline : str
+        Name of the arm that the others are compared with.
+
+    Returns
+    -------
+    DataFrame
+        As `statistics.compare_predictions` returns it, with a column "split" behind "task"; Holm's correction runs
+        across the splits and arms of a task.
+    """
+    from pandas import concat
+
+    parts = []
+    for task in runs.tasks:
+        one = runs.of(task=task)[0]
+        spec = study.store.data(one.config).spec
+        own = []
+        for split in one.summary["validation"]:
+            predictions = {
+                (task, arm): np.stack([predicted(each, spec) for each in runs.logits(task, arm, split)])
+                for arm in runs.arms
+            }
+            labels, metrics = {task: runs.labels(task, split)}, {task: spec.metrics[0]}
+            part = statistics.compare_predictions(predictions, labels, metrics, baseline)
+            part.insert(1, "split", split)
+            own.append(part)
+        table = concat(own, ignore_index=True)
+        table["p_holm"] = statistics.holm(table["p"].to_numpy())
+        parts.append(table)
+    return concat(parts, ignore_index=True)
+
+
+def transfer(runs: Runs) -> DataFrame:
+    """Scores on every validation split of tasks that have several, against the task's first: zero-shot transfer.
+
+    Parameters
+    ----------
+    runs : Runs
+
+    Returns
+    -------
+    DataFrame
+        One row per task, split and arm, the teacher among the arms: task, split, source (the first split), arm,
+        n_seeds, mean, low and high (primary metric on the split, with Student's interval over seeds), majority (share
+        of the split's most frequent class, what accuracy a constant answer has; NaN for regression), gap (mean on the
+        source less mean), gap_low and gap_high (its interval). No rows where every task has a single split.
+    """
+    from pandas import DataFrame
+
+    columns = ["task", "split", "source", "arm", "n_seeds", "mean", "low", "high", "majority"]
+    columns += ["gap", "gap_low", "gap_high"]
+    rows: list[dict[str, Any]] = []
+    for task in runs.tasks:
+        one = runs.of(task=task)[0]
+        splits = list(one.summary["validation"])
+        for split in splits if len(splits) > 1 else ():
+            labels = runs.labels(task, split)
+            majority = np.bincount(labels).max() / len(labels) if labels.dtype.kind == "i" else np.nan
+            for arm in (TEACHER, *runs.arms):
+                found = [one.summary["teacher"]] if arm == TEACHER else [r.summary for r in runs.of(task=task, arm=arm)]
+                here, there = (
+                    np.array([each["validation"][name][one.metric] for each in found]) for name in (split, splits[0])
+                )
+                own, gap = statistics.t_interval(here), statistics.t_interval(there - here)
+                numbers = (own.value, own.low, own.high, majority, gap.value, gap.low, gap.high)
+                seeds = 0 if arm == TEACHER else len(found)
+                rows.append(dict(zip(columns, (task, split, splits[0], arm, seeds, *numbers), strict=True)))
+    return DataFrame(rows, columns=columns)
+
+
+def zero_shot_gains(runs: Runs, arm: str, baseline: str) -> DataFrame:
+    """By how much an arm is ahead of another on the mean over a task's other splits, all but the first, paired by seed.
+
+    Parameters
+    ----------
+    runs : Runs
+    arm, baseline : str
+
+    Returns
+    -------
+    DataFrame
+        One row per task that has several validation splits: task, arm, n_splits, n_seeds, mean, baseline_mean,
+        difference, low and high (Student's interval over seeds: the evaluation examples are taken as given).
+    """
+    from pandas import DataFrame
+
+    columns = ["task", "arm", "n_splits", "n_seeds", "mean", "baseline_mean", "difference", "low", "high"]
+    rows = []
+    for task in runs.tasks:
+        metric = runs.of(task=task)[0].metric
+        others = list(runs.of(task=task)[0].summary["validation"])[1:]
+        if not others:
+            continue
+        ours, base = (
+            np.array([
+                np.mean([run.summary["validation"][split][metric] for split in others])
+                for run in runs.of(task=task, arm=name)
+            ])
+            for name in (arm, baseline)
+        )  # fmt: skip
+        gain = statistics.t_interval(ours - base)
+        numbers = (len(ours), ours.mean(), base.mean(), gain.value, gain.low, gain.high)
+        rows.append(dict(zip(columns, (task, arm, len(others), *numbers), strict=True)))
+    return DataFrame(rows, columns=columns)

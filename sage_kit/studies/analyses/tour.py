@@ -1,0 +1,397 @@
+"""The steps of a run as tables and pictures, and whether the losses of anchors fall more than those of others."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from sage_kit.builtin.samplers.high_loss import hardest
+from sage_kit.components import TaskSpec, TokenBatch
+from sage_kit.decoding import LiftedRound
+from sage_kit.errors import StudyError
+from sage_kit.figures import ANCHOR, REAL, SYNTHETIC
+from sage_kit.loss_profiles import read_loss_profiles
+from sage_kit.synthesis import SyntheticSet
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from pandas import DataFrame
+
+    from sage_kit.preparation import Prepared
+    from sage_kit.studies.runs import ArmRun
+    from sage_kit.studies.study import Study
+
+Array = NDArray[Any]
+
+SHOWN_DIMENSIONS = 48
+"""First dimensions of a token state that are drawn."""
+
+GROUPS = ("anchors", "other hard", "easy")
+
+COLORS = "RdBu_r"
+LOSS_COLORS = "YlOrRd"
+
+
+# ---- tables ----------------------------------------------------------------------------------------------------------
+
+
+def label_text(value: Any, spec: TaskSpec) -> str:
+    """A label in words, or a number."""
+    return f"{float(value):.2f}" if spec.is_regression else str(spec.labels[int(value)])
+
+
+def texts_table(prepared: Prepared, rows: Sequence[int]) -> DataFrame:
+    """Some training examples: text (of a pair, both), label, and what the teacher says."""
+    from pandas import DataFrame
+
+    split, spec = prepared.data.train, prepared.data.spec
+    logits = prepared.train.outputs.logits
+    found = []
+    for row in rows:
+        text = split.texts[row] if split.pairs is None else f"{split.texts[row]} | {split.pairs[row]}"
+        found.append(
+            {
+                "text": text,
+                "label": label_text(split.labels[row], spec),
+                "teacher": prediction_text(logits[row], spec),
+                "tokens": int(prepared.train.store.lengths[row]),
+            }
+        )
+    return DataFrame(found)
+
+
+def prediction_text(logits: Array, spec: TaskSpec) -> str:
+    """A prediction in words, with its probability; a number for regression."""
+    if spec.is_regression:
+        return f"{float(logits[0]):.2f}"
+    shares = np.exp(logits - logits.max())
+    best = int(logits.argmax())
+    return f"{spec.labels[best]} ({shares[best] / shares.sum():.2f})"
+
+
+def predictions_table(run: ArmRun, texts: Sequence[str], spec: TaskSpec, rows: Sequence[int]) -> DataFrame:
+    """Labels, and predictions of teacher and student, for some examples of the carved part."""
+    from pandas import DataFrame
+
+    known = run.predictions["dev"]
+    return DataFrame(
+        {
+            "text": [texts[row] for row in rows],
+            "label": [label_text(known["labels"][row], spec) for row in rows],
+            "teacher": [prediction_text(known["teacher"][row], spec) for row in rows],
+            "student": [prediction_text(known["student"][row], spec) for row in rows],
+        }
+    )
+
+
+def bypass_table(prepared: Prepared, row: int) -> DataFrame:
+    """The way of one training example through the teacher, and through the student that bypasses the front end.
+
+    Parameters
+    ----------
+    prepared : Prepared
+    row : int
+        Of the training split.
+
+    Returns
+    -------
+    DataFrame
+        Columns step, shape, parameters, note. The last row holds the largest difference between the logits of the whole
+        teacher and of its trunk on the stored token states.
+    """
+    from pandas import DataFrame
+
+    store = prepared.train.store
+    index = np.array([row], dtype=np.int64)
+    ids, types, mask = (tensor.to(prepared.device) for tensor in prepared.train.tokens.pad(index))
+    batch = store.batch(index, prepared.device)
+    trunk = prepared.teacher_trunk
+    model = prepared.teacher.model
+    takes_types = "token_type_ids" in prepared.teacher.tokenizer.model_input_names
+    with torch.no_grad():
+        whole = model(input_ids=ids, attention_mask=mask.long(), **({"token_type_ids": types} if takes_types else {}))
+        bypassed = trunk(batch.states, batch.mask).logits
+    gap = float((whole.logits.float() - bypassed.float()).abs().max())
+
+    def parameters(module: torch.nn.Module) -> int:
+        return sum(parameter.numel() for parameter in module.parameters())
+
+    front, own = parameters(prepared.front_end), parameters(prepared.student) - parameters(prepared.front_end)
+    shapes = [tuple(ids.shape[1:]), tuple(batch.states.shape[1:]), tuple(store.pooled.shape[1:])]
+    rows = [
+        ("token ids", shapes[0], 0, "from the tokenizer"),
+        ("front end: token states", shapes[1], front, "computed once and stored; shared by teacher and student"),
+        ("pooled vector", shapes[2], 0, "mean of the token states; what the map is made of"),
+        ("teacher's trunk: logits", tuple(bypassed.shape[1:]), parameters(trunk), "frozen"),
+        ("student's trunk: logits", tuple(bypassed.shape[1:]), own, "trained, from the same token states"),
+        ("whole teacher against its trunk", (), 0, f"largest difference of the logits: {gap:.1e}"),
+    ]
+    return DataFrame(
+        [{"step": step, "shape": str(shape) if shape else "", "parameters": count, "note": note}
+         for step, shape, count, note in rows]
+    )  # fmt: skip
+
+
+# ---- pictures --------------------------------------------------------------------------------------------------------
+
+
+def token_names(found: LiftedRound, example: int) -> list[str]:
+    """Tokens of an anchor."""
+    tokens, anchor = found.prepared.train.tokens, found.anchors[example]
+    ids = tokens.ids[tokens.offsets[anchor] : tokens.offsets[anchor + 1]].tolist()
+    return [str(token) for token in found.prepared.teacher.tokenizer.convert_ids_to_tokens(ids)]
+
+
+def draw_states(found: LiftedRound, example: int) -> Figure:
+    """The lift of one example: its anchor's token states, the synthetic ones, and what was added; means below."""
+    names = token_names(found, example)
+    real, lifted = (_row(batch, example) for batch in (found.real, found.lifted))
+    count = min(len(real), len(lifted))
+    panels = {"anchor": real, "synthetic": lifted, "synthetic less anchor": lifted[:count] - real[:count]}
+    figure = _figure((11.0, 1.6 + 0.24 * (len(real) + 2)))
+    axes = figure.subplots(1, 3, sharey=True)
+    reach = float(np.quantile(np.abs(real), 0.98))
+    for place, (title, values) in zip(axes, panels.items(), strict=True):
+        shown = np.concatenate([values, np.full((1, values.shape[1]), np.nan), values.mean(axis=0, keepdims=True)])
+        limit = reach if title != "synthetic less anchor" else float(np.abs(values).max()) or 1.0
+        image = place.imshow(shown[:, :SHOWN_DIMENSIONS], cmap=COLORS, vmin=-limit, vmax=limit, aspect="auto")
+        figure.colorbar(image, ax=place, shrink=0.8)
+        place.set_title(title, fontsize=10)
+        place.set_xlabel(f"first {min(SHOWN_DIMENSIONS, values.shape[1])} of {values.shape[1]} dimensions", fontsize=9)
+    axes[0].set_yticks([*range(len(real)), len(real) + 1], labels=[*names, "mean"], fontsize=8)
+    return figure
+
+
+def draw_loss_map(coordinates: Array, losses: Array, title: str) -> Figure:
+    """The map of the training examples, coloured by their loss; the hardest are drawn last.
+
+    Parameters
+    ----------
+    coordinates : array of shape (n, n_components)
+    losses : array of shape (n,)
+    title : str
+    """
+    plane, order = _plane(coordinates), np.argsort(np.nan_to_num(losses, nan=-1.0))
+    figure = _figure((7.4, 5.6))
+    axes = figure.subplots()
+    top = float(np.nanquantile(losses, 0.98)) or 1.0
+    dots = axes.scatter(
+        plane[order, 0], plane[order, 1], c=losses[order], s=_size(len(plane)), cmap=LOSS_COLORS, vmin=0, vmax=top,
+        linewidths=0.3, edgecolors=REAL,
+    )  # fmt: skip
+    figure.colorbar(dots, ax=axes, label="loss of the student", extend="max")
+    _finish(axes, title)
+    return figure
+
+
+def draw_neighborhood(coordinates: Array, losses: Array, synthetic: SyntheticSet, anchor: int, title: str) -> Figure:
+    """One anchor in the map: its surroundings, the neighbours that it was drawn with, and the points made from it.
+
+    Parameters
+    ----------
+    coordinates : array of shape (n, n_components)
+        Of the real examples.
+    losses : array of shape (n,)
+    synthetic : SyntheticSet
+        With coordinates.
+    anchor : int
+    title : str
+
+    Raises
+    ------
+    StudyError
+        When the examples have no place in a map.
+    """
+    if synthetic.coordinates is None:
+        raise StudyError("these synthetic examples were made without a map, so there is no place to draw")
+    plane, made = _plane(coordinates), _plane(synthetic.coordinates)
+    own = np.flatnonzero(synthetic.anchors == anchor)
+    near = np.zeros(0, np.int64) if synthetic.neighbors is None else np.unique(synthetic.neighbors[own])
+    centre = plane[anchor]
+    places = np.concatenate([plane[near], made[own], centre[None]])
+    reach = 1.35 * float(np.abs(places - centre).max()) or 1.0
+    figure = _figure((7.4, 5.6))
+    axes = figure.subplots()
+    top = float(np.nanquantile(losses, 0.98)) or 1.0
+    dots = axes.scatter(plane[:, 0], plane[:, 1], c=losses, s=26, cmap=LOSS_COLORS, vmin=0, vmax=top, linewidths=0.3,
+                        edgecolors=REAL)  # fmt: skip
+    figure.colorbar(dots, ax=axes, label="loss of the student", extend="max")
+    for place in plane[near]:
+        axes.plot([centre[0], place[0]], [centre[1], place[1]], color=REAL, linewidth=0.8, zorder=0)
+    axes.scatter(made[own, 0], made[own, 1], s=42, marker="x", color=SYNTHETIC, label=f"new points ({len(own)})")
+    axes.scatter(centre[:1], centre[1:], s=150, facecolors="none", edgecolors=ANCHOR, linewidths=2, label="anchor")
+    axes.set_xlim(centre[0] - reach, centre[0] + reach)
+    axes.set_ylim(centre[1] - reach, centre[1] + reach)
+    _finish(axes, title)
+    axes.legend(frameon=True, framealpha=0.9, fontsize=9, loc="best")
+    return figure
+
+
+def draw_moves(relative: Array, cosines: Array) -> Figure:
+    """How far synthetic vectors lie from their anchors.
+
+    Parameters
+    ----------
+    relative : array of shape (m,)
+        Distances, as `sage_kit.studies.analyses.neighborhoods.relative_moves` returns them.
+    cosines : array of shape (m,)
+        Of each synthetic vector with its anchor's.
+    """
+    figure = _figure((9.0, 3.2))
+    left, right = figure.subplots(1, 2)
+    left.hist(relative[np.isfinite(relative)], bins=40, color=SYNTHETIC)
+    left.axvline(1, color=ANCHOR, linestyle="--", label="a neighbour's mean distance")
+    left.set(title="distance from the anchor", xlabel="mean distances to the 15 nearest others", ylabel="vectors")
+    left.margins(y=0.25)
+    left.legend(frameon=False, fontsize=8, loc="upper center")
+    right.hist(cosines, bins=40, color=SYNTHETIC)
+    right.set(title="direction", xlabel="cosine with the anchor")
+    for axes in (left, right):
+        axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def draw_labels(before: Array, after: Array, spec: TaskSpec) -> Figure:
+    """What the teacher says of the anchors and of the synthetic examples made from them.
+
+    Parameters
+    ----------
+    before, after : array of shape (m, n_outputs)
+        Its logits.
+    spec : TaskSpec
+    """
+    values, name = [before[:, 0], after[:, 0]], "value"
+    if not spec.is_regression:
+        shares = [np.exp(each - each.max(axis=1, keepdims=True)) for each in (before, after)]
+        values = [each[:, -1] / each.sum(axis=1) for each in shares]
+        name = f"probability of {spec.labels[-1]!r}"
+    figure = _figure((5.4, 5.0))
+    axes = figure.subplots()
+    axes.scatter(values[0], values[1], s=_size(len(before)), color=SYNTHETIC, alpha=0.6, linewidths=0)
+    axes.axline((0, 0), slope=1, color=REAL, linewidth=1, zorder=0)
+    _finish(axes, "the teacher's labels")
+    axes.set(xlabel=f"anchor: {name}", ylabel=f"synthetic example: {name}")
+    if not spec.is_regression:
+        axes.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03))
+    return figure
+
+
+def _row(batch: TokenBatch, example: int) -> NDArray[np.float32]:
+    return np.asarray(batch.states[example, batch.mask[example]].float().cpu().numpy())
+
+
+def _plane(coordinates: Array) -> Array:
+    """The first two dimensions, the second zero where there is one only."""
+    return np.pad(coordinates[:, :2], ((0, 0), (0, max(0, 2 - coordinates.shape[1]))))
+
+
+def _size(count: int) -> float:
+    """Area of a dot for so many of them."""
+    return float(np.clip(12_000 / max(1, count), 5, 40))
+
+
+def _figure(size: tuple[float, float]) -> Figure:
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=size, layout="constrained")
+
+
+def _finish(axes: Any, title: str) -> None:
+    axes.set(title=title, xlabel="coordinate 1", ylabel="coordinate 2")
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+# ---- do the losses of anchors fall more? -----------------------------------------------------------------------------
+
+
+def half_of_the_hard(fraction: float = 0.3) -> dict[str, Any]:
+    """Settings under which round two has one synthetic example for each of a random half of the hard examples.
+
+    Which of the hard ones become anchors is left to chance alone, so that the others are what they would have been:
+    extreme losses fall toward the mean whatever is done, and those of both halves alike.
+
+    Parameters
+    ----------
+    fraction : float
+        Share of the examples that counts as hard.
+
+    Returns
+    -------
+    dict
+        Settings of a run.
+    """
+    return {
+        "schedule": "static",  # one set, for a round that the steps do not quite end with
+        "synthetic_ratio": fraction / 2,
+        "sampler": "high_loss",
+        "sampler_options": {"fraction": fraction, "temperature": 1e6},
+        # measured after each round with dropout off, on all examples alike
+        "losses_from": "pass",
+    }
+
+
+def steps_of_two_rounds(study: Study, task: str, settings: dict[str, Any]) -> int:
+    """Student steps of a round of real examples and one more that has the synthetic ones of these settings as well."""
+    share = (1 + settings["synthetic_ratio"]) / (1 + study.config(task).synthetic_ratio)
+    return study.steps(task, rounds=1 + share)
+
+
+def loss_falls(run: ArmRun, plain: ArmRun) -> DataFrame:
+    """How far losses fall after round one, for anchors and others, with synthesis and without.
+
+    Parameters
+    ----------
+    run : ArmRun
+        With settings of `half_of_the_hard`, its synthetic examples and loss profiles.
+    plain : ArmRun
+        The same seed and steps without synthesis, so that both are the same up to the end of round one.
+
+    Returns
+    -------
+    DataFrame
+        One row for each of `GROUPS`: columns task, seed, group, examples, before (mean loss after round one), after and
+        after_plain (at the end, with and without synthesis), fall, fall_plain, and beyond_plain, their difference.
+
+    Raises
+    ------
+    StudyError
+        When the two runs are not the same up to the end of round one.
+    RunDirectoryError
+        When there are no loss profiles.
+    """
+    from pandas import DataFrame
+
+    (_, with_it), (_, without) = (read_loss_profiles(each.directory.path) for each in (run, plain))
+    before = with_it[0].astype(np.float64)
+    if not np.allclose(before, without[0], rtol=1e-3, atol=1e-5):
+        raise StudyError(
+            f"runs {run.directory.path} and {plain.directory.path} differ in round one already: give them the "
+            "same seed and steps"
+        )
+    fraction = float(run.config.sampler_options.get("fraction", 0.3))
+    synthetic = SyntheticSet.load(run.directory.synthetic(2))
+    anchors = np.unique(synthetic.anchors[synthetic.kept])
+    hard = np.union1d(hardest(with_it[0], fraction, np.random.default_rng(0)), anchors)
+    members = {
+        "anchors": anchors,
+        "other hard": np.setdiff1d(hard, anchors),
+        "easy": np.setdiff1d(np.arange(len(before)), hard),
+    }
+    rows = []
+    for group in GROUPS:
+        chosen = members[group]
+        numbers = [
+            float(losses[chosen].mean()) if len(chosen) else math.nan for losses in (before, with_it[-1], without[-1])
+        ]
+        start, end, end_plain = numbers
+        rows.append(
+            {"task": run.task, "seed": run.seed, "group": group, "examples": len(chosen), "before": start, "after": end,
+             "after_plain": end_plain, "fall": start - end, "fall_plain": start - end_plain,
+             "beyond_plain": end_plain - end}
+        )  # fmt: skip
+    return DataFrame(rows)

@@ -1,0 +1,111 @@
+"""The notebooks as they lie in git: like their scripts, without outputs, with parameters that are known and used."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sage_kit.config import RunConfig
+from sage_kit.studies.claims import CLAIMS
+from sage_kit.studies.parameters import (
+    PARAMETERS_TAG,
+    STUDY_PARAMETERS,
+    cell_source,
+    describe_notebook,
+    load_notebook,
+    read_parameters,
+)
+
+FOLDER = Path(__file__).parents[2] / "notebooks"
+NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
+COMMON = ("profile", "task", "seeds", "plugin", "data_dir", "runs_dir", "results_dir")
+
+each = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+
+
+def code_after_parameters(path: Path) -> str:
+    cells = [cell for cell in load_notebook(path)["cells"] if cell["cell_type"] == "code"]
+    own = next(i for i, cell in enumerate(cells) if PARAMETERS_TAG in cell["metadata"].get("tags", []))
+    assert own == 0, "the parameters come first"
+    return "\n".join(cell_source(cell) for cell in cells[1:])
+
+
+def keywords_of(path: Path, function: str) -> list[dict[str, Any]]:
+    """Literal keyword arguments of each call of a function or method of that name."""
+    calls = []
+    for node in ast.walk(ast.parse(code_after_parameters(path))):
+        if isinstance(node, ast.Call) and (getattr(node.func, "id", "") or getattr(node.func, "attr", "")) == function:
+            literal = {k.arg: k.value.value for k in node.keywords if k.arg and isinstance(k.value, ast.Constant)}
+            calls.append({**literal, 0: getattr(node.args[0], "value", None) if node.args else None})
+    return calls
+
+
+def test_all_twelve_are_there() -> None:
+    assert [path.stem[:2] for path in NOTEBOOKS] == [f"{number:02d}" for number in range(12)]
+
+
+def test_notebooks_and_scripts_are_alike() -> None:
+    pytest.importorskip("jupytext")
+    from sync_notebooks import as_notebook
+
+    for path in NOTEBOOKS:
+        script = path.with_suffix(".py").read_text(encoding="utf-8")
+        assert path.read_text(encoding="utf-8") == as_notebook(script), "run: python tools/sync_notebooks.py"
+
+
+@each
+def test_outputs_are_empty(path: Path) -> None:
+    for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+        assert not cell.get("outputs")
+        assert cell.get("execution_count") is None
+
+
+@each
+def test_every_parameter_is_known_and_used(path: Path) -> None:
+    parameters = read_parameters(path)
+    names = [parameter.name for parameter in parameters]
+    assert set(COMMON) <= set(names)
+    assert all(parameter.help for parameter in parameters)
+    loaded = {
+        node.id
+        for node in ast.walk(ast.parse(code_after_parameters(path)))
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)
+    }
+    assert not set(names) - loaded, "a parameter is not used"
+    assert not [name for name in names if name not in RunConfig.model_fields and name not in STUDY_PARAMETERS]
+
+
+@each
+def test_profile_is_smoke_unless_given(path: Path) -> None:
+    assert {p.name: p.default for p in read_parameters(path)}["profile"] == "smoke"
+
+
+@each
+def test_texts_state_question_method_and_what_would_change_our_mind(path: Path) -> None:
+    text = "\n".join(cell_source(c) for c in load_notebook(path)["cells"] if c["cell_type"] == "markdown")
+    for words in ("**Question.**", "**Method.**", "**What would change our mind.**"):
+        assert words in text
+    # outcomes are read out from the numbers
+    assert not re.search(r"\b(we find|we found|results show|significantly)\b", text, re.IGNORECASE)
+
+
+@each
+def test_study_is_called_like_its_notebook(path: Path) -> None:
+    (study,) = keywords_of(path, "Study")
+    title, question = describe_notebook(path)
+    assert study[0] == path.stem
+    assert study["title"] == title
+    assert question
+
+
+@each
+def test_findings_that_claims_rest_on_are_made(path: Path) -> None:
+    source = code_after_parameters(path)
+    for claim in CLAIMS:
+        if claim.study == path.stem and not claim.finding.startswith("score_"):
+            assert f'"{claim.finding}"' in source, f"claim {claim.id} rests on a finding that is not made"

@@ -1,0 +1,63 @@
+"""Every notebook at profile smoke: scraps, tables, and verdicts that the numbers bear out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from sage_kit.studies.claims import claim_problems
+from sage_kit.studies.result import StudyResult, inconsistencies, read_tables
+from sage_kit.studies.scraps import read_scraps
+
+pytest.importorskip("papermill")
+pytest.importorskip("ipykernel")
+nbformat = pytest.importorskip("nbformat")
+
+pytestmark = pytest.mark.notebooks
+
+FOLDER = Path(__file__).parents[2] / "notebooks"
+NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """One place for all notebooks, so that they find each other's runs as they do for a reader."""
+    with pytest.MonkeyPatch.context() as patch:
+        path = tmp_path_factory.mktemp("studies")
+        patch.setenv("SAGE_KIT_CACHE_DIR", str(path / "cache"))
+        # smoke is of the packaged reviews, whatever else is at hand
+        patch.delenv("SAGE_KIT_DATA_DIR", raising=False)
+        yield path
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebook_runs_and_its_verdict_is_what_its_numbers_say(path: Path, place: Path) -> None:
+    from sage_kit.studies.runner import make_cell, run_cell
+
+    parameters = {
+        "profile": "smoke",
+        "runs_dir": str(place / "runs"),
+        "results_dir": str(place / "results"),
+    }
+    outcome = run_cell(make_cell(path, parameters, place / "cells"))
+    assert outcome.state == "done", outcome.error
+
+    notebook = nbformat.read(outcome.cell.directory / "notebook.ipynb", as_version=4)
+    scraps = read_scraps(notebook)
+    (folder,) = (place / "results" / path.stem).iterdir()
+    result = StudyResult.load(folder)
+    assert scraps["result"] == json.loads((folder / "result.json").read_text(encoding="utf-8"))
+    assert set(result.tables) <= set(scraps)
+    assert result.findings
+    assert result.figures
+    assert inconsistencies(result, read_tables(result)) == []
+    assert all((folder / file).stat().st_size > 5000 for file, _ in result.figures)
+    assert {"runs"} <= set(result.tables)
+
+
+def test_findings_and_claims_agree(place: Path) -> None:
+    results = [StudyResult.load(folder) for folder in sorted((place / "results").glob("*/*"))]
+    assert claim_problems(results, [path.stem for path in NOTEBOOKS]) == []

@@ -1,0 +1,120 @@
+"""Findings: their state follows from their numbers, and whoever doubts one can recompute it from the tables."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from sage_kit.errors import StudyError
+from sage_kit.studies.result import (
+    Finding,
+    StudyResult,
+    find_results,
+    inconsistencies,
+    label_of,
+    pick_row,
+    read_tables,
+    state_of,
+)
+
+pandas = pytest.importorskip("pandas")
+
+NUMBERS = {"value": 0.02, "low": 0.01, "high": 0.03, "threshold": 0.0}
+TABLE = pandas.DataFrame({"arm": ["a", "b"], "difference": [0.02, -1.0], "low": [0.01, -2.0], "high": [0.03, 0.5]})
+
+
+def finding(**changes: object) -> Finding:
+    first = Finding(
+        "gain", "Is a ahead?", **NUMBERS, state="yes", sentence="Yes.", unit="accuracy", seeds=3, table="comparison",
+        row={"arm": "a"},
+    )  # fmt: skip
+    return dataclasses.replace(first, **changes)
+
+
+def result(*findings: Finding) -> StudyResult:
+    return StudyResult(
+        study="01_x", title="X", question="Is it?", label="small-cola", profile="small", tasks=("cola",), seeds=3,
+        parameters={"seeds": None}, settings={"rounds": 2}, findings=findings, tables=("comparison",),
+        figures=(("a.png", "A."),), machine={"cores": 2}, packages={"torch": "2"}, data={"cola": "ab"},
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "threshold", "direction", "state"),
+    [
+        (0.1, 0.2, 0.0, "above", "yes"),
+        (-0.2, -0.1, 0.0, "above", "no"),
+        (-0.1, 0.1, 0.0, "above", "undecided"),
+        (0.0, 0.1, 0.0, "above", "undecided"),  # the threshold itself is not beyond it
+        (0.1, 0.2, 0.3, "below", "yes"),
+        (0.4, 0.5, 0.3, "below", "no"),
+        (math.nan, 0.5, 0.3, "below", "undecided"),
+        (math.inf, math.inf, 0.0, "above", "undecided"),
+    ],
+)
+def test_state_follows_from_the_interval(low: float, high: float, threshold: float, direction: str, state: str) -> None:
+    assert state_of(low, high, threshold, direction) == state
+
+
+def test_a_result_comes_back_from_its_folder(tmp_path: Path) -> None:
+    first = result(finding(), finding(name="nan", low=math.nan, high=math.nan, state="undecided"))
+    folder = tmp_path / "01_x" / "small-cola"
+    first.save(folder)
+    (again,) = find_results(tmp_path)
+    assert again.findings[0] == first.findings[0]
+    assert math.isnan(again.findings[1].low)
+    assert again.to_json() == first.to_json()
+    assert again.verdict == ("yes", "Yes. Yes.")
+
+
+def test_an_unreadable_result_is_one_line(tmp_path: Path) -> None:
+    folder = tmp_path / "01_x" / "small-cola"
+    result().save(folder)
+    path = folder / "result.json"
+    path.write_text(path.read_text()[:50])
+    with pytest.raises(StudyError, match=r"result\.json is not readable .* run the study again$"):
+        StudyResult.load(folder)
+    path.write_text(json.dumps({"format": 99}))
+    with pytest.raises(StudyError, match="has format 99"):
+        StudyResult.load(folder)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        (finding(value=0.021), "value is 0.021, but comparison.difference is 0.02"),
+        (finding(state="no"), "the state is 'no', but the numbers say 'yes'"),
+        (finding(table="other"), "there is no table 'other'"),
+        (finding(row={"arm": "c"}), "0 rows with arm='c'"),
+        (finding(row={}), "2 rows with no condition"),
+        (finding(row={"who": "a"}), "no column 'who'"),
+    ],
+)
+def test_a_finding_that_disagrees_with_its_table_is_told(wrong: Finding, words: str) -> None:
+    (fault,) = inconsistencies(result(wrong), {"comparison": TABLE})
+    assert words in fault
+    assert inconsistencies(result(finding()), {"comparison": TABLE}) == []
+
+
+def test_tables_are_read_beside_the_result(tmp_path: Path) -> None:
+    first = result(finding())
+    first.save(tmp_path / "r")
+    TABLE.to_parquet(tmp_path / "r" / "comparison.parquet")
+    loaded = StudyResult.load(tmp_path / "r")
+    assert inconsistencies(loaded, read_tables(loaded)) == []
+    (tmp_path / "r" / "comparison.parquet").write_bytes(b"no parquet")
+    with pytest.raises(StudyError, match=r"comparison\.parquet is not readable"):
+        read_tables(loaded)
+
+
+def test_one_row_is_picked_by_all_its_conditions() -> None:
+    assert pick_row(TABLE, {"arm": "b"}, "t")["high"] == 0.5
+
+
+def test_labels() -> None:
+    assert label_of("small", ["cola", "sst2"]) == "small-cola+sst2"
+    assert label_of("small", ["cola"], "ab12cd") == "small-cola-ab12cd"
