@@ -1,7 +1,8 @@
 """Runs of arms, made once: a finished run with the same settings, code and data is found again, by any study.
 
 A run lies in ``<runs_dir>/<task>/<key>/``, where the key is a fingerprint of whatever shapes the result. What only a
-resume needs is removed when it is finished.
+resume needs is removed when it is finished, and so are synthetic examples and the student unless a study looks at them:
+then the folder is called ``<key>+synthetic`` or the like, and lies beside that of a study that did not.
 """
 
 from __future__ import annotations
@@ -26,9 +27,8 @@ from sage_kit.data.splits import TaskData, load_task
 from sage_kit.errors import RunDirectoryError
 from sage_kit.fingerprint import fingerprint
 from sage_kit.plugins import Plugins
-from sage_kit.preparation import FINE_TUNING
 from sage_kit.provenance import code_parts
-from sage_kit.rundir import RunDirectory
+from sage_kit.rundir import PREDICTIONS, RunDirectory
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -38,7 +38,7 @@ STUDENT = "student"
 PARTS = (SYNTHETIC, STUDENT)
 """What of a finished run may be kept beyond its records and predictions."""
 
-VERSION = "runs-1"
+VERSION = "runs-2"
 
 Loop = Callable[[RunConfig, Plugins, list[str]], tuple[RunDirectory, dict[str, Any]]]
 """What makes a run in the place of `sage_kit.distill.run`: a module's function, whose source tells its runs apart."""
@@ -228,7 +228,7 @@ class RunStore:
         config : RunConfig
             `run_dir` and `runs_dir` do not count.
         keep : sequence of str
-            Of `PARTS`, what must be there; a finished run without it is made again.
+            Of `PARTS`, what must be there; a finished run without it does not count.
         announce : callable
             Told in one line what becomes of it.
         loop : callable or None
@@ -241,17 +241,14 @@ class RunStore:
         """
         from filelock import FileLock
 
-        path = self.root / config.task / self.key(config, loop)
+        key = self.key(config, loop)
+        path = self.root / config.task / "+".join([key, *sorted(set(keep))])
         path.parent.mkdir(parents=True, exist_ok=True)
-        # outside the run's own folder, which may have to be removed
         with FileLock(path.parent / f".{path.name}.lock"):
-            found = self._found(path, keep)
-            if found is None:
-                summary = self._make(path, config, loop)
-                self._compact(path, keep)
-            else:
-                summary = found
-        run = ArmRun(arm, config.task, config.seed, RunDirectory(path), config, summary, found is not None)
+            found = self._find(path, key)
+            summary = self._make(path, config, loop, keep) if found is None else found[1]
+        directory = RunDirectory(path if found is None else found[0])
+        run = ArmRun(arm, config.task, config.seed, directory, config, summary, found is not None)
         row = run.row()
         announce(
             f"{config.task}, {arm}, seed {config.seed}: {run.metric} {row['dev']:.4f}, agreement "
@@ -272,7 +269,10 @@ class RunStore:
             item = self.plugins.registered(kind, name)
             parts = code_parts(str(item.origin), item.origin.distribution, item.spec.requires)
             code.append([kind, name, parts])
-        content = self.data_fingerprint(config)
+        content = [
+            self.data_fingerprint(config),
+            *map(_files, (config.teacher, config.tokenizer, config.warmup_corpus)),
+        ]
         settings = config.model_dump(mode="json", include=names)
         made_by: list[Any] = []
         if loop is not None:
@@ -280,45 +280,46 @@ class RunStore:
             made_by.append([loop.__module__, loop.__qualname__, source])
         return fingerprint(VERSION, sage_kit.__version__, settings, code, content, *made_by)[:16]
 
-    def _found(self, path: Path, keep: Sequence[str]) -> dict[str, Any] | None:
-        if not path.is_dir():
-            return None
-        directory = RunDirectory(path)
-        try:
-            summary = directory.summary()
-        except RunDirectoryError:
-            summary = None
-        if summary is None:
-            return None
-        parts = {SYNTHETIC: bool(directory.rounds_with_synthetic()), STUDENT: directory.student.is_dir()}
-        synthesises = any(result["synthetic"] for result in summary["rounds"])
-        lacks = [part for part in keep if not parts[part] and (part != SYNTHETIC or synthesises)]
-        if lacks or not (path / "predictions.safetensors").is_file():
-            shutil.rmtree(path)
-            return None
-        return summary
-
-    def _make(self, path: Path, config: RunConfig, loop: Loop | None) -> dict[str, Any]:
-        from sage_kit.distill import resume, run
-
-        if loop is not None:
-            shutil.rmtree(path, ignore_errors=True)  # nobody else can go on with it
-        elif (path / "config.toml").is_file():
+    def _find(self, path: Path, key: str) -> tuple[Path, dict[str, Any]] | None:
+        """Folder and summary of a finished run of this key that keeps what the name of `path` says, or more."""
+        wanted = set(path.name.split("+")[1:])
+        for candidate in [path, *sorted(path.parent.glob(f"{key}*"))]:
+            if not wanted <= set(candidate.name.split("+")[1:]) or not (candidate / PREDICTIONS).is_file():
+                continue
             try:
-                return resume(RunDirectory.open(path), self.plugins)
+                summary = RunDirectory(candidate).summary()
             except RunDirectoryError:
-                shutil.rmtree(path)  # of another version, or damaged: a study can always make it again
-        config = load_config({**config.model_dump(), "run_dir": str(path)})
-        _, summary = (loop or run)(config, self.plugins, self.plugin_files)
-        return summary
+                continue
+            if summary is not None:
+                return candidate, summary
+        return None
 
-    def _compact(self, path: Path, keep: Sequence[str]) -> None:
+    def _make(self, path: Path, config: RunConfig, loop: Loop | None, keep: Sequence[str]) -> dict[str, Any]:
+        from sage_kit.distill import run
+
+        summary = None if loop is not None else self._resume(path)
+        if summary is None:
+            shutil.rmtree(path, ignore_errors=True)
+            config = load_config({**config.model_dump(), "run_dir": str(path)})
+            _, summary = (loop or run)(config, self.plugins, self.plugin_files)
         shutil.rmtree(path / "checkpoints", ignore_errors=True)
         if STUDENT not in keep:
             shutil.rmtree(path / STUDENT, ignore_errors=True)
         if SYNTHETIC not in keep:
             for file in path.glob("rounds/*/synthetic.safetensors"):
                 file.unlink()
+        return summary
+
+    def _resume(self, path: Path) -> dict[str, Any] | None:
+        """The summary of a run that was interrupted here and gone on with; None where there is none."""
+        from sage_kit.distill import resume
+
+        if not (path / "config.toml").is_file():
+            return None
+        try:
+            return resume(RunDirectory.open(path), self.plugins)
+        except RunDirectoryError:
+            return None  # of another version, or damaged: it can always be made again
 
     def _load(self, config: RunConfig) -> tuple[TaskData, str]:
         names = {name for name in RunConfig.model_fields if field_extra(name)["group"] == "data"} - {"max_length"}
@@ -331,9 +332,11 @@ class RunStore:
         return self._data[key]
 
 
-def training_seconds(run: ArmRun) -> float:
-    """Seconds of a run beyond making the teacher."""
-    return sum(seconds for name, seconds in run.costs["seconds"].items() if name != FINE_TUNING)
+def _files(name: str) -> list[list[Any]]:
+    """Name, size and time of the files of a checkpoint or corpus on this machine; none for one that is elsewhere."""
+    path = Path(name).expanduser()
+    files = [path] if path.is_file() else sorted(file for file in path.glob("*") if file.is_file()) if name else []
+    return [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in files]
 
 
 def _number(value: Any) -> float:

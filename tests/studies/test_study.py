@@ -90,8 +90,14 @@ def test_what_is_not_kept_is_removed_and_made_again_when_asked_for(make: Any) ->
     assert not kept.found
     assert kept.directory.rounds_with_synthetic() == [2]
     assert kept.row()["dev"] == run.row()["dev"]
+    assert kept.directory.path != run.directory.path
+    assert run.directory.path.is_dir()  # whoever reads it goes on reading
     (again,) = study.run([SAGE], seeds=[0], keep=["synthetic"])
     assert again.found
+    shutil.rmtree(run.directory.path)
+    (more,) = study.run([SAGE], seeds=[0])
+    assert more.found
+    assert more.directory.path == kept.directory.path
 
 
 def test_an_interrupted_run_goes_on(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
