@@ -98,7 +98,7 @@ def module_name(path: Path) -> str:
 MODULES = {
     module_name(path): path
     for path in sorted(PACKAGE.rglob("*.py"))
-    if "templates" not in path.relative_to(PACKAGE).parts
+    if not {"templates", "_notebooks"} & set(path.relative_to(PACKAGE).parts)
 }
 IMPORTS = {name: list(imports(path)) for name, path in MODULES.items()}
 

@@ -75,7 +75,7 @@ def imports_of(path: Path) -> set[str]:
     modules: set[str] = set()
     sources = path.rglob("*.py") if path.is_dir() else [path] if path.suffix == ".py" else []
     for source in sources:
-        if "templates" in source.parts:
+        if {"templates", "_notebooks"} & set(source.parts):
             continue
         for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Import):

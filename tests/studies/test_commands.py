@@ -127,6 +127,8 @@ def test_an_interruption_is_one_line() -> None:
     process = subprocess.Popen(
         [sys.executable, "-m", "sage_kit", "study", "run", "slow"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        # a shell's background job ignores the signal, and so would its children
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     end = time.monotonic() + 60
     while not Path("at_work").exists():

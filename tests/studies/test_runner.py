@@ -197,7 +197,11 @@ run_cell(make_cell(Path("notebooks/01_toy.ipynb"), {}, Path("cells")))
 
 
 def start_script() -> subprocess.Popen[bytes]:
-    process = subprocess.Popen([sys.executable, "-c", SCRIPT], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process = subprocess.Popen(
+        [sys.executable, "-c", SCRIPT], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        # a shell's background job ignores the signal, and so would its children
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
     wait_for(Path("kernel.pid"))
     return process
 
