@@ -20,18 +20,26 @@ from typing import Any
 
 import torch
 from torch.nn import functional as F
-from transformers import (
-    AutoModelForSequenceClassification,
-    DataCollatorWithPadding,
-    PrinterCallback,
-    Trainer,
-    TrainerCallback,
-    TrainingArguments,
-)
 
 from sage_kit.bench.measure import Work
 from sage_kit.devices import synchronize
+from sage_kit.errors import MissingPackageError
 from sage_kit.models.checkpoints import quiet
+
+try:
+    from transformers import (
+        AutoModelForSequenceClassification,
+        DataCollatorWithPadding,
+        PrinterCallback,
+        Trainer,
+        TrainerCallback,
+        TrainingArguments,
+    )
+except (ImportError, RuntimeError) as error:  # its lazy imports end in either
+    raise MissingPackageError(
+        f"transformers' Trainer, the main peer, cannot be imported ({' '.join(str(error).split())[:120]}): where there "
+        "is a torchvision that was built for another torch, remove it with `pip uninstall torchvision`"
+    ) from None
 
 WORKER = Path(__file__).with_name("peer_worker.py")
 PYTHON_VARIABLE = "SAGE_KIT_BENCH_PYTHON_{peer}"
