@@ -108,6 +108,7 @@ def intervals(
         axes.set_visible(False)
     for axes in grid[max(0, len(panels) - across) : len(panels)]:
         axes.tick_params(axis="x", labelbottom=True)
+        axes.locator_params(axis="x", nbins=5)  # long numbers would run into each other
         axes.set_xlabel(unit, fontsize=10 if single else 9)
     figure.suptitle(title, fontsize=12)
     tested = [row for row in records if np.isfinite(row.get("p_holm", np.nan))]
