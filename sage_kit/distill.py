@@ -52,6 +52,7 @@ from sage_kit.warmup import warm_up
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+    from transformers import PreTrainedModel
 
 
 def run(
@@ -136,10 +137,7 @@ def distill(config: RunConfig, plugins: Plugins, directory: RunDirectory, accele
     main = accelerator.is_main_process
     plugins.remove_observers()
     if main:
-        for name in config.observers:
-            context = BuildContext(config=config, seed=config.seed, device=str(accelerator.device))
-            options = config.observer_options.get(name, {})
-            plugins.add_observer(name, plugins.build("observer", name, options, context))
+        add_observers(config, plugins, str(accelerator.device))
     info: RunInfo | None = None
     try:
         # ---- prepare: data, teacher, cached vectors and labels, a new student ---------------------------------------
@@ -151,7 +149,7 @@ def distill(config: RunConfig, plugins: Plugins, directory: RunDirectory, accele
             raise RunDirectoryError(
                 f"{directory.path}: the data or the teacher has changed since the run began; start a new run"
             )
-        loop = _Loop(config, plugins, directory, accelerator, prepared, costs)
+        loop = Loop(config, plugins, directory, accelerator, prepared, costs)
         if checkpoint:
             loop.restore(checkpoint)
         info = loop.info
@@ -185,7 +183,15 @@ def distill(config: RunConfig, plugins: Plugins, directory: RunDirectory, accele
         plugins.remove_observers()
 
 
-class _Loop:
+def add_observers(config: RunConfig, plugins: Plugins, device: str) -> None:
+    """Build the observers that the settings name, and let them hear what happens."""
+    for name in config.observers:
+        context = BuildContext(config=config, seed=config.seed, device=device)
+        options = config.observer_options.get(name, {})
+        plugins.add_observer(name, plugins.build("observer", name, options, context))
+
+
+class Loop:
     """The state of a run between rounds, and one method per step of a round."""
 
     def __init__(
@@ -211,7 +217,7 @@ class _Loop:
         self.teacher_tokens = int(prepared.train.store.offsets[-1])
 
         student = prepared.student.to(self.device)
-        _, self.raw_trunk = split_model(student, config.cut)
+        self.raw_trunk = self.trained_part(student)
         trunk: Any = self.raw_trunk
         self.teacher: Any = prepared.teacher_trunk
         if config.compile:
@@ -238,6 +244,10 @@ class _Loop:
         if config.trace and accelerator.is_main_process:
             first = 1 if config.schedule == "none" else 2
             self.trace = RoundTrace(directory.path, first, self.device)
+
+    def trained_part(self, student: PreTrainedModel) -> Any:
+        """The module that is trained, called as a trunk is: the student behind its frozen front end."""
+        return split_model(student, self.config.cut)[1]
 
     # ---- a round ----------------------------------------------------------------------------------------------------
 

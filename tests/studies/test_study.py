@@ -101,19 +101,19 @@ def test_what_is_not_kept_is_removed_and_made_again_when_asked_for(make: Any) ->
 
 
 def test_an_interrupted_run_goes_on(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from sage_kit.distill import _Loop
+    from sage_kit.distill import Loop
 
     study = make(seeds=1)
     arm = Arm("interrupted", temperature=3.0)
-    finish = _Loop.finish
+    finish = Loop.finish
 
-    def killed(self: _Loop, stopped: str) -> dict[str, Any]:
+    def killed(self: Loop, stopped: str) -> dict[str, Any]:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(_Loop, "finish", killed)
+    monkeypatch.setattr(Loop, "finish", killed)
     with pytest.raises(KeyboardInterrupt):
         study.run([arm])
-    monkeypatch.setattr(_Loop, "finish", finish)
+    monkeypatch.setattr(Loop, "finish", finish)
     (run,) = study.run([arm])
     assert not run.found
     reference = make(seeds=1, cache_dir=str(study.config("file").cache_dir))

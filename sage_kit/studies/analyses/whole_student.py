@@ -1,13 +1,12 @@
 """A student that keeps an input layer of its own, trained on token ids: the usual loop, as a control for the bypass.
 
 Plain distillation and nothing else. Batches, losses, optimizer, learning rate, seeds, evaluation and records are those
-of `sage_kit.distill`, called by their names here, so that a run differs from one with ``schedule="none"`` and
+of `sage_kit.distill`, whose loop this is, so that a run differs from one with ``schedule="none"`` and
 ``cut="embeddings"`` in one thing: the student's embeddings are trained, from the teacher's on, with their dropout.
 """
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -17,33 +16,18 @@ from numpy.typing import NDArray
 from torch import nn
 
 from sage_kit.compatibility import check_choices
-from sage_kit.components import BuildContext, TokenBatch
+from sage_kit.components import TokenBatch
 from sage_kit.config import RunConfig
 from sage_kit.data.tokens import Tokens
-from sage_kit.devices import make_accelerator, synchronize
+from sage_kit.devices import make_accelerator
+from sage_kit.distill import Loop, add_observers
 from sage_kit.errors import ConfigError, SageError
-from sage_kit.evaluate import score
-from sage_kit.files import atomic_directory, disk_errors
-from sage_kit.losses import LossSettings
-from sage_kit.models.export import export_student
 from sage_kit.models.families import family_of
 from sage_kit.models.trunk import Trunk, TrunkOutput, embed
 from sage_kit.plugins import Plugins
-from sage_kit.preparation import FINE_TUNING, Prepared, PreparedSplit, prepare
-from sage_kit.records import Costs, RoundResult, RunInfo
+from sage_kit.preparation import Prepared, PreparedSplit, prepare
+from sage_kit.records import Costs
 from sage_kit.rundir import RunDirectory
-from sage_kit.synthesis import derive_seed
-from sage_kit.training import (
-    Pass,
-    Profile,
-    RealBatches,
-    count_flops,
-    learning_rate_factor,
-    make_optimizer,
-    predict,
-    profile_pass,
-    train_pass,
-)
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -188,9 +172,7 @@ def run_whole_student(
     directory.write_environment({}, plugin_files or [], str(accelerator.device))
     plugins.remove_observers()
     try:
-        for name in config.observers:
-            context = BuildContext(config=config, seed=config.seed, device=str(accelerator.device))
-            plugins.add_observer(name, plugins.build("observer", name, config.observer_options.get(name, {}), context))
+        add_observers(config, plugins, str(accelerator.device))
         costs = Costs()
         prepared = prepare(config, plugins, accelerator, costs)
         loop = _Loop(config, plugins, directory, accelerator, prepared, costs, freeze)
@@ -210,8 +192,8 @@ def run_whole_student(
         directory.unlock()
 
 
-class _Loop:
-    """The state of a run between rounds; its methods are those of the loop in `sage_kit.distill`, less synthesis."""
+class _Loop(Loop):
+    """The usual loop on token ids, whose student trains its embeddings too and keeps no checkpoints."""
 
     def __init__(
         self,
@@ -223,182 +205,15 @@ class _Loop:
         costs: Costs,
         freeze: bool,
     ) -> None:
-        self.config = config
-        self.plugins = plugins
-        self.directory = directory
-        self.accelerator = accelerator
-        self.prepared = prepared = on_tokens(prepared)
-        self.costs = costs
-        self.device = accelerator.device
-        self.spec = prepared.data.spec
-        self.history: list[RoundResult] = []
-        self.predictions: dict[str, NDArray[np.float32]] = {}
-        self.total_steps = 0
+        self._freeze = freeze
+        super().__init__(config, plugins, directory, accelerator, on_tokens(prepared), costs)
 
-        student: Any = prepared.student.to(self.device)
-        self.whole = WholeStudent(student, freeze=freeze)
-        raw = make_optimizer(self.whole, config.learning_rate, config.weight_decay)
-        self.student, self.optimizer = accelerator.prepare(self.whole, raw)
-        self.losses = LossSettings(
-            config.temperature,
-            config.hard_label_weight,
-            config.hidden_weight,
-            config.hidden_loss,
-            self.spec.is_regression,
-        )
-        self.profile = Profile(len(prepared.train.store), self.spec.n_outputs, self.device)
-        name, options = config.component_choice("stop_rule")
-        context = BuildContext(config=config, seed=config.seed)
-        self.stop_rule = plugins.build("stop_rule", name, options, context)
-        examples = {"train": len(prepared.train.store), "dev": len(prepared.dev.store)}
-        examples.update({name: len(split.store) for name, split in prepared.validation.items()})
-        self.info = RunInfo(
-            directory=directory.path,
-            config=config,
-            examples=examples,
-            parameters={
-                "student": sum(p.numel() for p in prepared.student.parameters()),
-                "student_trained": sum(p.numel() for p in self.whole.parameters() if p.requires_grad),
-                "teacher": sum(p.numel() for p in prepared.teacher.model.parameters()),
-            },
-            primary_metric=self.spec.metrics[0],
-            costs=costs,
-        )
+    def trained_part(self, student: PreTrainedModel) -> WholeStudent:
+        """The whole student."""
+        return WholeStudent(student, freeze=self._freeze)
 
-    def round(self) -> None:
-        """One pass over the real examples, and its evaluation."""
-        number, started = len(self.history) + 1, time.perf_counter()
-        self.plugins.round_started(self.info, number)
-        torch.manual_seed(derive_seed(self.config.seed, number, "dropout", self.accelerator.process_index))
-        did = self._train(number)
-        train_loss = self.profile.mean_loss()
-        if self.config.losses_from == "pass":
-            before = time.perf_counter()
-            profile_pass(self.student, self.prepared, self.profile, self.losses, self.accelerator)
-            self.costs.add("profile", time.perf_counter() - before)
-        train_agreement = self.profile.agreement(self.prepared)
-        losses = self.profile.losses.cpu().numpy()
-        losses.flags.writeable = False
-        self.plugins.losses_profiled(self.info, number, losses)
-        dev, validation = self._evaluate()
-        result = RoundResult(
-            round=number,
-            steps=did.steps,
-            total_steps=self.total_steps,
-            train_loss=train_loss,
-            train_agreement=train_agreement,
-            synthetic_loss=float("nan"),
-            synthetic=0,
-            dropped=0,
-            dev=dev,
-            validation=validation,
-            seconds=time.perf_counter() - started,
-            padding=did.padding,
-        )
-        self.history.append(result)
-        self.plugins.round_finished(self.info, result)
-
-    def _train(self, number: int) -> Pass:
-        config = self.config
-        started, before = time.perf_counter(), self.total_steps
-        rng = np.random.default_rng(derive_seed(config.seed, number, "real"))
-        batches = RealBatches(self.prepared.train, self.profile, config, self.device, rng)
-        planned = config.max_steps or config.rounds * len(batches)
-
-        def learning_rate(step: int) -> float:
-            progress = min(1.0, (before + step) / planned)
-            return config.learning_rate * learning_rate_factor(config.lr_schedule, config.lr_warmup, progress)
-
-        did = train_pass(
-            self.student,
-            self.optimizer,
-            [batches],
-            accelerator=self.accelerator,
-            settings=self.losses,
-            student_layers=self.prepared.student_layers,
-            learning_rate=learning_rate,
-            max_grad_norm=config.max_grad_norm,
-            max_steps=config.max_steps - before if config.max_steps else None,
-            rng=np.random.default_rng(derive_seed(config.seed, number, "order")),
-            on_step=lambda done, total, loss: self.plugins.step_finished(
-                self.info, f"round {number}", done, total, loss
-            ),
-        )
-        synchronize(self.device)
-        self.total_steps += did.steps
-        hidden = bool(self.prepared.student_layers)
-        flops = count_flops(cast(Trunk, self.whole), did.lengths, training=True, hidden=hidden)
-        self.costs.add("student", time.perf_counter() - started, tokens=did.tokens, flops=flops)
-        return did
-
-    def _evaluate(self) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
-        started = time.perf_counter()
-        dev = self._score("dev", self.prepared.dev)
-        validation = {name: self._score(name, split) for name, split in self.prepared.validation.items()}
-        self.costs.add("evaluate", time.perf_counter() - started)
-        return dev, validation
-
-    def _score(self, name: str, split: PreparedSplit) -> dict[str, float]:
-        logits = predict(self.student, split.store, self.spec.n_outputs, self.accelerator)
-        self.predictions[name] = logits
-        flops = count_flops(cast(Trunk, self.whole), split.store.lengths, training=False)
-        self.costs.add("evaluate", 0.0, tokens=int(split.store.offsets[-1]), flops=flops)
-        return score(self.spec, logits, split.labels, split.outputs.logits)
-
-    def reason_to_stop(self) -> str | None:
-        """Why to stop now, or None."""
-        config = self.config
-        if config.max_steps and self.total_steps >= config.max_steps:
-            return f"{self.total_steps} student steps are done"
-        if self.history:
-            reason: str | None = self.stop_rule.reason_to_stop(tuple(self.history))
-            if reason is not None:
-                return reason
-        if not config.max_steps and len(self.history) >= config.rounds:
-            return f"{len(self.history)} rounds are done"
-        return None
-
-    def finish(self, stopped: str) -> dict[str, Any]:
-        """Export the student, and write predictions, costs and summary."""
-        prepared, last = self.prepared, self.history[-1]
-        splits = {"dev": prepared.dev, **prepared.validation}
-        gold = {name: score(self.spec, split.outputs.logits, split.labels) for name, split in splits.items()}
-        summary: dict[str, Any] = {
-            "task": self.config.task,
-            "primary_metric": self.info.primary_metric,
-            "stopped": stopped,
-            "rounds": [result.to_json() for result in self.history],
-            "student_steps": self.total_steps,
-            "teacher_tokens": int(prepared.train.store.offsets[-1]),
-            "parameters": dict(self.info.parameters),
-            "examples": dict(self.info.examples),
-            "dev": dict(last.dev),
-            "validation": {name: dict(scores) for name, scores in last.validation.items()},
-            "teacher": {
-                "name": self.config.teacher,
-                "finetuned_here": prepared.teacher.finetuned,
-                "seconds": self.costs.seconds.get(FINE_TUNING, 0.0),
-                "dev": gold["dev"],
-                "validation": {name: gold[name] for name in prepared.validation},
-            },
-            "seconds": sum(self.costs.seconds.values()) - self.costs.seconds.get(FINE_TUNING, 0.0),
-            "precision": prepared.precision,
-            "device": str(self.device),
-            "processes": self.accelerator.num_processes,
-            "disabled_observers": dict(self.plugins.disabled),
-            "checkpoint_equals_student": True,
-        }
-        with disk_errors(str(self.directory.student)), atomic_directory(self.directory.student) as temporary:
-            export_student(prepared.student, prepared.teacher.tokenizer, temporary, self.spec)
-        self.directory.write_predictions(
-            {
-                name: {"student": self.predictions[name], "teacher": split.outputs.logits, "labels": split.labels}
-                for name, split in splits.items()
-            }
-        )
-        self.directory.write_costs(self.costs)
-        self.directory.write_summary(summary)
-        return summary
+    def save(self, round: int) -> None:
+        """Keep no checkpoint: a run that was killed is made again."""
 
 
 def on_tokens(prepared: Prepared) -> Prepared:
