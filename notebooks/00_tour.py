@@ -318,3 +318,4 @@ study.finish()
 # - `07_coherence_filter`: does it help to drop those that lie far from real ones?
 # - `08_beyond_glue`, `09_glue`: other tasks, and the main table.
 # - `10_is_it_the_region`, `11_replace_or_add`: controls for where synthesis happens, and for what it replaces.
+# - `12_default_settings`: which settings should be the default.

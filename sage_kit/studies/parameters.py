@@ -44,6 +44,8 @@ STUDY_PARAMETERS: Mapping[str, str] = {
     "filters": "filters that are compared",
     "lifts": "lifts that are compared",
     "decoder": "decoder that reads synthetic examples",
+    "factors": "factors to search, in this order",
+    "search_seeds": "seeds of each level of a search",
     "decoders": "decoders that are compared",
     "examples": "synthetic examples of each run that are looked at",
     "cuts": "cuts that are compared",

@@ -1,0 +1,207 @@
+"""A search for good settings, one factor after another, each held against what was chosen before it.
+
+The search reads nothing but the part carved from train. It moves from a level to another only where the gain is larger
+than its standard error, so that it does not follow noise from factor to factor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from sage_kit.errors import StudyError, did_you_mean
+from sage_kit.studies.study import Arm
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+    from sage_kit.studies.study import Study
+
+NINETY_FIVE = 2 * 1.959964
+"""Width of a 95 % interval of a normal distribution, in standard errors."""
+
+
+@dataclass(frozen=True)
+class Factor:
+    """One thing that may be set in several ways.
+
+    Attributes
+    ----------
+    name : str
+    levels : mapping of str to mapping
+        Settings by the name of the level. The first is how things stand; a level's settings go over those chosen
+        before, and its options over those chosen for the same component.
+    needs : mapping
+        Settings that must have been chosen for the factor to make sense, each as one value or a tuple of values.
+    """
+
+    name: str
+    levels: Mapping[str, Mapping[str, Any]]
+    needs: Mapping[str, Any] = field(default_factory=dict)
+
+
+FACTORS: tuple[Factor, ...] = (
+    Factor(
+        "lift",
+        {
+            "shift": {"lift": "shift"},
+            "scale_shift": {"lift": "scale_shift"},
+            "replace": {"lift": "replace"},
+            "replace_random": {"lift": "replace_random"},
+        },
+    ),
+    Factor(
+        "share",
+        {
+            "0.3": {"lift_options": {}},
+            "0.15": {"lift_options": {"share": 0.15}},
+            "0.5": {"lift_options": {"share": 0.5}},
+        },
+        needs={"lift": ("replace", "replace_random")},
+    ),
+    Factor(
+        "anchors",
+        {
+            "hardest 30 %": {"sampler": "high_loss", "sampler_options": {}},
+            "all, by loss": {"sampler": "high_loss", "sampler_options": {"fraction": 1.0}},
+            "any": {"sampler": "random", "sampler_options": {}},
+        },
+    ),
+    Factor("inverter", {"anchored": {"inverter": "anchored"}, "knn": {"inverter": "knn"}}),
+    Factor(
+        "mix",
+        {
+            "add 1": {"mix": "add", "synthetic_ratio": 1.0},
+            "add 2": {"mix": "add", "synthetic_ratio": 2.0},
+            "replace 50 %": {"mix": "replace", "synthetic_ratio": 0.5},
+            "replace 100 %": {"mix": "replace", "synthetic_ratio": 1.0},
+        },
+    ),
+    Factor("schedule", {"adaptive": {"schedule": "adaptive"}, "static": {"schedule": "static"}}),
+    Factor(
+        "temperature",
+        {"2": {"temperature": 2.0}, "1": {"temperature": 1.0}, "4": {"temperature": 4.0}},
+    ),
+    Factor("hidden", {"0": {"hidden_weight": 0.0}, "1": {"hidden_weight": 1.0}}),
+)
+"""What is searched, in this order; the first levels together are the method as it was first written down."""
+
+
+def read_factors(text: str, factors: Sequence[Factor] = FACTORS) -> list[Factor]:
+    """Factors by their names, separated by commas, in the order given.
+
+    Raises
+    ------
+    StudyError
+        For none, or a name that there is not.
+    """
+    known = {factor.name: factor for factor in factors}
+    names = list(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+    unknown = next((name for name in names if name not in known), None)
+    if unknown is not None:
+        raise StudyError(f"there is no factor {unknown!r}.{did_you_mean(unknown, known, 'Factors')}")
+    if not names:
+        raise StudyError(f"factors names none: give some of {', '.join(known)}, separated by commas")
+    return [known[name] for name in names]
+
+
+def changed(settings: Mapping[str, Any], level: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings with a level's over them; options of a component that stays are kept beside the level's own."""
+    result = {**settings, **level}
+    for name, value in level.items():
+        if name.endswith("_options") and value:
+            component = name.removesuffix("_options")
+            stays = result.get(component) == settings.get(component)
+            result[name] = {**(settings.get(name, {}) if stays else {}), **value}
+    return result
+
+
+def first_settings(factors: Sequence[Factor] = FACTORS) -> dict[str, Any]:
+    """Settings of the first level of every factor: where a search begins, whatever the defaults are by now."""
+    settings: dict[str, Any] = {}
+    for factor in factors:
+        settings |= next(iter(factor.levels.values()))
+    return settings
+
+
+@dataclass(frozen=True)
+class Search:
+    """What a search went through and where it ended.
+
+    Attributes
+    ----------
+    settings : mapping
+        What it chose.
+    chosen : mapping of str to str
+        Level by factor.
+    skipped : mapping of str to str
+        Why a factor was left out, by its name.
+    steps : DataFrame
+        A row per factor, level and task (and one over all tasks): arm, difference in agreement from the level held
+        before, its interval, its standard error, and whether it was taken.
+    """
+
+    settings: Mapping[str, Any]
+    chosen: Mapping[str, str]
+    skipped: Mapping[str, str]
+    steps: DataFrame
+
+
+def search(study: Study, factors: Sequence[Factor], seeds: Sequence[int]) -> Search:
+    """Go through the factors, holding each level against the one chosen so far.
+
+    The measure is agreement with the teacher on the part carved from train, averaged over tasks. A level is taken if it
+    is ahead by more than its standard error, and of several the one that is ahead most. The standard error is the width
+    of the 95 % interval over seeds and examples, over 3.92.
+
+    Parameters
+    ----------
+    study : Study
+    factors : sequence of Factor
+    seeds : sequence of int
+        Of every run.
+
+    Returns
+    -------
+    Search
+    """
+    from pandas import concat
+
+    settings = first_settings()
+    chosen: dict[str, str] = {}
+    skipped: dict[str, str] = {}
+    parts = []
+    for factor in factors:
+        lacking = _lacking(factor, settings)
+        if lacking:
+            skipped[factor.name] = lacking
+            continue
+        names = {level: f"{factor.name}: {level}" for level in factor.levels}
+        held, *others = names
+        arms = [Arm(names[held], **settings)]
+        arms += [Arm(names[level], **changed(settings, factor.levels[level])) for level in others]
+        runs = study.run(arms, seeds=seeds)
+        table = study.compare(runs, names[held], metric="agreement")
+        table.insert(0, "factor", factor.name)
+        table["error"] = (table["high"] - table["low"]) / NINETY_FIVE
+        overall = table[table["task"] == study.overall].set_index("arm")
+        ahead = overall[overall["difference"] > overall["error"]]["difference"]
+        best = held if ahead.empty else next(level for level in others if names[level] == ahead.idxmax())
+        if best != held:
+            settings = changed(settings, factor.levels[best])
+        chosen[factor.name] = best
+        table["taken"] = table["arm"] == names[best]
+        parts.append(table)
+    if not parts:
+        raise StudyError(f"nothing was searched: {'; '.join(f'{name} {why}' for name, why in skipped.items())}")
+    return Search(settings, chosen, skipped, concat(parts, ignore_index=True))
+
+
+def _lacking(factor: Factor, have: Mapping[str, Any]) -> str:
+    """What a factor needs and has not; "" where it has all."""
+    for name, wanted in factor.needs.items():
+        allowed = wanted if isinstance(wanted, tuple) else (wanted,)
+        if have[name] not in allowed:
+            return f"needs {name} to be {' or '.join(map(str, allowed))}, and it is {have[name]}"
+    return ""
