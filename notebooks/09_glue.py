@@ -146,13 +146,17 @@ study.add_figure("over_plain", figure, "Difference to plain distillation, paired
 # ## Verdict
 
 # %%
-for finding, arm in (("default_over_plain", "SAGE default"), ("paper_over_plain", "SAGE paper")):
+for finding, arm, claim_id in (
+    ("default_over_plain", "SAGE default", "default_over_plain"),
+    ("paper_over_plain", "SAGE paper", ""),
+):
     study.find(
         finding,
         f"Is {arm} ahead of plain distillation on the official validation sets?",
         table="over_plain",
         row={"task": study.overall, "arm": arm},
         unit="metric of the task",
+        claim=claim_id,
         yes=f"{arm} is ahead of plain distillation by {{value}} ({{low}} to {{high}}; {{task}}).",
         no=f"{arm} is behind plain distillation: {{value}} ({{low}} to {{high}}; {{task}}).",
         undecided=f"{arm} against plain distillation: nothing is decided, {{value}} ({{low}} to {{high}}; {{task}}).",

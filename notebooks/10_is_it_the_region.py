@@ -23,6 +23,7 @@
 # more steps* as many as the teacher's work for *high loss* would have paid for. At last the regions again with tokens
 # replaced instead of shifted, where *random tokens* replaces without looking at any region or map. Replacing cannot be
 # told how far to go, so *noise, as far as replaced* is its control: hard examples shifted by noise of that length.
+# *default* is the preset with all that study 12 chose, held against the same controls.
 #
 # Scores are those of the part carved from train; nothing is chosen on it. Approximate: displacements are matched in
 # the mean and for the losses of one run (seed 0), *mixup* has a lift of its own because its vectors shifted are all
@@ -99,6 +100,7 @@ first = [
     synthesis("random region, replaced", "the same near any example", "random", "replace"),
     synthesis("low loss, replaced", "the same near the easiest examples", "low_loss", "replace"),
     synthesis("random tokens", "no region and no map", "random", "replace_random"),
+    Arm("default", "the preset as it stands, with the loss of all arms"),
 ]
 looked_at = study.run(first, seeds=[0], keep=["synthetic"])
 
@@ -250,6 +252,17 @@ figure = figures.intervals(
 )
 study.add_figure("over_full_space", figure, "High loss less each control, paired by seed and example; 95 % intervals.")
 
+# %%
+against_default = [*controls, FAR, "random tokens"]
+study.add_table("default_over_controls", contrasts(study, runs, [("default", name) for name in against_default]))
+best_for_default = closest(study.tables["default_over_controls"], study.overall)
+figure = figures.intervals(
+    study.tables["default_over_controls"], title="Default over controls", unit="primary metric", label="against"
+)
+study.add_figure(
+    "default_over_controls", figure, "Default less each control, paired by seed and example; 95 % intervals."
+)
+
 # %% [markdown]
 # ## Agreement with the teacher
 #
@@ -310,6 +323,31 @@ study.find(
     "to {high}; p after Holm {p_holm:.3f}).",
     undecided="The method against the best control in full space, {against} (displacement {displacement}): nothing is "
     "decided, {value} ({low} to {high}; p after Holm {p_holm:.3f}).",
+)
+study.find(
+    "default_over_plain",
+    "Is the preset default ahead of plain distillation at equal steps?",
+    table="over_plain",
+    row={"task": study.overall, "arm": "default"},
+    unit="primary metric",
+    yes="The preset default is ahead of plain distillation by {value} ({low} to {high}; p after Holm {p_holm:.3f}).",
+    no="The preset default is behind plain distillation: {value} ({low} to {high}; p after Holm {p_holm:.3f}).",
+    undecided="The preset default against plain distillation: nothing is decided, {value} ({low} to {high}; p after "
+    "Holm {p_holm:.3f}).",
+)
+study.find(
+    "default_over_every_control",
+    "Is the preset default ahead of every control that looks at no map?",
+    table="default_over_controls",
+    row={"task": study.overall, "against": best_for_default},
+    unit="primary metric",
+    claim="default_over_controls",
+    yes="The preset default is ahead of every control without a map; of the best, {against}, by {value} ({low} to "
+    "{high}; p after Holm {p_holm:.3f}).",
+    no="The preset default is behind the best control without a map, {against}: {value} ({low} to {high}; p after Holm "
+    "{p_holm:.3f}).",
+    undecided="The preset default against the best control without a map, {against}: nothing is decided, {value} "
+    "({low} to {high}; p after Holm {p_holm:.3f}).",
 )
 find(
     "high_over_low",

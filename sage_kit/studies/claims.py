@@ -266,6 +266,26 @@ CLAIMS: tuple[Claim, ...] = (
         "gain_beyond_glue",
         "question",
     ),
+    Claim(
+        "default_over_plain",
+        "Does the preset default beat plain distillation at equal steps on official validation sets?",
+        "",
+        "the aim of this toolkit; the paper has no such arm",
+        "09_glue",
+        "default_over_plain",
+        "question",
+        "The preset was chosen on parts carved from train.",
+    ),
+    Claim(
+        "default_over_controls",
+        "Does the preset default beat every control that looks at no map?",
+        "",
+        "the aim of this toolkit; the paper has no such arm",
+        "10_is_it_the_region",
+        "default_over_every_control",
+        "question",
+        "Against the control that comes nearest, picked by the scores that it is compared on, which favours it.",
+    ),
 )
 """The paper's claims in its order, then the questions that it leaves open."""
 

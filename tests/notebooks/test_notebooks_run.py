@@ -59,5 +59,8 @@ def test_notebook_runs_and_its_verdict_is_what_its_numbers_say(path: Path, place
 
 
 def test_findings_and_claims_agree(place: Path) -> None:
+    missing = [path.stem for path in NOTEBOOKS if not (place / "results" / path.stem).is_dir()]
+    if missing:
+        pytest.skip(f"needs the results of all notebooks; {', '.join(missing)} did not run in this session")
     results = [StudyResult.load(folder) for folder in sorted((place / "results").glob("*/*"))]
     assert claim_problems(results, [path.stem for path in NOTEBOOKS]) == []
