@@ -15,10 +15,12 @@
 # teacher, and is the method with them ahead of plain distillation with the same loss?
 #
 # **Method.** One factor after another, in a fixed order, starting from the method as it was first written down. The
-# levels of a factor are held against the one chosen so far, at equal student steps; a level is taken if its agreement
-# with the teacher, averaged over tasks, is ahead by more than its standard error. Whatever is read here is of the part
-# carved from train. Then the chosen settings meet plain distillation with the same loss, and synthesis that looks at no
-# map and no loss (*random tokens*), under seeds that the search has not seen.
+# levels of a factor are held against the one chosen so far, at equal student steps, by the mean divergence of the
+# student's outputs from the teacher's: KL for classes, half the squared difference for numbers. It moves with every
+# example, where agreement moves with those few on which a student changes its mind. A level is taken if it lowers the
+# divergence, averaged over tasks, by at least `least`. Whatever is read here is of the part carved from train. Then the
+# chosen settings meet plain distillation with the same loss, and synthesis that looks at no map and no loss (*random
+# tokens*), under seeds that the search has not seen.
 #
 # Approximate: the search takes each factor once and in one order, so it may miss settings that are good only
 # together. The examples of the carved part are those that the search has read, which favours what it chose; the
@@ -38,6 +40,7 @@ rounds: int = None  # rounds whose steps every arm takes; None takes the profile
 reducer: str = None  # reducer of the map; None takes the profile's
 factors: str = None  # factors to search, separated by commas, in this order; None takes all (at smoke lift and share)
 search_seeds: int = 2  # seeds of each level in the search
+least: float = 0.03  # a level is taken if it lowers the divergence by at least this share
 plugin: str = ""  # one-file plugins to load, separated by commas
 data_dir: str = None  # folder of GLUE's parquet files; None takes SAGE_KIT_DATA_DIR
 runs_dir: str = "runs/studies"  # where the runs of the arms are kept and found again
@@ -48,7 +51,7 @@ from pandas import DataFrame
 
 from sage_kit.config import field_extra
 from sage_kit.studies import Arm, Study, figures, statistics
-from sage_kit.studies.analyses.search import FACTORS, first_settings, read_factors, search
+from sage_kit.studies.analyses.search import FACTORS, differences, first_settings, read_factors, search
 
 study = Study(
     "12_default_settings",
@@ -63,7 +66,11 @@ study = Study(
     rounds=rounds,
     reducer=reducer,
     data_dir=data_dir,
-    more={"factors": factors, "search_seeds": None if search_seeds == 2 else search_seeds},
+    more={
+        "factors": factors,
+        "search_seeds": None if search_seeds == 2 else search_seeds,
+        "least": None if least == 0.03 else least,
+    },
     plugin=plugin,
     runs_dir=runs_dir,
     results_dir=results_dir,
@@ -72,17 +79,24 @@ study = Study(
 # %% [markdown]
 # ## The search
 #
-# A row per factor and level, held against the level that was chosen before it.
+# A row per factor and level, held against the level that was chosen before it. *change* is that of the divergence as a
+# share; *difference* is the same in its logarithm, with Student's interval over seeds, wide for so few.
 
 # %%
 everything = ",".join(factor.name for factor in FACTORS)
 asked = read_factors(factors or {"smoke": "lift,share"}.get(profile, everything))
-found = search(study, asked, range(search_seeds))
+found = search(study, asked, range(search_seeds), least=least)
 study.add_table("search", found.steps)
 for name, why in found.skipped.items():
     print(f"{name} was left out: it {why}")
-figure = figures.intervals(found.steps, title="Each level against the one before", unit="agreement")
-study.add_figure("search", figure, "Difference in agreement with the teacher on the carved part; 95 % intervals.")
+figure = figures.bars(
+    found.steps.assign(percent=100 * found.steps["change"]),
+    title="Divergence from the teacher, each level against the one before",
+    unit="change of the divergence [%]",
+    value="percent",
+    group="task" if len(study.tasks) > 1 else None,
+)
+study.add_figure("search", figure, "Change of the divergence on the carved part; below zero is closer to the teacher.")
 
 # %%
 study.add_table("chosen", DataFrame([{"factor": name, "level": level} for name, level in found.chosen.items()]))
@@ -114,6 +128,7 @@ study.add_table("scores", statistics.summarize(runs.table(), "dev"))
 # %%
 study.add_table("over_plain", study.compare(runs, baseline="plain"))
 study.add_table("agreement_over_plain", study.compare(runs, baseline="plain", metric="agreement"))
+study.add_table("divergence_over_plain", differences(runs.table(), "plain"))
 study.add_table("over_random_tokens", study.compare(runs, baseline="random tokens", arms=["chosen"]))
 figure = figures.intervals(study.tables["over_plain"], title="Over plain distillation", unit="primary metric")
 study.add_figure("over_plain", figure, "Difference to plain distillation, paired by seed and example; 95 % intervals.")
@@ -150,6 +165,20 @@ find(
     "agreement_over_plain",
     "agreement",
     "plain distillation in agreement",
+)
+study.find(
+    "chosen_diverges_less_than_plain",
+    "Are the student's outputs closer to the teacher's with the chosen settings than after plain distillation?",
+    table="divergence_over_plain",
+    row={"task": study.overall, "arm": "chosen"},
+    direction="below",
+    unit="logarithm of the divergence",
+    yes="The chosen settings come closer to the teacher's outputs than plain distillation: {value} ({low} to {high}) "
+    "in the logarithm of the divergence, {change:+.0%}.",
+    no="The chosen settings stay farther from the teacher's outputs than plain distillation: {value} ({low} to {high}) "
+    "in the logarithm of the divergence, {change:+.0%}.",
+    undecided="Whether the chosen settings come closer to the teacher's outputs than plain distillation is not "
+    "decided: {value} ({low} to {high}) in the logarithm of the divergence.",
 )
 find(
     "chosen_over_random_tokens",

@@ -90,6 +90,32 @@ def agreement(student_logits: Array, teacher_logits: Array, spec: TaskSpec) -> f
     return float(np.mean(alike_with(student_logits, teacher_logits, spec)))
 
 
+def divergence(teacher: Array, student: Array) -> NDArray[np.float64]:
+    r"""Kullback-Leibler divergence of the student's distribution from the teacher's, one per example.
+
+    .. math:: \sum_c p_c (\log p_c - \log q_c), \quad p = \mathrm{softmax}(t), q = \mathrm{softmax}(s)
+
+    For the single output of a regression task it is that of two normal distributions of unit variance about the two
+    outputs, half the squared difference.
+
+    Parameters
+    ----------
+    teacher, student : array of shape (n, n_outputs), float32
+
+    Returns
+    -------
+    array of shape (n,), float64
+        Not finite where an output is not.
+    """
+    t, s = teacher.astype(np.float64), student.astype(np.float64)
+    if t.shape[1] == 1:
+        return np.asarray(((t - s) ** 2).sum(axis=1) / 2)
+    with np.errstate(invalid="ignore"):  # outputs that are not finite
+        log_p, log_q = (x - x.max(axis=1, keepdims=True) for x in (t, s))
+        log_p, log_q = (x - np.log(np.exp(x).sum(axis=1, keepdims=True)) for x in (log_p, log_q))
+        return np.asarray((np.exp(log_p) * (log_p - log_q)).sum(axis=1))
+
+
 def calibration_error(logits: Array, labels: Array) -> float:
     """Expected calibration error over equal-width confidence bins (Guo et al. 2017, arXiv 1706.04599, equation 3).
 

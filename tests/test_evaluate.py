@@ -14,7 +14,7 @@ from scipy.special import softmax
 from sklearn import metrics
 
 from sage_kit.components import TaskSpec
-from sage_kit.evaluate import AGREEMENT_TOLERANCE, METRICS, agreement, calibration_error, predictions, score
+from sage_kit.evaluate import AGREEMENT_TOLERANCE, METRICS, agreement, calibration_error, divergence, predictions, score
 
 RNG = np.random.default_rng(0)
 
@@ -225,3 +225,24 @@ def test_scores_of_a_diverged_model_are_scores() -> None:
     assert found["accuracy"] == 0.5
     assert math.isnan(found["calibration_error"])
     assert math.isnan(score(REGRESSION, logits[:, :1], np.arange(4, dtype=np.float32))["pearson"])
+
+
+# ---- divergence from the teacher
+
+
+@pytest.mark.parametrize("outputs", [2, 5])
+def test_divergence_agrees_with_its_formula(outputs: int) -> None:
+    rng = np.random.default_rng(0)
+    teacher, student = (rng.standard_normal((50, outputs)).astype(np.float32) * 3 for _ in range(2))
+    p, q = (
+        np.exp(x.astype(np.float64)) / np.exp(x.astype(np.float64)).sum(1, keepdims=True) for x in (teacher, student)
+    )
+    np.testing.assert_allclose(divergence(teacher, student), (p * np.log(p / q)).sum(1), rtol=1e-9)
+    assert divergence(teacher, teacher).max() == 0
+
+
+def test_divergence_of_extreme_and_of_single_outputs() -> None:
+    extreme = np.array([[1e3, -1e3], [0, 0]], np.float32)
+    np.testing.assert_allclose(divergence(extreme, -extreme), [2000, 0])
+    single = np.array([[1.0], [3.0]], np.float32)
+    np.testing.assert_allclose(divergence(single, np.zeros((2, 1), np.float32)), [0.5, 4.5])

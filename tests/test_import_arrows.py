@@ -49,8 +49,8 @@ LAYERS = (
 """The house from the ground up: a module imports from its own layer and from those before it."""
 
 PUBLIC = {
-    "sage_kit", "sage_kit.adapters", "sage_kit.components", "sage_kit.config", "sage_kit.errors", "sage_kit.files",
-    "sage_kit.loss_profiles", "sage_kit.records", "sage_kit.testing",
+    "sage_kit", "sage_kit.adapters", "sage_kit.components", "sage_kit.config", "sage_kit.errors", "sage_kit.evaluate",
+    "sage_kit.files", "sage_kit.loss_profiles", "sage_kit.records", "sage_kit.testing",
 }  # fmt: skip
 """What a plugin may import: built-ins are ordinary plugins, and tests of a plugin may use `sage_kit.testing`."""
 

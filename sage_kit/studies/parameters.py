@@ -46,6 +46,7 @@ STUDY_PARAMETERS: Mapping[str, str] = {
     "decoder": "decoder that reads synthetic examples",
     "factors": "factors to search, in this order",
     "search_seeds": "seeds of each level of a search",
+    "least": "share by which a level must lower the divergence to be taken",
     "decoders": "decoders that are compared",
     "examples": "synthetic examples of each run that are looked at",
     "cuts": "cuts that are compared",

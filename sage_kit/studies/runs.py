@@ -25,6 +25,7 @@ from sage_kit.compatibility import needed_kinds
 from sage_kit.config import RunConfig, field_extra, load_config
 from sage_kit.data.splits import TaskData, load_task
 from sage_kit.errors import RunDirectoryError
+from sage_kit.evaluate import divergence
 from sage_kit.fingerprint import fingerprint
 from sage_kit.plugins import Plugins
 from sage_kit.provenance import code_parts
@@ -87,6 +88,11 @@ class ArmRun:
         """By split: "student" and "teacher", logits of shape (n, n_outputs), and "labels" of shape (n,)."""
         return self.directory.predictions()
 
+    def divergence(self, split: str = "dev") -> float:
+        """Mean divergence of the student's outputs from the teacher's on a split (`sage_kit.evaluate.divergence`)."""
+        outputs = self.predictions[split]
+        return float(divergence(outputs["teacher"], outputs["student"]).mean())
+
     def row(self) -> dict[str, Any]:
         """The run as a row of the table `runs`."""
         summary, flops = self.summary, self.costs["flops"]
@@ -101,6 +107,7 @@ class ArmRun:
             "metric": self.metric,
             "dev": _number(summary["dev"].get(self.metric)),
             "dev_agreement": _number(summary["dev"].get("agreement")),
+            "dev_divergence": self.divergence("dev"),
             "validation": _number(scores.get(self.metric)),
             "validation_agreement": _number(scores.get("agreement")),
             "validation_split": split,

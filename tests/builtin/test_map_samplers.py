@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from sage_kit.builtin.samplers.boundary import margins
-from sage_kit.builtin.samplers.kl_max import divergence
 from sage_kit.components import SampleRequest
 from sage_kit.errors import CompatibilityError, ConfigError
+from sage_kit.evaluate import divergence
 from sage_kit.plugins import Plugins
 
 NAMES = ["low_loss", "kl_max", "boundary", "cluster"]
@@ -107,24 +107,6 @@ def test_low_loss_takes_the_easiest_alike(build: Any) -> None:
 
 
 # ---- kl_max
-
-
-@pytest.mark.parametrize("outputs", [2, 5])
-def test_divergence_agrees_with_its_formula(outputs: int) -> None:
-    rng = np.random.default_rng(0)
-    teacher, student = (rng.standard_normal((50, outputs)).astype(np.float32) * 3 for _ in range(2))
-    p, q = (
-        np.exp(x.astype(np.float64)) / np.exp(x.astype(np.float64)).sum(1, keepdims=True) for x in (teacher, student)
-    )
-    np.testing.assert_allclose(divergence(teacher, student), (p * np.log(p / q)).sum(1), rtol=1e-9)
-    assert divergence(teacher, teacher).max() == 0
-
-
-def test_divergence_of_extreme_and_of_single_outputs() -> None:
-    extreme = np.array([[1e3, -1e3], [0, 0]], np.float32)
-    np.testing.assert_allclose(divergence(extreme, -extreme), [2000, 0])
-    single = np.array([[1.0], [3.0]], np.float32)
-    np.testing.assert_allclose(divergence(single, np.zeros((2, 1), np.float32)), [0.5, 4.5])
 
 
 def test_kl_max_goes_toward_the_neighbour_of_largest_divergence(build: Any) -> None:

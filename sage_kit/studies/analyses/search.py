@@ -1,7 +1,7 @@
 """A search for good settings, one factor after another, each held against what was chosen before it.
 
-The search reads nothing but the part carved from train. It moves from a level to another only where the gain is larger
-than its standard error, so that it does not follow noise from factor to factor.
+The search reads nothing but the part carved from train. It moves from a level to another only where enough is gained,
+so that it does not follow noise from factor to factor.
 """
 
 from __future__ import annotations
@@ -10,16 +10,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from sage_kit.errors import StudyError, did_you_mean
+from sage_kit.studies.statistics import compare_arms
 from sage_kit.studies.study import Arm
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
     from sage_kit.studies.study import Study
-
-NINETY_FIVE = 2 * 1.959964
-"""Width of a 95 % interval of a normal distribution, in standard errors."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,7 @@ FACTORS: tuple[Factor, ...] = (
             "hardest 30 %": {"sampler": "high_loss", "sampler_options": {}},
             "all, by loss": {"sampler": "high_loss", "sampler_options": {"fraction": 1.0}},
             "any": {"sampler": "random", "sampler_options": {}},
+            "toward divergence": {"sampler": "kl_max", "sampler_options": {}},
         },
     ),
     Factor("inverter", {"anchored": {"inverter": "anchored"}, "knn": {"inverter": "knn"}}),
@@ -138,8 +139,9 @@ class Search:
     skipped : mapping of str to str
         Why a factor was left out, by its name.
     steps : DataFrame
-        A row per factor, level and task (and one over all tasks): arm, difference in agreement from the level held
-        before, its interval, its standard error, and whether it was taken.
+        A row per factor, level and task (and one over all tasks), as `compare_arms` returns it for the logarithm of the
+        divergence, against the level held before; with the columns factor, change (of the divergence itself, as a
+        share), agreement and score (differences in agreement and in the primary metric), and whether it was taken.
     """
 
     settings: Mapping[str, Any]
@@ -148,12 +150,12 @@ class Search:
     steps: DataFrame
 
 
-def search(study: Study, factors: Sequence[Factor], seeds: Sequence[int]) -> Search:
+def search(study: Study, factors: Sequence[Factor], seeds: Sequence[int], *, least: float) -> Search:
     """Go through the factors, holding each level against the one chosen so far.
 
-    The measure is agreement with the teacher on the part carved from train, averaged over tasks. A level is taken if it
-    is ahead by more than its standard error, and of several the one that is ahead most. The standard error is the width
-    of the 95 % interval over seeds and examples, over 3.92.
+    The measure is the mean divergence of the student's outputs from the teacher's on the part carved from train
+    (`sage_kit.evaluate.divergence`): it moves with every example, where agreement and accuracy move with those few on
+    which a student changes its mind. Tasks are averaged in its logarithm, so each counts by its relative change.
 
     Parameters
     ----------
@@ -161,10 +163,17 @@ def search(study: Study, factors: Sequence[Factor], seeds: Sequence[int]) -> Sea
     factors : sequence of Factor
     seeds : sequence of int
         Of every run.
+    least : float
+        A level is taken if it lowers the divergence by at least this share; of several, the one that lowers it most.
 
     Returns
     -------
     Search
+
+    Raises
+    ------
+    StudyError
+        When no factor can be searched.
     """
     from pandas import concat
 
@@ -181,14 +190,13 @@ def search(study: Study, factors: Sequence[Factor], seeds: Sequence[int]) -> Sea
         held, *others = names
         arms = [Arm(names[held], **settings)]
         arms += [Arm(names[level], **changed(settings, factor.levels[level])) for level in others]
-        runs = study.run(arms, seeds=seeds)
-        table = study.compare(runs, names[held], metric="agreement")
+        table = differences(study.run(arms, seeds=seeds).table(), names[held])
         table.insert(0, "factor", factor.name)
-        table["error"] = (table["high"] - table["low"]) / NINETY_FIVE
-        overall = table[table["task"] == study.overall].set_index("arm")
-        ahead = overall[overall["difference"] > overall["error"]]["difference"]
-        best = held if ahead.empty else next(level for level in others if names[level] == ahead.idxmax())
-        if best != held:
+        change = table[table["task"] == study.overall].set_index("arm")["change"]
+        best = min(others, key=lambda level: change[names[level]])
+        if change[names[best]] > -least:
+            best = held
+        else:
             settings = changed(settings, factor.levels[best])
         chosen[factor.name] = best
         table["taken"] = table["arm"] == names[best]
@@ -196,6 +204,29 @@ def search(study: Study, factors: Sequence[Factor], seeds: Sequence[int]) -> Sea
     if not parts:
         raise StudyError(f"nothing was searched: {'; '.join(f'{name} {why}' for name, why in skipped.items())}")
     return Search(settings, chosen, skipped, concat(parts, ignore_index=True))
+
+
+def differences(runs: DataFrame, baseline: str) -> DataFrame:
+    """Each arm against another in the logarithm of its divergence, paired by seed; what it is in other measures beside.
+
+    Parameters
+    ----------
+    runs : DataFrame
+        As `Runs.table` returns it.
+    baseline : str
+        The arm to compare with.
+
+    Returns
+    -------
+    DataFrame
+        As `sage_kit.studies.statistics.compare_arms` returns it, and change, agreement and score as in `Search.steps`.
+    """
+    logarithm = runs.assign(log_divergence=np.log(runs["dev_divergence"]))
+    table = compare_arms(logarithm, baseline, value="log_divergence")
+    table["change"] = np.expm1(table["difference"])
+    for name, value in (("agreement", "dev_agreement"), ("score", "dev")):
+        table[name] = compare_arms(runs, baseline, value=value)["difference"]
+    return table
 
 
 def _lacking(factor: Factor, have: Mapping[str, Any]) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import pandas as pd
 import pytest
@@ -12,8 +11,8 @@ from sage_kit.config import load_config
 from sage_kit.errors import StudyError
 from sage_kit.studies.analyses.search import (
     FACTORS,
-    NINETY_FIVE,
     Factor,
+    Search,
     changed,
     first_settings,
     read_factors,
@@ -21,61 +20,78 @@ from sage_kit.studies.analyses.search import (
 )
 from sage_kit.studies.study import Arm
 
-COLOR = Factor("temperature", {"2": {"temperature": 2.0}, "1": {"temperature": 1.0}, "4": {"temperature": 4.0}})
+TEMPERATURE = Factor("temperature", {"2": {"temperature": 2.0}, "1": {"temperature": 1.0}, "4": {"temperature": 4.0}})
 SHARE = Factor("share", {"0.3": {"lift_options": {}}, "0.5": {"lift_options": {"share": 0.5}}}, {"lift": ("replace",)})
 LIFT = Factor("lift", {"shift": {"lift": "shift"}, "replace": {"lift": "replace"}})
 
 
-class ToyStudy:
-    """Answers with differences that were written down, each with a standard error of 0.01."""
+class ToyRuns:
+    """Runs whose divergence is 0.2 times what was written down for their arm, in each task and seed."""
 
-    tasks = ("a", "b")
+    def __init__(self, arms: Sequence[Arm], seeds: Sequence[int], factors: dict[str, tuple[float, float]]) -> None:
+        self.rows = [
+            {"task": task, "arm": arm.name, "seed": seed, "dev": 0.5 + place, "dev_agreement": 0.9 - place,
+             "dev_divergence": 0.2 * factors.get(arm.name, (1.0, 1.0))[number] * (1 + seed)}
+            for number, task in enumerate(("a", "b"))
+            for place, arm in enumerate(arms)
+            for seed in seeds
+        ]  # fmt: skip
+
+    def table(self) -> pd.DataFrame:
+        return pd.DataFrame(self.rows)
+
+
+class ToyStudy:
+    """Knows how each arm does, and remembers what it was asked for."""
+
     overall = "average"
 
-    def __init__(self, differences: dict[str, float]) -> None:
-        self.differences = differences
+    def __init__(self, factors: dict[str, tuple[float, float]]) -> None:
+        self.factors = factors
         self.asked: list[tuple[list[Arm], list[int]]] = []
 
-    def run(self, arms: Sequence[Arm], *, seeds: Sequence[int]) -> list[Arm]:
+    def run(self, arms: Sequence[Arm], *, seeds: Sequence[int]) -> ToyRuns:
         self.asked.append((list(arms), list(seeds)))
-        return list(arms)
-
-    def compare(self, runs: list[Arm], baseline: str, *, metric: str) -> pd.DataFrame:
-        assert metric == "agreement"
-        assert baseline == runs[0].name
-        half = 0.01 * NINETY_FIVE / 2
-        return pd.DataFrame(
-            [
-                {"task": task, "arm": arm.name, "difference": value, "low": value - half, "high": value + half}
-                for task in (*self.tasks, self.overall)
-                for arm in runs[1:]
-                # what a single task says is of no account
-                for value in [self.differences[arm.name] if task == self.overall else 0.5]
-            ]
-        )
+        return ToyRuns(arms, seeds, self.factors)
 
 
-def run_search(differences: dict[str, float], factors: Sequence[Factor], seeds: Sequence[int] = (0, 1)) -> Any:
-    study = ToyStudy(differences)
-    return search(study, factors, seeds), study  # type: ignore[arg-type]
+def run_search(
+    factors: dict[str, tuple[float, float]], what: Sequence[Factor], seeds: Sequence[int] = (0, 1), least: float = 0.03
+) -> tuple[Search, ToyStudy]:
+    study = ToyStudy(factors)
+    return search(study, what, seeds, least=least), study  # type: ignore[arg-type]
 
 
-def test_a_level_is_taken_if_it_is_ahead_by_more_than_its_standard_error() -> None:
-    found, _ = run_search({"temperature: 1": 0.009, "temperature: 4": -0.2}, [COLOR])
+def test_a_level_is_taken_if_it_lowers_the_divergence_enough() -> None:
+    found, _ = run_search({"temperature: 1": (0.98, 0.98), "temperature: 4": (2, 2)}, [TEMPERATURE])
     assert found.chosen == {"temperature": "2"}
-    found, study = run_search({"temperature: 1": 0.011, "temperature: 4": 0.012}, [COLOR], seeds=[3, 4, 5])
+    found, study = run_search(
+        {"temperature: 1": (0.96, 0.96), "temperature: 4": (0.95, 0.94)}, [TEMPERATURE], [3, 4, 5]
+    )
     assert found.chosen == {"temperature": "4"}
     assert found.settings["temperature"] == 4.0
     assert study.asked[0][1] == [3, 4, 5]
     taken = found.steps[found.steps["taken"]]
     assert set(taken["arm"]) == {"temperature: 4"}
     assert list(taken["task"]) == ["a", "b", "average"]
-    assert found.steps["error"].to_numpy() == pytest.approx(0.01)
+    assert found.steps["n_seeds"].tolist() == [3] * 6
+
+
+def test_tasks_count_by_their_relative_change() -> None:
+    found, _ = run_search({"temperature: 1": (0.5, 2.0), "temperature: 4": (0.8, 1.1)}, [TEMPERATURE])
+    steps = found.steps.set_index(["task", "arm"])
+    assert steps.loc[("average", "temperature: 1"), "change"] == pytest.approx(0.0)
+    assert steps.loc[("average", "temperature: 4"), "change"] == pytest.approx((0.8 * 1.1) ** 0.5 - 1)
+    assert steps.loc[("b", "temperature: 4"), "change"] == pytest.approx(0.1)
+    assert found.chosen == {"temperature": "4"}
+    # what other measures say stands beside it
+    assert steps["score"].tolist() == pytest.approx([1, 2] * 3)
+    assert steps["agreement"].tolist() == pytest.approx([-1, -2] * 3)
 
 
 def test_later_factors_stand_on_what_was_chosen_before() -> None:
-    found, study = run_search({"lift: replace": 0.1, "share: 0.5": 0.1, "temperature: 1": 0, "temperature: 4": 0},
-                              [LIFT, SHARE, COLOR])  # fmt: skip
+    better = {"lift: replace": (0.8, 0.9), "share: 0.5": (0.9, 0.9)}
+    found, study = run_search(better, [LIFT, SHARE, TEMPERATURE])
     settings = [[arm.settings for arm in arms] for arms, _ in study.asked]
     assert [one["lift"] for one in settings[0]] == ["shift", "replace"]
     assert [(one["lift"], one["lift_options"]) for one in settings[1]] == [("replace", {}), ("replace", {"share": 0.5})]
@@ -85,7 +101,7 @@ def test_later_factors_stand_on_what_was_chosen_before() -> None:
 
 
 def test_a_factor_that_makes_no_sense_is_left_out_and_told() -> None:
-    found, study = run_search({"lift: replace": 0.0}, [LIFT, SHARE])
+    found, study = run_search({}, [LIFT, SHARE])
     assert len(study.asked) == 1
     assert found.skipped == {"share": "needs lift to be replace, and it is shift"}
     assert set(found.steps["factor"]) == {"lift"}
