@@ -132,7 +132,7 @@ table = until.table()
 reached = table["stopped"].str.contains("agreement")
 table["needed"] = table["rounds"].where(reached, allowed + 1).astype(float)
 needed = table.groupby("arm")["needed"].agg(mean="mean", fewest="min", most="max").reset_index()
-study.add_table("until", needed.assign(reached=int(reached.sum()), runs=len(table)))
+study.add_table("until", needed.assign(reached=int(reached.sum()), runs=len(table), n_seeds=table["seed"].nunique()))
 
 # %% [markdown]
 # ## Verdict

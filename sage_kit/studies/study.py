@@ -361,7 +361,7 @@ class Study:
         name, question, unit, threshold, direction, claim
             As in `Finding`.
         table : str
-            Name of a table that was added.
+            Name of a table that was added. Its column "n_seeds", if any, tells on how many seeds the row rests.
         row : mapping
             Columns and values that pick one row.
         yes, no, undecided : str
@@ -386,8 +386,10 @@ class Study:
         text = {"yes": yes, "no": no, "undecided": undecided}[state].format(
             **{**there, **{key: format(number) for key, number in numbers.items()}, "unit": unit}
         )
+        # a comparison may rest on fewer seeds than the study has
+        seeds = int(there["n_seeds"]) if there.get("n_seeds", 0) > 0 else self.seeds
         finding = Finding(
-            name, question, value, low, high, threshold, state, text, unit, self.seeds, table, dict(row), columns,
+            name, question, value, low, high, threshold, state, text, unit, seeds, table, dict(row), columns,
             direction, claim,
         )  # fmt: skip
         self.findings.append(finding)

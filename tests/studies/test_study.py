@@ -155,12 +155,16 @@ def test_findings_and_files(make: Any, tmp_path: Path, capsys: pytest.CaptureFix
         "gain", "Is SAGE ahead?", table="comparison", row={"task": study.overall, "arm": "sage"}, unit="accuracy",
         yes="ahead by {value}", no="behind", undecided="{arm}: {value} ({low} to {high}) {unit}",
     )  # fmt: skip
+    study.add_table("one_seed", study.tables["comparison"].assign(n_seeds=1))
+    words = {"yes": "ahead", "no": "behind", "undecided": "undecided"}
+    fewer = study.find("fewer", "?", table="one_seed", row={"task": study.overall, "arm": "sage"}, **words)
+    assert (fewer.seeds, study.findings[0].seeds) == (1, 2)
     with pytest.raises(StudyError, match=r"no table 'comparisn'. Did you mean"):
         study.find("x", "?", table="comparisn", row={}, yes="", no="", undecided="")
     study.finish()
     folder = study.result.folder
     assert {path.name for path in folder.iterdir()} == {
-        "result.json", "runs.parquet", "comparison.parquet", "line.png",
+        "result.json", "runs.parquet", "comparison.parquet", "one_seed.parquet", "line.png",
     }  # fmt: skip
     loaded = StudyResult.load(folder)
     assert inconsistencies(loaded, read_tables(loaded)) == []
