@@ -1,8 +1,8 @@
 """The benchmark behind `sage-kit bench`: this project and its peers on the same work, alternately, in one run. Light.
 
 A bench is a module of this package with a function ``run(session)`` that returns a `records.Result`; `BENCHES` names
-it. What benches share: `measure` (alternating repeats), `ceilings` (matrix products and copies), `records` (what comes
-out), `report` (table, picture, JSON), `runner` (runs them).
+it. What benches share: `measure` (alternating repeats), `ceilings` (matrix products and copies), `child` (processes
+that answer), `records` (what comes out), `report` (table, picture, JSON), `runner` (runs them).
 """
 
 from __future__ import annotations

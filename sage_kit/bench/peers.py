@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import dataclasses
 import importlib.util
 import itertools
-import json
 import os
-import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -21,6 +17,7 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
+from sage_kit.bench.child import Child, ChildEnded, ChildFailed
 from sage_kit.bench.measure import Work
 from sage_kit.devices import synchronize
 from sage_kit.errors import MissingPackageError
@@ -233,8 +230,6 @@ class PeerProcess:
     ----------
     peer : "textbrewer" or "torchdistill"
     work : PeerWork
-    seconds : float
-        How long an answer may take [s].
 
     Attributes
     ----------
@@ -255,15 +250,9 @@ class PeerProcess:
         if work.precision != "fp32":
             raise PeerError("has no bf16 on this device")
         self._work = work
-        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (closed by `end`)
         try:
-            self._process = subprocess.Popen(
-                [python or sys.executable, str(WORKER)],
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, text=True, encoding="utf-8",
-                cwd=work.scratch,
-            )  # fmt: skip
+            self._child = Child([python or sys.executable, str(WORKER)], work.scratch)
         except OSError as error:
-            self._errors.close()
             raise PeerError(f"{variable} is {python!r}: {error.strerror}") from None
         setup = {
             "peer": peer, "teacher": str(work.teacher), "student": str(work.student), "examples": str(work.examples),
@@ -288,35 +277,13 @@ class PeerProcess:
         return self._work.work(float(self._ask("epoch")["seconds"]))
 
     def _ask(self, message: Any) -> dict[str, Any]:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
         try:
-            self._process.stdin.write(json.dumps(message) + "\n")
-            self._process.stdin.flush()
-            line = self._process.stdout.readline()
-        except BrokenPipeError:
-            line = ""
-        if not line:
-            raise PeerError(f"its process ended: {self._last_words()}")
-        answer: dict[str, Any] = json.loads(line)
-        if answer["event"] == "failed":
-            raise PeerError(f"installed, but fails: {answer['reason']}")
-        return answer
-
-    def _last_words(self) -> str:
-        code = self._process.wait()
-        self._errors.seek(0)
-        lines = self._errors.read().decode(errors="replace").strip().splitlines()
-        return lines[-1].strip() if lines else f"exit code {code}"
+            return self._child.ask(message)
+        except ChildFailed as error:
+            raise PeerError(f"installed, but fails: {error}") from None
+        except ChildEnded as error:
+            raise PeerError(str(error)) from None
 
     def end(self) -> None:
         """End the process."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        if self._process.poll() is None:
-            self._process.kill()
-        self._process.wait()
-        self._process.stdout.close()
-        with contextlib.suppress(BrokenPipeError):  # it ended before it had read everything
-            self._process.stdin.close()
-        self._errors.close()
+        self._child.end()

@@ -8,16 +8,15 @@ fitted once and timed apart.
 
 from __future__ import annotations
 
-import json
-import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from sage_kit.bench.child import Child, ChildEnded, ChildFailed
 from sage_kit.bench.generated import Covariance, write_vectors
 from sage_kit.bench.measure import Contender, Measured, Session, Work, alternate
 from sage_kit.bench.pooled import real_vectors, side_by_side
@@ -242,11 +241,7 @@ class RoundProcess:
 
     def __init__(self, vectors: Path, settings: dict[str, Any], count: int) -> None:
         self._setup = {"vectors": str(vectors), "settings": settings, "count": count, "batches": LIFTED_BATCHES}
-        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (closed by `end`)
-        self._process = subprocess.Popen(
-            [sys.executable, "-W", "ignore", "-m", WORKER],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, text=True, encoding="utf-8",
-        )  # fmt: skip
+        self._child = Child([sys.executable, "-W", "ignore", "-m", WORKER])
         self.map: dict[str, Any] = {}
 
     def start(self) -> None:
@@ -276,30 +271,12 @@ class RoundProcess:
 
     def end(self) -> None:
         """End the process."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.kill()
-        self._process.wait()
-        self._process.stdout.close()
-        with suppress(BrokenPipeError):
-            self._process.stdin.close()
-        self._errors.close()
+        self._child.end()
 
     def _ask(self, message: Any) -> dict[str, Any]:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
         try:
-            self._process.stdin.write(json.dumps(message) + "\n")
-            self._process.stdin.flush()
-            line = self._process.stdout.readline()
-        except BrokenPipeError:
-            line = ""
-        if not line:
-            code = self._process.wait()
-            self._errors.seek(0)
-            last = self._errors.read().decode(errors="replace").strip().splitlines()[-1:]
-            raise RoundError(f"its process ended with {code}: {' '.join(last)}")
-        answer: dict[str, Any] = json.loads(line)
-        if "failed" in answer:
-            raise RoundError(answer["failed"])
-        return answer
+            return self._child.ask(message)
+        except ChildFailed as error:
+            raise RoundError(str(error)) from None
+        except ChildEnded as error:
+            raise RoundError(f"its process ended with {error.code}: {error.last_words}") from None

@@ -1,8 +1,8 @@
 """A process that makes rounds' synthetic examples at one size, so that its memory is its own.
 
-It speaks JSON, a line at a time. The first line it reads is what `Point.setup` makes; it answers with the cost of the
-map. For every further line it makes one round and answers with what that took, and after the line ``"memory"`` with the
-most memory that it took. An answer to what failed holds ``failed`` alone.
+It answers as `sage_kit.bench.child` has it. The first line it reads is the set-up of `Rounds`; it answers with the cost
+of the map. For every further line it makes one round and answers with what that took, and after the line ``"memory"``
+with the most memory that it took.
 """
 
 from __future__ import annotations
@@ -125,9 +125,9 @@ def serve(requests: TextIO, answers: TextIO) -> None:
                 else:
                     answer(rounds.round())
             except SageError as error:
-                answer({"failed": " ".join(str(error).split())})
+                answer({"event": "failed", "reason": " ".join(str(error).split())})
             except MemoryError:
-                answer({"failed": "out of memory"})
+                answer({"event": "failed", "reason": "out of memory"})
 
 
 def main() -> None:

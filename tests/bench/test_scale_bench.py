@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -90,7 +91,9 @@ def test_a_failing_point_says_why(tmp_path: Path, covariance: Covariance) -> Non
     answers = StringIO()
     request = setup(tmp_path, covariance, sampler="nothing")
     scale_worker.serve(StringIO(json.dumps(request) + "\n"), answers)
-    assert "nothing" in json.loads(answers.getvalue())["failed"]
+    answer = json.loads(answers.getvalue())
+    assert answer["event"] == "failed"
+    assert "nothing" in answer["reason"]
 
 
 def test_a_process_that_ends_is_an_error_with_its_last_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -98,6 +101,19 @@ def test_a_process_that_ends_is_an_error_with_its_last_line(tmp_path: Path, monk
     process = RoundProcess(tmp_path / "vectors.safetensors", {}, 10)
     try:
         with pytest.raises(RoundError, match=r"ended with 1: .*no_worker"):
+            process.start()
+    finally:
+        process.end()
+
+
+def test_a_round_that_fails_is_an_error_with_the_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = """input(); print('{"event": "failed", "reason": "out of memory"}')"""
+    (tmp_path / "worker_that_fails.py").write_text(program)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setattr(scale, "WORKER", "worker_that_fails")
+    process = RoundProcess(tmp_path / "vectors.safetensors", {}, 10)
+    try:
+        with pytest.raises(RoundError, match=r"^out of memory$"):
             process.start()
     finally:
         process.end()
