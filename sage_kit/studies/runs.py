@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import sage_kit
-from sage_kit.compatibility import needed_kinds
+from sage_kit.compatibility import CHOSEN_KINDS, needed_kinds
 from sage_kit.config import RunConfig, field_extra, load_config
 from sage_kit.data.splits import TaskData, load_task
 from sage_kit.errors import RunDirectoryError
@@ -39,7 +39,7 @@ STUDENT = "student"
 PARTS = (SYNTHETIC, STUDENT)
 """What of a finished run may be kept beyond its records and predictions."""
 
-VERSION = "runs-2"
+VERSION = "runs-3"
 
 Loop = Callable[[RunConfig, Plugins, list[str]], tuple[RunDirectory, dict[str, Any]]]
 """What makes a run in the place of `sage_kit.distill.run`: a module's function, whose source tells its runs apart."""
@@ -265,17 +265,23 @@ class RunStore:
         return run
 
     def key(self, config: RunConfig, loop: Loop | None = None) -> str:
-        """16 hexadecimal digits for settings, code of the chosen components and of the loop, versions, and data."""
-        skipped = ("output", "machine")
+        """16 hexadecimal digits for settings, code of the chosen components and of the loop, versions, and data.
+
+        Only what the run uses counts: plain distillation is the same whatever it would synthesise by. Options count
+        with their defaults, so that a changed default is another run.
+        """
+        skipped = {"output", "machine"} | ({"synthesis"} if config.schedule == "none" else set())
         names = {name for name in RunConfig.model_fields if field_extra(name)["group"] not in skipped}
         names -= {"data_dir", "train_file", "validation_file"}  # their content counts
-        names |= {"observers", "observer_options", "precision", "vector_dtype"}
+        names |= {"schedule", "losses_from", "observers", "observer_options", "precision", "vector_dtype"}
+        names -= {name for kind in CHOSEN_KINDS for name in (kind, f"{kind}_options")}  # below, where they are used
         code = []
         for kind in (*needed_kinds(config, self.plugins), "task"):
-            name = config.task if kind == "task" else config.component_choice(kind)[0]
+            name, given = (config.task, {}) if kind == "task" else config.component_choice(kind)
             item = self.plugins.registered(kind, name)
+            options = {} if kind == "task" else self.plugins.options(kind, name, given).model_dump(mode="json")
             parts = code_parts(str(item.origin), item.origin.distribution, item.spec.requires)
-            code.append([kind, name, parts])
+            code.append([kind, name, options, parts])
         content = [
             self.data_fingerprint(config),
             *map(_files, (config.teacher, config.tokenizer, config.warmup_corpus)),

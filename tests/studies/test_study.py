@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from toyrun import toy_settings
 
+from sage_kit.builtin.samplers import HardOptions, HighLossOptions
 from sage_kit.errors import ConfigError, StudyError
 from sage_kit.evaluate import METRICS
 from sage_kit.studies import Arm, Study
@@ -72,12 +73,40 @@ def test_a_changed_setting_or_text_is_another_run(make: Any, place: Path) -> Non
     assert study.store.key(study.config("file", seed=0, runs_dir="elsewhere", trace=True)) == key
     assert study.store.key(study.config("file", seed=1)) != key
     assert study.store.key(study.config("file", seed=0, sampler_options={"k": 9})) != key
+    assert study.store.key(study.config("file", seed=0, lift="replace")) != key
     other = place / "other.jsonl"
     text = (place / "train.jsonl").read_text(encoding="utf-8")
     other.write_text(text, encoding="utf-8")
     assert study.store.key(study.config("file", seed=0, train_file=str(other))) == key
     other.write_text(text.replace("a", "e", 1), encoding="utf-8")
     assert make().store.key(study.config("file", seed=0, train_file=str(other))) != key
+
+
+def test_only_what_a_run_uses_tells_it_apart(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = make()
+
+    def key(**settings: Any) -> str:
+        return study.store.key(study.config("file", **settings))
+
+    plain = key(schedule="none")
+    assert key(schedule="none", lift="replace", sampler="random", synthetic_ratio=2.0) == plain
+    assert key(schedule="none", losses_from="pass") != plain
+    assert key(schedule="none", temperature=3.0) != plain
+    # no map, so no reducer and no inverter
+    assert key(sampler="smote", inverter="knn") == key(sampler="smote", inverter="anchored") != key()
+    # an option that is spelled out is the same run, and a default that was changed is another
+    assert key(sampler_options={"k": 8, "fraction": HardOptions().fraction}) == key()
+    before = key()
+    checked = study.plugins.options
+
+    class Changed(HighLossOptions):
+        fraction: float = 0.77
+
+    def options(kind: str, name: str, given: Any) -> Any:
+        return Changed(**given) if name == "high_loss" else checked(kind, name, given)
+
+    monkeypatch.setattr(study.plugins, "options", options)
+    assert key() != before
 
 
 def test_what_is_not_kept_is_removed_and_made_again_when_asked_for(make: Any) -> None:
