@@ -421,7 +421,10 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "n_components": 2,
         "refit": "every_round",
         "sampler": "high_loss",
+        # the hard examples alone are anchors, and a synthetic vector moves all tokens alike
+        "sampler_options": {"fraction": 0.3},
         "inverter": "native",
+        "lift": "shift",
         "filter": "none",
         "rounds": 10,
         "stop_rule": "agreement",
@@ -472,9 +475,16 @@ def load_config(
         place = "" if preset else f" in {file}"
         raise ConfigError(f"Unknown preset {name!r}{place}.{did_you_mean(str(name), PRESETS)}")
     overrides = overrides or {}
+    given = {**from_file, **overrides}
+    chosen = dict(PRESETS[name])
+    for key in PRESETS[name]:
+        # a preset's options belong to the component that it chose, and leave with it
+        component = key.removesuffix("_options")
+        if key != component and given.get(component, chosen.get(component)) != chosen.get(component):
+            del chosen[key]
     places = {key: f" in {file}" for key in from_file if key not in overrides}
     try:
-        return RunConfig.model_validate({**PRESETS[name], **from_file, **overrides})
+        return RunConfig.model_validate({**chosen, **given})
     except ValidationError as error:
         raise ConfigError(explain(error, RunConfig, "setting", places)) from None
 

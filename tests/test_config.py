@@ -193,6 +193,17 @@ def test_later_ones_win(tmp_path: Path) -> None:
     assert PRESETS["paper"]["inverter"] != load_config(preset="default", file=file).inverter
 
 
+def test_options_of_a_preset_leave_with_the_component_that_they_belong_to(tmp_path: Path) -> None:
+    assert load_config(preset="paper").sampler_options == {"fraction": 0.3}
+    assert load_config({"sampler": "high_loss"}, preset="paper").sampler_options == {"fraction": 0.3}
+    assert load_config({"sampler_options": {"k": 5}}, preset="paper").sampler_options == {"k": 5}
+    assert load_config({"sampler": "random"}, preset="paper").sampler_options == {}
+    assert load_config({"sampler": "random", "sampler_options": {"k": 5}}, preset="paper").sampler_options == {"k": 5}
+    file = tmp_path / "run.toml"
+    file.write_text('preset = "paper"\nsampler = "random"\n')
+    assert load_config(file=file).sampler_options == {}
+
+
 def test_unknown_preset(tmp_path: Path) -> None:
     assert message(preset="papr") == "Unknown preset 'papr'. Did you mean 'paper'? Available: default, paper."
     file = tmp_path / "run.toml"

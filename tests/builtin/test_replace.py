@@ -120,10 +120,19 @@ def test_replace_keeps_what_no_token_improves(build: Any) -> None:
 def test_replace_needs_neighbours_or_another_source(build: Any) -> None:
     request = Corpus().request([11, 5], None, DISPLACEMENT[:2])
     with pytest.raises(CompatibilityError, match="source='any'") as caught:
-        build("lift", "replace").lift(request)
+        build("lift", "replace", {"source": "neighbors"}).lift(request)
     assert "\n" not in str(caught.value)
     lifted = build("lift", "replace", {"source": "any"}).lift(request)
     assert not torch.equal(lifted.states, request.anchor.states)
+
+
+@pytest.mark.parametrize(("neighbors", "same_as"), [(NEIGHBORS, "neighbors"), (None, "any")])
+def test_replace_takes_neighbours_where_there_are_any(build: Any, neighbors: Any, same_as: str) -> None:
+    lifted = [
+        build("lift", "replace", options).lift(Corpus().request(ANCHORS, neighbors, DISPLACEMENT)).states
+        for options in ({}, {"source": same_as})
+    ]
+    assert torch.equal(*lifted)
 
 
 def test_replace_from_any_example_takes_the_best_pairs(build: Any) -> None:

@@ -28,10 +28,10 @@ class ReplaceRandomOptions(Options):
 class ReplaceOptions(ReplaceRandomOptions):
     """Options of `replace`."""
 
-    source: Literal["neighbors", "any"] = Field(
-        default="neighbors",
+    source: Literal["auto", "neighbors", "any"] = Field(
+        default="auto",
         description="Whose tokens come in: those of the anchor's neighbours as the sampler names them, the nearest "
-        "first, or of random real examples.",
+        "first (neighbors), or of random real examples (any); auto takes any where the sampler names no neighbours.",
     )
 
 

@@ -51,7 +51,10 @@ class ReplaceLift:
         CompatibilityError
             When neighbours are to be the source and the sampler names none.
         """
-        if self.options.source == "any":
+        source = self.options.source
+        if source == "auto":
+            source = "any" if request.neighbors is None else "neighbors"
+        if source == "any":
             sources = random_examples(request, self.options.examples)
         elif request.neighbors is None:
             raise CompatibilityError(
