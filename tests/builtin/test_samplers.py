@@ -99,7 +99,7 @@ def test_examples_without_a_loss_are_not_hard() -> None:
         hardest(np.full(5, np.nan, np.float32), 0.5, np.random.default_rng(0))
 
 
-def test_few_are_drawn_without_replacement_and_the_harder_more_often(build: Any) -> None:
+def test_few_are_drawn_once_each_and_the_harder_more_often(build: Any) -> None:
     n = 100
     losses = np.arange(n, dtype=np.float32)
     sampler = build("sampler", "high_loss", {"fraction": 0.2, "temperature": 0.05})
@@ -112,17 +112,18 @@ def test_few_are_drawn_without_replacement_and_the_harder_more_often(build: Any)
     assert counts[90:].sum() > 3 * counts[80:90].sum()
 
 
-def test_all_hard_examples_are_used_when_as_many_are_asked_for(build: Any) -> None:
-    anchors = build("sampler", "high_loss", {"fraction": 0.5}).sample(request_of(losses_of(40), a_map(40), 20)).anchors
-    assert len(set(anchors.tolist())) == 20
+def test_losses_decide_even_when_as_many_are_asked_for_as_there_are(build: Any) -> None:
+    losses = losses_of(40)
+    anchors = build("sampler", "high_loss", {"fraction": 1}).sample(request_of(losses, a_map(40), 40)).anchors
+    assert np.abs(np.bincount(anchors, minlength=40) - 40 * losses / losses.sum()).max() < 1
 
 
-@pytest.mark.parametrize("seed", range(10))
-def test_many_are_drawn_as_evenly_as_the_weights_allow(seed: int) -> None:
+@pytest.mark.parametrize("seed", range(20))
+def test_they_are_drawn_as_evenly_as_the_weights_allow(seed: int) -> None:
     rng = np.random.default_rng(seed)
     candidates = rng.permutation(100)[:30]
     weights = rng.exponential(size=30)
-    count = int(rng.integers(31, 500))
+    count = int(rng.integers(1, 100 if seed % 2 else 500))
     drawn = draw_anchors(candidates, np.log(weights), count, rng)
     expected = count * weights / weights.sum()
     got = np.bincount(drawn, minlength=100)[candidates]

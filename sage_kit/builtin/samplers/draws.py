@@ -22,8 +22,9 @@ def draw_anchors(
 ) -> Integers:
     """Draw `count` candidates by weight, in random order.
 
-    Up to as many as there are candidates are drawn without replacement. More are drawn as evenly as the weights allow:
-    a candidate whose share of the weight is p appears count * p times, rounded down or up.
+    As evenly as the weights allow: a candidate whose share of the weight is p appears count * p times, rounded down or
+    up. So none is drawn twice whose share is not large enough for it, and yet, however few candidates there are, the
+    weights decide: a draw without replacement of as many as there are would take each once, whatever it weighs.
 
     Parameters
     ----------
@@ -39,13 +40,8 @@ def draw_anchors(
 
     Notes
     -----
-    Without replacement: the Gumbel form of Efraimidis and Spirakis' weighted reservoir (Inf. Process. Lett. 97, 2006).
-    With replacement: systematic resampling in random order (Kitagawa, J. Comput. Graph. Stat. 5, 1996).
+    Systematic resampling in random order (Kitagawa, J. Comput. Graph. Stat. 5, 1996).
     """
-    if count <= len(candidates):
-        keys = log_weights + rng.gumbel(size=len(candidates))
-        chosen = np.argsort(-keys, kind="stable")[:count]
-        return candidates[chosen]
     order = rng.permutation(len(candidates))
     shares = np.exp(log_weights[order] - log_weights.max())
     edges = np.cumsum(shares) * (count / shares.sum())
