@@ -31,7 +31,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 import sage_kit
 from sage_kit.config import DATA_DIR_VARIABLE
@@ -39,6 +39,9 @@ from sage_kit.errors import MissingPackageError, StudyError
 from sage_kit.files import TEMPORARY_PREFIX, disk_errors, remove_temporaries, write_json
 from sage_kit.fingerprint import fingerprint
 from sage_kit.studies.parameters import cell_source, check, load_notebook, read_parameters
+
+if TYPE_CHECKING:
+    from sage_kit.plugins import Plugins
 
 FORMAT = 1
 """Version of cell.json, and part of every key."""
@@ -53,6 +56,13 @@ STATES = ("running", "done", "failed", "interrupted")
 
 NEUTRAL = frozenset({"runs_dir", "results_dir", "cache_dir", "data_dir", "plugin"})
 """Parameters that the key does not hold: where things lie, and what it holds by content."""
+
+NAMING: Mapping[str, str] = {
+    "task": "task", "reducer": "reducer", "reducers": "reducer", "inverter": "inverter", "inverters": "inverter",
+    "trained": "inverter", "sampler": "sampler", "samplers": "sampler", "filters": "filter", "lifts": "lift",
+    "decoder": "decoder", "decoders": "decoder",
+}  # fmt: skip
+"""Parameters that name components, one or several with commas, and the kind of these."""
 
 HANDED_ON = (DATA_DIR_VARIABLE, "SAGE_KIT_CACHE_DIR", "SAGE_KIT_PLUGINS", "HF_HOME", "HF_HUB_OFFLINE",
              "HF_DATASETS_OFFLINE")  # fmt: skip
@@ -163,9 +173,12 @@ def make_cell(notebook: Path, parameters: Mapping[str, Any], out: Path, working_
         For a notebook or a parameter that is not as it must be.
     PluginError
         For a one-file plugin that cannot be loaded.
+    UnknownComponentError, MissingPackageError
+        For a parameter that names a component or a task which is not there.
     """
     checked = check(read_parameters(notebook), parameters, study=notebook.stem)
     here = (working_dir or Path.cwd()).resolve()
+    _check_names(notebook, {name: checked[name] for name in parameters}, _plugin_files(checked, here))
     return Cell(
         study=notebook.stem,
         notebook=notebook.resolve(),
@@ -195,24 +208,45 @@ def cell_key(notebook: Path, parameters: Mapping[str, Any], working_dir: Path) -
     """
     cells = [[cell["cell_type"], cell_source(cell)] for cell in load_notebook(notebook)["cells"]]
     values = {name: value for name, value in parameters.items() if name not in NEUTRAL}
-    files = tuple(
-        str(working_dir / Path(part.strip()).expanduser())
-        for part in str(parameters.get("plugin") or "").split(",")
-        if part.strip()
-    )
-    code, local = _plugins(files, os.environ.get("SAGE_KIT_PLUGINS"))
+    code, local = _code(_plugin_files(parameters, working_dir), os.environ.get("SAGE_KIT_PLUGINS"))
     data = _data(parameters, local, working_dir)
     return fingerprint(FORMAT, notebook.stem, cells, values, sage_kit.__version__, code, data)[:16]
 
 
+def _plugin_files(parameters: Mapping[str, Any], working_dir: Path) -> tuple[str, ...]:
+    """The one-file plugins that the parameters name."""
+    named = [part.strip() for part in str(parameters.get("plugin") or "").split(",")]
+    return tuple(str(working_dir / Path(part).expanduser()) for part in named if part)
+
+
 @functools.cache
-def _plugins(files: tuple[str, ...], allowed: str | None) -> tuple[list[Any], dict[str, str]]:
+def _plugins(files: tuple[str, ...], allowed: str | None) -> Plugins:
+    from sage_kit.plugins import Plugins
+
+    return Plugins(files, allow=allowed)
+
+
+def _check_names(notebook: Path, given: Mapping[str, Any], files: tuple[str, ...]) -> None:
+    """Look up the components that parameters name, before a kernel starts that would fail on them."""
+    named = {name: value for name, value in given.items() if name in NAMING and isinstance(value, str)}
+    if not named:
+        return
+    text = "\n".join(cell_source(cell) for cell in load_notebook(notebook)["cells"] if cell["cell_type"] == "code")
+    # plugins that the notebook brings itself (`sage_kit.studies.places.companion`)
+    own = [str(notebook.parent / name) for name in re.findall(r"""companion\(["']([^"']+)["']\)""", text)]
+    plugins = _plugins((*files, *filter(os.path.isfile, own)), os.environ.get("SAGE_KIT_PLUGINS"))
+    for name, value in named.items():
+        for one in filter(None, (part.strip() for part in value.split(","))):
+            plugins.registered(NAMING[name], one)
+
+
+@functools.cache
+def _code(files: tuple[str, ...], allowed: str | None) -> tuple[list[Any], dict[str, str]]:
     """What the key holds of the plugins, and the folder below `data_dir` of every task that is read from there."""
     from sage_kit.components import TaskSpec
-    from sage_kit.plugins import Plugins
     from sage_kit.provenance import code_parts
 
-    plugins = Plugins(files, allow=allowed)
+    plugins = _plugins(files, allowed)
     parts: dict[str, Any] = {}
     local = {}
     for item in plugins.components():

@@ -17,7 +17,7 @@ import pytest
 from filelock import FileLock
 from studies.toynotebook import write_notebook
 
-from sage_kit.errors import MissingPackageError, PluginError, StudyError
+from sage_kit.errors import MissingPackageError, PluginError, StudyError, UnknownComponentError
 from sage_kit.studies import runner
 from sage_kit.studies.runner import Cell, CellLog, find_cells, make_cell, read_record, run_cell
 
@@ -354,6 +354,32 @@ def key_of(**parameters: Any) -> str:
     return make_cell(write_notebook(Path("a.ipynb"), "1", parameters=WITH_PLUGIN), parameters, Path("cells")).key
 
 
+def forget_plugins() -> None:
+    runner._plugins.cache_clear()
+    runner._code.cache_clear()
+
+
+def test_names_of_components_are_looked_up_before_a_kernel_starts() -> None:
+    Path("mine.py").write_text(PLUGIN)
+    code = 'reducers: str = "nobody_has_it"  # reducers, which the notebook itself may look up\n' + WITH_PLUGIN
+
+    def make(**parameters: Any) -> Cell:
+        return make_cell(write_notebook(Path("b.ipynb"), "1", parameters=code), parameters, Path("cells"))
+
+    make(task="rte, sst2", reducers="pca,mine", plugin="mine.py")
+    with pytest.raises(UnknownComponentError, match=r"Unknown task 'sst3'\. Did you mean 'sst2'"):
+        make(task="rte,sst3")
+    with pytest.raises(UnknownComponentError, match="Unknown reducer 'mine'"):
+        make(reducers="pca,mine")
+    # a plugin that the notebook brings itself
+    Path("plugins").mkdir()
+    Path("plugins/own.py").write_text(PLUGIN.replace('"mine"', '"own"'))
+    brings = write_notebook(Path("c.ipynb"), 'companion("plugins/own.py")', parameters=code)
+    make_cell(brings, {"reducers": "own"}, Path("cells"))
+    with pytest.raises(UnknownComponentError, match="Unknown reducer 'own'"):
+        make(reducers="own")
+
+
 def test_a_plugin_file_counts_by_its_text() -> None:
     Path("mine.py").write_text(PLUGIN)
     Path("sub").mkdir()
@@ -362,10 +388,10 @@ def test_a_plugin_file_counts_by_its_text() -> None:
     assert key != key_of()
     assert key_of(plugin="sub/mine.py") == key
     Path("mine.py").write_text(PLUGIN.replace("Mine.", "Mine!"))
-    runner._plugins.cache_clear()  # as in the next process
+    forget_plugins()  # as in the next process
     assert key_of(plugin="mine.py") != key
     Path("mine.py").write_text("1 +")
-    runner._plugins.cache_clear()
+    forget_plugins()
     with pytest.raises(PluginError, match=r"mine\.py cannot be loaded: SyntaxError"):
         key_of(plugin="mine.py")
 
@@ -387,4 +413,3 @@ def test_the_key_holds_the_data(monkeypatch: pytest.MonkeyPatch) -> None:
     Path("data").rename("moved")
     monkeypatch.setenv("SAGE_KIT_DATA_DIR", str(Path("moved").resolve()))
     assert key_of(task="rte") == key
-    assert key_of(task="no_such_task") != key
