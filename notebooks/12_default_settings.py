@@ -18,9 +18,10 @@
 # levels of a factor are held against the one chosen so far, at equal student steps, by the mean divergence of the
 # student's outputs from the teacher's: KL for classes, half the squared difference for numbers. It moves with every
 # example, where agreement moves with those few on which a student changes its mind. A level is taken if it lowers the
-# divergence, averaged over tasks, by at least `least`. Whatever is read here is of the part carved from train. Then the
-# chosen settings meet plain distillation with the same loss, and synthesis that looks at no map and no loss (*random
-# tokens*), under seeds that the search has not seen.
+# divergence, averaged over tasks, by at least `least`; of several that do, the first that is not behind the best by so
+# much, levels standing in the order of how much they change. Whatever is read here is of the part carved from train.
+# Then the chosen settings meet plain distillation with the same loss, and synthesis that looks at no map and no loss
+# (*random tokens*), under seeds that the search has not seen.
 #
 # Approximate: the search takes each factor once and in one order, so it may miss settings that are good only
 # together. The examples of the carved part are those that the search has read, which favours what it chose; the

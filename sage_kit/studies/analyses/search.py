@@ -63,10 +63,10 @@ FACTORS: tuple[Factor, ...] = (
     Factor(
         "anchors",
         {
-            "hardest 30 %": {"sampler": "high_loss", "sampler_options": {}},
+            "hardest 30 %": {"sampler": "high_loss", "sampler_options": {"fraction": 0.3}},
             "all, by loss": {"sampler": "high_loss", "sampler_options": {"fraction": 1.0}},
+            "toward divergence": {"sampler": "kl_max", "sampler_options": {"fraction": 0.3}},
             "any": {"sampler": "random", "sampler_options": {}},
-            "toward divergence": {"sampler": "kl_max", "sampler_options": {}},
         },
     ),
     Factor("inverter", {"anchored": {"inverter": "anchored"}, "knn": {"inverter": "knn"}}),
@@ -164,7 +164,8 @@ def search(study: Study, factors: Sequence[Factor], seeds: Sequence[int], *, lea
     seeds : sequence of int
         Of every run.
     least : float
-        A level is taken if it lowers the divergence by at least this share; of several, the one that lowers it most.
+        A level is taken if it lowers the divergence by at least this share; of several that do, the first that is not
+        behind the best by so much. Levels stand in the order of how much they change.
 
     Returns
     -------
@@ -193,10 +194,10 @@ def search(study: Study, factors: Sequence[Factor], seeds: Sequence[int], *, lea
         table = differences(study.run(arms, seeds=seeds).table(), names[held])
         table.insert(0, "factor", factor.name)
         change = table[table["task"] == study.overall].set_index("arm")["change"]
-        best = min(others, key=lambda level: change[names[level]])
-        if change[names[best]] > -least:
-            best = held
-        else:
+        lowest = min(change[names[level]] for level in others)
+        good = [level for level in others if change[names[level]] <= -least and change[names[level]] < lowest + least]
+        best = good[0] if good else held
+        if good:
             settings = changed(settings, factor.levels[best])
         chosen[factor.name] = best
         table["taken"] = table["arm"] == names[best]

@@ -65,8 +65,10 @@ def run_search(
 def test_a_level_is_taken_if_it_lowers_the_divergence_enough() -> None:
     found, _ = run_search({"temperature: 1": (0.98, 0.98), "temperature: 4": (2, 2)}, [TEMPERATURE])
     assert found.chosen == {"temperature": "2"}
+    found, _ = run_search({"temperature: 1": (0.96, 0.96), "temperature: 4": (0.95, 0.94)}, [TEMPERATURE])
+    assert found.chosen == {"temperature": "1"}  # as good as the best but for so little, and before it
     found, study = run_search(
-        {"temperature: 1": (0.96, 0.96), "temperature: 4": (0.95, 0.94)}, [TEMPERATURE], [3, 4, 5]
+        {"temperature: 1": (0.96, 0.96), "temperature: 4": (0.92, 0.91)}, [TEMPERATURE], [3, 4, 5]
     )
     assert found.chosen == {"temperature": "4"}
     assert found.settings["temperature"] == 4.0
