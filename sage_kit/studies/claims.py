@@ -198,7 +198,8 @@ CLAIMS: tuple[Claim, ...] = (
         "03_loss_profile",
         "hard_sets_move",
         "comparison",
-        "Assumed by the paper; held against how much such regions differ between seeds of the reducer alone.",
+        "Assumed by the paper; held against how much such regions differ between seeds of the reducer alone. Whether "
+        "they move more than from student to student is a further finding of the study.",
     ),
     Claim(
         "adaptive",
