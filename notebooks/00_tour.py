@@ -71,6 +71,8 @@ study = Study(
     reducer=reducer,
     data_dir=data_dir,
     tasks={"small": "sst2", "full": "sst2"},
+    # the paper's steps, which can be drawn one by one
+    base={"sampler_options": {"fraction": 0.3}, "lift": "shift"},
     plugin=plugin,
     runs_dir=runs_dir,
     results_dir=results_dir,
@@ -167,7 +169,8 @@ study.add_figure("drift", figure, "Distance and direction of synthetic vectors f
 # ## 7. The lift
 #
 # A vector is no sentence yet. The lift makes token states of it: with *shift*, every token of the anchor moves by what
-# the pooled vector has moved, so that their mean is the synthetic vector.
+# the pooled vector has moved, so that their mean is the synthetic vector. (*replace*, the default of a run, exchanges
+# some of the anchor's tokens for neighbours' tokens instead.)
 
 # %%
 lengths = shown.real.mask.sum(1).cpu().numpy()

@@ -15,7 +15,7 @@
 # through eight dimensions, and than synthesis without any map?
 #
 # **Method.** The paper's Table 3, with controls. All arms take the same number of student steps and start from anchors
-# drawn in the same way among the hardest examples. *plain* synthesises nothing. The *UMAP* arms place new points
+# drawn in the same way, by their losses. *plain* synthesises nothing. The *UMAP* arms place new points
 # between an anchor and its neighbours in a map of so many dimensions, with a little noise, and bring them back by what
 # the inverter says changes on the way. *PCA-2* does the same in the two directions of largest variance, by one
 # decomposition. *full space* goes part of the way to neighbours in full space and needs neither map nor inverter. So

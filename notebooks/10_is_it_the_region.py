@@ -13,17 +13,17 @@
 #
 # **Question.** Does it matter where synthetic examples are made, or only that there are more of them?
 #
-# **Method.** *high loss* is the method: anchors among the hardest examples, new points near them in the map. Each
-# other arm takes one thing away. *random region* and *low loss* place the same kind of points near other anchors.
-# *hard examples again* draws the same anchors and does not move them. The arms in full space move the same hard
-# examples without a map: by noise (*gaussian*), towards neighbours (*smote*), towards others and mixed token by token
+# **Method.** *high loss* is the method: anchors drawn by their loss, new points near them in the map, tokens shifted.
+# Each other arm takes one thing away. *random region* and *low loss* place the same kind of points near other anchors.
+# *hard examples again* draws the same anchors and does not move them. The arms in full space move the same anchors
+# without a map: by noise (*gaussian*), towards neighbours (*smote*), towards others and mixed token by token
 # (*mixup*), up the gradient of the divergence (*adversarial*), and by other examples' displacements (*shuffled*). Their
 # options are set, once per task and on training data alone, so that the mean displacement is that of *high loss*;
 # whatever lies more than a tenth beside it is marked. *plain* takes the same student steps on real examples, *plain,
 # more steps* as many as the teacher's work for *high loss* would have paid for. At last the regions again with tokens
 # replaced instead of shifted, where *random tokens* replaces without looking at any region or map. Replacing cannot be
 # told how far to go, so *noise, as far as replaced* is its control: hard examples shifted by noise of that length.
-# *default* is the preset with all that study 12 chose, held against the same controls.
+# *default* is the preset as study 12 left it, held against the same controls.
 #
 # Scores are those of the part carved from train; nothing is chosen on it. Approximate: displacements are matched in
 # the mean and for the losses of one run (seed 0), *mixup* has a lift of its own because its vectors shifted are all

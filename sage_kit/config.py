@@ -285,7 +285,10 @@ class RunConfig(BaseModel):
     inverter: str = _setting("anchored", "Inverter: coordinates back to vectors.", "synthesis")
     inverter_options: Table = _setting(dict, "Options of the inverter.", "synthesis")
     lift: str = _setting(
-        "shift", "Lift: a synthetic vector and its anchor's token states to token states.", "synthesis"
+        "replace",
+        "Lift: a synthetic vector and its anchor's token states to token states. Default with granularity='pooled': "
+        "shift, since there are no tokens to exchange.",
+        "synthesis",
     )
     lift_options: Table = _setting(dict, "Options of the lift.", "synthesis")
     filter: str = _setting("none", "Filter: keeps or drops synthetic examples.", "synthesis")
@@ -375,6 +378,13 @@ class RunConfig(BaseModel):
         if isinstance(value, bool) and cls.model_fields[str(info.field_name)].annotation is not bool:
             raise ValueError("true and false do not belong here")
         return value
+
+    @model_validator(mode="before")
+    @classmethod
+    def _lift_of_pooled_vectors(cls, values: Any) -> Any:
+        if isinstance(values, Mapping) and values.get("granularity") == "pooled" and "lift" not in values:
+            return {**values, "lift": "shift"}
+        return values
 
     @model_validator(mode="after")
     def _together(self) -> RunConfig:

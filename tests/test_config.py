@@ -204,6 +204,13 @@ def test_options_of_a_preset_leave_with_the_component_that_they_belong_to(tmp_pa
     assert load_config(file=file).sampler_options == {}
 
 
+def test_the_default_lift_is_one_that_the_granularity_has_tokens_for() -> None:
+    assert load_config().lift == "replace"
+    assert load_config({"granularity": "pooled"}).lift == "shift"
+    assert load_config({"granularity": "pooled", "lift": "pooled"}).lift == "pooled"
+    assert RunConfig(granularity="pooled").lift == "shift"
+
+
 def test_unknown_preset(tmp_path: Path) -> None:
     assert message(preset="papr") == "Unknown preset 'papr'. Did you mean 'paper'? Available: default, paper."
     file = tmp_path / "run.toml"

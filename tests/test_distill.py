@@ -345,13 +345,16 @@ def test_a_filter_that_drops_everything_leaves_a_round_of_real_data(folder: Path
 
 
 def test_synthetic_vectors_are_what_the_teacher_labelled(folder: Path, tiny_bert: Path) -> None:
-    """The saved labels are the teacher's logits of the lifted token states, recomputed here from the saved arrays."""
+    """The saved labels are the teacher's logits of the lifted token states, recomputed here from the saved arrays.
+
+    The lift is one that is written down in a line.
+    """
     from sage_kit.cache import Cache
     from sage_kit.data import load_task, tokenize
     from sage_kit.models.teacher import load_teacher
     from sage_kit.models.trunk import split_model
 
-    config = toy_config(folder, tiny_bert, rounds=2)
+    config = toy_config(folder, tiny_bert, rounds=2, lift="shift")
     plugins = Plugins(allow="")
     directory, _ = run(config, plugins)
     arrays = load_file(directory.synthetic(2))

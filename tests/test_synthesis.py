@@ -129,7 +129,7 @@ def test_what_a_lift_may_not_return(store, tmp_path: Path, function, expected: s
 
 
 def test_lifted_batch_has_the_synthetic_vector_as_its_mean(store, tmp_path: Path) -> None:
-    maker = synthesizer(store, tmp_path)
+    maker = synthesizer(store, tmp_path, lift="shift")
     synthetic = maker.create(2, 20, LOSSES, LOGITS)
     batch = maker.lift(synthetic, np.arange(20), 0)
     weights = batch.mask[..., None].double()

@@ -54,7 +54,8 @@ def test_in_a_run_student_and_teacher_differ_more_where_it_moves_to(tmp_path: Pa
     """
     losses = {}
     for name in ("adversarial", "gaussian"):
-        choices = {"sampler": name, "sampler_options": {"k": 8, "length": 0.2}, "rounds": 2, "learning_rate": 1e-7}
+        choices = {"sampler": name, "sampler_options": {"k": 8, "length": 0.2}, "lift": "shift"}
+        choices |= {"rounds": 2, "learning_rate": 1e-7}
         _, summary = toy_run(tmp_path, tiny_bert, **choices)
         losses[name] = summary["rounds"][1]["synthetic_loss"]
     assert losses["adversarial"] > losses["gaussian"]

@@ -73,7 +73,7 @@ def test_a_changed_setting_or_text_is_another_run(make: Any, place: Path) -> Non
     assert study.store.key(study.config("file", seed=0, runs_dir="elsewhere", trace=True)) == key
     assert study.store.key(study.config("file", seed=1)) != key
     assert study.store.key(study.config("file", seed=0, sampler_options={"k": 9})) != key
-    assert study.store.key(study.config("file", seed=0, lift="replace")) != key
+    assert study.store.key(study.config("file", seed=0, lift="shift")) != key
     other = place / "other.jsonl"
     text = (place / "train.jsonl").read_text(encoding="utf-8")
     other.write_text(text, encoding="utf-8")
@@ -89,7 +89,7 @@ def test_only_what_a_run_uses_tells_it_apart(make: Any, monkeypatch: pytest.Monk
         return study.store.key(study.config("file", **settings))
 
     plain = key(schedule="none")
-    assert key(schedule="none", lift="replace", sampler="random", synthetic_ratio=2.0) == plain
+    assert key(schedule="none", lift="shift", sampler="random", synthetic_ratio=2.0) == plain
     assert key(schedule="none", losses_from="pass") != plain
     assert key(schedule="none", temperature=3.0) != plain
     # no map, so no reducer and no inverter

@@ -36,7 +36,10 @@ class HardOptions(Options):
     """Which examples are anchors because the student finds them hard."""
 
     fraction: float = Field(
-        default=0.3, gt=0, le=1, description="Examples with the highest loss that count as hard [share of all]."
+        default=1.0,
+        gt=0,
+        le=1,
+        description="Examples with the highest loss that may be anchors [share of all]: 1 leaves it to their weights.",
     )
     temperature: float = Field(
         default=1.0,

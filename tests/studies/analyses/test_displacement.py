@@ -54,10 +54,12 @@ def test_matched_options_move_hard_examples_as_far_as_asked(vectors: Any, sample
     anchors = drawn(vectors, "gaussian", {}).anchors
     found = match(sampler, vectors, anchors, target, seed=3)
     samples = drawn(vectors, sampler, found.options)
-    mean = np.linalg.norm(samples.vectors - vectors[samples.anchors], axis=1).mean()
+    moves = np.linalg.norm(samples.vectors - vectors[samples.anchors], axis=1)
     assert found.reached
     assert found.expected == pytest.approx(target, rel=0.01)
-    assert mean == pytest.approx(target, rel=0.04)
+    # mixup with a small alpha moves few of them, and those far
+    error = moves.std() / np.sqrt(len(moves))
+    assert moves.mean() == pytest.approx(target, abs=max(0.04 * target, 3 * error))
 
 
 @pytest.mark.parametrize("sampler", ["smote", "mixup"])
