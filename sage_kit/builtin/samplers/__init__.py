@@ -76,6 +76,10 @@ class BoundaryOptions(NeighborOptions):
 class ClusterOptions(HighLossOptions):
     """Options of `cluster`."""
 
+    # where hard examples gather is seen only apart from the others
+    fraction: float = Field(
+        default=0.3, gt=0, le=1, description="Examples with the highest loss that are clustered [share of all]."
+    )
     temperature: float = Field(
         default=1.0,
         gt=0,
