@@ -300,17 +300,22 @@ find(
     "the same near any example",
     claim="region",
 )
-study.find(
-    "sage_over_plain",
-    "Is the method ahead of plain distillation at equal steps?",
-    table="over_plain",
-    row={"task": study.overall, "arm": "high loss"},
-    unit="primary metric",
-    yes="The method is ahead of plain distillation by {value} ({low} to {high}; p after Holm {p_holm:.3f}).",
-    no="The method is behind plain distillation: {value} ({low} to {high}; p after Holm {p_holm:.3f}).",
-    undecided="The method against plain distillation: nothing is decided, {value} ({low} to {high}; p after Holm "
-    "{p_holm:.3f}).",
-)
+for name, arm, what in (
+    ("sage_over_plain", "high loss", "the method"),
+    ("default_over_plain", "default", "the preset default"),
+):
+    start = what[0].upper() + what[1:]
+    study.find(
+        name,
+        f"Is {what} ahead of plain distillation at equal steps?",
+        table="over_plain",
+        row={"task": study.overall, "arm": arm},
+        unit="primary metric",
+        yes=f"{start} is ahead of plain distillation by {{value}} ({{low}} to {{high}}; p after Holm {{p_holm:.3f}}).",
+        no=f"{start} is behind plain distillation: {{value}} ({{low}} to {{high}}; p after Holm {{p_holm:.3f}}).",
+        undecided=f"{start} against plain distillation: nothing is decided, {{value}} ({{low}} to {{high}}; p after "
+        "Holm {p_holm:.3f}).",
+    )
 study.find(
     "sage_over_best_full_space",
     "Is the method ahead of every control in full space?",
@@ -323,17 +328,6 @@ study.find(
     "to {high}; p after Holm {p_holm:.3f}).",
     undecided="The method against the best control in full space, {against} (displacement {displacement}): nothing is "
     "decided, {value} ({low} to {high}; p after Holm {p_holm:.3f}).",
-)
-study.find(
-    "default_over_plain",
-    "Is the preset default ahead of plain distillation at equal steps?",
-    table="over_plain",
-    row={"task": study.overall, "arm": "default"},
-    unit="primary metric",
-    yes="The preset default is ahead of plain distillation by {value} ({low} to {high}; p after Holm {p_holm:.3f}).",
-    no="The preset default is behind plain distillation: {value} ({low} to {high}; p after Holm {p_holm:.3f}).",
-    undecided="The preset default against plain distillation: nothing is decided, {value} ({low} to {high}; p after "
-    "Holm {p_holm:.3f}).",
 )
 study.find(
     "default_over_every_control",

@@ -33,12 +33,12 @@ class Factor:
         Settings by the name of the level. The first is how things stand; a level's settings go over those chosen
         before, and its options over those chosen for the same component.
     needs : mapping
-        Settings that must have been chosen for the factor to make sense, each as one value or a tuple of values.
+        Values by setting, one of which must have been chosen for the factor to make sense.
     """
 
     name: str
     levels: Mapping[str, Mapping[str, Any]]
-    needs: Mapping[str, Any] = field(default_factory=dict)
+    needs: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
 
 
 FACTORS: tuple[Factor, ...] = (
@@ -232,8 +232,7 @@ def differences(runs: DataFrame, baseline: str) -> DataFrame:
 
 def _lacking(factor: Factor, have: Mapping[str, Any]) -> str:
     """What a factor needs and has not; "" where it has all."""
-    for name, wanted in factor.needs.items():
-        allowed = wanted if isinstance(wanted, tuple) else (wanted,)
+    for name, allowed in factor.needs.items():
         if have[name] not in allowed:
             return f"needs {name} to be {' or '.join(map(str, allowed))}, and it is {have[name]}"
     return ""
