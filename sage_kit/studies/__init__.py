@@ -4,8 +4,8 @@
 
 `study` is what a notebook writes with; `runs` makes and finds the runs of arms, `sizes` holds the three profiles,
 `statistics` the paired intervals and tests, `figures` the pictures, `result` and `scraps` what is left behind.
-`analyses` holds what single studies compute beyond that. `parameters`, `grid`, `runner` and `backends` execute
-notebooks; `claims` and `gallery` read what they found.
+`analyses` holds what single studies compute beyond that. `parameters`, `grid`, `cell_key`, `runner` and `backends`
+execute notebooks; `claims` and `gallery` read what they found.
 """
 
 from __future__ import annotations

@@ -19,6 +19,7 @@ from urllib.parse import quote
 import sage_kit
 from sage_kit.errors import MissingPackageError
 from sage_kit.files import disk_errors, only_finite, write_bytes, write_text
+from sage_kit.studies.cell_key import NEUTRAL
 from sage_kit.studies.claims import (
     CLAIMS,
     RULE,
@@ -34,7 +35,7 @@ from sage_kit.studies.claims import (
     read_results,
 )
 from sage_kit.studies.result import RESULT, Finding, StudyResult
-from sage_kit.studies.runner import NEUTRAL, find_cells, parameters_text
+from sage_kit.studies.runner import find_cells, parameters_text
 
 TEMPLATE = "gallery.html.jinja"
 CSV, PARQUET = "results.csv", "results.parquet"

@@ -283,6 +283,11 @@ def read_parameters(path: Path) -> list[Parameter]:
 # ---- checking --------------------------------------------------------------------------------------------------------
 
 
+def listed(text: str) -> list[str]:
+    """The names in a text, which commas separate: `pca, umap` holds two."""
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
 def check(
     parameters: Sequence[Parameter], given: Mapping[str, Any], *, study: str = "", place: str = ""
 ) -> dict[str, Any]:

@@ -16,7 +16,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import functools
-import hashlib
 import importlib.metadata
 import importlib.util
 import json
@@ -31,20 +30,14 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import Any, TextIO
 
 import sage_kit
 from sage_kit.config import DATA_DIR_VARIABLE
 from sage_kit.errors import MissingPackageError, StudyError
 from sage_kit.files import TEMPORARY_PREFIX, disk_errors, remove_temporaries, write_json
-from sage_kit.fingerprint import fingerprint
+from sage_kit.studies.cell_key import FORMAT, cell_key, check_names, version_of
 from sage_kit.studies.parameters import cell_source, check, load_notebook, read_parameters
-
-if TYPE_CHECKING:
-    from sage_kit.plugins import Plugins
-
-FORMAT = 1
-"""Version of cell.json, and part of every key."""
 
 CELL = "cell.json"
 NOTEBOOK = "notebook.ipynb"
@@ -53,16 +46,6 @@ LOG = "log.txt"
 LOCK = ".lock"
 
 STATES = ("running", "done", "failed", "interrupted")
-
-NEUTRAL = frozenset({"runs_dir", "results_dir", "cache_dir", "data_dir", "plugin"})
-"""Parameters that the key does not hold: where things lie, and what it holds by content."""
-
-NAMING: Mapping[str, str] = {
-    "task": "task", "reducer": "reducer", "reducers": "reducer", "inverter": "inverter", "inverters": "inverter",
-    "trained": "inverter", "sampler": "sampler", "samplers": "sampler", "filters": "filter", "lifts": "lift",
-    "decoder": "decoder", "decoders": "decoder",
-}  # fmt: skip
-"""Parameters that name components, one or several with commas, and the kind of these."""
 
 HANDED_ON = (DATA_DIR_VARIABLE, "SAGE_KIT_CACHE_DIR", "SAGE_KIT_PLUGINS", "HF_HOME", "HF_HUB_OFFLINE",
              "HF_DATASETS_OFFLINE")  # fmt: skip
@@ -178,7 +161,7 @@ def make_cell(notebook: Path, parameters: Mapping[str, Any], out: Path, working_
     """
     checked = check(read_parameters(notebook), parameters, study=notebook.stem)
     here = (working_dir or Path.cwd()).resolve()
-    _check_names(notebook, {name: checked[name] for name in parameters}, _plugin_files(checked, here))
+    check_names(notebook, checked, set(parameters), here)
     return Cell(
         study=notebook.stem,
         notebook=notebook.resolve(),
@@ -188,133 +171,6 @@ def make_cell(notebook: Path, parameters: Mapping[str, Any], out: Path, working_
         working_dir=here,
         environment={name: os.environ[name] for name in HANDED_ON if name in os.environ},
     )
-
-
-def cell_key(notebook: Path, parameters: Mapping[str, Any], working_dir: Path) -> str:
-    """The fingerprint of a notebook's cells without outputs, its parameters, the code and the data.
-
-    Parameters
-    ----------
-    notebook : Path
-    parameters : mapping
-        Complete and checked.
-    working_dir : Path
-        Where relative paths among the parameters start.
-
-    Returns
-    -------
-    str
-        16 hexadecimal digits.
-    """
-    cells = [[cell["cell_type"], cell_source(cell)] for cell in load_notebook(notebook)["cells"]]
-    values = {name: value for name, value in parameters.items() if name not in NEUTRAL}
-    code, local = _code(_plugin_files(parameters, working_dir), os.environ.get("SAGE_KIT_PLUGINS"))
-    data = _data(parameters, local, working_dir)
-    return fingerprint(FORMAT, notebook.stem, cells, values, sage_kit.__version__, code, data)[:16]
-
-
-def _plugin_files(parameters: Mapping[str, Any], working_dir: Path) -> tuple[str, ...]:
-    """The one-file plugins that the parameters name."""
-    named = [part.strip() for part in str(parameters.get("plugin") or "").split(",")]
-    return tuple(str(working_dir / Path(part).expanduser()) for part in named if part)
-
-
-@functools.cache
-def _plugins(files: tuple[str, ...], allowed: str | None) -> Plugins:
-    from sage_kit.plugins import Plugins
-
-    return Plugins(files, allow=allowed)
-
-
-def _check_names(notebook: Path, given: Mapping[str, Any], files: tuple[str, ...]) -> None:
-    """Look up the components that parameters name, before a kernel starts that would fail on them."""
-    named = {name: value for name, value in given.items() if name in NAMING and isinstance(value, str)}
-    if not named:
-        return
-    text = "\n".join(cell_source(cell) for cell in load_notebook(notebook)["cells"] if cell["cell_type"] == "code")
-    # plugins that the notebook brings itself (`sage_kit.studies.places.companion`)
-    own = [str(notebook.parent / name) for name in re.findall(r"""companion\(["']([^"']+)["']\)""", text)]
-    plugins = _plugins((*files, *filter(os.path.isfile, own)), os.environ.get("SAGE_KIT_PLUGINS"))
-    for name, value in named.items():
-        for one in filter(None, (part.strip() for part in value.split(","))):
-            plugins.registered(NAMING[name], one)
-
-
-@functools.cache
-def _code(files: tuple[str, ...], allowed: str | None) -> tuple[list[Any], dict[str, str]]:
-    """What the key holds of the plugins, and the folder below `data_dir` of every task that is read from there."""
-    from sage_kit.components import TaskSpec
-    from sage_kit.provenance import code_parts
-
-    plugins = _plugins(files, allowed)
-    parts: dict[str, Any] = {}
-    local = {}
-    for item in plugins.components():
-        spec = item.spec
-        if isinstance(spec, TaskSpec) and spec.local and spec.loader is None:
-            local[spec.name] = spec.local
-        # A file counts by its text, wherever it lies, and a plugin in a source tree by that of its hooks as well: its
-        # version stays the same while it is edited.
-        is_file = not item.origin.version
-        code = spec.loader if isinstance(spec, TaskSpec) else spec.factory
-        is_ours = item.origin.distribution == "sage-kit"
-        origin = item.origin.plugin if is_file else str(item.origin)
-        sources = code_parts(origin, item.origin.distribution, (), code)[1] if code and not is_ours else []
-        versions = {text: _version_of(text) for text in spec.requires}
-        parts[f"{spec.kind}:{spec.name}"] = [origin, sources, versions]
-    parts["files"] = [Path(file).read_bytes() for file in files]
-    return [parts], local
-
-
-def _version_of(requirement: str) -> str:
-    from packaging.requirements import Requirement
-
-    try:
-        return importlib.metadata.version(Requirement(requirement).name)
-    except importlib.metadata.PackageNotFoundError:
-        return ""
-
-
-def _data(parameters: Mapping[str, Any], local: Mapping[str, str], working_dir: Path) -> dict[str, str]:
-    """Fingerprints of the files that the parameters lead to, by where they stand.
-
-    A study that leaves the task to its profile may read any task's files, so all of them count then.
-    """
-    found: dict[str, str] = {}
-    root = str(parameters.get("data_dir") or os.environ.get(DATA_DIR_VARIABLE, ""))
-    base = working_dir / Path(root).expanduser() if root else None
-    task = parameters.get("task")
-    names = [part.strip() for part in task.split(",")] if isinstance(task, str) and task else sorted(local)
-    if base is not None:
-        for name in names:
-            for path in sorted((base / local[name]).glob("*.parquet")) if name in local else ():
-                found[path.relative_to(base).as_posix()] = _content(path)
-    for name in ("train_file", "validation_file", "warmup_corpus", "teacher", "tokenizer"):
-        value = parameters.get(name)
-        if not isinstance(value, str) or not value:
-            continue
-        places = [working_dir / Path(value).expanduser()]
-        if base is not None and name == "warmup_corpus":
-            places += [base / value, base / f"{value}.parquet"]
-        for place in places:
-            for file in [place] if place.is_file() else sorted(item for item in place.rglob("*") if item.is_file()):
-                found[f"{name}:{file.relative_to(place).as_posix()}"] = _content(file)
-    return found
-
-
-def _content(path: Path) -> str:
-    status = path.stat()
-    return _digest(str(path), status.st_size, status.st_mtime_ns)
-
-
-@functools.cache
-def _digest(path: str, size: int, modified: int) -> str:
-    """The digest of a file's bytes; size and time of change tell this process when to read it again."""
-    digest = hashlib.blake2b(digest_size=16)
-    with open(path, "rb") as stream:
-        while chunk := stream.read(1 << 22):
-            digest.update(chunk)
-    return f"{size}:{digest.hexdigest()}"
 
 
 # ---- what a cell's folder says ---------------------------------------------------------------------------------------
@@ -802,5 +658,5 @@ def _processor() -> str:
 def _versions() -> dict[str, str]:
     names = ("sage-kit", "torch", "transformers", "numpy", "scipy", "scikit-learn", "papermill", "ipykernel")
     installed = [point.dist for point in importlib.metadata.entry_points(group=sage_kit.PROJECT) if point.dist]
-    versions = {name: _version_of(name) or "not installed" for name in names}
+    versions = {name: version_of(name) or "not installed" for name in names}
     return {**versions, **{distribution.name: distribution.version for distribution in installed}}

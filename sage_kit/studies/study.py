@@ -33,6 +33,7 @@ from sage_kit.files import disk_errors
 from sage_kit.fingerprint import fingerprint
 from sage_kit.plugins import Plugins
 from sage_kit.studies import scraps, statistics
+from sage_kit.studies.parameters import listed
 from sage_kit.studies.result import Direction, Finding, StudyResult, label_of, pick_row, state_of
 from sage_kit.studies.runs import ArmRun, Loop, Runs, RunStore
 from sage_kit.studies.sizes import COMMON, size
@@ -143,8 +144,8 @@ class Study:
         if self.seeds < 1:
             raise StudyError(f"seeds is {self.seeds}: a study needs at least one")
         chosen = task or (tasks or {}).get(profile) or ",".join(self.size.tasks)
-        self.tasks = tuple(dict.fromkeys(part.strip() for part in chosen.split(",") if part.strip()))
-        files = [str(Path(part.strip()).resolve()) for part in plugin.split(",") if part.strip()]
+        self.tasks = tuple(dict.fromkeys(listed(chosen)))
+        files = [str(Path(part).resolve()) for part in listed(plugin)]
         self.plugins = Plugins(files)
         for one in self.tasks:
             self.plugins.task(one)

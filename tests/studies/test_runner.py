@@ -18,7 +18,7 @@ from filelock import FileLock
 from studies.toynotebook import write_notebook
 
 from sage_kit.errors import MissingPackageError, PluginError, StudyError, UnknownComponentError
-from sage_kit.studies import runner
+from sage_kit.studies import cell_key, runner
 from sage_kit.studies.runner import Cell, CellLog, find_cells, make_cell, read_record, run_cell
 
 needs_papermill = pytest.mark.skipif(
@@ -355,8 +355,8 @@ def key_of(**parameters: Any) -> str:
 
 
 def forget_plugins() -> None:
-    runner._plugins.cache_clear()
-    runner._code.cache_clear()
+    cell_key._plugins.cache_clear()
+    cell_key._code.cache_clear()
 
 
 def test_names_of_components_are_looked_up_before_a_kernel_starts() -> None:

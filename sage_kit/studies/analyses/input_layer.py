@@ -13,6 +13,7 @@ from sage_kit.errors import StudyError
 from sage_kit.plugins import Plugins
 from sage_kit.preparation import prepare
 from sage_kit.records import Costs
+from sage_kit.studies.parameters import listed
 from sage_kit.studies.runs import Runs
 from sage_kit.studies.statistics import AVERAGE, t_interval
 from sage_kit.studies.study import Arm
@@ -37,7 +38,7 @@ def depth_arms(cuts: str, depth: int) -> list[Arm]:
         For none, another word, or a cut that leaves the student no block of its own.
     """
     arms = []
-    for text in dict.fromkeys(part.strip() for part in cuts.split(",") if part.strip()):
+    for text in dict.fromkeys(listed(cuts)):
         if text == "embeddings":
             arms.append(Arm("embeddings", "the front end is the embeddings", cut=text, student_layers=depth))
             continue

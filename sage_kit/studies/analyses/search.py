@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sage_kit.errors import StudyError, did_you_mean
+from sage_kit.studies.parameters import listed
 from sage_kit.studies.statistics import compare_arms
 from sage_kit.studies.study import Arm
 
@@ -98,7 +99,7 @@ def read_factors(text: str, factors: Sequence[Factor] = FACTORS) -> list[Factor]
         For none, or a name that there is not.
     """
     known = {factor.name: factor for factor in factors}
-    names = list(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+    names = list(dict.fromkeys(listed(text)))
     unknown = next((name for name in names if name not in known), None)
     if unknown is not None:
         raise StudyError(f"there is no factor {unknown!r}.{did_you_mean(unknown, known, 'Factors')}")

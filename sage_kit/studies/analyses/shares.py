@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from sage_kit.errors import StudyError
+from sage_kit.studies.parameters import listed
 from sage_kit.studies.runs import Runs
 from sage_kit.studies.statistics import AVERAGE, compare_arms
 from sage_kit.studies.study import Arm
@@ -23,7 +24,7 @@ def read_shares(text: str) -> list[float]:
         For none, or what is no such number.
     """
     shares = set()
-    for part in filter(None, (part.strip() for part in text.split(","))):
+    for part in listed(text):
         try:
             share = float(part)
         except ValueError:
