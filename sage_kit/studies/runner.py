@@ -469,6 +469,11 @@ def _kernel_manager_class(environment: Mapping[str, str], log: CellLog) -> Any:
             # what a crash writes past the notebook is told in the log
             await super()._async_launch_kernel(kernel_cmd, **{**arguments, "stdout": log.file, "stderr": log.file})
 
+        async def _async_interrupt_kernel(self) -> None:
+            # a kernel is interrupted before it is told to end; one that is idle may say so in the log as an error
+            if log.is_cell_running or not self.shutting_down:
+                await super()._async_interrupt_kernel()
+
     return CurrentInterpreter
 
 
@@ -517,10 +522,13 @@ class CellLog:
     cells : int
         Code cells of the notebook.
     file : TextIO
+    is_cell_running : bool
+        Whether a code cell has started and not ended.
     """
 
     def __init__(self, path: Path, announce: Announce | None = None) -> None:
         self.cells = 0
+        self.is_cell_running = False
         self._announce = announce
         self._started = 0
         self._clock = 0.0
@@ -552,6 +560,7 @@ class CellLog:
     def cell_started(self, cell: Any, cell_index: int) -> None:
         """Write that a code cell started; nbclient calls this."""
         self._started += 1
+        self.is_cell_running = True
         self._clock = time.perf_counter()
         first = next((line.strip() for line in cell_source(cell).splitlines() if line.strip()), "")
         shown = first if len(first) <= 60 else f"{first[:57]}..."
@@ -559,6 +568,7 @@ class CellLog:
 
     def cell_ended(self, cell: Any, cell_index: int, execute_reply: Mapping[str, Any]) -> None:
         """Write that a code cell ended; nbclient calls this."""
+        self.is_cell_running = False
         self._flush()
         status = execute_reply.get("content", {}).get("status", "ok")
         seconds = time.perf_counter() - self._clock

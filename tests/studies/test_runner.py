@@ -240,6 +240,21 @@ def test_a_killed_runner_leaves_nothing_half_done() -> None:
 
 
 @needs_papermill
+def test_a_kernel_that_is_done_ends_without_an_interrupt(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may tell of one in the log as of an error, though all went well."""
+    from jupyter_client.manager import KernelManager
+
+    interrupts: list[bool] = []
+
+    async def interrupt(self: KernelManager) -> None:
+        interrupts.append(self.shutting_down)
+
+    monkeypatch.setattr(KernelManager, "_async_interrupt_kernel", interrupt)
+    assert run_cell(cell_of("print(1)")).state == "done"
+    assert interrupts == []
+
+
+@needs_papermill
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs Linux")
 def test_an_interrupted_runner_says_so_and_ends_its_kernel() -> None:
     cell = cell_of(SLOW)
