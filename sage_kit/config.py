@@ -369,6 +369,11 @@ class RunConfig(BaseModel):
     )
     observers: Names = _setting(lambda: ["jsonl", "progress"], "Observers of the run.", "output")
     observer_options: Table = _setting(dict, "Options by observer: {name = {option = value}}.", "output")
+    evaluate_validation: Literal["every_round", "end"] = _setting(
+        "every_round",
+        "When the student is scored on the official validation splits; nothing is decided by them.",
+        "output",
+    )
     keep_checkpoints: int = _setting(2, "Checkpoints kept, the newest; 0 keeps all.", "output", "checkpoints", ge=0)
 
     @field_validator("*", mode="before")

@@ -286,7 +286,8 @@ class Loop:
             losses = self.profile.losses.cpu().numpy()
             losses.flags.writeable = False
             self.plugins.losses_profiled(self.info, number, losses)
-        dev, validation = self._evaluate()
+        dev = self._evaluate_dev()
+        validation = self._evaluate_validation() if self.config.evaluate_validation == "every_round" else {}
         synthetic_profile = next((s.profile for s in sources if isinstance(s, SyntheticBatches)), None)
         result = RoundResult(
             round=number,
@@ -444,18 +445,19 @@ class Loop:
             if isinstance(source, SyntheticBatches):
                 self.profile.attribute(source.synthetic.anchors, source.profile)
 
-    def _evaluate(self) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
-        started = time.perf_counter()
-        dev = self._score("dev", self.prepared.dev)
-        validation = {name: self._score(name, split) for name, split in self.prepared.validation.items()}
-        self.costs.add("evaluate", time.perf_counter() - started)
-        return dev, validation
+    def _evaluate_dev(self) -> dict[str, float]:
+        return self._score("dev", self.prepared.dev)
+
+    def _evaluate_validation(self) -> dict[str, dict[str, float]]:
+        return {name: self._score(name, split) for name, split in self.prepared.validation.items()}
 
     def _score(self, name: str, split: PreparedSplit) -> dict[str, float]:
+        started = time.perf_counter()
         logits = predict(self.trunk, split.store, self.spec.n_outputs, self.accelerator)
         self.predictions[name] = logits
         flops = count_flops(self.raw_trunk, split.store.lengths, training=False)
-        self.costs.add("evaluate", 0.0, tokens=int(split.store.offsets[-1]), flops=flops)
+        tokens = int(split.store.offsets[-1])
+        self.costs.add("evaluate", time.perf_counter() - started, tokens=tokens, flops=flops)
         return score(self.spec, logits, split.labels, split.outputs.logits)
 
     # ---- between rounds ---------------------------------------------------------------------------------------------
@@ -513,9 +515,12 @@ class Loop:
     def finish(self, stopped: str) -> dict[str, Any]:
         """Export the student and write the summary."""
         config, prepared = self.config, self.prepared
-        if not self.predictions:  # resumed after the last round
-            self._evaluate()
         last = self.history[-1] if self.history else None
+        validation = last.validation if last else {}
+        if "dev" not in self.predictions:  # resumed after the last round
+            self._evaluate_dev()
+        if not self.predictions.keys() >= prepared.validation.keys():
+            validation = self._evaluate_validation()
         summary: dict[str, Any] = {
             "task": config.task,
             "primary_metric": self.info.primary_metric,
@@ -526,7 +531,7 @@ class Loop:
             "parameters": dict(self.info.parameters),
             "examples": dict(self.info.examples),
             "dev": dict(last.dev) if last else {},
-            "validation": {name: dict(scores) for name, scores in last.validation.items()} if last else {},
+            "validation": {name: dict(scores) for name, scores in validation.items()},
             "teacher": {
                 "name": config.teacher,
                 "finetuned_here": prepared.teacher.finetuned,

@@ -67,7 +67,7 @@ class RoundResult:
     dev : mapping of str to float
         Metrics and "agreement" on the part carved from train; every decision is made on these.
     validation : mapping of str to mapping
-        Per official validation split, the same; for reporting only.
+        Per official validation split, the same, for reporting only; empty where those wait for the end of the run.
     seconds : float
         Wall time of the round.
     padding : float

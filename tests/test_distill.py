@@ -88,6 +88,19 @@ def test_exported_student_is_plain_transformers_with_the_same_scores(sage, folde
     assert accuracy == pytest.approx(summary["validation"]["validation"]["accuracy"])
 
 
+def test_validation_at_the_end_gives_what_validation_in_every_round_ends_with(
+    sage, folder: Path, tiny_bert: Path
+) -> None:
+    directory, expected = sage
+    later, summary = toy_run(folder, tiny_bert, evaluate_validation="end")
+    assert summary["validation"] == expected["validation"]
+    assert [result["validation"] for result in summary["rounds"]] == [{}, {}, {}]
+    assert [result["dev"] for result in summary["rounds"]] == [result["dev"] for result in expected["rounds"]]
+    np.testing.assert_equal(later.predictions(), directory.predictions())
+    tokens = [json.loads((one.path / "costs.json").read_text())["tokens"]["evaluate"] for one in (later, directory)]
+    assert tokens[0] < tokens[1]
+
+
 def test_exported_weights_equal_the_last_checkpoint(sage) -> None:
     from transformers import AutoModelForSequenceClassification
 

@@ -108,6 +108,14 @@ def test_static_run_resumes_with_its_first_synthetic_examples(folder: Path, tiny
     assert without_times(resume(RunDirectory.open(directory.path), Plugins(allow=""))) == without_times(expected)
 
 
+def test_run_resumed_after_its_last_round_is_scored_on_validation(folder: Path, tiny_bert: Path) -> None:
+    directory, expected = toy_run(folder, tiny_bert, evaluate_validation="end")
+    (directory.path / "summary.json").unlink()
+    summary = resume(RunDirectory.open(directory.path), Plugins(allow=""))
+    assert summary["validation"]["validation"]
+    assert without_times(summary) == without_times(expected)
+
+
 def test_damaged_newest_checkpoint_is_passed_over(folder: Path, tiny_bert: Path, uninterrupted) -> None:
     directory, _ = toy_run(folder, tiny_bert, hidden_weight=0.5, keep_checkpoints=0)
     (directory.path / "summary.json").unlink()
