@@ -54,6 +54,7 @@ import pandas as pd
 from sage_kit.studies import Arm, Study, figures
 from sage_kit.studies.analyses import pairs
 from sage_kit.studies.claims import find_claim
+from sage_kit.studies.parameters import listed
 
 study = Study(
     "05_reducers",
@@ -77,17 +78,13 @@ if seeds is None:
     study.seeds = min(study.seeds, 3)  # a grid has many arms
 
 
-def names(text):
-    return [part.strip() for part in text.split(",") if part.strip()]
-
-
 installed = study.plugins.names("reducer")
 usual = {"smoke": "umap,pca", "small": "umap,pca,tsne,pacmap,autoencoder", "full": "umap,pca,tsne,pacmap,autoencoder"}
 usual_inverters = {"smoke": "knn,anchored,native", "small": "knn,local_affine,anchored,native"}
 usual_inverters["full"] = usual_inverters["small"]
-chosen = names(reducers) if reducers else [name for name in names(usual[profile]) if name in installed]
-with_runs = names(trained or inverters or "knn,anchored")
-asked = list(dict.fromkeys([*names(inverters or usual_inverters[profile]), *with_runs]))
+chosen = listed(reducers) if reducers else [name for name in listed(usual[profile]) if name in installed]
+with_runs = listed(trained or inverters or "knn,anchored")
+asked = list(dict.fromkeys([*listed(inverters or usual_inverters[profile]), *with_runs]))
 print(f"reducers {', '.join(chosen)} with inverters {', '.join(asked)}; trained with: {', '.join(with_runs)}")
 
 # %% [markdown]

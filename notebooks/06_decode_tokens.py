@@ -55,6 +55,7 @@ import pandas as pd
 
 from sage_kit.studies import Arm, Study, figures, scraps
 from sage_kit.studies.analyses import ladder
+from sage_kit.studies.parameters import listed
 
 defaults = {"lifts": "shift,replace", "decoders": "nearest_token,probe,mlm_head"}
 given = {"lifts": lifts, "decoders": decoders}
@@ -84,7 +85,7 @@ study = Study(
 # its tokens for real ones of its neighbours. Equal compute means equal student steps and equal teacher tokens.
 
 # %%
-arms = [Arm(name.strip(), f"lift {name.strip()}", lift=name.strip()) for name in lifts.split(",") if name.strip()]
+arms = [Arm(name, f"lift {name}", lift=name) for name in listed(lifts)]
 runs = study.run(arms, keep=["synthetic"])
 study.add_table("compute", study.compute_table(runs))
 
@@ -92,7 +93,7 @@ study.add_table("compute", study.compute_table(runs))
 # ## The ladder
 
 # %%
-wanted = [name.strip() for name in decoders.split(",") if name.strip()]
+wanted = listed(decoders)
 most = examples or {"smoke": 8, "small": 48, "full": 64}[profile]
 read, left_out = [], {}
 for run in runs:

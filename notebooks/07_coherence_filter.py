@@ -18,11 +18,12 @@
 # examples are made as are trained on, and a one-file plugin, `plugins/half_filter.py`, keeps the half of the highest
 # cosine, that of the lowest, or any half; by rank, so the halves are equally large. An inverter that starts from the
 # anchor keeps near it, so the most coherent vectors are those least displaced; a further inverter, which does not, has
-# its halves too. *Filters*: each filter keeps its default limits and makes so many examples that about as many are
-# left as without it, by the share it lets through of what the first seed of *none* synthesised for the task, at most
-# four per real one; the counts are printed. A filter that on some task lets everything or nothing through, or needs
-# classes where there are none, is left out of the arms. All arms take the same student steps. A curriculum feeds back:
-# each arm synthesises from its own losses, so from the second synthesis on the arms also choose their anchors apart.
+# its halves too. *Filters*: a filter with a limit has it where it lets `let_through` of the examples through that the
+# first seed of *none* synthesised for the task; its default might let all through. Each makes so many examples that
+# about as many are left as without it, at most four per real one; the counts are printed. A filter that needs classes
+# is compared on the tasks that have them, and one that drops nothing or everything has no arm. All arms take the same
+# student steps. A curriculum feeds back: each arm synthesises from its own losses, so from the second synthesis on the
+# arms also choose their anchors apart.
 #
 # **What would change our mind.** Dropping incoherent examples is worth it if the coherent half is ahead of the
 # incoherent one with an interval above zero. An interval below zero says that the far ones teach more.
@@ -38,6 +39,7 @@ rounds: int = None  # rounds whose steps every arm takes; None takes the profile
 reducer: str = None  # reducer of the map; None takes the profile's
 inverters: str = "anchored,knn"  # inverters whose halves are compared, separated by commas, the main one first
 filters: str = "cosine,density,teacher_confidence,agreement_with_anchor"  # filters beside the halves, with commas
+let_through: float = 0.75  # share of the synthetic examples that a filter with a limit lets through
 plugin: str = ""  # one-file plugins to load, separated by commas
 data_dir: str = None  # folder of GLUE's parquet files; None takes SAGE_KIT_DATA_DIR
 runs_dir: str = "runs/studies"  # where the runs of the arms are kept and found again
@@ -51,17 +53,21 @@ from sage_kit.studies.analyses.coherence import (
     cosines,
     figure_of_cosines,
     filter_arms,
+    filter_settings,
     half_arms,
     half_name,
-    pass_shares,
     trained_on,
 )
+from sage_kit.studies.parameters import listed
 from sage_kit.studies.places import companion
 
-DEFAULTS = {"inverters": "anchored,knn", "filters": "cosine,density,teacher_confidence,agreement_with_anchor"}
-names = [part.strip() for part in filters.split(",") if part.strip()]
-ways = [part.strip() for part in inverters.split(",") if part.strip()]
-given = {"inverters": inverters, "filters": filters}
+names, ways = listed(filters), listed(inverters)
+DEFAULTS = {
+    "inverters": "anchored,knn",
+    "filters": "cosine,density,teacher_confidence,agreement_with_anchor",
+    "let_through": 0.75,
+}
+given = {"inverters": inverters, "filters": filters, "let_through": let_through}
 study = Study(
     "07_coherence_filter",
     title="The coherence filter: does dropping incoherent synthetic examples help?",
@@ -111,10 +117,24 @@ study.add_table("cosines", DataFrame(rows))
 # ## What the filters let through
 
 # %%
-shares = {one: pass_shares(study, unfiltered.of(task=one, arm="none")[0], names) for one in study.tasks}
+settings = {
+    one: filter_settings(study, unfiltered.of(task=one, arm="none")[0], names, let_through) for one in study.tasks
+}
 study.add_table(
     "let_through",
-    DataFrame([{"task": one, "filter": name, "share": share} for one in shares for name, share in shares[one].items()]),
+    DataFrame(
+        [
+            {
+                "task": one,
+                "filter": setting.name,
+                "limit": ", ".join(f"{option} {limit:.4g}" for option, limit in setting.options.items()),
+                "share": setting.share,
+            }
+            for one in study.tasks
+            for setting in settings[one]
+        ],
+        columns=["task", "filter", "limit", "share"],
+    ),
 )
 
 # %% [markdown]
@@ -124,12 +144,14 @@ study.add_table(
 ratio = study.config(study.tasks[0]).synthetic_ratio
 halves = half_arms(ways, ratio)
 plain = Arm("plain", "plain distillation", schedule="none")
-usable = [name for name in names if all(0 < by_filter[name] < 1 for by_filter in shares.values())]
 runs = []
 for one in study.tasks:
-    filtered = filter_arms({name: shares[one][name] for name in usable}, ratio)
+    filtered = filter_arms([setting for setting in settings[one] if setting.is_usable], ratio)
     runs += study.run([none, *halves, *filtered, plain], tasks=[one])
 runs = Runs(runs)
+compared = {name: [one for one in study.tasks if runs.of(task=one, arm=name)] for name in names}
+partly = [name for name in names if 0 < len(compared[name]) < len(study.tasks)]
+on_all = Runs([run for run in runs if run.arm not in partly])
 
 # %% [markdown]
 # ## What each trained on, and what it cost
@@ -145,10 +167,15 @@ study.add_table("compute", study.compute_table(runs))
 
 # %%
 pairs = [[half_name(kind, way, ways) for kind in ("coherent", "incoherent")] for way in ways]
-parts = [study.compare(runs, baseline=incoherent, arms=[coherent]) for coherent, incoherent in pairs]
+parts = [study.compare(on_all, baseline=incoherent, arms=[coherent]) for coherent, incoherent in pairs]
 study.add_table("over_incoherent", concat(parts, ignore_index=True))
-study.add_table("over_random", study.compare(runs, baseline="random half", arms=["coherent half", "incoherent half"]))
-study.add_table("over_none", study.compare(runs, baseline="none"))
+study.add_table("over_random", study.compare(on_all, baseline="random half", arms=["coherent half", "incoherent half"]))
+parts = [study.compare(on_all, baseline="none")]
+for one in study.tasks:
+    own = [name for name in partly if one in compared[name]]
+    if own:
+        parts.append(study.compare(Runs(runs.of(task=one)), baseline="none", arms=own))
+study.add_table("over_none", concat(parts, ignore_index=True))
 figure = figures.intervals(study.tables["over_none"], title="Over no filter", unit="primary metric")
 study.add_figure("over_none", figure, "Difference to synthesis without a filter, paired; 95 % intervals.")
 
@@ -202,15 +229,17 @@ study.find(
     no="The coherent half is behind any half: {value} ({low} to {high}).",
     undecided="Between the coherent half and any half nothing is decided: {value} ({low} to {high}).",
 )
-for name in usable:
-    study.find(
-        f"{name}_over_none",
-        f"Is filter {name} ahead of none?",
-        table="over_none",
-        row={"task": study.overall, "arm": name},
-        unit="primary metric",
-        yes="Filter {arm} is ahead of none by {value} ({low} to {high}).",
-        no="Filter {arm} is behind none: {value} ({low} to {high}).",
-        undecided="Between filter {arm} and none nothing is decided: {value} ({low} to {high}).",
-    )
+for name in names:
+    # one that was left out of some tasks has no average
+    for one in [study.overall] if len(compared[name]) == len(study.tasks) else compared[name]:
+        study.find(
+            f"{name}_over_none" + (f"_{one}" if name in partly else ""),
+            f"Is filter {name} ahead of none?" + (f" ({one} alone)" if name in partly else ""),
+            table="over_none",
+            row={"task": one, "arm": name},
+            unit="primary metric",
+            yes="Filter {arm} is ahead of none by {value} ({low} to {high}).",
+            no="Filter {arm} is behind none: {value} ({low} to {high}).",
+            undecided="Between filter {arm} and none nothing is decided: {value} ({low} to {high}).",
+        )
 study.finish()

@@ -54,10 +54,11 @@ from pandas import DataFrame, concat
 from sage_kit.studies import Arm, Runs, Study, figures
 from sage_kit.studies.analyses import displacement
 from sage_kit.studies.analyses.contrasts import closest, contrasts
+from sage_kit.studies.parameters import listed
 
 FULL_SPACE = "gaussian,smote,mixup,adversarial,shuffled"
 chosen = samplers or {"smoke": "mixup,adversarial", "small": FULL_SPACE, "full": FULL_SPACE}[profile]
-controls = [name.strip() for name in chosen.split(",") if name.strip()]
+controls = listed(chosen)
 study = Study(
     "10_is_it_the_region",
     title="Is it the region, or only more data?",

@@ -42,6 +42,7 @@ STUDY_PARAMETERS: Mapping[str, str] = {
     "trained": "inverters whose pairs are trained with, too",
     "samplers": "samplers that are compared",
     "filters": "filters that are compared",
+    "let_through": "share of the synthetic examples that a filter with a limit lets through",
     "lifts": "lifts that are compared",
     "decoder": "decoder that reads synthetic examples",
     "factors": "factors to search, in this order",

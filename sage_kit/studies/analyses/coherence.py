@@ -1,9 +1,10 @@
-"""How near synthetic vectors come to real ones, and how much of a synthetic set each filter would let through."""
+"""How near synthetic vectors come to real ones, and where a filter's limit must lie to let a share of them through."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +30,38 @@ REAL = ("held out", "train")
 
 MOST_RATIO = 4.0
 """Synthetic examples per real one, at most, that are made so that a filter leaves enough."""
+
+LIMITS: Mapping[str, tuple[str, float, float]] = {
+    "cosine": ("minimum", -1.0, 1.0),
+    "density": ("quantile", 1.0, 0.0),
+    "teacher_confidence": ("minimum", 0.0, 1.0),
+}
+"""By filter, the option that sets how strict it is, and the option's loosest and strictest values."""
+
+HALVINGS = 20
+"""Of the range of a limit, when the one that lets a share through is looked for."""
+
+
+@dataclass(frozen=True)
+class FilterSetting:
+    """A filter, and how much of a synthetic set it lets through.
+
+    Attributes
+    ----------
+    name : str
+    options : mapping
+    share : float
+        Let through.
+    """
+
+    name: str
+    options: Mapping[str, Any]
+    share: float
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether it lets anything through, and drops anything."""
+        return 0 < self.share < 1
 
 
 def nearest_cosine(vectors: Floats, real: Floats, *, skip: NDArray[np.int64] | None = None) -> Floats:
@@ -95,8 +128,8 @@ def cosines(run: ArmRun, train: Floats, dev: Floats, name: str = "synthetic") ->
     return concat([DataFrame({"kind": kind, "cosine": found}) for kind, found in kinds.items()], ignore_index=True)
 
 
-def pass_shares(study: Study, run: ArmRun, filters: Sequence[str]) -> dict[str, float]:
-    """The share of a run's synthetic examples that each filter, with its default options, would let through.
+def filter_settings(study: Study, run: ArmRun, filters: Sequence[str], share: float) -> list[FilterSetting]:
+    """Filters with limits that let a share of a run's synthetic examples through.
 
     Parameters
     ----------
@@ -104,27 +137,44 @@ def pass_shares(study: Study, run: ArmRun, filters: Sequence[str]) -> dict[str, 
     run : ArmRun
         Without a filter, with its synthetic examples and their labels.
     filters : sequence of str
+        One that is not in `LIMITS` has its default options.
+    share : float
+        To let through; the strictest limit is taken that lets through so much.
 
     Returns
     -------
-    dict of str to float
-        By filter; 0 for one that needs classes where the task has none.
+    list of FilterSetting
+        Those that need classes are missing where the task has none.
     """
     from sage_kit.devices import make_accelerator
     from sage_kit.records import Costs
 
     prepared = prepare(run.config, study.plugins, make_accelerator(run.config), Costs())
-    sets = synthetic_sets(run)
-    shares = {}
+    requests = [_request(one, prepared) for one in synthetic_sets(run)]
+    context = BuildContext(config=run.config, seed=run.config.reducer_seed)
+
+    def setting(name: str, **options: float) -> FilterSetting:
+        judge = study.plugins.build("filter", name, options, context)
+        kept = np.concatenate([judge.keep(request) for request in requests])
+        return FilterSetting(name, options, float(kept.mean()))
+
+    found = []
     for name in filters:
         if study.plugins.filter(name).needs_classes and prepared.data.spec.is_regression:
-            shares[name] = 0.0
             continue
-        context = BuildContext(config=run.config, seed=run.config.reducer_seed)
-        judge = study.plugins.build("filter", name, {}, context)
-        kept = [judge.keep(_request(one, prepared)) for one in sets]
-        shares[name] = float(np.concatenate(kept).mean())
-    return shares
+        if name not in LIMITS:
+            found.append(setting(name))
+            continue
+        option, loose, strict = LIMITS[name]
+        best = setting(name, **{option: loose})
+        for _ in range(HALVINGS):
+            middle = setting(name, **{option: (loose + strict) / 2})
+            if middle.share >= share:
+                best, loose = middle, middle.options[option]
+            else:
+                strict = middle.options[option]
+        found.append(best)
+    return found
 
 
 def half_arms(inverters: Sequence[str], ratio: float) -> list[Arm]:
@@ -166,13 +216,13 @@ def half_name(name: str, inverter: str, inverters: Sequence[str]) -> str:
     return f"{name} half" if inverter == inverters[0] else f"{name} half, {inverter}"
 
 
-def filter_arms(shares: Mapping[str, float], ratio: float) -> list[Arm]:
+def filter_arms(settings: Sequence[FilterSetting], ratio: float) -> list[Arm]:
     """An arm for each filter, which makes so many synthetic examples that about as many are left as without it.
 
     Parameters
     ----------
-    shares : mapping of str to float
-        By filter, the share that it lets through, above 0.
+    settings : sequence of FilterSetting
+        Each lets something through.
     ratio : float
         Synthetic examples per real one of a run without a filter.
 
@@ -181,12 +231,17 @@ def filter_arms(shares: Mapping[str, float], ratio: float) -> list[Arm]:
     list of Arm
         None makes more than `MOST_RATIO` per real example, so fewer may be left of a strict filter.
     """
-    arms = []
-    for name, share in shares.items():
-        more = min(max(MOST_RATIO, ratio), round(ratio / share, 2))
-        about = f"lets {100 * share:.0f} % through"
-        arms.append(Arm(name, about, schedule="adaptive", filter=name, synthetic_ratio=more))
-    return arms
+    return [
+        Arm(
+            one.name,
+            f"lets {100 * one.share:.0f} % through",
+            schedule="adaptive",
+            filter=one.name,
+            filter_options=dict(one.options),
+            synthetic_ratio=min(max(MOST_RATIO, ratio), round(ratio / one.share, 2)),
+        )
+        for one in settings
+    ]
 
 
 def trained_on(runs: Runs) -> DataFrame:

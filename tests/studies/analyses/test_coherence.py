@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +14,16 @@ from sage_kit.components import BuildContext, FilterRequest
 from sage_kit.errors import StudyError
 from sage_kit.plugins import Plugins
 from sage_kit.studies.analyses.coherence import (
+    HALVINGS,
     MOST_RATIO,
+    FilterSetting,
     cosines,
     figure_of_cosines,
     filter_arms,
+    filter_settings,
     half_arms,
     half_name,
     nearest_cosine,
-    pass_shares,
     synthetic_sets,
     trained_on,
 )
@@ -92,8 +95,11 @@ def test_half_arms_make_twice_as_many() -> None:
 
 
 def test_filter_arms_make_up_for_what_is_dropped() -> None:
-    arms = filter_arms({"density": 0.8, "cosine": 0.01}, 1.0)
+    settings = [FilterSetting("density", {"quantile": 0.5}, 0.8), FilterSetting("cosine", {}, 0.01)]
+    arms = filter_arms(settings, 1.0)
     assert [(arm.name, arm.settings["synthetic_ratio"]) for arm in arms] == [("density", 1.25), ("cosine", MOST_RATIO)]
+    assert [arm.settings["filter_options"] for arm in arms] == [{"quantile": 0.5}, {}]
+    assert [FilterSetting("cosine", {}, share).is_usable for share in (0.0, 0.3, 1.0)] == [False, True, False]
 
 
 @pytest.fixture(scope="module")
@@ -109,17 +115,32 @@ def study(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path) -> Study:
     )  # fmt: skip
 
 
-def test_shares_and_cosines_are_those_of_the_runs(study: Study) -> None:
-    runs = study.run([Arm("none", schedule="adaptive")], keep=["synthetic"])
-    run = runs.of()[0]
+def test_limits_let_the_share_through(study: Study) -> None:
+    run = study.run([Arm("none", schedule="adaptive")], keep=["synthetic"]).of()[0]
     filters = ["cosine", "density", "teacher_confidence", "agreement_with_anchor", "half"]
-    shares = pass_shares(study, run, filters)
-    assert shares["half"] == pytest.approx(0.5, abs=0.01)
-    for name in ("density", "teacher_confidence"):
+    settings = {one.name: one for one in filter_settings(study, run, filters, 0.7)}
+    assert settings["half"].share == pytest.approx(0.5, abs=0.01)  # it has no limit, and its own share
+    assert settings["agreement_with_anchor"].options == {}
+    (made,) = synthetic_sets(run)
+    train, _ = study.vectors("file")
+    odds = np.exp(made.logits - made.logits.max(axis=1, keepdims=True))
+    scores = {"cosine": nearest_cosine(made.vectors, train), "teacher_confidence": 1 / odds.sum(axis=1)}
+    for name, score in scores.items():
+        strictest = np.sort(score)[::-1][math.ceil(0.7 * len(score)) - 1]  # several may have the same
+        limit, width = settings[name].options["minimum"], 2 * 2.0**-HALVINGS
+        assert strictest - width < limit < strictest + 1e-6, name
+        assert (score >= strictest).mean() <= settings[name].share <= (score >= strictest - width).mean(), name
+    for name in ("cosine", "density", "teacher_confidence"):
+        assert 0.7 <= settings[name].share < 0.75, name
         # the same synthetic examples: the first synthesis follows a round that no filter has touched
-        (filtered,) = study.run([Arm(name, schedule="adaptive", filter=name)])
+        arm = Arm(name, schedule="adaptive", filter=name, filter_options=dict(settings[name].options))
+        (filtered,) = study.run([arm])
         (last,) = (one for one in filtered.summary["rounds"] if one["round"] == 2)
-        assert last["synthetic"] / (last["synthetic"] + last["dropped"]) == pytest.approx(shares[name]), name
+        assert last["synthetic"] / (last["synthetic"] + last["dropped"]) == pytest.approx(settings[name].share), name
+
+
+def test_cosines_are_those_of_the_run(study: Study) -> None:
+    run = study.run([Arm("none", schedule="adaptive")], keep=["synthetic"]).of()[0]
     (made,) = synthetic_sets(run)
     train, dev = study.vectors("file")
     table = cosines(run, train, dev)
