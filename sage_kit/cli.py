@@ -440,6 +440,9 @@ def new_plugin_command(
     """Write an installable plugin distribution that passes its checks, to start your own from."""
     from sage_kit.scaffold import new_plugin, next_steps
 
+    taken = next((item for item in _load_plugins([]).components(kind) if item.spec.name == name), None)
+    if taken is not None:
+        raise ConfigError(f"there is a {kind} {name!r} already (from {taken.origin}): choose another name")
     typer.echo(next_steps(new_plugin(kind, name, dest), kind, name))
 
 

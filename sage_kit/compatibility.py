@@ -5,6 +5,8 @@ Light.
 
 from __future__ import annotations
 
+from typing import Any
+
 from sage_kit.config import RunConfig
 from sage_kit.errors import CompatibilityError
 from sage_kit.plugins import Plugins
@@ -19,6 +21,12 @@ def needed_kinds(config: RunConfig, plugins: Plugins) -> tuple[str, ...]:
     if plugins.sampler(config.sampler).space == "full":
         return ("sampler", "lift", "filter", "stop_rule")
     return CHOSEN_KINDS
+
+
+def chosen_options(config: RunConfig, plugins: Plugins) -> dict[str, dict[str, Any]]:
+    """By kind of component that a run uses, its options with their defaults, ready for JSON."""
+    chosen = {kind: config.component_choice(kind) for kind in needed_kinds(config, plugins)}
+    return {kind: plugins.options(kind, *choice).model_dump(mode="json") for kind, choice in chosen.items()}
 
 
 def check_choices(config: RunConfig, plugins: Plugins) -> None:

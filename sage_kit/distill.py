@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from sage_kit.compatibility import check_choices, needed_kinds
+from sage_kit.compatibility import check_choices, chosen_options, needed_kinds
 from sage_kit.components import BuildContext
 from sage_kit.config import RunConfig
 from sage_kit.devices import autocast_for, make_accelerator, synchronize
@@ -84,7 +84,9 @@ def run(
     if accelerator.is_main_process:
         directory = RunDirectory.create(config)
         directory.lock()
-        directory.write_environment(_origins(config, plugins), plugin_files or [], str(accelerator.device))
+        directory.write_environment(
+            _origins(config, plugins), chosen_options(config, plugins), plugin_files or [], str(accelerator.device)
+        )
     directory.path = Path(_from_main(str(directory.path), accelerator))
     try:
         return directory, distill(config, plugins, directory, accelerator)

@@ -3,7 +3,7 @@
 ::
 
     config.toml            the settings, complete
-    environment.json       versions, machine, components and where they came from
+    environment.json       versions, machine, components, where they came from and all their options
     metrics.jsonl          one line per round (written by the observer `jsonl`)
     costs.json             seconds, tokens and FLOPs by activity
     costs.jsonl            the same of each round (observer `costs`)
@@ -216,8 +216,14 @@ class RunDirectory:
 
     # ---- records
 
-    def write_environment(self, components: Mapping[str, str], plugin_files: list[str], device: str) -> None:
-        """Write versions, machine, and where each component came from."""
+    def write_environment(
+        self,
+        components: Mapping[str, str],
+        options: Mapping[str, Mapping[str, Any]],
+        plugin_files: list[str],
+        device: str,
+    ) -> None:
+        """Write versions, machine, where each component came from, and its options with their defaults."""
         self._write_json(
             "environment.json",
             {
@@ -227,6 +233,7 @@ class RunDirectory:
                 "processors": os.cpu_count(),
                 "device": device,
                 "components": dict(components),
+                "options": {kind: dict(values) for kind, values in options.items()},
                 "plugin_files": plugin_files,
                 "command": sys.argv,
             },

@@ -57,6 +57,7 @@ def fails(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> str:
         (["run", "--temperature", "-1"], "greater than 0"),
         (["run", "--schedule", "sometimes"], "'adaptive', 'static' or 'none'"),
         (["run", "--task", "sst3"], "Did you mean 'sst2'"),
+        (["new-plugin", "reducer", "pca"], "there is a reducer 'pca' already (from sage-kit "),
         (["run", "--reducer", "pcaa"], "Unknown reducer 'pcaa'. Did you mean 'pca'? Available: "),
         (["run", "--reducer", "pca", "--sampler", "high_los"], "Did you mean 'high_loss'"),
         (["run", "--reducer", "pca", "--reducer-options", "whitten=true"], "Did you mean 'whiten'"),

@@ -76,7 +76,11 @@ def test_run_directory_is_complete(sage) -> None:
     assert costs["flops"]["student"] > costs["flops"]["teacher"] > 0
     arrays = load_file(directory.synthetic(2))
     assert arrays["logits"].shape == (summary["examples"]["train"], 2)
-    components = json.loads((directory.path / "environment.json").read_text())["components"]
+    environment = json.loads((directory.path / "environment.json").read_text())
+    components = environment["components"]
+    # what a default was, though the settings do not hold it
+    assert environment["options"]["sampler"]["fraction"] == 1.0
+    assert set(environment["options"]) == set(components)
     assert components["reducer"].startswith("pca (sage-kit ")
 
 

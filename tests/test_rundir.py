@@ -274,7 +274,7 @@ def test_a_run_that_this_process_holds_is_held_against_others(run: RunDirectory)
 
 def test_an_unused_directory_is_removed(run: RunDirectory) -> None:
     run.lock()
-    run.write_environment({}, [], "cpu")
+    run.write_environment({}, {}, [], "cpu")
     run.write_costs(Costs())
     (run.path / "metrics.jsonl").touch()
     (run.path / "checkpoints").mkdir()
@@ -307,10 +307,13 @@ def test_what_observers_wrote_of_a_run_that_did_nothing_goes(run: RunDirectory) 
 
 
 def test_environment_tells_versions_machine_and_components(run: RunDirectory) -> None:
-    run.write_environment({"reducer": "umap (sage-kit-umap 0.1)"}, ["/x/mine.py"], "cpu")
+    run.write_environment(
+        {"reducer": "umap (sage-kit-umap 0.1)"}, {"reducer": {"n_neighbors": 15}}, ["/x/mine.py"], "cpu"
+    )
     data = json.loads((run.path / "environment.json").read_text(encoding="utf-8"))
     assert data["packages"]["torch"].split("+")[0] == torch.__version__.split("+")[0]
     assert data["components"] == {"reducer": "umap (sage-kit-umap 0.1)"}
+    assert data["options"] == {"reducer": {"n_neighbors": 15}}
     assert data["device"] == "cpu"
     assert data["python"].startswith(f"{sys.version_info.major}.{sys.version_info.minor}")
     assert run.plugin_files() == ["/x/mine.py"]

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import sage_kit
-from sage_kit.compatibility import CHOSEN_KINDS, needed_kinds
+from sage_kit.compatibility import CHOSEN_KINDS, chosen_options
 from sage_kit.config import RunConfig, field_extra, load_config
 from sage_kit.data.splits import TaskData, load_task
 from sage_kit.errors import RunDirectoryError
@@ -276,10 +276,9 @@ class RunStore:
         names |= {"schedule", "losses_from", "observers", "observer_options", "precision", "vector_dtype"}
         names -= {name for kind in CHOSEN_KINDS for name in (kind, f"{kind}_options")}  # below, where they are used
         code = []
-        for kind in (*needed_kinds(config, self.plugins), "task"):
-            name, given = (config.task, {}) if kind == "task" else config.component_choice(kind)
+        for kind, options in {**chosen_options(config, self.plugins), "task": {}}.items():
+            name = config.task if kind == "task" else config.component_choice(kind)[0]
             item = self.plugins.registered(kind, name)
-            options = {} if kind == "task" else self.plugins.options(kind, name, given).model_dump(mode="json")
             parts = code_parts(str(item.origin), item.origin.distribution, item.spec.requires)
             code.append([kind, name, options, parts])
         content = [

@@ -169,7 +169,7 @@ def run_whole_student(
         raise ConfigError("a student with an input layer is trained by one process: leave out `accelerate launch`")
     directory = RunDirectory.create(config)
     directory.lock()
-    directory.write_environment({}, plugin_files or [], str(accelerator.device))
+    directory.write_environment({}, {}, plugin_files or [], str(accelerator.device))
     plugins.remove_observers()
     try:
         add_observers(config, plugins, str(accelerator.device))
