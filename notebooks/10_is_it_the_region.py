@@ -21,8 +21,9 @@
 # options are set, once per task and on training data alone, so that the mean displacement is that of *high loss*;
 # whatever lies more than a tenth beside it is marked. *plain* takes the same student steps on real examples, *plain,
 # more steps* as many as the teacher's work for *high loss* would have paid for. At last the regions again with tokens
-# replaced instead of shifted, where *random tokens* replaces without looking at any region or map. Replacing cannot be
-# told how far to go, so *noise, as far as replaced* is its control: hard examples shifted by noise of that length.
+# replaced instead of shifted, where *neighbours without a map, replaced* takes the tokens of neighbours in full space
+# and *random tokens* replaces without looking at any region or map. Replacing cannot be told how far to go, so *noise,
+# as far as replaced* is its control: hard examples shifted by noise of that length.
 # *default* is the preset as study 12 left it, held against the same controls.
 #
 # Scores are those of the part carved from train; nothing is chosen on it. Approximate: displacements are matched in
@@ -90,6 +91,7 @@ def synthesis(name: str, about: str, sampler: str, lift: str = "shift", **option
     return Arm(name, about, sampler=sampler, sampler_options=options, lift=lift, lift_options={})
 
 
+NEIGHBOURS = "neighbours without a map, replaced"
 first = [
     Arm("plain", "plain distillation", schedule="none"),
     synthesis("high loss", "the method", "high_loss"),
@@ -100,6 +102,7 @@ first = [
     synthesis("high loss, replaced", "tokens of neighbours in the map", "high_loss", "replace"),
     synthesis("random region, replaced", "the same near any example", "random", "replace"),
     synthesis("low loss, replaced", "the same near the easiest examples", "low_loss", "replace"),
+    synthesis(NEIGHBOURS, "tokens of neighbours in full space", "smote", "replace"),
     synthesis("random tokens", "no region and no map", "random", "replace_random"),
     Arm("default", "the preset as it stands, with the loss of all arms"),
 ]
@@ -231,6 +234,7 @@ pairs = [
     ("high loss, replaced", "high loss"),
     ("high loss, replaced", "random region, replaced"),
     ("high loss, replaced", "low loss, replaced"),
+    ("high loss, replaced", NEIGHBOURS),
     ("high loss, replaced", "random tokens"),
     ("high loss, replaced", FAR),
 ]
@@ -254,7 +258,7 @@ figure = figures.intervals(
 study.add_figure("over_full_space", figure, "High loss less each control, paired by seed and example; 95 % intervals.")
 
 # %%
-against_default = [*controls, FAR, "random tokens"]
+against_default = [*controls, FAR, NEIGHBOURS, "random tokens"]
 study.add_table("default_over_controls", contrasts(study, runs, [("default", name) for name in against_default]))
 best_for_default = closest(study.tables["default_over_controls"], study.overall)
 figure = figures.intervals(
@@ -383,6 +387,14 @@ find(
     "random region, replaced",
     "Replacing tokens near hard examples",
     "replacing them near any",
+)
+find(
+    "map_over_neighbours_without_one",
+    "With tokens replaced, do neighbours in the map teach more than neighbours in full space?",
+    "high loss, replaced",
+    NEIGHBOURS,
+    "Taking tokens of neighbours in the map",
+    "taking them of neighbours in full space",
 )
 find(
     "replace_over_random_tokens",
