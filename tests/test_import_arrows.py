@@ -31,7 +31,19 @@ LIGHT = {
 """Modules that may be imported where torch may not; so may whatever they import, and whatever calls itself light."""
 
 LAYERS = (
-    {"", "adapters", "cache", "compatibility", "components", "config", "errors", "files", "fingerprint", "hookspecs"}
+    {
+        "",
+        "adapters",
+        "cache",
+        "child",
+        "compatibility",
+        "components",
+        "config",
+        "errors",
+        "files",
+        "fingerprint",
+        "hookspecs",
+    }
     | {"hull", "landmarks", "loss_profiles", "manifest", "plugins", "provenance", "records", "reference", "rundir"}
     | {"scaffold", "tables", "tensorfile"},
     {"devices", "losses", "machine"},

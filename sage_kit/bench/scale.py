@@ -16,11 +16,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sage_kit.bench.child import Child, ChildEnded, ChildFailed
 from sage_kit.bench.generated import Covariance, write_vectors
 from sage_kit.bench.measure import Contender, Measured, Session, Work, alternate
 from sage_kit.bench.pooled import real_vectors, side_by_side
 from sage_kit.bench.records import Line, Result, Spread, Target
+from sage_kit.child import Child, ChildEnded, ChildFailed
 from sage_kit.errors import MissingPackageError, UnknownComponentError
 from sage_kit.files import disk_errors
 from sage_kit.plugins import Plugins

@@ -1,6 +1,6 @@
 """A process that makes rounds' synthetic examples at one size, so that its memory is its own.
 
-It answers as `sage_kit.bench.child` has it. The first line it reads is the set-up of `Rounds`; it answers with the cost
+It answers as `sage_kit.child` has it. The first line it reads is the set-up of `Rounds`; it answers with the cost
 of the map. For every further line it makes one round and answers with what that took, and after the line ``"memory"``
 with the most memory that it took.
 """

@@ -6,25 +6,19 @@ budget, the process is ended and the next pair gets a new one.
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import io
-import json
 import math
 import os
-import queue
-import signal
 import statistics
-import subprocess
 import sys
-import tempfile
-import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from sage_kit.child import Child, ChildEnded, ChildSilent
 from sage_kit.compatibility import check_choices, check_sizes
 from sage_kit.config import RunConfig
 from sage_kit.errors import CompatibilityError, ConfigError, SageError
@@ -234,8 +228,8 @@ def score_grid(
                 row = _row(pair, OUT_OF_TIME, str(slow))
             except _TooSlow as slow:
                 row = _row(pair, OUT_OF_TIME, str(slow))
-            except _Died as died:
-                row = _row(pair, FAILED, str(died))
+            except ChildEnded as ended:
+                row = _row(pair, FAILED, str(ended))
             if worker is not None and not worker.fit_for_more:
                 worker.end()
                 worker = None
@@ -363,43 +357,13 @@ class _MapTooSlow(Exception):
     """A map was not there in time."""
 
 
-class _Died(Exception):
-    """The process ended."""
-
-
-class _Worker:
-    """A process that scores pairs."""
+class _Worker(Child):
+    """A process that scores pairs; a slow reducer or a crash ends it and nothing else."""
 
     def __init__(self, setup: Mapping[str, Any]) -> None:
+        super().__init__([sys.executable, "-m", "sage_kit.scorecard.worker"])
         self.fit_for_more = True
-        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (closed by `end`)
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "sage_kit.scorecard.worker"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._errors,
-            text=True,
-            encoding="utf-8",
-            # a reducer may start processes of its own, which must end with it
-            start_new_session=os.name != "nt",
-        )
-        self._answers: queue.Queue[str | None] = queue.Queue()
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
         self.send(setup)
-
-    def _read(self) -> None:
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
-            self._answers.put(line)
-        self._answers.put(None)
-
-    def send(self, message: Mapping[str, Any]) -> None:
-        """Hand a message to the process."""
-        assert self._process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):  # `wait` will say that it has died
-            self._process.stdin.write(json.dumps(message) + "\n")
-            self._process.stdin.flush()
 
     def wait(self, events: tuple[str, ...], seconds: float) -> dict[str, Any]:
         """The next answer of one of these kinds.
@@ -408,41 +372,18 @@ class _Worker:
         ------
         _TooSlow
             When it does not come in time.
-        _Died
+        ChildEnded
             When the process has ended.
         """
         deadline = time.monotonic() + seconds
-        while True:
-            try:
-                line = self._answers.get(timeout=max(0.0, deadline - time.monotonic()))
-            except queue.Empty:
-                self.fit_for_more = False
-                raise _TooSlow(f"its process was not ready after {seconds:.0f} s") from None
-            if line is None:
-                self.fit_for_more = False
-                raise _Died(f"its process ended: {self._last_words()}")
-            answer: dict[str, Any] = json.loads(line)
-            if answer["event"] in events:
-                return answer
-
-    def _last_words(self) -> str:
-        self._process.wait()
-        self._errors.seek(0)
-        lines = self._errors.read().decode(errors="replace").strip().splitlines()
-        return lines[-1].strip() if lines else f"exit code {self._process.returncode}"
-
-    def end(self) -> None:
-        """End the process and whatever it has started."""
-        if self._process.poll() is None:
-            if os.name == "nt":
-                self._process.kill()
-            else:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
-        self._reader.join(timeout=GRACE)
-        for stream in (self._process.stdin, self._process.stdout):
-            if stream is not None:
-                with contextlib.suppress(BrokenPipeError):
-                    stream.close()
-        self._errors.close()
+        try:
+            while True:
+                answer = self.receive(deadline - time.monotonic())
+                if answer["event"] in events:
+                    return answer
+        except ChildSilent:
+            self.fit_for_more = False
+            raise _TooSlow(f"its process was not ready after {seconds:.0f} s") from None
+        except ChildEnded:
+            self.fit_for_more = False
+            raise

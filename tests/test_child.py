@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from sage_kit.bench.child import Child, ChildEnded, ChildFailed
+from sage_kit.child import Child, ChildEnded, ChildFailed, ChildSilent
 
 ECHO = """
 import json, os, sys
@@ -67,6 +68,31 @@ def test_a_child_that_dies_without_words_leaves_its_code(start: Start) -> None:
     with pytest.raises(ChildEnded, match=r"^its process ended: exit code 3$") as caught:
         start(DIE_SILENTLY).ask("round")
     assert (caught.value.code, caught.value.last_words) == (3, "")
+
+
+def test_an_answer_that_is_late_is_not_lost(start: Start) -> None:
+    child = start("import sys, time\nfor line in sys.stdin:\n    time.sleep(1)\n    print('{\"late\": 1}', flush=True)")
+    child.send("round")
+    with pytest.raises(ChildSilent, match=r"^no answer in 0 s$"):
+        child.receive(0.01)
+    assert child.receive() == {"late": 1}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a group of processes is killed on other systems")
+def test_what_a_child_has_started_ends_with_it(start: Start) -> None:
+    child = start(
+        "import json, subprocess, sys; input()\n"
+        "other = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\n"
+        "print(json.dumps({'id': other.pid}), flush=True); input()"
+    )
+    number = child.ask("")["id"]
+    child.end()
+    status = Path(f"/proc/{number}/status")
+    for _ in range(200):
+        if not status.exists() or "State:\tZ" in status.read_text():
+            return
+        time.sleep(0.05)
+    pytest.fail("it goes on")
 
 
 def test_a_child_that_waits_is_ended_once(start: Start) -> None:
