@@ -52,7 +52,8 @@ def test_trainers_loss_and_gradients_are_ours(work: PeerWork) -> None:
     from transformers import AutoModelForSequenceClassification
 
     teacher, student = (
-        AutoModelForSequenceClassification.from_pretrained(path).double().eval() for path in (work.teacher, work.student)
+        AutoModelForSequenceClassification.from_pretrained(path).double().eval()
+        for path in (work.teacher, work.student)
     )
     trainer = make_trainer(work, teacher, student, trainer_data(work), grouped=False)
     batch = trainer.data_collator(trainer.train_dataset.to_list())

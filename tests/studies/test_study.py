@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from toyrun import toy_settings
 from sage_kit.builtin.samplers import HardOptions, HighLossOptions
 from sage_kit.errors import ConfigError, StudyError
 from sage_kit.evaluate import METRICS
+from sage_kit.machine import describe_machine
 from sage_kit.studies import Arm, Study
 from sage_kit.studies.result import StudyResult, inconsistencies, read_tables
 from sage_kit.studies.sizes import SIZES, size
@@ -234,6 +236,19 @@ def test_arms_have_known_settings_and_names_of_their_own(make: Any) -> None:
         Arm("x", scedule="none")
     with pytest.raises(StudyError, match="two arms are called 'plain'"):
         make().run([PLAIN, Arm("plain", temperature=4.0)])
+
+
+@pytest.mark.parametrize(
+    ("instructions", "precision"), [(("avx2", "avx512_bf16", "amx_bf16"), "bf16"), (("avx2", "avx512_bf16"), "auto")]
+)
+def test_small_computes_in_bf16_where_that_is_faster(
+    monkeypatch: pytest.MonkeyPatch, instructions: tuple[str, ...], precision: str
+) -> None:
+    machine = replace(describe_machine(), instructions=instructions)
+    monkeypatch.setattr("sage_kit.machine.describe_machine", lambda: machine)
+    assert size("small").settings["precision"] == precision
+    assert {**size("small").settings, "precision": "bf16"} == SIZES["small"].settings
+    assert size("smoke") == SIZES["smoke"]
 
 
 def test_sizes_are_settings_that_a_run_takes() -> None:
