@@ -35,7 +35,7 @@
 # above zero. An interval below zero, or a narrow one around it, says that more data near any example does as well.
 
 # %% tags=["parameters"]
-profile: str = "smoke"  # size of the study: smoke (a minute), small (three hours on two cores) or full (a GPU)
+profile: str = "smoke"  # size of the study: smoke (a minute), small (two hours on two cores) or full (a GPU)
 task: str = None  # task, or several separated by commas; None takes the profile's
 seeds: int = None  # seeds of each arm; None takes the profile's
 teacher: str = None  # the teacher's checkpoint; None takes the profile's
