@@ -251,6 +251,9 @@ def test_trains_under_ddp(tmp_path):
             output = wrapped(torch.randn(4, 6, 32), torch.ones(4, 6, dtype=torch.bool), hidden=hidden)
             (output.logits.square().mean() + sum(state.square().mean() for state in output.hidden)).backward()
         assert all(parameter.grad is not None for parameter in trunk.parameters())
+        # while the group is there: a wrapper that outlives it ends the group's thread with the interpreter's lock held,
+        # and waits for ever if that thread is just waiting for the lock
+        del wrapped
     finally:
         torch.distributed.destroy_process_group()
 
