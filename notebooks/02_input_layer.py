@@ -62,7 +62,7 @@ study = Study(
     rounds=rounds,
     data_dir=data_dir,
     base={"schedule": "none", "student_layers": {"smoke": 3, "small": 3, "full": 6}[profile]},
-    more={"cuts": cuts, "margin": margin},
+    more={"cuts": None if cuts == "embeddings,1,2" else cuts, "margin": None if margin == 0.02 else margin},
     plugin=plugin,
     runs_dir=runs_dir,
     results_dir=results_dir,

@@ -65,7 +65,7 @@ study = Study(
     rounds=rounds,
     reducer=reducer,
     data_dir=data_dir,
-    more={"shares": shares, "margin": margin, "most_rounds": most_rounds},
+    more={"shares": shares, "margin": None if margin == 0.02 else margin, "most_rounds": most_rounds},
     plugin=plugin,
     runs_dir=runs_dir,
     results_dir=results_dir,

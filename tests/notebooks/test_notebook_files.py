@@ -81,6 +81,17 @@ def test_every_parameter_is_known_and_used(path: Path) -> None:
 
 
 @each
+def test_a_result_is_that_of_the_profile_unless_a_parameter_changes_it(path: Path) -> None:
+    """What `more` holds makes a label of its own, unless it is None: a default must become None."""
+    defaults = {parameter.name: parameter.default for parameter in read_parameters(path)}
+    calls = [node for node in ast.walk(ast.parse(code_after_parameters(path))) if isinstance(node, ast.Call)]
+    more = [keyword.value for call in calls for keyword in call.keywords if keyword.arg == "more"]
+    values = [value for one in more if isinstance(one, ast.Dict) for value in one.values]
+    passed_on = [value.id for value in values if isinstance(value, ast.Name)]
+    assert not [name for name in passed_on if defaults.get(name) is not None]
+
+
+@each
 def test_profile_is_smoke_unless_given(path: Path) -> None:
     assert {p.name: p.default for p in read_parameters(path)}["profile"] == "smoke"
 
