@@ -21,7 +21,7 @@
 # options are set, once per task and on training data alone, so that the mean displacement is that of *high loss*;
 # whatever lies more than a tenth beside it is marked. *plain* takes the same student steps on real examples, *plain,
 # more steps* as many as the teacher's work for *high loss* would have paid for. At last the regions again with tokens
-# replaced instead of shifted, where *neighbours without a map, replaced* takes the tokens of neighbours in full space
+# replaced instead of shifted, where *tokens of full-space neighbours* takes them from neighbours in full space
 # and *random tokens* replaces without looking at any region or map. Replacing cannot be told how far to go, so *noise,
 # as far as replaced* is its control: hard examples shifted by noise of that length.
 # *default* is the preset as study 12 left it, held against the same controls.
@@ -91,7 +91,7 @@ def synthesis(name: str, about: str, sampler: str, lift: str = "shift", **option
     return Arm(name, about, sampler=sampler, sampler_options=options, lift=lift, lift_options={})
 
 
-NEIGHBOURS = "neighbours without a map, replaced"
+NEIGHBOURS = "tokens of full-space neighbours"
 first = [
     Arm("plain", "plain distillation", schedule="none"),
     synthesis("high loss", "the method", "high_loss"),
@@ -102,7 +102,7 @@ first = [
     synthesis("high loss, replaced", "tokens of neighbours in the map", "high_loss", "replace"),
     synthesis("random region, replaced", "the same near any example", "random", "replace"),
     synthesis("low loss, replaced", "the same near the easiest examples", "low_loss", "replace"),
-    synthesis(NEIGHBOURS, "tokens of neighbours in full space", "smote", "replace"),
+    synthesis(NEIGHBOURS, "no map", "smote", "replace"),
     synthesis("random tokens", "no region and no map", "random", "replace_random"),
     Arm("default", "the preset as it stands, with the loss of all arms"),
 ]
