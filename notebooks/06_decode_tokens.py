@@ -186,7 +186,6 @@ for lift in [arm.name for arm in arms]:
         table="confidence_over_noise",
         row={"task": study.overall, "lift": lift, "decoder": main_decoder, "arm": "synthetic"},
         unit=unit,
-        claim="language" if lift == main_lift else "",
         yes="{decoder} is surer of what lift {lift} makes than of noise as strong, by {value} ({low} to {high}): "
         "{of_real:.0%} of what it is surer of the real text.",
         no="{decoder} is less sure of what lift {lift} makes than of noise as strong: {value} ({low} to {high}).",
@@ -198,6 +197,7 @@ for lift in [arm.name for arm in arms]:
         table="confidence_over_middle",
         row={"task": study.overall, "lift": lift, "decoder": main_decoder, "arm": "synthetic"},
         unit=unit,
+        claim="language" if lift == main_lift else "",
         yes="Lift {lift}: nearer to the real text than to that noise, {value} ({low} to {high}) from the middle.",
         no="Lift {lift}: nearer to that noise than to the real text, {value} ({low} to {high}) from the middle.",
         undecided="Lift {lift}: whether nearer to the real text or to that noise is not decided, {value} "

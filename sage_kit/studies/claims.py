@@ -236,9 +236,10 @@ CLAIMS: tuple[Claim, ...] = (
         "",
         "Section 7, limitations: approximate inversion",
         "06_decode_tokens",
-        "synthetic_over_noise",
+        "synthetic_nearer_real",
         "question",
-        "Against noise of the same norm, decoded in the same way.",
+        "Whether a decoder reads them as it reads real text rather than as noise of the same norm, with lift shift, which "
+        "moves token states as far as the vector. Lift replace puts real tokens in, so its yes is no surprise.",
     ),
     Claim(
         "coherence",
