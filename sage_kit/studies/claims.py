@@ -238,8 +238,8 @@ CLAIMS: tuple[Claim, ...] = (
         "06_decode_tokens",
         "synthetic_nearer_real",
         "question",
-        "Whether a decoder reads them as it reads real text rather than as noise of the same norm, with lift shift, which "
-        "moves token states as far as the vector. Lift replace puts real tokens in, so its yes is no surprise.",
+        "Whether a decoder reads them as it reads real text rather than as noise of the same norm, with lift shift, "
+        "which moves token states as far as the vector. Lift replace puts real tokens in, so its yes is no surprise.",
     ),
     Claim(
         "coherence",
