@@ -145,7 +145,16 @@ def filter_settings(study: Study, run: ArmRun, filters: Sequence[str], share: fl
     -------
     list of FilterSetting
         Those that need classes are missing where the task has none.
+
+    Raises
+    ------
+    StudyError
+        For a share that is not between 0 and 1.
     """
+    if not 0 < share < 1:
+        raise StudyError(
+            f"a filter cannot let a share of {share:g} through and drop the rest: give one between 0 and 1"
+        )
     from sage_kit.devices import make_accelerator
     from sage_kit.records import Costs
 

@@ -117,6 +117,8 @@ def study(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path) -> Study:
 
 def test_limits_let_the_share_through(study: Study) -> None:
     run = study.run([Arm("none", schedule="adaptive")], keep=["synthetic"]).of()[0]
+    with pytest.raises(StudyError, match=r"a share of 1.5 through.*between 0 and 1"):
+        filter_settings(study, run, ["cosine"], 1.5)
     filters = ["cosine", "density", "teacher_confidence", "agreement_with_anchor", "half"]
     settings = {one.name: one for one in filter_settings(study, run, filters, 0.7)}
     assert settings["half"].share == pytest.approx(0.5, abs=0.01)  # it has no limit, and its own share
