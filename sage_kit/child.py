@@ -110,6 +110,10 @@ class Child:
         seconds : float or None
             How long to wait for it; None waits until it comes.
 
+        Returns
+        -------
+        dict
+
         Raises
         ------
         ChildSilent
@@ -134,6 +138,10 @@ class Child:
         ----------
         message
             Anything that JSON can hold.
+
+        Returns
+        -------
+        dict
 
         Raises
         ------

@@ -1,7 +1,9 @@
 """Write `results/README.md` from the results that lie beside it: what each study found, and the ledger of claims.
 
-python tools/write_results_page.py           # write the page
-python tools/write_results_page.py --check   # only say whether it is up to date; exit status 1 if not
+The page is made of saved results alone, so that whoever adds one need only run this.
+
+    python tools/write_results_page.py           # write the page
+    python tools/write_results_page.py --check   # only say whether it is up to date; exit status 1 if not
 """
 
 from __future__ import annotations
