@@ -36,7 +36,7 @@ teacher: str = None  # the teacher's checkpoint; None takes the profile's
 student_layers: int = None  # blocks of every student, the front end's included; None takes 3, or 6 at full
 train_rows: int = None  # training rows drawn from each task, 0 for all; None takes the profile's
 rounds: int = None  # rounds whose steps every arm takes; None takes the profile's
-cuts: str = "embeddings,1,2"  # cuts that are compared with an input layer of the student's own, separated by commas
+cuts: str = None  # cuts to compare, separated by commas; None takes embeddings, 1 and 2, if blocks are left behind
 margin: float = 0.02  # loss of the primary metric that still counts as keeping what is learnt
 plugin: str = ""  # one-file plugins to load, separated by commas
 data_dir: str = None  # folder of GLUE's parquet files; None takes SAGE_KIT_DATA_DIR
@@ -48,7 +48,7 @@ from sage_kit.studies import Arm, Study, figures
 from sage_kit.studies.analyses.input_layer import cost_table, depth_arms, saved
 from sage_kit.studies.analyses.whole_student import run_whole_student
 
-cuts = str(cuts)  # papermill's -p makes a number of a single one
+cuts = None if cuts is None else str(cuts)  # papermill's -p makes a number of a single one
 study = Study(
     "02_input_layer",
     title="With the input layer or without: what does the bypass save, and what does it cost?",
@@ -62,7 +62,7 @@ study = Study(
     rounds=rounds,
     data_dir=data_dir,
     base={"schedule": "none", "student_layers": {"smoke": 3, "small": 3, "full": 6}[profile]},
-    more={"cuts": None if cuts == "embeddings,1,2" else cuts, "margin": None if margin == 0.02 else margin},
+    more={"cuts": cuts, "margin": None if margin == 0.02 else margin},
     plugin=plugin,
     runs_dir=runs_dir,
     results_dir=results_dir,
@@ -73,7 +73,9 @@ study = Study(
 
 # %%
 own = Arm("own input layer", "embeddings trained on token ids", loop=run_whole_student, cut="embeddings")
-bypasses = depth_arms(cuts, depth=study.settings["student_layers"])
+depth = study.settings["student_layers"]
+possible = ["embeddings", *(str(blocks) for blocks in (1, 2) if blocks < depth)]
+bypasses = depth_arms(",".join(possible) if cuts is None else cuts, depth)
 pooled = Arm("embeddings, pooled", "one vector for each example", cut="embeddings", granularity="pooled")
 runs = study.run([own, *bypasses, pooled])
 first = bypasses[0].name

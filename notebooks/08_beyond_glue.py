@@ -33,7 +33,7 @@
 # tasks with an interval above zero.
 
 # %% tags=["parameters"]
-profile: str = "smoke"  # size of the study: smoke (a minute), small (two hours on two cores) or full (a GPU)
+profile: str = "smoke"  # size of the study: smoke (a minute), small (an hour on two cores) or full (a GPU)
 task: str = None  # task, or several separated by commas; None takes the profile's
 seeds: int = None  # seeds of each arm; None takes the profile's
 teacher: str = None  # the teacher's checkpoint; None takes the profile's
@@ -54,11 +54,11 @@ from sage_kit.studies.analyses.scores import compare_splits, transfer, validatio
 from sage_kit.studies.places import companion
 
 TASKS = "strategyqa,strategyqa_facts,hotpotqa,pawsx,qqp_to_pawsx,xnli"
-# facts and paragraphs are longer than GLUE's sentences, and fifteen languages are scored after every round
+# facts and paragraphs are longer than GLUE's sentences, and fifteen languages are scored
 base = {
     "smoke": {},
-    "small": {"max_length": 96, "dev_fraction": 0.1, "train_rows": 2000, "validation_rows": 500},
-    "full": {"max_length": 128, "dev_fraction": 0.1},
+    "small": {"max_length": 96, "validation_rows": 500},
+    "full": {"max_length": 128},
 }
 study = Study(
     "08_beyond_glue",
