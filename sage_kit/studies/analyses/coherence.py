@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -40,6 +41,10 @@ LIMITS: Mapping[str, tuple[str, float, float]] = {
 
 HALVINGS = 20
 """Of the range of a limit, when the one that lets a share through is looked for."""
+
+
+LOOKED_AT = 10_000
+"""Synthetic examples, about so many at most and of all rounds, that a limit is looked for on."""
 
 
 @dataclass(frozen=True)
@@ -135,7 +140,7 @@ def filter_settings(study: Study, run: ArmRun, filters: Sequence[str], share: fl
     ----------
     study : Study
     run : ArmRun
-        Without a filter, with its synthetic examples and their labels.
+        Without a filter, with its synthetic examples and their labels. Of many, `LOOKED_AT` or so count.
     filters : sequence of str
         One that is not in `LIMITS` has its default options.
     share : float
@@ -159,7 +164,9 @@ def filter_settings(study: Study, run: ArmRun, filters: Sequence[str], share: fl
     from sage_kit.records import Costs
 
     prepared = prepare(run.config, study.plugins, make_accelerator(run.config), Costs())
-    requests = [_request(one, prepared) for one in synthetic_sets(run)]
+    sets = synthetic_sets(run)
+    step = math.ceil(sum(len(one.anchors) for one in sets) / LOOKED_AT)
+    requests = [_request(one, prepared, slice(None, None, step)) for one in sets]
     context = BuildContext(config=run.config, seed=run.config.reducer_seed)
 
     def setting(name: str, **options: float) -> FilterSetting:
@@ -304,14 +311,14 @@ def figure_of_cosines(table: DataFrame, title: str) -> Figure:
     return figure
 
 
-def _request(synthetic: SyntheticSet, prepared: Prepared) -> FilterRequest:
+def _request(synthetic: SyntheticSet, prepared: Prepared, rows: slice) -> FilterRequest:
     return FilterRequest(
-        vectors=read_only(synthetic.vectors),
-        anchors=read_only(synthetic.anchors),
-        coordinates=synthetic.coordinates,
+        vectors=read_only(synthetic.vectors[rows]),
+        anchors=read_only(synthetic.anchors[rows]),
+        coordinates=None if synthetic.coordinates is None else synthetic.coordinates[rows],
         real_vectors=read_only(prepared.train.store.pooled),
         real_logits=read_only(prepared.train.outputs.logits),
-        logits=synthetic.logits,
+        logits=None if synthetic.logits is None else synthetic.logits[rows],
     )
 
 

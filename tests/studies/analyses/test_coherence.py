@@ -141,6 +141,18 @@ def test_limits_let_the_share_through(study: Study) -> None:
         assert last["synthetic"] / (last["synthetic"] + last["dropped"]) == pytest.approx(settings[name].share), name
 
 
+def test_a_limit_is_looked_for_on_a_part_of_many(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = study.run([Arm("none", schedule="adaptive")], keep=["synthetic"]).of()[0]
+    (made,) = synthetic_sets(run)
+    monkeypatch.setattr("sage_kit.studies.analyses.coherence.LOOKED_AT", len(made.anchors) // 3)
+    (setting,) = filter_settings(study, run, ["cosine"], 0.7)
+    train, _ = study.vectors("file")
+    step = math.ceil(len(made.anchors) / (len(made.anchors) // 3))
+    score = nearest_cosine(made.vectors, train)[::step]
+    assert step > 1
+    assert setting.share == (score >= setting.options["minimum"]).mean() >= 0.7
+
+
 def test_cosines_are_those_of_the_run(study: Study) -> None:
     run = study.run([Arm("none", schedule="adaptive")], keep=["synthetic"]).of()[0]
     (made,) = synthetic_sets(run)
