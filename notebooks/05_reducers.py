@@ -34,7 +34,7 @@
 # %% tags=["parameters"]
 profile: str = "smoke"  # size of the study: smoke (a minute), small (an hour on two cores) or full (a GPU)
 task: str = None  # task, or several separated by commas; None takes the profile's
-seeds: int = None  # seeds of each arm; None takes the profile's, at most three
+seeds: int = None  # seeds of each arm; None takes the profile's
 teacher: str = None  # the teacher's checkpoint; None takes the profile's
 student_layers: int = None  # blocks of the student; None takes the profile's
 train_rows: int = None  # training rows drawn from each task, 0 for all; None takes the profile's
@@ -74,9 +74,6 @@ study = Study(
     runs_dir=runs_dir,
     results_dir=results_dir,
 )
-if seeds is None:
-    study.seeds = min(study.seeds, 3)  # a grid has many arms
-
 
 installed = study.plugins.names("reducer")
 usual = {"smoke": "umap,pca", "small": "umap,pca,tsne,pacmap,autoencoder", "full": "umap,pca,tsne,pacmap,autoencoder"}
@@ -172,13 +169,17 @@ if len(both) > 1:
         both["difference"],
         both["arm"],
         groups=both["reducer"],
+        y_low=both["low"],
+        y_high=both["high"],
         title="Fidelity and score",
         x_label="R2 of held-out vectors",
         y_label="over plain distillation (primary metric)",
         note=f"rank correlation {number['correlation']:.2f} ({number['low']:.2f} to {number['high']:.2f})",
     )
     study.add_figure(
-        "fidelity_and_score", figure, "Each pair: what it keeps, and what it teaches beyond plain distillation."
+        "fidelity_and_score",
+        figure,
+        "Each pair: what it keeps, and what it teaches beyond plain distillation with its 95 % interval.",
     )
 
 # %% [markdown]

@@ -242,6 +242,8 @@ def scatter(
     x_label: str,
     y_label: str,
     groups: Sequence[str] | None = None,
+    y_low: Sequence[float] | NDArray[Any] | None = None,
+    y_high: Sequence[float] | NDArray[Any] | None = None,
     note: str = "",
 ) -> Figure:
     """Named points in a plane, each name beside its point where it hides the least.
@@ -254,6 +256,8 @@ def scatter(
     title, x_label, y_label : str
     groups : sequence of str, of length n, or None
         What colours the points.
+    y_low, y_high : sequence of float, each of length n, or None
+        The interval of each `y`, drawn through its point.
     note : str
         A line under the title, such as the rank correlation with its interval.
 
@@ -266,9 +270,10 @@ def scatter(
     DataError
         If the lengths differ.
     """
-    sizes = [len(x), len(y), len(labels), len(groups if groups is not None else labels)]
+    lows, highs = (y if ends is None else ends for ends in (y_low, y_high))
+    sizes = [len(x), len(y), len(labels), len(groups if groups is not None else labels), len(lows), len(highs)]
     if len(set(sizes)) != 1:
-        raise DataError(f"x, y, labels and groups have lengths {sizes}: they must be one and the same.")
+        raise DataError(f"x, y, labels, groups, y_low and y_high have lengths {sizes}: they must be one and the same.")
     members_of = groups if groups is not None else [""] * len(labels)
     points = [
         (float(a), float(b), str(name), str(group))
@@ -281,6 +286,10 @@ def scatter(
     for name, style in zip(dict.fromkeys(point[3] for point in points), _styles(), strict=False):
         members = [point for point in points if point[3] == name]
         colours[name] = style["color"]
+        if y_low is not None or y_high is not None:
+            of_group = [str(group) == name for group in members_of]
+            places, below, above = (np.asarray(one, float)[of_group] for one in (x, lows, highs))
+            axes.vlines(places, below, above, color=style["color"], alpha=0.35, linewidth=1.2)
         axes.scatter(
             [point[0] for point in members], [point[1] for point in members], s=34, color=style["color"],
             marker=style["marker"], linewidths=0, label=name or None,

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib import image
+from matplotlib.collections import LineCollection
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
@@ -177,8 +178,20 @@ def test_scatter_names_its_points_side_by_side() -> None:
     assert sorted(shown[:, 0]) == pytest.approx(sorted(x))
     assert sorted(shown[:, 1]) == pytest.approx(sorted(y))
     assert "Spearman 0.5" in texts(figure)
-    with pytest.raises(DataError, match=r"lengths \[1, 2, 1, 1\]"):
+    with pytest.raises(DataError, match=r"lengths \[1, 2, 1, 1, 2, 2\]"):
         scatter([1], [1, 2], ["a"], title="t", x_label="x", y_label="y")
+
+
+def test_scatter_draws_intervals() -> None:
+    figure = scatter(
+        [1, 2, 3], [0.1, 0.2, 0.3], ["p", "q", "r"], title="t", x_label="R²", y_label="accuracy",
+        groups=["a", "b", "a"], y_low=[0.05, NAN, 0.2], y_high=[0.2, NAN, 0.35],
+    )  # fmt: skip
+    drawn(figure)
+    lines = [line for bundle in figure.axes[0].collections if isinstance(bundle, LineCollection)
+             for line in bundle.get_segments()]  # fmt: skip
+    known = [line.tolist() for line in lines if np.isfinite(line).all() and len(line)]
+    assert known == [[[1, 0.05], [1, 0.2]], [[3, 0.2], [3, 0.35]]]
 
 
 def test_bars_show_values_and_intervals() -> None:
