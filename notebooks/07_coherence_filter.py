@@ -147,7 +147,7 @@ plain = Arm("plain", "plain distillation", schedule="none")
 runs = []
 for one in study.tasks:
     filtered = filter_arms([setting for setting in settings[one] if setting.is_usable], ratio)
-    runs += study.run([none, *halves, *filtered, plain], tasks=[one])
+    runs += study.run([none, *others, *halves, *filtered, plain], tasks=[one])
 runs = Runs(runs)
 compared = {name: [one for one in study.tasks if runs.of(task=one, arm=name)] for name in names}
 partly = [name for name in names if 0 < len(compared[name]) < len(study.tasks)]
@@ -170,14 +170,19 @@ pairs = [[half_name(kind, way, ways) for kind in ("coherent", "incoherent")] for
 parts = [study.compare(on_all, baseline=incoherent, arms=[coherent]) for coherent, incoherent in pairs]
 study.add_table("over_incoherent", concat(parts, ignore_index=True))
 study.add_table("over_random", study.compare(on_all, baseline="random half", arms=["coherent half", "incoherent half"]))
-parts = [study.compare(on_all, baseline="none")]
+further = [[f"none, {way}", *pair] for way, pair in zip(ways[1:], pairs[1:], strict=True)]
+apart = {name for group in further for name in group}
+groups = [["none", *(name for name in on_all.arms if name not in {"none", *apart})], *further]
+parts = [study.compare(on_all, baseline=baseline, arms=rest) for baseline, *rest in groups]
 for one in study.tasks:
     own = [name for name in partly if one in compared[name]]
     if own:
         parts.append(study.compare(Runs(runs.of(task=one)), baseline="none", arms=own))
 study.add_table("over_none", concat(parts, ignore_index=True))
 figure = figures.intervals(study.tables["over_none"], title="Over no filter", unit="primary metric")
-study.add_figure("over_none", figure, "Difference to synthesis without a filter, paired; 95 % intervals.")
+study.add_figure(
+    "over_none", figure, "Difference to synthesis without a filter, by the same inverter, paired; 95 % intervals."
+)
 
 # %%
 figure = figures.curves(
@@ -238,8 +243,8 @@ for name in names:
             table="over_none",
             row={"task": one, "arm": name},
             unit="primary metric",
-            yes="Filter {arm} is ahead of none by {value} ({low} to {high}).",
-            no="Filter {arm} is behind none: {value} ({low} to {high}).",
-            undecided="Between filter {arm} and none nothing is decided: {value} ({low} to {high}).",
+            yes="Filter {arm} is ahead of none by {value} ({low} to {high}; {task}).",
+            no="Filter {arm} is behind none: {value} ({low} to {high}; {task}).",
+            undecided="Between filter {arm} and none nothing is decided: {value} ({low} to {high}; {task}).",
         )
 study.finish()

@@ -156,6 +156,9 @@ def curves(
 ) -> Figure:
     """Curves of means over seeds, one per group, with a band over the seeds.
 
+    Where seeds have their points at different x, each counts everywhere from its first to its last one, with the value
+    that lies on the straight line between its neighbouring points.
+
     Parameters
     ----------
     table : pandas DataFrame or iterable of mapping
@@ -218,10 +221,24 @@ def _draw_curve(
     axes: Axes, members: Sequence[Mapping[str, Any]], x: str, y: str, band: Band, style: Mapping[str, Any], label: str
 ) -> Any:
     places = sorted({float(row[x]) for row in members})
-    values = [np.array([row[y] for row in members if row[x] == place], dtype=np.float64) for place in places]
+    values = _values_of_seeds(members, x, y, places)
     ends = np.array([_band(seeds, band) for seeds in values])
     axes.fill_between(places, ends[:, 0], ends[:, 1], color=style["color"], alpha=0.15, linewidth=0)
     return axes.plot(places, [seeds.mean() for seeds in values], label=label, markersize=4, **style)[0]
+
+
+def _values_of_seeds(
+    members: Sequence[Mapping[str, Any]], x: str, y: str, places: Sequence[float]
+) -> list[NDArray[np.float64]]:
+    """The values of the seeds at each place; a seed that has none there, but points on both sides, is interpolated."""
+    lines = []
+    for rows in _grouped(members, "seed").values():
+        points = {float(row[x]): float(row[y]) for row in rows}
+        if len(points) < len(rows):  # several curves in one, which no line connects
+            return [np.array([row[y] for row in members if row[x] == place], dtype=np.float64) for place in places]
+        known = sorted(points)
+        lines.append(np.interp(places, known, [points[place] for place in known], left=np.nan, right=np.nan))
+    return [column[np.isfinite(column)] for column in np.array(lines).T]
 
 
 def _band(values: NDArray[np.float64], band: Band) -> tuple[float, float]:

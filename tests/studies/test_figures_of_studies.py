@@ -148,6 +148,17 @@ def test_curves_leave_out_what_has_no_value() -> None:
         curves(TABLE, "round", "agreement", "arm", "rnge")  # type: ignore[arg-type]
 
 
+def test_curves_of_seeds_with_points_of_their_own() -> None:
+    rows = [{"arm": "a", "seed": 0, "steps": steps, "y": steps / 10} for steps in (1, 3)]
+    rows += [{"arm": "a", "seed": 1, "steps": steps, "y": value} for steps, value in ((1, 0.3), (2, 0.6), (4, 0.0))]
+    (line,) = curves(rows, "steps", "y", "arm", "range").axes[0].lines
+    assert line.get_xdata() == pytest.approx([1, 2, 3, 4])
+    assert line.get_ydata() == pytest.approx([0.2, 0.4, 0.3, 0.0])  # seed 0 has nothing beyond 3
+    twice = [{**row, "y": row["y"] + shift} for row in rows for shift in (0, 0.2)]
+    (line,) = curves(twice, "steps", "y", "arm", "range").axes[0].lines
+    assert line.get_ydata() == pytest.approx([0.3, 0.7, 0.4, 0.1])  # no line to interpolate on
+
+
 def test_curves_in_panels_keep_their_colours() -> None:
     table = pd.concat([TABLE.assign(task="rte"), TABLE[TABLE["arm"] == "sage"].assign(task="cola", agreement=0.5)])
     figure = curves(table, "round", "agreement", "arm", panel="task", reference={"teacher": 0.9})
