@@ -115,8 +115,8 @@ def published(tasks: Iterable[str]) -> list[Published]:
     return [one for task in dict.fromkeys(tasks) for one in PUBLISHED if one.task == task]
 
 
-def split_text(split: str, rows: int, train_rows: int, task: str) -> str:
-    """Where a score was measured and what was trained on, in words: ``validation; 3,000 of 67,349 training rows``.
+def split_text(split: str, rows: int, trained: int, task: str) -> str:
+    """Where a score was measured and what was trained on, in words: ``validation; trained on 3,000 of 67,349 rows``.
 
     Parameters
     ----------
@@ -124,8 +124,8 @@ def split_text(split: str, rows: int, train_rows: int, task: str) -> str:
         Name of the validation split.
     rows : int
         How many of its rows were scored.
-    train_rows : int
-        Training rows that were drawn, the carved part included.
+    trained : int
+        Training rows that the student learnt from, the carved part left out.
     task : str
         For a task that is not GLUE's the whole is not known here, and numbers alone are told.
 
@@ -135,7 +135,6 @@ def split_text(split: str, rows: int, train_rows: int, task: str) -> str:
     """
     size = GLUE_SIZES.get(task)
     if size is None:
-        return f"{rows:,} rows of {split}; {train_rows:,} training rows"
+        return f"{rows:,} rows of {split}; trained on {trained:,} rows"
     where = split if rows == size.validation else f"{rows:,} of {size.validation:,} rows of {split}"
-    trained = "all" if train_rows == size.train else f"{train_rows:,} of {size.train:,}"
-    return f"{where}; {trained} training rows"
+    return f"{where}; trained on {trained:,} of {size.train:,} rows"

@@ -67,7 +67,7 @@ def validation_scores(runs: Runs) -> DataFrame:
 
 def _setting(run: ArmRun, split: str) -> str:
     examples = run.summary["examples"]
-    return split_text(split, examples[split], examples["train"] + examples["dev"], run.task)
+    return split_text(split, examples[split], examples["train"], run.task)
 
 
 def beside_published(scores: DataFrame) -> DataFrame:

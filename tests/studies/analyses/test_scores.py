@@ -80,7 +80,7 @@ def test_scores_are_means_over_seeds_with_students_interval(runs: Runs) -> None:
     assert row["mean"] == pytest.approx(np.mean(values))
     low, high = stats.t.interval(0.95, SEEDS - 1, np.mean(values), stats.sem(values))
     assert (row["low"], row["high"]) == (pytest.approx(low), pytest.approx(high))
-    assert row["setting"] == "61 rows of de; 100 training rows"
+    assert row["setting"] == "61 rows of de; trained on 90 rows"
     assert set(table["metric"]) == {"accuracy", "f1"}
     assert set(table.query("task == 'qqp' and primary")["metric"]) == {"f1"}
     teacher = table.query("task == 'pawsx' and split == 'en' and arm == 'teacher'").iloc[0]
@@ -184,10 +184,10 @@ def test_the_papers_scores_are_those_of_the_claims() -> None:
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (("validation", 872, 3000, "sst2"), "validation; 3,000 of 67,349 training rows"),
-        (("validation", 277, 2490, "rte"), "validation; all training rows"),
-        (("validation", 8403, 3000, "qqp"), "8,403 of 40,430 rows of validation; 3,000 of 363,846 training rows"),
-        (("en", 10, 20, "xnli"), "10 rows of en; 20 training rows"),
+        (("validation", 872, 3000, "sst2"), "validation; trained on 3,000 of 67,349 rows"),
+        (("validation", 277, 2490, "rte"), "validation; trained on 2,490 of 2,490 rows"),
+        (("validation", 8403, 3000, "qqp"), "8,403 of 40,430 rows of validation; trained on 3,000 of 363,846 rows"),
+        (("en", 10, 20, "xnli"), "10 rows of en; trained on 20 rows"),
     ],
 )
 def test_split_text(arguments: Any, expected: str) -> None:
