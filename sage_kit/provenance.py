@@ -15,7 +15,7 @@ def code_parts(origin: str, distribution: str, requires: Iterable[str], *objects
     Parameters
     ----------
     origin : str
-        Distribution and version of the plugin.
+        Distribution and version of the plugin; of a one-file plugin its name counts, not the folder that it lies in.
     distribution : str
         The distribution's name, or the path of a one-file plugin, whose text then counts.
     requires : iterable of str
@@ -32,6 +32,8 @@ def code_parts(origin: str, distribution: str, requires: Iterable[str], *objects
 
     files = {distribution, *(_source(item) for item in objects)}
     sources = [Path(file).read_bytes() for file in sorted(files) if file and Path(file).is_file()]
+    if Path(distribution).is_file():
+        origin = origin.replace(distribution, Path(distribution).name)
     names = [Requirement(text).name for text in requires]
     return [origin, sources, {name: importlib.metadata.version(name) for name in names}]
 
