@@ -115,13 +115,12 @@ def _code(files: tuple[str, ...], allowed: str | None) -> tuple[list[Any], dict[
         spec = item.spec
         if isinstance(spec, TaskSpec) and spec.local and spec.loader is None:
             local[spec.name] = spec.local
-        # A file counts by its text, wherever it lies, and a plugin in a source tree by that of its hooks as well: its
-        # version stays the same while it is edited.
-        is_file = not item.origin.version
+        # A plugin in a source tree counts by the text of its hooks as well: its version stays the same while it is
+        # edited.
         code = spec.loader if isinstance(spec, TaskSpec) else spec.factory
         is_ours = item.origin.distribution == "sage-kit"
-        origin = item.origin.plugin if is_file else str(item.origin)
-        sources = code_parts(origin, item.origin.distribution, (), code)[1] if code and not is_ours else []
+        hooks = [code] if code and not is_ours else []
+        origin, sources, _ = code_parts(str(item.origin), item.origin.distribution, (), *hooks)
         versions = {text: version_of(text) for text in spec.requires}
         parts[f"{spec.kind}:{spec.name}"] = [origin, sources, versions]
     parts["files"] = [Path(file).read_bytes() for file in files]
