@@ -24,10 +24,10 @@
 # Scores are those of the validation splits, on which nothing was chosen. Each task's first split decides: for *pawsx*
 # and *xnli* the English one. PAWS-X has no training file here, so its English validation pairs are parted: groups of
 # pairs that share a sentence are trained on or held out, and every language is scored on the held-out rows alone.
-# HotpotQA's samples are parted by source: retrieved paragraphs to train on, distractors to be scored on, no question
-# in both. Approximate: the size `small` trains on part of the rows and scores part of them; the tables say on how many.
-# A teacher of English words is no teacher of other languages: where it is near the most frequent class's share, what
-# its student does there says nothing about the method.
+# HotpotQA's samples are parted by source: retrieved paragraphs to train on, half of them supporting; distractors to be
+# scored on, a fifth of them supporting; no question in both. Approximate: the size `small` trains on part of the rows
+# and scores part of them; the tables say on how many. A teacher of English words is no teacher of other languages:
+# where it is near the most frequent class's share, what its student does there says nothing about the method.
 #
 # **What would change our mind.** We call it help beyond GLUE if *SAGE* is ahead of *plain* on the average over these
 # tasks with an interval above zero.

@@ -72,7 +72,7 @@ def load(plugins: Plugins, folder: Path, task: str) -> TaskData:
     [
         ("strategyqa", ["validation"]),
         ("strategyqa_facts", ["validation"]),
-        ("hotpotqa", ["support_pairs_distractor_sample"]),
+        ("hotpotqa", ["distractor"]),
         ("pawsx", [*PAWSX]),
         ("qqp_to_pawsx", ["pawsx", "qqp"]),
         ("xnli", [*XNLI]),
@@ -107,6 +107,15 @@ def test_pawsx_parts_groups_that_share_a_sentence_and_the_same_rows_in_every_lan
         assert there == [text for row, text in zip(held_out, english.texts, strict=True) if row not in missing]
 
 
+def test_hotpotqa_trains_on_as_many_supporting_paragraphs_as_others(plugins: Plugins, folder: Path) -> None:
+    data = load(plugins, folder, "hotpotqa")
+    paragraphs = {f"p{n}": int(n % 5 == 0) for n in range(40)}
+    read = [paragraphs[text] for split in (data.train, data.dev) for text in split.pairs or []]
+    assert sorted(read) == [0] * 8 + [1] * 8
+    assert [*data.train.labels, *data.dev.labels] == read  # rows stay whole
+    assert [*data.validation["distractor"].labels] == [*paragraphs.values()]
+
+
 def test_a_missing_file_is_one_clear_line(plugins: Plugins, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no file .*xnli/en/validation.parquet: set data_dir"):
         load(plugins, tmp_path, "xnli")
@@ -125,6 +134,4 @@ def test_unequal_languages_are_refused(plugins: Plugins, folder: Path, tmp_path:
 def test_the_real_files_load(plugins: Plugins, data_dir: Path) -> None:
     assert len(load(plugins, data_dir, "pawsx").validation["de"]) > 500
     hotpot = load(plugins, data_dir, "hotpotqa")
-    assert not {*hotpot.train.texts, *hotpot.dev.texts} & set(
-        hotpot.validation["support_pairs_distractor_sample"].texts
-    )
+    assert not {*hotpot.train.texts, *hotpot.dev.texts} & {*hotpot.validation["distractor"].texts}
