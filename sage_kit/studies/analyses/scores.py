@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sage_kit.evaluate import METRICS
 from sage_kit.evaluate import predictions as predicted
@@ -141,6 +142,55 @@ def compare_splits(study: Study, runs: Runs, baseline: str) -> DataFrame:
     return concat(parts, ignore_index=True)
 
 
+def teacher_over_constant(study: Study, runs: Runs) -> DataFrame:
+    """How far the teacher is ahead of the best constant answer, on every validation split of every task.
+
+    A teacher that is not ahead knows nothing of the task, and what its students do there says nothing about how they
+    were taught.
+
+    Parameters
+    ----------
+    study : Study
+    runs : Runs
+
+    Returns
+    -------
+    DataFrame
+        One row per task and split: task, split, metric (the primary one), teacher, constant (the score of the one class
+        that scores best, 0 for correlations), difference, low and high (95 % interval of a bootstrap over examples).
+    """
+    from pandas import DataFrame
+
+    rows: list[dict[str, Any]] = []
+    for task in runs.tasks:
+        one = runs.of(task=task)[0]
+        spec = study.store.data(one.config).spec
+        for split in one.summary["validation"]:
+            labels, teacher = runs.labels(task, split), predicted(runs.teacher_logits(task, split), spec)
+            constant, score = _best_constant(labels, one.metric)
+            ahead = statistics.paired_bootstrap(labels, teacher[None], constant[None], one.metric, over="examples")
+            numbers = {"teacher": score + ahead.value, "constant": score, "difference": ahead.value}
+            rows.append({"task": task, "split": split, "metric": one.metric, **numbers,
+                         "low": ahead.low, "high": ahead.high})  # fmt: skip
+    return DataFrame(rows)
+
+
+def taught(runs: Runs, lead: DataFrame) -> Runs:
+    """The runs of tasks on whose first split the interval of the lead, of `teacher_over_constant`, is above zero."""
+    first = lead.groupby("task", sort=False).head(1)
+    there = set(first.loc[first["low"] > 0, "task"])
+    return Runs([run for run in runs if run.task in there])
+
+
+def _best_constant(labels: NDArray[Any], metric: str) -> tuple[NDArray[Any], float]:
+    """One answer for all, of the labels' shape, that scores best by a metric, and its score."""
+    answers = np.unique(labels) if labels.dtype.kind == "i" else np.array([labels.mean()])
+    constants = [np.full_like(labels, answer) for answer in answers]
+    scores = [statistics.weighted_metric(metric, labels, each, np.ones((1, len(labels))))[0] for each in constants]
+    best = int(np.argmax(scores))
+    return constants[best], float(scores[best])
+
+
 def transfer(runs: Runs) -> DataFrame:
     """Scores on every validation split of tasks that have several, against the task's first: zero-shot transfer.
 
@@ -152,28 +202,27 @@ def transfer(runs: Runs) -> DataFrame:
     -------
     DataFrame
         One row per task, split and arm, the teacher among the arms: task, split, source (the first split), arm,
-        n_seeds, mean, low and high (primary metric on the split, with Student's interval over seeds), majority (share
-        of the split's most frequent class, what accuracy a constant answer has; NaN for regression), gap (mean on the
-        source less mean), gap_low and gap_high (its interval). No rows where every task has a single split.
+        n_seeds, mean, low and high (primary metric on the split, with Student's interval over seeds), constant (what
+        the best constant answer scores there), gap (mean on the source less mean), gap_low and gap_high (its interval).
+        No rows where every task has a single split.
     """
     from pandas import DataFrame
 
-    columns = ["task", "split", "source", "arm", "n_seeds", "mean", "low", "high", "majority"]
+    columns = ["task", "split", "source", "arm", "n_seeds", "mean", "low", "high", "constant"]
     columns += ["gap", "gap_low", "gap_high"]
     rows: list[dict[str, Any]] = []
     for task in runs.tasks:
         one = runs.of(task=task)[0]
         splits = list(one.summary["validation"])
         for split in splits if len(splits) > 1 else ():
-            labels = runs.labels(task, split)
-            majority = np.bincount(labels).max() / len(labels) if labels.dtype.kind == "i" else np.nan
+            _, constant = _best_constant(runs.labels(task, split), one.metric)
             for arm in (TEACHER, *runs.arms):
                 found = [one.summary["teacher"]] if arm == TEACHER else [r.summary for r in runs.of(task=task, arm=arm)]
                 here, there = (
                     np.array([each["validation"][name][one.metric] for each in found]) for name in (split, splits[0])
                 )
                 own, gap = statistics.t_interval(here), statistics.t_interval(there - here)
-                numbers = (own.value, own.low, own.high, majority, gap.value, gap.low, gap.high)
+                numbers = (own.value, own.low, own.high, constant, gap.value, gap.low, gap.high)
                 seeds = 0 if arm == TEACHER else len(found)
                 rows.append(dict(zip(columns, (task, split, splits[0], arm, seeds, *numbers), strict=True)))
     return DataFrame(rows, columns=columns)

@@ -10,12 +10,15 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
+from sklearn import metrics
 
 from sage_kit.components import TaskSpec
 from sage_kit.studies.analyses.published import GLUE_SIZES, METRICS, PUBLISHED, published, split_text
 from sage_kit.studies.analyses.scores import (
     beside_published,
     compare_splits,
+    taught,
+    teacher_over_constant,
     transfer,
     validation_scores,
     zero_shot_gains,
@@ -118,6 +121,52 @@ def test_compare_splits_pairs_each_split_and_corrects_across_them(runs: Runs) ->
     np.testing.assert_allclose(np.sort(table["p_holm"]), expected)
 
 
+def knowing(task: str, labels: Any, logits: Any, metric: str) -> tuple[Any, Runs]:
+    """A study of one task and a run whose teacher answers with these logits."""
+    names = ("x", "y") if logits.shape[1] == 2 else ()
+    spec = TaskSpec(name=task, summary="", text_columns=("a",), labels=names, metrics=(metric,))
+    study = SimpleNamespace(store=SimpleNamespace(data=lambda config: SimpleNamespace(spec=spec)))
+    run: Any = SimpleNamespace(
+        arm="plain", task=task, seed=0, metric=metric, config=task, summary={"validation": {"validation": {}}},
+        predictions={"validation": {"student": logits, "teacher": logits, "labels": labels}},
+    )  # fmt: skip
+    return study, Runs([run])
+
+
+def test_a_teacher_that_answers_always_alike_is_not_ahead_of_a_constant() -> None:
+    labels = np.array([1] * 70 + [0] * 30)
+    study, runs = knowing("mrpc", labels, np.tile([[0.0, 1.0]], (100, 1)), "f1")
+    table = teacher_over_constant(study, runs)
+    (row,) = table.to_dict("records")
+    assert row["teacher"] == row["constant"] == pytest.approx(metrics.f1_score(labels, np.ones(100)))
+    assert row["difference"] == row["low"] == row["high"] == 0
+    assert taught(runs, table).tasks == []
+
+
+def test_the_lead_over_a_constant_has_the_interval_of_its_examples() -> None:
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, 400)
+    guesses = np.where(rng.random(400) < 0.8, labels, 1 - labels)
+    study, runs = knowing("sst2", labels, np.eye(2)[guesses], "accuracy")
+    table = teacher_over_constant(study, runs)
+    (row,) = table.to_dict("records")
+    share = max(labels.mean(), 1 - labels.mean())
+    assert row["teacher"] == pytest.approx((guesses == labels).mean())
+    assert row["constant"] == pytest.approx(share)
+    each = (guesses == labels).astype(float) - (labels == int(labels.mean() > 0.5))
+    error = stats.sem(each)
+    assert row["low"] == pytest.approx(each.mean() - 1.96 * error, abs=0.3 * error)
+    assert row["high"] == pytest.approx(each.mean() + 1.96 * error, abs=0.3 * error)
+    assert taught(runs, table).tasks == ["sst2"]
+
+
+def test_a_constant_has_no_correlation() -> None:
+    labels = np.linspace(0, 5, 50)
+    study, runs = knowing("stsb", labels, labels[:, None], "pearson")
+    (row,) = teacher_over_constant(study, runs).to_dict("records")
+    assert (row["teacher"], row["constant"]) == (pytest.approx(1), 0)
+
+
 def test_transfer_tells_the_fall_and_what_a_constant_answer_scores(runs: Runs) -> None:
     table = transfer(runs)
     assert set(table["task"]) == {"pawsx"}
@@ -132,7 +181,7 @@ def test_transfer_tells_the_fall_and_what_a_constant_answer_scores(runs: Runs) -
         low, high = stats.t.interval(0.95, SEEDS - 1, values.mean(), stats.sem(values))
         assert (row[f"{name}low"], row[f"{name}high"]) == (pytest.approx(low), pytest.approx(high))
     assert row["source"] == "en"
-    assert row["majority"] == pytest.approx(max(LABELS["zh"].mean(), 1 - LABELS["zh"].mean()))
+    assert row["constant"] == pytest.approx(max(LABELS["zh"].mean(), 1 - LABELS["zh"].mean()))
     assert (table.query("split == 'en'")["gap"] == 0).all()
 
 
