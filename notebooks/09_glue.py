@@ -194,15 +194,17 @@ for arm in ("SAGE default", "SAGE paper") if some else ():
 
 # %% [markdown]
 # The scores that the paper states are each held against its own, less one standard error of such a validation set.
-# For other tasks the bar is 97 % of our teacher's score.
+# For other tasks the bar is 97 % of our teacher's score, where that is ahead of a constant answer.
 
 # %%
 claimed = {claim.task: claim for claim in CLAIMS if claim.study == study.name and claim.task}
 primary = study.tables["scores"].query("primary")
 for one in study.tasks:
+    claim = claimed.get(one)
+    if claim is None and one not in known.tasks:
+        continue
     rows = primary[primary["task"] == one]
     split, metric = rows.iloc[0][["split", "metric"]]
-    claim = claimed.get(one)
     of_teacher = float(rows.query("arm == 'teacher' and split == @split")["mean"].iloc[0])
     bar = claim.threshold if claim else 0.97 * of_teacher
     study.find(
