@@ -192,7 +192,7 @@ def _best_constant(labels: NDArray[Any], metric: str) -> tuple[NDArray[Any], flo
 
 
 def transfer(runs: Runs) -> DataFrame:
-    """Scores on every validation split of tasks that have several, against the task's first: zero-shot transfer.
+    """Scores on every validation split of tasks that have several, and how far below the first's they are.
 
     Parameters
     ----------
@@ -228,7 +228,7 @@ def transfer(runs: Runs) -> DataFrame:
     return DataFrame(rows, columns=columns)
 
 
-def zero_shot_gains(runs: Runs, arm: str, baseline: str) -> DataFrame:
+def other_split_gains(runs: Runs, arm: str, baseline: str) -> DataFrame:
     """By how much an arm is ahead of another on the mean over a task's other splits, all but the first, paired by seed.
 
     Parameters

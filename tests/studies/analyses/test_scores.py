@@ -17,11 +17,11 @@ from sage_kit.studies.analyses.published import GLUE_SIZES, METRICS, PUBLISHED, 
 from sage_kit.studies.analyses.scores import (
     beside_published,
     compare_splits,
+    other_split_gains,
     taught,
     teacher_over_constant,
     transfer,
     validation_scores,
-    zero_shot_gains,
 )
 from sage_kit.studies.claims import CLAIMS
 from sage_kit.studies.runs import Runs
@@ -185,8 +185,8 @@ def test_transfer_tells_the_fall_and_what_a_constant_answer_scores(runs: Runs) -
     assert (table.query("split == 'en'")["gap"] == 0).all()
 
 
-def test_zero_shot_gains_average_over_the_other_splits_within_each_seed(runs: Runs) -> None:
-    (row,) = zero_shot_gains(runs, "SAGE", "plain").to_dict("records")
+def test_other_split_gains_average_over_the_other_splits_within_each_seed(runs: Runs) -> None:
+    (row,) = other_split_gains(runs, "SAGE", "plain").to_dict("records")
     gains = [
         np.mean([
             accuracy(logits_of("SAGE", s, split), split) - accuracy(logits_of("plain", s, split), split)
@@ -204,7 +204,7 @@ def test_without_several_splits_the_tables_are_empty_but_whole() -> None:
     alone = Runs(make_runs("reviews", ["en"]))
     assert transfer(alone).empty
     assert "gap" in transfer(alone)
-    assert zero_shot_gains(alone, "SAGE", "plain").empty
+    assert other_split_gains(alone, "SAGE", "plain").empty
 
 
 # ---- the published scores
