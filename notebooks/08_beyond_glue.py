@@ -140,6 +140,7 @@ study.add_figure("over_plain", figure, "Difference to plain distillation, paired
 # %%
 some = 0 < len(known.tasks) < len(study.tasks)
 if some:
+    where = f"Where the teacher is ahead of a constant answer ({', '.join(known.tasks)})"
     study.add_table("over_plain_taught", study.compare(known, baseline="plain", split="validation"))
 
 # %% [markdown]
@@ -192,9 +193,9 @@ if some:
         table="over_plain_taught",
         row={"task": study.overall if len(known.tasks) > 1 else known.tasks[0], "arm": "SAGE"},
         unit="metric of the task",
-        yes=f"Of {', '.join(known.tasks)} alone: ahead by {{value}} ({{low}} to {{high}}).",
-        no=f"Of {', '.join(known.tasks)} alone: behind, {{value}} ({{low}} to {{high}}).",
-        undecided=f"Of {', '.join(known.tasks)} alone: nothing is decided, {{value}} ({{low}} to {{high}}).",
+        yes=f"{where}: ahead by {{value}} ({{low}} to {{high}}).",
+        no=f"{where}: behind, {{value}} ({{low}} to {{high}}).",
+        undecided=f"{where}: nothing is decided, {{value}} ({{low}} to {{high}}).",
     )
 for one in study.tasks if len(study.tasks) > 1 else ():
     study.find(

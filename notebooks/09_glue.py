@@ -157,6 +157,7 @@ study.add_figure("over_plain", figure, "Difference to plain distillation, paired
 # %%
 some = 0 < len(known.tasks) < len(study.tasks)
 if some:
+    where = f"Where the teacher is ahead of a constant answer ({', '.join(known.tasks)})"
     study.add_table("over_plain_taught", study.compare(known, baseline="plain", split="validation"))
 
 # %% [markdown]
@@ -187,9 +188,9 @@ for arm in ("SAGE default", "SAGE paper") if some else ():
         table="over_plain_taught",
         row={"task": study.overall if len(known.tasks) > 1 else known.tasks[0], "arm": arm},
         unit="metric of the task",
-        yes=f"Of {', '.join(known.tasks)} alone: {arm} is ahead by {{value}} ({{low}} to {{high}}).",
-        no=f"Of {', '.join(known.tasks)} alone: {arm} is behind, {{value}} ({{low}} to {{high}}).",
-        undecided=f"Of {', '.join(known.tasks)} alone: {arm}, nothing is decided, {{value}} ({{low}} to {{high}}).",
+        yes=f"{where}: {arm} is ahead by {{value}} ({{low}} to {{high}}).",
+        no=f"{where}: {arm} is behind, {{value}} ({{low}} to {{high}}).",
+        undecided=f"{where}: {arm}, nothing is decided, {{value}} ({{low}} to {{high}}).",
     )
 
 # %% [markdown]
