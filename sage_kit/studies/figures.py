@@ -48,7 +48,7 @@ def intervals(
     label: str = "arm",
     value: str = "difference",
 ) -> Figure:
-    """A forest plot: per arm a point and its interval, one panel per task.
+    """A forest plot: per arm a point and its interval, one panel per task, or one for all if the tasks are the labels.
 
     Filled points are arms whose p after Holm's correction is below `SIGNIFICANT`; without p, all are filled. An
     interval with NaN ends is drawn as a point alone.
@@ -80,7 +80,7 @@ def intervals(
     """
     records = _records(rows, label, value, "low", "high")
     names = list(dict.fromkeys(str(row[label]) for row in records))
-    panels = _grouped(records, "task")
+    panels = {"": records} if label == "task" else _grouped(records, "task")
     single = len(panels) == 1
     across = min(len(panels), PANELS_PER_ROW)
     down = -(-len(panels) // across)

@@ -99,6 +99,13 @@ def test_a_panel_for_each_task(tasks: int) -> None:
     drawn(figure)
 
 
+def test_tasks_as_labels_share_a_panel() -> None:
+    rows = [{**ROWS[0], "task": task} for task in ("rte", "cola", "average")]
+    (axes,) = intervals(rows, title="One arm", unit="metric", label="task").axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["rte", "cola", "average"]
+    assert len(points(axes)) == 3
+
+
 def test_no_row_hides_another() -> None:
     # Arms of different tasks keep their heights, whatever the order or lack of rows.
     rows = [*ROWS, {**ROWS[2], "task": "cola"}, {**ROWS[0], "task": "cola"}]
