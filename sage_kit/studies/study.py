@@ -367,7 +367,7 @@ class Study:
             Columns and values that pick one row.
         yes, no, undecided : str
             The answers; ``{value}``, ``{low}``, ``{high}``, ``{threshold}`` and ``{unit}`` are filled in, and so are
-            the row's columns.
+            the row's columns. An end that is not known is a question mark.
         columns : tuple of str
             Columns of value, low and high.
         format : callable
@@ -384,9 +384,8 @@ class Study:
         value, low, high = (float(there[column]) for column in columns)
         state = state_of(low, high, threshold, direction)
         numbers = {"value": value, "low": low, "high": high, "threshold": threshold}
-        text = {"yes": yes, "no": no, "undecided": undecided}[state].format(
-            **{**there, **{key: format(number) for key, number in numbers.items()}, "unit": unit}
-        )
+        shown = {key: "?" if math.isnan(number) else format(number) for key, number in numbers.items()}
+        text = {"yes": yes, "no": no, "undecided": undecided}[state].format(**{**there, **shown, "unit": unit})
         # a comparison may rest on fewer seeds than the study has
         seeds = int(there["n_seeds"]) if there.get("n_seeds", 0) > 0 else self.seeds
         finding = Finding(

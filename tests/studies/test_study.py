@@ -190,12 +190,16 @@ def test_findings_and_files(make: Any, tmp_path: Path, capsys: pytest.CaptureFix
     words = {"yes": "ahead", "no": "behind", "undecided": "undecided"}
     fewer = study.find("fewer", "?", table="one_seed", row={"task": study.overall, "arm": "sage"}, **words)
     assert (fewer.seeds, study.findings[0].seeds) == (1, 2)
+    study.add_table("no_ends", study.tables["comparison"].assign(difference=4.0, low=np.nan, high=np.nan))
+    words["undecided"] = "{value} ({low} to {high})"
+    endless = study.find("endless", "?", table="no_ends", row={"task": study.overall, "arm": "sage"}, **words)
+    assert endless.sentence == "4 (? to ?)"
     with pytest.raises(StudyError, match=r"no table 'comparisn'. Did you mean"):
         study.find("x", "?", table="comparisn", row={}, yes="", no="", undecided="")
     study.finish()
     folder = study.result.folder
     assert {path.name for path in folder.iterdir()} == {
-        "result.json", "runs.parquet", "comparison.parquet", "one_seed.parquet", "line.png",
+        "result.json", "runs.parquet", "comparison.parquet", "one_seed.parquet", "no_ends.parquet", "line.png",
     }  # fmt: skip
     loaded = StudyResult.load(folder)
     assert inconsistencies(loaded, read_tables(loaded)) == []
