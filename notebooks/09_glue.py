@@ -199,7 +199,7 @@ for arm in ("SAGE default", "SAGE paper") if some else ():
 
 # %%
 claimed = {claim.task: claim for claim in CLAIMS if claim.study == study.name and claim.task}
-first = study.tables["teacher"].groupby("task").first()
+first = study.tables["teacher"].drop_duplicates("task").set_index("task")
 for one in study.tasks:
     split, metric = first.loc[one, ["split", "metric"]]
     claim = claimed.get(one)

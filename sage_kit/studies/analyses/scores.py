@@ -177,7 +177,7 @@ def teacher_over_constant(study: Study, runs: Runs) -> DataFrame:
 
 def taught(runs: Runs, lead: DataFrame) -> Runs:
     """The runs of tasks on whose first split the interval of the lead, of `teacher_over_constant`, is above zero."""
-    first = lead.groupby("task", sort=False).head(1)
+    first = lead.drop_duplicates("task")
     there = set(first.loc[first["low"] > 0, "task"])
     return Runs([run for run in runs if run.task in there])
 
@@ -186,9 +186,9 @@ def _best_constant(labels: NDArray[Any], metric: str) -> tuple[NDArray[Any], flo
     """One answer for all, of the labels' shape, that scores best by a metric, and its score."""
     answers = np.unique(labels) if labels.dtype.kind == "i" else np.array([labels.mean()])
     constants = [np.full_like(labels, answer) for answer in answers]
-    scores = [statistics.weighted_metric(metric, labels, each, np.ones((1, len(labels))))[0] for each in constants]
+    scores = [METRICS[metric](labels, each) for each in constants]
     best = int(np.argmax(scores))
-    return constants[best], float(scores[best])
+    return constants[best], scores[best]
 
 
 def transfer(runs: Runs) -> DataFrame:
