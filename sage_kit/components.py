@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_chec
 
 from pydantic import BaseModel, ConfigDict
 
+from sage_kit.frozen import freeze
+
 if TYPE_CHECKING:
     import numpy as np
     import torch
@@ -37,6 +39,11 @@ class Options(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    def model_post_init(self, context: Any) -> None:
+        """Freeze the lists and tables among the values."""
+        for values in (self.__dict__, self.__pydantic_extra__ or {}):
+            values.update({name: freeze(value) for name, value in values.items()})
 
 
 @dataclass(frozen=True)

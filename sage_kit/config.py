@@ -15,6 +15,7 @@ from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -28,6 +29,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 
 from sage_kit.errors import ConfigError, did_you_mean
+from sage_kit.frozen import FrozenList, FrozenTable, freeze
 
 DATA_DIR_VARIABLE = "SAGE_KIT_DATA_DIR"
 CACHE_DIR_VARIABLE = "SAGE_KIT_CACHE_DIR"
@@ -136,16 +138,20 @@ def _plain(value: Any, path: str) -> Any:
 
 Seed = Annotated[int, Field(ge=0, le=LARGEST_SEED)]
 Cut = Annotated[Literal["embeddings"] | Annotated[int, Field(ge=1)], BeforeValidator(_cut)]
+# lists and tables are frozen, since components and observers get the settings
+Frozen = AfterValidator(freeze)
 Init = Annotated[
-    Literal["uniform", "last", "scratch"] | list[Annotated[int, Field(ge=0)]], BeforeValidator(_layer_list)
+    Literal["uniform", "last", "scratch"] | list[Annotated[int, Field(ge=0)]], BeforeValidator(_layer_list), Frozen
 ]
-HiddenLayers = Annotated[Literal["last", "mapped"] | list[Annotated[int, Field(ge=1)]], BeforeValidator(_layer_list)]
-Names = Annotated[list[str], BeforeValidator(_names)]
-Table = Annotated[dict[str, Any], BeforeValidator(_table)]
+HiddenLayers = Annotated[
+    Literal["last", "mapped"] | list[Annotated[int, Field(ge=1)]], BeforeValidator(_layer_list), Frozen
+]
+Names = Annotated[list[str], BeforeValidator(_names), Frozen]
+Table = Annotated[dict[str, Any], BeforeValidator(_table), Frozen]
 
 
 class RunConfig(BaseModel):
-    """Every setting of a run. Immutable; unknown names and bad values raise `ConfigError` through `load_config`."""
+    """Every setting of a run. Immutable, lists and tables of options too; `load_config` checks names and values."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -166,7 +172,9 @@ class RunConfig(BaseModel):
     text_pair_column: str = _setting("", "Column of the second text; empty for single texts (task `file`).", "data")
     label_column: str = _setting("label", "Column of the label (task `file`).", "data")
     label_names: Names = _setting(
-        list, "Class names in the order of their indices (task `file`); empty takes them from the data, sorted.", "data"
+        FrozenList,
+        "Class names in the order of their indices (task `file`); empty takes them from the data, sorted.",
+        "data",
     )
     task_kind: Literal["classification", "regression"] = _setting(
         "classification", "Whether the label is a class or a number (task `file`).", "data"
@@ -264,7 +272,7 @@ class RunConfig(BaseModel):
     )
     reducer: str = _setting("umap", "Reducer: pooled vectors to coordinates.", "synthesis")
     n_components: int = _setting(2, "Dimensions of the map.", "synthesis", "dimensions", ge=1)
-    reducer_options: Table = _setting(dict, "Options of the reducer.", "synthesis")
+    reducer_options: Table = _setting(FrozenTable, "Options of the reducer.", "synthesis")
     reducer_seed: Seed = _setting(0, "Seed of the reducer; apart from `seed`, so that arms share its map.", "synthesis")
     refit: Literal["never", "every_round"] = _setting(
         "never", "Fit the reducer once, or again each round under another seed as in the paper.", "synthesis"
@@ -281,18 +289,18 @@ class RunConfig(BaseModel):
         "random", "Landmarks are drawn uniformly, or spread out in the manner of k-means++.", "synthesis"
     )
     sampler: str = _setting("high_loss", "Sampler: chooses anchors and new points near them.", "synthesis")
-    sampler_options: Table = _setting(dict, "Options of the sampler.", "synthesis")
+    sampler_options: Table = _setting(FrozenTable, "Options of the sampler.", "synthesis")
     inverter: str = _setting("anchored", "Inverter: coordinates back to vectors.", "synthesis")
-    inverter_options: Table = _setting(dict, "Options of the inverter.", "synthesis")
+    inverter_options: Table = _setting(FrozenTable, "Options of the inverter.", "synthesis")
     lift: str = _setting(
         "replace",
         "Lift: a synthetic vector and its anchor's token states to token states. Default with granularity='pooled': "
         "shift, since there are no tokens to exchange.",
         "synthesis",
     )
-    lift_options: Table = _setting(dict, "Options of the lift.", "synthesis")
+    lift_options: Table = _setting(FrozenTable, "Options of the lift.", "synthesis")
     filter: str = _setting("none", "Filter: keeps or drops synthetic examples.", "synthesis")
-    filter_options: Table = _setting(dict, "Options of the filter.", "synthesis")
+    filter_options: Table = _setting(FrozenTable, "Options of the filter.", "synthesis")
 
     # ---- losses
     temperature: float = _setting(2.0, "Softens both distributions of the KL loss.", "losses", "", gt=0)
@@ -324,7 +332,7 @@ class RunConfig(BaseModel):
         ge=0,
     )
     stop_rule: str = _setting("agreement", "Rule that may end the run after a round.", "training")
-    stop_rule_options: Table = _setting(dict, "Options of the stop rule.", "training")
+    stop_rule_options: Table = _setting(FrozenTable, "Options of the stop rule.", "training")
     stop_agreement: float = _setting(
         0.99, "Agreement with the teacher at which the rule `agreement` stops.", "training", "share", gt=0
     )
@@ -367,8 +375,8 @@ class RunConfig(BaseModel):
         "output",
         shown_default=f"${CACHE_DIR_VARIABLE}, or the user's cache folder",
     )
-    observers: Names = _setting(lambda: ["jsonl", "progress"], "Observers of the run.", "output")
-    observer_options: Table = _setting(dict, "Options by observer: {name = {option = value}}.", "output")
+    observers: Names = _setting(lambda: FrozenList(["jsonl", "progress"]), "Observers of the run.", "output")
+    observer_options: Table = _setting(FrozenTable, "Options by observer: {name = {option = value}}.", "output")
     evaluate_validation: Literal["every_round", "end"] = _setting(
         "every_round",
         "When the student is scored on the official validation splits; nothing is decided by them.",

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sage_kit.files import only_finite
+from sage_kit.frozen import FrozenTable, freeze
 
 if TYPE_CHECKING:
     from sage_kit.config import RunConfig
@@ -33,7 +34,7 @@ class RunInfo:
     history : tuple of RoundResult
         Rounds already done when the run was resumed.
     costs : Costs
-        What the run has spent so far; it grows as the run goes on. Only to be read.
+        What the run has spent so far. An observer gets it as it is when the hook is called, and cannot change it.
     """
 
     directory: Path
@@ -43,6 +44,16 @@ class RunInfo:
     primary_metric: str
     history: tuple[RoundResult, ...] = ()
     costs: Costs = field(default_factory=lambda: Costs())
+
+    def __post_init__(self) -> None:
+        # observers get this object, and must not change the run by it
+        for name in ("examples", "parameters"):
+            object.__setattr__(self, name, freeze(getattr(self, name)))
+
+    def as_of_now(self) -> RunInfo:
+        """The same with a frozen copy of the costs, which would otherwise grow on."""
+        costs = Costs(**{name: FrozenTable(values) for name, values in vars(self.costs).items()})
+        return dataclasses.replace(self, costs=costs)
 
 
 @dataclass(frozen=True)
@@ -90,6 +101,11 @@ class RoundResult:
     seconds: float
     padding: float
     outside_hull: float = float("nan")
+
+    def __post_init__(self) -> None:
+        # observers and stop rules get this object, and must not change the run by it
+        for name in ("dev", "validation"):
+            object.__setattr__(self, name, freeze(getattr(self, name)))
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-ready dictionary; NaN and infinity become None, since JSON has neither."""

@@ -22,6 +22,7 @@ from sage_kit.config import (
     toml_loads,
 )
 from sage_kit.errors import ConfigError
+from sage_kit.frozen import freeze
 
 
 def message(overrides: dict[str, Any] | None = None, **arguments: Any) -> str:
@@ -100,7 +101,7 @@ def test_folders_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> N
 def test_values(name: str, given: Any, expected: Any) -> None:
     value = getattr(load_config({name: given}), name)
     assert value == expected
-    assert type(value) is type(expected)
+    assert type(value) is type(freeze(expected))
 
 
 @pytest.mark.parametrize(

@@ -42,6 +42,7 @@ LAYERS = (
         "errors",
         "files",
         "fingerprint",
+        "frozen",
         "hookspecs",
     }
     | {"hull", "landmarks", "loss_profiles", "manifest", "plugins", "provenance", "records", "reference", "rundir"}
