@@ -41,8 +41,8 @@ rounds: int = None  # rounds whose steps every arm takes; None takes the profile
 reducer: str = None  # reducer of the map; None takes the profile's
 plugin: str = ""  # one-file plugins to load, separated by commas
 data_dir: str = None  # folder of GLUE's parquet files; None takes SAGE_KIT_DATA_DIR
-runs_dir: str = "runs/studies"  # where the runs of the arms are kept and found again
-results_dir: str = "results"  # where tables, figures and the verdict are saved
+runs_dir: str = None  # where runs of arms are kept and found again; None takes runs/studies of the project
+results_dir: str = None  # where tables, figures and the verdict are saved; None takes runs/results of the project
 
 # %%
 import numpy as np
@@ -56,6 +56,9 @@ from sage_kit.loss_profiles import read_loss_profiles
 from sage_kit.scorecard.measures import cosines
 from sage_kit.studies import Arm, Study, figures, statistics
 from sage_kit.studies.analyses import neighborhoods, tour
+from sage_kit.studies.parameters import check_parameters
+
+check_parameters(globals(), "00_tour")
 
 study = Study(
     "00_tour",

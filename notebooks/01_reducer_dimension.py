@@ -39,14 +39,17 @@ reducer: str = None  # reducer whose dimensions are compared; None takes umap
 dims: str = None  # dimensions of its map, separated by commas, the first being the main one; None takes 2,8
 plugin: str = ""  # one-file plugins to load, separated by commas
 data_dir: str = None  # folder of GLUE's parquet files; None takes SAGE_KIT_DATA_DIR
-runs_dir: str = "runs/studies"  # where the runs of the arms are kept and found again
-results_dir: str = "results"  # where tables, figures and the verdict are saved
+runs_dir: str = None  # where runs of arms are kept and found again; None takes runs/studies of the project
+results_dir: str = None  # where tables, figures and the verdict are saved; None takes runs/results of the project
 
 # %%
 import pandas as pd
 
 from sage_kit.studies import Arm, Study, figures, statistics
 from sage_kit.studies.analyses import neighborhoods
+from sage_kit.studies.parameters import check_parameters, listed_counts
+
+check_parameters(globals(), "01_reducer_dimension")
 
 study = Study(
     "01_reducer_dimension",
@@ -73,7 +76,7 @@ study = Study(
 
 # %%
 reducer = reducer or "umap"
-sizes = list(dict.fromkeys(int(part) for part in str(dims or "2,8").split(",")))  # papermill reads 2 as a number
+sizes = listed_counts(dims or "2,8", "dims")
 maps = {size: f"{reducer.upper()}-{size}" for size in sizes}
 main = maps[sizes[0]]
 arms = [Arm("plain", "plain distillation", schedule="none")]

@@ -26,7 +26,9 @@
 #
 # **What would change our mind.** We call the bypass cheaper if it saves FLOPs with the teacher's outputs cached on both
 # sides. We say that it keeps what the student learns if the interval of its difference to *own input layer* lies above
-# minus the margin; an interval below that says that it costs more than we would pay.
+# minus the margin; an interval below that says that it costs more than we would pay. The margin is half of the 0.5
+# points that the paper's ablation credits its synthesis with (78.6 against 78.1): a bypass that loses less keeps at
+# least half of what the method is said to bring.
 
 # %% tags=["parameters"]
 profile: str = "smoke"  # size of the study: smoke (a minute), small (an hour on two cores) or full (a GPU)
@@ -37,18 +39,22 @@ student_layers: int = None  # blocks of every student, the front end's included;
 train_rows: int = None  # training rows drawn from each task, 0 for all; None takes the profile's
 rounds: int = None  # rounds whose steps every arm takes; None takes the profile's
 cuts: str = None  # cuts to compare, separated by commas; None takes embeddings, 1 and 2, if blocks are left behind
-margin: float = 0.02  # loss of the primary metric that still counts as keeping what is learnt
+margin: float = None  # loss of the primary metric that still counts as keeping what is learnt; None takes 0.0025
 plugin: str = ""  # one-file plugins to load, separated by commas
 data_dir: str = None  # folder of GLUE's parquet files; None takes SAGE_KIT_DATA_DIR
-runs_dir: str = "runs/studies"  # where the runs of the arms are kept and found again
-results_dir: str = "results"  # where tables, figures and the verdict are saved
+runs_dir: str = None  # where runs of arms are kept and found again; None takes runs/studies of the project
+results_dir: str = None  # where tables, figures and the verdict are saved; None takes runs/results of the project
 
 # %%
 from sage_kit.studies import Arm, Study, figures
 from sage_kit.studies.analyses.input_layer import cost_table, depth_arms, saved
 from sage_kit.studies.analyses.whole_student import run_whole_student
+from sage_kit.studies.claims import MARGIN
+from sage_kit.studies.parameters import check_parameters
 
-cuts = None if cuts is None else str(cuts)  # papermill's -p makes a number of a single one
+check_parameters(globals(), "02_input_layer")
+
+most_lost = margin or MARGIN
 study = Study(
     "02_input_layer",
     title="With the input layer or without: what does the bypass save, and what does it cost?",
@@ -62,7 +68,7 @@ study = Study(
     rounds=rounds,
     data_dir=data_dir,
     base={"schedule": "none", "student_layers": {"smoke": 3, "small": 3, "full": 6}[profile]},
-    more={"cuts": cuts, "margin": None if margin == 0.02 else margin},
+    more={"cuts": cuts, "margin": margin},
     plugin=plugin,
     runs_dir=runs_dir,
     results_dir=results_dir,
@@ -135,7 +141,10 @@ study.add_figure(
 study.add_table("over_own", study.compare(runs, baseline=own.name))
 study.add_table("agreement_over_own", study.compare(runs, baseline=own.name, metric="agreement"))
 figure = figures.intervals(
-    study.tables["over_own"], title="Bypass against an input layer of its own", unit="primary metric", threshold=-margin
+    study.tables["over_own"],
+    title="Bypass against an input layer of its own",
+    unit="primary metric",
+    threshold=-most_lost,
 )
 study.add_figure(
     "over_own", figure, "Difference paired by seed and example, 95 % intervals; the dashed line is minus the margin."
@@ -163,7 +172,7 @@ study.find(
     "Does the bypass lose less of the primary metric than the margin?",
     table="over_own",
     row=row,
-    threshold=-margin,
+    threshold=-most_lost,
     unit="primary metric",
     claim="bypass_preserves",
     yes="The bypass keeps what is learnt, to within the margin: {value} ({low} to {high}) against {threshold}.",
@@ -189,7 +198,7 @@ for arm in [*bypasses[1:], pooled]:
         f"Does a front end of {arm.name} lose less of the primary metric than the margin?",
         table="over_own",
         row={"task": study.overall, "arm": arm.name},
-        threshold=-margin,
+        threshold=-most_lost,
         unit="primary metric",
         yes="With {arm}, what the student learns is kept to within the margin: {value} ({low} to {high}).",
         no="With {arm}, more than the margin is lost: {value} ({low} to {high}).",

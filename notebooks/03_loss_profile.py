@@ -40,11 +40,11 @@ train_rows: int = None  # training rows drawn from each task, 0 for all; None ta
 rounds: int = None  # rounds whose steps every arm takes; None takes the profile's
 reducer: str = None  # reducer of the map; None takes the profile's
 maps: int = None  # seeds of the reducer whose maps are compared, two at least; None takes 3, or 5 at full
-clusters: int = 20  # clusters of the map, a fifth of which are regions of high loss
+clusters: int = None  # clusters of the map, a fifth of which are regions of high loss; None takes 20
 plugin: str = ""  # one-file plugins to load, separated by commas
 data_dir: str = None  # folder of GLUE's parquet files; None takes SAGE_KIT_DATA_DIR
-runs_dir: str = "runs/studies"  # where the runs of the arms are kept and found again
-results_dir: str = "results"  # where tables, figures and the verdict are saved
+runs_dir: str = None  # where runs of arms are kept and found again; None takes runs/studies of the project
+results_dir: str = None  # where tables, figures and the verdict are saved; None takes runs/results of the project
 
 # %%
 from sage_kit.studies import Arm, Study, figures, statistics
@@ -57,6 +57,9 @@ from sage_kit.studies.analyses.loss_regions import (
     movement,
     spatial,
 )
+from sage_kit.studies.parameters import check_parameters
+
+check_parameters(globals(), "03_loss_profile")
 
 study = Study(
     "03_loss_profile",
@@ -71,7 +74,7 @@ study = Study(
     rounds=rounds,
     reducer=reducer,
     data_dir=data_dir,
-    more={"maps": maps, "clusters": clusters if clusters != 20 else None},
+    more={"maps": maps, "clusters": clusters},
     plugin=plugin,
     runs_dir=runs_dir,
     results_dir=results_dir,
@@ -98,7 +101,7 @@ study.add_table("compute", study.compute_table(runs))
 # One for the runs, and others that differ in the seed of the reducer and of k-means alone.
 
 # %%
-options = RegionOptions(clusters=clusters)
+options = RegionOptions(clusters=clusters or 20)
 count = maps or {"smoke": 2, "small": 3, "full": 5}[profile]
 task_maps = {one: make_maps(study, one, count, options) for one in study.tasks}
 vectors = {one: study.vectors(one) for one in study.tasks}

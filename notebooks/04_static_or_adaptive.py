@@ -37,11 +37,14 @@ reducer: str = None  # reducer of the map; None takes the profile's
 most_rounds: int = None  # rounds allowed until 99 % agreement; None takes the profile's
 plugin: str = ""  # one-file plugins to load, separated by commas
 data_dir: str = None  # folder of GLUE's parquet files; None takes SAGE_KIT_DATA_DIR
-runs_dir: str = "runs/studies"  # where the runs of the arms are kept and found again
-results_dir: str = "results"  # where tables, figures and the verdict are saved
+runs_dir: str = None  # where runs of arms are kept and found again; None takes runs/studies of the project
+results_dir: str = None  # where tables, figures and the verdict are saved; None takes runs/results of the project
 
 # %%
 from sage_kit.studies import Arm, Study, figures
+from sage_kit.studies.parameters import check_parameters
+
+check_parameters(globals(), "04_static_or_adaptive")
 
 study = Study(
     "04_static_or_adaptive",

@@ -45,8 +45,8 @@ trained: str = None  # inverters whose pairs are trained with; None takes the pr
 n_components: int = None  # dimensions of the map; None takes 2
 plugin: str = ""  # one-file plugins to load, separated by commas
 data_dir: str = None  # folder of GLUE's parquet files; None takes SAGE_KIT_DATA_DIR
-runs_dir: str = "runs/studies"  # where the runs of the arms are kept and found again
-results_dir: str = "results"  # where tables, figures and the verdict are saved
+runs_dir: str = None  # where runs of arms are kept and found again; None takes runs/studies of the project
+results_dir: str = None  # where tables, figures and the verdict are saved; None takes runs/results of the project
 
 # %%
 import pandas as pd
@@ -54,7 +54,9 @@ import pandas as pd
 from sage_kit.studies import Arm, Study, figures
 from sage_kit.studies.analyses import pairs
 from sage_kit.studies.claims import find_claim
-from sage_kit.studies.parameters import listed
+from sage_kit.studies.parameters import check_parameters, listed
+
+check_parameters(globals(), "05_reducers")
 
 study = Study(
     "05_reducers",

@@ -42,23 +42,23 @@ student_layers: int = None  # blocks of the student; None takes the profile's
 train_rows: int = None  # training rows drawn from each task, 0 for all; None takes the profile's
 rounds: int = None  # rounds whose steps every arm takes; None takes the profile's
 reducer: str = None  # reducer of the map; None takes the profile's
-lifts: str = "shift,replace"  # lifts that are compared, separated by commas; the first is the main one
-decoders: str = "nearest_token,probe,mlm_head"  # decoders, separated by commas; the first that fits is the main one
+lifts: str = None  # lifts that are compared, separated by commas, the main one first; None takes shift,replace
+decoders: str = None  # decoders, with commas, the first that fits being the main one; None takes all that come along
 examples: int = None  # synthetic examples of each run that are decoded; None takes the profile's
 plugin: str = ""  # one-file plugins to load, separated by commas
 data_dir: str = None  # folder of GLUE's parquet files; None takes SAGE_KIT_DATA_DIR
-runs_dir: str = "runs/studies"  # where the runs of the arms are kept and found again
-results_dir: str = "results"  # where tables, figures and the verdict are saved
+runs_dir: str = None  # where runs of arms are kept and found again; None takes runs/studies of the project
+results_dir: str = None  # where tables, figures and the verdict are saved; None takes runs/results of the project
 
 # %%
 import pandas as pd
 
 from sage_kit.studies import Arm, Study, figures, scraps
 from sage_kit.studies.analyses import ladder
-from sage_kit.studies.parameters import listed
+from sage_kit.studies.parameters import check_parameters, listed
 
-defaults = {"lifts": "shift,replace", "decoders": "nearest_token,probe,mlm_head"}
-given = {"lifts": lifts, "decoders": decoders}
+check_parameters(globals(), "06_decode_tokens")
+
 study = Study(
     "06_decode_tokens",
     title="Do synthetic vectors correspond to language?",
@@ -72,7 +72,7 @@ study = Study(
     rounds=rounds,
     reducer=reducer,
     data_dir=data_dir,
-    more={"examples": examples, **{name: None if given[name] == defaults[name] else given[name] for name in given}},
+    more={"examples": examples, "lifts": lifts, "decoders": decoders},
     plugin=plugin,
     runs_dir=runs_dir,
     results_dir=results_dir,
@@ -85,7 +85,7 @@ study = Study(
 # its tokens for real ones of its neighbours. Equal compute means equal student steps and equal teacher tokens.
 
 # %%
-arms = [Arm(name, f"lift {name}", lift=name) for name in listed(lifts)]
+arms = [Arm(name, f"lift {name}", lift=name) for name in listed(lifts or "shift,replace")]
 runs = study.run(arms, keep=["synthetic"])
 study.add_table("compute", study.compute_table(runs))
 
@@ -93,7 +93,7 @@ study.add_table("compute", study.compute_table(runs))
 # ## The ladder
 
 # %%
-wanted = listed(decoders)
+wanted = listed(decoders or "nearest_token,probe,mlm_head")
 most = examples or {"smoke": 8, "small": 48, "full": 64}[profile]
 read, left_out = [], {}
 for run in runs:

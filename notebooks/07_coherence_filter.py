@@ -37,13 +37,13 @@ student_layers: int = None  # blocks of the student; None takes the profile's
 train_rows: int = None  # training rows drawn from each task, 0 for all; None takes the profile's
 rounds: int = None  # rounds whose steps every arm takes; None takes the profile's
 reducer: str = None  # reducer of the map; None takes the profile's
-inverters: str = "anchored,knn"  # inverters whose halves are compared, separated by commas, the main one first
-filters: str = "cosine,density,teacher_confidence,agreement_with_anchor"  # filters beside the halves, with commas
-let_through: float = 0.75  # share of the synthetic examples that a filter with a limit lets through
+inverters: str = None  # inverters whose halves are compared, with commas, main one first; None takes anchored,knn
+filters: str = None  # filters beside the halves, separated by commas; None takes all four that come along
+let_through: float = None  # share of the examples that a filter with a limit lets through; None takes 0.75
 plugin: str = ""  # one-file plugins to load, separated by commas
 data_dir: str = None  # folder of GLUE's parquet files; None takes SAGE_KIT_DATA_DIR
-runs_dir: str = "runs/studies"  # where the runs of the arms are kept and found again
-results_dir: str = "results"  # where tables, figures and the verdict are saved
+runs_dir: str = None  # where runs of arms are kept and found again; None takes runs/studies of the project
+results_dir: str = None  # where tables, figures and the verdict are saved; None takes runs/results of the project
 
 # %%
 from pandas import DataFrame, concat
@@ -58,16 +58,13 @@ from sage_kit.studies.analyses.coherence import (
     half_name,
     trained_on,
 )
-from sage_kit.studies.parameters import listed
+from sage_kit.studies.parameters import check_parameters, listed
 from sage_kit.studies.places import companion
 
-names, ways = listed(filters), listed(inverters)
-DEFAULTS = {
-    "inverters": "anchored,knn",
-    "filters": "cosine,density,teacher_confidence,agreement_with_anchor",
-    "let_through": 0.75,
-}
-given = {"inverters": inverters, "filters": filters, "let_through": let_through}
+check_parameters(globals(), "07_coherence_filter")
+
+names = listed(filters or "cosine,density,teacher_confidence,agreement_with_anchor")
+ways, share_kept = listed(inverters or "anchored,knn"), let_through or 0.75
 study = Study(
     "07_coherence_filter",
     title="The coherence filter: does dropping incoherent synthetic examples help?",
@@ -81,7 +78,7 @@ study = Study(
     rounds=rounds,
     reducer=reducer,
     data_dir=data_dir,
-    more={name: None if value == DEFAULTS[name] else value for name, value in given.items()},
+    more={"inverters": inverters, "filters": filters, "let_through": let_through},
     plugin=",".join(part for part in (companion("plugins/half_filter.py"), plugin) if part),
     runs_dir=runs_dir,
     results_dir=results_dir,
@@ -118,7 +115,7 @@ study.add_table("cosines", DataFrame(rows))
 
 # %%
 settings = {
-    one: filter_settings(study, unfiltered.of(task=one, arm="none")[0], names, let_through) for one in study.tasks
+    one: filter_settings(study, unfiltered.of(task=one, arm="none")[0], names, share_kept) for one in study.tasks
 }
 study.add_table(
     "let_through",

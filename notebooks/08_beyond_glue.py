@@ -46,8 +46,8 @@ reducer: str = None  # reducer of the map; None takes the profile's
 validation_rows: int = None  # rows of each validation split, 0 for all; None takes the profile's
 plugin: str = ""  # further one-file plugins to load, separated by commas
 data_dir: str = None  # folder of the tasks' parquet files; None takes SAGE_KIT_DATA_DIR
-runs_dir: str = "runs/studies"  # where the runs of the arms are kept and found again
-results_dir: str = "results"  # where tables, figures and the verdict are saved
+runs_dir: str = None  # where runs of arms are kept and found again; None takes runs/studies of the project
+results_dir: str = None  # where tables, figures and the verdict are saved; None takes runs/results of the project
 
 # %%
 from sage_kit.config import PRESETS
@@ -60,7 +60,10 @@ from sage_kit.studies.analyses.scores import (
     transfer,
     validation_scores,
 )
+from sage_kit.studies.parameters import check_parameters
 from sage_kit.studies.places import companion
+
+check_parameters(globals(), "08_beyond_glue")
 
 TASKS = "strategyqa,strategyqa_facts,hotpotqa,pawsx,qqp_to_pawsx,xnli"
 # facts and paragraphs are longer than GLUE's sentences, and fifteen languages are scored

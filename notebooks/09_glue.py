@@ -49,15 +49,18 @@ inverter: str = None  # inverter of the arm SAGE paper; None takes native at smo
 warmup_corpus: str = None  # text that SAGE paper warms up on; None takes Wikipedia at full, and no warm-up else
 plugin: str = ""  # one-file plugins to load, separated by commas
 data_dir: str = None  # folder of GLUE's parquet files; None takes SAGE_KIT_DATA_DIR
-runs_dir: str = "runs/studies"  # where the runs of the arms are kept and found again
-results_dir: str = "results"  # where tables, figures and the verdict are saved
+runs_dir: str = None  # where runs of arms are kept and found again; None takes runs/studies of the project
+results_dir: str = None  # where tables, figures and the verdict are saved; None takes runs/results of the project
 
 # %%
 from sage_kit.config import PRESETS, RunConfig, field_extra
 from sage_kit.studies import Arm, Study, figures
 from sage_kit.studies.analyses.scores import beside_published, taught, teacher_over_constant, validation_scores
 from sage_kit.studies.claims import CLAIMS, number_text
+from sage_kit.studies.parameters import check_parameters
 from sage_kit.studies.sizes import GLUE
+
+check_parameters(globals(), "09_glue")
 
 study = Study(
     "09_glue",

@@ -47,8 +47,8 @@ reducer: str = None  # reducer of the map; None takes the profile's
 samplers: str = None  # samplers in full space, separated by commas; None takes the profile's
 plugin: str = ""  # one-file plugins to load, separated by commas
 data_dir: str = None  # folder of GLUE's parquet files; None takes SAGE_KIT_DATA_DIR
-runs_dir: str = "runs/studies"  # where the runs of the arms are kept and found again
-results_dir: str = "results"  # where tables, figures and the verdict are saved
+runs_dir: str = None  # where runs of arms are kept and found again; None takes runs/studies of the project
+results_dir: str = None  # where tables, figures and the verdict are saved; None takes runs/results of the project
 
 # %%
 from pandas import DataFrame, concat
@@ -56,7 +56,9 @@ from pandas import DataFrame, concat
 from sage_kit.studies import Arm, Runs, Study, figures
 from sage_kit.studies.analyses import displacement
 from sage_kit.studies.analyses.contrasts import closest, contrasts
-from sage_kit.studies.parameters import listed
+from sage_kit.studies.parameters import check_parameters, listed
+
+check_parameters(globals(), "10_is_it_the_region")
 
 FULL_SPACE = "gaussian,smote,mixup,adversarial,shuffled"
 chosen = samplers or {"smoke": "mixup,adversarial", "small": FULL_SPACE, "full": FULL_SPACE}[profile]

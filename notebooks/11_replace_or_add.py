@@ -38,20 +38,24 @@ train_rows: int = None  # training rows drawn from each task, 0 for all; None ta
 rounds: int = None  # rounds whose steps every arm takes; None takes the profile's
 reducer: str = None  # reducer of the map; None takes the profile's
 shares: str = None  # synthetic shares of a round, separated by commas; None takes the profile's
-margin: float = 0.02  # loss of the primary metric, or of agreement, that still counts as sufficing
+margin: float = None  # loss of the primary metric, or of agreement, that still counts as sufficing; None takes 0.0025
 most_rounds: int = None  # rounds allowed until 99 % agreement; None takes the profile's
 plugin: str = ""  # one-file plugins to load, separated by commas
 data_dir: str = None  # folder of GLUE's parquet files; None takes SAGE_KIT_DATA_DIR
-runs_dir: str = "runs/studies"  # where the runs of the arms are kept and found again
-results_dir: str = "results"  # where tables, figures and the verdict are saved
+runs_dir: str = None  # where runs of arms are kept and found again; None takes runs/studies of the project
+results_dir: str = None  # where tables, figures and the verdict are saved; None takes runs/results of the project
 
 # %%
 from pandas import concat
 
 from sage_kit.studies import Arm, Study, figures, statistics
 from sage_kit.studies.analyses.shares import add_shares, read_shares, share_arms, stopped_at, stopping
+from sage_kit.studies.claims import MARGIN
+from sage_kit.studies.parameters import check_parameters
 
-shares = None if shares is None else str(shares)  # papermill's -p makes a number of a single one
+check_parameters(globals(), "11_replace_or_add")
+
+most_lost = margin or MARGIN
 study = Study(
     "11_replace_or_add",
     title="Replace or add: how much of a round should be synthetic, and when should it end?",
@@ -65,7 +69,7 @@ study = Study(
     rounds=rounds,
     reducer=reducer,
     data_dir=data_dir,
-    more={"shares": shares, "margin": None if margin == 0.02 else margin, "most_rounds": most_rounds},
+    more={"shares": shares, "margin": margin, "most_rounds": most_rounds},
     plugin=plugin,
     runs_dir=runs_dir,
     results_dir=results_dir,
@@ -115,7 +119,7 @@ study.add_table("over_add", study.compare(runs, baseline="add"))
 study.add_table("over_plain", study.compare(runs, baseline="plain"))
 study.add_table("agreement_over_add", study.compare(runs, baseline="add", metric="agreement"))
 figure = figures.intervals(
-    study.tables["over_add"], title="Replacing against adding", unit="primary metric", threshold=-margin
+    study.tables["over_add"], title="Replacing against adding", unit="primary metric", threshold=-most_lost
 )
 study.add_figure(
     "over_add", figure, "Difference to adding, paired; 95 % intervals; the dashed line is minus the margin."
@@ -171,7 +175,7 @@ study.find(
     "Does replacing the data with synthetic examples lose less than the margin against adding them?",
     table="over_add",
     row={"task": study.overall, "arm": largest.name},
-    threshold=-margin,
+    threshold=-most_lost,
     unit="primary metric",
     claim="replacing",
     yes="With {arm}, as much is learnt as by adding, to within the margin: {value} ({low} to {high}) against "
@@ -195,7 +199,7 @@ study.find(
     "Does replacing the data lose less agreement with the teacher than the margin, against adding?",
     table="agreement_over_add",
     row={"task": study.overall, "arm": largest.name},
-    threshold=-margin,
+    threshold=-most_lost,
     unit="agreement",
     yes="With {arm}, agreement with the teacher is not behind adding by more than the margin: {value} ({low} to "
     "{high}).",
@@ -224,7 +228,7 @@ for kind, arm in (("plain", plain), ("replacing", largest), ("adding", add)):
             f"Does the stop rule lose less than the margin against the fixed budget, with {arm.name}?",
             table="stopping",
             row={"task": study.overall, "arm": arm.name},
-            threshold=-margin,
+            threshold=-most_lost,
             unit="primary metric",
             yes="The 99 % rule, which would have ended {ended_percent:.0f} % of the runs of {arm}, loses less than the "
             "margin: {value} ({low} to {high}) against {threshold}.",

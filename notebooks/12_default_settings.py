@@ -41,12 +41,12 @@ train_rows: int = None  # training rows drawn from each task, 0 for all; None ta
 rounds: int = None  # rounds whose steps every arm takes; None takes the profile's
 reducer: str = None  # reducer of the map; None takes the profile's
 factors: str = None  # factors to search, separated by commas, in this order; None takes all (at smoke lift and share)
-search_seeds: int = 2  # seeds of each level in the search
-least: float = 0.03  # a level is taken if it lowers the divergence by at least this share
+search_seeds: int = None  # seeds of each level in the search; None takes 2
+least: float = None  # a level is taken if it lowers the divergence by at least this share; None takes 0.03
 plugin: str = ""  # one-file plugins to load, separated by commas
 data_dir: str = None  # folder of GLUE's parquet files; None takes SAGE_KIT_DATA_DIR
-runs_dir: str = "runs/studies"  # where the runs of the arms are kept and found again
-results_dir: str = "results"  # where tables, figures and the verdict are saved
+runs_dir: str = None  # where runs of arms are kept and found again; None takes runs/studies of the project
+results_dir: str = None  # where tables, figures and the verdict are saved; None takes runs/results of the project
 
 # %%
 from typing import Any
@@ -57,6 +57,9 @@ from sage_kit.compatibility import chosen_options
 from sage_kit.config import field_extra
 from sage_kit.studies import Arm, Study, figures, statistics
 from sage_kit.studies.analyses.search import FACTORS, differences, first_settings, read_factors, search
+from sage_kit.studies.parameters import check_parameters
+
+check_parameters(globals(), "12_default_settings")
 
 study = Study(
     "12_default_settings",
@@ -73,8 +76,8 @@ study = Study(
     data_dir=data_dir,
     more={
         "factors": factors,
-        "search_seeds": None if search_seeds == 2 else search_seeds,
-        "least": None if least == 0.03 else least,
+        "search_seeds": search_seeds,
+        "least": least,
     },
     plugin=plugin,
     runs_dir=runs_dir,
@@ -90,7 +93,8 @@ study = Study(
 # %%
 everything = ",".join(factor.name for factor in FACTORS)
 asked = read_factors(factors or {"smoke": "lift,share"}.get(profile, everything))
-found = search(study, asked, range(search_seeds), least=least)
+first = search_seeds or 2  # seeds of the search; the comparison takes those behind them
+found = search(study, asked, range(first), least=least or 0.03)
 study.add_table("search", found.steps)
 for name, why in found.skipped.items():
     print(f"{name} was left out: it {why}")
@@ -141,7 +145,7 @@ arms = [
 ]
 if other:
     arms.append(Arm("defaults", "the defaults as they are"))
-fresh = range(search_seeds, search_seeds + study.seeds)
+fresh = range(first, first + study.seeds)
 runs = study.run(arms, seeds=fresh)
 study.add_table("compute", study.compute_table(runs))
 study.add_table("scores", statistics.summarize(runs.table(), "dev"))

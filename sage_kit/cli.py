@@ -13,11 +13,8 @@ import typer
 
 import sage_kit
 from sage_kit.config import GROUPS, PRESETS, RunConfig, field_extra, load_config, to_toml
-from sage_kit.errors import ConfigError, SageError
-from sage_kit.studies.commands import study_app
-
-DEBUG_VARIABLE = "SAGE_KIT_DEBUG"
-"""Set to anything to see the traceback of a user's error."""
+from sage_kit.errors import DEBUG_VARIABLE, ConfigError, SageError
+from sage_kit.studies.commands import ResultsDir, study_app
 
 USAGE_ERROR: type[Exception] = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
 """Base of the command line's own errors; newer versions of typer bring their own copy of click."""
@@ -338,14 +335,15 @@ app.add_typer(study_app, name="study")
 
 @app.command("claims")
 def claims_command(
-    results: Annotated[str, typer.Option(metavar="DIR", help="Folder of the studies' results.")] = "results",
+    results: ResultsDir = "",
     as_json: AsJson = False,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print a Markdown table.")] = False,
 ) -> None:
     """Print the ledger: the paper's claims and open questions, and what the studies say of each."""
     from sage_kit.studies.claims import ledger_json, ledger_markdown, ledger_of, ledger_table, read_results
+    from sage_kit.studies.places import result_folders
 
-    found, faults = read_results(Path(results))
+    found, faults = read_results(*result_folders(results))
     entries = ledger_of(found)
     for fault in faults:
         typer.echo(f"sage-kit: {fault}", err=True)

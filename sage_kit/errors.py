@@ -7,13 +7,24 @@ where, and what to do.
 from __future__ import annotations
 
 import difflib
+import os
+import traceback
 from collections.abc import Iterable
+
+DEBUG_VARIABLE = "SAGE_KIT_DEBUG"
+"""Environment variable that, where it is set, lets an error show its traceback as well."""
 
 
 class SageError(Exception):
     """Base of every error that sage_kit raises on purpose; catch this to catch them all."""
 
     exit_code = 2
+
+    def _render_traceback_(self) -> list[str]:
+        """What a notebook shows of the error: one line, as the command line does; IPython looks for this method."""
+        if os.environ.get(DEBUG_VARIABLE):
+            return traceback.format_exception(type(self), self, self.__traceback__)
+        return [f"{type(self).__name__}: {self}"]
 
 
 class ConfigError(SageError):

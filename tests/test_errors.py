@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from sage_kit import errors
-from sage_kit.errors import LONGEST_LIST, SageError, did_you_mean
+from sage_kit.errors import LONGEST_LIST, DataError, SageError, did_you_mean
 
 
 def test_close_name_and_list() -> None:
@@ -34,3 +34,13 @@ def test_every_error_is_a_sage_error_with_a_remedy(name: str) -> None:
     assert error.exit_code == 2
     # "What is wrong: what to do"; the base class has no remedy of its own.
     assert error is SageError or ":" in error.__doc__
+
+
+def test_a_notebook_shows_one_line_and_the_traceback_where_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SAGE_KIT_DEBUG", raising=False)
+    error = DataError("row 3 of a.csv has no text: fill it in")
+    assert error._render_traceback_() == ["DataError: row 3 of a.csv has no text: fill it in"]
+    monkeypatch.setenv("SAGE_KIT_DEBUG", "1")
+    with pytest.raises(DataError) as caught:
+        raise error
+    assert "Traceback" in caught.value._render_traceback_()[0]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import sage_kit
 from sage_kit.config import DATA_DIR_VARIABLE
 from sage_kit.fingerprint import fingerprint
-from sage_kit.studies.parameters import cell_source, listed, load_notebook
+from sage_kit.studies.parameters import NAMING, cell_source, check_components, listed, load_notebook
 
 if TYPE_CHECKING:
     from sage_kit.plugins import Plugins
@@ -24,13 +24,6 @@ FORMAT = 1
 
 NEUTRAL = frozenset({"runs_dir", "results_dir", "cache_dir", "data_dir", "plugin"})
 """Parameters that the key does not hold: where things lie, and what it holds by content."""
-
-NAMING: Mapping[str, str] = {
-    "task": "task", "reducer": "reducer", "reducers": "reducer", "inverter": "inverter", "inverters": "inverter",
-    "trained": "inverter", "sampler": "sampler", "samplers": "sampler", "filters": "filter", "lifts": "lift",
-    "decoder": "decoder", "decoders": "decoder",
-}  # fmt: skip
-"""Parameters that name components, one or several with commas, and the kind of these."""
 
 
 def cell_key(notebook: Path, parameters: Mapping[str, Any], working_dir: Path) -> str:
@@ -97,9 +90,7 @@ def check_names(notebook: Path, parameters: Mapping[str, Any], given: Set[str], 
     own = [str(notebook.parent / name) for name in re.findall(r"""companion\(["']([^"']+)["']\)""", text)]
     files = (*_plugin_files(parameters, working_dir), *filter(os.path.isfile, own))
     plugins = _plugins(files, os.environ.get("SAGE_KIT_PLUGINS"))
-    for name, value in named.items():
-        for one in listed(value):
-            plugins.registered(NAMING[name], one)
+    check_components(plugins, named)
 
 
 @functools.cache

@@ -10,8 +10,7 @@ from typing import Annotated, Any, Optional
 import typer
 
 from sage_kit.errors import StudyError
-
-CELLS_DIR = "runs/cells"
+from sage_kit.studies.places import CELLS, RESULTS, SHARED_RESULTS, in_project, result_folders, shown
 
 study_app = typer.Typer(
     help="The studies: notebooks that ask one question each. List them, run them alone or in grids, look at them.",
@@ -24,10 +23,27 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Notebooks = Annotated[
     str,
     typer.Option(
-        "--notebooks", metavar="DIR", help="Folder of the notebooks.", show_default="./notebooks, or the packaged ones"
+        "--notebooks",
+        metavar="DIR",
+        help="Folder of the notebooks.",
+        show_default="the project's, or the packaged ones",
     ),
 ]
-CellsOut = Annotated[str, typer.Option("--out", metavar="DIR", help="Folder of the executed notebooks.")]
+CellsOut = Annotated[
+    str,
+    typer.Option(
+        "--out", metavar="DIR", help="Folder of the executed notebooks.", show_default=f"{CELLS} of the project"
+    ),
+]
+ResultsDir = Annotated[
+    str,
+    typer.Option(
+        "--results",
+        metavar="DIR",
+        help="Folder of the studies' results.",
+        show_default=f"{SHARED_RESULTS} and {RESULTS} of the project",
+    ),
+]
 
 
 def _print(*renderables: Any) -> None:
@@ -89,7 +105,7 @@ def run_command(
     ] = "joblib",
     scheduler: Annotated[str, typer.Option(metavar="ADDRESS", help="Scheduler of the dask cluster.")] = "",
     again: Annotated[bool, typer.Option("--again", help="Execute cells that are done too.")] = False,
-    out: CellsOut = CELLS_DIR,
+    out: CellsOut = "",
     notebooks: Notebooks = "",
     plugin: Annotated[
         Optional[list[str]],  # noqa: UP045 (typer reads this annotation at run time on Python 3.10)
@@ -108,13 +124,13 @@ def run_command(
     overrides = _overrides(parameter or [], profile, plugin or [])
     requests = grid_requests(notebooks_folder(notebooks), name, grid, overrides)
     check_backend(backend, jobs, scheduler)
-    cells = [make_cell(request.notebook, request.parameters, Path(out)) for request in requests]
+    cells = [make_cell(request.notebook, request.parameters, in_project(out, CELLS)) for request in requests]
 
     def announce(line: str) -> None:
         typer.echo(line, err=True)
 
     if len(cells) > 1:
-        announce(f"{len(cells)} cells; what they print is in {cells[0].out}/*/*/log.txt")
+        announce(f"{len(cells)} cells; what they print is in {shown(cells[0].out)}/*/*/log.txt")
     try:
         outcomes = run_cells(cells, backend, jobs, scheduler, again=again, announce=announce)
     except KeyboardInterrupt:
@@ -128,11 +144,12 @@ def run_command(
 
 
 @study_app.command()
-def status(out: CellsOut = CELLS_DIR, as_json: AsJson = False) -> None:
+def status(out: CellsOut = "", as_json: AsJson = False) -> None:
     """List the cells with their state, and the last line that each logged."""
     from sage_kit.studies.runner import find_cells, parameters_text
 
-    records = find_cells(Path(out))
+    folder = in_project(out, CELLS)
+    records = find_cells(folder)
     if as_json:
         typer.echo(json.dumps(records, indent=2))
         return
@@ -147,19 +164,23 @@ def status(out: CellsOut = CELLS_DIR, as_json: AsJson = False) -> None:
             escape(record["error"] or record["last_line"]),
         )  # fmt: skip
     counts = {state: sum(record["state"] == state for record in records) for state in sorted(_states(records))}
-    _print(table, ", ".join(f"{count} {state}" for state, count in counts.items()) or f"No cells in {out}.")
+    _print(table, ", ".join(f"{count} {state}" for state, count in counts.items()) or f"No cells in {shown(folder)}.")
 
 
 @study_app.command()
 def report(
     out: Annotated[str, typer.Option(metavar="FILE", help="The page.")] = "report.html",
-    results: Annotated[str, typer.Option(metavar="DIR", help="Folder of the results.")] = "results",
-    cells: Annotated[str, typer.Option(metavar="DIR", help="Folder of the executed notebooks.")] = CELLS_DIR,
+    results: ResultsDir = "",
+    cells: Annotated[
+        str,
+        typer.Option(metavar="DIR", help="Folder of the executed notebooks.", show_default=f"{CELLS} of the project"),
+    ] = "",
 ) -> None:
     """Build one HTML page of every result: verdicts, figures, and a table of the numbers."""
     from sage_kit.studies.gallery import build_gallery
 
-    _print(f"Saved: {build_gallery(results_dir=Path(results), out=Path(out), cells_dir=Path(cells))}")
+    page = build_gallery(results_dir=result_folders(results), out=Path(out), cells_dir=in_project(cells, CELLS))
+    _print(f"Saved: {page}")
 
 
 def _overrides(pairs: list[str], profile: str, plugins: list[str]) -> dict[str, str]:
@@ -190,9 +211,9 @@ def _outcomes_table(outcomes: list[Any]) -> Any:
     for outcome in outcomes:
         cell = outcome.cell
         state = "done before" if outcome.reused else outcome.state
-        shown = parameters_text(cell.parameters, _varying(outcomes, cell.study) or None)
+        text = parameters_text(cell.parameters, _varying(outcomes, cell.study) or None)
         table.add_row(
-            cell.study, cell.key[:8], state, f"{outcome.seconds:.1f}", escape(shown), escape(_short(cell.directory))
+            cell.study, cell.key[:8], state, f"{outcome.seconds:.1f}", escape(text), escape(shown(cell.directory))
         )
     return table
 
@@ -201,12 +222,6 @@ def _varying(outcomes: list[Any], study: str) -> list[str]:
     """The parameters in which the cells of a study differ."""
     rows = [outcome.cell.parameters for outcome in outcomes if outcome.cell.study == study]
     return [name for name in rows[0] if any(row[name] != rows[0][name] for row in rows)]
-
-
-def _short(path: Path) -> str:
-    """The path from here, where it lies below."""
-    here = Path.cwd().resolve()
-    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
 
 
 def _states(records: list[dict[str, Any]]) -> set[str]:

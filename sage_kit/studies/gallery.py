@@ -79,7 +79,7 @@ BAR_WIDTH = 144.0
 
 
 def build_gallery(
-    results_dir: str | Path,
+    results_dir: str | Path | Sequence[str | Path],
     out: str | Path,
     cells_dir: str | Path | None = None,
     claims: Sequence[Claim] = CLAIMS,
@@ -89,8 +89,9 @@ def build_gallery(
 
     Parameters
     ----------
-    results_dir : path
-        The folder of results, ``<results_dir>/<study>/<label>/``. What is not a whole result is listed with its fault.
+    results_dir : path or sequence of path
+        The folder of results, ``<results_dir>/<study>/<label>/``, or several as `read_results` takes them. What is not
+        a whole result is listed with its fault.
     out : path
         The HTML file; a name without ".html" is a folder, and the file is its index.html.
     cells_dir : path, optional
@@ -108,7 +109,7 @@ def build_gallery(
     Raises
     ------
     StudyError
-        When there is no folder of results.
+        When a folder of results is not there.
     MissingPackageError
         When jinja2 is not installed.
     DiskFullError
@@ -116,13 +117,14 @@ def build_gallery(
     """
     out = Path(out)
     page = out if out.suffix.lower() in (".html", ".htm") else out / "index.html"
-    results, faults = read_results(results_dir)
+    folders = [Path(folder) for folder in ([results_dir] if isinstance(results_dir, str | Path) else results_dir)]
+    results, faults = read_results(*folders)
     results.sort(key=lambda result: (result.profile == "smoke", result.study, result.label))
     cells = [] if cells_dir is None else find_cells(Path(cells_dir))
     rows = finding_rows(results)
     html = _render(
         results=results, faults=faults, cells=cells, entries=ledger_of(results, claims), rows=rows,
-        results_dir=Path(results_dir), base=page.parent, when=now or datetime.datetime.now(datetime.timezone.utc),
+        folders=folders, base=page.parent, when=now or datetime.datetime.now(datetime.timezone.utc),
     )  # fmt: skip
     with disk_errors(str(page)):
         write_text(page.parent / CSV, csv_text(rows))
@@ -191,7 +193,7 @@ def _render(
     cells: Sequence[Mapping[str, Any]],
     entries: Sequence[Entry],
     rows: Sequence[Mapping[str, Any]],
-    results_dir: Path,
+    folders: Sequence[Path],
     base: Path,
     when: datetime.datetime,
 ) -> str:
@@ -208,7 +210,7 @@ def _render(
     html: str = environment.get_template(TEMPLATE).render(
         when=when.strftime("%Y-%m-%d %H:%M %Z").strip(),
         version=sage_kit.__version__,
-        results_dir=_relative(results_dir, base),
+        folders=[_relative(folder, base) for folder in folders],
         machines=[machine for machine in machines if machine],
         smoke=sum(result.profile == "smoke" for result in results),
         paper=TITLE,

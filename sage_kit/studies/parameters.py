@@ -19,17 +19,21 @@ import json
 import math
 import re
 import tokenize
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
 import sage_kit
 from sage_kit.config import RunConfig, explain
 from sage_kit.errors import StudyError, did_you_mean
+from sage_kit.studies.places import project_root
 from sage_kit.studies.sizes import SIZES
+
+if TYPE_CHECKING:
+    from sage_kit.plugins import Plugins
 
 STUDY_PARAMETERS: Mapping[str, str] = {
     "profile": "size of the study: smoke, small or full",
@@ -59,6 +63,28 @@ STUDY_PARAMETERS: Mapping[str, str] = {
     "most_rounds": "most rounds of an arm that ends by its stop rule",
 }
 """Parameters of notebooks with a meaning of their own; all but `runs_dir` are no settings of a run."""
+
+NAMING: Mapping[str, str] = {
+    "task": "task", "reducer": "reducer", "reducers": "reducer", "inverter": "inverter", "inverters": "inverter",
+    "trained": "inverter", "sampler": "sampler", "samplers": "sampler", "filter": "filter", "filters": "filter",
+    "lift": "lift", "lifts": "lift", "decoder": "decoder", "decoders": "decoder", "stop_rule": "stop_rule",
+}  # fmt: skip
+"""Parameters that name components, and the kind of these."""
+
+SEVERAL = ("task", "reducers", "inverters", "trained", "samplers", "filters", "lifts", "decoders")
+"""Of those, which take several names, separated by commas."""
+
+RANGES: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
+    "search_seeds": ("at least 1", lambda value: value >= 1),
+    "most_rounds": ("at least 1", lambda value: value >= 1),
+    "maps": ("at least 2", lambda value: value >= 2),
+    "clusters": ("at least 2", lambda value: value >= 2),
+    "examples": ("at least 2", lambda value: value >= 2),
+    "margin": ("above 0", lambda value: value > 0),
+    "least": ("between 0 and 1", lambda value: 0 < value < 1),
+    "let_through": ("between 0 and 1", lambda value: 0 < value < 1),
+}
+"""Numbers that a parameter of a study takes: in words, and whether a value is one."""
 
 PARAMETERS_TAG = "parameters"
 
@@ -106,7 +132,7 @@ class Parameter:
 
 
 def notebooks_folder(directory: str = "") -> Path:
-    """The folder of the notebooks: the one named, else ./notebooks, else those that come with the package.
+    """The folder of the notebooks: the one named, else the project's, else those that come with the package.
 
     Raises
     ------
@@ -119,7 +145,7 @@ def notebooks_folder(directory: str = "") -> Path:
             raise StudyError(f"there is no folder {path}: name one that holds notebooks with --notebooks")
         return path.resolve()
     packaged = Path(sage_kit.__file__).parent / "_notebooks"
-    for path in (Path("notebooks"), packaged):
+    for path in (Path("notebooks"), project_root() / "notebooks", packaged):
         if path.is_dir():
             return path.resolve()
     raise StudyError("there is no folder ./notebooks here: name one that holds notebooks with --notebooks")
@@ -289,6 +315,29 @@ def listed(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
+def listed_counts(text: str, name: str) -> list[int]:
+    """The whole numbers from 1 in a text, which commas separate, each once.
+
+    Parameters
+    ----------
+    text : str
+    name : str
+        Of the parameter, for the message.
+
+    Raises
+    ------
+    StudyError
+        For none, or what is no such number.
+    """
+    parts = listed(text)
+    wrong = next((part for part in parts if not part.isdecimal() or int(part) < 1), None)
+    if wrong is not None:
+        raise StudyError(f"{name} has {wrong!r}: each must be a whole number from 1")
+    if not parts:
+        raise StudyError(f"{name} names no number: give whole numbers from 1, separated by commas")
+    return list(dict.fromkeys(int(part) for part in parts))
+
+
 def check(
     parameters: Sequence[Parameter], given: Mapping[str, Any], *, study: str = "", place: str = ""
 ) -> dict[str, Any]:
@@ -313,8 +362,8 @@ def check(
     Raises
     ------
     StudyError
-        For a name that the notebook does not have, a value of another type, an unknown profile, or a value that the
-        setting of a run of that name does not take.
+        For a name that the notebook does not have, a value of another type or out of range, an unknown profile, or a
+        value that the setting of a run of that name does not take.
     """
     by_name = {parameter.name: parameter for parameter in parameters}
     of_study = f" of study {study}" if study else ""
@@ -333,8 +382,68 @@ def check(
     profile = values.get("profile")
     if "profile" in values and profile not in SIZES:
         raise StudyError(f"{place}Unknown profile {profile!r}.{did_you_mean(str(profile), SIZES)}")
+    for name, (words, is_taken) in RANGES.items():
+        if values.get(name) is not None and not is_taken(values[name]):
+            raise StudyError(f"{place}parameter {name!r}{of_study} is {values[name]!r}: it must be {words}")
     _check_settings(values, place)
     return values
+
+
+def check_parameters(namespace: MutableMapping[str, Any], study: str = "") -> None:
+    """Check the parameters of a notebook from within, before it computes anything, whatever has set them.
+
+    A notebook calls it with ``globals()`` behind its cell of parameters, whose annotations say the types. papermill
+    takes text for a number where it looks like one (``-p dims 2``): that becomes the text again.
+
+    Parameters
+    ----------
+    namespace : mutable mapping
+        Of the notebook; the values are put back as they are meant.
+    study : str
+        Its name, for the message.
+
+    Raises
+    ------
+    StudyError
+        As `check` does.
+    """
+    parameters, given = [], {}
+    for name, annotation in namespace.get("__annotations__", {}).items():
+        kind = annotation.__name__ if isinstance(annotation, type) else str(annotation)
+        kind = kind.removesuffix(" | None")
+        if kind not in KINDS or name not in namespace:
+            continue
+        # what it was before papermill changed it is not known any more; these two alone are never None
+        parameters.append(Parameter(name, kind if name in ("profile", "plugin") else f"{kind} | None", None, ""))
+        value = namespace[name]
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        given[name] = str(value) if kind == "str" and is_number else value
+    namespace.update(check(parameters, given, study=study))
+
+
+def check_components(plugins: Plugins, values: Mapping[str, Any]) -> None:
+    """Check that the components that parameters or settings name are there, and their packages.
+
+    Parameters
+    ----------
+    plugins : Plugins
+    values : mapping
+        By name; those that are in `NAMING` and hold text count.
+
+    Raises
+    ------
+    UnknownComponentError, MissingPackageError
+    StudyError
+        Where text names none.
+    """
+    for name, value in values.items():
+        if name not in NAMING or not isinstance(value, str) or not value:
+            continue
+        names = listed(value) if name in SEVERAL else [value]
+        if not names:
+            raise StudyError(f"{name} is {value!r}, which names no {NAMING[name]}: give names, separated by commas")
+        for one in names:
+            plugins.registered(NAMING[name], one)
 
 
 def _check_settings(values: Mapping[str, Any], place: str) -> None:

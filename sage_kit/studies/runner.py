@@ -38,6 +38,7 @@ from sage_kit.errors import MissingPackageError, StudyError
 from sage_kit.files import TEMPORARY_PREFIX, disk_errors, remove_temporaries, write_json
 from sage_kit.studies.cell_key import FORMAT, cell_key, check_names, version_of
 from sage_kit.studies.parameters import cell_source, check, load_notebook, read_parameters
+from sage_kit.studies.places import RESULTS
 
 CELL = "cell.json"
 NOTEBOOK = "notebook.ipynb"
@@ -337,10 +338,12 @@ def _lock(directory: Path, wait: bool, announce: Announce | None) -> Iterator[bo
 
 def _elsewhere(cell: Cell, record: Mapping[str, Any]) -> str:
     """Where the results of a cell that is done went, if that is not where they are wanted now."""
-    there = record.get("parameters", {}).get("results_dir")
-    if there is None or there == cell.parameters.get("results_dir"):
+    if "results_dir" not in record.get("parameters", {}) or "results_dir" not in cell.parameters:
         return ""
-    return f"its results are in {there}; --again writes them to {cell.parameters['results_dir']}"
+    there, here = (
+        values["results_dir"] or f"{RESULTS} of the project" for values in (record["parameters"], cell.parameters)
+    )
+    return "" if there == here else f"its results are in {there}; --again writes them to {here}"
 
 
 def _execute(cell: Cell, invocation: str, threads: int, announce: Announce | None) -> Outcome:

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sage_kit.compatibility import check_choices
 from sage_kit.config import RunConfig, load_config
 from sage_kit.errors import ConfigError, StudyError, did_you_mean
 from sage_kit.evaluate import alike_with
@@ -33,7 +34,8 @@ from sage_kit.files import disk_errors
 from sage_kit.fingerprint import fingerprint
 from sage_kit.plugins import Plugins
 from sage_kit.studies import scraps, statistics
-from sage_kit.studies.parameters import listed
+from sage_kit.studies.parameters import Parameter, check, check_components, listed
+from sage_kit.studies.places import RESULTS, RUNS, in_project
 from sage_kit.studies.result import Direction, Finding, StudyResult, label_of, pick_row, state_of
 from sage_kit.studies.runs import ArmRun, Loop, Runs, RunStore
 from sage_kit.studies.sizes import COMMON, size
@@ -44,6 +46,16 @@ if TYPE_CHECKING:
 
 PACKAGES = ("sage-kit", "torch", "transformers", "numpy", "scipy", "scikit-learn", "umap-learn", "openTSNE", "pacmap")
 """Packages whose versions a result records, where they are installed."""
+
+OWN_PARAMETERS = [
+    Parameter("profile", "str", "smoke", ""),
+    Parameter("task", "str | None", None, ""),
+    Parameter("seeds", "int | None", None, ""),
+    Parameter("plugin", "str", "", ""),
+    Parameter("runs_dir", "str | None", None, ""),
+    Parameter("results_dir", "str | None", None, ""),
+]
+"""Parameters of every study beside the settings of its runs."""
 
 PLACES = ("data_dir", "cache_dir", "device")
 """Settings that say where things are."""
@@ -101,8 +113,9 @@ class Study:
         Runs per arm, with seeds from 0; None takes the size's.
     plugin : str
         One-file plugins, separated by commas.
-    runs_dir, results_dir : str
-        Folders of the runs and of the results.
+    runs_dir, results_dir : str or None
+        Folders of the runs and of the results; None takes those of the project, which git ignores
+        (`sage_kit.studies.places`).
     tasks : mapping of str to str
         By profile, tasks that this study takes instead of the size's, separated by commas.
     base : mapping
@@ -116,8 +129,9 @@ class Study:
     ------
     StudyError
         For an unknown profile, setting or a senseless number of seeds.
-    ConfigError, UnknownComponentError
-        For a value that a setting does not take, or a task that is not there.
+    ConfigError, UnknownComponentError, MissingPackageError
+        For a value that a setting does not take, or a task or a component that is not there, in whatever parameter it
+        is named.
     """
 
     def __init__(
@@ -130,14 +144,17 @@ class Study:
         task: str | None = None,
         seeds: int | None = None,
         plugin: str = "",
-        runs_dir: str = "runs/studies",
-        results_dir: str = "results",
+        runs_dir: str | None = None,
+        results_dir: str | None = None,
         tasks: Mapping[str, str] | None = None,
         base: Mapping[str, Any] | None = None,
         more: Mapping[str, Any] | None = None,
         **settings: Any,
     ) -> None:
         self._started = time.perf_counter()
+        own = {"profile": profile, "task": task, "seeds": seeds, "plugin": plugin, "runs_dir": runs_dir,
+               "results_dir": results_dir}  # fmt: skip
+        check(OWN_PARAMETERS, own, study=name)
         self.name, self.title, self.question = name, title, question
         self.size = size(profile)
         self.seeds = self.size.seeds if seeds is None else seeds
@@ -147,9 +164,8 @@ class Study:
         self.tasks = tuple(dict.fromkeys(listed(chosen)))
         files = [str(Path(part).resolve()) for part in listed(plugin)]
         self.plugins = Plugins(files)
-        for one in self.tasks:
-            self.plugins.task(one)
-        self.store = RunStore(Path(runs_dir), self.plugins, files)
+        check_components(self.plugins, {"task": ",".join(self.tasks), **settings, **(more or {})})
+        self.store = RunStore(in_project(runs_dir, RUNS), self.plugins, files)
         given = {key: value for key, value in settings.items() if value is not None}
         self.settings: dict[str, Any] = {**self.size.settings, **(base or {}), **given}
         self._check_names(settings)
@@ -162,7 +178,7 @@ class Study:
         self._changed = {key: value for key, value in self._changed.items() if key not in PLACES}
         if seeds is not None and seeds != self.size.seeds:
             self._changed["seeds"] = seeds
-        self.results_dir = Path(results_dir)
+        self.results_dir = in_project(results_dir, RESULTS)
         self.tables: dict[str, DataFrame] = {}
         self.findings: list[Finding] = []
         self.figures: dict[str, tuple[bytes, str]] = {}
@@ -222,13 +238,24 @@ class Study:
         Returns
         -------
         Runs
+
+        Raises
+        ------
+        StudyError
+            When two arms have the same name.
+        ConfigError, UnknownComponentError, MissingPackageError, CompatibilityError
+            For settings of any of the arms, before the first run is made.
         """
         names = [arm.name for arm in arms]
         double = next((name for name in names if names.count(name) > 1), None)
         if double is not None:
             raise StudyError(f"two arms are called {double!r}: give each a name of its own")
+        chosen = tuple(tasks or self.tasks)
+        for task in chosen:  # what an arm lacks is told before the first one is trained
+            for arm in arms:
+                check_choices(self.config(task, **arm.settings), self.plugins)
         runs = []
-        for task in tasks or self.tasks:
+        for task in chosen:
             limit = {"max_steps": self.steps(task)} if equal_steps else {}
             for arm in arms:
                 for seed in range(self.seeds) if seeds is None else seeds:

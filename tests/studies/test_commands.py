@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from studies.fakeresults import make_finding, save_result
 from studies.toynotebook import write_notebook
 
 from sage_kit.cli import main
@@ -153,12 +155,14 @@ def test_status_without_cells(capsys: pytest.CaptureFixture[str]) -> None:
     assert json.loads(call(capsys, "status", "--json")[1]) == []
 
 
-def test_report_hands_its_folders_on(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_report_hands_its_folders_on(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     from sage_kit.studies import gallery
 
-    seen: dict[str, Path] = {}
+    seen: dict[str, Any] = {}
 
-    def build_gallery(results_dir: Path, out: Path, cells_dir: Path) -> Path:
+    def build_gallery(results_dir: list[Path], out: Path, cells_dir: Path) -> Path:
         seen.update(results_dir=results_dir, out=out, cells_dir=cells_dir)
         return out
 
@@ -166,7 +170,41 @@ def test_report_hands_its_folders_on(capsys: pytest.CaptureFixture[str], monkeyp
     code, out, _ = call(capsys, "report", "--out", "page.html", "--results", "mine")
     assert code == 0
     assert "Saved: page.html" in out
-    assert seen == {"results_dir": Path("mine"), "out": Path("page.html"), "cells_dir": Path("runs/cells")}
+    assert seen == {"results_dir": [Path("mine")], "out": Path("page.html"), "cells_dir": tmp_path / "runs" / "cells"}
+
+
+def test_results_and_cells_are_found_from_any_folder_of_the_project(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / ".git").mkdir()
+    save_result(tmp_path / "results", "04_static_or_adaptive", make_finding("adaptive_over_static", 0.1, 0.2))
+    save_result(tmp_path / "runs" / "results", "05_reducers", make_finding("other_over_umap", 0.1, 0.2))
+    pages = []
+    for folder in (tmp_path, tmp_path / "notebooks", tmp_path / "docs"):
+        folder.mkdir(exist_ok=True)
+        monkeypatch.chdir(folder)
+        code, _, err = call(capsys, "report")
+        assert (code, err) == (0, "")
+        page = Path("report.html").read_text(encoding="utf-8")
+        pages.append(re.findall(r'<a href="#result-\d+">([^<]*)</a>', page))
+        assert call(capsys, "list")[0] == 0
+    assert pages[0] == pages[1] == pages[2] != []
+    assert {"04_static_or_adaptive (small-cola+sst2)", "05_reducers (small-cola+sst2)"} <= set(pages[0])
+
+
+def test_claims_and_report_without_any_result(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit_info:
+        main(["claims", "--json"])
+    assert exit_info.value.code in (0, None)
+    assert {claim["state"] for claim in json.loads(capsys.readouterr().out)["claims"]} == {"not run"}
+    assert call(capsys, "report")[0] == 0
+    assert "from 0 results." in " ".join(Path("report.html").read_text(encoding="utf-8").split())
+
+
+def test_a_named_folder_of_results_must_be_there(capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, err = call(capsys, "report", "--results", "nowhere")
+    assert code == 2
+    assert "there is no folder of results 'nowhere'" in err
 
 
 def test_help_and_list_load_nothing_heavy() -> None:

@@ -14,9 +14,11 @@ from sage_kit.studies.parameters import (
     STUDY_PARAMETERS,
     Parameter,
     check,
+    check_parameters,
     describe_notebook,
     find_notebook,
     list_notebooks,
+    listed_counts,
     notebooks_folder,
     read_parameters,
 )
@@ -164,6 +166,72 @@ def test_settings_are_held_against_their_own_constraints_only(tmp_path: Path) ->
 
 def test_names_of_studies_are_no_settings_but_for_a_place() -> None:
     assert set(STUDY_PARAMETERS) & set(RunConfig.model_fields) == {"runs_dir"}
+
+
+# ---- checking from within a notebook ---------------------------------------------------------------------------------
+
+
+def namespace(**values: Any) -> dict[str, Any]:
+    """What a notebook holds behind its cell of parameters."""
+    types = {"profile": str, "seeds": int, "rounds": int, "margin": float, "dims": str, "names": list[str],
+             "plugin": str, "deep": bool, "np": object}  # fmt: skip
+    plain = {"profile": "smoke", "plugin": "", "other": object(), "np": None}
+    return {"__annotations__": types, **dict.fromkeys(types), **plain, **values}
+
+
+@pytest.mark.parametrize(
+    ("given", "value"),
+    [
+        ({"dims": 2}, "2"),  # papermill makes numbers of text that looks like one
+        ({"dims": 0.5}, "0.5"),
+        ({"dims": "2,8"}, "2,8"),
+        ({"seeds": 5}, 5),
+        ({"seeds": "5"}, 5),
+        ({"margin": 1}, 1.0),
+        ({"names": ["a"]}, ["a"]),
+        ({"deep": True}, True),
+        ({"seeds": None}, None),
+    ],
+)
+def test_values_that_a_notebook_may_be_given(given: dict[str, Any], value: Any) -> None:
+    there = namespace(**given)
+    check_parameters(there, "05")
+    (name,) = given
+    assert there[name] == value
+    assert type(there[name]) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("given", "what"),
+    [
+        ({"seeds": "five"}, "parameter 'seeds' of study 05 is 'five': expected int or None"),
+        ({"rounds": 2.5}, "parameter 'rounds' of study 05 is 2.5: expected int or None, not float"),
+        ({"rounds": "[2]"}, r"is '\[2\]': expected int or None"),
+        ({"rounds": [2]}, "expected int or None, not list"),
+        ({"seeds": True}, "expected int or None, not bool"),
+        ({"dims": False}, "expected str or None, not bool"),
+        ({"dims": ["2"]}, "expected str or None, not list"),
+        ({"deep": 1}, "expected bool or None, not int"),
+        ({"profile": None}, "expected str$"),
+        ({"profile": "smal"}, r"Unknown profile 'smal'. Did you mean 'small'\?"),
+        ({"rounds": -1}, "parameter 'rounds' is -1: input should be greater than"),
+        ({"margin": 0.0}, "parameter 'margin' of study 05 is 0.0: it must be above 0"),
+        ({"margin": float("nan")}, "a finite number"),
+    ],
+)
+def test_values_that_it_may_not_be_given_are_one_line(given: dict[str, Any], what: str) -> None:
+    with pytest.raises(StudyError, match=what) as caught:
+        check_parameters(namespace(**given), "05")
+    assert "\n" not in str(caught.value)
+
+
+def test_whole_numbers_in_a_text() -> None:
+    assert listed_counts("2, 8,2", "dims") == [2, 8]
+    for text in ("2,x", "0", "2.5", "-1"):
+        with pytest.raises(StudyError, match="dims has "):
+            listed_counts(text, "dims")
+    with pytest.raises(StudyError, match="dims names no number"):
+        listed_counts(",", "dims")
 
 
 # ---- finding notebooks -----------------------------------------------------------------------------------------------

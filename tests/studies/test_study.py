@@ -13,7 +13,7 @@ import pytest
 from toyrun import toy_settings
 
 from sage_kit.builtin.samplers import HardOptions, HighLossOptions
-from sage_kit.errors import ConfigError, StudyError
+from sage_kit.errors import ConfigError, StudyError, UnknownComponentError
 from sage_kit.evaluate import METRICS
 from sage_kit.machine import describe_machine
 from sage_kit.studies import Arm, Study
@@ -66,6 +66,15 @@ def test_arms_take_equal_steps_and_are_found_again(make: Any, capsys: pytest.Cap
     assert capsys.readouterr().out.count("(found)") == 2
     assert [run.found for run in again] == [True, True]
     assert again.table()["dev"].tolist() == table[table["arm"] == "plain"]["dev"].tolist()
+
+
+def test_every_arm_is_checked_before_the_first_run(make: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    study = make(seeds=1)
+    capsys.readouterr()
+    with pytest.raises(UnknownComponentError, match="Unknown sampler 'high_los'"):
+        study.run([PLAIN, Arm("mine", sampler="high_los")])
+    assert len(study.all_runs) == 0
+    assert capsys.readouterr().out == ""
 
 
 def test_a_changed_setting_or_text_is_another_run(make: Any, place: Path) -> None:
@@ -224,6 +233,12 @@ def test_results_of_the_profile_as_it_stands_have_no_mark(place: Path, tmp_path:
     [
         ({"profile": "smal"}, StudyError, "Unknown profile 'smal'. Did you mean 'small'"),
         ({"seeds": 0}, StudyError, "seeds is 0"),
+        ({"seeds": "five"}, StudyError, "parameter 'seeds' of study 04_x is 'five': expected int or None"),
+        ({"seeds": True}, StudyError, "expected int or None, not bool"),
+        ({"task": 5}, StudyError, "expected str or None, not int"),
+        ({"reducer": "umpa"}, UnknownComponentError, "Unknown reducer 'umpa'"),
+        ({"more": {"samplers": "smote,mixpu"}}, UnknownComponentError, "Unknown sampler 'mixpu'"),
+        ({"more": {"decoders": ","}}, StudyError, "decoders is ',', which names no decoder"),
         ({"roundz": 3}, ConfigError, "Unknown setting 'roundz'. Did you mean 'rounds'"),
         ({"rounds": -1}, ConfigError, "rounds"),
         ({"task": "colla"}, ConfigError, "colla"),
