@@ -51,8 +51,10 @@ class SklearnReducer:
         self.estimator = estimator
         self.n_components = n_components
 
-    def fit_transform(self, vectors: Floats) -> Floats:
+    def fit_transform(self, vectors: Floats, labels: Any = None) -> Floats:
         """Fit on vectors of shape (n, dim) and return their coordinates, shape (n, n_components), float32.
+
+        `labels`, of shape (n,), go to the estimator as its ``y`` if they are given.
 
         Raises
         ------
@@ -63,11 +65,12 @@ class SklearnReducer:
         """
         import numpy as np
 
+        given = (vectors,) if labels is None else (vectors, labels)
         try:
             if hasattr(self.estimator, "fit_transform"):
-                coordinates = self.estimator.fit_transform(vectors)
+                coordinates = self.estimator.fit_transform(*given)
             else:
-                coordinates = self.estimator.fit(vectors).transform(vectors)
+                coordinates = self.estimator.fit(*given).transform(vectors)
         except (TypeError, ValueError) as error:  # how scikit-learn says that parameters or data do not suit it
             raise CompatibilityError(
                 f"reducer {self.name!r} cannot be fitted on {len(vectors)} vectors with {vectors.shape[1]} dimensions: "
@@ -104,6 +107,7 @@ def sklearn_reducer(
     max_components: int | None = None,
     min_rows: Callable[[Any, int], int] | None = None,
     repeatable: bool | None = None,
+    needs_labels: bool = False,
     requires: tuple[str, ...] = (),
     install: str = "",
     **fixed: Any,
@@ -129,6 +133,8 @@ def sklearn_reducer(
         As in :class:`~sage_kit.components.ReducerSpec`.
     repeatable : bool or None
         Whether the same seed and input give the same coordinates; None means yes.
+    needs_labels : bool
+        Whether it learns from the gold labels, which then go to its ``fit_transform`` as ``y``.
     **fixed
         Constructor arguments that the user cannot change.
 
@@ -170,6 +176,7 @@ def sklearn_reducer(
         max_components=max_components,
         min_rows=min_rows,
         repeatable=True if repeatable is None else repeatable,
+        needs_labels=needs_labels,
     )
 
 

@@ -72,12 +72,19 @@ def check_choices(config: RunConfig, plugins: Plugins) -> None:
             f"{reducer.max_components}"
         )
     chain = _inverter_chain(config, plugins)
-    if plugins.inverter(chain[-1]).needs_inverse and not reducer.has_inverse:
+    if not plugins.inverter(chain[-1]).needs_inverse:
+        return
+    called = f"inverter {' over '.join(map(repr, chain))} calls the reducer's inverse, which reducer {reducer.name!r}"
+    if not reducer.has_inverse:
         able = [item.spec.name for item in plugins.components("reducer") if getattr(item.spec, "has_inverse", False)]
         raise CompatibilityError(
-            f"inverter {' over '.join(map(repr, chain))} calls the reducer's inverse, which reducer {reducer.name!r} "
-            f"does not have: take inverter 'knn', or 'anchored' over 'knn', or a reducer that has one "
+            f"{called} does not have: take inverter 'knn', or 'anchored' over 'knn', or a reducer that has one "
             f"({', '.join(able) or 'none is installed'})"
+        )
+    if config.n_components < reducer.inverse_min_components:
+        raise CompatibilityError(
+            f"{called} has from {reducer.inverse_min_components} dimensions on, and n_components is "
+            f"{config.n_components}: raise n_components, or take inverter 'knn', or 'anchored' over 'knn'"
         )
 
 

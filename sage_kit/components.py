@@ -164,6 +164,10 @@ class ReducerSpec(ComponentSpec):
         The same seed and input give the same coordinates.
     has_state : bool
         It has ``get_state`` and ``set_state`` (see :class:`StatefulReducer`), so a fitted map is stored, not refitted.
+    needs_labels : bool
+        It is called as ``fit_transform(vectors, labels)`` (see :class:`SupervisedReducer`).
+    inverse_min_components : int
+        The fewest dimensions that its ``inverse_transform`` takes.
     refine : callable or None
         For a reducer whose capabilities depend on its options: ``refine(options, spec_of)`` returns the capabilities
         that these options give, by field name; ``spec_of(name, options)`` is the refined spec of another reducer.
@@ -178,6 +182,8 @@ class ReducerSpec(ComponentSpec):
     uses_gpu: bool = False
     repeatable: bool = True
     has_state: bool = False
+    needs_labels: bool = False
+    inverse_min_components: int = 1
     refine: Callable[[Any, Callable[[str, Mapping[str, Any]], ReducerSpec]], Mapping[str, Any]] | None = None
 
     def capabilities(self) -> dict[str, Any]:
@@ -201,6 +207,8 @@ class SamplerSpec(ComponentSpec):
         It cannot work on a regression task.
     needs_gradient : bool
         It calls ``request.divergence_gradient``.
+    needs_hidden : bool
+        It calls ``request.student_hidden``.
     gives_shares : bool
         Its samples say how far each lies on the way to a partner (``Samples.shares``).
     """
@@ -211,6 +219,7 @@ class SamplerSpec(ComponentSpec):
     min_rows: Callable[[Any], int] | None = None
     needs_classes: bool = False
     needs_gradient: bool = False
+    needs_hidden: bool = False
     gives_shares: bool = False
 
     def capabilities(self) -> dict[str, Any]:
@@ -401,6 +410,24 @@ class TokenBatch:
 
 
 @dataclass(frozen=True)
+class TokenIds:
+    """Real text as the teacher reads it: token ids, flat, one example after the other.
+
+    Attributes
+    ----------
+    ids : array of shape (total_tokens,), int32
+    types : array of shape (total_tokens,), uint8
+        Token type ids, all 0 where the tokenizer has none.
+    offsets : array of shape (n + 1,), int64
+        Example i has the rows ``offsets[i]`` to ``offsets[i + 1]``.
+    """
+
+    ids: NDArray[np.int32]
+    types: NDArray[np.uint8]
+    offsets: Integers
+
+
+@dataclass(frozen=True)
 class SampleRequest:
     """What a sampler chooses from. Arrays are read-only and aligned with the real examples.
 
@@ -423,6 +450,15 @@ class SampleRequest:
     divergence_gradient : callable or None
         ``divergence_gradient(indices)`` gives, of shape (m, dim), float32, the gradient of each example's divergence of
         student from teacher by a rigid shift of its token states; None unless the spec says `needs_gradient`.
+    labels : array of shape (n,), int64 or float32, or None
+        Gold labels: class indices, or numbers for regression.
+    loss_history : array of shape (rounds, n), float32, or None
+        The losses of every round so far, the latest last, which is `losses`; NaN for an example not seen by then.
+    tokens : TokenIds or None
+        Token ids of the real examples.
+    student_hidden : callable or None
+        ``student_hidden(indices)`` gives, of shape (m, student_layers, dim), float32, the mean over an example's tokens
+        of what each block of the student puts out, dropout off; None unless the spec says `needs_hidden`.
     """
 
     count: int
@@ -434,6 +470,10 @@ class SampleRequest:
     coordinates: Floats | None = None
     round: int = 1
     divergence_gradient: Callable[[Integers], Floats] | None = None
+    labels: NDArray[Any] | None = None
+    loss_history: Floats | None = None
+    tokens: TokenIds | None = None
+    student_hidden: Callable[[Integers], Floats] | None = None
 
 
 @dataclass(frozen=True)
@@ -516,6 +556,14 @@ class FilterRequest:
         The teacher's logits of the real examples.
     logits : array of shape (m, n_outputs), float32, or None
         The teacher's logits of the synthetic examples; None unless the spec says `needs_labels`.
+    real_labels : array of shape (n,), int64 or float32, or None
+        Gold labels of the real examples: class indices, or numbers for regression.
+    loss_history : array of shape (rounds, n), float32, or None
+        Losses of the real examples in every round so far, the latest last; NaN for an example not seen by then.
+    tokens : TokenIds or None
+        Token ids of the real examples.
+    round : int
+        Number of the round that will train on what is kept, from 1.
     """
 
     vectors: Floats
@@ -524,26 +572,24 @@ class FilterRequest:
     real_vectors: Floats
     real_logits: Floats
     logits: Floats | None = None
+    real_labels: NDArray[Any] | None = None
+    loss_history: Floats | None = None
+    tokens: TokenIds | None = None
+    round: int = 1
 
 
 @dataclass(frozen=True)
-class TokenText:
-    """Real text as the teacher reads it: token ids and their front-end output, flat, one example after the other.
+class TokenText(TokenIds):
+    """Token ids of real text and their front-end output.
 
     Attributes
     ----------
-    ids : array of shape (total_tokens,), int32
-    types : array of shape (total_tokens,), uint8
-        Token type ids, all 0 where the tokenizer has none.
-    offsets : array of shape (n + 1,), int64
-        Example i has the rows ``offsets[i]`` to ``offsets[i + 1]``.
+    ids, types, offsets
+        As in :class:`TokenIds`.
     states : array of shape (total_tokens, dim), float32 or float16
         Token states; may be a memory map.
     """
 
-    ids: NDArray[np.int32]
-    types: NDArray[np.uint8]
-    offsets: Integers
     states: NDArray[Any]
 
 
@@ -622,16 +668,34 @@ class Reducer(Protocol):
 
 
 @runtime_checkable
-class StatefulReducer(Reducer, Protocol):
-    """A reducer whose fitted state is a dictionary of arrays, so that it can be stored without pickling."""
+class SupervisedReducer(Protocol):
+    """A reducer that learns from the labels too; its spec says `needs_labels`."""
+
+    def fit_transform(self, vectors: Floats, labels: NDArray[Any]) -> Floats:
+        """Fit on `vectors` and gold labels of shape (n,), and return coordinates of shape (n, n_components)."""
+        ...
+
+
+@runtime_checkable
+class Stateful(Protocol):
+    """A component whose state is a dictionary of arrays, so that it can be stored without pickling.
+
+    A sampler, filter or stop rule that carries something from round to round has both methods: its state is kept in
+    each checkpoint and given to the new instance when the run is resumed.
+    """
 
     def get_state(self) -> dict[str, NDArray[Any]]:
-        """The fitted state."""
+        """Arrays of numbers by name; a single number is an array without dimensions."""
         ...
 
     def set_state(self, state: Mapping[str, NDArray[Any]]) -> None:
-        """Take over a state that `get_state` returned; afterwards it behaves as if fitted."""
+        """Take over what `get_state` returned, of this or another instance of the same options."""
         ...
+
+
+@runtime_checkable
+class StatefulReducer(Reducer, Stateful, Protocol):
+    """A reducer whose fitted map is stored: after ``set_state`` it behaves as if fitted."""
 
 
 @runtime_checkable

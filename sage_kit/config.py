@@ -345,6 +345,14 @@ class RunConfig(BaseModel):
     lr_schedule: Literal["linear", "constant"] = _setting(
         "linear", "Learning rate falls linearly to zero over the rounds, or stays.", "training"
     )
+    lr_steps: int = _setting(
+        0,
+        "Student steps over which the learning rate rises and falls, whether the run takes them all or ends earlier; 0 "
+        "takes `max_steps` or, without that, what the rounds would take.",
+        "training",
+        "steps",
+        ge=0,
+    )
     lr_warmup: float = _setting(
         0.06, "Part of training in which the learning rate rises.", "training", "share", ge=0, lt=1
     )

@@ -10,13 +10,14 @@ from __future__ import annotations
 import contextlib
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from sage_kit.compatibility import check_choices, chosen_options, needed_kinds
+from sage_kit.component_state import give_back, state_of
 from sage_kit.components import BuildContext
 from sage_kit.config import RunConfig
 from sage_kit.devices import autocast_for, make_accelerator, synchronize
@@ -24,14 +25,17 @@ from sage_kit.divergence import divergence_gradient
 from sage_kit.errors import RunDirectoryError, SageError
 from sage_kit.evaluate import score
 from sage_kit.files import atomic_directory, disk_errors, write_bytes
+from sage_kit.learning_rate import learning_rate_factor
 from sage_kit.losses import LossSettings
 from sage_kit.models.export import export_student
 from sage_kit.models.trunk import split_model
 from sage_kit.plugins import Plugins
 from sage_kit.preparation import FINE_TUNING, Prepared, PreparedSplit, prepare
+from sage_kit.processes import from_main
 from sage_kit.records import Costs, RoundResult, RunInfo
 from sage_kit.rundir import Checkpoint, RunDirectory
-from sage_kit.synthesis import Synthesizer, SyntheticSet, build_ahead, derive_seed, label_synthetic
+from sage_kit.student_states import mean_hidden_states
+from sage_kit.synthesis import Synthesizer, SyntheticSet, build_ahead, derive_seed, frozen_copy, label_synthetic
 from sage_kit.tracing import LABELLED_BATCHES, STUDENT_STEPS, RoundTrace
 from sage_kit.training import (
     Batches,
@@ -40,7 +44,6 @@ from sage_kit.training import (
     RealBatches,
     SyntheticBatches,
     count_flops,
-    learning_rate_factor,
     load_optimizer_tensors,
     make_optimizer,
     optimizer_tensors,
@@ -53,6 +56,9 @@ from sage_kit.warmup import warm_up
 if TYPE_CHECKING:
     from accelerate import Accelerator
     from transformers import PreTrainedModel
+
+STATEFUL_KINDS = ("sampler", "filter")
+"""Components of the synthesis that may carry something from round to round; the stop rule may too."""
 
 
 def run(
@@ -87,7 +93,7 @@ def run(
         directory.write_environment(
             _origins(config, plugins), chosen_options(config, plugins), plugin_files or [], str(accelerator.device)
         )
-    directory.path = Path(_from_main(str(directory.path), accelerator))
+    directory.path = Path(from_main(str(directory.path), accelerator))
     try:
         return directory, distill(config, plugins, directory, accelerator)
     except SageError:
@@ -158,12 +164,12 @@ def distill(config: RunConfig, plugins: Plugins, directory: RunDirectory, accele
         if main:
             plugins.run_started(info)
             if checkpoint:
-                plugins.message(info, f"resumed after round {checkpoint.round}")
+                after = f"{checkpoint.warmup_steps} steps of the warm-up" if checkpoint.in_warmup else ""
+                plugins.message(info, f"resumed after {after or f'round {checkpoint.round}'}")
 
         # ---- warm-up on generic text --------------------------------------------------------------------------------
-        if not checkpoint:
-            if config.warmup_epochs:
-                warm_up(config, prepared, loop.trunk, accelerator, costs, loop.steps("warm-up"))
+        if checkpoint is None or checkpoint.in_warmup:
+            loop.warm_up(checkpoint)
             loop.save(round=0)
 
         # ---- rounds -------------------------------------------------------------------------------------------------
@@ -215,6 +221,7 @@ class Loop:
         self.spec = prepared.data.spec
         self.history: list[RoundResult] = []
         self.total_steps = 0
+        self.warmup_steps = 0
         # what the teacher has labelled for this run, whether computed now or found in the cache
         self.teacher_tokens = int(prepared.train.store.offsets[-1])
 
@@ -235,6 +242,8 @@ class Loop:
             self.spec.is_regression,
         )
         self.profile = Profile(len(prepared.train.store), self.spec.n_outputs, self.device)
+        self.loss_history: list[NDArray[np.float32]] = []
+        self.component_states: dict[str, NDArray[Any]] = {}
         self.predictions: dict[str, NDArray[np.float32]] = {}
         self.synthesizer: Synthesizer | None = None
         self.static_set: SyntheticSet | None = None
@@ -250,6 +259,24 @@ class Loop:
     def trained_part(self, student: PreTrainedModel) -> Any:
         """The module that is trained, called as a trunk is: the student behind its frozen front end."""
         return split_model(student, self.config.cut)[1]
+
+    # ---- the warm-up ------------------------------------------------------------------------------------------------
+
+    def warm_up(self, checkpoint: Checkpoint | None) -> None:
+        """The warm-up, if the settings ask for one, from where a checkpoint that was saved amid it stands."""
+        if not self.config.warmup_epochs:
+            return
+        self.warmup_steps = warm_up(
+            self.config,
+            self.prepared,
+            self.trunk,
+            self.accelerator,
+            self.costs,
+            self.steps("warm-up"),
+            save=lambda done, optimizer: self.save(0, warmup=(done, optimizer)),
+            done=checkpoint.warmup_steps if checkpoint else 0,
+            optimizer_state=checkpoint.optimizer if checkpoint else None,
+        )
 
     # ---- a round ----------------------------------------------------------------------------------------------------
 
@@ -284,9 +311,9 @@ class Loop:
             profile_pass(self.trunk, self.prepared, self.profile, self.losses, self.accelerator)
             train_agreement = self.profile.agreement(self.prepared)
             self.costs.add("profile", time.perf_counter() - before)
+        losses = frozen_copy(self.profile.losses.cpu().numpy())
+        self.loss_history.append(losses)
         if self.accelerator.is_main_process:
-            losses = self.profile.losses.cpu().numpy()
-            losses.flags.writeable = False
             self.plugins.losses_profiled(self.info, number, losses)
         dev = self._evaluate_dev()
         validation = self._evaluate_validation() if self.config.evaluate_validation == "every_round" else {}
@@ -318,19 +345,19 @@ class Loop:
         if self.static_set is not None:
             return self.static_set
         main = self.accelerator.is_main_process
-        losses = self.profile.losses.cpu().numpy()
         synthesizer = self._synthesizer()
-        if config.schedule == "static" and number > 2:
-            # a resumed run: the examples made in round two are on disk
-            synthetic = SyntheticSet.load(self.directory.synthetic(2))
-            self._label(synthesizer, synthetic, count=False)
-        else:
-            real = len(self.prepared.train.store)
-            count = max(1, round(config.synthetic_ratio * real))
-            with self.accelerator.local_main_process_first():
-                logits = self.profile.logits.cpu().numpy()
-                synthetic = synthesizer.create(number, count, losses, logits, self._divergence_gradient)
-            self._label(synthesizer, synthetic, count=True)
+        # a resumed run: the examples made in round two are on disk
+        is_found = config.schedule == "static" and number > 2
+        # one process draws, inverts and filters, and the others receive what it made
+        made: SyntheticSet | None = None
+        if main:
+            made = SyntheticSet.load(self.directory.synthetic(2)) if is_found else self._create(synthesizer, number)
+        synthetic = from_main(cast(SyntheticSet, made), self.accelerator)
+        self._label(synthesizer, synthetic, count=not is_found)
+        if not is_found:
+            if main:
+                synthesizer.filter_labelled(synthetic)
+            synthetic.kept = from_main(synthetic.kept, self.accelerator)
         if config.schedule == "static":
             self.static_set = synthetic
         if main:
@@ -344,6 +371,19 @@ class Loop:
                 )
         return synthetic
 
+    def _create(self, synthesizer: Synthesizer, number: int) -> SyntheticSet:
+        """New synthetic examples, without labels."""
+        return synthesizer.create(
+            number,
+            max(1, round(self.config.synthetic_ratio * len(self.prepared.train.store))),
+            # copies, which a sampler may keep: training goes on writing to the profile
+            self.loss_history[-1],
+            frozen_copy(self.profile.logits.cpu().numpy()),
+            self._divergence_gradient,
+            self._student_hidden,
+            np.stack(self.loss_history),
+        )
+
     def _divergence_gradient(self, indices: NDArray[np.int64]) -> NDArray[np.float32]:
         """What samplers that follow the gradient call."""
         return divergence_gradient(
@@ -352,6 +392,16 @@ class Loop:
             self.prepared.train.store,
             indices,
             self.losses,
+            device=self.device,
+            autocast=autocast_for(self.device, self.prepared.precision),
+        )
+
+    def _student_hidden(self, indices: NDArray[np.int64]) -> NDArray[np.float32]:
+        """What samplers that look at the student's hidden states call."""
+        return mean_hidden_states(
+            self.raw_trunk,
+            self.prepared.train.store,
+            indices,
             device=self.device,
             autocast=autocast_for(self.device, self.prepared.precision),
         )
@@ -379,7 +429,6 @@ class Loop:
             merged = accelerator.reduce(torch.from_numpy(synthetic.logits).to(self.device), "sum")
             synthetic.logits = merged.cpu().numpy()
             tokens = int(accelerator.reduce(torch.tensor(tokens, device=self.device), "sum"))
-        synthesizer.filter_labelled(synthetic)
         synchronize(self.device)
         seconds = time.perf_counter() - started - (self.costs.seconds.get("lift", 0.0) - lifted)
         lengths = self.prepared.train.store.lengths[synthetic.anchors]
@@ -413,12 +462,11 @@ class Loop:
         config = self.config
         started = time.perf_counter()
         lifted = self.costs.seconds.get("lift", 0.0)
-        planned = config.max_steps or self._planned_steps()
-        before = self.total_steps
+        planned, before = self._planned_steps(), self.total_steps
 
         def learning_rate(step: int) -> float:
-            progress = min(1.0, (before + step) / planned)
-            return config.learning_rate * learning_rate_factor(config.lr_schedule, config.lr_warmup, progress)
+            factor = learning_rate_factor(config.lr_schedule, config.lr_warmup, before + step, planned)
+            return config.learning_rate * factor
 
         did = train_pass(
             self.trunk,
@@ -472,19 +520,23 @@ class Loop:
         if self.history:
             if self.history[-1].steps == 0:
                 return "a round had no examples to train on"
-            reason: str | None = self.stop_rule.reason_to_stop(tuple(self.history))
+            reason: str | None = None
+            if self.accelerator.is_main_process:
+                reason = self.stop_rule.reason_to_stop(tuple(self.history))
+            reason = from_main(reason, self.accelerator)
             if reason is not None:
                 return reason
         if not config.max_steps and len(self.history) >= config.rounds:
             return f"{len(self.history)} rounds are done"
         return None
 
-    def save(self, round: int) -> None:
-        """Write a checkpoint and the costs."""
+    def save(self, round: int, warmup: tuple[int, dict[str, torch.Tensor]] | None = None) -> None:
+        """Write a checkpoint and the costs; amid the warm-up, with its steps so far and its optimizer's state."""
         self.accelerator.wait_for_everyone()
         if not self.accelerator.is_main_process:
             return
         scaler = self.accelerator.scaler
+        history = self.loss_history
         checkpoint = Checkpoint(
             round=round,
             content=self.prepared.content,
@@ -493,9 +545,16 @@ class Loop:
             history=self.history,
             costs=self.costs,
             student={name: value.detach().cpu().contiguous() for name, value in self.raw_trunk.state_dict().items()},
-            optimizer=optimizer_tensors(self.raw_optimizer, self.raw_trunk),
-            profile={"losses": self.profile.losses.cpu(), "logits": self.profile.logits.cpu()},
+            optimizer=optimizer_tensors(self.raw_optimizer, self.raw_trunk) if warmup is None else warmup[1],
+            profile={
+                "losses": self.profile.losses.cpu(),
+                "logits": self.profile.logits.cpu(),
+                "history": torch.tensor(np.stack(history)) if history else torch.zeros(0, len(self.profile.losses)),
+            },
+            components=self._component_states(),
             scaler=scaler.state_dict() if scaler is not None else {},
+            warmup_steps=self.warmup_steps if warmup is None else warmup[0],
+            in_warmup=warmup is not None,
         )
         path = self.directory.save_checkpoint(checkpoint, self.config.keep_checkpoints)
         self.directory.write_costs(self.costs)
@@ -505,14 +564,35 @@ class Loop:
         """Go on from a checkpoint."""
         self.history = list(checkpoint.history)
         self.total_steps = checkpoint.total_steps
+        self.warmup_steps = checkpoint.warmup_steps
         self.teacher_tokens = checkpoint.teacher_tokens
         self.raw_trunk.load_state_dict(checkpoint.student)
-        load_optimizer_tensors(self.raw_optimizer, self.raw_trunk, checkpoint.optimizer)
+        if not checkpoint.in_warmup:
+            load_optimizer_tensors(self.raw_optimizer, self.raw_trunk, checkpoint.optimizer)
         self.profile.losses = checkpoint.profile["losses"].to(self.device)
         self.profile.logits = checkpoint.profile["logits"].to(self.device)
+        self.loss_history = [frozen_copy(losses) for losses in checkpoint.profile["history"].numpy()]
+        self.component_states = checkpoint.components
+        self._give_back("stop_rule", self.stop_rule)
         if checkpoint.scaler and self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(dict(checkpoint.scaler))
         self.info = self._run_info()
+
+    def _component_states(self) -> dict[str, NDArray[Any]]:
+        """The state of the components that carry something from round to round."""
+        states = state_of("stop_rule", self.config.stop_rule, self.stop_rule, self.plugins)
+        if self.synthesizer is None:  # not built yet, by this process: what an earlier one saved still holds
+            others = {name: array for name, array in self.component_states.items() if not name.startswith("stop_rule.")}
+            return {**others, **states}
+        for kind in STATEFUL_KINDS:
+            name = self.config.component_choice(kind)[0]
+            states |= state_of(kind, name, getattr(self.synthesizer, kind), self.plugins)
+        return states
+
+    def _give_back(self, kind: str, component: Any) -> None:
+        """Hand a component the state that a checkpoint holds of it."""
+        name = self.config.component_choice(kind)[0]
+        give_back(kind, name, component, self.plugins, self.component_states)
 
     def finish(self, stopped: str) -> dict[str, Any]:
         """Export the student and write the summary."""
@@ -529,6 +609,7 @@ class Loop:
             "stopped": stopped,
             "rounds": [result.to_json() for result in self.history],
             "student_steps": self.total_steps,
+            "planned_steps": self._planned_steps(),
             "teacher_tokens": self.teacher_tokens,
             "parameters": dict(self.info.parameters),
             "examples": dict(self.info.examples),
@@ -601,7 +682,12 @@ class Loop:
                 self.device,
                 lambda text: self.plugins.message(self.info, text) if self.accelerator.is_main_process else None,
                 self.costs,
+                self.prepared.train.labels,
+                self.prepared.train.tokens,
             )
+            if self.accelerator.is_main_process:  # the one that draws and filters
+                for kind in STATEFUL_KINDS:
+                    self._give_back(kind, getattr(self.synthesizer, kind))
         return self.synthesizer
 
     def _save_map(self, synthesizer: Synthesizer) -> None:
@@ -615,8 +701,10 @@ class Loop:
             write_bytes(self.directory.map, data)
 
     def _planned_steps(self) -> int:
-        """Student steps that the rounds are expected to take, for the learning rate."""
+        """Student steps over which the learning rate falls: what the settings say, or what the rounds would take."""
         config = self.config
+        if config.lr_steps or config.max_steps:
+            return config.lr_steps or config.max_steps
         count = len(RealBatches(self.prepared.train, self.profile, config, self.device, np.random.default_rng(0)))
         per_round = count / self.accelerator.num_processes
         if config.schedule != "none" and config.mix == "add":
@@ -652,14 +740,3 @@ def _origins(config: RunConfig, plugins: Plugins) -> dict[str, str]:
     """Where each chosen component comes from."""
     chosen = {kind: config.component_choice(kind)[0] for kind in needed_kinds(config, plugins)}
     return {kind: f"{name} ({plugins.registered(kind, name).origin})" for kind, name in chosen.items()}
-
-
-def _from_main(value: str, accelerator: Accelerator) -> str:
-    """The main process's value, in every process."""
-    if accelerator.num_processes == 1:
-        return value
-    from accelerate.utils import broadcast_object_list
-
-    values = [value]
-    broadcast_object_list(values, from_process=0)
-    return values[0]

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from sage_kit import tensorfile
 from sage_kit.cache import Cache
 from sage_kit.components import BuildContext, ReducerSpec
-from sage_kit.errors import PluginError
+from sage_kit.errors import CompatibilityError, PluginError
 from sage_kit.fingerprint import fingerprint
 from sage_kit.landmarks import choose_landmarks, place
 from sage_kit.plugins import Plugins, Registered
@@ -43,7 +43,7 @@ class FittedMap:
 
 def fit_map(
     vectors: NDArray[np.float32], vectors_key: str, plugins: Plugins, cache: Cache, context: BuildContext, *,
-    needs_reducer: bool,
+    needs_reducer: bool, labels: NDArray[Any] | None = None,
 ) -> FittedMap:  # fmt: skip
     """Fit the reducer that the settings name, or find its map in the cache.
 
@@ -59,6 +59,8 @@ def fit_map(
         Settings, number of components and seed; says what is going on.
     needs_reducer : bool
         Whether the fitted reducer itself is needed, and not only the coordinates.
+    labels : array of shape (n,), int64 or float32, or None
+        Gold labels, for a reducer whose spec says `needs_labels`.
 
     Raises
     ------
@@ -70,6 +72,8 @@ def fit_map(
     config, say = context.config, context.announce
     spec = plugins.reducer(config.reducer, config.reducer_options)
     title = f"reducer {spec.name!r} ({plugins.registered('reducer', spec.name).origin})"
+    if spec.needs_labels and labels is None:
+        raise CompatibilityError(f"{title} learns from labels, and here are none: take another reducer")
     options = plugins.options("reducer", spec.name, config.reducer_options)
     built: list[tuple[Registered, Any]] = []
     reducer = plugins.build("reducer", spec.name, options, context, built)
@@ -83,20 +87,23 @@ def fit_map(
         context.seed,
         [config.landmarks, config.landmark_choice] if uses_landmarks else [],
         [_code(registered, part) for registered, part in built],
+        [labels] if spec.needs_labels else [],
     )
     fitted = False
 
-    def ask(function: Callable[..., Any], rows: NDArray[np.float32]) -> NDArray[np.float32]:
-        found = plugins.call("reducer", spec.name, function, rows)
+    def ask(function: Callable[..., Any], rows: NDArray[np.float32], *others: Any) -> NDArray[np.float32]:
+        found = plugins.call("reducer", spec.name, function, rows, *others)
         return _checked(found, len(rows), context.n_components, title)
 
-    def on_all(rows: NDArray[np.float32]) -> NDArray[np.float32]:
-        return ask(reducer.fit_transform, np.array(rows))  # a copy in memory: a plugin must not write into the cache
+    def fit_on(chosen: NDArray[np.int64] | slice) -> NDArray[np.float32]:
+        # copies in memory: a plugin must not write into the cache
+        others = [np.array(labels[chosen])] if spec.needs_labels and labels is not None else []
+        return ask(reducer.fit_transform, np.array(vectors[chosen]), *others)
 
     def on_landmarks() -> NDArray[np.float32]:
         rng = np.random.default_rng([context.seed, config.landmarks])
         landmarks = choose_landmarks(vectors, config.landmarks, config.landmark_choice, rng)
-        at_landmarks = on_all(vectors[landmarks])
+        at_landmarks = fit_on(landmarks)
         how = "by its transform" if spec.has_transform else "at the average of their neighbours among these"
         say(f"reducer {spec.name!r}: placing the other {len(vectors) - len(landmarks):,} vectors {how}")
         transform = (lambda block: ask(reducer.transform, block)) if spec.has_transform else None
@@ -104,7 +111,7 @@ def fit_map(
 
     def fit() -> NDArray[np.float32]:
         nonlocal fitted
-        coordinates = on_landmarks() if uses_landmarks else on_all(vectors)
+        coordinates = on_landmarks() if uses_landmarks else fit_on(slice(None))
         fitted = True
         return coordinates
 

@@ -53,6 +53,9 @@ def compare_with_plain(
 ) -> dict[str, tuple[RunDirectory, dict[str, Any]]]:
     """Run SAGE with these settings, then plain distillation for the same number of student steps.
 
+    The learning rate of both falls over the steps that SAGE had planned, so that where SAGE stops early neither has
+    come further down than the other.
+
     Parameters
     ----------
     config : RunConfig
@@ -68,6 +71,7 @@ def compare_with_plain(
     """
     sage = run(config, plugins, plugin_files)
     settings = config.model_dump()
-    settings.update(schedule="none", max_steps=sage[1]["student_steps"], run_dir="")
+    steps, planned = sage[1]["student_steps"], sage[1]["planned_steps"]
+    settings.update(schedule="none", max_steps=steps, lr_steps=planned, run_dir="")
     plain = run(load_config(settings), plugins, plugin_files)
     return {"plain distillation": plain, "SAGE": sage}

@@ -10,7 +10,7 @@
     map.safetensors        coordinates of the real examples
     rounds/NNN/            the round's synthetic examples, synthetic.safetensors, and losses.parquet (observer
                            `loss_profile`)
-    checkpoints/round-NNN/ student, optimizer, loss profile and history; 000 is after the warm-up
+    checkpoints/round-NNN/ student, optimizer, loss profile, components' state and history; 000 is of the warm-up
     student/               the student as a plain transformers checkpoint
     figures/               what `sage-kit show` draws
     profile/               a round's traces, and where it went: where_it_went.txt (setting `trace`)
@@ -44,6 +44,7 @@ from sage_kit.records import Costs, RoundResult
 if TYPE_CHECKING:
     import torch
     from filelock import BaseFileLock
+    from numpy.typing import NDArray
 
     Tensors = dict[str, torch.Tensor]
 
@@ -52,17 +53,18 @@ SUMMARY = "summary.json"
 PREDICTIONS = "predictions.safetensors"
 MANIFEST = "checkpoint.json"
 STATE = "state.json"
+COMPONENTS = "components.safetensors"
 LOCK = ".lock"
 
 
 @dataclass
 class Checkpoint:
-    """All that a run needs to go on after a round, beyond what can be computed again from its settings.
+    """All that a run needs to go on, beyond what can be computed again from its settings.
 
     Attributes
     ----------
     round : int
-        The last finished round; 0 after the warm-up.
+        The last finished round; 0 in or after the warm-up.
     content : str
         Fingerprint of the data and the teacher, so that a resume does not go on with others.
     total_steps : int
@@ -72,9 +74,15 @@ class Checkpoint:
     history : list of RoundResult
     costs : Costs
     student, optimizer, profile : dict of str to Tensor
-        Weights, optimizer state and loss profile.
+        Weights, optimizer state and loss profile. Amid the warm-up the optimizer's is that of the warm-up.
+    components : dict of str to array
+        State of the components that have one, under ``<kind>.<name>`` (`sage_kit.components.Stateful`).
     scaler : mapping
         State of the gradient scaler (fp16); empty without one.
+    warmup_steps : int
+        Steps of the warm-up that are done.
+    in_warmup : bool
+        Whether more of them are to come.
     """
 
     round: int
@@ -86,7 +94,10 @@ class Checkpoint:
     student: Tensors = field(default_factory=dict)
     optimizer: Tensors = field(default_factory=dict)
     profile: Tensors = field(default_factory=dict)
+    components: dict[str, NDArray[Any]] = field(default_factory=dict)
     scaler: Mapping[str, Any] = field(default_factory=dict)
+    warmup_steps: int = 0
+    in_warmup: bool = False
 
 
 class RunDirectory:
@@ -328,6 +339,7 @@ class RunDirectory:
         DiskFullError
             When the disk is full; older checkpoints stay as they were.
         """
+        from safetensors.numpy import save_file as save_arrays
         from safetensors.torch import save_file
 
         path = self._checkpoints / f"round-{checkpoint.round:03d}"
@@ -337,6 +349,7 @@ class RunDirectory:
         with disk_errors(f"checkpoint {path}", advice), atomic_directory(path) as temporary:
             for name in ("student", "optimizer", "profile"):
                 save_file(getattr(checkpoint, name), temporary / f"{name}.safetensors")
+            save_arrays(checkpoint.components, temporary / COMPONENTS)
             write_json(
                 temporary / STATE,
                 {
@@ -347,6 +360,8 @@ class RunDirectory:
                     "history": [result.to_json() for result in checkpoint.history],
                     "costs": checkpoint.costs.to_json(),
                     "scaler": dict(checkpoint.scaler),
+                    "warmup_steps": checkpoint.warmup_steps,
+                    "in_warmup": checkpoint.in_warmup,
                 },
             )
             write_manifest(temporary, MANIFEST, {"round": checkpoint.round})
@@ -357,6 +372,7 @@ class RunDirectory:
 
     def latest_checkpoint(self, announce: Callable[[str], None] = lambda text: None) -> Checkpoint | None:
         """The newest checkpoint that is whole, or None; damaged ones are named and passed over."""
+        from safetensors.numpy import load_file as load_arrays
         from safetensors.torch import load_file
 
         for directory in (self.path, self._checkpoints, self._rounds):
@@ -377,7 +393,10 @@ class RunDirectory:
                 student=load_file(path / "student.safetensors"),
                 optimizer=load_file(path / "optimizer.safetensors"),
                 profile=load_file(path / "profile.safetensors"),
+                components=load_arrays(path / COMPONENTS),
                 scaler=state["scaler"],
+                warmup_steps=state["warmup_steps"],
+                in_warmup=state["in_warmup"],
             )
         return None
 

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 
 from sage_kit.cache import Cache
 from sage_kit.compatibility import inverter_needs_inverse, needed_kinds
-from sage_kit.components import BuildContext, FilterRequest, LiftRequest, SampleRequest, Samples, TokenBatch
+from sage_kit.components import BuildContext, FilterRequest, LiftRequest, SampleRequest, Samples, TokenBatch, TokenIds
 from sage_kit.config import RunConfig
 from sage_kit.data.batches import plan_batches
 from sage_kit.errors import PluginError
@@ -32,6 +33,9 @@ from sage_kit.models.trunk import Trunk
 from sage_kit.plugins import Plugins
 from sage_kit.records import Costs
 from sage_kit.vectors import TeacherOutputs, VectorStore
+
+OfExamples = Callable[[NDArray[np.int64]], NDArray[np.float32]]
+"""Gives numbers for the real examples at some indices."""
 
 CHECKED_AT_ONCE = 8192
 """Rows that are looked through for NaN at once: the answers of all would take a quarter of the array's memory."""
@@ -144,6 +148,10 @@ class Synthesizer:
         Shows one line to the user.
     costs : Costs
         Takes the time of "reduce", "sample", "invert", "filter" and "lift".
+    labels : array of shape (n,), int64 or float32, or None
+        Gold labels of the real examples, for the components that ask for them.
+    tokens : TokenIds or None
+        Their token ids.
     """
 
     def __init__(
@@ -156,11 +164,17 @@ class Synthesizer:
         device: torch.device,
         announce: Callable[[str], None],
         costs: Costs,
+        labels: NDArray[Any] | None = None,
+        tokens: TokenIds | None = None,
     ) -> None:
         self.config = config
         self.store = store
         self.outputs = outputs
         self.costs = costs
+        self._labels = None if labels is None else read_only(labels)
+        self._tokens = None
+        if tokens is not None:
+            self._tokens = TokenIds(read_only(tokens.ids), read_only(tokens.types), read_only(tokens.offsets))
         self.coordinates: NDArray[np.float32] | None = None
         self._plugins = plugins
         self._cache = cache
@@ -168,6 +182,7 @@ class Synthesizer:
         self._announce = announce
         self._inverter: Any = None
         self._hull: Hull | None = None
+        self._loss_history: NDArray[np.float32] | None = None
         kinds = needed_kinds(config, plugins)
         self._uses_map = "reducer" in kinds
         self._context = BuildContext(
@@ -178,10 +193,23 @@ class Synthesizer:
             announce=announce,
             cached=cache.arrays,
         )
-        self._sampler = self._build("sampler")
-        self._lift = self._build("lift")
-        self._filter = self._build("filter")
         self._filter_spec = plugins.filter(config.filter)
+
+    # built when they are first used: of several processes only one draws and filters
+
+    @cached_property
+    def sampler(self) -> Any:
+        """The sampler."""
+        return self._build("sampler")
+
+    @cached_property
+    def filter(self) -> Any:
+        """The filter."""
+        return self._build("filter")
+
+    @cached_property
+    def _lift(self) -> Any:
+        return self._build("lift")
 
     def _build(self, kind: str) -> Any:
         name, options = self.config.component_choice(kind)
@@ -203,6 +231,7 @@ class Synthesizer:
             self._cache,
             replace(self._context, seed=seed),
             needs_reducer=inverter_needs_inverse(config, self._plugins),
+            labels=self._labels,
         )
         self.coordinates = fitted.coordinates
         self._hull = Hull(fitted.coordinates)
@@ -221,7 +250,9 @@ class Synthesizer:
         count: int,
         losses: NDArray[np.float32],
         student_logits: NDArray[np.float32],
-        divergence_gradient: Callable[[NDArray[np.int64]], NDArray[np.float32]] | None = None,
+        divergence_gradient: OfExamples | None = None,
+        student_hidden: OfExamples | None = None,
+        loss_history: NDArray[np.float32] | None = None,
     ) -> SyntheticSet:
         """Choose anchors and new points, invert them, and drop what the filter refuses.
 
@@ -235,8 +266,10 @@ class Synthesizer:
             Per-instance losses of the real examples.
         student_logits : array of shape (n, n_outputs), float32
             The student's outputs of the same pass.
-        divergence_gradient : callable or None
+        divergence_gradient, student_hidden : callable or None
             What samplers get that need it.
+        loss_history : array of shape (rounds, n), float32, or None
+            Losses of every round so far, the latest last; None takes `losses` alone.
 
         Returns
         -------
@@ -250,6 +283,8 @@ class Synthesizer:
         """
         self.fit_map(round)
         pooled = read_only(self.store.pooled)
+        spec = self._plugins.sampler(self.config.sampler)
+        self._loss_history = read_only(losses[None] if loss_history is None else loss_history)
         request = SampleRequest(
             count=count,
             losses=read_only(losses),
@@ -259,12 +294,14 @@ class Synthesizer:
             student_logits=read_only(student_logits),
             coordinates=None if self.coordinates is None else read_only(self.coordinates),
             round=round,
-            divergence_gradient=divergence_gradient
-            if self._plugins.sampler(self.config.sampler).needs_gradient
-            else None,
+            divergence_gradient=divergence_gradient if spec.needs_gradient else None,
+            labels=self._labels,
+            loss_history=self._loss_history,
+            tokens=self._tokens,
+            student_hidden=student_hidden if spec.needs_hidden else None,
         )
         started = time.perf_counter()
-        samples = self._call("sampler", self._sampler.sample, request)
+        samples = self._call("sampler", self.sampler.sample, request)
         self._check_samples(samples, count)
         self.costs.add("sample", time.perf_counter() - started)
 
@@ -313,8 +350,12 @@ class Synthesizer:
             real_vectors=read_only(self.store.pooled),
             real_logits=read_only(self.outputs.logits),
             logits=logits,
+            real_labels=self._labels,
+            loss_history=self._loss_history,
+            tokens=self._tokens,
+            round=synthetic.round,
         )
-        keep = np.asarray(self._call("filter", self._filter.keep, request))
+        keep = np.asarray(self._call("filter", self.filter.keep, request))
         if keep.shape != (len(synthetic.anchors),) or keep.dtype != bool:
             raise PluginError(
                 f"filter {self.config.filter!r} returned {keep.dtype} of shape {keep.shape} instead of bool of shape "
@@ -473,6 +514,11 @@ def label_synthetic(
             on_step(number + 1, len(plan))
     synthetic.logits = logits.cpu().numpy()
     return int(tokens)
+
+
+def frozen_copy(array: NDArray[Any]) -> NDArray[Any]:
+    """A copy that never changes: nobody can make it writable again, as an owner of its memory could."""
+    return np.frombuffer(array.tobytes(), array.dtype).reshape(array.shape)
 
 
 def read_only(array: NDArray[Any]) -> NDArray[Any]:

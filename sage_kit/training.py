@@ -61,8 +61,8 @@ class Batches(Protocol):
 
     def __len__(self) -> int: ...
 
-    def fetch(self, number: int) -> LabelledBatch | None:
-        """The batch of that number, or None when a filter left nothing of it."""
+    def fetch(self, number: int) -> LabelledBatch:
+        """The batch of that number."""
         ...
 
 
@@ -192,7 +192,9 @@ class RealBatches:
 
 
 class SyntheticBatches:
-    """Batches of a labelled synthetic set, lifted as they are fetched.
+    """Batches of a labelled synthetic set, lifted as they are fetched; those that a filter emptied are left out.
+
+    Every process must plan the same batches, so all of them need the same `synthetic.kept`.
 
     Parameters
     ----------
@@ -212,19 +214,19 @@ class SyntheticBatches:
         self.synthetic = synthetic
         self._synthesizer = synthesizer
         self._device = device
-        self._plan = synthesizer.plan(synthetic)
+        plan = enumerate(synthesizer.plan(synthetic))
+        # with its number in the plan, which seeds the lift
+        self._plan = [(number, rows) for number, rows in plan if synthetic.kept[rows].any()]
         self._logits = torch.from_numpy(synthetic.logits).to(device)
         self._labels = self._logits[:, 0] if regression else self._logits.argmax(-1)
 
     def __len__(self) -> int:
         return len(self._plan)
 
-    def fetch(self, number: int) -> LabelledBatch | None:
-        """The batch of that number without the examples that a filter dropped; None when none is left."""
-        rows = self._plan[number]
+    def fetch(self, number: int) -> LabelledBatch:
+        """The batch of that number, without the examples that a filter dropped."""
+        number, rows = self._plan[number]
         kept = self.synthetic.kept[rows]
-        if not kept.any():
-            return None
         tokens = self._synthesizer.lift(self.synthetic, rows, number)
         states, mask = tokens.states, tokens.mask
         hidden = self.synthetic.hidden[number].float() if self.synthetic.hidden else None
@@ -260,15 +262,6 @@ def make_optimizer(trunk: torch.nn.Module, learning_rate: float, weight_decay: f
         {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
     ]
     return torch.optim.AdamW(groups, lr=learning_rate, fused=True)
-
-
-def learning_rate_factor(kind: str, warmup: float, progress: float) -> float:
-    """The learning rate as a share of its peak, at a progress between 0 and 1."""
-    if progress < warmup:
-        return progress / warmup
-    if kind == "constant":
-        return 1.0
-    return max(0.0, (1 - progress) / (1 - warmup))
 
 
 def train_pass(
@@ -327,8 +320,6 @@ def train_pass(
     lengths: list[torch.Tensor] = []
     for source, number in order:
         batch = source.fetch(number)
-        if batch is None:
-            continue
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(steps)
         output = trunk(batch.states, batch.mask if batch.padded else None, hidden=bool(student_layers))

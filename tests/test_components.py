@@ -70,11 +70,14 @@ def test_capabilities_are_the_fields_beyond_the_head_and_can_be_written_as_json(
         "uses_gpu": False,
         "repeatable": True,
         "has_state": False,
+        "needs_labels": False,
+        "inverse_min_components": 1,
     }
     assert SamplerSpec(name="x", summary="", factory=make, min_rows=lambda o: 2).capabilities() == {
         "space": "map",
         "needs_classes": False,
         "needs_gradient": False,
+        "needs_hidden": False,
         "gives_shares": False,
     }
     assert InverterSpec(name="x", summary="", factory=make).capabilities() == {

@@ -32,33 +32,22 @@ LIGHT = {
 
 LAYERS = (
     {
-        "",
-        "adapters",
-        "cache",
-        "child",
-        "compatibility",
-        "components",
-        "config",
-        "errors",
-        "files",
-        "fingerprint",
-        "frozen",
-        "hookspecs",
-    }
-    | {"hull", "landmarks", "loss_profiles", "manifest", "plugins", "provenance", "records", "reference", "rundir"}
-    | {"scaffold", "tables", "tensorfile"},
+        "", "adapters", "cache", "child", "compatibility", "components", "config", "errors", "files", "fingerprint",
+        "frozen", "hookspecs", "hull", "landmarks", "learning_rate", "loss_profiles", "manifest", "plugins", "processes",
+        "provenance", "records", "reference", "rundir", "scaffold", "tables", "tensorfile",
+    },
     {"devices", "losses", "machine"},
     {"data"},
     {"models"},
     {"evaluate", "maps", "vectors"},
-    {"divergence", "synthesis"},
+    {"component_state", "divergence", "student_states", "synthesis"},
     {"preparation"},
     {"decoding", "tracing", "training"},
     {"warmup"},
     {"distill"},
     {"bench", "figures", "quickstart", "scorecard", "studies", "testing"},
     {"cli", "__main__"},
-)
+)  # fmt: skip
 """The house from the ground up: a module imports from its own layer and from those before it."""
 
 PUBLIC = {

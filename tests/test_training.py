@@ -13,20 +13,12 @@ from sage_kit.models.trunk import split_model
 from sage_kit.training import (
     Profile,
     count_flops,
-    learning_rate_factor,
     load_optimizer_tensors,
     make_optimizer,
     optimizer_tensors,
 )
 
 CPU = torch.device("cpu")
-
-
-def test_learning_rate_rises_then_falls_to_zero() -> None:
-    factors = [learning_rate_factor("linear", 0.1, progress) for progress in (0.0, 0.05, 0.1, 0.55, 1.0)]
-    assert factors == pytest.approx([0.0, 0.5, 1.0, 0.5, 0.0])
-    assert learning_rate_factor("constant", 0.1, 0.9) == 1.0
-    assert learning_rate_factor("linear", 0.0, 0.0) == 1.0
 
 
 def test_profile_keeps_old_losses_until_an_example_is_seen_again() -> None:

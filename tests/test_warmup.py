@@ -8,15 +8,18 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
+from safetensors.torch import load_file
 from toyrun import toy_config, toy_run
 
 from sage_kit.devices import make_accelerator
+from sage_kit.distill import resume
 from sage_kit.errors import DataError
 from sage_kit.losses import hidden_state_loss
 from sage_kit.models.trunk import split_model
 from sage_kit.plugins import Plugins
 from sage_kit.preparation import prepare
 from sage_kit.records import Costs
+from sage_kit.rundir import Checkpoint, RunDirectory
 from sage_kit.warmup import warm_up
 
 
@@ -70,3 +73,35 @@ def test_empty_corpus(tmp_path: Path, tiny_bert: Path) -> None:
     (tmp_path / "empty.txt").write_text("\n\n")
     with pytest.raises(DataError, match=r"empty\.txt"):
         toy_run(tmp_path, tiny_bert, warmup_corpus=str(tmp_path / "empty.txt"), warmup_epochs=1)
+
+
+def test_a_run_killed_amid_its_warm_up_goes_on_to_the_same_end(
+    tmp_path: Path, tiny_bert: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import sage_kit.warmup
+
+    monkeypatch.setattr(sage_kit.warmup, "SAVED_EVERY", 5)
+    settings = {"warmup_corpus": str(corpus), "warmup_epochs": 2, "rounds": 1}
+    whole, _ = toy_run(tmp_path, tiny_bert, **settings)
+    saved = []
+
+    def kill(self: RunDirectory, checkpoint: Checkpoint, keep: int) -> Path:
+        path = save_checkpoint(self, checkpoint, keep)
+        saved.append((checkpoint.warmup_steps, checkpoint.in_warmup))
+        if len(saved) == 2:
+            raise KeyboardInterrupt
+        return path
+
+    save_checkpoint = RunDirectory.save_checkpoint
+    monkeypatch.setattr(RunDirectory, "save_checkpoint", kill)
+    killed = tmp_path / "killed"
+    with pytest.raises(KeyboardInterrupt):
+        toy_run(tmp_path, tiny_bert, run_dir=str(killed), **settings)
+    assert saved == [(5, True), (10, True)]
+    resume(RunDirectory.open(killed), Plugins(allow=""))
+    assert saved[2][0] == 15
+    assert [in_warmup for _, in_warmup in saved[-2:]] == [False, False]
+    ours, theirs = (load_file(path / "student" / "model.safetensors") for path in (killed, whole.path))
+    assert all(bool((ours[name] == theirs[name]).all()) for name in theirs)
+    tokens = [json.loads((path / "costs.json").read_text())["tokens"]["warm-up"] for path in (killed, whole.path)]
+    assert tokens[0] == tokens[1]

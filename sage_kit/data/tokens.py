@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from sage_kit.components import TokenIds
 from sage_kit.data.splits import Split
 from sage_kit.errors import CompatibilityError
 from sage_kit.fingerprint import fingerprint
@@ -22,24 +23,17 @@ CHUNK_ROWS = 4096
 
 
 @dataclass(frozen=True, eq=False)
-class Tokens:
-    """Token ids of some examples, one after another.
+class Tokens(TokenIds):
+    """Token ids of some examples, one after another, special tokens included.
 
     Attributes
     ----------
-    ids : array of shape (total,), int32
-        Token ids, special tokens included.
-    types : array of shape (total,), uint8
-        Token type ids; all 0 where the tokenizer has none.
-    offsets : array of shape (n + 1,), int64
-        Example i is ``ids[offsets[i]:offsets[i + 1]]``.
+    ids, types, offsets
+        As in :class:`~sage_kit.components.TokenIds`.
     pad_id : int
         Id that fills padding.
     """
 
-    ids: NDArray[np.int32]
-    types: NDArray[np.uint8]
-    offsets: NDArray[np.int64]
     pad_id: int
 
     def __len__(self) -> int:

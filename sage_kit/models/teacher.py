@@ -23,6 +23,7 @@ from sage_kit.data.tokens import Tokens, tokenize
 from sage_kit.devices import autocast_for, resolve_precision
 from sage_kit.errors import CompatibilityError, ModelError
 from sage_kit.fingerprint import fingerprint
+from sage_kit.learning_rate import WARMUP_SHARE, learning_rate_factor
 from sage_kit.models.checkpoints import Checkpoint, load_classifier, load_tokenizer
 from sage_kit.models.export import export_student, set_task
 from sage_kit.models.families import Family
@@ -31,7 +32,6 @@ from sage_kit.models.trunk import Trunk, embed
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-WARMUP_SHARE = 0.06
 WEIGHT_DECAY = 0.01
 MAX_GRAD_NORM = 1.0
 
@@ -296,9 +296,8 @@ def _finetune(
     labels = torch.from_numpy(np.asarray(data.train.labels)).to(device)
     autocast = autocast_for(device, precision)
     optimizer = torch.optim.AdamW(_decay_groups(model), lr=config.teacher_learning_rate, fused=True)
-    rising = max(1, round(WARMUP_SHARE * total))
     schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: (step + 1) / rising if step < rising else (total - step) / max(1, total - rising)
+        optimizer, lambda step: learning_rate_factor("linear", WARMUP_SHARE, step, total)
     )
     parameters = list(model.parameters())
     done = 0

@@ -57,6 +57,7 @@ def sage_reducers() -> Iterable[ReducerSpec]:
         install="pip install ./plugins/umap",
         has_transform=True,
         has_inverse=True,
+        inverse_min_components=2,  # it triangulates the map
         min_rows=min_rows,
         repeatable=True,
     )

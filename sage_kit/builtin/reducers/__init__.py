@@ -83,7 +83,7 @@ def refine_hybrid(
     Raises
     ------
     CompatibilityError
-        When a step is asked for more components than its reducer takes.
+        When a step is asked for more components than its reducer takes, or learns from labels.
     """
     specs = [spec_of(step.reducer, step.options) for step in options.steps]
     for number, (step, spec) in enumerate(zip(options.steps, specs, strict=True), start=1):
@@ -92,6 +92,12 @@ def refine_hybrid(
                 f"step {number} of reducer 'hybrid' has n_components {step.n_components}, but reducer {spec.name!r} "
                 f"takes at most {spec.max_components}"
             )
+        if spec.needs_labels:
+            raise CompatibilityError(
+                f"step {number} of reducer 'hybrid' is reducer {spec.name!r}, which learns from labels: a chain hands "
+                "none on; take it alone"
+            )
+    inner = list(zip(options.steps, specs, strict=True))[:-1]
 
     def min_rows(options: HybridOptions, n_components: int) -> int:
         least = n_components + 1
@@ -104,7 +110,9 @@ def refine_hybrid(
 
     return {
         "has_transform": all(spec.has_transform for spec in specs),
-        "has_inverse": all(spec.has_inverse for spec in specs),
+        "has_inverse": all(spec.has_inverse for spec in specs)
+        and all(step.n_components >= spec.inverse_min_components for step, spec in inner),
+        "inverse_min_components": specs[-1].inverse_min_components,
         "has_state": all(spec.has_state for spec in specs),
         "repeatable": all(spec.repeatable for spec in specs),
         "uses_gpu": any(spec.uses_gpu for spec in specs),

@@ -212,7 +212,7 @@ class _Loop(Loop):
         """The whole student."""
         return WholeStudent(student, freeze=self._freeze)
 
-    def save(self, round: int) -> None:
+    def save(self, round: int, warmup: Any = None) -> None:
         """Keep no checkpoint: a run that was killed is made again."""
 
 
