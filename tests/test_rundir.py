@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -47,13 +48,16 @@ def checkpoint(round: int, size: int = 4) -> Checkpoint:
         student={"w": torch.randn(size, 3, generator=generator), "half": torch.ones(2, dtype=torch.bfloat16)},
         optimizer={"w|step": torch.tensor(float(round)), "w|exp_avg": torch.randn(size, generator=generator)},
         profile={"losses": torch.tensor([1.0, float("nan")]), "logits": torch.zeros(2, 2)},
+        components={"sampler.sum": np.arange(3, dtype=np.int16), "stop_rule.calls": np.array(2.5)},
         scaler={"scale": 2.0},
+        warmup_steps=7 * round,
+        in_warmup=round == 1,
     )
 
 
 def assert_same(found: Checkpoint | None, expected: Checkpoint) -> None:
     assert found is not None
-    for name in ("round", "content", "total_steps", "teacher_tokens", "costs", "scaler"):
+    for name in ("round", "content", "total_steps", "teacher_tokens", "costs", "scaler", "warmup_steps", "in_warmup"):
         assert getattr(found, name) == getattr(expected, name)
     assert [r.to_json() for r in found.history] == [r.to_json() for r in expected.history]
     for name in ("student", "optimizer", "profile"):
@@ -61,6 +65,9 @@ def assert_same(found: Checkpoint | None, expected: Checkpoint) -> None:
         assert set(tensors) == set(wanted)
         for key, tensor in wanted.items():
             torch.testing.assert_close(tensors[key], tensor, rtol=0, atol=0, equal_nan=True)
+    assert set(found.components) == set(expected.components)
+    for key, array in expected.components.items():
+        np.testing.assert_array_equal(found.components[key], array, strict=True)
 
 
 @pytest.fixture
@@ -371,7 +378,8 @@ def test_a_checkpoint_comes_back_as_it_was(run: RunDirectory) -> None:
     path = run.save_checkpoint(checkpoint(3), keep=2)
     assert path == run.path / "checkpoints" / "round-003"
     assert names(path) == [
-        "checkpoint.json", "optimizer.safetensors", "profile.safetensors", "state.json", "student.safetensors",
+        "checkpoint.json", "components.safetensors", "optimizer.safetensors", "profile.safetensors", "state.json",
+        "student.safetensors",
     ]  # fmt: skip
     assert_same(run.latest_checkpoint(), checkpoint(3))
     assert_same(RunDirectory.open(run.path).latest_checkpoint(), checkpoint(3))
