@@ -180,7 +180,7 @@ def show(
         typer.echo(json.dumps(summary or {"rounds": [result.to_json() for result in history]}, indent=2))
         return
     if summary:
-        _print(comparison_table({_arm_name(config): summary}), f"Stopped: {summary['stopped']}.")
+        _print(comparison_table({_arm_name(config): summary}), *_warnings(summary), f"Stopped: {summary['stopped']}.")
     else:
         _print(f"The run is not finished; go on with: sage-kit resume {directory}")
     if not history:
@@ -517,11 +517,19 @@ def _arm_name(config: RunConfig) -> str:
     return "plain distillation" if config.schedule == "none" else "SAGE"
 
 
+def _warnings(summary: dict[str, Any]) -> list[Any]:
+    """What a run warned of before it trained, as it stands in the summary; none in summaries of earlier versions."""
+    from rich.text import Text
+
+    # text, since brackets would be taken for markup
+    return [Text(warning) for warning in summary["teacher"].get("report", {}).get("warnings", ())]
+
+
 def _print_outcome(path: Path, arms: dict[str, Any]) -> None:
     from sage_kit.tables import comparison_table
 
     summary = next(iter(arms.values()))
-    _print("", comparison_table(arms), f"Stopped: {summary['stopped']}.", f"Run directory: {path}")
+    _print("", comparison_table(arms), *_warnings(summary), f"Stopped: {summary['stopped']}.", f"Run directory: {path}")
     _print(f"Student (plain transformers checkpoint): {path / 'student'}", f"Look at it: sage-kit show {path}")
 
 

@@ -204,6 +204,12 @@ class RunConfig(BaseModel):
         "models",
     )
     tokenizer: str = _setting("", "Tokenizer, named like the teacher; empty takes the teacher's own.", "models")
+    teacher_labels: Names = _setting(
+        list,
+        "What the outputs of a teacher with a trained head mean: the task's class names in the order of these outputs; "
+        "empty goes by the names in its config.json, or else by the task's order.",
+        "models",
+    )
     teacher_epochs: int = _setting(
         3, "Fine-tuning of a teacher that has no trained head for the task.", "models", "epochs", ge=1
     )

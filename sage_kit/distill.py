@@ -36,6 +36,7 @@ from sage_kit.records import Costs, RoundResult, RunInfo
 from sage_kit.rundir import Checkpoint, RunDirectory
 from sage_kit.student_states import mean_hidden_states
 from sage_kit.synthesis import Synthesizer, SyntheticSet, build_ahead, derive_seed, frozen_copy, label_synthetic
+from sage_kit.teacher_report import label_counts
 from sage_kit.tracing import LABELLED_BATCHES, STUDENT_STEPS, RoundTrace
 from sage_kit.training import (
     Batches,
@@ -613,6 +614,7 @@ class Loop:
             "teacher_tokens": self.teacher_tokens,
             "parameters": dict(self.info.parameters),
             "examples": dict(self.info.examples),
+            "labels": label_counts(prepared.data),
             "dev": dict(last.dev) if last else {},
             "validation": {name: dict(scores) for name, scores in validation.items()},
             "teacher": {
@@ -620,6 +622,7 @@ class Loop:
                 "finetuned_here": prepared.teacher.finetuned,
                 "seconds": self.costs.seconds.get(FINE_TUNING, 0.0),
                 "dev": self._teacher_score(prepared.dev),
+                "report": prepared.report.to_json(),
                 "validation": {name: self._teacher_score(split) for name, split in prepared.validation.items()},
             },
             # a teacher is made once for all runs, so its seconds are not the student's

@@ -68,6 +68,29 @@ METRICS: Mapping[str, Callable[[Array, Array], float]] = {
 """Metrics by name: each maps gold labels and predictions, both of shape (n,), to a number. F1 is that of class 1."""
 
 
+def best_constant(labels: Array, metric: str) -> tuple[float, float]:
+    """The one answer for all examples that scores best by a metric, and its score.
+
+    Parameters
+    ----------
+    labels : array of shape (n,)
+        Gold labels; integers are classes, others numbers.
+    metric : str
+        One of `METRICS`.
+
+    Returns
+    -------
+    answer : float
+        A class that occurs among the labels, or the labels' mean.
+    score : float
+        0 for correlations.
+    """
+    answers = np.unique(labels) if labels.dtype.kind == "i" else np.array([labels.mean()])
+    scores = [METRICS[metric](labels, np.full_like(labels, answer)) for answer in answers]
+    best = int(np.argmax(scores))
+    return float(answers[best]), scores[best]
+
+
 def predictions(logits: Array, spec: TaskSpec) -> Array:
     """Predicted classes, int64, or values, as they are: (n, n_outputs) to (n,)."""
     return logits[:, 0] if spec.is_regression else logits.argmax(-1)

@@ -26,6 +26,7 @@ from sage_kit.models.teacher import Teacher, fit_tokenizer, load_teacher
 from sage_kit.models.trunk import FrontEnd, Trunk, split_model
 from sage_kit.plugins import Plugins
 from sage_kit.records import Costs
+from sage_kit.teacher_report import TeacherReport, describe_labels, report_teacher
 from sage_kit.vectors import TeacherOutputs, VectorStore, embed_split, label_split
 
 if TYPE_CHECKING:
@@ -78,6 +79,8 @@ class Prepared:
         The student as a whole model, front end included.
     train, dev : PreparedSplit
     validation : dict of str to PreparedSplit
+    report : TeacherReport
+        How well the teacher knows the task.
     teacher_layers, student_layers : list of int
         Blocks (from 1) that the hidden-state loss pairs; empty when it is off.
     content : str
@@ -96,6 +99,7 @@ class Prepared:
     train: PreparedSplit
     dev: PreparedSplit
     validation: dict[str, PreparedSplit]
+    report: TeacherReport
     teacher_layers: list[int]
     student_layers: list[int]
     content: str
@@ -148,8 +152,11 @@ def prepare(config: RunConfig, plugins: Plugins, accelerator: Accelerator, costs
     check_sizes(config, plugins, len(data.train), front_end.dim)
     front_end_key = fingerprint(teacher.fingerprint, config.cut)
 
-    def prepare_split(split: Split, layers: list[int]) -> PreparedSplit:
-        tokens, store = work.embed(split, front_end, front_end_key, teacher.tokenizer, config.granularity)
+    def embed(split: Split) -> tuple[Tokens, VectorStore]:
+        return work.embed(split, front_end, front_end_key, teacher.tokenizer, config.granularity)
+
+    def label(split: Split, embedded: tuple[Tokens, VectorStore], layers: list[int]) -> PreparedSplit:
+        tokens, store = embedded
         with accelerator.local_main_process_first():
             started = time.perf_counter()
             outputs = label_split(
@@ -168,9 +175,14 @@ def prepare(config: RunConfig, plugins: Plugins, accelerator: Accelerator, costs
             work.timed("teacher", started)
         return PreparedSplit(split.labels, tokens, store, outputs)
 
-    train = prepare_split(data.train, teacher_layers)
-    dev = prepare_split(data.dev, [])
-    validation = {name: prepare_split(split, []) for name, split in data.validation.items()}
+    embedded_train = embed(data.train)
+    dev = label(data.dev, embed(data.dev), [])
+    # before the teacher labels train, which may take long
+    report = report_teacher(config.teacher, data.spec, dev.outputs.logits, dev.labels, outputs=teacher.outputs)
+    for line in report.lines:
+        work.announce(line)
+    train = label(data.train, embedded_train, teacher_layers)
+    validation = {name: label(split, embed(split), []) for name, split in data.validation.items()}
     content = fingerprint(teacher.fingerprint, train.store.key, dev.store.key, np.asarray(data.train.labels))
     return Prepared(
         data=data,
@@ -181,6 +193,7 @@ def prepare(config: RunConfig, plugins: Plugins, accelerator: Accelerator, costs
         train=train,
         dev=dev,
         validation=validation,
+        report=report,
         teacher_layers=teacher_layers,
         student_layers=student_layers,
         content=content,
@@ -258,7 +271,9 @@ class _Preparation:
 
     def load_data(self) -> TaskData:
         with self.accelerator.local_main_process_first():
-            return load_task(self.plugins.task(self.config.task), self.config, self.announce)
+            data = load_task(self.plugins.task(self.config.task), self.config, self.announce)
+        self.announce(describe_labels(data))
+        return data
 
     def load_teacher(self, data: TaskData) -> Teacher:
         with self.accelerator.local_main_process_first():

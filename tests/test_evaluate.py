@@ -14,7 +14,16 @@ from scipy.special import softmax
 from sklearn import metrics
 
 from sage_kit.components import TaskSpec
-from sage_kit.evaluate import AGREEMENT_TOLERANCE, METRICS, agreement, calibration_error, divergence, predictions, score
+from sage_kit.evaluate import (
+    AGREEMENT_TOLERANCE,
+    METRICS,
+    agreement,
+    best_constant,
+    calibration_error,
+    divergence,
+    predictions,
+    score,
+)
 
 RNG = np.random.default_rng(0)
 
@@ -246,3 +255,17 @@ def test_divergence_of_extreme_and_of_single_outputs() -> None:
     np.testing.assert_allclose(divergence(extreme, -extreme), [2000, 0])
     single = np.array([[1.0], [3.0]], np.float32)
     np.testing.assert_allclose(divergence(single, np.zeros((2, 1), np.float32)), [0.5, 4.5])
+
+
+@pytest.mark.parametrize("name", sorted(METRICS))
+def test_the_best_constant_answer_is_found_by_the_metric(name: str) -> None:
+    if name in ("pearson", "spearman"):
+        labels = np.float32([0, 1, 5, 4])
+        assert best_constant(labels, name) == (2.5, 0.0)
+        return
+    labels = np.array([0, 0, 0, 1])
+    answer, value = best_constant(labels, name)
+    scores = [METRICS[name](labels, np.full(4, constant)) for constant in (0, 1)]
+    assert value == max(scores)
+    # F1 is that of class 1, however rare
+    assert answer == (1.0 if name == "f1" else 0.0)

@@ -33,13 +33,13 @@ LIGHT = {
 LAYERS = (
     {
         "", "adapters", "cache", "child", "compatibility", "components", "config", "errors", "files", "fingerprint",
-        "frozen", "hookspecs", "hull", "landmarks", "learning_rate", "loss_profiles", "manifest", "plugins", "processes",
-        "provenance", "records", "reference", "rundir", "scaffold", "tables", "tensorfile",
+        "frozen", "hookspecs", "hull", "landmarks", "learning_rate", "loss_profiles", "manifest", "plugins",
+        "processes", "provenance", "records", "reference", "rundir", "scaffold", "tables", "tensorfile",
     },
     {"devices", "losses", "machine"},
     {"data"},
     {"models"},
-    {"evaluate", "maps", "vectors"},
+    {"evaluate", "maps", "teacher_report", "vectors"},
     {"component_state", "divergence", "student_states", "synthesis"},
     {"preparation"},
     {"decoding", "tracing", "training"},

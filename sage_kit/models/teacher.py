@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,12 +52,16 @@ class Teacher:
         Of its weights and configuration.
     finetuned : bool
         Whether it was fine-tuned here, now or by an earlier run, because its head was not trained.
+    outputs : tuple of int or None
+        For each class of the task, the number that its output had in the checkpoint; None for a regression and for a
+        head that was trained here.
     """
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     fingerprint: str
     finetuned: bool
+    outputs: tuple[int, ...] | None
 
 
 def load_teacher(
@@ -89,21 +93,28 @@ def load_teacher(
     ModelError
         When model or tokenizer cannot be loaded, do not fit each other or the task, or when fine-tuning diverges.
     CompatibilityError
-        When `max_length` exceeds the model's positions, or the device cannot compute in the precision.
+        When `max_length` exceeds the model's positions, `teacher_labels` does not fit the task or the teacher, or the
+        device cannot compute in the precision.
     """
     checkpoint = load_classifier(config.teacher)
     tokenizer = load_tokenizer(config.tokenizer or config.teacher)
     fit_tokenizer(tokenizer, checkpoint, config)
     finetuned = bool(checkpoint.missing)
+    outputs = None
     if finetuned:
+        if config.teacher_labels:
+            raise CompatibilityError(
+                f"teacher_labels says what the outputs of a trained head mean, but teacher {config.teacher!r} has none "
+                f"and is fine-tuned on the task: leave it empty"
+            )
         model = _finetuned(checkpoint, tokenizer, config, data, cache, device, announce, on_step)
     else:
         model = checkpoint.model
-        _adopt_head(checkpoint, config.teacher, data.spec, announce)
+        outputs = _adopt_head(checkpoint, config.teacher, data.spec, config.teacher_labels, announce)
     model.eval().requires_grad_(False)
     mark = fingerprint("teacher-1", _settings(model.config), dict(model.state_dict()))
     cast(nn.Module, model).to(device)
-    return Teacher(model, tokenizer, mark, finetuned)
+    return Teacher(model, tokenizer, mark, finetuned, outputs)
 
 
 def fit_tokenizer(tokenizer: PreTrainedTokenizerBase, checkpoint: Checkpoint, config: RunConfig) -> None:
@@ -147,8 +158,21 @@ def fit_tokenizer(tokenizer: PreTrainedTokenizerBase, checkpoint: Checkpoint, co
 # ---- a trained head -------------------------------------------------------------------------------------------------
 
 
-def _adopt_head(checkpoint: Checkpoint, name: str, spec: TaskSpec, announce: Callable[[str], None]) -> None:
-    """Check that a trained head fits the task, and bring its outputs into the task's order."""
+def _adopt_head(
+    checkpoint: Checkpoint, name: str, spec: TaskSpec, meaning: Sequence[str], announce: Callable[[str], None]
+) -> tuple[int, ...] | None:
+    """Check that a trained head fits the task, and bring its outputs into the task's order.
+
+    Parameters
+    ----------
+    meaning : sequence of str
+        What the setting `teacher_labels` says that they mean; empty goes by the names in the checkpoint.
+
+    Returns
+    -------
+    tuple of int or None
+        For each class of the task, the output's number in the checkpoint; None for a regression.
+    """
     model = checkpoint.model
     output = cast(nn.Linear, model.get_submodule(checkpoint.family.head_output))
     id2label: dict[Any, Any] = model.config.id2label or {}
@@ -161,24 +185,47 @@ def _adopt_head(checkpoint: Checkpoint, name: str, spec: TaskSpec, announce: Cal
             f"model {name!r} has a trained head of {output.out_features} outputs ({', '.join(names)}), but task "
             f"{spec.name!r} needs {needs}: choose a model trained for the task, or one without a head"
         )
-    if not spec.is_regression:
-        order = label_order(names, spec.labels)
-        if order is None:
-            if not all(label.upper() == f"LABEL_{index}" for index, label in enumerate(names)):
-                announce(
-                    f"teacher {name!r} calls its outputs {', '.join(names)}; they are taken to mean "
-                    f"{', '.join(spec.labels)}, in this order"
-                )
-        elif order != sorted(order):
-            with torch.no_grad():
-                output.weight.copy_(output.weight[order])
-                if output.bias is not None:
-                    output.bias.copy_(output.bias[order])
-            announce(
-                f"teacher {name!r}: its outputs ({', '.join(names)}) are put into the task's order "
-                f"({', '.join(spec.labels)})"
+    if spec.is_regression:
+        if meaning:
+            raise CompatibilityError(
+                f"teacher_labels names classes, but the labels of task {spec.name!r} are numbers: leave it empty"
             )
+        set_task(model.config, spec)
+        return None
+    order = _order_by_setting(meaning, spec) if meaning else label_order(names, spec.labels)
+    if meaning:
+        announce(f"teacher {name!r}: its outputs mean {', '.join(meaning)}, as teacher_labels says")
+    elif order is None:
+        if not all(label.upper() == f"LABEL_{index}" for index, label in enumerate(names)):
+            announce(
+                f"teacher {name!r} calls its outputs {', '.join(names)}; they are taken to mean "
+                f"{', '.join(spec.labels)}, in this order"
+            )
+    elif order != sorted(order):
+        announce(
+            f"teacher {name!r}: its outputs ({', '.join(names)}) are put into the task's order "
+            f"({', '.join(spec.labels)})"
+        )
+    order = order or list(range(len(spec.labels)))
+    with torch.no_grad():
+        output.weight.copy_(output.weight[order])
+        if output.bias is not None:
+            output.bias.copy_(output.bias[order])
     set_task(model.config, spec)
+    return tuple(order)
+
+
+def _order_by_setting(meaning: Sequence[str], spec: TaskSpec) -> list[int]:
+    """For each class of the task, the output that it stands for by the setting `teacher_labels`."""
+    if sorted(meaning) == sorted(spec.labels):
+        return [list(meaning).index(label) for label in spec.labels]
+    order = label_order(list(meaning), spec.labels)
+    if order is None:
+        raise CompatibilityError(
+            f"teacher_labels is {', '.join(meaning)}, but must name each class of task {spec.name!r} "
+            f"({', '.join(spec.labels)}) once, in the order of the teacher's outputs"
+        )
+    return order
 
 
 def label_order(names: list[str], labels: tuple[str, ...]) -> list[int] | None:

@@ -114,6 +114,37 @@ def test_names_that_are_in_order_already(load, tmp_path):
     assert not load.said
 
 
+@pytest.mark.parametrize("names", [["CONTRA_DICTION", "Entailment", "neutral"], ()])
+@pytest.mark.parametrize(
+    "meaning", [["neutral", "contra-diction", "entailment"], ["Neutral", "contradiction", "entailment"]]
+)
+def test_the_setting_says_what_the_outputs_mean_whatever_their_names(load, tmp_path, names, meaning):
+    path = tiny.make_checkpoint(tmp_path / "m", labels=3, label_names=names)
+    data = make_data(THREE)
+    teacher = load(path, data, teacher_labels=meaning)
+    assert load.said == [f"teacher '{path}': its outputs mean {', '.join(meaning)}, as teacher_labels says"]
+    original = dataclasses.replace(teacher, model=tiny.make_model(labels=3))
+    torch.testing.assert_close(logits(teacher, data.dev), logits(original, data.dev)[:, [2, 0, 1]])
+    assert teacher.outputs == (2, 0, 1)
+    assert teacher.model.config.id2label == dict(enumerate(THREE.labels))
+    assert teacher.fingerprint != load(path, data).fingerprint
+
+
+@pytest.mark.parametrize("meaning", [["entailment"], ["entailment", "neutral", "neutral"], ["yes", "no", "maybe"]])
+def test_the_setting_must_name_each_class_once(load, tmp_path, meaning):
+    path = tiny.make_checkpoint(tmp_path / "m", labels=3)
+    with pytest.raises(CompatibilityError, match=r"teacher_labels is .*, but must name each class of task 'three' "):
+        load(path, make_data(THREE), teacher_labels=meaning)
+
+
+def test_the_setting_where_there_is_nothing_to_name(load, tmp_path, checkpoints):
+    with pytest.raises(CompatibilityError, match=r"has none and is fine-tuned on the task: leave it empty"):
+        load(checkpoints["bert"], SMALL, teacher_labels=["blame", "praise"])
+    path = tiny.make_checkpoint(tmp_path / "m", labels=1)
+    with pytest.raises(CompatibilityError, match=r"the labels of task 'number' are numbers: leave it empty"):
+        load(path, make_data(NUMBER), teacher_labels=["blame", "praise"])
+
+
 def test_other_names_are_announced(load, tmp_path):
     path = tiny.make_checkpoint(tmp_path / "m", labels=2, label_names=["ham", "spam"])
     load(path)

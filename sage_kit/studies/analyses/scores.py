@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from sage_kit.evaluate import METRICS
+from sage_kit.evaluate import METRICS, best_constant
 from sage_kit.evaluate import predictions as predicted
 from sage_kit.studies import statistics
 from sage_kit.studies.analyses.published import published, split_text
@@ -167,7 +166,8 @@ def teacher_over_constant(study: Study, runs: Runs) -> DataFrame:
         spec = study.store.data(one.config).spec
         for split in one.summary["validation"]:
             labels, teacher = runs.labels(task, split), predicted(runs.teacher_logits(task, split), spec)
-            constant, score = _best_constant(labels, one.metric)
+            answer, score = best_constant(labels, one.metric)
+            constant = np.full_like(labels, answer)
             ahead = statistics.paired_bootstrap(labels, teacher[None], constant[None], one.metric, over="examples")
             numbers = {"teacher": score + ahead.value, "constant": score, "difference": ahead.value}
             rows.append({"task": task, "split": split, "metric": one.metric, **numbers,
@@ -180,15 +180,6 @@ def taught(runs: Runs, lead: DataFrame) -> Runs:
     first = lead.drop_duplicates("task")
     there = set(first.loc[first["low"] > 0, "task"])
     return Runs([run for run in runs if run.task in there])
-
-
-def _best_constant(labels: NDArray[Any], metric: str) -> tuple[NDArray[Any], float]:
-    """One answer for all, of the labels' shape, that scores best by a metric, and its score."""
-    answers = np.unique(labels) if labels.dtype.kind == "i" else np.array([labels.mean()])
-    constants = [np.full_like(labels, answer) for answer in answers]
-    scores = [METRICS[metric](labels, each) for each in constants]
-    best = int(np.argmax(scores))
-    return constants[best], scores[best]
 
 
 def transfer(runs: Runs) -> DataFrame:
@@ -215,7 +206,7 @@ def transfer(runs: Runs) -> DataFrame:
         one = runs.of(task=task)[0]
         splits = list(one.summary["validation"])
         for split in splits if len(splits) > 1 else ():
-            _, constant = _best_constant(runs.labels(task, split), one.metric)
+            _, constant = best_constant(runs.labels(task, split), one.metric)
             for arm in (TEACHER, *runs.arms):
                 found = [one.summary["teacher"]] if arm == TEACHER else [r.summary for r in runs.of(task=task, arm=arm)]
                 here, there = (
