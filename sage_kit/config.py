@@ -472,6 +472,24 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
 """Named sets of settings: `default`, the best measured, and `paper`, as close to the paper as its text allows."""
 
 
+PATHS = ("data_dir", "train_file", "validation_file", "cache_dir")
+"""Settings that are paths."""
+
+PATHS_OR_NAMES = ("teacher", "tokenizer", "warmup_corpus")
+"""Settings that are paths where there is something under them, and names of the hub's or a package's otherwise."""
+
+
+def with_absolute_paths(config: RunConfig) -> RunConfig:
+    """The same settings with relative paths resolved from the current folder, so that they mean the same anywhere."""
+    changes = {}
+    for name in (*PATHS, *PATHS_OR_NAMES):
+        value = getattr(config, name)
+        path = Path(value).expanduser()
+        if value and (name in PATHS or path.exists()):
+            changes[name] = str(path.absolute())
+    return config.model_copy(update=changes)
+
+
 def toml_loads(text: str) -> dict[str, Any]:
     """Parse TOML; raises ValueError with the place of a syntax error."""
     try:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from sage_kit.compatibility import check_choices, chosen_options, needed_kinds
 from sage_kit.component_state import give_back, state_of
 from sage_kit.components import BuildContext
-from sage_kit.config import RunConfig
+from sage_kit.config import RunConfig, with_absolute_paths
 from sage_kit.devices import autocast_for, make_accelerator, synchronize
 from sage_kit.divergence import divergence_gradient
 from sage_kit.errors import RunDirectoryError, SageError
@@ -74,6 +74,8 @@ def run(
     plugin_files : list of str
         One-file plugins that `plugins` was made with; recorded so that a resume loads them again.
 
+    Relative paths among the settings and the plugins are resolved from the current folder and recorded so.
+
     Returns
     -------
     directory : RunDirectory
@@ -85,6 +87,9 @@ def run(
     SageError
         Of the kind that fits what is wrong; the run directory is removed again if nothing was computed into it.
     """
+    # a resume may be started from another folder
+    config = with_absolute_paths(config)
+    plugin_files = [str(Path(file).resolve()) for file in plugin_files or ()]
     check_choices(config, plugins)
     accelerator = make_accelerator(config)
     directory = RunDirectory(Path())
@@ -92,7 +97,7 @@ def run(
         directory = RunDirectory.create(config)
         directory.lock()
         directory.write_environment(
-            _origins(config, plugins), chosen_options(config, plugins), plugin_files or [], str(accelerator.device)
+            _origins(config, plugins), chosen_options(config, plugins), plugin_files, str(accelerator.device)
         )
     directory.path = Path(from_main(str(directory.path), accelerator))
     try:

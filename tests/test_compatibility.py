@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from sage_kit.compatibility import CHOSEN_KINDS, check_choices, check_sizes, inverter_needs_inverse, needed_kinds
-from sage_kit.config import RunConfig
+from sage_kit.config import RunConfig, load_config
 from sage_kit.errors import CompatibilityError, ConfigError, MissingPackageError, SageError, UnknownComponentError
 from sage_kit.plugins import Plugins
 
@@ -281,3 +281,19 @@ def test_the_built_in_samplers_need_one_row_more_than_neighbours(plugins: Plugin
         settings = {"sampler": sampler, "sampler_options": {"k": 4}, "reducer": "pca"}
         assert "needs at least 5 training examples" in too_small(plugins, 4, **settings)
         check_sizes(config(**settings), plugins, 5, 8)
+
+
+@pytest.mark.plugins
+@pytest.mark.parametrize("inverter", [{"inverter": "native"}, {"inverter_options": {"base": "native"}}])
+def test_the_inverse_of_umap_needs_a_plane(inverter: dict[str, Any]) -> None:
+    plugins = Plugins()
+    check_choices(load_config({"task": "sst2", "reducer": "umap", "n_components": 1}), plugins)
+    with pytest.raises(CompatibilityError, match=r"'umap' has from 2 dimensions on, and n_components is 1: raise"):
+        check_choices(load_config({"task": "sst2", "reducer": "umap", "n_components": 1, **inverter}), plugins)
+
+
+def test_the_inverse_of_a_chain_has_the_least_dimensions_of_its_last_step(plugins: Plugins) -> None:
+    steps = {"steps": [{"reducer": "pca", "n_components": 8}, {"reducer": "pca"}]}
+    assert plugins.reducer("hybrid", steps).inverse_min_components == 1
+    chosen = {"reducer": "hybrid", "reducer_options": steps, "n_components": 1, "inverter": "native"}
+    check_choices(load_config({"task": "sst2", **chosen}), plugins)

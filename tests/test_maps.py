@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from sage_kit import hookimpl
+from sage_kit.adapters import sklearn_reducer
 from sage_kit.cache import Cache
 from sage_kit.compatibility import check_sizes
-from sage_kit.components import BuildContext
+from sage_kit.components import BuildContext, ReducerSpec
 from sage_kit.config import load_config
 from sage_kit.errors import CompatibilityError, PluginError
 from sage_kit.maps import fit_map
-from sage_kit.plugins import Plugins
+from sage_kit.plugins import Origin, Plugins
 
 BLIND = """
 from sage_kit import hookimpl
@@ -122,3 +125,66 @@ def test_too_few_landmarks_are_told_before_anything_is_fitted(plugins: Plugins) 
     with pytest.raises(CompatibilityError, match=r"at least 9 landmarks .* there are 5"):
         check_sizes(config, plugins, 1000, 16)
     check_sizes(config.model_copy(update={"landmarks": 9}), plugins, 1000, 16)
+
+
+def with_reducer(spec: ReducerSpec) -> Plugins:
+    class Contributed:
+        @hookimpl
+        def sage_reducers(self) -> list[ReducerSpec]:
+            return [spec]
+
+    plugins = Plugins(allow="")
+    plugins._register(Contributed(), Origin("mine", "my-distribution", "1"))
+    return plugins
+
+
+class Supervised:
+    """Places each class apart; counts its fits."""
+
+    fits = 0
+
+    def __init__(self, options: Any, context: Any) -> None:
+        pass
+
+    def fit_transform(self, vectors: Any, labels: Any) -> Any:
+        Supervised.fits += 1
+        assert labels.shape == (len(vectors),)
+        labels[:] += 0  # a copy, which it may write to
+        return np.stack([labels, vectors[:, 0]], axis=1).astype(np.float32)
+
+
+def test_a_reducer_that_needs_labels_gets_them_and_they_enter_the_key(tmp_path: Path, vectors: Any) -> None:
+    plugins = with_reducer(ReducerSpec(name="supervised", summary="", factory=Supervised, needs_labels=True))
+    context = BuildContext(config=load_config({"reducer": "supervised"}), n_components=2)
+    labels = np.arange(len(vectors)) % 3
+    cache = Cache(tmp_path / "cache")
+    Supervised.fits = 0
+
+    def coordinates(labels: Any, **settings: Any) -> Any:
+        chosen = replace(context, config=load_config({"reducer": "supervised", **settings}))
+        return fit_map(vectors, "key", plugins, cache, chosen, needs_reducer=False, labels=labels).coordinates
+
+    np.testing.assert_array_equal(coordinates(labels)[:, 0], labels)
+    coordinates(labels)
+    assert Supervised.fits == 1
+    np.testing.assert_array_equal(coordinates(2 - labels)[:, 0], 2 - labels)
+    assert Supervised.fits == 2
+    at_landmarks = coordinates(labels, landmarks=50)
+    assert np.isin(at_landmarks[:, 0], [0, 1, 2]).sum() >= 50
+    with pytest.raises(CompatibilityError, match=r"reducer 'supervised' .* learns from labels, and here are none"):
+        coordinates(None)
+
+
+def test_a_scikit_learn_transformer_that_learns_from_labels(tmp_path: Path, vectors: Any) -> None:
+    spec = sklearn_reducer(
+        "lda", "sklearn.discriminant_analysis:LinearDiscriminantAnalysis", has_transform=True, needs_labels=True
+    )
+    plugins = with_reducer(spec)
+    config = load_config({"reducer": "lda", "n_components": 1})
+    context = BuildContext(config=config, n_components=1)
+    labels = (vectors[:, 0] > np.median(vectors[:, 0])).astype(np.int64)
+    found = fit_map(
+        vectors, "key", plugins, Cache(tmp_path / "cache"), context, needs_reducer=False, labels=labels
+    ).coordinates
+    apart = found[labels == 1].mean() - found[labels == 0].mean()
+    assert abs(apart) > found[labels == 0].std()

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from toyrun import toy_config
 
 from sage_kit.cli import main
 from sage_kit.config import RunConfig
+from sage_kit.distill import run
 from sage_kit.plugins import Plugins
 from sage_kit.quickstart import SETTINGS, SMOKE_NOTE, SMOKE_SETTINGS, compare_with_plain, quickstart_config
 
@@ -27,6 +29,26 @@ def test_both_arms_share_teacher_and_steps(tmp_path: Path, tiny_bert: Path) -> N
     assert plain["rounds"][0]["synthetic"] == plain["rounds"][-1]["synthetic"] == 0
     # the first round is the same for both: they differ in what comes after it
     assert plain["rounds"][0]["steps"] == sage["rounds"][0]["steps"]
+
+
+def test_where_sage_stops_early_the_control_anneals_as_it_did(
+    tmp_path: Path, tiny_bert: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rates: list[list[float]] = []
+    step = torch.optim.AdamW.step
+
+    def noted(self: torch.optim.AdamW, *arguments: Any, **named: Any) -> Any:
+        rates[-1].append(self.param_groups[0]["lr"])
+        return step(self, *arguments, **named)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", noted)
+    monkeypatch.setattr("sage_kit.quickstart.run", lambda *given: (rates.append([]), run(*given))[1])
+    arms = compare_with_plain(toy_config(tmp_path, tiny_bert, stop_agreement=0.01), Plugins(allow=""))
+    steps = arms["SAGE"][1]["student_steps"]
+    assert steps < arms["SAGE"][1]["planned_steps"]
+    sage, plain = (taken[-steps:] for taken in rates)  # before the student's the first run takes the teacher's
+    assert plain == sage
+    assert plain[-1] > 0.5 * max(plain)
 
 
 def test_settings_are_known_and_can_be_changed() -> None:

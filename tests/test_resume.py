@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file
 from toyrun import toy_config, toy_run
 
-from sage_kit.config import to_toml
+from sage_kit.config import load_config, to_toml, with_absolute_paths
 from sage_kit.distill import resume
 from sage_kit.errors import RunDirectoryError
 from sage_kit.plugins import Plugins
@@ -174,3 +174,34 @@ def go_back(directory: RunDirectory, to_round: int) -> None:
     for path in (directory.path / "checkpoints").glob("round-*"):
         if int(path.name[-3:]) > to_round:
             shutil.rmtree(path)
+
+
+def test_relative_paths_mean_the_same_when_resumed_from_elsewhere(
+    folder: Path, tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import shutil
+
+    home = tmp_path / "home"
+    shutil.copytree(tiny_bert, home / "teacher")
+    toy_config(home, tiny_bert)  # writes the data
+    (home / "corpus.txt").write_text("a good film\na bad film\n")
+    monkeypatch.chdir(home)
+    directory, expected = toy_run(
+        folder, Path("teacher"), train_file="train.jsonl", validation_file="validation.jsonl", cache_dir="cache",
+        warmup_corpus="corpus.txt", warmup_epochs=1, rounds=2, keep_checkpoints=0,
+    )  # fmt: skip
+    go_back(directory, to_round=1)
+    monkeypatch.chdir(tmp_path)
+    assert without_times(resume(RunDirectory.open(directory.path), Plugins(allow=""))) == without_times(expected)
+    assert not (tmp_path / "cache").exists()
+
+
+def test_names_of_the_hub_and_of_packages_stay_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "local").mkdir()
+    config = load_config(
+        {"teacher": "package:some/model", "tokenizer": "local", "warmup_corpus": "wiki", "train_file": "a.csv"}
+    )
+    found = with_absolute_paths(config)
+    assert (found.teacher, found.warmup_corpus) == ("package:some/model", "wiki")
+    assert (found.tokenizer, found.train_file) == (str(tmp_path / "local"), str(tmp_path / "a.csv"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tiny
@@ -104,3 +105,26 @@ def test_a_run_killed_amid_its_warm_up_goes_on_to_the_same_end(
     assert all(bool((ours[name] == theirs[name]).all()) for name in theirs)
     tokens = [json.loads((path / "costs.json").read_text())["tokens"]["warm-up"] for path in (killed, whole.path)]
     assert tokens[0] == tokens[1]
+
+
+def test_each_process_warms_up_under_dropout_of_its_own(
+    tmp_path: Path, tiny_bert: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = toy_config(tmp_path, tiny_bert, warmup_corpus=str(corpus), warmup_epochs=1)
+    accelerator = make_accelerator(config)
+    prepared = prepare(config, Plugins(allow=""), accelerator, Costs())
+    seeds: list[int] = []
+    monkeypatch.setattr("sage_kit.warmup.torch.manual_seed", seeds.append)
+
+    class OfRank:
+        """The accelerator, with another rank."""
+
+        def __init__(self, rank: int) -> None:
+            self.process_index = rank
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(accelerator, name)
+
+    for rank in (0, 1):
+        warm_up(config, prepared, split_model(prepared.student, config.cut)[1], OfRank(rank), Costs(), lambda *_: None)
+    assert len(seeds) == len(set(seeds)) == 2
