@@ -74,6 +74,34 @@ def _names(value: Any) -> Any:
     return value
 
 
+def _class_names(value: Any) -> Any:
+    """Names of classes as text with commas, as text that is a TOML list (for names with blanks), or as a list.
+
+    A number or boolean in a list is the name that it spells.
+    """
+    if isinstance(value, str) and value.strip().startswith("["):
+        try:
+            value = toml_loads(f"names = {value}")["names"]
+        except ValueError:
+            raise ValueError('a list is written like ["one", "two"]') from None
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [str(item).lower() if isinstance(item, bool) else _number_as_text(item) for item in value]
+    return _names(value)
+
+
+def _number_as_text(value: Any) -> Any:
+    return str(value) if isinstance(value, int | float) else value
+
+
+def _character(value: Any) -> Any:
+    """One character, of which the tab may be spelled out, or none."""
+    if isinstance(value, str):
+        value = {"tab": "\t", "\\t": "\t"}.get(value, value)
+        if len(value) > 1 or value in ("\n", "\r"):
+            raise ValueError("expected one character, 'tab', or nothing")
+    return value
+
+
 def _table(value: Any) -> Any:
     """Options as a table, or as text, ``a=1, b="x"``: a TOML table's inside, with bare words taken as strings."""
     if isinstance(value, str):
@@ -147,6 +175,8 @@ HiddenLayers = Annotated[
     Literal["last", "mapped"] | list[Annotated[int, Field(ge=1)]], BeforeValidator(_layer_list), Frozen
 ]
 Names = Annotated[list[str], BeforeValidator(_names), Frozen]
+ClassNames = Annotated[list[Annotated[str, Field(min_length=1)]], BeforeValidator(_class_names), Frozen]
+Character = Annotated[str, BeforeValidator(_character)]
 Table = Annotated[dict[str, Any], BeforeValidator(_table), Frozen]
 
 
@@ -164,18 +194,40 @@ class RunConfig(BaseModel):
         "data",
         shown_default=f"${DATA_DIR_VARIABLE}, or empty",
     )
-    train_file: str = _setting("", "Training data of task `file`: a .jsonl, .csv or .parquet file.", "data")
+    train_file: str = _setting(
+        "",
+        "Training data of task `file`: a .csv, .tsv, .jsonl, .json or .parquet file, also compressed (.gz, .bz2, .xz, "
+        ".zst, .zip).",
+        "data",
+    )
     validation_file: str = _setting(
         "", "Validation data of task `file`; empty sets `validation_fraction` of the training file apart.", "data"
+    )
+    delimiter: Character = _setting(
+        "",
+        "Character between the fields of .csv and .tsv files, or `tab`; empty takes the comma, and the tab for .tsv.",
+        "data",
+    )
+    quote: Character = _setting(
+        '"',
+        "Character around a field of a .csv or .tsv file that holds the delimiter; empty where quotes have no meaning.",
+        "data",
     )
     text_column: str = _setting("text", "Column of the text (task `file`).", "data")
     text_pair_column: str = _setting("", "Column of the second text; empty for single texts (task `file`).", "data")
     label_column: str = _setting("label", "Column of the label (task `file`).", "data")
-    label_names: Names = _setting(
+    label_names: ClassNames = _setting(
         FrozenList,
-        "Class names in the order of their indices (task `file`); empty takes them from the data, sorted.",
+        "Class names in the order of their indices (task `file`), with commas or as a TOML list; empty takes them from "
+        "the data, sorted. A name that is listed is a class even where it looks like a missing label, or like another.",
         "data",
     )
+    missing_labels: Literal["refuse", "drop"] = _setting(
+        "refuse",
+        "Rows without a label (empty, NaN, a word such as `NA`, a code such as -1) are an error, or are left out.",
+        "data",
+    )
+    may_be_half_empty: bool = _setting(False, "One text of a pair may be empty or missing.", "data")
     task_kind: Literal["classification", "regression"] = _setting(
         "classification", "Whether the label is a class or a number (task `file`).", "data"
     )
@@ -204,8 +256,8 @@ class RunConfig(BaseModel):
         "models",
     )
     tokenizer: str = _setting("", "Tokenizer, named like the teacher; empty takes the teacher's own.", "models")
-    teacher_labels: Names = _setting(
-        list,
+    teacher_labels: ClassNames = _setting(
+        FrozenList,
         "What the outputs of a teacher with a trained head mean: the task's class names in the order of these outputs; "
         "empty goes by the names in its config.json, or else by the task's order.",
         "models",
@@ -239,8 +291,8 @@ class RunConfig(BaseModel):
     # ---- warm-up
     warmup_corpus: str = _setting(
         "",
-        "Text for the warm-up: a .parquet, .txt or .jsonl file (also relative to `data_dir`), or a hub data set "
-        "`NAME:CONFIGURATION`.",
+        "Text for the warm-up: a file as for `train_file` or a .txt file (also relative to `data_dir`), or a hub data "
+        "set `NAME:CONFIGURATION`.",
         "warm-up",
     )
     warmup_column: str = _setting("text", "Column of the corpus that holds the text.", "warm-up")
@@ -419,6 +471,8 @@ class RunConfig(BaseModel):
             raise ValueError(
                 f"synthetic_ratio is {self.synthetic_ratio:g}, but with mix='replace' it is a share and at most 1"
             )
+        if self.delimiter and self.delimiter == self.quote:
+            raise ValueError(f"delimiter and quote are both {self.quote!r}: set one of them to another character")
         if self.warmup_epochs and not self.warmup_corpus:
             raise ValueError(
                 "warmup_epochs is set, but warmup_corpus names no text; name one or set warmup_epochs to 0"

@@ -2,41 +2,46 @@
 
 from __future__ import annotations
 
+import json
 import math
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sage_kit.components import TaskSpec
+from sage_kit.data.classes import MISSING_CODES, ClassFinder, Label, is_blank, read_label, read_labels
 from sage_kit.data.sources import Table
 from sage_kit.errors import DataError, did_you_mean
 
-INTEGER = re.compile(r"[+-]?\d{1,18}")
-"""What counts as an integer in text, as a full match."""
-
 NO_LABEL = "there is no label"
 
+LONGEST_NAMES = 25
+"""Most names of classes that a remedy spells out."""
 
-def complain(where: str, column: str, problems: Mapping[int, str], remedy: str) -> NoReturn:
+TOLD_ROWS = 3
+"""Most rows that are named for one kind of missing label."""
+
+DROP = "set missing_labels to 'drop' to leave such rows out"
+
+
+def complain(table: Table, column: str, problems: Mapping[int, str], remedy: str) -> NoReturn:
     """Raise DataError for the first row that has a problem, saying how many more rows have one.
 
     Parameters
     ----------
-    where : str
-        File or split.
+    table : Table
     column : str
     problems : mapping of int to str
-        What is wrong, by row index from 0, in order; not empty.
+        What is wrong, by row index in the table from 0, in order; not empty.
     remedy : str
         What to do about it.
     """
     row, problem = next(iter(problems.items()))
     others = len(problems) - 1
     more = f" (and {others:,} more row{'s' if others > 1 else ''})" if others else ""
-    raise DataError(f"{where}, row {row + 1}, column {column!r}: {problem}{more}; {remedy}")
+    raise DataError(f"{table.where}, row {table.row(row)}, column {column!r}: {problem}{more}; {remedy}")
 
 
 def require_rows(table: Table) -> None:
@@ -56,7 +61,7 @@ def check_texts(table: Table, columns: Sequence[str], *, may_be_half_empty: bool
     table : Table
     columns : sequence of one or two str
     may_be_half_empty : bool
-        One text of a pair may be empty, but not both.
+        One text of a pair may be empty or missing, but not both.
 
     Returns
     -------
@@ -66,35 +71,47 @@ def check_texts(table: Table, columns: Sequence[str], *, may_be_half_empty: bool
     Raises
     ------
     DataError
-        For the first value that is not text, is not valid Unicode, or is empty or white space only.
+        For the first value that is not text, is not valid Unicode, or is a text of which nothing shows.
     """
+    is_pair = len(columns) == 2
     texts: list[list[str]] = []
     for column in columns:
         values = table.columns[column]
+        if may_be_half_empty and is_pair:
+            values = ["" if value is None else value for value in values]
         problems = {row: f"expected text, got {_shown(v)}" for row, v in enumerate(values) if not isinstance(v, str)}
         if problems:
-            complain(table.where, column, problems, "every row needs a text")
+            complain(table, column, problems, _way_out_of_no_text([values[row] for row in problems], is_pair))
         try:
             "".join(values).encode()
         except UnicodeEncodeError:
             # JSON can spell half of a surrogate pair, which no tokenizer takes
             problems = {row: "the text is not valid Unicode" for row, v in enumerate(values) if not _is_unicode(v)}
-            complain(table.where, column, problems, "remove the unpaired surrogate characters")
+            complain(table, column, problems, "remove the unpaired surrogate characters")
         texts.append(list(values))
-    if may_be_half_empty and len(texts) == 2:
+    if may_be_half_empty and is_pair:
         both = {row: "both texts are empty" for row, pair in enumerate(zip(*texts, strict=True)) if _empty(*pair)}
         if both:
-            complain(table.where, columns[0], both, "remove such rows")
+            complain(table, columns[0], both, "remove such rows")
         return texts
     for column, values in zip(columns, texts, strict=True):
-        empty = {row: "the text is empty" for row, text in enumerate(values) if _empty(text)}
+        empty = {row: "the text is empty" for row, text in enumerate(values) if is_blank(text)}
         if empty:
-            complain(table.where, column, empty, "remove such rows")
+            complain(table, column, empty, f"remove such rows{_HALF_EMPTY if is_pair else ''}")
     return texts
 
 
+_HALF_EMPTY = ", or set may_be_half_empty to true, which admits one empty text in a pair"
+
+
+def _way_out_of_no_text(values: Sequence[Any], is_pair: bool) -> str:
+    if all(value is None for value in values):
+        return f"every row needs a text: remove such rows{_HALF_EMPTY if is_pair else ''}"
+    return "every row needs a text: name the column of the text, or write its values as text"
+
+
 def _empty(*texts: str) -> bool:
-    return not any(text and not text.isspace() for text in texts)
+    return all(map(is_blank, texts))
 
 
 def _is_unicode(text: str) -> bool:
@@ -112,7 +129,141 @@ def _shown(value: Any) -> str:
     return f"{text if len(text) <= 40 else text[:37] + '...'} ({type(value).__name__})"
 
 
+def announce_empty_talk(
+    where: str, column: str, texts: Sequence[str], announce: Callable[[str], None], few: int = 20
+) -> None:
+    """Tell of a column whose texts can hardly inform: a single one, few for many rows, or numbers only.
+
+    Parameters
+    ----------
+    where : str
+        File or split.
+    column : str
+    texts : sequence of str
+    announce : callable
+        Shows one line of text to the user.
+    few : int
+        Fewer different texts than one for so many rows are few.
+    """
+    different = len(set(texts))
+    if len(texts) > 1 and different == 1:
+        announce(f"{where}, column {column!r}: every row holds the same text, so it says nothing about the label")
+    elif different * few < len(texts):
+        announce(f"{where}, column {column!r}: only {different:,} different texts in {len(texts):,} rows")
+    elif len(texts) > 1 and all(read_label(text).number is not None for text in texts):
+        announce(f"{where}, column {column!r}: every text is a number or a truth value; is it the column of the text?")
+
+
+# ---- missing labels -------------------------------------------------------------------------------------------------
+
+
+def settle_missing(
+    table: Table,
+    column: str,
+    labels: Sequence[Label],
+    is_missing: Callable[[Label], bool],
+    announce: Callable[[str], None],
+    *,
+    drop: bool,
+    remedy: Callable[[Collection[Label]], str],
+) -> tuple[Table, list[Label]]:
+    """Leave out the rows without a label and say so, or refuse them.
+
+    Parameters
+    ----------
+    table : Table
+    column : str
+    labels : sequence of Label
+        One per row.
+    is_missing : callable
+        Whether a label means that there is none.
+    announce : callable
+        Shows one line of text to the user.
+    drop : bool
+        Leave the rows out, rather than refuse them.
+    remedy : callable
+        What to do, from the different labels that mean that there is none.
+
+    Returns
+    -------
+    table : Table
+        Without these rows.
+    labels : list of Label
+        Of the rows that are left.
+
+    Raises
+    ------
+    DataError
+        When rows are refused, or none is left.
+    """
+    missing = [row for row, label in enumerate(labels) if is_missing(label)]
+    if not missing:
+        return table, list(labels)
+    by_label: dict[Label, list[int]] = {}
+    for row in missing:
+        by_label.setdefault(labels[row], []).append(table.row(row))
+    if not drop or len(missing) == len(labels):
+        problems = dict.fromkeys(missing, _what_is_missing(labels[missing[0]]))
+        way_out = remedy(by_label) if len(missing) < len(labels) else "no row has one: take data with labels"
+        complain(table, column, problems, f"{way_out} ({_places(by_label)})")
+    announce(
+        f"{table.where}, column {column!r}: {len(missing):,} of {len(labels):,} rows dropped ({_places(by_label)})"
+    )
+    gone = set(missing)
+    kept = [row for row in range(len(labels)) if row not in gone]
+    return table.take(kept), [labels[row] for row in kept]
+
+
+def _what_is_missing(label: Label) -> str:
+    if label.number is not None:
+        return f"label {label} marks an unlabelled row" + (
+            ", as in the hub's test splits" if label.number == -1 else ""
+        )
+    return f"{label} means that there is no label" if label.is_word else NO_LABEL
+
+
+def _places(by_label: Mapping[Label, Sequence[int]]) -> str:
+    """Labels with the rows in which they stand."""
+    parts = []
+    for label, rows in by_label.items():
+        told = ", ".join(f"{row}" for row in rows[:TOLD_ROWS])
+        more = f" and {len(rows) - TOLD_ROWS:,} more" if len(rows) > TOLD_ROWS else ""
+        parts.append(f"{label} in row{'s' if len(rows) > 1 else ''} {told}{more}")
+    return "; ".join(parts)
+
+
+def as_setting(names: Sequence[str]) -> str:
+    """The value of `label_names` for these classes, as TOML and the command line take it."""
+    if len(names) > LONGEST_NAMES:
+        return "all their names"
+    return f"[{', '.join(json.dumps(name, ensure_ascii=max(map(ord, name), default=0) < 0x10000) for name in names)}]"
+
+
 # ---- labels ---------------------------------------------------------------------------------------------------------
+
+
+def leave_out_unlabelled(table: Table, spec: TaskSpec, announce: Callable[[str], None], *, drop: bool) -> Table:
+    """A table of a task with known classes, or of numbers, without the rows that have no label.
+
+    Raises
+    ------
+    DataError
+        When rows without a label are to be refused, or none has one.
+    """
+    column = spec.label_column
+
+    def is_missing(label: Label) -> bool:
+        if spec.is_regression:
+            return label.is_missing
+        return label.text not in spec.labels and (label.is_missing or label.number in MISSING_CODES)
+
+    def remedy(found: Collection[Label]) -> str:
+        if spec.is_regression:
+            return f"a regression label is a finite number; correct such rows, or {DROP}"
+        return f"correct such rows, or {DROP}"
+
+    labels = read_labels(table.columns[column])
+    return settle_missing(table, column, labels, is_missing, announce, drop=drop, remedy=remedy)[0]
 
 
 def check_labels(table: Table, spec: TaskSpec) -> NDArray[Any]:
@@ -131,8 +282,8 @@ def check_labels(table: Table, spec: TaskSpec) -> NDArray[Any]:
     Raises
     ------
     DataError
-        For the first label that is missing, unknown, outside its range or not a number; and when the data embed the
-        task's class names in another order.
+        For the first label that is unknown, outside its range or not a number; and when the data embed the task's class
+        names in another order.
     """
     column = spec.label_column
     if spec.is_regression:
@@ -141,14 +292,15 @@ def check_labels(table: Table, spec: TaskSpec) -> NDArray[Any]:
         outside = np.flatnonzero((numbers < low) | (numbers > high))
         if len(outside):
             problems = {int(row): f"label {numbers[row]:g} is outside {low:g} to {high:g}" for row in outside}
-            complain(table.where, column, problems, "correct the labels")
+            complain(table, column, problems, "correct the labels")
         return numbers.astype(np.float32)
     if table.class_names != spec.labels and sorted(table.class_names) == sorted(spec.labels):
         raise DataError(
             f"{table.where}, column {column!r}: its classes are {', '.join(table.class_names)} in this order, but task "
             f"{spec.name!r} has them as {', '.join(spec.labels)}; use data in the task's order"
         )
-    return _class_indices(table, column, spec.labels)
+    finder = ClassFinder(spec.labels, integers_count=True)
+    return class_indices(table, column, read_labels(table.columns[column]), finder, "correct or remove such rows")
 
 
 def parse_numbers(table: Table, column: str) -> NDArray[np.float64]:
@@ -157,73 +309,65 @@ def parse_numbers(table: Table, column: str) -> NDArray[np.float64]:
     Raises
     ------
     DataError
-        For the first value that is missing, no number, NaN or infinite.
+        For the first value that is no number, or not finite.
     """
-    values = table.columns[column]
-    numbers = np.fromiter((_number(value) for value in values), np.float64, len(values))
+    labels = read_labels(table.columns[column])
+    numbers = np.fromiter((_number(label) for label in labels), np.float64, len(labels))
     bad = np.flatnonzero(~np.isfinite(numbers)).tolist()
     if bad:
-        problems = {row: _not_a_number(values[row]) for row in bad}
-        complain(table.where, column, problems, "a regression label is a finite number")
+        problems = {row: _not_a_number(labels[row]) for row in bad}
+        complain(table, column, problems, "a regression label is a finite number, written like 1.5")
     return numbers
 
 
-def _number(value: Any) -> float:
-    """The value as a number; NaN when it is none."""
-    if isinstance(value, bool):
+def _number(label: Label) -> float:
+    """The label as a number; NaN when it is none."""
+    if label.number is None or label.is_boolean:
         return math.nan
     try:
-        return float(value)
-    except (TypeError, ValueError, OverflowError):
+        return float(label.number)
+    except OverflowError:
         return math.nan
 
 
-def _not_a_number(value: Any) -> str:
-    return NO_LABEL if is_missing(value) else f"label {_shown(value)} is not a number"
+def _not_a_number(label: Label) -> str:
+    return NO_LABEL if label.is_missing else f"label {describe(label)} is not a number"
 
 
-def is_missing(value: Any) -> bool:
-    """Whether a label is absent: nothing, NaN, or text without a character in it."""
-    if isinstance(value, str):
-        return _empty(value)
-    return value is None or (isinstance(value, float) and math.isnan(value))
+def describe(label: Label) -> str:
+    """A label and its type, for messages."""
+    if label.type_name:
+        return str(label)
+    if label.is_word:
+        return f"{label if label.number is None else repr(label.text)} (str)"
+    kind = "bool" if label.is_boolean else "int" if isinstance(label.number, int) else "float"
+    return f"{label.text.capitalize() if label.is_boolean else label.text} ({kind})"
 
 
-def _class_indices(table: Table, column: str, labels: Sequence[str]) -> NDArray[np.int64]:
-    names = {name: index for index, name in enumerate(labels)}
-    # where a class is named "1", the text "1" is that name and never an index
-    digits_are_names = any(INTEGER.fullmatch(name) for name in labels)
-    values = table.columns[column]
-    indices = np.empty(len(values), np.int64)
-    problems: dict[int, str] = {}
-    for row, value in enumerate(values):
-        index = _class_index(value, names, digits_are_names)
-        if index is None or not 0 <= index < len(labels):
-            problems[row] = _not_a_class(value, index, labels)
-        else:
-            indices[row] = index
+def class_indices(
+    table: Table, column: str, labels: Sequence[Label], finder: ClassFinder, remedy: str
+) -> NDArray[np.int64]:
+    """The index of each label's class, of shape (n,).
+
+    Raises
+    ------
+    DataError
+        For the first label that is no class.
+    """
+    known = {label: finder.index(label) for label in dict.fromkeys(labels)}
+    problems = {
+        row: _not_a_class(label, known[label], finder.names)
+        for row, label in enumerate(labels)
+        if known[label] is None or not 0 <= known[label] < len(finder.names)  # type: ignore[operator]
+    }
     if problems:
-        complain(table.where, column, problems, "correct or remove such rows")
-    return indices
+        complain(table, column, problems, remedy)
+    return np.array([known[label] for label in labels], np.int64)
 
 
-def _class_index(value: Any, names: Mapping[str, int], digits_are_names: bool) -> int | None:
-    if isinstance(value, int):
-        return int(value)
-    if isinstance(value, str):
-        if value in names:
-            return names[value]
-        return int(value) if INTEGER.fullmatch(value) and not digits_are_names else None
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
-    return None
-
-
-def _not_a_class(value: Any, index: int | None, labels: Sequence[str]) -> str:
-    if is_missing(value):
+def _not_a_class(label: Label, index: int | None, names: Sequence[str]) -> str:
+    if label.is_missing and not label.is_word:
         return NO_LABEL
-    if index == -1:
-        return "label -1 marks an unlabelled row, as in the hub's test splits"
     if index is not None:
-        return f"label {index} is outside 0 to {len(labels) - 1} ({', '.join(labels)})"
-    return f"label {_shown(value)} is no class.{did_you_mean(str(value), labels, 'Classes')}"[:-1]
+        return f"label {index} is outside 0 to {len(names) - 1} ({', '.join(names)})"
+    return f"label {describe(label)} is no class.{did_you_mean(label.text, names, 'Classes')}"[:-1]

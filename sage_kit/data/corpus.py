@@ -9,18 +9,31 @@ from typing import Any
 
 from sage_kit.components import HubSource
 from sage_kit.config import RunConfig
-from sage_kit.data.sources import hub_place, json_records, load_hub_split, not_utf8, one_line, require_columns
+from sage_kit.data.classes import is_blank
+from sage_kit.data.formats import (
+    TABLE_TYPES,
+    Dialect,
+    FileReader,
+    file_type,
+    name_must_end,
+    one_line,
+    open_text,
+    reading,
+    require_columns,
+)
+from sage_kit.data.sources import hub_place, load_hub_split
 from sage_kit.errors import ConfigError, DataError
 
-FILE_TYPES = (".parquet", ".txt", ".jsonl")
+LINES = ".txt"
+FILE_TYPES = (*TABLE_TYPES, LINES)
 HUB_SPLIT = "train"
 
 
 def load_corpus(config: RunConfig) -> list[str]:
     """Texts for the warm-up, in the corpus's order.
 
-    ``warmup_corpus`` names a .parquet, .jsonl or .txt file (of which each line that is not blank is one text), as a
-    path or relative to ``data_dir``, there also without the suffix ``.parquet``; or a hub data set
+    ``warmup_corpus`` names a file that task ``file`` reads too, or a .txt file (of which each line that is not blank is
+    one text), as a path or relative to ``data_dir``, there also without the suffix ``.parquet``; or a hub data set
     ``NAME:CONFIGURATION``, of which the split "train" is read, and no more of it than ``warmup_rows`` needs. Rows that
     are no text or are empty are skipped and not counted.
 
@@ -43,17 +56,15 @@ def load_corpus(config: RunConfig) -> list[str]:
         raise ConfigError("warmup_corpus names no text: set it to a file or a hub data set")
     path = _find(config)
     if path is not None:
-        where, rows = str(path), _read(path, config.warmup_column)
+        where, rows = str(path), _read(path, config)
     else:
         where, rows = _open_hub(config)
     try:
         texts = list(islice(filter(_is_text, rows), config.warmup_rows or None))
-    except UnicodeDecodeError:
-        raise not_utf8(Path(where)) from None
-    except OSError as error:
+    except OSError as error:  # a data set that is streamed
         raise DataError(f"{where} cannot be read: {error.strerror or one_line(error)}") from None
     if not texts:
-        place = "" if path is not None and path.suffix.lower() == ".txt" else f", column {config.warmup_column!r},"
+        place = "" if path is not None and file_type(path) == LINES else f", column {config.warmup_column!r},"
         raise DataError(f"{where}{place} holds no text for the warm-up")
     return texts
 
@@ -67,16 +78,16 @@ def _find(config: RunConfig) -> Path | None:
         candidates += [below, below.with_name(f"{below.name}.parquet")]
     for path in candidates:
         if path.is_file():
-            if path.suffix.lower() not in FILE_TYPES:
-                raise DataError(f"warm-up corpus {path}: its name must end in {', '.join(FILE_TYPES)}")
+            if file_type(path) not in FILE_TYPES:
+                raise DataError(f"warm-up corpus {path}: {name_must_end(path, FILE_TYPES)}")
             return path
-    if Path(name).suffix.lower() in FILE_TYPES or name.startswith(("/", "~", ".")):
+    if file_type(Path(name)) in FILE_TYPES or name.startswith(("/", "~", ".")):
         raise DataError(f"warm-up corpus {name!r} does not exist; looked for {', '.join(map(str, candidates))}")
     return None
 
 
 def _is_text(value: Any) -> bool:
-    if not isinstance(value, str) or not value or value.isspace():
+    if not isinstance(value, str) or is_blank(value):
         return False
     try:
         value.encode()
@@ -88,36 +99,13 @@ def _is_text(value: Any) -> bool:
 # ---- sources --------------------------------------------------------------------------------------------------------
 
 
-def _read(path: Path, column: str) -> Iterator[Any]:
-    return {".parquet": _parquet, ".txt": _lines, ".jsonl": _jsonl}[path.suffix.lower()](path, column)
-
-
-def _lines(path: Path, column: str) -> Iterator[Any]:
-    with path.open(encoding="utf-8-sig") as lines:
-        for line in lines:
-            yield line.strip()
-
-
-def _jsonl(path: Path, column: str) -> Iterator[Any]:
-    seen: dict[str, None] = {}
-    for record in json_records(path):
-        seen.update(dict.fromkeys(record))
-        yield record.get(column)
-    if seen:
-        require_columns(str(path), [column], list(seen))
-
-
-def _parquet(path: Path, column: str) -> Iterator[Any]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        with pq.ParquetFile(path) as file:
-            require_columns(str(path), [column], file.schema_arrow.names)
-            for batch in file.iter_batches(columns=[column]):
-                yield from batch.column(0).to_pylist()
-    except pa.ArrowException as error:
-        raise DataError(f"{path} is not a valid parquet file: {one_line(error)}") from None
+def _read(path: Path, config: RunConfig) -> Iterator[Any]:
+    if file_type(path) == LINES:
+        with reading(path), open_text(path) as lines:
+            yield from map(str.strip, lines)
+        return
+    for batch in FileReader(path, [config.warmup_column], Dialect.of(config)).batches():
+        yield from batch[config.warmup_column]
 
 
 def _open_hub(config: RunConfig) -> tuple[str, Iterator[Any]]:

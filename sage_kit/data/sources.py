@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import csv
-import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from sage_kit.components import HubSource, TaskSpec
 from sage_kit.config import DATA_DIR_VARIABLE, RunConfig
-from sage_kit.errors import DataError, PluginError, SageError, did_you_mean
-
-FILE_TYPES = (".jsonl", ".csv", ".parquet")
+from sage_kit.data.formats import Dialect, FileReader, class_names, one_line, require_columns
+from sage_kit.errors import DataError, PluginError, SageError
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,14 +25,29 @@ class Table:
         Values by column, all of one length; the first value is row 1.
     class_names : tuple of str
         Class names of the label column in the order of their indices, when the file or data set embeds them.
+    others : tuple of str
+        Columns of the file that were not wanted.
+    rows : sequence of int
+        Where rows were left out: the number of each row that is left, from 1.
     """
 
     where: str
     columns: Mapping[str, Sequence[Any]]
     class_names: tuple[str, ...] = ()
+    others: tuple[str, ...] = ()
+    rows: Sequence[int] = ()
 
     def __len__(self) -> int:
         return len(next(iter(self.columns.values()), ()))
+
+    def row(self, index: int) -> int:
+        """The number of a row in its file or split, from 1."""
+        return self.rows[index] if self.rows else index + 1
+
+    def take(self, indices: Sequence[int]) -> Table:
+        """The rows at `indices`, which keep their numbers."""
+        columns = {name: [values[index] for index in indices] for name, values in self.columns.items()}
+        return replace(self, columns=columns, rows=[self.row(index) for index in indices])
 
 
 def read_tables(spec: TaskSpec, config: RunConfig) -> dict[str, Table]:
@@ -81,8 +93,8 @@ def read_tables(spec: TaskSpec, config: RunConfig) -> dict[str, Table]:
     raise DataError(f"task {spec.name!r} has nothing to read: set data_dir, or give its spec a loader or a hub source")
 
 
-def read_file(path: Path, columns: Sequence[str], label_column: str = "") -> Table:
-    """Columns of a .parquet, .jsonl or .csv file.
+def read_file(path: Path, columns: Sequence[str], label_column: str = "", dialect: Dialect | None = None) -> Table:
+    """Columns of a file of one of the `sage_kit.data.formats.TABLE_TYPES`, compressed or not.
 
     Parameters
     ----------
@@ -91,6 +103,8 @@ def read_file(path: Path, columns: Sequence[str], label_column: str = "") -> Tab
         The columns to read; others are left alone.
     label_column : str
         The one whose class names, where the file embeds them, are wanted.
+    dialect : Dialect or None
+        Of a CSV or TSV file; None takes the usual one.
 
     Returns
     -------
@@ -101,127 +115,13 @@ def read_file(path: Path, columns: Sequence[str], label_column: str = "") -> Tab
     DataError
         When the file is missing, unreadable, malformed or of another type, or lacks a column.
     """
-    readers = {".parquet": _read_parquet, ".jsonl": _read_jsonl, ".csv": _read_csv}
-    reader = readers.get(path.suffix.lower())
-    if reader is None:
-        raise DataError(f"{path}: its name must end in {', '.join(FILE_TYPES)}")
-    if not path.is_file():
-        raise DataError(f"{path} {'is not a file' if path.exists() else 'does not exist'}")
-    try:
-        return reader(path, columns, label_column)
-    except UnicodeDecodeError:
-        raise not_utf8(path) from None
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror or one_line(error)}") from None
-
-
-def require_columns(where: str, wanted: Sequence[str], there: Sequence[str]) -> None:
-    """Raise DataError for the first of the wanted columns that is not there."""
-    for column in wanted:
-        if column not in there:
-            raise DataError(f"{where} has no column {column!r}.{did_you_mean(column, there, 'Columns')}")
-
-
-def not_utf8(path: Path) -> DataError:
-    """The error for a text file that is not UTF-8; names its first line that is not."""
-    with path.open("rb") as lines:
-        number = next((number for number, line in enumerate(lines, start=1) if not _decodes(line)), 1)
-    return DataError(f"{path}, line {number} is not UTF-8 text: save the file as UTF-8")
-
-
-def _decodes(line: bytes) -> bool:
-    try:
-        line.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
-
-
-def one_line(error: BaseException, longest: int = 200) -> str:
-    """An error's text on one line, cut where it grows long."""
-    text = " ".join(str(error).split())
-    return text if len(text) <= longest else text[: longest - 3] + "..."
-
-
-# ---- files ----------------------------------------------------------------------------------------------------------
-
-
-def _read_parquet(path: Path, columns: Sequence[str], label_column: str) -> Table:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        with pq.ParquetFile(path) as file:
-            schema = file.schema_arrow
-            require_columns(str(path), columns, schema.names)
-            table = file.read(columns=list(columns))
-    except pa.ArrowException as error:
-        raise DataError(f"{path} is not a valid parquet file: {one_line(error)}") from None
-    values = {column: table.column(column).to_pylist() for column in columns}
-    return Table(str(path), values, _embedded_names(schema.metadata or {}, label_column))
-
-
-def _embedded_names(metadata: Mapping[bytes, bytes], column: str) -> tuple[str, ...]:
-    """Class names from the metadata that Hugging Face datasets writes into parquet files."""
-    try:
-        feature = json.loads(metadata[b"huggingface"])["info"]["features"][column]
-        return tuple(str(name) for name in feature["names"])
-    except (KeyError, TypeError, ValueError):  # written by something else, or the column is no class label
-        return ()
-
-
-def json_records(path: Path) -> Iterator[Mapping[str, Any]]:
-    """The objects of a JSONL file, one per line; empty lines are passed over.
-
-    Raises
-    ------
-    DataError
-        For a line that is no JSON object; names it.
-    """
-    with path.open(encoding="utf-8-sig") as lines:
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
-            try:
-                record = json.loads(line)
-            except ValueError as error:
-                raise DataError(f"{path}, line {number} is not valid JSON: {one_line(error)}") from None
-            if not isinstance(record, dict):
-                raise DataError(f"{path}, line {number} is not a JSON object: each line must be {{column: value, ...}}")
-            yield record
-
-
-def _read_jsonl(path: Path, columns: Sequence[str], label_column: str) -> Table:
-    records = list(json_records(path))
-    if records:
-        # a column counts as there when any row has it; rows without it are reported by the check of the values
-        require_columns(str(path), columns, list(dict.fromkeys(key for record in records for key in record)))
-    return Table(str(path), {column: [record.get(column) for record in records] for column in columns})
-
-
-def _read_csv(path: Path, columns: Sequence[str], label_column: str) -> Table:
-    with path.open(encoding="utf-8-sig", newline="") as stream:
-        reader = csv.reader(stream, strict=True)
-        rows: list[list[str]] = []
-        try:
-            header = next(reader, [])
-            for row in reader:
-                if not row:
-                    continue
-                rows.append(row)
-                if len(row) != len(header):
-                    raise DataError(
-                        f"{path}, row {len(rows)} (line {reader.line_num}) has {len(row)} fields, but the header has "
-                        f"{len(header)}: put fields that hold commas in double quotes"
-                    )
-        except csv.Error as error:
-            raise DataError(f"{path}, line {reader.line_num} is not valid CSV: {one_line(error)}") from None
-    require_columns(str(path), columns, header)
-    for column in columns:
-        if header.count(column) > 1:
-            raise DataError(f"{path} has {header.count(column)} columns named {column!r}: rename all but one")
-    places = {column: header.index(column) for column in columns}
-    return Table(str(path), {column: [row[place] for row in rows] for column, place in places.items()})
+    reader = FileReader(path, columns, dialect)
+    values: dict[str, list[Any]] = {column: [] for column in columns}
+    for batch in reader.batches():
+        for column, part in batch.items():
+            values[column] += part
+    others = tuple(name for name in reader.names if name not in columns)
+    return Table(str(path), values, class_names(path, label_column), others)
 
 
 # ---- hub and loaders ------------------------------------------------------------------------------------------------
@@ -303,4 +203,6 @@ def _from_loader(
 
 def _plain(values: Any) -> list[Any]:
     """Plain Python values, whatever kind of sequence a loader returned."""
-    return values.tolist() if hasattr(values, "tolist") else list(values)
+    if hasattr(values, "tolist"):
+        return list(values.tolist())
+    return [value.item() if hasattr(value, "item") and not isinstance(value, str) else value for value in values]

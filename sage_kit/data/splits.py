@@ -18,7 +18,13 @@ from numpy.typing import NDArray
 from sage_kit.components import TaskSpec
 from sage_kit.config import RunConfig
 from sage_kit.data import user_files
-from sage_kit.data.checks import check_labels, check_texts, require_rows
+from sage_kit.data.checks import (
+    announce_empty_talk,
+    check_labels,
+    check_texts,
+    leave_out_unlabelled,
+    require_rows,
+)
 from sage_kit.data.sources import Table, read_tables
 from sage_kit.errors import DataError
 
@@ -81,10 +87,10 @@ class TaskData:
 def load_task(spec: TaskSpec, config: RunConfig, announce: Callable[[str], None]) -> TaskData:
     """Read, check and split a task's data.
 
-    In this order: every row of every split is read and checked; where there is no validation split (the user's own
-    file without a validation file), `validation_fraction` of the rows is set apart as "validation"; `train_rows` and
-    `validation_rows` draw subsets; `dev_fraction` of what is left of train becomes ``dev``. A larger subset holds every
-    row of a smaller one.
+    In this order: every row of every split is read and checked, and rows without a label are refused or left out; where
+    there is no validation split (the user's own file without a validation file), `validation_fraction` of the rows is
+    set apart as "validation"; `train_rows` and `validation_rows` draw subsets; `dev_fraction` of what is left of train
+    becomes ``dev``. A larger subset holds every row of a smaller one.
 
     Parts are carved by class, in proportion, and rows with the same text (or pair of texts) go to the same side, so
     that no text is trained on and decided or reported on. Official validation splits are used as they are; how many of
@@ -111,13 +117,17 @@ def load_task(spec: TaskSpec, config: RunConfig, announce: Callable[[str], None]
         When a task's own loader fails.
     """
     if spec.name == user_files.TASK:
-        spec, tables = user_files.read_user_files(spec, config)
+        spec, tables = user_files.read_user_files(spec, config, announce)
     else:
-        tables = read_tables(spec, config)
-    splits = {name: _check(name, table, spec) for name, table in tables.items()}
+        tables = _labelled(read_tables(spec, config), spec, config, announce)
+    half_empty = spec.may_be_half_empty or config.may_be_half_empty
+    splits = {name: _check(name, table, spec, half_empty) for name, table in tables.items()}
     train = splits.pop(spec.train_split)
     where = tables[spec.train_split].where
     _require_classes(train, spec, where, "add rows of it")
+    for name, split in {spec.train_split: train, **splits}.items():
+        for column, texts in zip(spec.text_columns, filter(None, (split.texts, split.pairs)), strict=True):
+            announce_empty_talk(tables[name].where, column, texts, announce)
 
     if not splits:
         train, part = _carve(train, config.validation_fraction, config.split_seed, "validation", spec, where)
@@ -138,9 +148,18 @@ def load_task(spec: TaskSpec, config: RunConfig, announce: Callable[[str], None]
     return TaskData(spec, train, dev, validation)
 
 
-def _check(name: str, table: Table, spec: TaskSpec) -> Split:
-    require_rows(table)
-    texts, *pairs = check_texts(table, spec.text_columns, may_be_half_empty=spec.may_be_half_empty)
+def _labelled(
+    tables: dict[str, Table], spec: TaskSpec, config: RunConfig, announce: Callable[[str], None]
+) -> dict[str, Table]:
+    """The tables with labelled rows only."""
+    for table in tables.values():
+        require_rows(table)
+    drop = config.missing_labels == "drop"
+    return {name: leave_out_unlabelled(table, spec, announce, drop=drop) for name, table in tables.items()}
+
+
+def _check(name: str, table: Table, spec: TaskSpec, half_empty: bool) -> Split:
+    texts, *pairs = check_texts(table, spec.text_columns, may_be_half_empty=half_empty)
     return Split(name, texts, pairs[0] if pairs else None, check_labels(table, spec))
 
 
@@ -198,12 +217,14 @@ def _carve(split: Split, fraction: float, seed: int, purpose: str, spec: TaskSpe
         raise DataError(
             f"{where}: {len(split)} row{'s' if len(split) > 1 else ''}{same} cannot be parted into {split.name} and "
             f"{purpose}; give at least 2 different ones"
+            + (", or set text_column to another column" if same and spec.name == user_files.TASK else "")
         )
     stratum = _strata(split, group, len(numbers), spec)
     quotas = _quotas(np.bincount(stratum), fraction)
     if not quotas.any():
         raise DataError(
-            f"{where}: no class has 2 different texts, so {purpose} would take a class's last one; give more rows"
+            f"{where}: no class has 2 different texts, so {purpose} would take a class's last one; give more "
+            "different texts"
         )
     # the first quotas[s] groups of each stratum s, in random order
     order = _random_order(len(numbers), seed, purpose)

@@ -1,6 +1,10 @@
 from __future__ import annotations
 
+import csv
+import gzip
+import io
 import json
+import lzma
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +44,32 @@ def test_each_type_of_file_gives_its_texts_in_order(tmp_path: Path, suffix: str)
     assert corpus(path, warmup_rows=10) == TEXTS
 
 
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.json", "a.ndjson", "a.txt.gz", "a.csv.gz", "a.jsonl.xz"])
+def test_the_corpus_is_read_like_other_files(tmp_path: Path, name: str) -> None:
+    records = [{"n": i, "text": text} for i, text in enumerate(TEXTS)]
+    stream = io.StringIO(newline="")
+    if ".txt" in name:
+        stream.write("\n".join(TEXTS))
+    elif "json" in name:
+        stream.write("\n".join(map(json.dumps, records)))
+    else:
+        rows = [["n", "text"], *map(list, (record.values() for record in records))]
+        csv.writer(stream, delimiter="\t" if ".tsv" in name else ",").writerows(rows)
+    compress = {".gz": gzip.compress, ".xz": lzma.compress}.get(Path(name).suffix, bytes)
+    (tmp_path / name).write_bytes(compress(stream.getvalue().encode()))
+    assert corpus(tmp_path / name) == TEXTS
+    assert corpus(tmp_path / name, warmup_rows=2) == TEXTS[:2]
+
+
+def test_the_corpus_follows_the_settings_of_csv(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("n;text\n1;'one; two'\n2;three\n")
+    with pytest.raises(DataError, match="set delimiter to ';'"):
+        corpus(tmp_path / "a.csv")
+    assert corpus(tmp_path / "a.csv", delimiter=";", quote="'") == ["one; two", "three"]
+
+
 def test_rows_that_no_tokenizer_takes_are_skipped(tmp_path: Path) -> None:
-    path = write(tmp_path / "corpus.jsonl", ["\ud800", 7, ["x"], "text"])
+    path = write(tmp_path / "corpus.jsonl", ["\ud800", 7, ["x"], "\u200b", "text"])
     assert corpus(path) == ["text"]
 
 
@@ -58,9 +86,9 @@ def test_a_file_that_does_not_exist_is_named_with_the_places_looked_at(tmp_path:
 
 
 def test_a_file_of_another_type_is_an_error(tmp_path: Path) -> None:
-    path = tmp_path / "corpus.csv"
+    path = tmp_path / "corpus.doc"
     path.write_text("text\nx\n")
-    with pytest.raises(DataError, match=r"corpus\.csv: its name must end in \.parquet, \.txt, \.jsonl"):
+    with pytest.raises(DataError, match=r"corpus\.doc: its name must end in \.jsonl, .*\.txt, each also with \.gz"):
         corpus(path)
 
 

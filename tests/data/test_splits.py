@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -267,6 +268,38 @@ def test_a_bad_number_is_named(value: Any, message: str) -> None:
     assert 3.5 in load(columns, fields=NUMBERS, dev_fraction=0.1, split_seed=1).train.labels
 
 
+def test_rows_without_a_label_are_left_out_where_the_setting_says_so() -> None:
+    lines: list[str] = []
+    validation = {"text": ["x", "y", "z"], "label": [0, -1, "NA"]}
+    train = with_rows(label={3: None, 5: "none", 9: -1})
+    with pytest.raises(DataError, match=WHERE + r", row 4, .*there is no label \(and 2 more rows\); correct such rows"):
+        load(train, validation)
+    data = load(train, validation, announce=lines.append, missing_labels="drop")
+    assert len(data.train) + len(data.dev) == 17
+    assert data.validation["validation"].texts == ["x"]
+    assert lines[:2] == [
+        "task 'toy', split 'train', column 'label': 3 of 20 rows dropped (nothing in row 4; 'none' in row 6; -1 in row "
+        "10)",
+        "task 'toy', split 'validation', column 'label': 2 of 3 rows dropped (-1 in row 2; 'NA' in row 3)",
+    ]
+    with pytest.raises(DataError, match=r"split 'validation', row 1, .*no row has one: take data with labels"):
+        load(train, {"text": ["x", "y"], "label": [-1, -1]}, missing_labels="drop")
+
+
+def test_a_class_of_a_task_may_be_called_like_a_missing_label() -> None:
+    data = load(with_rows(label={3: "none"}), fields={"labels": ("none", "yes")})
+    assert len(data.train) + len(data.dev) == 20
+
+
+def test_labels_of_a_loader_may_be_of_any_numeric_type() -> None:
+    columns: Columns = {
+        "text": list("abcdefg"),
+        "label": [np.int64(0), np.float32(1), Decimal("1.0"), "1.0", "true", "0", np.True_],
+    }
+    data = load(make_columns(10), columns)
+    assert data.validation["validation"].labels.tolist() == [0, 1, 1, 1, 1, 0, 1]
+
+
 def test_official_validation_rows_are_checked_too() -> None:
     with pytest.raises(DataError, match=r"^task 'toy', split 'validation', row 2, column 'text': the text is empty"):
         load(make_columns(10), {"text": ["x", ""], "label": [0, 1]})
@@ -277,6 +310,7 @@ def test_one_empty_text_of_a_pair_is_tolerated_where_the_task_says_so() -> None:
     validation = {**make_columns(2), "other": ["x", "y"]}
     data = load(with_rows(text={1: ""}, other={2: " "}), validation, fields=fields)
     assert len(data.train) + len(data.dev) == 20
+    assert len(load(with_rows(text={1: ""}), validation, fields=PAIR, may_be_half_empty=True).train) == 18
     with pytest.raises(DataError, match=WHERE + ", row 5, column 'text': both texts are empty; remove such rows"):
         load(with_rows(text={1: "", 4: ""}, other={4: ""}), validation, fields=fields)
 

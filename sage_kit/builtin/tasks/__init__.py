@@ -96,7 +96,7 @@ def sage_tasks() -> Iterator[TaskSpec]:
     # a template: the columns, labels and metrics follow from the settings and the data
     yield TaskSpec(
         name="file",
-        summary="Your own .jsonl, .csv or .parquet file: see the settings train_file to validation_fraction",
+        summary="Your own JSON, CSV, TSV or parquet file: see the settings train_file to validation_fraction",
         text_columns=("text",),
         metrics=(),
     )
