@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from sage_kit.errors import StudyError, did_you_mean
 from sage_kit.files import TEMPORARY_PREFIX, only_finite
-from sage_kit.studies.result import RESULT, Finding, State, StudyResult, find_folders, label_of, state_of
+from sage_kit.studies.result import RESULT, Finding, StudyResult, contradiction, find_folders, label_of
+from sage_kit.studies.verdicts import State
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -366,21 +367,12 @@ def _read_folder(root: Path) -> tuple[list[StudyResult], list[Fault]]:
             # the error names the file, and so does the fault
             faults.append(Fault(folder, str(error).replace(str(folder / RESULT), RESULT)))
             continue
-        wrong = _contradiction(result)
+        wrong = contradiction(result)
         if wrong:
             faults.append(Fault(folder, wrong))
         else:
             results.append(result)
     return results, faults
-
-
-def _contradiction(result: StudyResult) -> str:
-    """The first finding whose state is not that of its numbers, in words; "" for a result that is right."""
-    for finding in result.findings:
-        state = state_of(finding.low, finding.high, finding.threshold, finding.direction)
-        if state != finding.state:
-            return f"finding {finding.name!r} says {finding.state!r} where its numbers say {state!r}: run it again"
-    return ""
 
 
 # ---- ledger

@@ -35,7 +35,6 @@ SIGNIFICANT = 0.05
 """An arm is marked when its p after Holm's correction is below this."""
 
 PANELS_PER_ROW = 3
-BAND_LEVEL = 0.95
 
 
 def intervals(
@@ -246,7 +245,7 @@ def _band(values: NDArray[np.float64], band: Band) -> tuple[float, float]:
         return float("nan"), float("nan")
     if band == "range":
         return float(values.min()), float(values.max())
-    interval = t_interval(values, BAND_LEVEL)
+    interval = t_interval(values)
     return interval.low, interval.high
 
 

@@ -2,12 +2,26 @@
 
 A result lies in ``<results_dir>/<study>/<label>/``::
 
-    result.json        findings, verdict, parameters, machine and versions
-    <table>.parquet    the tables that the findings point into; `runs` has one row per task, arm and seed
-    <figure>.png       the figures
+    result.json               findings, verdict, parameters, runs, machine and versions
+    <table>.parquet           the tables that the findings point into; `runs` has one row per task, arm and seed
+    <figure>.png              the figures
+    predictions.safetensors   what the compared runs put out (`sage_kit.studies.predictions`)
 
 A finding names the cell of the table that it reads, so whoever doubts a sentence can recompute it:
-:func:`inconsistencies` does.
+:func:`inconsistencies` does, and `sage_kit.studies.predictions.recomputed` starts from the predictions.
+
+``runs`` in result.json holds one mapping per run of an arm, with what it takes to execute it again::
+
+    task, arm, seed       of the run
+    run                   its folder's name below ``<runs_dir>/<task>/``, under which its predictions are saved
+    key                   the fingerprint of whatever shapes it: the folder's name up to the first "+"
+    settings              all settings of `RunConfig` that differ from the defaults, but those that say where things lie
+    loop                  "module:function" of what made it in the place of `sage_kit.distill.run`; "" for that
+    plugin_files          names of one-file plugins that it was started with
+    splits                those whose predictions are saved: "dev", and names of official validation splits
+    environment           of its environment.json, None where that does not tell: code (digest or digests of the
+                          source), commit (of the clone, None outside one), precision (the one computed in), device,
+                          threads, processor
 """
 
 from __future__ import annotations
@@ -18,36 +32,20 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from sage_kit.errors import StudyError
 from sage_kit.files import disk_errors, only_finite, write_json
+from sage_kit.studies.verdicts import ALPHA, STATES, Direction, State, can_decide, holm, sentence, state_of
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-FORMAT = 1
+FORMAT = 2
 """Version of result.json."""
 
 RESULT = "result.json"
-
-State = Literal["yes", "no", "undecided"]
-STATES: tuple[State, ...] = ("yes", "no", "undecided")
-Direction = Literal["above", "below"]
-
-
-def state_of(low: float, high: float, threshold: float, direction: Direction = "above") -> State:
-    """Whether an interval lies wholly on the side of a threshold that was asked for ("yes"), wholly off it, or neither.
-
-    An interval with a bound that is not a number decides nothing.
-    """
-    if not (math.isfinite(low) and math.isfinite(high)):
-        return "undecided"
-    if low > threshold:
-        return "yes" if direction == "above" else "no"
-    if high < threshold:
-        return "no" if direction == "above" else "yes"
-    return "undecided"
+PREDICTIONS = "predictions.safetensors"
 
 
 @dataclass(frozen=True)
@@ -67,13 +65,13 @@ class Finding:
     direction : "above" or "below"
         On which side of the threshold the answer is yes.
     state : "yes", "no" or "undecided"
-        `state_of` these numbers.
+        By `sage_kit.studies.verdicts`, from `p_adjusted`.
     sentence : str
-        The answer in words, chosen by the state.
+        The answer in words, chosen by the state, and its numbers.
     unit : str
-        Of the value.
+        Of the value; "points" are shown as hundredths, "percent change" is that of a difference of logarithms.
     seeds : int
-        Runs per arm that the interval rests on.
+        Runs per arm that the interval rests on; 0 where no seed enters.
     claim : str
         Identifier of the claim in the ledger that it speaks to; "" for none.
     table : str
@@ -82,6 +80,26 @@ class Finding:
         Columns and values that pick one row of it.
     columns : tuple of str
         Where value, low and high stand in that row.
+    examples : int
+        Evaluation examples that the interval rests on; 0 where it is about numbers of whole runs.
+    df : float
+        Degrees of freedom of the interval; infinite for the normal distribution.
+    p : float
+        Two-sided, of the threshold, from the interval; NaN without one.
+    p_adjusted : float
+        The same, corrected over the study's findings that can be decided; NaN for one that cannot.
+    family : int
+        How many those are.
+    detectable : float
+        Smallest distance from the threshold that the design finds with 80 % chance; NaN where that is not known.
+    identical : bool
+        Whether all pairs were alike, so that the interval is a bound.
+    counts : (int, int) or None
+        Of a share of runs, how many of how many.
+    margin_reason : str
+        Why a margin stands as threshold; "" where none does.
+    margin_effect : float
+        The smallest effect under study, which the margin is below; NaN without a margin.
     """
 
     name: str
@@ -99,6 +117,21 @@ class Finding:
     columns: tuple[str, str, str] = ("difference", "low", "high")
     direction: Direction = "above"
     claim: str = ""
+    examples: int = 0
+    df: float = math.inf
+    p: float = math.nan
+    p_adjusted: float = math.nan
+    family: int = 0
+    detectable: float = math.nan
+    identical: bool = False
+    counts: tuple[int, int] | None = None
+    margin_reason: str = ""
+    margin_effect: float = math.nan
+
+    @property
+    def is_difference(self) -> bool:
+        """Whether the value is a difference, and so is shown with its sign."""
+        return self.columns[0] == "difference"
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-ready dictionary; NaN and infinity become None."""
@@ -108,8 +141,53 @@ class Finding:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Finding:
         """The inverse of `to_json`; None becomes NaN."""
-        numbers = {name: _number(data[name]) for name in ("value", "low", "high", "threshold")}
-        return cls(**{**data, **numbers, "columns": tuple(data["columns"])})
+        numbers = {item.name: _number(data[item.name]) for item in dataclasses.fields(cls) if item.type == "float"}
+        numbers["df"] = math.inf if math.isnan(numbers["df"]) else numbers["df"]
+        counts = None if data["counts"] is None else tuple(data["counts"])
+        return cls(**{**data, **numbers, "columns": tuple(data["columns"]), "counts": counts})
+
+
+def decided(findings: Sequence[Finding], answers: Sequence[Mapping[State, str]]) -> tuple[Finding, ...]:
+    """Findings with p, state and sentence, corrected over all of them that can be decided.
+
+    Parameters
+    ----------
+    findings : sequence of Finding
+        With their numbers.
+    answers : sequence of mapping of state to str
+        The answer in words to each, by state, without its numbers.
+
+    Returns
+    -------
+    tuple of Finding
+    """
+    tested = [dataclasses.replace(finding, p=_p(finding)) for finding in findings]
+    adjusted = holm([finding.p if can_decide(finding.seeds) else math.nan for finding in tested])
+    family = sum(not math.isnan(p) for p in adjusted)
+    found = []
+    for finding, p, texts in zip(tested, adjusted, answers, strict=True):
+        state = state_of(finding.value, finding.threshold, finding.direction, p)
+        full = dataclasses.replace(
+            finding, p_adjusted=p, family=family, detectable=_detectable(finding, family), state=state
+        )
+        found.append(dataclasses.replace(full, sentence=sentence(texts[state], full)))
+    return tuple(found)
+
+
+def _p(finding: Finding) -> float:
+    from sage_kit.studies.statistics import Interval, count_p, p_value
+
+    if finding.counts is not None:
+        return count_p(*finding.counts, finding.threshold)
+    return p_value(Interval(finding.value, finding.low, finding.high, finding.df), finding.threshold)
+
+
+def _detectable(finding: Finding, family: int) -> float:
+    from sage_kit.studies.statistics import count_detectable, detectable, standard_error
+
+    if finding.counts is not None:
+        return count_detectable(finding.counts[1], finding.threshold, comparisons=family)
+    return detectable(standard_error(finding.low, finding.high, finding.df), finding.df, comparisons=family)
 
 
 @dataclass(frozen=True)
@@ -143,6 +221,11 @@ class StudyResult:
         Wall time of the notebook [s]; little when the runs were found rather than made.
     machine, packages, data : mapping
         Where it ran, versions by package, and the data's fingerprint by task.
+    runs : tuple of mapping
+        Of every run what it takes to execute it again (see the module's beginning).
+    scoring : mapping of str to mapping
+        By task how it is scored: "metrics" (the primary one first), "classes" (0 for regression), "label_range",
+        "splits" (of official validation, in order).
     """
 
     study: str
@@ -162,6 +245,8 @@ class StudyResult:
     machine: Mapping[str, Any] = field(default_factory=dict)
     packages: Mapping[str, str] = field(default_factory=dict)
     data: Mapping[str, str] = field(default_factory=dict)
+    runs: tuple[Mapping[str, Any], ...] = ()
+    scoring: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     folder: Path | None = None
 
     @property
@@ -191,6 +276,8 @@ class StudyResult:
                 "machine": dict(self.machine),
                 "packages": dict(self.packages),
                 "data": dict(self.data),
+                "runs": [dict(run) for run in self.runs],
+                "scoring": {task: dict(told) for task, told in self.scoring.items()},
                 "findings": [finding.to_json() for finding in self.findings],
                 "verdict": {"state": state, "text": text},
                 "tables": list(self.tables),
@@ -212,10 +299,17 @@ class StudyResult:
         try:
             data = json.loads(path.read_text(encoding="utf-8"))
             if data["format"] != FORMAT:
-                raise StudyError(f"{path} has format {data['format']}, and this version reads {FORMAT}: run it again")
+                raise StudyError(
+                    f"{path} was made before this version's way to decide (format {data['format']}, and this is "
+                    f"{FORMAT}): make it again"
+                )
             return cls(
                 **{name: data[name] for name in ("study", "title", "question", "label", "profile", "seeds")},
-                **{name: data[name] for name in ("parameters", "settings", "time", "machine", "packages", "data")},
+                **{
+                    name: data[name]
+                    for name in ("parameters", "settings", "time", "machine", "packages", "data", "scoring")
+                },
+                runs=tuple(data["runs"]),
                 tasks=tuple(data["tasks"]),
                 seconds=_number(data["seconds"]),
                 findings=tuple(Finding.from_json(item) for item in data["findings"]),
@@ -293,12 +387,30 @@ def inconsistencies(result: StudyResult, tables: Mapping[str, DataFrame]) -> lis
             continue
         for name, column in zip(("value", "low", "high"), finding.columns, strict=True):
             said, there = getattr(finding, name), _number(row[column])
-            if not (math.isclose(said, there, rel_tol=1e-9, abs_tol=1e-12) or (math.isnan(said) and math.isnan(there))):
+            if not _same(said, there):
                 faults.append(f"{finding.name}: {name} is {said}, but {finding.table}.{column} is {there}")
-        state = state_of(finding.low, finding.high, finding.threshold, finding.direction)
-        if state != finding.state:
-            faults.append(f"{finding.name}: the state is {finding.state!r}, but the numbers say {state!r}")
+    answers = [dict.fromkeys(STATES, "") for _ in result.findings]
+    for said, right in zip(result.findings, decided(result.findings, answers), strict=True):
+        for name in ("p", "p_adjusted", "detectable"):
+            mine, true = getattr(said, name), getattr(right, name)
+            if not _same(mine, true):
+                faults.append(f"{said.name}: {name} is {mine}, but the numbers say {true}")
+        if said.state != right.state:
+            faults.append(f"{said.name}: the state is {said.state!r}, but the numbers say {right.state!r}")
     return faults
+
+
+def contradiction(result: StudyResult) -> str:
+    """The first finding whose state is not that of its numbers, in words; "" for a result that is right. Light."""
+    p_values = [finding.p if can_decide(finding.seeds) else math.nan for finding in result.findings]
+    for finding, p in zip(result.findings, holm(p_values), strict=True):
+        state = state_of(finding.value, finding.threshold, finding.direction, p)
+        if state != finding.state:
+            return f"finding {finding.name!r} says {finding.state!r} where its numbers say {state!r}: run it again"
+        is_outside = finding.low > finding.threshold or finding.high < finding.threshold
+        if math.isfinite(finding.p) and is_outside != (finding.p < ALPHA):
+            return f"finding {finding.name!r}: p = {finding.p:.3g} and its interval contradict each other: run it again"
+    return ""
 
 
 def read_tables(result: StudyResult) -> dict[str, DataFrame]:
@@ -330,3 +442,7 @@ def label_of(profile: str, tasks: Sequence[str], difference: str = "") -> str:
 
 def _number(value: Any) -> float:
     return math.nan if value is None else float(value)
+
+
+def _same(a: float, b: float) -> bool:
+    return math.isclose(a, b, rel_tol=1e-9, abs_tol=1e-12) or (math.isnan(a) and math.isnan(b))

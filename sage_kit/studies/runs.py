@@ -41,6 +41,12 @@ PARTS = (SYNTHETIC, STUDENT)
 
 VERSION = "runs-3"
 
+PLACES = frozenset({"run_dir", "runs_dir", "cache_dir", "data_dir"})
+"""Settings that say where things lie, which a record of a run leaves out."""
+
+ENVIRONMENT = ("code", "commit", "precision", "device", "threads", "processor")
+"""What a record of a run takes from its environment.json."""
+
 Loop = Callable[[RunConfig, Plugins, list[str]], tuple[RunDirectory, dict[str, Any]]]
 """What makes a run in the place of `sage_kit.distill.run`: a module's function, whose source tells its runs apart."""
 
@@ -60,6 +66,8 @@ class ArmRun:
         What summary.json holds.
     found : bool
         Whether an earlier study had made it.
+    loop : str
+        "module:function" of what made it; "" for `sage_kit.distill.run`.
     """
 
     arm: str
@@ -69,6 +77,7 @@ class ArmRun:
     config: RunConfig
     summary: Mapping[str, Any]
     found: bool
+    loop: str = ""
 
     @property
     def metric(self) -> str:
@@ -92,6 +101,27 @@ class ArmRun:
         """Mean divergence of the student's outputs from the teacher's on a split (`sage_kit.evaluate.divergence`)."""
         outputs = self.predictions[split]
         return float(divergence(outputs["teacher"], outputs["student"]).mean())
+
+    def record(self) -> dict[str, Any]:
+        """What it takes to execute the run again, as `sage_kit.studies.result` describes it, without splits."""
+        told = json.loads((self.directory.path / "environment.json").read_text(encoding="utf-8"))
+        defaults = RunConfig.model_fields
+        settings = {
+            name: value
+            for name, value in self.config.model_dump(mode="json").items()
+            if name not in PLACES and value != defaults[name].get_default(call_default_factory=True)
+        }
+        return {
+            "task": self.task,
+            "arm": self.arm,
+            "seed": self.seed,
+            "run": self.directory.path.name,
+            "key": self.directory.path.name.partition("+")[0],
+            "settings": settings,
+            "loop": self.loop,
+            "plugin_files": [Path(file).name for file in told["plugin_files"]],
+            "environment": {name: told.get(name) for name in ENVIRONMENT},
+        }
 
     def row(self) -> dict[str, Any]:
         """The run as a row of the table `runs`."""
@@ -182,9 +212,13 @@ class Runs:
         labels: NDArray[Any] = self.of(task=task)[0].predictions[split]["labels"]
         return labels
 
+    def splits(self, task: str) -> list[str]:
+        """Names of the official validation splits, in order."""
+        return list(self.of(task=task)[0].summary["validation"])
+
     def logits(self, task: str, arm: str, split: str = "dev") -> NDArray[np.float32]:
         """The students' outputs on a split, of shape (seeds, n, n_outputs)."""
-        return np.stack([run.predictions[split]["student"] for run in self.of(task=task, arm=arm)])
+        return np.array([run.predictions[split]["student"] for run in self.of(task=task, arm=arm)])
 
     def teacher_logits(self, task: str, split: str = "dev") -> NDArray[np.float32]:
         """The teacher's outputs on a split, of shape (n, n_outputs)."""
@@ -255,7 +289,7 @@ class RunStore:
             found = self._find(path, key)
             summary = self._make(path, config, loop, keep) if found is None else found[1]
         directory = RunDirectory(path if found is None else found[0])
-        run = ArmRun(arm, config.task, config.seed, directory, config, summary, found is not None)
+        run = ArmRun(arm, config.task, config.seed, directory, config, summary, found is not None, _name(loop))
         row = run.row()
         announce(
             f"{config.task}, {arm}, seed {config.seed}: {run.metric} {row['dev']:.4f}, agreement "
@@ -342,6 +376,11 @@ class RunStore:
             parts = [[split.name, split.texts, split.pairs, split.labels] for split in splits]
             self._data[key] = data, fingerprint(*parts)
         return self._data[key]
+
+
+def _name(loop: Loop | None) -> str:
+    """Module and name of a loop."""
+    return "" if loop is None else f"{loop.__module__}:{loop.__qualname__}"
 
 
 def _files(name: str) -> list[list[Any]]:

@@ -7,8 +7,11 @@
     runs = study.run([Arm("plain", schedule="none"), Arm("adaptive", schedule="adaptive")])
     study.add_table("comparison", study.compare(runs, baseline="plain"))
     study.find("gain", "Is adaptive synthesis ahead of plain distillation?", table="comparison",
-               row={"task": study.overall, "arm": "adaptive"}, unit="points", ...)
+               row={"task": study.overall, "arm": "adaptive"}, yes="Adaptive synthesis is ahead",
+               no="Adaptive synthesis is behind")
     study.finish()
+
+Findings are decided together, in `finish`.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ from __future__ import annotations
 import io
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
@@ -28,17 +31,18 @@ from numpy.typing import NDArray
 from sage_kit.compatibility import check_choices
 from sage_kit.config import RunConfig, load_config
 from sage_kit.errors import ConfigError, StudyError, did_you_mean
-from sage_kit.evaluate import alike_with
-from sage_kit.evaluate import predictions as predicted
 from sage_kit.files import disk_errors
 from sage_kit.fingerprint import fingerprint
 from sage_kit.plugins import Plugins
 from sage_kit.studies import scraps, statistics
+from sage_kit.studies.design import expected_table, plan_text
 from sage_kit.studies.parameters import Parameter, check, check_components, listed
 from sage_kit.studies.places import RESULTS, RUNS, in_project
-from sage_kit.studies.result import Direction, Finding, StudyResult, label_of, pick_row, state_of
+from sage_kit.studies.predictions import DEV, DIVERGENCE, compare_outputs, halved, save_predictions, split_name
+from sage_kit.studies.result import PREDICTIONS, RESULT, Finding, StudyResult, decided, label_of, pick_row
 from sage_kit.studies.runs import ArmRun, Loop, Runs, RunStore
 from sage_kit.studies.sizes import COMMON, size
+from sage_kit.studies.verdicts import PERCENT_CHANGE, POINTS, Direction, Margin, State, number_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -59,9 +63,6 @@ OWN_PARAMETERS = [
 
 PLACES = ("data_dir", "cache_dir", "device")
 """Settings that say where things are."""
-
-AVERAGE = "average"
-"""What stands for a task in a row about all of them."""
 
 
 class Arm:
@@ -180,10 +181,12 @@ class Study:
             self._changed["seeds"] = seeds
         self.results_dir = in_project(results_dir, RESULTS)
         self.tables: dict[str, DataFrame] = {}
-        self.findings: list[Finding] = []
+        self._asked: list[tuple[Finding, dict[State, str]]] = []
         self.figures: dict[str, tuple[bytes, str]] = {}
         self.result: StudyResult | None = None
         self._all_runs: dict[tuple[str, str, int], ArmRun] = {}
+        self._compared: dict[tuple[str, str, int], tuple[ArmRun, set[str]]] = {}
+        self._is_planned = False
         if profile == "smoke":
             print("This is a smoke run: it shows that every step works. Its numbers are no evidence.")
 
@@ -192,7 +195,7 @@ class Study:
     @property
     def overall(self) -> str:
         """What the column `task` of a comparison holds in the row about all tasks: the task if there is one only."""
-        return AVERAGE if len(self.tasks) > 1 else self.tasks[0]
+        return statistics.AVERAGE if len(self.tasks) > 1 else self.tasks[0]
 
     def config(self, task: str, **settings: Any) -> RunConfig:
         """The settings of a run of this study on a task, with some changed."""
@@ -221,6 +224,7 @@ class Study:
         tasks: Sequence[str] | None = None,
         seeds: Sequence[int] | None = None,
         equal_steps: bool = True,
+        steps: Mapping[str, int] | None = None,
         keep: Sequence[str] = (),
     ) -> Runs:
         """The finished runs of arms, on every task and under every seed; those made before are found again.
@@ -232,6 +236,8 @@ class Study:
             None takes the study's.
         equal_steps : bool
             Whether each run takes `steps(task)` student steps; if not, `rounds` and the stop rule decide.
+        steps : mapping of task to int, or None
+            Student steps instead of these, as `equal_flops_steps` returns them.
         keep : sequence of str
             Of `sage_kit.studies.runs.PARTS`, what of the runs is looked at later.
 
@@ -254,9 +260,11 @@ class Study:
         for task in chosen:  # what an arm lacks is told before the first one is trained
             for arm in arms:
                 check_choices(self.config(task, **arm.settings), self.plugins)
+        if not self._is_planned:
+            self.plan()
         runs = []
         for task in chosen:
-            limit = {"max_steps": self.steps(task)} if equal_steps else {}
+            limit = {"max_steps": (steps or {}).get(task) or self.steps(task)} if equal_steps or steps else {}
             for arm in arms:
                 for seed in range(self.seeds) if seeds is None else seeds:
                     config = self.config(task, **{**limit, **arm.settings, "seed": seed})
@@ -294,10 +302,34 @@ class Study:
         """Every run that the study has asked for."""
         return Runs(list(self._all_runs.values()))
 
+    def plan(self, *, split: str = DEV) -> DataFrame:
+        """Print which difference this design can find; `run` does it where a notebook has not.
+
+        Parameters
+        ----------
+        split : str
+            Where scores will be compared: "dev" or "validation".
+
+        Returns
+        -------
+        DataFrame
+            As `sage_kit.studies.design.expected_table` returns it.
+        """
+        examples = {}
+        for task in self.tasks:
+            data = self.store.data(self.config(task))
+            examples[task] = len(data.dev if split == DEV else next(iter(data.validation.values())))
+        table = expected_table(self.results_dir, examples, self.seeds, split)
+        print(plan_text(table, self.seeds), flush=True)
+        self._is_planned = True
+        return table
+
     def compare(
-        self, runs: Runs, baseline: str, *, split: str = "dev", metric: str = "", arms: Sequence[str] | None = None
+        self, runs: Runs, baseline: str, *, split: str = DEV, metric: str = "", arms: Sequence[str] | None = None
     ) -> DataFrame:
         """Each arm against a baseline, paired by seed and example.
+
+        What is compared is saved with the result (`sage_kit.studies.predictions`).
 
         Parameters
         ----------
@@ -305,36 +337,70 @@ class Study:
         baseline : str
             Name of the arm that the others are compared with.
         split : str
-            "dev", carved from train, or "validation": the first official validation split, for reporting only.
+            "dev", carved from train; "validation", the first official validation split, for reporting only; or the name
+            of one.
         metric : str
-            "" for each task's primary metric, or "agreement" with the teacher.
+            "" for each task's primary metric; "agreement" with the teacher, or "divergence" from it, in the logarithm
+            of its mean; or a metric of `sage_kit.evaluate.METRICS`.
         arms : sequence of str or None
-            Arms to compare, which are also the family of Holm's correction; None takes all.
+            Arms to compare; None takes all.
 
         Returns
         -------
         DataFrame
-            As `sage_kit.studies.statistics.compare_predictions` returns it.
+            As `sage_kit.studies.predictions.compare_outputs` returns it.
         """
-        if baseline not in runs.arms:
-            raise StudyError(f"there is no arm {baseline!r}.{did_you_mean(baseline, runs.arms, 'Arms')}")
-        chosen = [arm for arm in runs.arms if arms is None or arm in arms or arm == baseline]
-        predictions, labels, metrics = {}, {}, {}
+        specs = {task: self.store.data(runs.of(task=task)[0].config).spec for task in runs.tasks}
+        table = compare_outputs(runs, specs, baseline, split=split, metric=metric, arms=arms)
+        shown = {baseline, *table["arm"]}
+        for run in runs:
+            if run.arm in shown:
+                _, splits = self._compared.setdefault((run.task, run.arm, run.seed), (run, set()))
+                splits.add(split_name(runs, run.task, split))
+        return table
+
+    def equal_flops_steps(self, runs: Runs, arm: str, like: str) -> dict[str, int]:
+        """How many student steps of an arm cost as many FLOPs as another arm's whole runs, by task.
+
+        FLOPs are those of costs.json, means over seeds: of the student's training, and of the teacher on synthetic
+        examples; evaluation does not count. Reducers and inverters are not models whose FLOPs are counted: see the
+        seconds. The result is ``steps(arm) * flops(like) / flops(arm)``, rounded: an arm's FLOPs grow with its steps.
+
+        Parameters
+        ----------
+        runs : Runs
+            Finished ones of both arms.
+        arm : str
+            Whose steps are asked for, "plain" say.
+        like : str
+            Whose FLOPs they shall cost.
+
+        Returns
+        -------
+        dict of str to int
+            For `run`'s `steps`.
+
+        Raises
+        ------
+        StudyError
+            When an arm has no run on a task.
+        """
+        steps = {}
         for task in runs.tasks:
-            one = runs.of(task=task)[0]
-            spec = self.store.data(one.config).spec
-            name = split if split == "dev" else next(iter(one.summary["validation"]))
-            alike = metric == "agreement"
-            metrics[task] = "accuracy" if alike else metric or spec.metrics[0]
-            gold = runs.labels(task, name)
-            labels[task] = np.ones(len(gold), np.int64) if alike else gold
-            teacher = runs.teacher_logits(task, name)
-            for arm in chosen:
-                logits = runs.logits(task, arm, name)
-                predictions[task, arm] = np.stack(
-                    [alike_with(each, teacher, spec) if alike else predicted(each, spec) for each in logits]
+            found = {name: runs.of(task=task, arm=name) for name in (arm, like)}
+            lacking = next((name for name, own in found.items() if not own), None)
+            if lacking is not None:
+                raise StudyError(
+                    f"task {task!r} has no run of arm {lacking!r}.{did_you_mean(lacking, runs.arms, 'Arms')}"
                 )
-        return statistics.compare_predictions(predictions, labels, metrics, baseline)
+            flops = {
+                name: sum(n for run in own for key, n in run.costs["flops"].items() if key not in NOT_COUNTED)
+                / len(own)
+                for name, own in found.items()
+            }
+            own_steps = np.mean([run.summary["student_steps"] for run in found[arm]])
+            steps[task] = max(1, round(own_steps * flops[like] / flops[arm]))
+        return steps
 
     def compute_table(self, runs: Runs) -> DataFrame:
         """Per task and arm, means over seeds of what it cost: steps, teacher tokens, FLOPs, seconds.
@@ -374,56 +440,76 @@ class Study:
         row: Mapping[str, Any],
         yes: str,
         no: str,
-        undecided: str,
-        unit: str = "",
+        undecided: str = "",
+        unit: str | None = None,
         threshold: float = 0.0,
+        margin: Margin | None = None,
         direction: Direction = "above",
         columns: tuple[str, str, str] = ("difference", "low", "high"),
         claim: str = "",
-        format: Callable[[float], str] = "{:.3g}".format,
-    ) -> Finding:
-        """Answer a question from one row of a table.
+    ) -> None:
+        """Ask a question whose answer is in one row of a table; `finish` decides all of them together.
 
         Parameters
         ----------
-        name, question, unit, threshold, direction, claim
+        name, question, direction, claim
             As in `Finding`.
         table : str
-            Name of a table that was added. Its column "n_seeds", if any, tells on how many seeds the row rests.
+            Name of a table that was added. Columns of it that are read where they are there: "n_seeds" (0 where no seed
+            enters; without it, the study's seeds count), "n_examples", "df" (without it, n_seeds - 1, as Student's
+            interval over seeds has it; without both, the interval counts as normal), "identical", and "k" and "n" of a
+            share of runs with its exact interval (`statistics.reached_table`).
         row : mapping
             Columns and values that pick one row.
         yes, no, undecided : str
-            The answers; ``{value}``, ``{low}``, ``{high}``, ``{threshold}`` and ``{unit}`` are filled in, and so are
-            the row's columns. An end that is not known is a question mark.
+            The answers in words, without their numbers, which are put behind them: value, interval and, of an undecided
+            one, the difference that could have been found. ``{column}`` is filled in from the row. `undecided` is "No
+            significant difference" unless given.
+        unit : str or None
+            As in `Finding`; None takes "points" for scores and agreement, and "percent change" for divergence.
+        threshold : float
+            As in `Finding`.
+        margin : Margin or None
+            By how much a value may fall short of 0 and still suffice; stands for a threshold.
         columns : tuple of str
             Columns of value, low and high.
-        format : callable
-            Writes a number.
 
         Raises
         ------
         StudyError
-            When the table or the row is not there.
+            When the table or the row is not there, or a threshold and a margin are given.
         """
         if table not in self.tables:
             raise StudyError(f"finding {name!r}: there is no table {table!r}.{did_you_mean(table, self.tables)}")
+        if margin is not None and threshold:
+            raise StudyError(f"finding {name!r} has a threshold and a margin: give one of them")
+        if margin is not None:
+            threshold = -margin.value if direction == "above" else margin.value
         there = pick_row(self.tables[table], row, table)
         value, low, high = (float(there[column]) for column in columns)
-        state = state_of(low, high, threshold, direction)
-        numbers = {"value": value, "low": low, "high": high, "threshold": threshold}
-        shown = {key: "?" if math.isnan(number) else format(number) for key, number in numbers.items()}
-        text = {"yes": yes, "no": no, "undecided": undecided}[state].format(**{**there, **shown, "unit": unit})
         # a comparison may rest on fewer seeds than the study has
-        seeds = int(there["n_seeds"]) if there.get("n_seeds", 0) > 0 else self.seeds
+        seeds = int(there.get("n_seeds", self.seeds))
+        df = float(there.get("df", seeds - 1 if "n_seeds" in there and seeds > 1 else math.inf))
+        if unit is None:
+            unit = "" if "metric" not in there else PERCENT_CHANGE if there["metric"] == DIVERGENCE else POINTS
+        usual = "No significant difference" if columns[0] == "difference" and margin is None else "Undecided"
+        texts: dict[State, str] = {"yes": yes, "no": no, "undecided": undecided or usual}
+        numbers = {"value": value, "low": low, "high": high, "threshold": threshold}
+        shown = {key: number_text(number, unit, signed=columns[0] == "difference") for key, number in numbers.items()}
         finding = Finding(
-            name, question, value, low, high, threshold, state, text, unit, seeds, table, dict(row), columns,
-            direction, claim,
+            name, question, value, low, high, threshold, "undecided", "", unit, seeds, table, dict(row), columns,
+            direction, claim, examples=int(there.get("n_examples", 0)), df=df,
+            identical=bool(there.get("identical", False)),
+            counts=(int(there["k"]), int(there["n"])) if {"k", "n"} <= there.keys() else None,
+            margin_reason="" if margin is None else margin.reason,
+            margin_effect=math.nan if margin is None else margin.effect,
         )  # fmt: skip
-        self.findings.append(finding)
-        return finding
+        self._asked.append(
+            (finding, {state: text.format(**{**there, **shown, "unit": unit}) for state, text in texts.items()})
+        )
 
     def finish(self) -> None:
-        """Save tables, figures and findings, glue them as scraps, and show the verdict; `result` holds them then."""
+        """Decide the findings, save them with tables, figures and predictions, and show the verdict: see `result`."""
         if self._all_runs and "runs" not in self.tables:
             self.add_table("runs", self.all_runs.table(), show=False)
         difference = fingerprint(self._changed)[:6] if self._changed else ""
@@ -438,7 +524,7 @@ class Study:
             seeds=self.seeds,
             parameters=self.parameters,
             settings={key: value for key, value in self.settings.items() if COMMON.get(key) != value},
-            findings=tuple(self.findings),
+            findings=decided([finding for finding, _ in self._asked], [texts for _, texts in self._asked]),
             tables=tuple(self.tables),
             figures=tuple((f"{name}.png", caption) for name, (_, caption) in self.figures.items()),
             time=datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -446,20 +532,47 @@ class Study:
             machine=_machine(),
             packages=_versions(),
             data={task: self.store.data_fingerprint(self.config(task)) for task in self.tasks},
+            runs=tuple(
+                {**run.record(), "splits": sorted(self._compared.get(place, (run, set[str]()))[1])}
+                for place, run in self._all_runs.items()
+            ),
+            scoring={task: self._scoring(task) for task in dict.fromkeys(task for task, *_ in self._compared)},
             folder=folder,
         )
         with disk_errors(str(folder)):
             folder.mkdir(parents=True, exist_ok=True)
-            (folder / "result.json").unlink(missing_ok=True)
-            for stale in [*folder.glob("*.parquet"), *folder.glob("*.png")]:
+            (folder / RESULT).unlink(missing_ok=True)
+            for stale in [*folder.glob("*.parquet"), *folder.glob("*.png"), *folder.glob(PREDICTIONS)]:
                 stale.unlink()
             for name, table in self.tables.items():
                 table.to_parquet(folder / f"{name}.parquet", index=False, compression="zstd")
             for name, (png, _) in self.figures.items():
                 (folder / f"{name}.png").write_bytes(png)
+        save_predictions(folder, self._outputs())
         result.save(folder)
         scraps.glue_result(result, self.tables)
         self.result = result
+
+    def _outputs(self) -> dict[str, NDArray[Any]]:
+        """What was compared, as `sage_kit.studies.predictions` names it."""
+        arrays: dict[str, NDArray[Any]] = {}
+        for run, splits in self._compared.values():
+            for split in splits:
+                outputs = run.predictions[split]
+                arrays.setdefault(f"labels/{run.task}/{split}", outputs["labels"])
+                arrays.setdefault(f"teacher/{run.task}/{split}", halved(outputs["teacher"]))
+                arrays[f"student/{run.task}/{split}/{run.directory.path.name}"] = halved(outputs["student"])
+        return arrays
+
+    def _scoring(self, task: str) -> dict[str, Any]:
+        run = next(run for run, _ in self._compared.values() if run.task == task)
+        spec = self.store.data(run.config).spec
+        return {
+            "metrics": list(spec.metrics),
+            "classes": len(spec.labels),
+            "label_range": list(spec.label_range),
+            "splits": list(run.summary["validation"]),
+        }
 
     # ---- small parts ------------------------------------------------------------------------------------------------
 

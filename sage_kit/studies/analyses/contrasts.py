@@ -53,7 +53,7 @@ def contrasts(
         parts.append(part)
     table = concat(parts, ignore_index=True)
     for rows in table.groupby("task", sort=False).groups.values():
-        table.loc[rows, "p_holm"] = statistics.holm(table.loc[rows, "p"].to_numpy())
+        table.loc[rows, "p_holm"] = statistics.holm(table.loc[rows, "p"])
     # all pairs of a task stand together
     order = {task: number for number, task in enumerate(dict.fromkeys(table["task"]))}
     return table.sort_values("task", key=lambda column: column.map(order), kind="stable", ignore_index=True)

@@ -1,8 +1,8 @@
 """Reducers with inverters: which go together, what each pair keeps of held-out vectors, and which keeps more.
 
-What is kept is asked as in a scorecard; intervals are percentile bootstraps over held-out examples, `DRAWS` samples.
-All pairs meet the same samples of a task, so differences between pairs are paired; tasks draw independent ones and
-weigh the same in an average.
+What is kept is asked as in a scorecard. A pair is scored under one seed, so intervals are Student's over the held-out
+examples alone (`sage_kit.studies.statistics.two_way`); all pairs meet the same examples, so differences between pairs
+are paired. Tasks weigh the same in an average.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from sage_kit.compatibility import check_choices, check_sizes
 from sage_kit.errors import BudgetError, CompatibilityError, MissingPackageError, StudyError
 from sage_kit.scorecard import Placement, Scorecard, TaskVectors, load_vectors, place_vectors, score_pair
-from sage_kit.scorecard.measures import DRAWS, METRICS, terms
-from sage_kit.studies.statistics import AVERAGE, Interval, average_over_tasks, correlation, interval_of
+from sage_kit.scorecard.measures import METRICS, terms
+from sage_kit.studies.statistics import AVERAGE, Interval, average, correlation, two_way
 from sage_kit.studies.study import Study
 
 if TYPE_CHECKING:
@@ -189,8 +189,11 @@ def score_pairs(study: Study, reducers: Sequence[str], inverters: Sequence[str],
 # ---- figures over tasks ----------------------------------------------------------------------------------------------
 
 
-def metric_replicates(errors: Mapping[str, Array], metric: str, task: str, half: str = "") -> tuple[float, Floats]:
-    """A metric of one pair on one task, and its bootstrap replicates.
+def metric_cells(errors: Mapping[str, Array], metric: str, task: str, half: str = "") -> Floats:
+    """What each held-out example contributes to a metric of one pair on one task; the mean is the metric.
+
+    R2 is one less a ratio of means; an example's contribution is R2 plus its influence, the linear term of the delta
+    method: R2 - (error - (1 - R2) spread) / mean spread.
 
     Parameters
     ----------
@@ -199,42 +202,39 @@ def metric_replicates(errors: Mapping[str, Array], metric: str, task: str, half:
     metric : str
         Of `sage_kit.scorecard.measures.METRICS`.
     task : str
-        Seeds the samples, and the halves.
+        Draws the halves.
     half : str
         "first" or "second" for half of the held-out examples, drawn by the task's name; "" for all.
 
     Returns
     -------
-    value : float
-    replicates : array of shape (DRAWS,), float64
+    array of shape (m,), float64
+        Of about m / 2 for a half.
     """
     if metric not in METRICS:
         raise StudyError(f"there is no metric {metric!r}: take one of {', '.join(METRICS)}")
-    stream = zlib.crc32(task.encode())
     count = len(errors["error"])
     rows = np.arange(count)
     if half:
-        order = np.random.default_rng([stream, 0]).permutation(count)
+        order = np.random.default_rng([zlib.crc32(task.encode()), 0]).permutation(count)
         middle = (count + 1) // 2
         rows = np.sort(order[:middle] if half == HALVES[0] else order[middle:])
-    draws = np.random.default_rng([stream, 1]).multinomial(len(rows), np.full(len(rows), 1 / len(rows)), size=DRAWS)
-    weights = np.concatenate([np.ones((1, len(rows))), draws])
-
-    def sums(name: str) -> Floats:
-        return np.asarray(weights @ errors[name][rows])
-
-    if metric == "r2":
-        values = 1 - sums("error") / sums("spread")
-    else:
-        values = sums("error" if metric == "mse" else metric) / len(rows)
-    return float(values[0]), values[1:]
+    if metric != "r2":
+        return np.asarray(errors["error" if metric == "mse" else metric][rows], dtype=np.float64)
+    error, spread = (np.asarray(errors[name][rows], dtype=np.float64) for name in ("error", "spread"))
+    r2 = 1 - error.mean() / spread.mean()
+    return np.asarray(r2 - (error - (1 - r2) * spread) / spread.mean())
 
 
 def _overall(
-    errors: Mapping[tuple[str, str], Mapping[str, Array]], pair: str, metric: str, tasks: Sequence[str], half: str = ""
-) -> tuple[float, Floats]:
-    found = [metric_replicates(errors[task, pair], metric, task, half) for task in tasks]
-    return float(np.mean([value for value, _ in found])), average_over_tasks([replicates for _, replicates in found])
+    errors: Mapping[tuple[str, str], Mapping[str, Array]], metric: str, tasks: Sequence[str], half: str, *pairs: str
+) -> Interval:
+    """The interval of one pair's metric, or of a first pair's less a second's, on the average over tasks."""
+    parts = []
+    for task in tasks:
+        ours, *base = (metric_cells(errors[task, pair], metric, task, half) for pair in pairs)
+        parts.append(two_way((ours - base[0] if base else ours)[None]))
+    return parts[0] if len(parts) == 1 else average(parts)
 
 
 def fidelity_table(scores: Scores, tasks: Sequence[str]) -> DataFrame:
@@ -261,7 +261,7 @@ def fidelity_table(scores: Scores, tasks: Sequence[str]) -> DataFrame:
             for metric in ("r2", "cosine", "centred_cosine", "mse"):
                 numbers = Interval(np.nan, np.nan, np.nan)
                 if not pair.reason:
-                    numbers = interval_of(*_overall(errors, pair.name, metric, members))
+                    numbers = _overall(errors, metric, members, "", pair.name)
                 row |= {metric: numbers.value, f"{metric}_low": numbers.low, f"{metric}_high": numbers.high}
             speeds = [scores.cards[task, pair.name].speed["vectors_per_second"] for task in members if not pair.reason]
             row |= {"vectors_per_second": float(np.mean(speeds)) if speeds else np.nan, "reason": pair.reason}
@@ -302,7 +302,7 @@ def best_pair(scores: Scores, pairs: Sequence[Pair], tasks: Sequence[str], metri
     errors = scores.errors
     if not pairs:
         raise StudyError("there is no pair with figures to choose from")
-    return max(pairs, key=lambda pair: _overall(errors, pair.name, metric, tasks, half)[0])
+    return max(pairs, key=lambda pair: _overall(errors, metric, tasks, half, pair.name).value)
 
 
 def differences(
@@ -318,24 +318,23 @@ def differences(
     tasks : sequence of str
     metric : str
     half : str
-        As in `metric_replicates`.
+        As in `metric_cells`.
 
     Returns
     -------
     DataFrame
-        Columns pair, baseline, metric, mean, baseline_mean, difference, low, high; one row each.
+        Columns pair, baseline, metric, n_seeds, mean, baseline_mean, difference, low, high, df; one row each.
     """
     from pandas import DataFrame
 
     errors, found = scores.errors, []
     for pair, other in rows:
-        (ours, own), (theirs, base) = (_overall(errors, one.name, metric, tasks, half) for one in (pair, other))
-        numbers = interval_of(ours - theirs, own - base)
+        ours, theirs = (_overall(errors, metric, tasks, half, one.name).value for one in (pair, other))
+        numbers = _overall(errors, metric, tasks, half, pair.name, other.name)
         found.append(
-            {"pair": pair.name, "baseline": other.name, "metric": metric, "mean": ours, "baseline_mean": theirs,
-             "difference": numbers.value, "low": numbers.low, "high": numbers.high}
-        )  # fmt: skip
-    names = ["pair", "baseline", "metric", "mean", "baseline_mean", "difference", "low", "high"]
+            (pair.name, other.name, metric, 1, ours, theirs, numbers.value, numbers.low, numbers.high, numbers.df)
+        )
+    names = ["pair", "baseline", "metric", "n_seeds", "mean", "baseline_mean", "difference", "low", "high", "df"]
     return DataFrame(found, columns=names)
 
 

@@ -10,6 +10,7 @@ from sage_kit.evaluate import METRICS, best_constant
 from sage_kit.evaluate import predictions as predicted
 from sage_kit.studies import statistics
 from sage_kit.studies.analyses.published import published, split_text
+from sage_kit.studies.predictions import compare_outputs
 from sage_kit.studies.runs import ArmRun, Runs
 
 if TYPE_CHECKING:
@@ -116,8 +117,7 @@ def compare_splits(study: Study, runs: Runs, baseline: str) -> DataFrame:
     Returns
     -------
     DataFrame
-        As `statistics.compare_predictions` returns it, with a column "split" behind "task"; Holm's correction runs
-        across the splits and arms of a task.
+        As `compare_outputs` returns it, with the column "p_holm": Holm's correction across the splits and arms of a task.
     """
     from pandas import concat
 
@@ -125,18 +125,12 @@ def compare_splits(study: Study, runs: Runs, baseline: str) -> DataFrame:
     for task in runs.tasks:
         one = runs.of(task=task)[0]
         spec = study.store.data(one.config).spec
-        own = []
-        for split in one.summary["validation"]:
-            predictions = {
-                (task, arm): np.stack([predicted(each, spec) for each in runs.logits(task, arm, split)])
-                for arm in runs.arms
-            }
-            labels, metrics = {task: runs.labels(task, split)}, {task: spec.metrics[0]}
-            part = statistics.compare_predictions(predictions, labels, metrics, baseline)
-            part.insert(1, "split", split)
-            own.append(part)
+        own = [
+            compare_outputs(Runs(runs.of(task=task)), {task: spec}, baseline, split=split)
+            for split in one.summary["validation"]
+        ]
         table = concat(own, ignore_index=True)
-        table["p_holm"] = statistics.holm(table["p"].to_numpy())
+        table["p_holm"] = statistics.holm(table["p"])
         parts.append(table)
     return concat(parts, ignore_index=True)
 
@@ -156,7 +150,8 @@ def teacher_over_constant(study: Study, runs: Runs) -> DataFrame:
     -------
     DataFrame
         One row per task and split: task, split, metric (the primary one), teacher, constant (the score of the one class
-        that scores best, 0 for correlations), difference, low and high (95 % interval of a bootstrap over examples).
+        that scores best, 0 for correlations), difference, low and high (95 % interval over examples: the
+        teacher is given).
     """
     from pandas import DataFrame
 
@@ -167,8 +162,8 @@ def teacher_over_constant(study: Study, runs: Runs) -> DataFrame:
         for split in one.summary["validation"]:
             labels, teacher = runs.labels(task, split), predicted(runs.teacher_logits(task, split), spec)
             answer, score = best_constant(labels, one.metric)
-            constant = np.full_like(labels, answer)
-            ahead = statistics.paired_bootstrap(labels, teacher[None], constant[None], one.metric, over="examples")
+            parts = statistics.contributions(one.metric, labels, np.stack([teacher, np.full_like(labels, answer)]))
+            ahead = statistics.two_way(parts[:1] - parts[1:])
             numbers = {"teacher": score + ahead.value, "constant": score, "difference": ahead.value}
             rows.append({"task": task, "split": split, "metric": one.metric, **numbers,
                          "low": ahead.low, "high": ahead.high})  # fmt: skip

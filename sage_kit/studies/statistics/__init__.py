@@ -2,26 +2,41 @@
 
 Plain functions of arrays, by the question that they answer:
 
-- `intervals`: how far does chance in the seeds reach?
-- `resampling`: how far does chance in seeds and evaluation examples together reach?
-- `significance`: could a difference be none at all, and how large is it beside its spread?
+- `cells`: what does each example contribute to a metric?
+- `intervals`: how far does chance in seeds and examples reach? The one rule for intervals.
+- `significance`: could a number be its threshold after all, and which difference would a design find?
 - `comparisons`: how did each arm do, and how does it stand against the baseline? The tables of the above.
 - `association`: do two sets, neighbours or two rankings go together, and how much of that is chance?
-- `metrics`: what is a metric on each of many resamples?
+
+What is decided, and in which words, is in `sage_kit.studies.verdicts`.
 """
 
 from __future__ import annotations
 
 from sage_kit.studies.statistics.association import MoransI, correlation, expected_jaccard, jaccard, morans_i
-from sage_kit.studies.statistics.comparisons import AVERAGE, Test, compare_arms, compare_predictions, summarize
-from sage_kit.studies.statistics.intervals import Interval, SeedMethod, bootstrap_seeds, interval_of, t_interval
-from sage_kit.studies.statistics.metrics import weighted_metric
-from sage_kit.studies.statistics.resampling import Over, average_over_tasks, paired_bootstrap, paired_replicates
-from sage_kit.studies.statistics.significance import EXACT_SIGN_FLIPS, effect_size, holm, paired_p, sign_flip_p
+from sage_kit.studies.statistics.cells import contributions, log_mean
+from sage_kit.studies.statistics.comparisons import (
+    AVERAGE,
+    COLUMNS,
+    compare_arms,
+    compare_cells,
+    reached_table,
+    summarize,
+)
+from sage_kit.studies.statistics.intervals import LEVEL, Interval, around, average, t_interval, two_way
+from sage_kit.studies.statistics.significance import (
+    count_detectable,
+    count_interval,
+    count_p,
+    detectable,
+    p_value,
+    standard_error,
+)
+from sage_kit.studies.verdicts import holm
 
 __all__ = [
-    "AVERAGE", "EXACT_SIGN_FLIPS", "Interval", "MoransI", "Over", "SeedMethod", "Test", "average_over_tasks",
-    "bootstrap_seeds", "compare_arms", "compare_predictions", "correlation", "effect_size", "expected_jaccard", "holm",
-    "interval_of", "jaccard", "morans_i", "paired_bootstrap", "paired_p", "paired_replicates", "sign_flip_p",
-    "summarize", "t_interval", "weighted_metric",
+    "AVERAGE", "COLUMNS", "LEVEL", "Interval", "MoransI", "around", "average", "compare_arms", "compare_cells",
+    "contributions", "correlation", "count_detectable", "count_interval", "count_p", "detectable", "expected_jaccard",
+    "holm", "jaccard", "log_mean", "morans_i", "p_value", "reached_table", "standard_error", "summarize", "t_interval",
+    "two_way",
 ]  # fmt: skip

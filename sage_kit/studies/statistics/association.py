@@ -10,13 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse, stats
 
-from sage_kit.errors import DataError
-from sage_kit.studies.statistics.checks import NEGLIGIBLE, check_level, check_resamples, check_rows
-from sage_kit.studies.statistics.intervals import Interval, interval_of
-from sage_kit.studies.statistics.metrics import Counts, spearman
-from sage_kit.studies.statistics.resampling import CHUNK, example_counts
+from sage_kit.errors import ConfigError, DataError
+from sage_kit.studies.statistics.checks import NEGLIGIBLE, check_rows
+from sage_kit.studies.statistics.intervals import LEVEL, Interval
 
 Array = NDArray[Any]
+
+CHUNK = 2_000_000
+"""Permuted values (permutations times places) held at once: 16 MB, and a few arrays of that size beside it."""
 
 
 def jaccard(a: Array, b: Array) -> float:
@@ -116,7 +117,8 @@ def morans_i(values: Array, neighbors: Array, *, permutations: int = 999, seed: 
         If the shapes do not fit, an index is out of range, or a row is its own neighbour.
     """
     z, places = np.asarray(values, dtype=np.float64), np.asarray(neighbors)
-    check_resamples(permutations)
+    if permutations < 1:
+        raise ConfigError(f"permutations is {permutations}: it must be 1 or more.")
     n = len(z)
     if z.ndim != 1 or n < 2 or places.ndim != 2 or len(places) != n or not places.shape[1]:
         raise DataError(f"values {z.shape} and neighbors {places.shape} do not fit: take (n,) and (n, k), n > 1.")
@@ -140,34 +142,33 @@ def morans_i(values: Array, neighbors: Array, *, permutations: int = 999, seed: 
     return MoransI(observed, -1 / (n - 1), (as_high + 1) / (permutations + 1))
 
 
-def correlation(
-    x: Array, y: Array, *, resamples: int = 10_000, level: float = 0.95, seed: int | Sequence[int] = 0
-) -> Interval:
-    """Spearman's rank correlation of points, with a percentile bootstrap interval over the points.
+def correlation(x: Array, y: Array) -> Interval:
+    """Spearman's rank correlation of independent points, with the interval of its Fisher transform.
 
-    The points are taken as independent; a resample in which x or y is constant counts as 0. Meant to cover 95 %, it
-    covered the truth in 96 to 97 % of 1,000 simulated normal samples of 8, 12 and 20 points with correlation 0.6.
+    The standard error of atanh(r) is sqrt((1 + r ** 2 / 2) / (n - 3)) (Bonett and Wright 2000, Sample size requirements
+    for estimating Pearson, Kendall and Spearman correlations, Psychometrika 65). Points in perfect order, whose
+    transform is infinite, count as if two neighbours were swapped.
 
     Parameters
     ----------
     x, y : array of shape (n,)
-    resamples : int
-    level : float
-        Coverage aimed at, between 0 and 1.
-    seed : int or sequence of int
-        Of the resamples.
 
     Returns
     -------
     Interval
-        With NaN ends for fewer than four points: every resample of them is on a line or nearly so.
+        A constant x or y has the correlation 0. With NaN ends for fewer than four points, and for points that are not
+        finite.
     """
     x, y = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
     check_rows(x, y[None], "y values")
-    check_level(level)
-    check_resamples(resamples)
-    whole = spearman(x, y[None], Counts(np.ones((1, len(x)))), 0.0)[0, 0]
-    if len(x) < 4:
-        return Interval(float(whole), np.nan, np.nan)
-    blocks = [spearman(x, y[None], Counts(counts), 0.0)[0] for counts in example_counts(len(x), resamples, seed)]
-    return interval_of(whole, np.concatenate(blocks), level)
+    n = len(x)
+    if not (np.isfinite(x).all() and np.isfinite(y).all()):
+        return Interval(np.nan, np.nan, np.nan)
+    r = 0.0 if np.ptp(x) == 0 or np.ptp(y) == 0 else float(stats.spearmanr(x, y).statistic)
+    if n < 4:
+        return Interval(r, np.nan, np.nan)
+    most = 1 - 12 / (n * (n * n - 1))
+    inner = float(np.clip(r, -most, most))
+    reach = float(stats.norm.ppf((1 + LEVEL) / 2)) * np.sqrt((1 + inner**2 / 2) / (n - 3))
+    low, high = np.tanh(np.arctanh(inner) - reach), np.tanh(np.arctanh(inner) + reach)
+    return Interval(r, float(min(low, r)), float(max(high, r)))

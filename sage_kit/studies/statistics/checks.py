@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sage_kit.errors import ConfigError, DataError, did_you_mean
+from sage_kit.errors import DataError
 
 Array = NDArray[Any]
 Floats = NDArray[np.float64]
@@ -38,21 +38,3 @@ def seed_values(differences: Array) -> Floats:
 def no_spread(values: Floats) -> bool:
     """Whether values differ by rounding only."""
     return bool(np.ptp(values) <= NEGLIGIBLE * max(1.0, float(np.abs(values).max())))
-
-
-def check_level(level: float) -> None:
-    """Refuse a coverage that is not between 0 and 1."""
-    if not 0 < level < 1:
-        raise ConfigError(f"level is {level}: a coverage lies between 0 and 1, as 0.95 does.")
-
-
-def check_resamples(resamples: int) -> None:
-    """Refuse a number of resamples below one."""
-    if resamples < 1:
-        raise ConfigError(f"resamples is {resamples}: it must be 1 or more.")
-
-
-def check_choice(what: str, choice: str, literal: Any) -> None:
-    """Refuse a choice that the Literal does not hold."""
-    if choice not in get_args(literal):
-        raise ConfigError(f"Unknown {what} {choice!r}.{did_you_mean(choice, get_args(literal))}")

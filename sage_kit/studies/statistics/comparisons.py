@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sage_kit.errors import ConfigError, DataError, did_you_mean
-from sage_kit.studies.statistics.checks import check_choice, check_level, check_rows
-from sage_kit.studies.statistics.intervals import interval_of, t_interval
-from sage_kit.studies.statistics.resampling import Over, average_over_tasks, mean_over_seeds, seed_metrics
-from sage_kit.studies.statistics.significance import effect_size, holm, paired_p, sign_flip_p
+from sage_kit.studies.statistics.checks import check_rows
+from sage_kit.studies.statistics.intervals import Interval, average, t_interval, two_way
+from sage_kit.studies.statistics.significance import count_interval, p_value
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -22,15 +20,19 @@ if TYPE_CHECKING:
 Array = NDArray[Any]
 Floats = NDArray[np.float64]
 
-Test = Literal["t", "sign_flip"]
-
 AVERAGE = "average"
 """Name of the row that averages over the tasks."""
 
+COLUMNS = (
+    "task", "arm", "n_seeds", "n_examples", "mean", "baseline_mean", "difference", "low", "high", "se", "df", "p",
+    "identical",
+)  # fmt: skip
+"""Columns of a comparison: difference is mean less baseline_mean, low and high its 95 % interval, se and df the
+standard error and degrees of freedom that these come from, p that of no difference, `identical` whether all pairs are
+alike."""
 
-def summarize(
-    table: pd.DataFrame, value: str = "value", by: Sequence[str] = ("task", "arm"), *, level: float = 0.95
-) -> pd.DataFrame:
+
+def summarize(table: pd.DataFrame, value: str = "value", by: Sequence[str] = ("task", "arm")) -> pd.DataFrame:
     """Means over seeds with Student's intervals, a row per group: how each arm did, not how arms differ.
 
     Parameters
@@ -41,8 +43,6 @@ def summarize(
         Column to summarise.
     by : sequence of str
         Columns that make a group.
-    level : float
-        Coverage of the intervals.
 
     Returns
     -------
@@ -52,30 +52,62 @@ def summarize(
     Raises
     ------
     ConfigError
-        If a column is missing, or the level is out of range.
+        If a column is missing.
     """
     import pandas as pd
 
-    check_level(level)
     _check_columns(table, (*by, value))
     rows = []
     for key, group in table.groupby(list(by), sort=False, dropna=False):
-        interval = t_interval(group[value].to_numpy(), level)
+        interval = t_interval(group[value].to_numpy())
         rows.append((*key, len(group), interval.value, interval.low, interval.high))
     return pd.DataFrame(rows, columns=[*by, "n_seeds", "mean", "low", "high"])
 
 
+def reached_table(table: pd.DataFrame, value: str, by: Sequence[str] = ("task", "arm")) -> pd.DataFrame:
+    """How many runs of each group reached what they were run for, and how long that took those which did.
+
+    A run that did not get there is not known to need any number, so there is no mean over all runs.
+
+    Parameters
+    ----------
+    table : pandas DataFrame
+        One row per run.
+    value : str
+        Column of what a run needed, as rounds; NaN or infinite for one that did not get there.
+    by : sequence of str
+        Columns that make a group.
+
+    Returns
+    -------
+    pandas DataFrame
+        Columns of `by`, then n_seeds, k of n runs, share with its exact binomial interval low and high
+        (`count_interval`), and the median of the k; NaN for none.
+
+    Raises
+    ------
+    ConfigError
+        If a column is missing.
+    """
+    import pandas as pd
+
+    _check_columns(table, (*by, value))
+    rows = []
+    for key, group in table.groupby(list(by), sort=False, dropna=False):
+        numbers = group[value].to_numpy(dtype=np.float64)
+        there = numbers[np.isfinite(numbers)]
+        share = count_interval(len(there), len(numbers))
+        median = float(np.median(there)) if len(there) else np.nan
+        rows.append((*key, len(numbers), len(there), len(numbers), share.value, share.low, share.high, median))
+    return pd.DataFrame(rows, columns=[*by, "n_seeds", "k", "n", "share", "low", "high", "median"])
+
+
 def compare_arms(
-    table: pd.DataFrame,
-    baseline: str,
-    *,
-    value: str = "value",
-    level: float = 0.95,
-    test: Test = "t",
-    average: bool = True,
-    replicates: Mapping[tuple[str, str], Array] | None = None,
+    table: pd.DataFrame, baseline: str, *, value: str = "value", average: bool = True, resolution: float = 0.0
 ) -> pd.DataFrame:
     """Every arm against the baseline, paired by seed: a row per task and arm, and one for the average over tasks.
+
+    For numbers that a run has as a whole, such as rounds or FLOPs; scores of examples are for `compare_cells`.
 
     Parameters
     ----------
@@ -84,158 +116,143 @@ def compare_arms(
     baseline : str
         The arm to compare with.
     value : str
-        Column of the metric.
-    level : float
-        Coverage of the intervals.
-    test : str
-        "t" (`paired_p`) or "sign_flip" (`sign_flip_p`).
+        Column of the number.
     average : bool
-        Whether to add the average over tasks, where there are several: per seed, the mean of the tasks' differences,
-        each task weighing the same. It needs the same arms and seeds in every task.
-    replicates : mapping of (task, arm) to array of shape (resamples,), or None
-        Replicates of the difference from the baseline (`paired_replicates`): "low" and "high" are taken from them, and
-        Student's interval moves to "seeds_low" and "seeds_high". Those of the average are averaged from the tasks'.
+        Whether to add the average over tasks, where there are several, each weighing the same. It needs the same arms
+        and seeds in every task.
+    resolution : float
+        The step in which the numbers are counted, as 1 of rounds (`t_interval`).
 
     Returns
     -------
     pandas DataFrame
-        Columns task, arm, n_seeds, mean, baseline_mean, difference (mean minus baseline_mean), low, high, with
-        `replicates` seeds_low, seeds_high, then p, p_holm (Holm's, across the arms of a task) and effect
-        (`effect_size`). Tasks and arms come in the order of the table.
+        With `COLUMNS`, n_examples being 0. Tasks and arms come in the order of the table.
 
     Raises
     ------
     ConfigError
-        For an unknown baseline, test or column.
+        For an unknown baseline or column.
     DataError
-        If a pair is incomplete (a seed that only one of the arms has), a run comes twice, or replicates are missing.
+        If a pair is incomplete (a seed that only one of the arms has), or a run comes twice.
     """
-    import pandas as pd
-
-    check_level(level)
-    check_choice("test", test, Test)
     _check_columns(table, ("task", "arm", "seed", value))
     tasks, arms = list(dict.fromkeys(table["task"])), list(dict.fromkeys(table["arm"]))
-    if baseline not in arms:
-        raise ConfigError(f"Unknown baseline arm {baseline!r}.{did_you_mean(baseline, map(str, arms), 'Arms')}")
-    if AVERAGE in tasks:
-        raise DataError(f"A task is named {AVERAGE!r}, which is the name of the average over tasks: rename the task.")
+    check_baseline(baseline, arms)
     values = _by_run(table, value)
-    groups = {task: _pairs(values, task, arms, baseline) for task in tasks}
-    if average and len(tasks) > 1:
-        groups[AVERAGE] = _average_pairs(groups)
-    shares = dict(replicates) if replicates is not None else None
-    if shares is not None:
-        for arm in groups.get(AVERAGE, ()):
-            shares[AVERAGE, arm] = average_over_tasks([_replicates_of(shares, task, arm) for task in tasks])
-    p_of = paired_p if test == "t" else sign_flip_p
-    rows: list[dict[str, Any]] = []
-    for task, group in groups.items():
-        p_values = np.array([p_of(pair.differences) for pair in group.values()])
-        for (arm, pair), p, adjusted in zip(group.items(), p_values, holm(p_values), strict=True):
-            seeds = t_interval(pair.differences, level)
-            row: dict[str, Any] = {
-                "task": task, "arm": arm, "n_seeds": len(pair.seeds), "mean": pair.ours.mean(),
-                "baseline_mean": pair.base.mean(), "difference": seeds.value, "low": seeds.low, "high": seeds.high,
-            }  # fmt: skip
-            if shares is not None:
-                both = interval_of(seeds.value, _replicates_of(shares, task, arm), level)
-                row |= {"low": both.low, "high": both.high, "seeds_low": seeds.low, "seeds_high": seeds.high}
-            rows.append(row | {"p": p, "p_holm": adjusted, "effect": effect_size(pair.differences)})
-    columns = ["task", "arm", "n_seeds", "mean", "baseline_mean", "difference", "low", "high"]
-    columns += ["seeds_low", "seeds_high"] if shares is not None else []
-    return pd.DataFrame(rows, columns=[*columns, "p", "p_holm", "effect"])
+    pairs = []
+    for task in tasks:
+        for arm, (seeds, ours, base) in _pairs(values, task, arms, baseline).items():
+            pairs.append(Pair(task, arm, seeds, 0, ours, base, t_interval(ours - base, resolution=resolution)))
+    return pairs_table(pairs, average=average)
 
 
-def compare_predictions(
-    predictions: Mapping[tuple[str, str], Array],
-    labels: Mapping[str, Array],
-    metrics: Mapping[str, str],
+def compare_cells(
+    cells: Mapping[tuple[str, str], Array],
     baseline: str,
     *,
-    resamples: int = 2000,
-    seed: int = 0,
-    level: float = 0.95,
-    test: Test = "t",
-    over: Over = "both",
     average: bool = True,
-    tolerances: Mapping[str, float] | None = None,
 ) -> pd.DataFrame:
-    """Every arm against the baseline, from each run's predictions: `compare_arms` with `paired_bootstrap`'s intervals.
-
-    All arms of a task share their resamples; tasks draw independent ones, by their names.
+    """Every arm against the baseline, from what each example contributes to each run's score: `two_way` of differences.
 
     Parameters
     ----------
-    predictions : mapping of (task, arm) to array of shape (seeds, n)
-        Predicted classes or values; row s of each arm of a task comes from the same seed.
-    labels : mapping of task to array of shape (n,)
-        Gold labels; for "agreement" the teacher's predictions.
-    metrics : mapping of task to str
-        A metric of `sage_kit.evaluate.METRICS`, or "agreement".
+    cells : mapping of (task, arm) to array of shape (seeds, n)
+        Contributions (`sage_kit.studies.statistics.contributions`, `log_mean`); row s of each arm of a task comes from
+        the same seed.
     baseline : str
         The arm to compare with.
-    resamples : int
-    seed : int
-        Of the resamples.
-    level : float
-        Coverage of the intervals.
-    test : str
-        "t" (`paired_p`) or "sign_flip" (`sign_flip_p`).
-    over : str
-        What "low" and "high" resample: "both", "seeds" or "examples".
     average : bool
         Whether to add the average over tasks.
-    tolerances : mapping of task to float, or None
-        For "agreement" in regression: two values are alike when they differ by at most this; 0 where not given.
 
     Returns
     -------
     pandas DataFrame
-        As that of `compare_arms`: "low" and "high" by the bootstrap, "seeds_low" and "seeds_high" by `t_interval`.
+        With `COLUMNS`. Tasks and arms come in the order of the mapping.
 
     Raises
     ------
     ConfigError
-        For an unknown baseline, metric, test or `over`.
+        For an unknown baseline.
     DataError
-        If labels or a metric are missing, or the arms of a task differ in their seeds or examples.
+        If a task has no run of the baseline, or its arms differ in their seeds or examples.
     """
-    import pandas as pd
-
-    tasks, arms = (
-        list(dict.fromkeys(task for task, _ in predictions)),
-        list(dict.fromkeys(arm for _, arm in predictions)),
-    )
-    if baseline not in arms:
-        raise ConfigError(f"Unknown baseline arm {baseline!r}.{did_you_mean(baseline, arms, 'Arms')}")
-    runs: list[dict[str, Any]] = []
-    replicates: dict[tuple[str, str], Array] = {}
+    tasks = list(dict.fromkeys(task for task, _ in cells))
+    check_baseline(baseline, list(dict.fromkeys(arm for _, arm in cells)))
+    pairs = []
     for task in tasks:
-        if task not in labels or task not in metrics:
-            lacking = "metric" if task in labels else "labels"
-            raise DataError(f"Task {task!r} has predictions but no {lacking}: give them.")
-        own = [arm for arm in arms if (task, arm) in predictions]
-        if baseline not in own:
-            raise DataError(f"Task {task!r} has no predictions of the baseline {baseline!r}: run that arm too.")
-        gold = np.asarray(labels[task])
-        stacked = [np.asarray(predictions[task, arm]) for arm in own]
-        for arm, array in zip(own, stacked, strict=True):
-            check_rows(gold, array, f"predictions of task {task!r}, arm {arm!r},")
-            if len(array) != len(stacked[0]):
+        if (task, baseline) not in cells:
+            raise DataError(f"Task {task!r} has no runs of the baseline {baseline!r}: run that arm too.")
+        base = np.asarray(cells[task, baseline], dtype=np.float64)
+        span = max(1.0, float(np.ptp(base)))  # of the baseline's own contributions, and of a hit at least
+        for arm in (arm for other, arm in cells if other == task and arm != baseline):
+            ours = np.asarray(cells[task, arm], dtype=np.float64)
+            check_rows(base[0], ours, f"cells of task {task!r}, arm {arm!r},")
+            if len(ours) != len(base):
                 raise DataError(
-                    f"task {task!r} has {len(array)} seeds of arm {arm!r} and {len(stacked[0])} of {own[0]!r}: "
+                    f"task {task!r} has {len(ours)} seeds of arm {arm!r} and {len(base)} of {baseline!r}: "
                     "run the same seeds of both."
                 )
-        # By its name, so that a task's interval does not depend on the tasks beside it.
-        stream = [seed, zlib.crc32(task.encode())]
-        tolerance = (tolerances or {}).get(task, 0.0)
-        values, resampled = seed_metrics(gold, np.stack(stacked), metrics[task], resamples, stream, over, tolerance)
-        base = own.index(baseline)
-        for index, arm in enumerate(own):
-            replicates[task, arm] = mean_over_seeds(resampled[index] - resampled[base], stream, over)
-            runs += [{"task": task, "arm": arm, "seed": s, "value": value} for s, value in enumerate(values[index])]
-    return compare_arms(pd.DataFrame(runs), baseline, level=level, test=test, average=average, replicates=replicates)
+            found = two_way(ours - base, largest=span)
+            seeds = tuple(range(len(ours)))
+            pairs.append(Pair(task, arm, seeds, base.shape[1], ours.mean(axis=1), base.mean(axis=1), found))
+    return pairs_table(pairs, average=average)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """An arm beside the baseline on one task: seeds, examples, scores by seed, and the interval of their difference."""
+
+    task: Any
+    arm: Any
+    seeds: tuple[Any, ...]
+    examples: int
+    ours: Floats
+    base: Floats
+    interval: Interval
+
+
+def pairs_table(pairs: Sequence[Pair], *, average: bool) -> pd.DataFrame:
+    """A row per pair, and with `average` one per arm for the average over tasks."""
+    import pandas as pd
+
+    tasks = list(dict.fromkeys(pair.task for pair in pairs))
+    if AVERAGE in tasks:
+        raise DataError(f"A task is named {AVERAGE!r}, which is the name of the average over tasks: rename the task.")
+    means = _averages(pairs, tasks) if average and len(tasks) > 1 else []
+    return pd.DataFrame([_row(pair) for pair in [*pairs, *means]], columns=list(COLUMNS))
+
+
+def _row(pair: Pair) -> tuple[Any, ...]:
+    found = pair.interval
+    ours, base = float(pair.ours.mean()), float(pair.base.mean())
+    return (pair.task, pair.arm, len(pair.seeds), pair.examples, ours, base, found.value, found.low, found.high,
+            found.se, found.df, p_value(found), found.identical)  # fmt: skip
+
+
+def _averages(pairs: Sequence[Pair], tasks: Sequence[Any]) -> list[Pair]:
+    """Per arm the average over tasks, where each task has the same arms and seeds."""
+    means = []
+    for arm in dict.fromkeys(pair.arm for pair in pairs):
+        own = {pair.task: pair for pair in pairs if pair.arm == arm}
+        seeds = sorted({seed for pair in own.values() for seed in pair.seeds})
+        for task in tasks:
+            lacking = set(seeds) - set(own[task].seeds if task in own else ())
+            if lacking:
+                raise DataError(
+                    f"Task {task!r}, seed {min(lacking)}: there is no run of arm {arm!r}, and another task has one, so "
+                    "tasks cannot be averaged. Run it, leave it out everywhere, or ask for no average."
+                )
+        parts = list(own.values())
+        ours, base = (np.array([getattr(part, side).mean() for part in parts]) for side in ("ours", "base"))
+        examples = sum(part.examples for part in parts)
+        means.append(Pair(AVERAGE, arm, tuple(seeds), examples, ours, base, average([part.interval for part in parts])))
+    return means
+
+
+def check_baseline(baseline: str, arms: Sequence[Any]) -> None:
+    """Refuse a baseline that is none of the arms."""
+    if baseline not in arms:
+        raise ConfigError(f"Unknown baseline arm {baseline!r}.{did_you_mean(baseline, map(str, arms), 'Arms')}")
 
 
 def _check_columns(table: pd.DataFrame, columns: Sequence[str]) -> None:
@@ -260,23 +277,12 @@ def _by_run(table: pd.DataFrame, value: str) -> _Runs:
     return runs
 
 
-@dataclass(frozen=True)
-class _Pair:
-    """Values of an arm and of the baseline, seed by seed."""
-
-    seeds: list[Any]
-    ours: Floats
-    base: Floats
-
-    @property
-    def differences(self) -> Floats:
-        return self.ours - self.base
-
-
-def _pairs(values: _Runs, task: Any, arms: Sequence[Any], baseline: Any) -> dict[Any, _Pair]:
-    """The arms of a task beside the baseline, where both have exactly the same seeds."""
+def _pairs(
+    values: _Runs, task: Any, arms: Sequence[Any], baseline: Any
+) -> dict[Any, tuple[tuple[Any, ...], Floats, Floats]]:
+    """Seeds, values and the baseline's, by arm, where both have exactly the same seeds."""
     base = values.get((task, baseline), {})
-    pairs: dict[Any, _Pair] = {}
+    pairs: dict[Any, tuple[tuple[Any, ...], Floats, Floats]] = {}
     for arm in arms:
         ours = values.get((task, arm))
         if arm == baseline or ours is None:
@@ -288,29 +294,6 @@ def _pairs(values: _Runs, task: Any, arms: Sequence[Any], baseline: Any) -> dict
                 "be paired. Run the missing one or leave the seed out."
             )
         seeds = sorted(ours)
-        pairs[arm] = _Pair(seeds, np.array([ours[seed] for seed in seeds]), np.array([base[seed] for seed in seeds]))
+        own, other = (np.array([each[seed] for seed in seeds]) for each in (ours, base))
+        pairs[arm] = tuple(seeds), own, other
     return pairs
-
-
-def _average_pairs(groups: Mapping[Any, Mapping[Any, _Pair]]) -> dict[Any, _Pair]:
-    """Per arm and seed the means over tasks, where each task has the same arms and seeds."""
-    averages: dict[Any, _Pair] = {}
-    for arm in dict.fromkeys(arm for group in groups.values() for arm in group):
-        seeds = sorted({seed for group in groups.values() if arm in group for seed in group[arm].seeds})
-        for task, group in groups.items():
-            for seed in seeds:
-                if arm not in group or seed not in group[arm].seeds:
-                    raise DataError(
-                        f"Task {task!r}, seed {seed}: there is no run of arm {arm!r}, and another task has one, so "
-                        "tasks cannot be averaged. Run it, leave it out everywhere, or ask for no average."
-                    )
-        pairs = [group[arm] for group in groups.values()]
-        ours, base = (np.mean([getattr(pair, side) for pair in pairs], axis=0) for side in ("ours", "base"))
-        averages[arm] = _Pair(seeds, ours, base)
-    return averages
-
-
-def _replicates_of(replicates: Mapping[tuple[str, str], Array], task: str, arm: str) -> Array:
-    if (task, arm) not in replicates:
-        raise DataError(f"There are no replicates of task {task!r}, arm {arm!r}: give them for every arm, or for none.")
-    return np.asarray(replicates[task, arm])

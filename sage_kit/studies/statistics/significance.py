@@ -1,135 +1,122 @@
-"""Whether a difference could be none at all, and how large it is beside its spread over seeds."""
+"""Whether a number could be its threshold after all, and which difference a design can find."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+import math
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy import special, stats
+from scipy import optimize, stats
 
-from sage_kit.errors import DataError
-from sage_kit.studies.statistics.checks import NEGLIGIBLE, check_resamples, no_spread, seed_values
+from sage_kit.errors import ConfigError
+from sage_kit.studies.statistics.intervals import LEVEL, Interval
 
-Array = NDArray[Any]
-Floats = NDArray[np.float64]
-
-EXACT_SIGN_FLIPS = 12
-"""Up to so many seeds, all sign patterns are tried: 4,096."""
+ALPHA = 1 - LEVEL
+POWER = 0.8
+"""Chance of finding a difference that is called detectable."""
 
 
-def paired_p(differences: Array) -> float:
-    """Two-sided p of the paired t-test: could the mean of the differences be zero? (Student 1908, Biometrika 6).
+def p_value(interval: Interval, threshold: float = 0.0) -> float:
+    """Two-sided p of a threshold, from the interval itself, so that p < 0.05 where the interval leaves it out.
 
-    Where the differences are all equal, the t-test divides by a spread of zero; the sign-flip test stands in (1 for
-    identical arms, 2 / 2 ** n otherwise).
+    The half width towards the threshold over the quantile that the ends stand at is the standard error (Altman and
+    Bland 2011, How to obtain the P value from a confidence interval, BMJ 343), and p is that of value less threshold
+    over it. Of Student's intervals this is the t-test's.
 
     Parameters
     ----------
-    differences : array of shape (seeds,)
+    interval : Interval
+    threshold : float
 
     Returns
     -------
     float
-        NaN for one seed.
+        NaN for an interval without ends; for one without width 1 at its value, else 0.
     """
-    values = seed_values(differences)
-    if len(values) < 2 or not np.isfinite(values).all():
-        return float("nan")
-    if no_spread(values):
-        return sign_flip_p(values)
-    return float(stats.ttest_1samp(values, 0.0).pvalue)
+    distance = threshold - interval.value
+    reach = interval.high - interval.value if distance > 0 else interval.value - interval.low
+    if not (math.isfinite(reach) and math.isfinite(distance)):
+        return math.nan
+    if reach <= 0:
+        return 1.0 if distance == 0 else 0.0
+    quantile = stats.t.ppf((1 + LEVEL) / 2, interval.df)
+    return float(2 * stats.t.sf(abs(distance) / reach * quantile, interval.df))
 
 
-def sign_flip_p(differences: Array, *, resamples: int = 100_000, seed: int | Sequence[int] = 0) -> float:
-    """Two-sided p of the sign-flip test: how often is the mean as far from zero when signs are given by a coin?
+def detectable(se: float, df: float, *, comparisons: int = 1, power: float = POWER) -> float:
+    """The smallest true difference that a two-sided test at 5 % finds with the given chance: (t_a + t_b) se.
 
-    It assumes only that a difference is as likely as its negative (Fisher 1935, The Design of Experiments, section 21).
-    All sign patterns are tried for up to `EXACT_SIGN_FLIPS` seeds; with n seeds p cannot be below 2 / 2 ** n, which for
-    five is 0.0625. Beyond, patterns are drawn and the observed one is counted among them (Phipson and Smyth 2010,
-    Permutation p-values should never be zero, Statistical Applications in Genetics and Molecular Biology 9).
+    t_a is the quantile of the test, at 5 % over the number of comparisons (the first step of Holm's correction), t_b
+    that of the power, both of Student's t (Lachin 1981, Introduction to sample size determination and power analysis,
+    Controlled Clinical Trials 2, with t for its normal quantiles).
 
     Parameters
     ----------
-    differences : array of shape (seeds,)
-    resamples : int
-        Patterns drawn for more than `EXACT_SIGN_FLIPS` seeds.
-    seed : int or sequence of int
-        Of the drawn patterns.
+    se, df : float
+        Standard error of the difference and its degrees of freedom.
+    comparisons : int
+        Findings that are corrected together.
+    power : float
 
     Returns
     -------
     float
-        NaN for one seed.
+        NaN where the standard error is not known.
     """
-    values = seed_values(differences)
-    check_resamples(resamples)
-    n = len(values)
-    if n < 2 or not np.isfinite(values).all():
-        return float("nan")
-    exact = n <= EXACT_SIGN_FLIPS
-    if exact:
-        heads = (np.arange(2**n)[:, None] >> np.arange(n)) & 1
-    else:
-        heads = np.random.default_rng(seed).integers(0, 2, (resamples, n), dtype=np.int8)
-    # Patterns that give the same mean must count as ties whatever the order of summation.
-    slack = NEGLIGIBLE * float(np.abs(values).sum())
-    extreme = int((np.abs((1 - 2 * heads) @ values) >= abs(values.sum()) - slack).sum())
-    return extreme / len(heads) if exact else (extreme + 1) / (resamples + 1)
+    if not (math.isfinite(se) and df > 0):
+        return math.nan
+    return float((stats.t.ppf(1 - ALPHA / (2 * max(comparisons, 1)), df) + stats.t.ppf(power, df)) * se)
 
 
-def holm(p_values: Array) -> Floats:
-    """Adjusted p by Holm's step-down method, which holds the chance of any false finding among the p at their level.
+def standard_error(low: float, high: float, df: float) -> float:
+    """The standard error behind the ends of an interval."""
+    return float((high - low) / 2 / stats.t.ppf((1 + LEVEL) / 2, df))
 
-    With m values in rising order, the i-th becomes the largest of (m - j + 1) p_j over j <= i, and 1 at most (Holm
-    1979, A simple sequentially rejective multiple test procedure, Scandinavian Journal of Statistics 6).
 
-    Parameters
-    ----------
-    p_values : array of shape (m,)
-        NaN where there is no test: it stays NaN and does not count.
-
-    Returns
-    -------
-    array of shape (m,), float64
-        In the order given.
+def count_interval(k: int, n: int) -> Interval:
+    """The share of k among n, with the exact binomial interval (Clopper and Pearson 1934, Biometrika 26).
 
     Raises
     ------
-    DataError
-        If a value is not between 0 and 1.
+    ConfigError
+        If k is not between 0 and n, or n below 1.
     """
-    p = np.asarray(p_values, dtype=np.float64)
-    known = np.flatnonzero(~np.isnan(p))
-    if ((p[known] < 0) | (p[known] > 1)).any():
-        raise DataError(f"p values are {p.tolist()}: each must be between 0 and 1, or NaN.")
-    order = known[np.argsort(p[known], kind="stable")]
-    adjusted = np.full(p.shape, np.nan)
-    adjusted[order] = np.minimum(1.0, np.maximum.accumulate(p[order] * np.arange(len(order), 0, -1)))
-    return adjusted
+    if not (n >= 1 and 0 <= k <= n):
+        raise ConfigError(f"a count of {k} among {n}: it must lie between 0 and a number of at least 1.")
+    found = stats.binomtest(k, n).proportion_ci(LEVEL)
+    return Interval(k / n, float(found.low), float(found.high))
 
 
-def effect_size(differences: Array) -> float:
-    """Mean difference in units of its standard deviation over seeds: Cohen's d_z with Hedges' small-sample correction.
+def count_p(k: int, n: int, threshold: float) -> float:
+    """Two-sided p of a share, twice the smaller tail, so that p < 0.05 where `count_interval` leaves it out."""
+    return float(min(1.0, 2 * min(stats.binom.cdf(k, n, threshold), stats.binom.sf(k - 1, n, threshold))))
 
-    d_z = mean / s (Cohen 1988, Statistical Power Analysis for the Behavioral Sciences, section 2.3.5), times
-    J(m) = Gamma(m / 2) / (sqrt(m / 2) Gamma((m - 1) / 2)) with m = n - 1 (Hedges 1981, Distribution theory for Glass's
-    estimator of effect size, Journal of Educational Statistics 6, equation 6e): 0.80 for five seeds. The spread of a
-    difference paired by seed is small, so 2 here is not the 2 of unpaired studies.
+
+def count_detectable(n: int, threshold: float, *, comparisons: int = 1, power: float = POWER) -> float:
+    """The smallest distance of a true share from a threshold that n runs find with the given chance.
 
     Parameters
     ----------
-    differences : array of shape (seeds,)
+    n : int
+    threshold : float
+        Between 0 and 1.
+    comparisons : int
+        Findings that are corrected together.
+    power : float
 
     Returns
     -------
     float
-        NaN for one seed, for two (d_z has no mean then, and J is 0), and where the differences have no spread.
+        NaN when no share has such a chance, as with five runs against one half.
     """
-    values = seed_values(differences)
-    if len(values) < 3 or no_spread(values):
-        return float("nan")
-    m = len(values) - 1
-    correction = np.exp(special.gammaln(m / 2) - special.gammaln((m - 1) / 2)) / np.sqrt(m / 2)
-    return float(correction * values.mean() / values.std(ddof=1))
+    counts = np.arange(n + 1)
+    found = [k for k in counts if count_p(int(k), n, threshold) < ALPHA / max(comparisons, 1)]
+
+    def lacking(share: float) -> float:
+        return float(stats.binom.pmf(found, n, share).sum()) - power
+
+    distances = [
+        abs(optimize.brentq(lacking, threshold, end) - threshold)
+        for end in (0.0, 1.0)
+        if found and threshold != end and lacking(threshold) < 0 < lacking(end)
+    ]
+    return min(distances, default=math.nan)

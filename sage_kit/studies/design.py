@@ -1,0 +1,118 @@
+"""What a design can find, told before its runs are made: from earlier results of its kind, or from assumptions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sage_kit.errors import StudyError
+from sage_kit.studies import statistics
+from sage_kit.studies.result import RESULT, StudyResult, find_folders, read_tables
+from sage_kit.studies.verdicts import LEAST_SEEDS, POINTS, detectable_text
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+DIFFERING = 0.04
+"""Share of examples on which one arm is right and the other wrong, as measured of students of one teacher."""
+
+SHARED = 1 / 3
+"""Part of the variance of these that an example has under all seeds alike; the rest belongs to seed and example."""
+
+SEED_DEVIATION = 0.004
+"""Standard deviation of a seed's difference in accuracy beyond what the drawn examples explain."""
+
+ASSUMED = (
+    f"assuming that one arm is right and the other wrong on {DIFFERING:.0%} of the examples, a third of it under all "
+    f"seeds alike, and that seeds differ by {100 * SEED_DEVIATION:g} points"
+)
+MEASURED = "as differences varied in earlier results"
+
+
+def expected_table(results_dir: Path, examples: Mapping[str, int], seeds: int, split: str) -> DataFrame:
+    """Per task and for the average, the standard error to be expected of a difference, and what can be found with it.
+
+    Parameters
+    ----------
+    results_dir : Path
+        Where earlier results lie. Of those that compared the primary metric on as many examples of the task under as
+        many seeds, the median standard error is taken.
+    examples : mapping of task to int
+        Evaluation examples.
+    seeds : int
+    split : str
+        As the tables name it.
+
+    Returns
+    -------
+    DataFrame
+        Columns task, n_seeds, n_examples, se, df, detectable (with 80 % chance, by one finding alone), source.
+    """
+    from pandas import DataFrame
+
+    earlier = _earlier(results_dir, split)
+    parts: dict[str, tuple[int, statistics.Interval, str]] = {}
+    for task, n in examples.items():
+        found = [row for row in earlier if (row["task"], row["n_examples"], row["n_seeds"]) == (task, n, seeds)]
+        if found:
+            se, df = (float(np.median([row[name] for row in found])) for name in ("se", "df"))
+            parts[task] = n, statistics.Interval(0.0, np.nan, np.nan, df, se), MEASURED
+        else:
+            parts[task] = n, assumed(n, seeds), ASSUMED
+    if len(parts) > 1:
+        sources = {source for *_, source in parts.values()}
+        mean = statistics.average([part for _, part, _ in parts.values()])
+        parts[statistics.AVERAGE] = sum(examples.values()), mean, min(sources)
+    columns = ("task", "n_seeds", "n_examples", "se", "df", "detectable", "source")
+    rows = [
+        (task, seeds, n, part.se, part.df, statistics.detectable(part.se, part.df), source)
+        for task, (n, part, source) in parts.items()
+    ]
+    return DataFrame(rows, columns=list(columns))
+
+
+def assumed(examples: int, seeds: int) -> statistics.Interval:
+    """The expected interval of a difference in accuracy under the assumptions, about 0."""
+    of_example, of_rest = DIFFERING * SHARED, DIFFERING * (1 - SHARED)
+    ms_rest = of_rest
+    ms_seeds, ms_examples = ms_rest + examples * SEED_DEVIATION**2, ms_rest + seeds * of_example
+    total = ms_seeds + ms_examples - ms_rest
+    squares = ms_examples**2 / max(examples - 1, 1)
+    if seeds > 1:
+        squares += ms_seeds**2 / (seeds - 1) + ms_rest**2 / ((seeds - 1) * max(examples - 1, 1))
+    return statistics.around(0.0, total / (seeds * examples), total**2 / squares)
+
+
+def plan_text(table: DataFrame, seeds: int) -> str:
+    """The table in words, for a notebook to print."""
+    rows: list[dict[str, Any]] = table.to_dict("records")
+    found = ", ".join(
+        f"{detectable_text(row['detectable'], POINTS)} points on {row['task']} ({row['n_examples']:,} examples)"
+        for row in rows
+    )
+    text = f"Design: {seeds} {'seed' if seeds == 1 else 'seeds'}; differences that it finds with 80 % chance: {found}"
+    text += f"; {rows[-1]['source']}."
+    if seeds < LEAST_SEEDS:
+        text += f" A decision needs {LEAST_SEEDS} seeds, so every finding will be undecided."
+    return text
+
+
+def _earlier(results_dir: Path, split: str) -> list[dict[str, Any]]:
+    """Rows of single tasks in tables of earlier results that compare arms by the primary metric on that split."""
+    rows: list[dict[str, Any]] = []
+    needed = {"metric", "split", *statistics.COLUMNS}
+    for folder in find_folders(results_dir) if results_dir.is_dir() else ():
+        if not (folder / RESULT).is_file():
+            continue
+        try:
+            tables = read_tables(StudyResult.load(folder))
+        except StudyError:
+            continue  # of an older format, or damaged: the report tells
+        for table in tables.values():
+            if needed <= set(table.columns):
+                chosen = table[(table["metric"] == "primary") & (table["split"] == split) & ~table["identical"]]
+                rows += chosen[chosen["se"].notna()].to_dict("records")
+    return rows

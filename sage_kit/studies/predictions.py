@@ -1,0 +1,289 @@
+"""Predictions of a study's runs: compared as they are saved, so that whoever has a result can compute it again.
+
+``predictions.safetensors`` beside a result holds, of every task, split and run that a table compares::
+
+    labels/<task>/<split>           gold labels, of shape (n,)
+    teacher/<task>/<split>          the teacher's outputs, of shape (n, n_outputs)
+    student/<task>/<split>/<run>    a run's outputs, of shape (n, n_outputs); result.json tells arm and seed of a run
+
+Logits of classes are in half precision (`halved`), and differ from the run's own by less than one part in 1,000;
+predicted classes are the same. The single output of a regression task takes no more room in float32 and stays as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sage_kit.components import TaskSpec
+from sage_kit.errors import StudyError, did_you_mean
+from sage_kit.evaluate import alike_with, divergence
+from sage_kit.evaluate import predictions as predicted
+from sage_kit.files import disk_errors, write_bytes
+from sage_kit.studies import statistics
+from sage_kit.studies.result import PREDICTIONS, StudyResult, pick_row
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+Array = NDArray[Any]
+
+DEV, VALIDATION = "dev", "validation"
+AGREEMENT, DIVERGENCE, PRIMARY = "agreement", "divergence", "primary"
+
+
+class Outputs(Protocol):
+    """What runs put out, by task, arm and split: `sage_kit.studies.runs.Runs`, or what a result holds of them."""
+
+    @property
+    def tasks(self) -> list[str]:
+        """Names of the tasks."""
+
+    @property
+    def arms(self) -> list[str]:
+        """Names of the arms."""
+
+    def labels(self, task: str, split: str) -> Array:
+        """Gold labels, (n,)."""
+
+    def teacher_logits(self, task: str, split: str) -> Array:
+        """The teacher's outputs, (n, n_outputs)."""
+
+    def logits(self, task: str, arm: str, split: str) -> Array:
+        """The students' outputs, (seeds, n, n_outputs); no seeds for an arm without runs."""
+
+    def splits(self, task: str) -> list[str]:
+        """Names of the official validation splits, in order."""
+
+
+def compare_outputs(
+    outputs: Outputs,
+    specs: Mapping[str, TaskSpec],
+    baseline: str,
+    *,
+    split: str = DEV,
+    metric: str = "",
+    arms: Sequence[str] | None = None,
+) -> DataFrame:
+    """Each arm against a baseline, paired by seed and example.
+
+    Parameters
+    ----------
+    outputs : Outputs
+    specs : mapping of task to TaskSpec
+    baseline : str
+        Name of the arm that the others are compared with.
+    split : str
+        "dev", carved from train; "validation", the first official validation split; or the name of one.
+    metric : str
+        "" for each task's primary metric; "agreement" with the teacher; "divergence" from it, in the logarithm of its
+        mean over examples; or a metric of `sage_kit.evaluate.METRICS`.
+    arms : sequence of str or None
+        Arms to compare; None takes all.
+
+    Returns
+    -------
+    DataFrame
+        With `statistics.COLUMNS`, and behind "arm" the columns "baseline", "metric" ("primary" for "") and "split".
+
+    Raises
+    ------
+    StudyError
+        For an arm that is not there.
+    """
+    known = outputs.arms
+    for name in (baseline, *(arms or ())):
+        if name not in known:
+            raise StudyError(f"there is no arm {name!r}.{did_you_mean(name, known, 'Arms')}")
+    chosen = [arm for arm in known if arms is None or arm in arms or arm == baseline]
+    cells = {}
+    for task in outputs.tasks:
+        spec, name = specs[task], split_name(outputs, task, split)
+        labels, teacher = outputs.labels(task, name), halved(outputs.teacher_logits(task, name))
+        for arm in chosen:
+            students = outputs.logits(task, arm, name)
+            if len(students):
+                cells[task, arm] = _cells(metric or spec.metrics[0], spec, labels, teacher, list(map(halved, students)))
+    table = statistics.compare_cells(cells, baseline)
+    for place, (column, value) in enumerate(
+        {"baseline": baseline, "metric": metric or PRIMARY, "split": split}.items()
+    ):
+        table.insert(2 + place, column, value)
+    return table
+
+
+def split_name(outputs: Outputs, task: str, split: str) -> str:
+    """The name under which a split's outputs are found."""
+    if split == DEV:
+        return split
+    names = outputs.splits(task)
+    if split == VALIDATION and names:
+        return names[0]
+    if split not in names:
+        raise StudyError(f"task {task!r} has no split {split!r}.{did_you_mean(split, names, 'Splits')}")
+    return split
+
+
+def _cells(metric: str, spec: TaskSpec, labels: Array, teacher: Array, students: Sequence[Array]) -> Array:
+    """What each example contributes to a metric of each run: (seeds, n)."""
+    if metric == AGREEMENT:
+        return np.stack([alike_with(each, teacher, spec) for each in students]).astype(np.float64)
+    if metric == DIVERGENCE:
+        return statistics.log_mean(np.stack([divergence(teacher, each) for each in students]))
+    return statistics.contributions(metric, labels, np.stack([predicted(each, spec) for each in students]))
+
+
+def halved(logits: Array) -> Array:
+    """Logits in half precision with the same predicted classes; a single output stays as it is.
+
+    Rounding can make two logits equal, and then the first of them would be predicted. The predicted class gets the next
+    larger number of half precision where it no longer stands alone.
+
+    Parameters
+    ----------
+    logits : array of shape (n, n_outputs)
+
+    Returns
+    -------
+    array of shape (n, n_outputs)
+        float16, or as given for one output and for logits that half precision does not hold (65,504 and beyond).
+    """
+    logits = np.asarray(logits)
+    if logits.shape[1] == 1 or logits.dtype == np.float16:
+        return logits
+    with np.errstate(over="ignore"):
+        half = logits.astype(np.float16)
+    if not np.isfinite(half).all():
+        return logits
+    wanted = logits.argmax(axis=1)
+    rows = np.flatnonzero(half.argmax(axis=1) != wanted)
+    half[rows, wanted[rows]] = np.nextafter(half[rows].max(axis=1), np.float16(np.inf))
+    return half
+
+
+# ---- beside a result -------------------------------------------------------------------------------------------------
+
+
+def save_predictions(folder: Path, arrays: Mapping[str, Array]) -> None:
+    """Write predictions.safetensors."""
+    from safetensors.numpy import save
+
+    path = folder / PREDICTIONS
+    with disk_errors(str(path)):
+        write_bytes(path, save({name: np.ascontiguousarray(array) for name, array in arrays.items()}))
+
+
+class SavedOutputs:
+    """The outputs that a result holds.
+
+    Parameters
+    ----------
+    result : StudyResult
+        Loaded from its folder.
+
+    Raises
+    ------
+    StudyError
+        When the file is missing or not readable.
+    """
+
+    def __init__(self, result: StudyResult) -> None:
+        from safetensors import SafetensorError
+        from safetensors.numpy import load
+
+        assert result.folder is not None, "the result was not loaded from a folder"
+        path = result.folder / PREDICTIONS
+        try:
+            self._arrays = load(path.read_bytes())
+        except (OSError, SafetensorError) as error:
+            text = " ".join(str(error).split())
+            raise StudyError(f"{path} is not readable ({text}): run the study again") from None
+        self._result = result
+
+    @property
+    def tasks(self) -> list[str]:
+        """Names of the tasks."""
+        return list(dict.fromkeys(run["task"] for run in self._result.runs if run["splits"]))
+
+    @property
+    def arms(self) -> list[str]:
+        """Names of the arms."""
+        return list(dict.fromkeys(run["arm"] for run in self._result.runs if run["splits"]))
+
+    def labels(self, task: str, split: str) -> Array:
+        """Gold labels, (n,)."""
+        return self._arrays[f"labels/{task}/{split}"]
+
+    def teacher_logits(self, task: str, split: str) -> Array:
+        """The teacher's outputs, (n, n_outputs)."""
+        return self._arrays[f"teacher/{task}/{split}"]
+
+    def logits(self, task: str, arm: str, split: str) -> Array:
+        """The students' outputs by seed, (seeds, n, n_outputs)."""
+        own = [run for run in self._result.runs if (run["task"], run["arm"]) == (task, arm) and split in run["splits"]]
+        own.sort(key=lambda run: int(run["seed"]))
+        return np.array([self._arrays[f"student/{task}/{split}/{run['run']}"] for run in own])
+
+    def splits(self, task: str) -> list[str]:
+        """Names of the official validation splits, in order."""
+        return list(self._result.scoring[task]["splits"])
+
+    def spec(self, task: str) -> TaskSpec:
+        """How the task is scored."""
+        told = self._result.scoring[task]
+        return TaskSpec(
+            name=task, summary=task, text_columns=("text",), labels=tuple(map(str, range(told["classes"]))),
+            label_range=tuple(told["label_range"]), metrics=tuple(told["metrics"]),
+        )  # fmt: skip
+
+
+def recomputed(result: StudyResult, tables: Mapping[str, DataFrame]) -> dict[str, dict[str, float]]:
+    """The numbers of every finding about a comparison of arms, computed again from the predictions beside the result.
+
+    Parameters
+    ----------
+    result : StudyResult
+        Loaded from its folder.
+    tables : mapping of str to DataFrame
+        As `sage_kit.studies.result.read_tables` reads them.
+
+    Returns
+    -------
+    dict of str to dict
+        By finding: its value, low, high and df. Findings from other tables are left out.
+    """
+    outputs = SavedOutputs(result)
+    found = {}
+    for finding in result.findings:
+        table = tables[finding.table]
+        if not {"baseline", "metric", "split", *statistics.COLUMNS} <= set(table.columns):
+            continue
+        row = pick_row(table, finding.row, finding.table)
+        alike = table
+        for column in ("arm", "baseline", "metric", "split"):
+            alike = alike[alike[column] == row[column]]
+        tasks = [task for task in alike["task"] if task != statistics.AVERAGE]
+        again = compare_outputs(
+            _Part(outputs, tasks), {task: outputs.spec(task) for task in tasks}, row["baseline"], split=row["split"],
+            metric="" if row["metric"] == PRIMARY else row["metric"], arms=[row["arm"]],
+        )  # fmt: skip
+        (numbers,) = again[again["task"] == row["task"]].to_dict("records")
+        value, low, high = (float(numbers[column]) for column in finding.columns)
+        found[finding.name] = {"value": value, "low": low, "high": high, "df": float(numbers["df"])}
+    return found
+
+
+class _Part:
+    """Outputs of some tasks only: a comparison may leave others out."""
+
+    def __init__(self, outputs: SavedOutputs, tasks: Sequence[str]) -> None:
+        self.tasks = list(tasks)
+        self.arms = outputs.arms
+        self.labels = outputs.labels
+        self.teacher_logits = outputs.teacher_logits
+        self.logits = outputs.logits
+        self.splits = outputs.splits
