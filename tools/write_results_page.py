@@ -9,6 +9,7 @@ The page is made of saved results alone, so that whoever adds one need only run 
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,13 +24,21 @@ HEAD = """# What the studies found
 
 Written by `python tools/write_results_page.py` from the folders beside this page; `sage-kit study report` makes an HTML
 page of the same with every figure. [The studies](../docs/studies.md) tells how they compare. A finding is *yes* or *no*
-where its whole 95 % interval lies on one side of its threshold, and *undecided* where the interval holds it.
+where its p against the threshold, corrected over the findings of its study, is below 5 %; else, and with fewer than five
+seeds, it is *undecided*.
 """
+
+NONE = "There is no result yet.\n"
 
 
 def page(results: Sequence[StudyResult]) -> str:
     """The text of the page."""
-    parts = [HEAD, *map(section, results), "## The ledger\n", ledger_markdown(ledger_of(results))]
+    parts = [
+        HEAD,
+        *(map(section, results) if results else [NONE]),
+        "## The ledger\n",
+        ledger_markdown(ledger_of(results)),
+    ]
     return "\n".join(parts)
 
 
@@ -44,11 +53,12 @@ def section(result: StudyResult) -> str:
         f"Profile {result.profile}, on {', '.join(result.tasks)}; {result.seeds} seeds; {result.time[:10]}, "
         f"{machine_text(result.machine)}.",
         "",
-        "| answer | finding | unit |",
+        "| answer | finding | p, corrected |",
         "| --- | --- | --- |",
     ]
     for finding in result.findings:
-        cells = (finding.state, finding.sentence, finding.unit)
+        p = "-" if math.isnan(finding.p_adjusted) else f"{finding.p_adjusted:.2g}"
+        cells = (finding.state, finding.sentence, p)
         lines.append(f"| {' | '.join(' '.join(cell.replace('|', '/').split()) for cell in cells)} |")
     figures = dict(result.figures)
     if figures and result.findings:

@@ -26,8 +26,8 @@ SEED_DEVIATION = 0.004
 """Standard deviation of a seed's difference in accuracy beyond what the drawn examples explain."""
 
 ASSUMED = (
-    f"assuming that one arm is right and the other wrong on {DIFFERING:.0%} of the examples, a third of it under all "
-    f"seeds alike, and that seeds differ by {100 * SEED_DEVIATION:g} points"
+    f"assuming that one arm is right and the other wrong on {100 * DIFFERING:.0f} % of the examples, a third of it "
+    f"under all seeds alike, and that seeds differ by {100 * SEED_DEVIATION:g} points"
 )
 MEASURED = "as differences varied in earlier results"
 

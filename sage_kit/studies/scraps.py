@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import html
 import json
+import math
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -51,7 +52,7 @@ def glue_result(result: StudyResult, tables: Mapping[str, DataFrame]) -> None:
 
 
 def show_verdict(result: StudyResult) -> None:
-    """Show findings with their state, number and interval: as HTML in a notebook, else as text."""
+    """Show findings with their state, sentence and corrected p: as HTML in a notebook, else as text."""
     if not in_notebook():
         print(_verdict_text(result))
         return
@@ -117,14 +118,14 @@ def in_notebook() -> bool:
 
 def _rows(result: StudyResult) -> Iterator[tuple[str, str, str, str]]:
     for finding in result.findings:
-        interval = f"{finding.value:.4g} ({finding.low:.4g} to {finding.high:.4g}) {finding.unit}".rstrip()
-        yield finding.state, finding.question, finding.sentence, interval
+        p = "-" if math.isnan(finding.p_adjusted) else f"{finding.p_adjusted:.2g}"
+        yield finding.state, finding.question, finding.sentence, p
 
 
 def _verdict_text(result: StudyResult) -> str:
     lines = [
-        f"{state:<9} {question}\n          {sentence}\n          {interval}"
-        for state, question, sentence, interval in _rows(result)
+        f"{state:<9} {question}\n          {sentence}\n          corrected p: {p}"
+        for state, question, sentence, p in _rows(result)
     ]
     return "\n".join([f"{result.title}: {result.verdict[0]}", *_notes(result), *lines])
 
@@ -132,11 +133,11 @@ def _verdict_text(result: StudyResult) -> str:
 def _verdict_html(result: StudyResult) -> str:
     rows = "".join(
         f"<tr><td><b>{html.escape(state)}</b></td><td style='text-align:left'>{html.escape(question)}<br>"
-        f"{html.escape(sentence)}</td><td>{html.escape(interval)}</td></tr>"
-        for state, question, sentence, interval in _rows(result)
+        f"{html.escape(sentence)}</td><td>{p}</td></tr>"
+        for state, question, sentence, p in _rows(result)
     )
     notes = "".join(f"<p><b>{html.escape(note)}</b></p>" for note in _notes(result))
-    head = "<tr><th>verdict</th><th style='text-align:left'>question</th><th>95 % interval</th></tr>"
+    head = "<tr><th>verdict</th><th style='text-align:left'>question</th><th>p, corrected</th></tr>"
     return f"{notes}<table>{head}{rows}</table>"
 
 

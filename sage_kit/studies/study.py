@@ -394,8 +394,7 @@ class Study:
                     f"task {task!r} has no run of arm {lacking!r}.{did_you_mean(lacking, runs.arms, 'Arms')}"
                 )
             flops = {
-                name: sum(n for run in own for key, n in run.costs["flops"].items() if key not in NOT_COUNTED)
-                / len(own)
+                name: np.mean([sum(run.costs["flops"].values()) - run.costs["flops"].get("evaluate", 0) for run in own])
                 for name, own in found.items()
             }
             own_steps = np.mean([run.summary["student_steps"] for run in found[arm]])

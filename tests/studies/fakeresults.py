@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import struct
 import zlib
 from pathlib import Path
 from typing import Any
 
-from sage_kit.studies.result import Finding, StudyResult, label_of, state_of
+from sage_kit.studies.result import Finding, StudyResult, decided, label_of
+from sage_kit.studies.verdicts import STATES
 
 MACHINE = {"processor": "Test CPU", "cores": 2, "card": ""}
 
 
 def make_finding(name: str, low: float, high: float, **changes: Any) -> Finding:
-    """A finding with an interval around the middle; its state follows from its numbers."""
-    threshold, direction = changes.pop("threshold", 0.0), changes.pop("direction", "above")
+    """A finding with an interval around the middle; `save_result` decides it."""
     values: dict[str, Any] = {
         "question": f"Is {name} so?",
         "value": (low + high) / 2,
@@ -24,9 +25,16 @@ def make_finding(name: str, low: float, high: float, **changes: Any) -> Finding:
         "table": "comparison",
         "row": {"arm": "sage"},
         "claim": "",
-        "state": state_of(low, high, threshold, direction),
+        "threshold": 0.0,
+        "state": "undecided",
     }
-    return Finding(name=name, low=low, high=high, threshold=threshold, direction=direction, **{**values, **changes})
+    return Finding(name=name, low=low, high=high, **{**values, **changes})
+
+
+def decide(*findings: Finding) -> tuple[Finding, ...]:
+    """Findings as a study decides them together, with the sentences that they have."""
+    found = decided(findings, [dict.fromkeys(STATES, "") for _ in findings])
+    return tuple(dataclasses.replace(new, sentence=old.sentence) for new, old in zip(found, findings, strict=True))
 
 
 def save_result(root: Path, study: str, *findings: Finding, **changes: Any) -> StudyResult:
@@ -47,7 +55,7 @@ def save_result(root: Path, study: str, *findings: Finding, **changes: Any) -> S
         "packages": {"torch": "2.9"},
         "data": {"cola": "abc"},
     }
-    result = StudyResult(study=study, findings=findings, **{**values, **changes, "tasks": tasks})
+    result = StudyResult(study=study, findings=decide(*findings), **{**values, **changes, "tasks": tasks})
     folder = root / study / result.label
     result.save(folder)
     return StudyResult.load(folder)

@@ -17,10 +17,13 @@ from sage_kit.errors import ConfigError, StudyError, UnknownComponentError
 from sage_kit.evaluate import METRICS
 from sage_kit.machine import describe_machine
 from sage_kit.studies import Arm, Study
-from sage_kit.studies.result import StudyResult, inconsistencies, read_tables
+from sage_kit.studies.predictions import SavedOutputs, recomputed
+from sage_kit.studies.result import StudyResult, contradiction, inconsistencies, read_tables
 from sage_kit.studies.sizes import SIZES, size
+from sage_kit.studies.verdicts import Margin
 
-pytest.importorskip("pandas")
+pandas = pytest.importorskip("pandas")
+DataFrame = pandas.DataFrame
 
 PLAIN = Arm("plain", schedule="none")
 SAGE = Arm("sage", "synthesis each round")
@@ -182,6 +185,12 @@ def test_comparison_is_that_of_the_runs_scores(make: Any) -> None:
         study.compare(runs, "plian")
 
 
+def ask(study: Study, name: str, table: str, **changes: Any) -> None:
+    """Ask whether an arm is ahead, on the average over tasks."""
+    row = {"task": study.overall, "arm": changes.pop("arm", "sage")}
+    study.find(name, "Is it ahead?", table=table, row=row, **{"yes": "Ahead", "no": "Behind", **changes})
+
+
 def test_findings_and_files(make: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from matplotlib.figure import Figure
 
@@ -191,31 +200,163 @@ def test_findings_and_files(make: Any, tmp_path: Path, capsys: pytest.CaptureFix
     figure = Figure()
     figure.subplots().plot([1, 2])
     study.add_figure("line", figure, "A line.")
-    study.find(
-        "gain", "Is SAGE ahead?", table="comparison", row={"task": study.overall, "arm": "sage"}, unit="accuracy",
-        yes="ahead by {value}", no="behind", undecided="{arm}: {value} ({low} to {high}) {unit}",
-    )  # fmt: skip
+    ask(study, "gain", "comparison", undecided="{arm} and {baseline} do not differ on {n_examples} examples.")
     study.add_table("one_seed", study.tables["comparison"].assign(n_seeds=1))
-    words = {"yes": "ahead", "no": "behind", "undecided": "undecided"}
-    fewer = study.find("fewer", "?", table="one_seed", row={"task": study.overall, "arm": "sage"}, **words)
-    assert (fewer.seeds, study.findings[0].seeds) == (1, 2)
-    study.add_table("no_ends", study.tables["comparison"].assign(difference=4.0, low=np.nan, high=np.nan))
-    words["undecided"] = "{value} ({low} to {high})"
-    endless = study.find("endless", "?", table="no_ends", row={"task": study.overall, "arm": "sage"}, **words)
-    assert endless.sentence == "4 (? to ?)"
+    ask(study, "fewer", "one_seed")
+    numbers = {"difference": 0.04, "low": np.nan, "high": np.nan, "df": 4.0, "n_seeds": 5}
+    study.add_table("no_ends", study.tables["comparison"].assign(**numbers))
+    ask(study, "endless", "no_ends")
+    study.add_table("clear", study.tables["comparison"].assign(**{**numbers, "low": 0.03, "high": 0.05}))
+    ask(study, "clear", "clear")
     with pytest.raises(StudyError, match=r"no table 'comparisn'. Did you mean"):
-        study.find("x", "?", table="comparisn", row={}, yes="", no="", undecided="")
+        ask(study, "x", "comparisn")
     study.finish()
     folder = study.result.folder
     assert {path.name for path in folder.iterdir()} == {
-        "result.json", "runs.parquet", "comparison.parquet", "one_seed.parquet", "no_ends.parquet", "line.png",
+        "result.json", "predictions.safetensors", "runs.parquet", "comparison.parquet", "one_seed.parquet",
+        "no_ends.parquet", "clear.parquet", "line.png",
     }  # fmt: skip
     loaded = StudyResult.load(folder)
     assert inconsistencies(loaded, read_tables(loaded)) == []
+    assert contradiction(loaded) == ""
+    gain, fewer, endless, clear = loaded.findings
+    assert gain.sentence.startswith("sage and plain do not differ on 90 examples: ")
+    assert "; 2 seeds, and a decision needs 5; detectable: " in gain.sentence
+    assert (gain.seeds, gain.examples, gain.unit) == (2, 90, "points")
+    assert "; 1 seed, and a decision needs 5" in fewer.sentence
+    assert endless.sentence == "No significant difference: +4.00 points (no interval)."
+    assert (clear.state, clear.family) == ("yes", 1)
+    assert clear.sentence == "Ahead: +4.00 points (95 % CI +3.00 to +5.00)."
     assert len(read_tables(loaded)["runs"]) == 4
     assert loaded.parameters["reducers"] is None
     assert loaded.label.startswith("small-file-")  # settings that differ from the profile's mark it
     assert loaded.findings[0].sentence in capsys.readouterr().out
+
+
+def test_a_margin_stands_for_a_threshold(make: Any) -> None:
+    study = make()
+    study.add_table(
+        "comparison",
+        DataFrame([{"task": "file", "arm": "sage", "difference": -0.002, "low": -0.004, "high": 0.0, "n_seeds": 5}]),
+    )
+    margin = Margin(0.005, "half of what synthesis gains", 0.01)
+    ask(study, "keeps", "comparison", margin=margin, unit="points", yes="It keeps the score")
+    ask(study, "more", "comparison", margin=margin, unit="points", direction="below", no="It costs more")
+    with pytest.raises(StudyError, match="'both' has a threshold and a margin: give one of them"):
+        ask(study, "both", "comparison", margin=margin, threshold=0.1)
+    study.finish()
+    keeps, more = study.result.findings
+    assert (keeps.threshold, keeps.margin_effect, more.threshold) == (-0.005, 0.01, 0.005)
+    assert keeps.sentence == (
+        "It keeps the score: -0.20 points (95 % CI -0.40 to +0.00; margin 0.50: half of what synthesis gains)."
+    )
+    for value, reason, effect, words in (
+        (0.005, " ", 0.01, "a margin of 0.005 has no reason"),
+        (0.01, "why", 0.01, "must be above 0 and below the smallest effect under study, 0.01"),
+        (0.0, "why", 0.01, "must be above 0"),
+    ):
+        with pytest.raises(StudyError, match=words):
+            Margin(value, reason, effect)
+
+
+def test_degrees_of_freedom_are_the_tables(make: Any) -> None:
+    study = make()
+    row = {"task": "file", "arm": "sage", "difference": 1.0, "low": 0.5, "high": 1.5}
+    study.add_table("with_df", DataFrame([{**row, "n_seeds": 6, "df": 9.5}]))
+    study.add_table("student", DataFrame([{**row, "n_seeds": 6}]))
+    study.add_table("normal", DataFrame([{**row, "n_seeds": 0}]))
+    study.add_table("counts", DataFrame([{**row, "n_seeds": 10, "k": 9, "n": 10, "low": 0.555, "high": 0.998}]))
+    for name in study.tables:
+        ask(study, name, name, threshold=0.5 if name == "counts" else 0.0)
+    study.finish()
+    assert [one.df for one in study.result.findings][:3] == [9.5, 5, math.inf]
+    assert study.result.findings[3].counts == (9, 10)
+    assert study.result.findings[3].p == pytest.approx(22 / 1024)
+
+
+def test_intervals_come_back_from_the_folder_alone(make: Any) -> None:
+    study = make()
+    runs = study.run([PLAIN, SAGE, Arm("hot", temperature=9.0)])
+    for metric in ("", "agreement", "divergence"):
+        for split in ("dev", "validation"):
+            name = f"{metric or 'score'}_{split}"
+            study.add_table(name, study.compare(runs, "plain", metric=metric, split=split))
+            ask(study, name, name)
+    study.add_table("over_hot", study.compare(runs, "hot", arms=["sage"]))
+    ask(study, "over_hot", "over_hot")
+    study.add_table("other", DataFrame([{"task": "file", "arm": "sage", "difference": 1.0, "low": 0.0, "high": 2.0}]))
+    ask(study, "other", "other")
+    study.finish()
+    loaded = StudyResult.load(study.result.folder)
+    again = recomputed(loaded, read_tables(loaded))
+    assert list(again) == [one.name for one in loaded.findings if one.name != "other"]
+    for one in loaded.findings[:-1]:
+        expected = {"value": one.value, "low": one.low, "high": one.high, "df": one.df}
+        assert again[one.name] == expected  # to the last bit
+    assert any(one.value for one in loaded.findings[:-1])
+    assert loaded.findings[2].unit == "points"
+    assert "percent change" in {one.unit for one in loaded.findings}
+    outputs = SavedOutputs(loaded)
+    assert outputs.arms == ["plain", "sage", "hot"]
+    for run in runs:
+        saved = outputs.logits("file", run.arm, "validation")[run.seed]
+        assert saved.dtype == np.float16
+        student = run.predictions["validation"]["student"]
+        np.testing.assert_array_equal(saved.argmax(1), student.argmax(1))
+        np.testing.assert_allclose(saved, student, rtol=2e-3, atol=1e-6)
+    (study.result.folder / "predictions.safetensors").write_bytes(b"none")
+    with pytest.raises(StudyError, match=r"predictions\.safetensors is not readable .* run the study again$"):
+        SavedOutputs(loaded)
+
+
+def test_a_result_tells_how_to_execute_its_runs_again(make: Any) -> None:
+    study = make(seeds=1)
+    study.compare(study.run([PLAIN, Arm("sage", temperature=3.0)]), "plain")
+    study.finish()
+    plain, sage = StudyResult.load(study.result.folder).runs
+    assert (plain["task"], plain["arm"], plain["seed"], plain["splits"]) == ("file", "plain", 0, ["dev"])
+    assert plain["settings"]["schedule"] == "none"
+    assert sage["settings"]["temperature"] == 3.0
+    assert "runs_dir" not in sage["settings"]
+    config = study.config("file", **{name: value for name, value in sage["settings"].items() if name != "task"})
+    assert study.store.key(config) == sage["key"]
+    assert sage["environment"]["device"] == "cpu"
+    assert (sage["loop"], sage["plugin_files"]) == ("", [])
+
+
+def test_the_design_is_printed_before_the_first_run(make: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    study = make()
+    study.run([PLAIN])
+    first, *_ = capsys.readouterr().out.splitlines()
+    assert first.startswith("Design: 2 seeds; differences that it finds with 80 % chance: ")
+    assert "points on file (90 examples); assuming that one arm is right" in first
+    assert first.endswith("A decision needs 5 seeds, so every finding will be undecided.")
+    study.run([SAGE])
+    assert "Design" not in capsys.readouterr().out
+    # an earlier result of the same size tells how much such differences vary
+    runs = study.run([PLAIN, SAGE])
+    study.add_table("comparison", study.compare(runs, "plain"))
+    study.finish()
+    (expected,) = make().plan().to_dict("records")
+    assert expected["source"] == "as differences varied in earlier results"
+    assert expected["se"] == study.tables["comparison"]["se"].iloc[0]
+    (other,) = make().plan(split="validation").to_dict("records")
+    assert other["source"] != expected["source"]
+
+
+def test_an_arm_can_take_the_steps_that_cost_as_many_flops(make: Any) -> None:
+    study = make()
+    runs = study.run([PLAIN, SAGE])
+    steps = study.equal_flops_steps(runs, "plain", "sage")
+    assert steps["file"] > study.steps("file")
+    more = study.run([Arm("plain, equal FLOPs", schedule="none")], steps=steps)
+    table = study.all_runs.table().groupby("arm")[["student_steps", "student_flops", "teacher_flops"]].mean()
+    assert table.loc["plain, equal FLOPs", "student_steps"] == steps["file"]
+    spent = table["student_flops"] + table["teacher_flops"]
+    assert spent["plain, equal FLOPs"] == pytest.approx(spent["sage"], rel=1.5 / steps["file"] + 0.02)
+    assert len(more) == 2
+    with pytest.raises(StudyError, match=r"has no run of arm 'sag'\. Did you mean 'sage'"):
+        study.equal_flops_steps(runs, "plain", "sag")
 
 
 def test_results_of_the_profile_as_it_stands_have_no_mark(place: Path, tmp_path: Path) -> None:

@@ -117,7 +117,7 @@ def compare_splits(study: Study, runs: Runs, baseline: str) -> DataFrame:
     Returns
     -------
     DataFrame
-        As `compare_outputs` returns it, with the column "p_holm": Holm's correction across the splits and arms of a task.
+        As `compare_outputs` returns it, with the column "p_holm": Holm's correction across a task's splits and arms.
     """
     from pandas import concat
 

@@ -137,7 +137,7 @@ def compare_arms(
     """
     _check_columns(table, ("task", "arm", "seed", value))
     tasks, arms = list(dict.fromkeys(table["task"])), list(dict.fromkeys(table["arm"]))
-    check_baseline(baseline, arms)
+    check_names(tasks, arms, baseline)
     values = _by_run(table, value)
     pairs = []
     for task in tasks:
@@ -177,7 +177,7 @@ def compare_cells(
         If a task has no run of the baseline, or its arms differ in their seeds or examples.
     """
     tasks = list(dict.fromkeys(task for task, _ in cells))
-    check_baseline(baseline, list(dict.fromkeys(arm for _, arm in cells)))
+    check_names(tasks, list(dict.fromkeys(arm for _, arm in cells)), baseline)
     pairs = []
     for task in tasks:
         if (task, baseline) not in cells:
@@ -216,8 +216,6 @@ def pairs_table(pairs: Sequence[Pair], *, average: bool) -> pd.DataFrame:
     import pandas as pd
 
     tasks = list(dict.fromkeys(pair.task for pair in pairs))
-    if AVERAGE in tasks:
-        raise DataError(f"A task is named {AVERAGE!r}, which is the name of the average over tasks: rename the task.")
     means = _averages(pairs, tasks) if average and len(tasks) > 1 else []
     return pd.DataFrame([_row(pair) for pair in [*pairs, *means]], columns=list(COLUMNS))
 
@@ -249,8 +247,10 @@ def _averages(pairs: Sequence[Pair], tasks: Sequence[Any]) -> list[Pair]:
     return means
 
 
-def check_baseline(baseline: str, arms: Sequence[Any]) -> None:
-    """Refuse a baseline that is none of the arms."""
+def check_names(tasks: Sequence[Any], arms: Sequence[Any], baseline: str) -> None:
+    """Refuse a task that is named as the average is, and a baseline that is none of the arms."""
+    if AVERAGE in tasks:
+        raise DataError(f"A task is named {AVERAGE!r}, which is the name of the average over tasks: rename the task.")
     if baseline not in arms:
         raise ConfigError(f"Unknown baseline arm {baseline!r}.{did_you_mean(baseline, map(str, arms), 'Arms')}")
 

@@ -9,11 +9,20 @@ import pandas as pd
 import pytest
 from numpy.typing import NDArray
 from scipy import stats
-from studies.statistics.pairedruns import ends, runs
+from studies.statistics.pairedruns import ends
 
 from sage_kit.errors import ConfigError, DataError
-from sage_kit.evaluate import METRICS
-from sage_kit.studies.statistics import compare_arms, compare_predictions, effect_size, holm, summarize, t_interval
+from sage_kit.studies.statistics import (
+    COLUMNS,
+    average,
+    compare_arms,
+    compare_cells,
+    count_interval,
+    reached_table,
+    summarize,
+    t_interval,
+    two_way,
+)
 
 Array = NDArray[Any]
 
@@ -38,28 +47,22 @@ VALUES = {
 def test_arms_are_compared_in_pairs() -> None:
     table = table_of(VALUES).sample(frac=1, random_state=0)  # the order of the rows must not matter
     result = compare_arms(table, "plain").set_index(["task", "arm"])
-    assert list(result.columns) == [
-        "n_seeds", "mean", "baseline_mean", "difference", "low", "high", "p", "p_holm", "effect",
-    ]  # fmt: skip
+    assert list(result.reset_index().columns) == list(COLUMNS)
     assert set(result.index) == {(t, a) for t in ("rte", "cola", "average") for a in ("sage", "smote")}
-    per_seed: dict[tuple[str, str], Array] = {
-        (task, arm): np.array(VALUES[task, arm]) - VALUES[task, "plain"]
-        for task in ("rte", "cola")
-        for arm in ("sage", "smote")
-    }
     for arm in ("sage", "smote"):
-        per_seed["average", arm] = (per_seed["rte", arm] + per_seed["cola", arm]) / 2
-    for key, differences in per_seed.items():
-        row = result.loc[key]
-        scipys = stats.ttest_1samp(differences, 0)
-        assert row["n_seeds"] == 4
-        assert row["difference"] == pytest.approx(differences.mean())
-        assert row["mean"] - row["baseline_mean"] == pytest.approx(differences.mean())
-        assert (row["low"], row["high"]) == pytest.approx(ends(scipys.confidence_interval()))
-        assert row["p"] == pytest.approx(scipys.pvalue)
-        assert row["effect"] == pytest.approx(effect_size(differences))
-    for task in ("rte", "cola", "average"):
-        assert result.loc[task, "p_holm"].tolist() == pytest.approx(holm(result.loc[task, "p"].to_numpy()))
+        parts = []
+        for task in ("rte", "cola"):
+            differences = np.array(VALUES[task, arm]) - VALUES[task, "plain"]
+            row, scipys = result.loc[task, arm], stats.ttest_1samp(differences, 0)
+            assert (row["n_seeds"], row["n_examples"], row["df"]) == (4, 0, 3)
+            assert row["difference"] == pytest.approx(differences.mean())
+            assert row["mean"] - row["baseline_mean"] == pytest.approx(differences.mean())
+            assert (row["low"], row["high"]) == pytest.approx(ends(scipys.confidence_interval()))
+            assert row["p"] == pytest.approx(scipys.pvalue)
+            parts.append(t_interval(differences))
+        row, mean = result.loc["average", arm], average(parts)
+        assert (row["difference"], row["low"], row["high"]) == pytest.approx((mean.value, mean.low, mean.high))
+        assert row["mean"] - row["baseline_mean"] == pytest.approx(mean.value)
     assert result.loc[("rte", "sage"), "mean"] == pytest.approx(0.64)
 
 
@@ -69,24 +72,27 @@ def test_one_task_has_no_average() -> None:
     assert "average" not in set(compare_arms(table_of(VALUES), "plain", average=False)["task"])
 
 
-def test_the_sign_flip_test_can_be_asked_for() -> None:
-    result = compare_arms(table_of(VALUES), "plain", test="sign_flip").set_index(["task", "arm"])
-    assert result.loc[("rte", "sage"), "p"] == 2 / 16
+def test_numbers_that_are_counted_have_an_interval_where_they_are_alike() -> None:
+    table = table_of({("rte", "plain"): [3.0] * 5, ("rte", "sage"): [4.0] * 5})
+    (exact,) = compare_arms(table, "plain").to_dict("records")
+    assert (exact["low"], exact["high"], exact["p"], exact["identical"]) == (1, 1, 0, True)
+    (counted,) = compare_arms(table, "plain", resolution=1.0).to_dict("records")
+    assert (counted["low"], counted["high"]) == pytest.approx(ends(t_interval(np.ones(5), resolution=1.0)))
+    assert 0 < counted["low"] < 1
 
 
-def test_replicates_give_the_interval() -> None:
-    rng = np.random.default_rng(0)
-    replicates = {(task, arm): rng.normal(size=100) for task in ("rte", "cola") for arm in ("sage", "smote")}
-    result = compare_arms(table_of(VALUES), "plain", replicates=replicates).set_index(["task", "arm"])
-    student = compare_arms(table_of(VALUES), "plain").set_index(["task", "arm"])
-    mean = (replicates["rte", "sage"] + replicates["cola", "sage"]) / 2
-    for key, expected in ((("cola", "smote"), replicates["cola", "smote"]), (("average", "sage"), mean)):
-        row = result.loc[key]
-        assert (row["low"], row["high"]) == pytest.approx(np.quantile(expected, [0.025, 0.975]))
-        assert (row["seeds_low"], row["seeds_high"]) == pytest.approx(tuple(student.loc[key, ["low", "high"]]))
-    del replicates["cola", "sage"]
-    with pytest.raises(DataError, match="no replicates of task 'cola', arm 'sage'"):
-        compare_arms(table_of(VALUES), "plain", replicates=replicates)
+def test_runs_that_get_there_are_counted() -> None:
+    table = table_of({("rte", "sage"): [3.0, np.nan, 5.0, np.inf, 8.0], ("cola", "sage"): [np.nan] * 5})
+    rte, cola = reached_table(table, "value").to_dict("records")
+    share = count_interval(3, 5)
+    assert rte == {
+        "task": "rte", "arm": "sage", "n_seeds": 5, "k": 3, "n": 5, "share": 0.6, "low": share.low, "high": share.high,
+        "median": 5.0,
+    }  # fmt: skip
+    assert (cola["k"], cola["n"], cola["share"]) == (0, 5, 0.0)
+    assert np.isnan(cola["median"])
+    with pytest.raises(ConfigError, match="no column 'needed'"):
+        reached_table(table, "needed")
 
 
 @pytest.mark.parametrize(("arm", "other"), [("sage", "plain"), ("plain", "sage")])
@@ -114,8 +120,6 @@ def test_unusable_tables_are_named() -> None:
         compare_arms(table, "plian")
     with pytest.raises(ConfigError, match="no column 'accuracy'"):
         compare_arms(table, "plain", value="accuracy")
-    with pytest.raises(ConfigError, match="Unknown test 'wilcoxon'"):
-        compare_arms(table, "plain", test="wilcoxon")  # type: ignore[arg-type]
     with pytest.raises(DataError, match="two runs of task 'rte', arm 'plain', seed 0"):
         compare_arms(pd.concat([table, table.head(1)]), "plain")
     with pytest.raises(DataError, match="rename the task"):
@@ -124,15 +128,16 @@ def test_unusable_tables_are_named() -> None:
 
 def test_one_seed_is_compared_without_intervals() -> None:
     result = compare_arms(table_of({key: seeds[:1] for key, seeds in VALUES.items()}), "plain")
-    assert result[["low", "high", "p", "p_holm", "effect"]].isna().all(axis=None)
+    assert result[["low", "high", "p"]].isna().all(axis=None)
     assert result["difference"].tolist() == pytest.approx([0.03, 0.01, 0.04, -0.02, 0.035, -0.005])
 
 
 def test_a_run_without_a_number_leaves_no_verdict() -> None:
     values = {**VALUES, ("rte", "sage"): [0.6, np.nan, 0.7, 0.7]}
     result = compare_arms(table_of(values), "plain").set_index(["task", "arm"])
-    assert result.loc[("rte", "sage"), ["difference", "low", "high", "p", "p_holm", "effect"]].isna().all()
-    assert result.loc[("rte", "smote"), "p_holm"] == result.loc[("rte", "smote"), "p"]
+    assert result.loc[("rte", "sage"), ["difference", "low", "high", "p"]].isna().all()
+    assert result.loc[("average", "sage"), ["difference", "low", "high", "p"]].isna().all()
+    assert np.isfinite(result.loc[("rte", "smote"), "p"])
 
 
 def test_arms_are_summarised() -> None:
@@ -148,50 +153,48 @@ def test_arms_are_summarised() -> None:
         summarize(table_of(VALUES), "rounds")
 
 
-def test_predictions_are_compared() -> None:
+def test_contributions_are_compared() -> None:
     rng = np.random.default_rng(0)
-    labels = {"rte": rng.integers(0, 2, 60), "stsb": rng.uniform(0, 5, 50)}
-    predictions: dict[tuple[str, str], Array] = {}
+    cells: dict[tuple[str, str], Array] = {}
     for arm, right, noise in (("plain", 0.6, 2.0), ("sage", 0.8, 1.0), ("smote", 0.7, 1.5)):
-        hit = rng.random((5, 60)) < right
-        predictions["rte", arm] = np.where(hit, labels["rte"], 1 - labels["rte"])
-        predictions["stsb", arm] = labels["stsb"] + rng.normal(0, noise, (5, 50))
-    metrics = {"rte": "accuracy", "stsb": "spearman"}
-    result = compare_predictions(predictions, labels, metrics, "plain", resamples=300).set_index(["task", "arm"])
+        cells["rte", arm] = (rng.random((5, 60)) < right).astype(float)
+        cells["stsb", arm] = rng.normal(0, noise, (5, 50))
+    result = compare_cells(cells, "plain").set_index(["task", "arm"])
+    assert list(result.reset_index().columns) == list(COLUMNS)
     assert len(result) == 6
-    table = table_of(
-        {
-            (task, arm): [METRICS[metrics[task]](labels[task], row) for row in array]
-            for (task, arm), array in predictions.items()
-        }
-    )
-    scored = compare_arms(table, "plain").set_index(["task", "arm"])
-    for column in ("n_seeds", "mean", "baseline_mean", "difference", "p", "p_holm", "effect"):
-        assert result[column].tolist() == pytest.approx(scored[column].tolist())
-    assert result["seeds_low"].tolist() == pytest.approx(scored["low"].tolist())
-    # Examples add their chance to that of seeds, and the average over tasks has less of it.
-    assert (result["high"] - result["low"] > 0.05).all()
-    widths = (result["high"] - result["low"])[:, "sage"]
-    assert widths["average"] < np.sqrt(widths["rte"] ** 2 + widths["stsb"] ** 2) / 2 * 1.1
-    # One task alone has the interval it has beside another.
-    alone = compare_predictions(
-        {key: array for key, array in predictions.items() if key[0] == "stsb"}, labels, metrics, "plain", resamples=300
-    ).set_index(["task", "arm"])  # fmt: skip
-    assert alone.loc[("stsb", "sage"), "low"] == result.loc[("stsb", "sage"), "low"]
+    for arm in ("sage", "smote"):
+        parts = {task: two_way(cells[task, arm] - cells[task, "plain"]) for task in ("rte", "stsb")}
+        for task, part in [*parts.items(), ("average", average(list(parts.values())))]:
+            row = result.loc[task, arm]
+            assert (row["difference"], row["low"], row["high"]) == pytest.approx((part.value, part.low, part.high))
+            assert (row["se"], row["df"]) == pytest.approx((part.se, part.df))
+            assert row["n_seeds"] == 5
+            assert row["n_examples"] == {"rte": 60, "stsb": 50, "average": 110}[task]
+    assert result.loc[("rte", "sage"), "mean"] == pytest.approx(cells["rte", "sage"].mean())
+    # one task alone has the interval that it has beside another
+    alone = compare_cells({key: array for key, array in cells.items() if key[0] == "stsb"}, "plain")
+    assert alone["task"].tolist() == ["stsb", "stsb"]
+    assert alone["low"].tolist() == result.loc["stsb", "low"].tolist()
 
 
-def test_unusable_predictions_are_named() -> None:
-    labels, metrics = {"rte": np.ones(20, int)}, {"rte": "accuracy"}
-    predictions = {("rte", "plain"): runs(3, 20, 0.5), ("rte", "sage"): runs(2, 20, 0.5)}
+def test_arms_that_say_the_same_are_bounded() -> None:
+    cells = {("rte", "plain"): np.ones((5, 100)), ("rte", "sage"): np.ones((5, 100))}
+    (row,) = compare_cells(cells, "plain").to_dict("records")
+    assert row["identical"]
+    assert (row["low"], row["high"], row["p"]) == pytest.approx((-0.0362, 0.0362, 1), abs=1e-4)
+    # on the scale of the contributions
+    cells = {key: np.linspace(0, 10, 100) * np.ones((5, 1)) for key in cells}
+    (row,) = compare_cells(cells, "plain").to_dict("records")
+    assert row["high"] == pytest.approx(0.362, abs=1e-3)
+
+
+def test_unusable_contributions_are_named() -> None:
+    cells = {("rte", "plain"): np.ones((3, 20)), ("rte", "sage"): np.ones((2, 20))}
     with pytest.raises(DataError, match="task 'rte' has 2 seeds of arm 'sage' and 3 of 'plain'"):
-        compare_predictions(predictions, labels, metrics, "plain")
+        compare_cells(cells, "plain")
     with pytest.raises(DataError, match="arm 'sage', have shape"):
-        compare_predictions({**predictions, ("rte", "sage"): runs(3, 9, 0.5)}, labels, metrics, "plain")
-    with pytest.raises(DataError, match="'rte' has predictions but no metric"):
-        compare_predictions(predictions, labels, {}, "plain")
-    alone = {**predictions, ("rte", "sage"): runs(3, 20, 0.5), ("cola", "sage"): runs(3, 20, 0.5)}
-    with pytest.raises(DataError, match="'cola' has no predictions of the baseline 'plain'"):
-        compare_predictions(alone, dict.fromkeys(("rte", "cola"), labels["rte"]),
-                            dict.fromkeys(("rte", "cola"), "f1"), "plain")  # fmt: skip
+        compare_cells({**cells, ("rte", "sage"): np.ones((3, 9))}, "plain")
+    with pytest.raises(DataError, match="'cola' has no runs of the baseline 'plain'"):
+        compare_cells({("rte", "plain"): np.ones((3, 20)), ("cola", "sage"): np.ones((3, 20))}, "plain")
     with pytest.raises(ConfigError, match="Unknown baseline arm 'none'"):
-        compare_predictions(predictions, labels, metrics, "none")
+        compare_cells(cells, "none")
