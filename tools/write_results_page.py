@@ -24,8 +24,8 @@ HEAD = """# What the studies found
 
 Written by `python tools/write_results_page.py` from the folders beside this page; `sage-kit study report` makes an HTML
 page of the same with every figure. [The studies](../docs/studies.md) tells how they compare. A finding is *yes* or *no*
-where its p against the threshold, corrected over the findings of its study, is below 5 %; else, and with fewer than five
-seeds, it is *undecided*.
+where its p against the threshold, corrected over the findings of its study, is below 5 %; else, and with fewer than
+five seeds, it is *undecided*.
 """
 
 NONE = "There is no result yet.\n"
