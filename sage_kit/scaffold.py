@@ -9,19 +9,28 @@ from __future__ import annotations
 import keyword
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from string import Template
 
 import sage_kit
 from sage_kit.errors import ConfigError, RunDirectoryError, did_you_mean
-from sage_kit.files import disk_errors
+from sage_kit.files import atomic_directory, disk_errors
 
 TEMPLATES = Path(__file__).parent / "templates"
 
-SCAFFOLD_KINDS = ("reducer", "sampler", "inverter", "lift", "filter", "decoder", "observer")
-"""The kinds of component that there is a template for."""
+SCAFFOLD_KINDS = ("reducer", "sampler", "inverter", "lift", "filter", "decoder", "task", "observer", "stop_rule")
+"""The kinds of component that there is a template for: all."""
 
-NAME = re.compile(r"[a-z][a-z0-9_]*")
+NAME = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
+
+USES = {
+    "task": "sage-kit run --task $name --reducer pca",
+    "decoder": "sage-kit decode RUN_DIRECTORY --decoder $name",
+    "observer": "sage-kit run --task sst2 --reducer pca --observers jsonl,progress,$name",
+    "reducer": "sage-kit run --task sst2 --reducer $name",
+}
+"""How a component is chosen, for its README; the other kinds have a setting of their name."""
 
 
 def new_plugin(kind: str, name: str, dest: str | Path = "plugins") -> Path:
@@ -39,7 +48,7 @@ def new_plugin(kind: str, name: str, dest: str | Path = "plugins") -> Path:
     Returns
     -------
     Path
-        The distribution's folder.
+        The distribution's folder, complete.
 
     Raises
     ------
@@ -50,34 +59,53 @@ def new_plugin(kind: str, name: str, dest: str | Path = "plugins") -> Path:
     DiskFullError
         When the disk is full.
     """
-    if kind not in SCAFFOLD_KINDS:
-        raise ConfigError(f"There is no template for kind {kind!r}.{did_you_mean(kind, SCAFFOLD_KINDS)}")
-    if not NAME.fullmatch(name) or keyword.iskeyword(name) or name in sys.stdlib_module_names:
-        raise ConfigError(
-            f"the name {name!r} cannot be a plugin's: take lower case letters, digits and underscores, a letter first, "
-            "and no name of Python's own"
-        )
+    check_name(kind, name)
     folder = Path(dest) / name
     if folder.exists():
         raise RunDirectoryError(f"{folder} exists already: choose another name, or another folder with --dest")
     values = template_values(kind, name)
-    with disk_errors(str(folder)):
+    with disk_errors(str(folder)), atomic_directory(folder) as unfinished:
         for source, relative in _files(kind):
-            path = folder / Template(relative).substitute(values)
+            path = unfinished / Template(relative).substitute(values)
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(Template(source.read_text(encoding="utf-8")).substitute(values), encoding="utf-8")
     return folder
 
 
+def check_name(kind: str, name: str) -> None:
+    """Raise ConfigError unless there is a template for the kind, and the name can be a component's and a package's."""
+    if kind not in SCAFFOLD_KINDS:
+        raise ConfigError(f"There is no template for kind {kind!r}.{did_you_mean(kind, SCAFFOLD_KINDS)}")
+    if not NAME.fullmatch(name) or keyword.iskeyword(name) or name in sys.stdlib_module_names:
+        raise ConfigError(
+            f"the name {name!r} cannot be a plugin's: take lower case letters, digits and single underscores between "
+            "them, a letter first, and no name of Python's own"
+        )
+
+
+def distribution_name(name: str) -> str:
+    """The distribution of a plugin's folder."""
+    return f"sage-kit-{name.replace('_', '-')}"
+
+
 def template_values(kind: str, name: str) -> dict[str, str]:
     """What the templates' placeholders stand for."""
     major, minor = sage_kit.__version__.split(".")[:2]
+    words = kind.replace("_", " ")
+    is_task = kind == "task"
+    use = USES.get(kind, f"sage-kit run --task sst2 --reducer pca --{kind.replace('_', '-')} $name")
     return {
         "name": name,
         "kind": kind,
         "kinds": f"{kind}s",
-        "article": "an" if kind[0] in "aeio" else "a",
-        "distribution": f"sage-kit-{name.replace('_', '-')}",
+        "words": words,
+        "words_plural": f"{words}s",
+        "use": Template(use).substitute(name=name),
+        "holds": "hook, with the task's columns, labels and metrics" if is_task else "options and the hook",
+        "imported": "reads the data when a run loads the task"
+        if is_task
+        else f"holds the {words} and is imported when a run builds it",
+        "distribution": distribution_name(name),
         "package": f"sage_kit_{name}",
         "class_name": "".join(part.capitalize() for part in name.split("_")),
         "version": sage_kit.__version__,
@@ -86,21 +114,35 @@ def template_values(kind: str, name: str) -> dict[str, str]:
     }
 
 
-def next_steps(folder: Path, kind: str, name: str) -> str:
-    """What to do with a new distribution, as lines of text."""
+def next_steps(folder: Path, kind: str, name: str, changed: Sequence[str] = (), is_registered: bool = False) -> str:
+    """What to do with a new distribution, as lines of text.
+
+    Parameters
+    ----------
+    folder : Path
+        The distribution's folder.
+    kind, name : str
+        As `new_plugin` took them.
+    changed : sequence of str
+        Files of the repository that its registration changed.
+    is_registered : bool
+        Whether it is part of sage-kit's repository.
+    """
     lines = [
-        f"Written: {folder}",
+        f"Plugin: {folder}",
         "Try it:",
         f"  pip install -e {folder}",
         f"  sage-kit check {name} --kind {kind}",
         f"  pytest {folder}",
-        f"Then write your own {kind} in {folder / f'sage_kit_{name}' / f'{kind}.py'}.",
-        "In the repository of sage-kit, add",
-        f"  to tox.ini: the word {name} to the braces of [testenv:{{...}}]",
-        f"  to requirements/plugins.txt: ./plugins/{name}",
-        f"  to requirements/dev.txt: -e ./plugins/{name}",
-        "  to requirements/min.txt: the lowest version of each package that nothing needed before",
-        f"  to pyproject.toml, [tool.ruff.lint.isort]: sage_kit_{name} to known-first-party",
+        f"Then write your own {kind.replace('_', ' ')} in {folder / f'sage_kit_{name}' / f'{kind}.py'}.",
+    ]
+    if not is_registered:
+        return "\n".join([*lines, "In a clone of sage-kit's repository, --register makes it one of its plugins."])
+    lines += [
+        f"Registered in: {', '.join(changed)}" if changed else "It was registered already; no file is changed.",
+        "Once it is installed: python -m sage_kit.reference docs",
+        "By hand, for each package that nothing needed before: its lowest version to requirements/min.txt and, if it",
+        "has no types, its name to [[tool.mypy.overrides]] in pyproject.toml.",
     ]
     return "\n".join(lines)
 

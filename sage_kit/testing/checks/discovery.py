@@ -117,11 +117,12 @@ def _from_origin(origin: Origin) -> Iterator[str]:
 
 
 def _modules(spec: Any) -> Iterator[str]:
-    """Modules that the spec's options and factory name."""
-    if not isinstance(spec, ComponentSpec):
-        return
-    lazy = re.fullmatch(r"([\w.]+):\w+", getattr(spec.factory, "__qualname__", ""))
-    names = [spec.options.__module__, lazy[1] if lazy else getattr(spec.factory, "__module__", "")]
+    """Modules that the spec's options and factory name, or the loader of a task."""
+    if isinstance(spec, ComponentSpec):
+        lazy = re.fullmatch(r"([\w.]+):\w+", getattr(spec.factory, "__qualname__", ""))
+        names = [spec.options.__module__, lazy[1] if lazy else getattr(spec.factory, "__module__", "")]
+    else:
+        names = [getattr(spec.loader, "__module__", "")]
     yield from (name for name in names if name and not re.match(r"sage_kit\.|sage_kit$|__main__$", name))
 
 
