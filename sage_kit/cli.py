@@ -430,18 +430,33 @@ def check_command(
 @app.command("new-plugin")
 def new_plugin_command(
     kind: Annotated[
-        str, typer.Argument(metavar="KIND", help="reducer, sampler, inverter, lift, filter, decoder or observer.")
+        str,
+        typer.Argument(
+            metavar="KIND",
+            help="reducer, sampler, inverter, lift, filter, decoder, task, observer or stop_rule.",
+        ),
     ],
     name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the component.")],
     dest: Annotated[str, typer.Option(metavar="DIR", help="Folder that gets the new distribution.")] = "plugins",
+    register: Annotated[
+        bool, typer.Option("--register", help="Make it part of the clone of sage-kit's repository that DIR lies in.")
+    ] = False,
 ) -> None:
     """Write an installable plugin distribution that passes its checks, to start your own from."""
-    from sage_kit.scaffold import new_plugin, next_steps
+    from sage_kit.registration import new_registered_plugin
+    from sage_kit.scaffold import distribution_name, new_plugin, next_steps
 
     taken = next((item for item in _load_plugins([]).components(kind) if item.spec.name == name), None)
-    if taken is not None:
-        raise ConfigError(f"there is a {kind} {name!r} already (from {taken.origin}): choose another name")
-    typer.echo(next_steps(new_plugin(kind, name, dest), kind, name))
+    # a plugin that is installed from the repository may still have to be registered
+    if taken is not None and not (register and taken.origin.distribution == distribution_name(name)):
+        raise ConfigError(
+            f"there is a {kind.replace('_', ' ')} {name!r} already (from {taken.origin}): choose another name"
+        )
+    if register:
+        folder, changed = new_registered_plugin(kind, name, dest)
+        typer.echo(next_steps(folder, kind, name, changed, is_registered=True))
+    else:
+        typer.echo(next_steps(new_plugin(kind, name, dest), kind, name))
 
 
 @app.command("config")

@@ -94,6 +94,35 @@ def write_bytes(path: Path, data: bytes) -> None:
         raise
 
 
+def write_texts(texts: Mapping[Path, str]) -> None:
+    """Rewrite files that belong together, in UTF-8: all of them, or none when one cannot be written.
+
+    Every text is on the disk before the first file is replaced. A process that is killed while they are replaced leaves
+    each file whole, but some of them old.
+    """
+    originals = {path: (path.read_bytes(), path.stat().st_mode) for path in texts}
+    temporaries = {path: _temporary(path) for path in texts}
+    try:
+        for path, text in texts.items():
+            if not os.access(path, os.W_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+            temporaries[path].write_bytes(text.encode())
+            temporaries[path].chmod(originals[path][1])
+            _flush(temporaries[path])
+        for path, temporary in temporaries.items():
+            temporary.replace(path)
+            _flush(path.parent)
+    except BaseException:
+        for path, (data, mode) in originals.items():
+            if path.read_bytes() != data:
+                write_bytes(path, data)
+                path.chmod(mode)
+        raise
+    finally:
+        for temporary in temporaries.values():
+            temporary.unlink(missing_ok=True)
+
+
 def write_json(path: Path, data: Any) -> None:
     """Write JSON atomically, indented; NaN and infinity become null, since JSON has neither."""
     write_text(path, json.dumps(only_finite(data), indent=2, allow_nan=False) + "\n")

@@ -17,6 +17,7 @@ from sage_kit.files import (
     remove_temporaries,
     write_json,
     write_text,
+    write_texts,
 )
 
 
@@ -30,6 +31,38 @@ def tree(directory: Path) -> dict[str, str]:
 
 
 # ---- whole or not at all
+
+
+def test_files_that_belong_together_change_together(tmp_path: Path) -> None:
+    files = [tmp_path / name for name in "abc"]
+    for path in files:
+        path.write_text("old", encoding="utf-8")
+        path.chmod(0o640)
+    write_texts({path: f"new {path.name}" for path in files})
+    assert tree(tmp_path) == {"a": "new a", "b": "new b", "c": "new c"}
+    assert {path.stat().st_mode & 0o777 for path in files} == {0o640}
+
+
+@pytest.mark.parametrize("error", [OSError(errno.EIO, "broken"), Crash()])
+@pytest.mark.parametrize("last", "abc")
+def test_files_that_belong_together_stay_as_they_were(
+    last: str, error: BaseException, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = [tmp_path / name for name in "abc"]
+    for path in files:
+        path.write_text("old", encoding="utf-8")
+    replace, failed = Path.replace, []
+
+    def fail_once(path: Path, target: Path) -> Path:
+        if target.name == last and not failed:
+            failed.append(target)
+            raise error
+        return replace(path, target)
+
+    monkeypatch.setattr(Path, "replace", fail_once)
+    with pytest.raises(type(error)):
+        write_texts(dict.fromkeys(files, "new"))
+    assert tree(tmp_path) == dict.fromkeys("abc", "old")
 
 
 def test_a_directory_appears_when_the_block_ends(tmp_path: Path) -> None:

@@ -4,15 +4,25 @@ from __future__ import annotations
 
 import ast
 import configparser
+import importlib.util
+import itertools
+import os
 import re
+import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
+from packaging.markers import Marker
+from packaging.requirements import Requirement
+from packaging.version import Version
 
 import sage_kit
 from sage_kit.config import toml_loads
+from sage_kit.registration import unregistered
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = Path(sage_kit.__file__).parent
@@ -46,12 +56,26 @@ def requirement_names(requirements: list[str]) -> set[str]:
     return {re.split(r"[ ;<>=!~\[]", text, maxsplit=1)[0].lower().replace("_", "-") for text in requirements}
 
 
+def pins(file: str) -> list[Requirement]:
+    """Every pin in a file of constraints and in the files that it names."""
+    path = ROOT / "requirements" / file
+    found = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if line.startswith("-c "):
+            found += pins((path.parent / line[3:]).relative_to(ROOT / "requirements").as_posix())
+        elif line and not line.startswith("#"):
+            found.append(Requirement(line))
+    assert all(len(pin.specifier) == 1 and "==" in str(pin.specifier) for pin in found)
+    return found
+
+
 def pinned(file: str) -> dict[str, str]:
-    """Version of each distribution that a file of constraints pins, by name; markers are left out."""
-    lines = (ROOT / "requirements" / file).read_text(encoding="utf-8").splitlines()
-    matches = [re.match(r"([\w.-]+)==([\w.]+)", line) for line in lines]
-    assert all(match or not line or line.startswith("#") for match, line in zip(matches, lines, strict=True))
-    return {match[1].lower().replace("_", "-"): match[2] for match in matches if match}
+    """Version of each distribution that a file of constraints pins, by name: the lowest, where Pythons differ."""
+    found: dict[str, str] = {}
+    for pin in pins(file):
+        name, (specifier,) = pin.name.lower().replace("_", "-"), pin.specifier
+        found[name] = min(found.get(name, specifier.version), specifier.version, key=Version)
+    return found
 
 
 def lower_bounds() -> dict[str, set[str]]:
@@ -142,64 +166,212 @@ def test_package_is_typed_and_licensed() -> None:
 
 def test_python_versions_are_the_same_everywhere() -> None:
     project = pyproject(ROOT)["project"]
-    minors = [int(text.rpartition(".")[2]) for text in project["classifiers"] if ":: 3." in text]
-    assert project["requires-python"] == f">=3.{min(minors)},<3.{max(minors) + 1}"
-    assert f"py3{{{','.join(map(str, minors))}}}-" in tox_ini()["tox"]["env_list"]
-    assert pyproject(ROOT)["tool"]["ruff"]["target-version"] == f"py3{min(minors)}"
+    assert project["requires-python"] == f">=3.{min(minors())},<3.{max(minors()) + 1}"
+    assert f"py3{{{','.join(map(str, minors()))}}}-" in tox_ini()["tox"]["env_list"]
+    assert pyproject(ROOT)["tool"]["ruff"]["target-version"] == f"py3{min(minors())}"
 
 
-# ---- environments
+# ---- versions
+
+
+def minors() -> list[int]:
+    return [int(text.rpartition(".")[2]) for text in pyproject(ROOT)["project"]["classifiers"] if ":: 3." in text]
 
 
 def test_lowest_versions_are_those_that_are_declared() -> None:
     bounds = lower_bounds()
     assert {name: versions for name, versions in bounds.items() if len(versions) > 1} == {}, "bounds differ"
-    lowest = pinned("min.txt")
-    # torch is the tests' own everywhere, for its old builds are large and know no new Python
-    assert lowest.pop("torch") == pinned("constraints.txt")["torch"]
-    assert lowest == {name: version for name, (version,) in bounds.items() if name != "torch"}
+    # torch's old builds are large and know no new Python, so it is lowest only where the factor torch25 asks for it
+    assert pinned("min.txt") == {name: version for name, (version,) in bounds.items() if name != "torch"}
 
 
-def test_tox_runs_no_long_environment_unless_it_is_named() -> None:
-    settings = tox_ini()
-    named = {name.partition(":")[2] for name in settings.sections() if name.startswith("testenv:")}
-    assert {"all", "min", "scaffold", "dist", "quickstart"} <= named
-    listed = settings["tox"]["env_list"].split()
-    assert listed[:-1] == ["lint", "type"]
-    assert listed[-1].startswith("py3{")
+@pytest.mark.parametrize("minor", minors())
+def test_each_python_gets_one_lowest_version(minor: int) -> None:
+    environment = {"python_version": f"3.{minor}"}
+    chosen = [pin.name for pin in pins("min.txt") if not pin.marker or pin.marker.evaluate(environment)]
+    assert len(set(chosen)) == len(chosen)
+    needless = {"tomli"} if minor >= 11 else set()
+    assert {pin.name for pin in pins("min.txt")} - set(chosen) == needless
+
+
+@pytest.mark.parametrize(("file", "package"), [("torch25.txt", "torch"), ("transformers50.txt", "transformers")])
+def test_files_of_a_lowest_version_name_the_declared_one(file: str, package: str) -> None:
+    ((declared,),) = [bounds for name, bounds in lower_bounds().items() if name == package]
+    (pin,) = pins(f"versions/{file}")
+    assert (pin.name, str(pin.specifier)) == (package, f"=={declared}.*")
+
+
+def test_constraints_pin_each_package_once() -> None:
+    names = [pin.name.lower() for pin in pins("constraints.txt")]
+    assert len(set(names)) == len(names)
+    assert {"torch", "transformers", "ruff", "mypy"} <= set(names)
+    markers = [pin.marker for pin in pins("constraints.txt") if pin.marker]
+    assert markers == [Marker('python_version >= "3.11"')], "the newest transformers knows no Python 3.10"
+
+
+# ---- environments
+
+
+def load_toxfile() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("sage_kit_toxfile", ROOT / "toxfile.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+TOXFILE = load_toxfile()
+OWN_SECTIONS = [name.partition(":")[2] for name in tox_ini().sections() if name.startswith("testenv:")]
+PYTHONS = [f"py3{minor}" for minor in minors()]
+VERSIONS = ["-".join(part) for size in range(3) for part in itertools.combinations(TOXFILE.VERSIONS, size)]
+
+
+def names(*factors: Iterable[str]) -> list[str]:
+    return ["-".join(filter(None, parts)) for parts in itertools.product(*factors)]
+
+
+GOOD = sorted(
+    {name for name in names(["", *PYTHONS], TOXFILE.choices(), VERSIONS) if not {"min", "newest"} <= {*name.split("-")}}
+)
+"""Environments that are told of: a Python, what is tested, versions."""
+
+
+def tox(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("TOX", "PYTHONPATH"))}
+    command = [sys.executable, "-m", "tox", *arguments, "--workdir", str(folder), "-c", str(ROOT / "tox.ini")]
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
+
+
+@pytest.fixture(scope="module")
+def environments(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, str]]:
+    """What `tox config` says of every environment that tox lists, and of all combinations of factors."""
+    found: dict[str, dict[str, str]] = {}
+    for chosen in ("ALL", ",".join(GOOD)):
+        done = tox(
+            "config", "-e", chosen, "-k", "description", "commands", "set_env", folder=tmp_path_factory.mktemp("tox")
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        parser = configparser.ConfigParser(interpolation=None)
+        parser.read_string(done.stdout)
+        sections = {name.partition(":")[2]: dict(parser[name]) for name in parser.sections() if ":" in name}
+        found.update({name: section for name, section in sections.items() if not name.startswith(".")})
+    return found
+
+
+def test_every_environment_of_tox_has_commands_and_a_description(environments: dict[str, dict[str, str]]) -> None:
+    assert {"lint", "type", "py311-core", "py311-umap", "py312-min", "all", "core-torch25", "dist"} <= set(environments)
+    assert [name for name, settings in environments.items() if not settings["commands"].strip()] == []
+    assert [name for name, settings in environments.items() if not settings["description"].strip()] == []
+
+
+def test_every_combination_runs_the_tests_that_it_names(environments: dict[str, dict[str, str]]) -> None:
+    plain = {choice: environments.get(choice) or environments[f"py311-{choice}"] for choice in TOXFILE.choices()}
+    commands = {choice: settings["commands"] for choice, settings in plain.items()}
+    assert all(command.startswith("pytest ") for command in commands.values())
+    # min tests what core does
+    assert len(set(commands.values())) == len(commands) - 1
+    for name in GOOD:
+        (choice,) = set(name.split("-")) & set(commands)
+        assert environments[name]["commands"] == commands[choice], name
+
+
+def test_versions_reach_pip(environments: dict[str, dict[str, str]]) -> None:
+    def files(name: str) -> list[str]:
+        (line,) = [text for text in environments[name]["set_env"].splitlines() if text.startswith("PIP_CONSTRAINT=")]
+        return [file.removeprefix("requirements/") for file in line.partition("=")[2].replace("\\", "/").split()]
+
+    for name in GOOD:
+        assert all((ROOT / "requirements" / file).is_file() for file in files(name)), name
+    usual = ["versions/packages.txt", "versions/torch.txt", "versions/transformers.txt"]
+    assert files("py311-core") == files("lint") == usual
+    assert [f"-c {file}" for file in usual] == (ROOT / "requirements/constraints.txt").read_text().splitlines()[-3:]
+    assert files("py312-umap-torch25") == [usual[0], "versions/torch25.txt", usual[2]]
+    assert files("all-transformers50") == [*usual[:2], "versions/transformers50.txt"]
+    assert files("core-newest") == []
+    assert files("core-torch25-newest") == ["versions/torch25.txt"]
+    assert files("py310-min-torch25") == ["min.txt", "versions/torch25.txt"]
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("py311-lint", "factor 'lint' cannot be part of environment 'py311-lint': it stands alone: tox run -e lint"),
+        ("core-bench", "it stands alone: tox run -e bench"),
+        ("core-umap", "names 2 sets of tests: take one, or run them in turn: tox run -e core,umap"),
+        ("py311-all-tsne-torch25", "tox run -e py311-all-torch25,py311-tsne-torch25"),
+        ("py311-torch25", "names no tests: add one of core, plugins, all, notebooks, min, "),
+        ("newest", "names no tests: "),
+        ("py311", "names no tests: "),
+        ("py310-py312-core", "names 2 Pythons: take one of py310, py312"),
+        ("min-newest", "leave out 'min' or 'newest'"),
+        ("core-alpha", "factor 'alpha' cannot be part of environment 'core-alpha': factors are a Python such as py311"),
+        ("core-umpa", "factor 'umpa' cannot be part of"),
+    ],
+)
+def test_names_that_would_run_nothing_or_mislead(name: str, said: str) -> None:
+    fault = TOXFILE.fault_of(name, OWN_SECTIONS)
+    assert said in fault
+    assert "\n" not in fault
+
+
+def test_no_name_of_known_factors_passes_but_those_that_are_told_of() -> None:
+    factors = [*OWN_SECTIONS, *TOXFILE.choices(), *TOXFILE.VERSIONS, *PYTHONS]
+    for size in (1, 2, 3):
+        for parts in itertools.combinations(factors, size):
+            name = "-".join(parts)
+            told_of = name in OWN_SECTIONS or any(set(parts) == set(good.split("-")) for good in GOOD)
+            if "py" in parts and size > 1:  # "this Python", which needs no name
+                told_of = any({*parts} - {"py"} == set(good.split("-")) for good in GOOD if not good.startswith("py3"))
+            assert (TOXFILE.fault_of(name, OWN_SECTIONS) == "") == told_of, name
+
+
+@pytest.mark.parametrize("name", ["py311-lint", "py311-foo", "core-umpa", "core-plugins"])
+def test_tox_refuses_what_would_run_nothing(name: str, tmp_path: Path) -> None:
+    done = tox("run", "-e", name, folder=tmp_path)
+    assert done.returncode != 0
+    assert name in done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+    assert not list(tmp_path.glob("*/bin"))
+
+
+def test_a_python_that_is_not_installed_is_told_of(tmp_path: Path) -> None:
+    done = tox("run", "-e", "jython27-core", folder=tmp_path)
+    assert "jython27-core: SKIP" in done.stdout
+    assert done.returncode != 0
+
+
+def test_tox_runs_no_long_environment_unless_it_is_named(environments: dict[str, dict[str, str]]) -> None:
+    assert {"all", "min", "scaffold", "dist", "quickstart"} <= set(environments)
+    listed = tox_ini()["tox"]["env_list"].split()
+    assert listed == ["lint", "type", f"py3{{{','.join(map(str, minors()))}}}-{{core,plugins}}"]
 
 
 def test_contributing_tells_of_every_environment() -> None:
     text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
-    sections = [name for name in tox_ini().sections() if name.startswith("testenv:")]
-    # those of single plugins are told of together, and the development environment as `tox devenv`
-    named = {name.partition(":")[2] for name in sections if "{" not in name} - {"py"}
+    # single plugins are told of together, and the development environment as `tox devenv`
+    named = {*OWN_SECTIONS, *TOXFILE.TESTS, "umap"} - {"py"}
     assert {name for name in named if f"`tox run -e {name}`" not in text} == set()
+    assert {name for name in TOXFILE.VERSIONS if f"| `{name}` |" not in text} == set()
     assert "tox devenv" in text
 
 
-@pytest.mark.parametrize("section", [name for name in tox_ini().sections() if name.startswith("testenv")])
-def test_every_tox_env_has_a_description(section: str) -> None:
-    description = tox_ini()[section]["description"].strip()
-    assert description
-    if section == "testenv":
-        described = {line.partition(":")[0].strip() for line in description.splitlines()}
-        factors = re.search(r"py3\{[\d,]+\}-\{([a-z,]+)\}", tox_ini()["tox"]["env_list"])
-        assert factors is not None
-        assert described == set(factors[1].split(","))
+def test_every_choice_of_tests_has_a_description_of_its_own() -> None:
+    lines = tox_ini()["testenv"]["description"].strip().splitlines()
+    described = [word for line in lines if ": " in line for word in line.partition(": ")[0].strip("{}").split(",")]
+    assert sorted(described) == sorted(TOXFILE.choices())
+    said = tox_ini()["versions"]["description"].strip().splitlines()
+    assert [line.partition(":")[0] for line in said] == list(TOXFILE.VERSIONS)
 
 
-def test_every_plugin_distribution_is_installed_and_tested() -> None:
-    names = {folder.name for folder in PLUGIN_FOLDERS}
-    for file in ("plugins.txt", "dev.txt"):
-        listed = re.findall(
-            r"^(?:-e )?\./plugins/(\w+)$", (ROOT / "requirements" / file).read_text(), flags=re.MULTILINE
-        )
-        assert sorted(listed) == sorted(names), file
-    braces = [re.fullmatch(r"testenv:\{([\w,]+)\}", section) for section in tox_ini().sections()]
-    assert [set(match[1].split(",")) for match in braces if match] == [names]
+def test_every_plugin_is_registered_wherever_plugins_are_named() -> None:
+    faults = unregistered(ROOT)
+    assert not faults, "\n".join(["", *faults])
+
+
+def test_every_plugin_distribution_is_tested() -> None:
     for folder in PLUGIN_FOLDERS:
-        assert list((folder / "tests").glob("test_*.py"))
+        assert list((folder / "tests").glob("test_*.py")), folder.name
 
 
 # ---- changes

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from sage_kit.plugins import Plugins
+from sage_kit.plugins import FIRST_PARTY, Plugins
+from sage_kit.scaffold import distribution_name
 
 FOLDERS = sorted(path.parent for path in (Path(__file__).parents[1] / "plugins").glob("*/pyproject.toml"))
 
@@ -26,6 +27,8 @@ def checked_names(file: Path) -> set[str]:
 @pytest.mark.plugins
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
 def test_every_component_of_a_plugin_has_a_conformance_run(folder: Path) -> None:
-    items = [i for i in Plugins().components() if i.origin.distribution == f"sage-kit-{folder.name}"]
+    items = [i for i in Plugins().components() if i.origin.distribution == distribution_name(folder.name)]
     assert items, f"plugins/{folder.name} is not installed or contributes nothing"
     assert checked_names(folder / "tests" / "test_conformance.py") == {item.spec.name for item in items}
+    # so that whoever names one without having installed it is told how
+    assert {FIRST_PARTY.get((item.spec.kind, item.spec.name)) for item in items} == {folder.name}

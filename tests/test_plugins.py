@@ -425,7 +425,8 @@ def test_first_party_component_that_is_not_installed(kind: str, name: str, monke
     monkeypatch.setattr("importlib.metadata.entry_points", lambda group: [])
     with pytest.raises(MissingPackageError) as caught:
         Plugins().spec(kind, name)
-    assert str(caught.value) == f"{kind} {name!r} is not installed: pip install ./plugins/{FIRST_PARTY[kind, name]}"
+    words = kind.replace("_", " ")
+    assert str(caught.value) == f"{words} {name!r} is not installed: pip install ./plugins/{FIRST_PARTY[kind, name]}"
 
 
 def test_missing_package_shows_the_install_command(plugin_file: Callable[..., Path]) -> None:

@@ -96,7 +96,7 @@ def main(arguments: list[str]) -> None:
     listing = json.loads(call([sage_kit, "plugins", "--json"], empty))
     require(not listing["quarantined"], f"in quarantine: {listing['quarantined']}")
     listed = {component["distribution"] for component in listing["components"]}
-    expected = {"sage-kit", *(f"sage-kit-{path.name}" for path in FOLDERS[1:])}
+    expected = {"sage-kit", *(f"sage-kit-{path.name.replace('_', '-')}" for path in FOLDERS[1:])}
     require(listed == expected, f"components come from {sorted(listed)}, not from {sorted(expected)}")
     call([sage_kit, "new-plugin", "reducer", "mine", "--dest", "."], empty)
     require((empty / "mine" / "pyproject.toml").is_file(), "new-plugin wrote nothing")
