@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from sage_kit.models.checkpoints import quiet
+from sage_kit.models.families import family_of
+from sage_kit.models.tokenizer_state import set_as_used
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -37,14 +39,18 @@ def set_task(config: Any, spec: TaskSpec) -> None:
 def export_student(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, directory: Path, spec: TaskSpec) -> None:
     """Write a whole model (front end, blocks and head) and its tokenizer as a plain transformers checkpoint.
 
-    ``AutoModelForSequenceClassification.from_pretrained(directory)`` loads it without any code of this package.
+    ``AutoModelForSequenceClassification.from_pretrained(directory)`` loads it without any code of this package, and
+    ``pipeline("text-classification", directory, truncation=True)`` gives the run's own scores at any batch size. The
+    argument is needed where a text may be longer than the run's `max_length`: transformers cuts nothing unless it is
+    asked to, whatever is saved, and what it is asked to cut to is saved here.
 
     Parameters
     ----------
     model : PreTrainedModel
         A sequence classifier on any device; not changed.
     tokenizer : PreTrainedTokenizerBase
-        Saved beside it.
+        Saved beside it, in the state in which runs use it; not changed. Its `model_max_length` is the length limit, or
+        the model's positions if these are fewer.
     directory : Path
         Made if absent. Files are written one by one: give a temporary directory where that matters.
     spec : TaskSpec
@@ -59,6 +65,10 @@ def export_student(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, d
     config = copy.deepcopy(model.config)
     set_task(config, spec)
     config.dtype = torch.float32
+    family = family_of(config)
+    tokenizer = copy.deepcopy(tokenizer)
+    max_length = min(tokenizer.model_max_length, family.max_tokens(config))
+    set_as_used(tokenizer, max_length, token_types=family.uses_token_types(config))
     # a shell without memory takes the weights over as they are: no second initialisation, no random numbers drawn
     with torch.device("meta"):
         shell = type(model)(config)

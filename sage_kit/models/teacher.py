@@ -27,6 +27,7 @@ from sage_kit.learning_rate import WARMUP_SHARE, learning_rate_factor
 from sage_kit.models.checkpoints import Checkpoint, load_classifier, load_tokenizer
 from sage_kit.models.export import export_student, set_task
 from sage_kit.models.families import Family
+from sage_kit.models.tokenizer_state import set_as_used
 from sage_kit.models.trunk import Trunk, embed
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ class Teacher:
     tokenizer: PreTrainedTokenizerBase
     fingerprint: str
     finetuned: bool
-    outputs: tuple[int, ...] | None
+    outputs: tuple[int, ...] | None = None
 
 
 def load_teacher(
@@ -118,7 +119,7 @@ def load_teacher(
 
 
 def fit_tokenizer(tokenizer: PreTrainedTokenizerBase, checkpoint: Checkpoint, config: RunConfig) -> None:
-    """Check that a tokenizer fits a model and the settings; keep it from making token type ids the model cannot take.
+    """Check that a tokenizer fits a model and the settings; set its state as runs use it, whatever it was saved with.
 
     Raises
     ------
@@ -150,9 +151,7 @@ def fit_tokenizer(tokenizer: PreTrainedTokenizerBase, checkpoint: Checkpoint, co
             f"max_length is {config.max_length}, but model {config.teacher!r} takes at most {positions} tokens: set "
             f"max_length to at most {positions}"
         )
-    if not family.uses_token_types(model.config):
-        # so the exported pair is sound, too: plain transformers hands the model whatever its tokenizer makes
-        tokenizer.model_input_names = [name for name in tokenizer.model_input_names if name != "token_type_ids"]
+    set_as_used(tokenizer, config.max_length, token_types=family.uses_token_types(model.config))
 
 
 # ---- a trained head -------------------------------------------------------------------------------------------------
