@@ -56,6 +56,7 @@ from sage_kit.loss_profiles import read_loss_profiles
 from sage_kit.scorecard.measures import cosines
 from sage_kit.studies import Arm, Study, figures, statistics
 from sage_kit.studies.analyses import neighborhoods, tour
+from sage_kit.studies.analyses.outcomes import add_outcomes, find_ahead
 from sage_kit.studies.parameters import check_parameters
 
 check_parameters(globals(), "00_tour")
@@ -214,7 +215,7 @@ figure = figures.curves(
     reference=teacher_score,
 )
 study.add_figure("curves", figure, "Mean over seeds after each round; the band is the range of the seeds.")
-study.add_table("over_plain", study.compare(runs, baseline="plain"))
+add_outcomes(study, "over_plain", runs, "plain")
 
 # %% [markdown]
 # ## 10. Does synthesis reach what it aims at?
@@ -273,21 +274,20 @@ study.find(
     "Do the losses of anchors fall more than those of other hard examples, beyond what they do without synthesis?",
     table="beyond_plain",
     row={"task": study.overall, "arm": "anchors"},
-    unit="loss",
-    yes="The anchors' losses fall more than those of the other hard examples, by {value} ({low} to {high}).",
-    no="The anchors' losses fall less than those of the other hard examples: {value} ({low} to {high}).",
-    undecided="Whether the anchors' losses fall more than those of the other hard examples is not decided: {value} "
-    "({low} to {high}).",
+    unit="of the loss",
+    yes="The anchors' losses fall more than those of the other hard examples",
+    no="The anchors' losses fall less than those of the other hard examples",
+    undecided="No significant difference between the fall of the anchors' losses and that of the other hard examples",
 )
 study.find(
     "anchors_fall_more_alone",
     "Do they by the run with synthesis alone?",
     table="without_plain",
     row={"task": study.overall, "arm": "anchors"},
-    unit="loss",
-    yes="By that run alone the anchors' losses fall more, too: {value} ({low} to {high}).",
-    no="By that run alone the anchors' losses fall less: {value} ({low} to {high}).",
-    undecided="By that run alone it is not decided: {value} ({low} to {high}).",
+    unit="of the loss",
+    yes="By the run with synthesis alone the anchors' losses fall more, too",
+    no="By the run with synthesis alone the anchors' losses fall less",
+    undecided="By the run with synthesis alone, no significant difference between anchors and other hard examples",
 )
 study.find(
     "anchors_fall_anyway",
@@ -295,21 +295,12 @@ study.find(
     table="falls_anyway",
     row={"group": "anchors"},
     columns=("mean", "low", "high"),
-    unit="loss",
-    yes="Without synthesis the losses of the same examples fall by {value} ({low} to {high}).",
-    no="Without synthesis the losses of the same examples rise: {value} ({low} to {high}).",
-    undecided="Whether the losses of the same examples fall without synthesis is open: {value} ({low} to {high}).",
+    unit="of the loss",
+    yes="Without synthesis the losses of the same examples fall",
+    no="Without synthesis the losses of the same examples rise",
+    undecided="Without synthesis, no significant change of the losses of the same examples",
 )
-study.find(
-    "sage_over_plain",
-    "Is SAGE ahead of plain distillation at equal steps?",
-    table="over_plain",
-    row={"task": study.overall, "arm": "SAGE"},
-    unit="primary metric",
-    yes="SAGE is ahead of plain distillation by {value} ({low} to {high}).",
-    no="SAGE is behind plain distillation: {value} ({low} to {high}).",
-    undecided="Between SAGE and plain distillation nothing is decided: {value} ({low} to {high}).",
-)
+find_ahead(study, "sage_over_plain", "over_plain", "SAGE", what="SAGE", other="plain distillation at equal steps")
 study.finish()
 
 # %% [markdown]

@@ -47,6 +47,7 @@ import pandas as pd
 
 from sage_kit.studies import Arm, Study, figures, statistics
 from sage_kit.studies.analyses import neighborhoods
+from sage_kit.studies.analyses.outcomes import add_outcomes, find_ahead
 from sage_kit.studies.parameters import check_parameters, listed_counts
 
 check_parameters(globals(), "01_reducer_dimension")
@@ -111,67 +112,49 @@ study.add_table("synthesis", means.reset_index())
 
 # %% [markdown]
 # ## Where it ends
+#
+# Score, agreement with the teacher, and divergence from it (in the logarithm of its mean; below zero is closer).
 
 # %%
 study.add_table("scores", statistics.summarize(runs.table(), "dev"))
-study.add_table("over_plain", study.compare(runs, baseline="plain"))
+add_outcomes(study, "over_plain", runs, "plain")
 figure = figures.intervals(study.tables["over_plain"], title="Over plain distillation", unit="primary metric")
 study.add_figure("over_plain", figure, "Difference to plain distillation, paired by seed and example; 95 % intervals.")
 
 # %%
-rows = [study.compare(runs, baseline=arm, arms=[main]).assign(baseline=arm) for arm in runs.arms if arm != main]
-over_others = pd.concat(rows, ignore_index=True)
-over_others["p_holm"] = over_others.groupby("task")["p"].transform(statistics.holm)  # across all of them
-study.add_table("main_over_others", over_others)
+for arm in runs.arms:
+    if arm != main:
+        add_outcomes(study, f"main_over_{arm}", runs, arm, arms=[main])
+over_others = pd.concat([study.tables[f"main_over_{arm}"] for arm in runs.arms if arm != main], ignore_index=True)
 figure = figures.intervals(over_others, label="baseline", title=f"{main} over every other arm", unit="primary metric")
 study.add_figure("main_over_others", figure, f"Difference of {main} to each arm; 95 % intervals.")
 
 # %% [markdown]
-# ## Agreement with the teacher
-#
-# The same comparison by what distillation asks for: to predict as the teacher does.
-
-# %%
-study.add_table("agreement_over_plain", study.compare(runs, baseline="plain", metric="agreement"))
-
-# %% [markdown]
 # ## Verdict
-
 
 # %%
 claims = {"umap2_over_none": "ablation", "umap2_over_umap8": "dimension"}
 
 
-def find_over(name, baseline, words):
+def find_over(name: str, baseline: str, words: str) -> None:
     """Is the main map ahead of another arm?"""
-    study.find(
-        name,
-        f"Is {main} ahead of {words} at equal steps?",
-        table="main_over_others",
-        row={"task": study.overall, "arm": main, "baseline": baseline},
-        unit="primary metric",
-        claim=claims.get(name, ""),
-        yes=f"{main} is ahead of {words} by {{value}} ({{low}} to {{high}}).",
-        no=f"{main} is behind {words}: {{value}} ({{low}} to {{high}}).",
-        undecided=f"Between {main} and {words} nothing is decided: {{value}} ({{low}} to {{high}}).",
-    )
+    claim = claims.get(name, "")
+    find_ahead(study, name, f"main_over_{baseline}", main, what=f"synthesis through {main}", other=words, claim=claim)
 
 
 short = f"{reducer}{sizes[0]}"
 find_over(f"{short}_over_none", "plain", "plain distillation")
 for size in sizes[1:]:
-    find_over(f"{short}_over_{reducer}{size}", maps[size], maps[size])
+    find_over(f"{short}_over_{reducer}{size}", maps[size], f"synthesis through {maps[size]}")
 find_over(f"{short}_over_full_space", "full space", "synthesis in full space without a map")
 if main != "PCA-2":
-    find_over(f"{short}_over_pca2", "PCA-2", "the two principal components")
-study.find(
+    find_over(f"{short}_over_pca2", "PCA-2", "synthesis through the two principal components")
+find_ahead(
+    study,
     "full_space_over_none",
-    "Is synthesis without a map ahead of plain distillation at equal steps?",
-    table="over_plain",
-    row={"task": study.overall, "arm": "full space"},
-    unit="primary metric",
-    yes="Synthesis without a map is ahead of plain distillation by {value} ({low} to {high}).",
-    no="Synthesis without a map is behind plain distillation: {value} ({low} to {high}).",
-    undecided="Between synthesis without a map and plain distillation nothing is decided: {value} ({low} to {high}).",
+    "over_plain",
+    "full space",
+    what="synthesis in full space without a map",
+    other="plain distillation",
 )
 study.finish()

@@ -216,14 +216,14 @@ study.find(
     "Are two rounds in a row less alike in their regions of high loss than two maps of the same losses?",
     table="rounds_against",
     row={"task": study.overall, "arm": "maps"},
-    unit="adjusted Rand index",
+    unit="of the adjusted Rand index",
     claim="regions_move",
-    yes="The regions of high loss move from round to round more than another map of the same losses would move them: "
-    "two maps are more alike by {value} ({low} to {high}).",
-    no="The regions of high loss move less from round to round than another map of the same losses would move them: "
-    "two maps are less alike, {value} ({low} to {high}).",
-    undecided="Whether the regions of high loss move more than another map of the same losses would move them is not "
-    "decided: {value} ({low} to {high}).",
+    yes="The regions of high loss move from round to round more than another map of the same losses would move them; "
+    "two maps are more alike",
+    no="The regions of high loss move less from round to round than another map of the same losses would move them; "
+    "two maps are less alike",
+    undecided="No significant difference between how alike regions of high loss are in two rounds in a row and on two "
+    "maps of the same losses",
 )
 if study.seeds > 1:
     study.find(
@@ -231,13 +231,11 @@ if study.seeds > 1:
         "Are two rounds in a row less alike in their regions of high loss than two students in the same round?",
         table="rounds_against",
         row={"task": study.overall, "arm": "students"},
-        unit="adjusted Rand index",
-        yes="Regions of high loss differ more from round to round than from student to student: two students are more "
-        "alike by {value} ({low} to {high}).",
-        no="Regions of high loss differ less from round to round than from student to student: two students are less "
-        "alike, {value} ({low} to {high}).",
-        undecided="Whether regions of high loss differ more from round to round than from student to student is not "
-        "decided: {value} ({low} to {high}).",
+        unit="of the adjusted Rand index",
+        yes="Regions of high loss differ more from round to round than from student to student",
+        no="Regions of high loss differ less from round to round than from student to student",
+        undecided="No significant difference between how alike regions of high loss are in two rounds in a row and in "
+        "two students",
     )
     study.find(
         "sets_follow_the_student",
@@ -245,13 +243,10 @@ if study.seeds > 1:
         table="sets_against",
         row={"task": study.overall, "arm": "students"},
         direction="below",
-        unit="Jaccard index",
-        yes="Hard sets of one student, a round apart, are more alike than those of two students, whose index differs "
-        "from theirs by {value} ({low} to {high}).",
-        no="Hard sets of one student, a round apart, are less alike than those of two students, whose index differs "
-        "from theirs by {value} ({low} to {high}).",
-        undecided="Whether hard sets of one student, a round apart, are more alike than those of two students is not "
-        "decided: the latter's index differs from theirs by {value} ({low} to {high}).",
+        unit="of the Jaccard index",
+        yes="Hard sets of two students are less alike than those of one student a round apart",
+        no="Hard sets of two students are more alike than those of one student a round apart",
+        undecided="No significant difference between how alike hard sets of two students and of two rounds are",
     )
 study.find(
     "sets_above_chance",
@@ -259,13 +254,10 @@ study.find(
     table="sets_against",
     row={"task": study.overall, "arm": "chance"},
     direction="below",
-    unit="Jaccard index",
-    yes="Hard sets of two rounds in a row are more alike than random ones, whose index differs from theirs by {value} "
-    "({low} to {high}).",
-    no="Hard sets of two rounds in a row are less alike than random ones, whose index differs from theirs by {value} "
-    "({low} to {high}).",
-    undecided="Whether hard sets of two rounds in a row are more alike than random ones is not decided: their index "
-    "differs by {value} ({low} to {high}).",
+    unit="of the Jaccard index",
+    yes="Random sets are less alike than hard sets of two rounds in a row",
+    no="Random sets are more alike than hard sets of two rounds in a row",
+    undecided="No significant difference between how alike random sets and hard sets of two rounds in a row are",
 )
 for space, name, where in (
     ("map", "loss_is_spatial", "on the map"),
@@ -276,10 +268,10 @@ for space, name, where in (
         f"Do neighbours {where} have like losses in the last round?",
         table="place_against_chance",
         row={"task": study.overall, "arm": space},
-        unit="Moran's I above chance",
-        yes=f"Neighbours {where} have like losses: Moran's I is {{value}} above chance ({{low}} to {{high}}).",
-        no=f"Neighbours {where} have unlike losses: Moran's I is {{value}} from chance ({{low}} to {{high}}).",
-        undecided=f"Whether neighbours {where} have like losses is not decided: {{value}} ({{low}} to {{high}}).",
+        unit="of Moran's I",
+        yes=f"Neighbours {where} have like losses: Moran's I is above chance by",
+        no=f"Neighbours {where} have unlike losses: Moran's I is below chance by",
+        undecided=f"No significant difference from chance in how alike losses of neighbours {where} are",
     )
 study.find(
     "targeted_region_improves",
@@ -287,13 +279,11 @@ study.find(
     table="aimed_against_elsewhere",
     row={"task": study.overall, "arm": "targeted"},
     direction="below",
-    unit="log ratio of losses",
-    yes="On held-out examples synthesis lowers the loss more, or raises it less, where it aimed than elsewhere: "
-    "{value} ({low} to {high}) in the log.",
-    no="On held-out examples synthesis lowers the loss less, or raises it more, where it aimed than elsewhere: "
-    "{value} ({low} to {high}) in the log.",
-    undecided="Whether synthesis does more for the loss on held-out examples where it aimed is not decided: {value} "
-    "({low} to {high}) in the log.",
+    unit="percent change",
+    yes="On held-out examples synthesis lowers the loss more, or raises it less, where it aimed than elsewhere",
+    no="On held-out examples synthesis lowers the loss less, or raises it more, where it aimed than elsewhere",
+    undecided="On held-out examples, no significant difference between what synthesis does for the loss where it aimed "
+    "and elsewhere",
 )
 study.find(
     "targeted_loss_falls",
@@ -301,12 +291,9 @@ study.find(
     table="aimed_against_plain",
     row={"task": study.overall, "arm": "targeted"},
     direction="below",
-    unit="log ratio of losses",
-    yes="Where synthesis aimed, the loss on held-out examples is lower than without it: {value} ({low} to {high}) in "
-    "the log.",
-    no="Where synthesis aimed, the loss on held-out examples is higher than without it: {value} ({low} to {high}) in "
-    "the log.",
-    undecided="Whether the loss on held-out examples is lower than without synthesis, where it aimed, is not decided: "
-    "{value} ({low} to {high}) in the log.",
+    unit="percent change",
+    yes="Where synthesis aimed, the loss on held-out examples is lower than without it",
+    no="Where synthesis aimed, the loss on held-out examples is higher than without it",
+    undecided="Where synthesis aimed, no significant change of the loss on held-out examples",
 )
 study.finish()

@@ -53,6 +53,7 @@ import pandas as pd
 
 from sage_kit.studies import Arm, Study, figures
 from sage_kit.studies.analyses import pairs
+from sage_kit.studies.analyses.outcomes import add_outcomes, find_ahead
 from sage_kit.studies.claims import find_claim
 from sage_kit.studies.parameters import check_parameters, listed
 
@@ -94,6 +95,7 @@ print(f"reducers {', '.join(chosen)} with inverters {', '.join(asked)}; trained 
 # with.
 
 # %%
+study.plan()
 scores = pairs.score_pairs(study, chosen, asked, points={"smoke": 32, "small": 500, "full": 1000}[profile])
 fidelity = pairs.fidelity_table(scores, study.tasks)
 overall = fidelity[fidelity["task"] == study.overall]
@@ -147,12 +149,12 @@ study.add_table("compute", study.compute_table(runs))
 # %%
 over_plain = pd.DataFrame(columns=["task", "arm", "difference", "low", "high"])
 if len(runs.arms) > 1:
-    over_plain = study.compare(runs, baseline="plain")
+    add_outcomes(study, "over_plain", runs, "plain")
+    over_plain = study.tables["over_plain"]
     figure = figures.intervals(over_plain, title="Over plain distillation", unit="primary metric")
     study.add_figure(
         "over_plain", figure, "Difference to plain distillation, paired by seed and example; 95 % intervals."
     )
-study.add_table("over_plain", over_plain)
 
 # %% [markdown]
 # ## Does fidelity predict the score?
@@ -212,35 +214,27 @@ if rows:
         f"Does the best other pair of reducer and inverter keep more than the best pair of {reference}?",
         table="best_other",
         row={"pair": ours.name},
-        unit="R2",
+        unit="of R2",
         claim=claims.get(f"other_over_{reference}", ""),
-        yes="{pair} keeps more than {baseline}, by {value} ({low} to {high}) of the variance of held-out vectors.",
-        no="{pair}, the best other pair, keeps less than {baseline}: {value} ({low} to {high}) of the variance.",
-        undecided="Between {pair} and {baseline} nothing is decided: {value} ({low} to {high}) of the variance.",
+        yes="{pair} keeps more of the variance of held-out vectors than {baseline}",
+        no="{pair}, the best other pair, keeps less of the variance of held-out vectors than {baseline}",
+        undecided="No significant difference between what {pair} and {baseline} keep of held-out vectors",
     )
-study.find(
-    "fidelity_predicts_score",
-    "Do pairs that keep more of held-out vectors teach the student more?",
-    table="correlation",
-    row={"measure": "r2", "among": "all pairs"},
-    columns=("correlation", "low", "high"),
-    unit="rank correlation",
-    yes="Pairs that keep more teach more: rank correlation {value} ({low} to {high}) over {pairs} pairs.",
-    no="Pairs that keep more teach less: rank correlation {value} ({low} to {high}) over {pairs} pairs.",
-    undecided="Whether keeping more teaches more is not decided: {value} ({low} to {high}) over {pairs} pairs.",
-)
-study.find(
-    "fidelity_predicts_score_within",
-    "Do they among pairs of the same inverter?",
-    table="correlation",
-    row={"measure": "r2", "among": "same inverter"},
-    columns=("correlation", "low", "high"),
-    unit="rank correlation",
-    yes="With the same inverter, reducers that keep more teach more: rank correlation {value} ({low} to {high}).",
-    no="With the same inverter, reducers that keep more teach less: rank correlation {value} ({low} to {high}).",
-    undecided="Whether reducers that keep more teach more under the same inverter is not decided: {value} "
-    "({low} to {high}).",
-)
+for among, name, where in (
+    ("all pairs", "fidelity_predicts_score", "pairs"),
+    ("same inverter", "fidelity_predicts_score_within", "pairs of the same inverter"),
+):
+    study.find(
+        name,
+        f"Among {where}, do those that keep more of held-out vectors teach the student more?",
+        table="correlation",
+        row={"measure": "r2", "among": among},
+        columns=("correlation", "low", "high"),
+        unit="rank correlation",
+        yes=f"Among {{pairs}} {where}, those that keep more teach more",
+        no=f"Among {{pairs}} {where}, those that keep more teach less",
+        undecided=f"Among {{pairs}} {where}, no significant correlation of what they keep and what they teach",
+    )
 own = next((pair for pair in by_inverter.values() if pair.inverter == "native"), None)
 own = own or next(iter(by_inverter.values()), None)  # without its own inverse, what comes first
 if own is not None and reference == "umap":
@@ -256,9 +250,9 @@ if own is not None and reference == "umap":
             direction=direction,
             unit=unit,
             claim=claims[name],
-            yes="{pair}: {unit} {value} ({low} to {high}), at least as faithful as {threshold}.",
-            no="{pair}: {unit} {value} ({low} to {high}), less faithful than {threshold}.",
-            undecided="{pair}: {unit} {value} ({low} to {high}), neither above nor below {threshold} for certain.",
+            yes="{pair} is at least as faithful as the paper says",
+            no="{pair} is less faithful than the paper says",
+            undecided="No significant difference between {pair} and what the paper says",
         )
 if own is not None:
     study.find(
@@ -268,19 +262,17 @@ if own is not None:
         row={"task": study.overall, "pair": own.name},
         columns=("r2", "r2_low", "r2_high"),
         unit="R2",
-        yes="{pair} brings back {value} ({low} to {high}) of the variance about the mean vector.",
-        no="{pair} is farther off than the mean vector: R2 {value} ({low} to {high}).",
-        undecided="{pair} is neither better nor worse than the mean vector for certain: R2 {value} ({low} to {high}).",
+        yes="{pair} brings back more of held-out vectors than their mean",
+        no="{pair} is farther off held-out vectors than their mean",
+        undecided="No significant difference between {pair} and the mean vector",
     )
 for pair in [pair for pair in (own, ours if rows else None) if pair is not None and pair.name in runs.arms]:
-    study.find(
+    find_ahead(
+        study,
         f"{pair.reducer}_{pair.inverter}_over_plain",
-        f"Is synthesis by {pair.name} ahead of plain distillation at equal steps?",
-        table="over_plain",
-        row={"task": study.overall, "arm": pair.name},
-        unit="primary metric",
-        yes="{arm} is ahead of plain distillation by {value} ({low} to {high}).",
-        no="{arm} is behind plain distillation: {value} ({low} to {high}).",
-        undecided="Between {arm} and plain distillation nothing is decided: {value} ({low} to {high}).",
+        "over_plain",
+        pair.name,
+        what=f"synthesis by {pair.name}",
+        other="plain distillation at equal steps",
     )
 study.finish()

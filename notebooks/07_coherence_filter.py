@@ -58,6 +58,7 @@ from sage_kit.studies.analyses.coherence import (
     half_name,
     trained_on,
 )
+from sage_kit.studies.analyses.outcomes import OUTCOMES, find_ahead
 from sage_kit.studies.parameters import check_parameters, listed
 from sage_kit.studies.places import companion
 
@@ -164,8 +165,9 @@ study.add_table("compute", study.compute_table(runs))
 
 # %%
 pairs = [[half_name(kind, way, ways) for kind in ("coherent", "incoherent")] for way in ways]
-parts = [study.compare(on_all, baseline=incoherent, arms=[coherent]) for coherent, incoherent in pairs]
-study.add_table("over_incoherent", concat(parts, ignore_index=True))
+for outcome, name in (("", "over_incoherent"), *((one, f"over_incoherent_{one}") for one in OUTCOMES[1:])):
+    parts = [study.compare(on_all, incoherent, metric=outcome, arms=[coherent]) for coherent, incoherent in pairs]
+    study.add_table(name, concat(parts, ignore_index=True))
 study.add_table("over_random", study.compare(on_all, baseline="random half", arms=["coherent half", "incoherent half"]))
 further = [[f"none, {way}", *pair] for way, pair in zip(ways[1:], pairs[1:], strict=True)]
 apart = {name for group in further for name in group}
@@ -199,49 +201,45 @@ study.add_figure("agreement", figure, "Mean over seeds; the band is the range of
 # ## Verdict
 
 # %%
-study.find(
+find_ahead(
+    study,
     "coherent_over_incoherent",
-    "Is the coherent half of the synthetic examples ahead of the incoherent half?",
-    table="over_incoherent",
-    row={"task": study.overall, "arm": "coherent half"},
-    unit="primary metric",
+    "over_incoherent",
+    "coherent half",
+    what="the coherent half",
+    other="the incoherent half",
     claim="coherence",
-    yes="The coherent half is ahead of the incoherent half by {value} ({low} to {high}).",
-    no="The coherent half is behind the incoherent half: {value} ({low} to {high}).",
-    undecided="Between the coherent and the incoherent half nothing is decided: {value} ({low} to {high}).",
 )
-for coherent, _ in pairs[1:]:
-    study.find(
+for coherent, incoherent in pairs[1:]:
+    find_ahead(
+        study,
         "coherent_over_incoherent_" + coherent.rpartition(" ")[2],
-        f"Is the {coherent}, ahead of the incoherent one?",
-        table="over_incoherent",
-        row={"task": study.overall, "arm": coherent},
-        unit="primary metric",
-        yes="The {arm}, is ahead of the incoherent one by {value} ({low} to {high}).",
-        no="The {arm}, is behind the incoherent one: {value} ({low} to {high}).",
-        undecided="Between the {arm}, and the incoherent one nothing is decided: {value} ({low} to {high}).",
+        "over_incoherent",
+        coherent,
+        what=f"the {coherent},",
+        other=f"the {incoherent}",
+        outcomes=[""],
     )
-study.find(
+find_ahead(
+    study,
     "coherent_over_random",
-    "Is the coherent half ahead of any half?",
-    table="over_random",
-    row={"task": study.overall, "arm": "coherent half"},
-    unit="primary metric",
-    yes="The coherent half is ahead of any half by {value} ({low} to {high}).",
-    no="The coherent half is behind any half: {value} ({low} to {high}).",
-    undecided="Between the coherent half and any half nothing is decided: {value} ({low} to {high}).",
+    "over_random",
+    "coherent half",
+    what="the coherent half",
+    other="any half",
+    outcomes=[""],
 )
 for name in names:
     # one that was left out of some tasks has no average
     for one in [study.overall] if len(compared[name]) == len(study.tasks) else compared[name]:
-        study.find(
+        find_ahead(
+            study,
             f"{name}_over_none" + (f"_{one}" if name in partly else ""),
-            f"Is filter {name} ahead of none?" + (f" ({one} alone)" if name in partly else ""),
-            table="over_none",
-            row={"task": one, "arm": name},
-            unit="primary metric",
-            yes="Filter {arm} is ahead of none by {value} ({low} to {high}; {task}).",
-            no="Filter {arm} is behind none: {value} ({low} to {high}; {task}).",
-            undecided="Between filter {arm} and none nothing is decided: {value} ({low} to {high}; {task}).",
+            "over_none",
+            name,
+            what=f"filter {name}" + (f" on {one}" if name in partly else ""),
+            other="no filter",
+            task=one,
+            outcomes=[""],
         )
 study.finish()

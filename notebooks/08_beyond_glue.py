@@ -51,7 +51,8 @@ results_dir: str = None  # where tables, figures and the verdict are saved; None
 
 # %%
 from sage_kit.config import PRESETS
-from sage_kit.studies import Arm, Study, figures
+from sage_kit.studies import Arm, Runs, Study, figures
+from sage_kit.studies.analyses.outcomes import EQUAL_FLOPS, add_outcomes, compute_apart, find_ahead, with_equal_flops
 from sage_kit.studies.analyses.scores import (
     compare_splits,
     other_split_gains,
@@ -103,13 +104,14 @@ arms = [
     Arm("plain", "plain distillation", schedule="none"),
     Arm("SAGE", "the choices of the preset default", **PRESETS["default"]),
 ]
-runs = study.run(arms)
+study.plan(split="validation")
+runs = with_equal_flops(study, study.run(arms), "SAGE")
 
 # %% [markdown]
 # ## What it cost
 
 # %%
-study.add_table("compute", study.compute_table(runs))
+study.add_table("compute", compute_apart(study, runs, [EQUAL_FLOPS]))
 
 # %% [markdown]
 # ## Scores on the validation splits
@@ -132,11 +134,15 @@ print("tasks on whose first split the teacher is ahead of a constant answer:", "
 
 # %% [markdown]
 # ## Over plain distillation, on each task's first split
+#
+# Score, agreement with the teacher, and divergence from it (in the logarithm of its mean; below zero is closer), at
+# equal steps and at equal FLOPs.
 
 # %%
-study.add_table("over_plain", study.compare(runs, baseline="plain", split="validation"))
-# one arm is compared on each task, so Holm's correction, which runs over the arms of a task, corrects nothing
-rows = study.tables["over_plain"].drop(columns="p_holm")
+equal_steps = Runs([run for run in runs if run.arm != EQUAL_FLOPS])
+add_outcomes(study, "over_plain", equal_steps, "plain", split="validation")
+add_outcomes(study, "over_equal_flops", runs, EQUAL_FLOPS, split="validation", arms=["SAGE"])
+rows = study.tables["over_plain"]
 figure = figures.intervals(rows, title="SAGE over plain distillation", unit="metric of the task", label="task")
 study.add_figure("over_plain", figure, "Difference to plain distillation, paired by seed and example; 95 % intervals.")
 
@@ -144,13 +150,13 @@ study.add_figure("over_plain", figure, "Difference to plain distillation, paired
 some = 0 < len(known.tasks) < len(study.tasks)
 if some:
     where = f"Where the teacher is ahead of a constant answer ({', '.join(known.tasks)})"
-    study.add_table("over_plain_taught", study.compare(known, baseline="plain", split="validation"))
+    add_outcomes(study, "over_plain_taught", known, "plain", split="validation", arms=["SAGE"])
 
 # %% [markdown]
 # ## On every split
 
 # %%
-study.add_table("by_split", compare_splits(study, runs, baseline="plain"))
+study.add_table("by_split", compare_splits(study, equal_steps, baseline="plain"))
 
 # %% [markdown]
 # ## From split to split
@@ -158,7 +164,7 @@ study.add_table("by_split", compare_splits(study, runs, baseline="plain"))
 # `gap` is how far a score lies below that on the task's first split; `constant` is the best constant answer's.
 
 # %%
-study.add_table("transfer", transfer(runs))
+study.add_table("transfer", transfer(equal_steps))
 for one, rows in study.tables["transfer"].groupby("task", sort=False):
     figure = figures.bars(
         rows,
@@ -178,48 +184,32 @@ study.add_table("other_splits", other_split_gains(runs, "SAGE", "plain"))
 # ## Verdict
 
 # %%
-study.find(
-    "gain_beyond_glue",
-    "Is SAGE ahead of plain distillation on the average over these tasks?",
-    table="over_plain",
-    row={"task": study.overall, "arm": "SAGE"},
-    unit="metric of the task",
-    claim="beyond_glue",
-    yes="SAGE is ahead of plain distillation by {value} ({low} to {high}; {task}).",
-    no="SAGE is behind plain distillation: {value} ({low} to {high}; {task}).",
-    undecided="SAGE against plain distillation: nothing is decided, {value} ({low} to {high}; {task}).",
+PLAIN = "plain distillation at equal steps"
+find_ahead(study, "gain_beyond_glue", "over_plain", "SAGE", what="SAGE", other=PLAIN, claim="beyond_glue")
+find_ahead(
+    study, "gain_at_equal_flops", "over_equal_flops", "SAGE", what="SAGE", other="plain distillation at equal FLOPs"
 )
 if some:
-    study.find(
+    find_ahead(
+        study,
         "gain_taught",
-        "Is SAGE ahead of plain distillation on the tasks whose teacher is ahead of a constant answer?",
-        table="over_plain_taught",
-        row={"task": study.overall if len(known.tasks) > 1 else known.tasks[0], "arm": "SAGE"},
-        unit="metric of the task",
-        yes=f"{where}: ahead by {{value}} ({{low}} to {{high}}).",
-        no=f"{where}: behind, {{value}} ({{low}} to {{high}}).",
-        undecided=f"{where}: nothing is decided, {{value}} ({{low}} to {{high}}).",
+        "over_plain_taught",
+        "SAGE",
+        what=f"SAGE where the teacher is ahead of a constant answer ({', '.join(known.tasks)})",
+        other=PLAIN,
+        task=study.overall if len(known.tasks) > 1 else known.tasks[0],
     )
 for one in study.tasks if len(study.tasks) > 1 else ():
-    study.find(
-        f"gain_{one}",
-        f"Is SAGE ahead of plain distillation on {one}?",
-        table="over_plain",
-        row={"task": one, "arm": "SAGE"},
-        unit="metric of the task",
-        yes="{task}: ahead by {value} ({low} to {high}; p {p:.3f}, one of several tasks).",
-        no="{task}: behind, {value} ({low} to {high}; p {p:.3f}, one of several tasks).",
-        undecided="{task}: not decided, {value} ({low} to {high}).",
-    )
+    find_ahead(study, f"gain_{one}", "over_plain", "SAGE", what=f"SAGE on {one}", other=PLAIN, task=one, outcomes=[""])
 for one in study.tables["other_splits"]["task"]:
     study.find(
         f"other_splits_gain_{one}",
         f"Is SAGE ahead of plain distillation on the mean of the splits of {one} other than the first?",
         table="other_splits",
         row={"task": one},
-        unit="metric of the task",
-        yes="{task}, other splits ({n_splits}): ahead by {value} ({low} to {high}).",
-        no="{task}, other splits ({n_splits}): behind, {value} ({low} to {high}).",
-        undecided="{task}, other splits ({n_splits}): not decided, {value} ({low} to {high}).",
+        unit="points",
+        yes="{task}, other splits ({n_splits}): SAGE is ahead of plain distillation",
+        no="{task}, other splits ({n_splits}): SAGE is behind plain distillation",
+        undecided="{task}, other splits ({n_splits}): no significant difference between SAGE and plain distillation",
     )
 study.finish()

@@ -16,16 +16,17 @@
 # **Method.** *high loss* is the method: anchors drawn by their loss, new points near them in the map, tokens shifted.
 # Each other arm takes one thing away. *random region* and *low loss* place the same kind of points near other anchors.
 # *hard examples again* draws the same anchors and does not move them. The arms in full space move the same anchors
-# without a map: by noise (*gaussian*), towards neighbours (*smote*), towards others and mixed token by token
-# (*mixup*), up the gradient of the divergence (*adversarial*), and by other examples' displacements (*shuffled*). Their
-# options are set, once per task and on training data alone, so that the mean displacement is that of *high loss*;
-# whatever lies more than a tenth beside it is marked. *plain* takes the same student steps on real examples, *plain,
-# more steps* as many as the teacher's work for *high loss* would have paid for. At last the regions again with tokens
-# replaced instead of shifted, where *tokens of full-space neighbours* takes them from neighbours in full space
+# without a map: by noise (*gaussian*), towards neighbours (*smote*), towards others and mixed token by token (*mixup*),
+# up the gradient of the divergence (*adversarial*), and by other examples' displacements (*shuffled*). Their options
+# are set, once per task and on training data alone, so that the mean displacement is that of *high loss*; whatever lies
+# more than a tenth beside it is marked: regions differ by nearly as much by themselves, and arms that are not matched
+# by a factor of three. *plain* takes the same student steps on real examples, *plain, more steps* as many as the FLOPs
+# of *high loss* pay for, and *plain, equal FLOPs* as many as those of *default* pay for. At last the regions again with
+# tokens replaced instead of shifted, where *tokens of full-space neighbours* takes them from neighbours in full space
 # and *random tokens* replaces without looking at any region or map. Replacing cannot be told how far to go, so *noise,
-# as far as replaced* is its control: hard examples shifted by noise of that length.
-# *default* is the preset as study 12 left it, held against the same controls; it was chosen by carved parts of the same
-# tasks, which favours it, and study 09 holds it against plain distillation on data that chose nothing.
+# as far as replaced* is its control: hard examples shifted by noise of that length. *default* is the preset as study 12
+# left it, held against the same controls; it was chosen by carved parts of the same tasks, which favours it, and study
+# 09 holds it against plain distillation on data that chose nothing.
 #
 # Scores are those of the part carved from train. Approximate: displacements are matched in the mean and for the losses
 # of one run (seed 0), *mixup* has a lift of its own because its vectors shifted are all but *shuffled*, the map's and
@@ -51,12 +52,20 @@ runs_dir: str = None  # where runs of arms are kept and found again; None takes 
 results_dir: str = None  # where tables, figures and the verdict are saved; None takes runs/results of the project
 
 # %%
-from pandas import DataFrame, concat
+from pandas import DataFrame
 
 from sage_kit.studies import Arm, Runs, Study, figures
 from sage_kit.studies.analyses import displacement
 from sage_kit.studies.analyses.contrasts import closest, contrasts
+from sage_kit.studies.analyses.outcomes import (
+    EQUAL_FLOPS,
+    add_outcomes,
+    compute_apart,
+    find_ahead,
+    with_equal_flops,
+)
 from sage_kit.studies.parameters import check_parameters, listed
+from sage_kit.studies.predictions import AGREEMENT, DIVERGENCE
 
 check_parameters(globals(), "10_is_it_the_region")
 
@@ -119,10 +128,10 @@ looked_at = study.run(first, seeds=[0], keep=["synthetic"])
 # %%
 prepared = {one: displacement.prepare_task(study, one) for one in study.tasks}
 FAR = "noise, as far as replaced"
-matched, more_steps, target = {}, {}, {}
+matched, target = {}, {}
 for one in study.tasks:
     vectors = prepared[one].train.store.pooled
-    (method,), (plain,) = (looked_at.of(task=one, arm=name) for name in ("high loss", "plain"))
+    (method,) = looked_at.of(task=one, arm="high loss")
     target[one] = displacement.measure(method, vectors).mean()
     anchors = displacement.anchors_of(method)
     aims = dict.fromkeys(controls, target[one])
@@ -135,14 +144,11 @@ for one in study.tasks:
     (replaced,) = looked_at.of(task=one, arm="high loss, replaced")
     target[one, FAR] = displacement.lifted(replaced, prepared[one], study.plugins).mean()
     matched[one][FAR] = displacement.match("gaussian", vectors, anchors, target[one, FAR])
-    # student's and teacher's FLOPs together, in units of what plain distillation's student needs
-    ratio = sum(method.costs["flops"][part] for part in ("student", "teacher")) / plain.costs["flops"]["student"]
-    more_steps[one] = round(ratio * plain.summary["student_steps"])
 
 
 def other_arms(one: str) -> list[Arm]:
     """The arms whose settings depend on the task."""
-    arms = [Arm("plain, more steps", "FLOPs of high loss", schedule="none", max_steps=more_steps[one])]
+    arms = []
     for name in controls:
         lift = "mixup" if name == "mixup" else "shift"
         arms.append(synthesis(name, "in full space", name, lift, **matched[one][name].options))
@@ -203,25 +209,29 @@ study.add_figure("displacement", figure, "How far the mean token moves, relative
 # ## All seeds
 
 # %%
+MORE_STEPS = "plain, more steps"
 runs = Runs([run for one in study.tasks for run in study.run([*first, *other_arms(one)], tasks=[one])])
+runs = with_equal_flops(study, runs, "high loss", name=MORE_STEPS)
+runs = with_equal_flops(study, runs, "default")
 
 # %% [markdown]
 # ## What it cost
 #
-# All arms but *plain, more steps* take equal student steps. Those that synthesise ask the teacher about as many
-# examples; their tokens differ as far as their anchors, or what comes in for their tokens, differ in length.
+# All arms but *plain, more steps* and *plain, equal FLOPs* take equal student steps. Those that synthesise ask the
+# teacher about as many examples; their tokens differ as far as their anchors, or what comes in for their tokens, differ
+# in length.
 
 # %%
-further = "plain, more steps"
-costs = study.compute_table(Runs([run for run in runs if run.arm != further]))
-paid = study.compute_table(Runs([run for run in runs if run.arm == further])).assign(equal=False)
-study.add_table("compute", concat([costs, paid], ignore_index=True))
+study.add_table("compute", compute_apart(study, runs, [MORE_STEPS, EQUAL_FLOPS]))
 
 # %% [markdown]
 # ## Over plain distillation
+#
+# Score, agreement with the teacher, and divergence from it (in the logarithm of its mean; below zero is closer).
 
 # %%
-study.add_table("over_plain", study.compare(runs, baseline="plain"))
+add_outcomes(study, "over_plain", runs, "plain")
+add_outcomes(study, "over_equal_flops", runs, EQUAL_FLOPS, arms=["default"])
 figure = figures.intervals(study.tables["over_plain"], title="Over plain distillation", unit="primary metric")
 study.add_figure("over_plain", figure, "Difference to plain distillation, paired by seed and example; 95 % intervals.")
 
@@ -233,7 +243,7 @@ pairs = [
     ("high loss", "random region"),
     ("high loss", "low loss"),
     ("high loss", "hard examples again"),
-    ("high loss", "plain, more steps"),
+    ("high loss", MORE_STEPS),
     ("high loss, replaced", "high loss"),
     ("high loss, replaced", "random region, replaced"),
     ("high loss, replaced", "low loss, replaced"),
@@ -241,7 +251,8 @@ pairs = [
     ("high loss, replaced", "random tokens"),
     ("high loss, replaced", FAR),
 ]
-study.add_table("pairs", contrasts(study, runs, pairs))
+for outcome, name in (("", "pairs"), (AGREEMENT, "pairs_agreement"), (DIVERGENCE, "pairs_divergence")):
+    study.add_table(name, contrasts(study, runs, pairs, metric=outcome))
 pictured = study.tables["pairs"].assign(pair=lambda table: table["arm"] + " \N{MINUS SIGN} " + table["against"])
 figure = figures.intervals(pictured, title="Pairs of arms", unit="primary metric", label="pair")
 study.add_figure("pairs", figure, "The first arm less the second, paired by seed and example; 95 % intervals.")
@@ -272,147 +283,90 @@ study.add_figure(
 )
 
 # %% [markdown]
-# ## Agreement with the teacher
-#
-# The same comparison with another measure: the share of examples on which student and teacher predict alike.
-
-# %%
-study.add_table("agreement", study.compare(runs, baseline="plain", metric="agreement"))
-
-# %% [markdown]
 # ## Verdict
 
 
 # %%
-def find(name: str, question: str, arm: str, against: str, what: str, other: str, **more: str) -> None:
-    """One finding from the table of pairs."""
-    study.find(
-        name,
-        question,
-        table=more.pop("table", "pairs"),
-        row={"task": study.overall, "arm": arm, "against": against},
-        unit="primary metric",
-        yes=f"{what} is ahead of {other} by {{value}} ({{low}} to {{high}}).",
-        no=f"{what} is behind {other}: {{value}} ({{low}} to {{high}}).",
-        undecided=f"{what} against {other}: nothing is decided, {{value}} ({{low}} to {{high}}).",
-        **more,
-    )
+def find(name: str, arm: str, against: str, what: str, other: str, claim: str = "", *, outcomes: tuple = ("",)) -> None:
+    """Ask whether an arm is ahead of another, from the table of pairs."""
+    find_ahead(study, name, "pairs", arm, what=what, other=other, claim=claim, against=against, outcomes=outcomes)
 
 
-find(
-    "high_over_random",
-    "Do examples made near hard ones teach more than examples made near any?",
-    "high loss",
-    "random region",
-    "Synthesis near hard examples",
-    "the same near any example",
-    claim="region",
-)
+NEAR_HARD, METHOD, REPLACING = "synthesis near hard examples", "the method", "replacing tokens near hard examples"
+EVERY = ("", AGREEMENT, DIVERGENCE)
+find("high_over_random", "high loss", "random region", NEAR_HARD, "the same near any example", "region", outcomes=EVERY)
 for name, arm, what in (
-    ("sage_over_plain", "high loss", "the method"),
+    ("sage_over_plain", "high loss", METHOD),
     ("default_over_plain", "default", "the preset default"),
 ):
-    start = what[0].upper() + what[1:]
-    study.find(
-        name,
-        f"Is {what} ahead of plain distillation at equal steps?",
-        table="over_plain",
-        row={"task": study.overall, "arm": arm},
-        unit="primary metric",
-        yes=f"{start} is ahead of plain distillation by {{value}} ({{low}} to {{high}}; p after Holm {{p_holm:.3f}}).",
-        no=f"{start} is behind plain distillation: {{value}} ({{low}} to {{high}}; p after Holm {{p_holm:.3f}}).",
-        undecided=f"{start} against plain distillation: nothing is decided, {{value}} ({{low}} to {{high}}; p after "
-        "Holm {p_holm:.3f}).",
-    )
-study.find(
+    find_ahead(study, name, "over_plain", arm, what=what, other="plain distillation at equal steps")
+find_ahead(
+    study,
+    "default_over_equal_flops",
+    "over_equal_flops",
+    "default",
+    what="the preset default",
+    other="plain distillation at equal FLOPs",
+)
+is_best = (over["task"] == study.overall) & (over["against"] == best)
+beside_best = over.loc[is_best, "displacement"].iloc[0]
+find_ahead(
+    study,
     "sage_over_best_full_space",
-    "Is the method ahead of every control in full space?",
-    table="over_full_space",
-    row={"task": study.overall, "against": best},
-    unit="primary metric",
-    yes="The method is ahead of every control in full space; of the best, {against} (displacement {displacement}), by "
-    "{value} ({low} to {high}; p after Holm {p_holm:.3f}).",
-    no="The method is behind the best control in full space, {against} (displacement {displacement}): {value} ({low} "
-    "to {high}; p after Holm {p_holm:.3f}).",
-    undecided="The method against the best control in full space, {against} (displacement {displacement}): nothing is "
-    "decided, {value} ({low} to {high}; p after Holm {p_holm:.3f}).",
+    "over_full_space",
+    "high loss",
+    what=METHOD,
+    other=f"the best control in full space, {best} (displacement {beside_best})",
+    against=best,
+    outcomes=[""],
 )
-study.find(
+find_ahead(
+    study,
     "default_over_every_control",
-    "Is the preset default ahead of every control that looks at no map?",
-    table="default_over_controls",
-    row={"task": study.overall, "against": best_for_default},
-    unit="primary metric",
+    "default_over_controls",
+    "default",
+    what="the preset default",
+    other=f"the best control without a map, {best_for_default}",
     claim="default_over_controls",
-    yes="The preset default is ahead of every control without a map; of the best, {against}, by {value} ({low} to "
-    "{high}; p after Holm {p_holm:.3f}).",
-    no="The preset default is behind the best control without a map, {against}: {value} ({low} to {high}; p after Holm "
-    "{p_holm:.3f}).",
-    undecided="The preset default against the best control without a map, {against}: nothing is decided, {value} "
-    "({low} to {high}; p after Holm {p_holm:.3f}).",
+    against=best_for_default,
+    outcomes=[""],
 )
-find(
-    "high_over_low",
-    "Do examples made near hard ones teach more than examples made near easy ones?",
-    "high loss",
-    "low loss",
-    "Synthesis near hard examples",
-    "the same near easy ones",
-)
-find(
-    "replace_over_shift",
-    "Does it teach more to replace an anchor's tokens than to shift them all alike?",
-    "high loss, replaced",
-    "high loss",
-    "Replacing tokens",
-    "shifting them",
-)
+find("high_over_low", "high loss", "low loss", NEAR_HARD, "the same near easy ones")
+find("replace_over_shift", "high loss, replaced", "high loss", "replacing an anchor's tokens", "shifting them alike")
 find(
     "sage_over_hard_examples_again",
-    "Is the method ahead of showing the same hard examples again, unmoved?",
     "high loss",
     "hard examples again",
-    "The method",
-    "showing the same hard examples again",
+    METHOD,
+    "showing the same hard examples again, unmoved",
 )
-find(
-    "sage_over_more_steps",
-    "Is the method ahead of plain distillation with as many FLOPs?",
-    "high loss",
-    "plain, more steps",
-    "The method",
-    "plain distillation with the same FLOPs",
-)
+find("sage_over_more_steps", "high loss", MORE_STEPS, METHOD, "plain distillation at equal FLOPs", outcomes=EVERY)
 find(
     "high_over_random_replaced",
-    "With tokens replaced, do hard anchors teach more than any anchors?",
     "high loss, replaced",
     "random region, replaced",
-    "Replacing tokens near hard examples",
+    REPLACING,
     "replacing them near any",
 )
 find(
     "map_over_neighbours_without_one",
-    "With tokens replaced, do neighbours in the map teach more than neighbours in full space?",
     "high loss, replaced",
     NEIGHBOURS,
-    "Taking tokens of neighbours in the map",
+    "taking tokens of neighbours in the map",
     "taking them of neighbours in full space",
 )
 find(
     "replace_over_random_tokens",
-    "Is replacing by region ahead of replacing random tokens by random ones?",
     "high loss, replaced",
     "random tokens",
-    "Replacing tokens by region",
-    "replacing random tokens",
+    "replacing tokens by region",
+    "replacing random tokens by random ones",
 )
 find(
     "replace_over_noise_as_far",
-    "Is replacing tokens ahead of shifting them by noise just as far?",
     "high loss, replaced",
     FAR,
-    "Replacing tokens",
+    REPLACING,
     "shifting them by noise just as far",
 )
 study.finish()

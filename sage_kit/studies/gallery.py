@@ -19,6 +19,7 @@ from urllib.parse import quote
 import sage_kit
 from sage_kit.errors import MissingPackageError
 from sage_kit.files import disk_errors, only_finite, write_bytes, write_text
+from sage_kit.studies import verdicts
 from sage_kit.studies.cell_key import NEUTRAL
 from sage_kit.studies.claims import (
     CLAIMS,
@@ -36,6 +37,7 @@ from sage_kit.studies.claims import (
 )
 from sage_kit.studies.result import RESULT, Finding, StudyResult
 from sage_kit.studies.runner import find_cells, parameters_text
+from sage_kit.studies.verdicts import numbers_text
 
 TEMPLATE = "gallery.html.jinja"
 CSV, PARQUET = "results.csv", "results.parquet"
@@ -68,6 +70,7 @@ TONES = {
     "undecided": "open",
     "interrupted": "open",
     "differs in setting": "open",
+    "differs by task": "open",
 }
 """How a state is coloured; its name is always there too."""
 
@@ -242,14 +245,12 @@ def _entry_view(entry: Entry, anchors: Mapping[int, str]) -> dict[str, Any]:
         "deviations": (),
         "anchor": "",
         **dict.fromkeys(("ours", "on", "machine"), "-"),
-        "unit": "",
         "seeds": 0,
     }
     if chosen is not None:
         finding, result = chosen.finding, chosen.result
         view |= {
-            "ours": interval_text(finding.value, finding.low, finding.high),
-            "unit": finding.unit,
+            "ours": "; ".join(numbers_text(one) for one in chosen.findings),
             "seeds": finding.seeds,
             "on": f"{result.profile}: {', '.join(result.tasks)}",
             "machine": machine_text(result.machine),
@@ -313,10 +314,11 @@ def _finding_view(finding: Finding) -> dict[str, Any]:
         "name": finding.name,
         "question": finding.question,
         "state": finding.state,
-        "interval": interval_text(finding.value, finding.low, finding.high),
-        "against": f"{'>' if finding.direction == 'above' else '<'} {number_text(finding.threshold)}",
+        "interval": interval_text(finding),
+        "against": f"{'>' if finding.direction == 'above' else '<'} "
+        f"{verdicts.number_text(finding.threshold, finding.unit)}",
         "bar": interval_bar(finding.value, finding.low, finding.high, finding.threshold),
-        "unit": finding.unit,
+        "unit": verdicts.unit_text(finding.unit),
         "seeds": finding.seeds,
     }
 

@@ -449,6 +449,9 @@ class Study:
     ) -> None:
         """Ask a question whose answer is in one row of a table; `finish` decides all of them together.
 
+        Where the row is an average over tasks of which some lie above the threshold and others below, each with its
+        whole interval, the average would hide that: the question is then asked of every task, as ``<name>_<task>``.
+
         Parameters
         ----------
         name, question, direction, claim
@@ -484,6 +487,16 @@ class Study:
             raise StudyError(f"finding {name!r} has a threshold and a margin: give one of them")
         if margin is not None:
             threshold = -margin.value if direction == "above" else margin.value
+        opposed = self._opposed(table, row, columns, threshold)
+        for task in opposed:
+            self.find(
+                f"{name}_{task}", f"{question} ({task})", table=table, row={**row, "task": task}, yes=f"{task}: {yes}",
+                no=f"{task}: {no}", undecided=f"{task}: {undecided or 'No significant difference'}", unit=unit,
+                threshold=0.0 if margin else threshold, margin=margin, direction=direction, columns=columns,
+                claim=claim,
+            )  # fmt: skip
+        if opposed:
+            return
         there = pick_row(self.tables[table], row, table)
         value, low, high = (float(there[column]) for column in columns)
         # a comparison may rest on fewer seeds than the study has
@@ -572,6 +585,20 @@ class Study:
             "label_range": list(spec.label_range),
             "splits": list(run.summary["validation"]),
         }
+
+    def _opposed(
+        self, table: str, row: Mapping[str, Any], columns: tuple[str, str, str], threshold: float
+    ) -> list[str]:
+        """The tasks that a row averages over, where some lie above the threshold and others below; else none."""
+        if row.get("task") != statistics.AVERAGE:
+            return []
+        _, low, high = columns
+        rows = self.tables[table]
+        for name in (name for name in row if name != "task" and name in rows.columns):
+            rows = rows[rows[name] == row[name]]
+        rows = rows[rows["task"].isin(self.tasks)]
+        is_mixed = (rows[low] > threshold).any() and (rows[high] < threshold).any()
+        return [str(task) for task in rows["task"]] if is_mixed else []
 
     # ---- small parts ------------------------------------------------------------------------------------------------
 

@@ -147,7 +147,7 @@ def numbers_text(finding: Finding) -> str:
     head = f"{value} {unit_text(unit)}".rstrip()
     if finding.counts is not None:
         k, n = finding.counts
-        head = f"{k} of {n} runs"
+        head = f"{k} of {n} {unit or 'runs'}"
         low, high = (f"{100 * x:.0f} %" for x in (finding.low, finding.high))
     has_ends = math.isfinite(finding.low) and math.isfinite(finding.high)
     parts = [f"95 % CI {low} to {high}" if has_ends else "no interval"]

@@ -5,9 +5,11 @@ from __future__ import annotations
 import dataclasses
 import struct
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from sage_kit.config import PRESETS
 from sage_kit.studies.result import Finding, StudyResult, decided, label_of
 from sage_kit.studies.verdicts import STATES
 
@@ -59,6 +61,19 @@ def save_result(root: Path, study: str, *findings: Finding, **changes: Any) -> S
     folder = root / study / result.label
     result.save(folder)
     return StudyResult.load(folder)
+
+
+def runs_of(arms: Sequence[str], tasks: Sequence[str], seeds: int = 5, mark: str = "", **settings: Any) -> Any:
+    """Runs as a result records them, made with the settings of the preset paper but for those that are given."""
+    return tuple(
+        {
+            "task": task, "arm": arm, "seed": seed, "run": f"{mark}{task}-{arm}-{seed}+synthetic",
+            "key": f"{mark}{task}-{arm}-{seed}", "settings": {**PRESETS["paper"], **settings},
+        }
+        for task in tasks
+        for arm in arms
+        for seed in range(seeds)
+    )  # fmt: skip
 
 
 def png(width: int = 2, height: int = 2) -> bytes:

@@ -9,15 +9,17 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pandas
 import pytest
 from rich.console import Console
-from studies.fakeresults import MACHINE, make_finding, save_result
+from studies.fakeresults import MACHINE, make_finding, runs_of, save_result
 
 from sage_kit.errors import StudyError
 from sage_kit.files import only_finite
 from sage_kit.studies.claims import (
     CLAIMS,
     HEADINGS,
+    PAPER_TASKS,
     RULE,
     STATE_MEANINGS,
     Claim,
@@ -34,7 +36,6 @@ from sage_kit.studies.claims import (
     machine_text,
     number_text,
     read_results,
-    setting_deviations,
 )
 
 NAN = float("nan")
@@ -51,6 +52,14 @@ def entry(root: Path, id: str) -> Entry:
 
 def adaptive(low: float, high: float, **changes: Any) -> Any:
     return make_finding("adaptive_over_static", low, high, claim="adaptive", **changes)
+
+
+def in_papers_setting(root: Path, study: str, *findings: Any, **changes: Any) -> Any:
+    """A result of profile full whose arm SAGE was run as the preset paper says."""
+    tasks, settings = changes.pop("tasks", ("cola", "sst2")), changes.pop("run_settings", {})
+    findings = tuple(dataclasses.replace(one, row={"task": "average", "arm": "SAGE"}) for one in findings)
+    runs = runs_of(["SAGE"], tasks, mark=changes.pop("mark", ""), **settings)
+    return save_result(root, study, *findings, **{"profile": "full", "tasks": tasks, "runs": runs, **changes})
 
 
 def qnli(low: float, high: float) -> Any:
@@ -94,15 +103,28 @@ def test_an_unknown_claim_is_told_with_the_nearest() -> None:
     ("low", "high", "state"),
     [(0.1, 0.2, "reproduced"), (-0.2, -0.1, "not reproduced"), (-0.1, 0.2, "undecided"), (NAN, NAN, "undecided")],
 )
-def test_a_comparison_has_the_state_of_its_finding(tmp_path: Path, low: float, high: float, state: str) -> None:
-    save_result(tmp_path, "04_static_or_adaptive", adaptive(low, high))
+def test_in_the_papers_setting_a_comparison_has_the_state_of_its_finding(
+    tmp_path: Path, low: float, high: float, state: str
+) -> None:
+    in_papers_setting(tmp_path, "04_static_or_adaptive", adaptive(low, high))
     assert entry(tmp_path, "adaptive").state == state
 
 
+def test_fewer_than_five_seeds_settle_nothing(tmp_path: Path) -> None:
+    in_papers_setting(tmp_path, "04_static_or_adaptive", adaptive(0.1, 0.2, seeds=4))
+    assert entry(tmp_path, "adaptive").state == "undecided"
+
+
 def test_a_direction_below_is_reversed(tmp_path: Path) -> None:
-    rounds = make_finding("rounds_to_agreement", 6.0, 8.0, threshold=10.0, direction="below", claim="ten_epochs")
-    save_result(tmp_path, "04_static_or_adaptive", rounds)
-    assert entry(tmp_path, "ten_epochs").state == "reproduced"
+    error = make_finding("umap_inversion_mse", 0.1, 0.2, threshold=0.345, direction="below", claim="inversion_mse")
+    error = dataclasses.replace(error, row={"task": "sst2", "pair": "umap + native"})
+    paper = {"teacher": "bert-base-uncased"}
+    save_result(tmp_path, "05_reducers", error, profile="full", tasks=("sst2",), settings=paper)
+    assert entry(tmp_path, "inversion_mse").state == "reproduced"
+    for pair in ("umap + knn", "pca + native"):
+        other = dataclasses.replace(error, row={"task": "sst2", "pair": pair})
+        save_result(tmp_path, "05_reducers", other, profile="full", tasks=("sst2",), settings=paper)
+        assert entry(tmp_path, "inversion_mse").state == "differs in setting"
 
 
 @pytest.mark.parametrize(
@@ -113,33 +135,194 @@ def test_an_open_question_is_answered_not_reproduced(tmp_path: Path, low: float,
     assert entry(tmp_path, "beyond_glue").state == state
 
 
-@pytest.mark.parametrize(
-    ("changes", "state"),
-    [
-        ({"profile": "small"}, "differs in setting"),
-        ({"profile": "full", "settings": {"teacher": "package:some_model/model"}}, "differs in setting"),
-        ({"profile": "full", "settings": {"train_rows": 3000}}, "differs in setting"),
-        ({"profile": "full", "parameters": {"train_rows": 3000}}, "differs in setting"),
-        ({"profile": "full", "settings": {"validation_rows": 10}}, "differs in setting"),
-        ({"profile": "full", "settings": {"train_rows": 0, "teacher": "google-bert/bert-base-uncased"}}, "reproduced"),
-        ({"profile": "full", "parameters": {"teacher": None, "train_rows": None}}, "reproduced"),
-        ({"profile": "full", "settings": {"rounds": 5}}, "reproduced"),
-    ],
-)
-def test_a_score_counts_only_in_the_papers_setting(tmp_path: Path, changes: dict[str, Any], state: str) -> None:
-    result = save_result(tmp_path, "09_glue", qnli(0.92, 0.93), tasks=("qnli",), **changes)
-    assert entry(tmp_path, "score_qnli").state == state
-    assert bool(setting_deviations(result)) is (state == "differs in setting")
+DEVIATIONS: list[tuple[dict[str, Any], str]] = [
+    ({"teacher": "package:some_model/model"}, "teacher package:some_model/model"),
+    ({"train_rows": 3000}, "train_rows 3000"),
+    ({"validation_rows": 10}, "validation_rows 10"),
+    ({"student_layers": 3}, "student_layers 3 instead of 6"),
+    ({"reducer": "pca"}, "reducer pca instead of umap"),
+    ({"n_components": 8}, "n_components 8 instead of 2"),
+    ({"lift": "replace"}, "lift replace instead of shift"),
+    ({"inverter": "knn"}, "inverter knn instead of native"),
+    ({"sampler_options": {}}, "sampler_options: fraction by default instead of 0.3"),
+    ({"refit": "once"}, "refit once instead of every_round"),
+    ({"warmup_corpus": "", "warmup_epochs": 0}, "warmup_epochs 0 instead of 1"),
+]
 
 
-def test_a_comparison_counts_in_any_setting(tmp_path: Path) -> None:
-    save_result(tmp_path, "04_static_or_adaptive", adaptive(0.1, 0.2), settings={"train_rows": 3000})
-    assert entry(tmp_path, "adaptive").state == "reproduced"
+@pytest.mark.parametrize(("changes", "text"), DEVIATIONS, ids=lambda value: value if isinstance(value, str) else "")
+def test_scores_and_comparisons_count_only_in_the_papers_setting(
+    tmp_path: Path, changes: dict[str, Any], text: str
+) -> None:
+    in_papers_setting(tmp_path, "09_glue", qnli(0.92, 0.93), tasks=("qnli",), run_settings=changes)
+    in_papers_setting(tmp_path, "04_static_or_adaptive", adaptive(0.1, 0.2), run_settings=changes)
+    for id in ("score_qnli", "adaptive"):
+        found = entry(tmp_path, id)
+        assert found.state == "differs in setting"
+        assert text in found.evidence[0].deviations
+        assert found.remark == "the finding: yes"
+
+
+def test_equal_steps_are_no_deviation_except_where_the_length_is_what_is_claimed(tmp_path: Path) -> None:
+    equal = {"rounds": 5, "stop_agreement": 1.01, "max_steps": 900, "teacher": "google-bert/bert-base-uncased"}
+    in_papers_setting(tmp_path, "09_glue", qnli(0.92, 0.93), tasks=("qnli",), run_settings=equal)
+    in_papers_setting(
+        tmp_path, "04_static_or_adaptive", adaptive(0.1, 0.2), reached("cola", 9), reached("sst2", 9),
+        run_settings=equal,
+    )  # fmt: skip
+    assert [entry(tmp_path, id).state for id in ("score_qnli", "adaptive", "ten_epochs")] == [
+        "reproduced", "reproduced", "differs in setting",
+    ]  # fmt: skip
+    assert "rounds 5 instead of 10" in entry(tmp_path, "ten_epochs").evidence[0].deviations
+
+
+def test_other_tasks_than_the_papers_are_a_deviation(tmp_path: Path) -> None:
+    in_papers_setting(tmp_path, "04_static_or_adaptive", adaptive(0.1, 0.2), tasks=("cola", "movie_reviews"))
+    found = entry(tmp_path, "adaptive")
+    assert found.state == "differs in setting"
+    assert found.evidence[0].deviations == ("task movie_reviews, which the paper does not report",)
+
+
+def test_an_average_over_glue_takes_all_its_tasks(tmp_path: Path) -> None:
+    ahead = make_finding("umap2_over_none", 0.1, 0.2, claim="ablation")
+    in_papers_setting(tmp_path, "01_reducer_dimension", ahead)
+    found = entry(tmp_path, "ablation")
+    assert found.state == "differs in setting"
+    assert found.evidence[0].deviations == ("an average without mrpc, stsb, qqp, mnli, qnli, rte",)
+    in_papers_setting(tmp_path, "01_reducer_dimension", ahead, tasks=PAPER_TASKS)
+    assert entry(tmp_path, "ablation").state == "reproduced"
+
+
+def test_without_recorded_runs_the_settings_are_those_of_the_result(tmp_path: Path) -> None:
+    save_result(tmp_path, "02_input_layer", make_finding("bypass_cheaper", 0.1, 0.2, claim="bypass_cheaper"))
+    found = entry(tmp_path, "bypass_cheaper").evidence[0].deviations
+    assert "warmup_epochs 0 instead of 1" in found
+    assert not [text for text in found if "reducer" in text]  # no synthesis in what the claim is about
+
+
+def test_an_open_question_is_answered_in_any_setting(tmp_path: Path) -> None:
+    save_result(tmp_path, "08_beyond_glue", make_finding("gain_beyond_glue", 1, 2), settings={"train_rows": 3000})
+    assert entry(tmp_path, "beyond_glue").state == "answered yes"
 
 
 def test_a_score_below_the_papers_is_not_reproduced(tmp_path: Path) -> None:
-    save_result(tmp_path, "09_glue", qnli(0.88, 0.90), tasks=("qnli",), profile="full")
+    in_papers_setting(tmp_path, "09_glue", qnli(0.88, 0.90), tasks=("qnli",))
     assert entry(tmp_path, "score_qnli").state == "not reproduced"
+
+
+# ---- findings by task, and several findings
+
+
+def reached(task: str, k: int, n: int = 9) -> Any:
+    """So many of so many runs on a task got to 99 % agreement in time."""
+    from sage_kit.studies.statistics import count_interval
+
+    share = count_interval(k, n)
+    return make_finding(
+        f"rounds_to_agreement_{task}", share.low, share.high, value=share.value, threshold=0.5, counts=(k, n), seeds=n,
+        claim="ten_epochs", row={"task": task, "arm": "SAGE"}, columns=("share", "low", "high"),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("counts", "state"),
+    [
+        ((9, 9), "reproduced"),
+        ((0, 0), "not reproduced"),
+        ((9, 0), "differs by task"),
+        ((9, 4), "undecided"),
+        ((4, 4), "undecided"),
+    ],
+)
+def test_a_claim_by_task_has_the_state_that_all_tasks_share(
+    tmp_path: Path, counts: tuple[int, int], state: str
+) -> None:
+    tasks = ("cola", "sst2")
+    findings = [reached(task, k) for task, k in zip(tasks, counts, strict=True)]
+    save_result(tmp_path, "04_static_or_adaptive", *findings, profile="full", runs=runs_of(["SAGE"], tasks))
+    found = entry(tmp_path, "ten_epochs")
+    assert found.state == state
+    assert all(f"rounds_to_agreement_{task}: " in found.remark for task in tasks)
+
+
+def test_none_of_three_runs_reproduces_nothing(tmp_path: Path) -> None:
+    finding = reached("rte", 0, 3)
+    save_result(
+        tmp_path, "04_static_or_adaptive", finding, profile="full", tasks=("rte",), runs=runs_of(["SAGE"], ["rte"])
+    )
+    assert entry(tmp_path, "ten_epochs").state == "undecided"
+
+
+REPLACING = ("replacing_suffices", "replacing_keeps_agreement", "replacing_needs_fewer_rounds")
+
+
+@pytest.mark.parametrize(
+    ("lows", "state"),
+    [
+        ((0.1, 0.1, 0.1), "reproduced"),
+        ((0.1, -0.3, 0.1), "not reproduced"),
+        ((0.1, 0.1, -0.05), "undecided"),
+        ((0.1, 0.1, None), "undecided"),
+    ],
+)
+def test_replacing_suffices_only_where_agreement_and_rounds_say_so_too(
+    tmp_path: Path, lows: tuple[float | None, ...], state: str
+) -> None:
+    findings = [
+        make_finding(name, low, low + 0.1, claim="replacing" if name == REPLACING[0] else "")
+        for name, low in zip(REPLACING, lows, strict=True)
+        if low is not None
+    ]
+    in_papers_setting(tmp_path, "11_replace_or_add", *findings)
+    found = entry(tmp_path, "replacing")
+    assert found.state == state
+    assert ("no finding replacing_needs_fewer_rounds" in found.remark) is (lows[2] is None)
+
+
+# ---- the correction over the ledger
+
+
+def weak(name: str, p: float, **changes: Any) -> Any:
+    """A finding with an interval that gives about this p."""
+    from scipy import stats
+
+    reach = 1.96 / stats.norm.isf(p / 2)
+    return make_finding(name, 1 - reach, 1 + reach, **changes)
+
+
+def test_findings_are_corrected_over_all_that_the_ledger_takes(tmp_path: Path) -> None:
+    in_papers_setting(tmp_path, "04_static_or_adaptive", weak("adaptive_over_static", 0.03, claim="adaptive"))
+    assert entry(tmp_path, "adaptive").state == "reproduced"
+    in_papers_setting(tmp_path, "10_is_it_the_region", weak("high_over_random", 0.04, claim="region"), mark="other")
+    assert entry(tmp_path, "adaptive").state == entry(tmp_path, "region").state == "undecided"
+
+
+def test_a_set_of_runs_counts_once_in_the_correction(tmp_path: Path) -> None:
+    in_papers_setting(tmp_path, "04_static_or_adaptive", weak("adaptive_over_static", 0.03, claim="adaptive"))
+    in_papers_setting(tmp_path, "10_is_it_the_region", weak("high_over_random", 0.03, claim="region"))
+    assert entry(tmp_path, "adaptive").state == entry(tmp_path, "region").state == "reproduced"
+    assert entry(tmp_path, "region").remark == "the same runs and numbers as claim adaptive"
+
+
+def test_a_set_of_runs_counts_once_among_the_results_of_a_claim(tmp_path: Path) -> None:
+    in_papers_setting(tmp_path, "04_static_or_adaptive", adaptive(0.1, 0.2))
+    in_papers_setting(tmp_path, "04_static_or_adaptive", adaptive(-0.2, -0.1), tasks=("sst2",))
+    in_papers_setting(tmp_path, "04_static_or_adaptive", adaptive(-0.2, -0.1), tasks=("rte",))
+    found = entry(tmp_path, "adaptive")
+    assert [item.result.label for item in found.evidence] == ["full-cola+sst2", "full-rte"]
+    assert found.evidence[0].same_runs == ("full-sst2",)
+    assert found.remark == "the same runs in full-sst2; 1 of 1 other results: another state"
+
+
+def test_runs_are_known_from_the_table_where_a_result_does_not_list_them(tmp_path: Path) -> None:
+    for tasks in (("cola", "sst2"), ("sst2",)):
+        rows = [{name: run[name] for name in ("task", "arm", "run")} for run in runs_of(["SAGE"], tasks)]
+        result = save_result(tmp_path, "08_beyond_glue", make_finding("gain_beyond_glue", 1, 2), tasks=tasks,
+                             tables=("runs",))  # fmt: skip
+        pandas.DataFrame(rows).to_parquet(result.folder / "runs.parquet")
+    found = entry(tmp_path, "beyond_glue")
+    assert [item.result.label for item in found.evidence] == ["small-cola+sst2"]
+    assert found.evidence[0].same_runs == ("small-sst2",)
 
 
 def test_nothing_is_run_at_first(tmp_path: Path) -> None:
@@ -150,6 +333,7 @@ def test_smoke_results_never_count(tmp_path: Path) -> None:
     save_result(tmp_path, "04_static_or_adaptive", adaptive(0.1, 0.2), profile="smoke")
     found = entry(tmp_path, "adaptive")
     assert (found.state, found.evidence, found.remark) == ("not run", (), "smoke results only")
+    assert entry(tmp_path, "region").remark == "no result yet"
 
 
 def test_a_study_without_the_task_leaves_the_claim_not_run(tmp_path: Path) -> None:
@@ -159,11 +343,11 @@ def test_a_study_without_the_task_leaves_the_claim_not_run(tmp_path: Path) -> No
 
 
 def test_a_finding_held_against_another_number_settles_nothing(tmp_path: Path) -> None:
-    rounds = make_finding("rounds_to_agreement", 2.0, 4.0, threshold=5.0, direction="below", claim="ten_epochs")
-    save_result(tmp_path, "04_static_or_adaptive", rounds)
-    found = entry(tmp_path, "ten_epochs")
+    score = make_finding("score_qnli", 0.92, 0.93, threshold=0.5, claim="score_qnli")
+    in_papers_setting(tmp_path, "09_glue", score, tasks=("qnli",))
+    found = entry(tmp_path, "score_qnli")
     assert found.state == "differs in setting"
-    assert found.evidence[0].deviations == ("held against 5 instead of 10",)
+    assert found.evidence[0].deviations == ("held against 0.5 instead of 0.9082",)
 
 
 # ---- several results
@@ -190,11 +374,33 @@ def test_every_step_of_the_rule(tmp_path: Path) -> None:
 def test_the_numbers_choose_no_result(tmp_path: Path, good_first: bool) -> None:
     good, bad = adaptive(0.1, 0.2), adaptive(-0.2, -0.1)
     more, fewer = (good, bad) if good_first else (bad, good)
-    save_result(tmp_path, "04_static_or_adaptive", more, tasks=("cola", "sst2"))
-    save_result(tmp_path, "04_static_or_adaptive", fewer, tasks=("rte",))
+    in_papers_setting(tmp_path, "04_static_or_adaptive", more, tasks=("cola", "sst2"))
+    in_papers_setting(tmp_path, "04_static_or_adaptive", fewer, tasks=("rte",))
     found = entry(tmp_path, "adaptive")
     assert found.state == ("reproduced" if good_first else "not reproduced")
     assert found.remark == "1 of 1 other results: another state"
+
+
+def test_a_result_in_the_papers_setting_goes_before_others(tmp_path: Path) -> None:
+    in_papers_setting(tmp_path, "04_static_or_adaptive", adaptive(0.1, 0.2), tasks=("rte",))
+    in_papers_setting(
+        tmp_path, "04_static_or_adaptive", adaptive(-0.2, -0.1), run_settings={"reducer": "pca"}, mark="pca"
+    )
+    found = entry(tmp_path, "adaptive")
+    assert [item.result.label for item in found.evidence] == ["full-rte", "full-cola+sst2"]
+    assert found.state == "reproduced"
+
+
+def test_of_two_folders_with_the_same_result_the_later_counts(tmp_path: Path) -> None:
+    for folder, low, time in (("results", 1, "2026-01-01"), ("local", -2, "2026-02-01"), ("older", 3, "2025-01-01")):
+        save_result(tmp_path / folder, "08_beyond_glue", make_finding("gain_beyond_glue", low, low + 1), time=time)
+    save_result(tmp_path / "local", "04_static_or_adaptive", adaptive(0.1, 0.2))
+    results, faults = read_results(tmp_path / "results", tmp_path / "local", tmp_path / "older")
+    assert [(result.study, result.time) for result in results] == [
+        ("04_static_or_adaptive", "2026-01-01T00:00:00+00:00"), ("08_beyond_glue", "2026-02-01"),
+    ]  # fmt: skip
+    assert faults == []
+    assert read_results() == ([], [])
 
 
 # ---- folders that hold no result
@@ -238,7 +444,7 @@ def printed(table: Any) -> str:
 
 
 def test_the_table_shows_every_claim_with_its_number(tmp_path: Path) -> None:
-    save_result(tmp_path, "04_static_or_adaptive", adaptive(0.01, 0.03))
+    in_papers_setting(tmp_path, "04_static_or_adaptive", adaptive(0.01, 0.03))
     text = printed(ledger_table(ledger(tmp_path)))
     for claim in CLAIMS:
         assert claim.statement in text
@@ -249,9 +455,9 @@ def test_the_table_shows_every_claim_with_its_number(tmp_path: Path) -> None:
         "-",
         "04_static_or_adaptive",
         "reproduced",
-        "0.02 (0.01 to 0.03) points",
+        "+2.00 points (95 % CI +1.00 to +3.00)",
         "5",
-        "small: cola, sst2",
+        "full: cola, sst2",
         "Test CPU, 2 cores",
     ]
     assert "smoke results never count" in " ".join(text.lower().split())
@@ -276,17 +482,17 @@ def test_brackets_are_no_markup(tmp_path: Path) -> None:
 
 
 def test_json_holds_all_results_and_is_json(tmp_path: Path) -> None:
-    save_result(tmp_path, "04_static_or_adaptive", adaptive(0.1, 0.2))
-    save_result(tmp_path, "04_static_or_adaptive", adaptive(NAN, NAN, value=NAN), tasks=("rte",))
+    in_papers_setting(tmp_path, "04_static_or_adaptive", adaptive(0.1, 0.2))
+    in_papers_setting(tmp_path, "04_static_or_adaptive", adaptive(NAN, NAN, value=NAN), tasks=("rte",))
     results, faults = read_results(tmp_path)
     data = json.loads(json.dumps(ledger_json(ledger_of(results), faults), allow_nan=False))
     assert (data["rule"], data["faults"]) == (RULE, [])
     assert set(data["states"]) == set(STATE_MEANINGS)
     assert [claim["id"] for claim in data["claims"]] == [claim.id for claim in CLAIMS]
     row = next(claim for claim in data["claims"] if claim["id"] == "adaptive")
-    assert (row["state"], row["result"]["label"], row["result"]["low"]) == ("reproduced", "small-cola+sst2", 0.1)
+    assert (row["state"], row["result"]["label"], row["result"]["low"]) == ("reproduced", "full-cola+sst2", 0.1)
     assert [(other["label"], other["low"], other["state"]) for other in row["other_results"]] == [
-        ("small-rte", None, "undecided")
+        ("full-rte", None, "undecided")
     ]
     assert row["result"]["machine"] == MACHINE
     assert next(claim for claim in data["claims"] if claim["id"] == "region")["result"] is None
@@ -325,8 +531,10 @@ def test_numbers(value: float, text: str) -> None:
 
 
 def test_intervals_and_machines() -> None:
-    assert interval_text(0.5, 0.25, 0.75) == "0.5 (0.25 to 0.75)"
-    assert interval_text(0.5, NAN, NAN) == "0.5"
+    assert interval_text(make_finding("gain", 0.005, 0.015)) == "+1.00 (+0.50 to +1.50)"
+    assert interval_text(make_finding("share", 0.25, 0.75, unit="R2", columns=("r2", "a", "b"))) == "0.5 (0.25 to 0.75)"
+    assert interval_text(make_finding("gain", NAN, NAN, value=0.01)) == "+1.00"
+    assert interval_text(make_finding("gain", NAN, NAN, value=NAN)) == "-"
     assert machine_text({"processor": "P", "cores": 2, "card": "C", "python": "3.11"}) == "C, P, 2 cores"
     assert machine_text({"host": "h", "note": ""}) == "host h"
     assert machine_text({}) == ""

@@ -90,7 +90,8 @@ def test_the_page_shows_what_a_result_says(tmp_path: Path) -> None:
         result.title,
         result.question,
         "It is. About other.",
-        "0.02 (0.01 to 0.03)",
+        "+2.00 (+1.00 to +3.00)",
+        "+2.00 points (95 % CI +1.00 to +3.00)",
         "Gain with intervals",
         "Test CPU, 2 cores",
         "tasks cola, sst2",
@@ -98,7 +99,9 @@ def test_the_page_shows_what_a_result_says(tmp_path: Path) -> None:
         "2026-01-02 03:04 UTC",
         "rounds",
         "7",
-        "reproduced",
+        "differs in setting",
+        "warmup_epochs 0 instead of 1",
+        "the finding: yes",
         "undecided",
     ):
         assert text in page.text

@@ -80,6 +80,30 @@ def test_every_arm_is_checked_before_the_first_run(make: Any, capsys: pytest.Cap
     assert capsys.readouterr().out == ""
 
 
+@pytest.mark.parametrize(("second", "names"), [(-0.3, ["gain_a", "gain_b"]), (-0.05, ["gain"]), (0.2, ["gain"])])
+def test_where_tasks_say_opposite_things_the_verdict_is_by_task(make: Any, second: float, names: list[str]) -> None:
+    from pandas import DataFrame
+
+    study = make()
+    rows = [("a", "sage", 0.2), ("b", "sage", second), ("average", "sage", (0.2 + second) / 2), ("a", "other", -0.9)]
+    table = DataFrame(rows, columns=["task", "arm", "difference"])
+    study.add_table(
+        "over_plain", table.assign(low=table["difference"] - 0.1, high=table["difference"] + 0.1, n_seeds=5)
+    )
+    study.tasks, tasks = ("a", "b"), study.tasks
+    study.find("gain", "Is it?", table="over_plain", row={"task": study.overall, "arm": "sage"}, yes="It is", no="Not",
+               claim="adaptive")  # fmt: skip
+    study.tasks = tasks
+    study.finish()
+    found = study.result.findings
+    assert [finding.name for finding in found] == names
+    assert {finding.claim for finding in found} == {"adaptive"}
+    if len(names) > 1:
+        assert [finding.row["task"] for finding in found] == ["a", "b"]
+        assert found[0].question == "Is it? (a)"
+        assert [finding.sentence.partition(": ")[0] for finding in found] == ["a", "b"]
+
+
 def test_a_changed_setting_or_text_is_another_run(make: Any, place: Path) -> None:
     study = make()
     config = study.config("file", seed=0)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sage_kit.config import RunConfig
 from sage_kit.devices import make_accelerator
@@ -15,7 +14,7 @@ from sage_kit.preparation import prepare
 from sage_kit.records import Costs
 from sage_kit.studies.parameters import listed
 from sage_kit.studies.runs import Runs
-from sage_kit.studies.statistics import AVERAGE, t_interval
+from sage_kit.studies.statistics import AVERAGE, average, t_interval
 from sage_kit.studies.study import Arm
 
 if TYPE_CHECKING:
@@ -121,7 +120,7 @@ def cost_table(runs: Runs, plugins: Plugins) -> DataFrame:
     return DataFrame(rows)
 
 
-def saved(table: DataFrame, baseline: str, column: str, *, counted: bool) -> DataFrame:
+def saved(table: DataFrame, baseline: str, column: str) -> DataFrame:
     """The share of a cost that each arm saves against a baseline, paired by task and seed.
 
     Parameters
@@ -132,30 +131,28 @@ def saved(table: DataFrame, baseline: str, column: str, *, counted: bool) -> Dat
         Name of an arm.
     column : str
         The cost.
-    counted : bool
-        Whether the cost is counted, as FLOPs are, so that seeds differ by which examples they saw and by nothing else:
-        the interval is then the range of the seeds. If not, it is Student's.
 
     Returns
     -------
     DataFrame
-        Columns task, arm, seeds, saved, low, high; of several tasks also the rows of their average.
+        Columns task, arm, n_seeds, saved, and Student's interval over seeds: low, high, df; of several tasks also the
+        rows of their average. Counts such as FLOPs differ between seeds by which examples these saw, or not at all, and
+        then the interval has no width.
     """
     from pandas import DataFrame
 
     wide = table.pivot_table(index=["task", "seed"], columns="arm", values=column)
     shares = {arm: 1 - wide[arm] / wide[baseline] for arm in dict.fromkeys(table["arm"]) if arm != baseline}
     tasks = list(dict.fromkeys(table["task"]))
-    rows = []
-    for task in [*tasks, *([AVERAGE] if len(tasks) > 1 else [])]:
-        for arm, share in shares.items():
-            by_seed = (share.groupby("seed").mean() if task == AVERAGE else share[task]).to_numpy(np.float64)
-            rows.append({"task": task, "arm": arm, "seeds": len(by_seed), **_interval(by_seed, counted)})
-    return DataFrame(rows)
-
-
-def _interval(values: NDArray[np.float64], counted: bool) -> dict[str, float]:
-    if counted:
-        return {"saved": float(values.mean()), "low": float(values.min()), "high": float(values.max())}
-    interval = t_interval(values)
-    return {"saved": interval.value, "low": interval.low, "high": interval.high}
+    rows: list[dict[str, Any]] = []
+    for arm, share in shares.items():
+        parts = {task: t_interval(share[task].to_numpy(np.float64)) for task in tasks}
+        if len(tasks) > 1:
+            parts[AVERAGE] = average(list(parts.values()))
+        rows += [
+            {"task": task, "arm": arm, "n_seeds": int(share[tasks[0]].size), "saved": part.value, "low": part.low,
+             "high": part.high, "df": part.df}
+            for task, part in parts.items()
+        ]  # fmt: skip
+    order = [*tasks, AVERAGE]
+    return DataFrame(sorted(rows, key=lambda row: order.index(row["task"])))

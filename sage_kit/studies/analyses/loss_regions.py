@@ -269,8 +269,8 @@ def spatial(runs: Runs, maps: Mapping[str, Maps], vectors: Mapping[str, Floats],
     Returns
     -------
     DataFrame
-        One row per run, round and space ("map" or "full"): task, arm, seed, round, space, morans_i, expected, excess
-        (I less its expectation) and p.
+        One row per run, round and space ("map" or "full"), of the examples that have a loss: task, arm, seed, round,
+        space, morans_i, expected, excess (I less its expectation) and p.
     """
     from pandas import DataFrame
 
@@ -280,9 +280,11 @@ def spatial(runs: Runs, maps: Mapping[str, Maps], vectors: Mapping[str, Floats],
         places = {name: neighbor_rows(points, options.neighbors) for name, points in spaces.items()}
         for run in its:
             for number, losses in profiles(run).items():
-                values = np.where(np.isnan(losses), np.nanmean(losses), losses)
-                for space, neighbors in places.items():
-                    found = morans_i(values, neighbors, permutations=options.permutations)
+                known = ~np.isnan(losses)
+                for space, points in spaces.items():
+                    # an example without a loss takes no part, as a neighbour neither
+                    near = places[space] if known.all() else neighbor_rows(points[known], options.neighbors)
+                    found = morans_i(losses[known], near, permutations=options.permutations)
                     rows.append(
                         {
                             "task": task,

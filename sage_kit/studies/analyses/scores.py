@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sage_kit.evaluate import METRICS, best_constant
 from sage_kit.evaluate import predictions as predicted
@@ -35,8 +36,8 @@ def validation_scores(runs: Runs) -> DataFrame:
     -------
     DataFrame
         One row per task, split, arm and metric of the task, the primary one first: task, split, arm, metric, primary,
-        n_seeds, mean, low and high (Student's interval over seeds), setting (`split_text`). The teacher is fixed, so
-        its row has no interval.
+        n_seeds, n_examples, mean, low, high and df (`sage_kit.studies.statistics.two_way`, over seeds and examples),
+        setting (`split_text`). The teacher is fixed, so its row has no interval.
     """
     from pandas import DataFrame
 
@@ -48,22 +49,28 @@ def validation_scores(runs: Runs) -> DataFrame:
             told = one.summary["teacher"]["validation"][split]
             names = sorted((name for name in told if name in METRICS), key=lambda name: name != one.metric)
             for arm in (TEACHER, *runs.arms):
+                own = runs.of(task=task, arm=arm)
+                if arm != TEACHER and not own:
+                    continue
                 for metric in names:
-                    if arm == TEACHER:
-                        values = [one.summary["teacher"]["validation"][split][metric]]
-                    else:
-                        values = [run.summary["validation"][split][metric] for run in runs.of(task=task, arm=arm)]
-                    if not values:
-                        continue
-                    interval = statistics.t_interval(np.array(values, dtype=np.float64))
+                    interval = statistics.Interval(float(told[metric]), np.nan, np.nan)
+                    if own:
+                        interval = statistics.two_way(_cells(runs, task, arm, split, metric))
                     rows.append(
                         {
-                            "task": task, "split": split, "arm": arm, "metric": metric,
-                            "primary": metric == one.metric, "n_seeds": 0 if arm == TEACHER else len(values),
-                            "mean": interval.value, "low": interval.low, "high": interval.high, "setting": setting,
+                            "task": task, "split": split, "arm": arm, "metric": metric, "primary": metric == one.metric,
+                            "n_seeds": len(own), "n_examples": len(runs.labels(task, split)), "mean": interval.value,
+                            "low": interval.low, "high": interval.high, "df": interval.df, "setting": setting,
                         }
                     )  # fmt: skip
     return DataFrame(rows)
+
+
+def _cells(runs: Runs, task: str, arm: str, split: str, metric: str) -> NDArray[np.float64]:
+    """What each example contributes to a metric of each run: (seeds, n)."""
+    logits = runs.logits(task, arm, split)
+    predictions = logits[..., 0] if logits.shape[-1] == 1 else logits.argmax(-1)
+    return statistics.contributions(metric, runs.labels(task, split), predictions)
 
 
 def _setting(run: ArmRun, split: str) -> str:
@@ -215,7 +222,10 @@ def transfer(runs: Runs) -> DataFrame:
 
 
 def other_split_gains(runs: Runs, arm: str, baseline: str) -> DataFrame:
-    """By how much an arm is ahead of another on the mean over a task's other splits, all but the first, paired by seed.
+    """By how much an arm is ahead of another on the mean over a task's other splits, all but the first.
+
+    Splits may hold the same examples in other languages, so their errors count as going wholly together: the ends of
+    the mean's interval are the means of the splits' ends, and its degrees of freedom are the fewest of theirs.
 
     Parameters
     ----------
@@ -225,26 +235,23 @@ def other_split_gains(runs: Runs, arm: str, baseline: str) -> DataFrame:
     Returns
     -------
     DataFrame
-        One row per task that has several validation splits: task, arm, n_splits, n_seeds, mean, baseline_mean,
-        difference, low and high (Student's interval over seeds: the evaluation examples are taken as given).
+        One row per task that has several validation splits: task, arm, n_splits, n_seeds, n_examples (of all these
+        splits), mean, baseline_mean, difference, low, high and df.
     """
     from pandas import DataFrame
 
-    columns = ["task", "arm", "n_splits", "n_seeds", "mean", "baseline_mean", "difference", "low", "high"]
+    columns = ["task", "arm", "n_splits", "n_seeds", "n_examples", "mean", "baseline_mean", "difference", "low", "high"]
     rows = []
     for task in runs.tasks:
         metric = runs.of(task=task)[0].metric
         others = list(runs.of(task=task)[0].summary["validation"])[1:]
         if not others:
             continue
-        ours, base = (
-            np.array([
-                np.mean([run.summary["validation"][split][metric] for split in others])
-                for run in runs.of(task=task, arm=name)
-            ])
-            for name in (arm, baseline)
-        )  # fmt: skip
-        gain = statistics.t_interval(ours - base)
-        numbers = (len(ours), ours.mean(), base.mean(), gain.value, gain.low, gain.high)
-        rows.append(dict(zip(columns, (task, arm, len(others), *numbers), strict=True)))
-    return DataFrame(rows, columns=columns)
+        cells = [tuple(_cells(runs, task, name, split, metric) for name in (arm, baseline)) for split in others]
+        gains = [statistics.two_way(ours - base) for ours, base in cells]
+        means = [float(np.mean([pair[side].mean() for pair in cells])) for side in (0, 1)]
+        gain, low, high = (float(np.mean([getattr(one, end) for one in gains])) for end in ("value", "low", "high"))
+        seeds, examples = len(cells[0][0]), sum(ours.shape[1] for ours, _ in cells)
+        numbers = (task, arm, len(others), seeds, examples, *means, gain, low, high, min(one.df for one in gains))
+        rows.append(dict(zip([*columns, "df"], numbers, strict=True)))
+    return DataFrame(rows, columns=[*columns, "df"])

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from sage_kit.errors import StudyError
 from sage_kit.studies.parameters import listed
 from sage_kit.studies.runs import Runs
-from sage_kit.studies.statistics import AVERAGE, compare_arms
+from sage_kit.studies.statistics import Interval, compare_arms, count_interval
 from sage_kit.studies.study import Arm
 
 if TYPE_CHECKING:
@@ -86,27 +89,37 @@ def stopped_at(runs: Runs, agreement: float) -> DataFrame:
     Returns
     -------
     DataFrame
-        Two rows per run: task, arm, seed; end ("all rounds" or "stop rule"); reached, 1 where the rule would have ended
-        it; rounds, steps and seconds of the rounds until then; rounds_needed, those until the rule ends it, or one more
-        than there were; score, the primary metric on dev, and dev_agreement.
+        A row per run with the end "all rounds", and one with the end "stop rule" for each run that the rule ends: task,
+        arm, seed; end; rounds, steps and seconds until then; rounds_needed, those until the rule ends the run, NaN
+        where it does not; score, the primary metric on dev, and dev_agreement.
+
+    Raises
+    ------
+    StudyError
+        For a run whose agreement was not measured.
     """
     from pandas import DataFrame
 
     rows = []
     for run in runs:
         rounds = run.summary["rounds"]
-        # None stands for an agreement that was not measured
-        at = [number for number, one in enumerate(rounds) if (one["train_agreement"] or 0.0) >= agreement]
-        for end, last in (("all rounds", len(rounds) - 1), ("stop rule", at[0] if at else len(rounds) - 1)):
+        measured = [one["train_agreement"] for one in rounds]
+        if None in measured:
+            raise StudyError(
+                f"run {run.directory.path} has no agreement on training examples in round {measured.index(None) + 1}: "
+                "make it with losses_from='pass'"
+            )
+        ended = next((number for number, share in enumerate(measured) if share >= agreement), None)
+        ends = {"all rounds": len(rounds) - 1, **({} if ended is None else {"stop rule": ended})}
+        for end, last in ends.items():
             rows.append(
                 {
                     "task": run.task,
                     "arm": run.arm,
                     "seed": run.seed,
                     "end": end,
-                    "reached": float(bool(at)),
                     "rounds": float(last + 1),
-                    "rounds_needed": float(at[0] + 1 if at else len(rounds) + 1),
+                    "rounds_needed": math.nan if ended is None else float(ended + 1),
                     "steps": float(rounds[last]["total_steps"]),
                     "seconds": float(sum(one["seconds"] for one in rounds[: last + 1])),
                     "score": float(rounds[last]["dev"][run.metric]),
@@ -117,7 +130,9 @@ def stopped_at(runs: Runs, agreement: float) -> DataFrame:
 
 
 def stopping(ends: DataFrame, arm: str) -> DataFrame:
-    """The score of an arm at the rule's end less that at the end of all rounds, paired by seed.
+    """The score of an arm's runs at the rule's end less that at the end of all rounds, of those that the rule ends.
+
+    Of a run that the rule does not end nothing is known of what the rule would cost, so it does not count.
 
     Parameters
     ----------
@@ -128,10 +143,55 @@ def stopping(ends: DataFrame, arm: str) -> DataFrame:
     Returns
     -------
     DataFrame
-        As `compare_arms` returns it, with "ended_percent": of the runs, those that the rule would have ended.
+        As `compare_arms` returns it, a row per task with such a run, and "ended" of "runs"; empty where the rule ends
+        none.
     """
-    its = ends[ends["arm"] == arm]
-    table = compare_arms(its.assign(arm=its["end"]), "all rounds", value="score")
-    reached = its.groupby("task")["reached"].mean().to_dict()
-    reached[AVERAGE] = its["reached"].mean()
-    return table.assign(arm=arm, ended_percent=100 * table["task"].map(reached))
+    from pandas import DataFrame, concat
+
+    parts = []
+    for task, its in ends[ends["arm"] == arm].groupby("task", sort=False):
+        ended = set(its.loc[its["end"] == "stop rule", "seed"])
+        if ended:
+            both = its[its["seed"].isin(ended)]
+            part = compare_arms(both.assign(arm=both["end"]), "all rounds", value="score", average=False)
+            parts.append(part.assign(task=task, arm=arm, ended=len(ended), runs=its["seed"].nunique()))
+    return concat(parts, ignore_index=True) if parts else DataFrame(columns=["task", "arm", "ended", "runs"])
+
+
+def sooner(ends: DataFrame, arm: str, baseline: str) -> DataFrame:
+    """In how many pairs of runs, one of each arm under one seed, the arm needs fewer rounds than the other.
+
+    A run that the rule does not end needs more rounds than it was allowed, and nobody knows how many: it is behind a
+    run that the rule ends. Pairs of which the rule ends neither, or both in the same round, do not count (the sign test
+    of Dixon and Mood 1946, The statistical sign test, Journal of the American Statistical Association 41).
+
+    Parameters
+    ----------
+    ends : DataFrame
+        As `stopped_at` returns it.
+    arm, baseline : str
+
+    Returns
+    -------
+    DataFrame
+        A row per task: task, arm, baseline, pairs, k of n pairs that count, equal (both in the same round), neither,
+        share with its exact binomial interval low and high, NaN without a pair that counts.
+    """
+    from pandas import DataFrame
+
+    whole = ends[ends["end"] == "all rounds"]
+    rows = []
+    for task, its in whole.groupby("task", sort=False):
+        wide = its.pivot_table(index="seed", columns="arm", values="rounds_needed", dropna=False)
+        both = wide[[arm, baseline]].fillna(math.inf)
+        counts = {
+            "pairs": len(both),
+            "k": int((both[arm] < both[baseline]).sum()),
+            "n": int((both[arm] != both[baseline]).sum()),
+            "equal": int(((both[arm] == both[baseline]) & np.isfinite(both[arm])).sum()),
+            "neither": int(np.isinf(both).all(axis=1).sum()),
+        }
+        share = count_interval(counts["k"], counts["n"]) if counts["n"] else Interval(math.nan, math.nan, math.nan)
+        ends_of = {"share": share.value, "low": share.low, "high": share.high}
+        rows.append({"task": task, "arm": arm, "baseline": baseline, **counts, **ends_of})
+    return DataFrame(rows)

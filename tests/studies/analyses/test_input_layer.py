@@ -77,17 +77,17 @@ def test_savings_are_paired_by_task_and_seed() -> None:
         ("a", "cut", 0, 90.0), ("a", "cut", 1, 160.0), ("b", "cut", 0, 5.0), ("b", "cut", 1, 6.0),
     ]  # fmt: skip
     table = pd.DataFrame(rows, columns=["task", "arm", "seed", "cost"])
-    counted = saved(table, "own", "cost", counted=True).set_index("task")
-    np.testing.assert_allclose(counted.loc["a", ["saved", "low", "high"]].astype(float), [0.15, 0.1, 0.2])
-    np.testing.assert_allclose(counted.loc["b", ["saved", "low", "high"]].astype(float), [0.45, 0.4, 0.5])
-    np.testing.assert_allclose(counted.loc["average", ["saved", "low", "high"]].astype(float), [0.3, 0.3, 0.3])
-    timed = saved(table, "own", "cost", counted=False).set_index("task")
+    found = saved(table, "own", "cost").set_index("task")
+    np.testing.assert_allclose(found["saved"], [0.15, 0.45, 0.3])
     # Student's interval of 0.1 and 0.2: 12.706 times 0.05 about 0.15
-    np.testing.assert_allclose(timed.loc["a", "high"], 0.15 + 12.7062 * 0.05, rtol=1e-4)
+    np.testing.assert_allclose(found.loc["a", "high"], 0.15 + 12.7062 * 0.05, rtol=1e-4)
+    assert (found["n_seeds"] == 2).all()
+    # the tasks' errors are of one size, so that of their mean is theirs over sqrt(2), with two degrees of freedom
+    np.testing.assert_allclose(found.loc["average", "high"], 0.3 + 4.30265 * 0.05 / np.sqrt(2), rtol=1e-4)
 
 
 def test_counts_that_do_not_differ_have_an_interval() -> None:
     rows = [("a", arm, seed, cost) for arm, cost in (("own", 4.0), ("cut", 3.0)) for seed in (0, 1)]
-    found = saved(pd.DataFrame(rows, columns=["task", "arm", "seed", "cost"]), "own", "cost", counted=True)
+    found = saved(pd.DataFrame(rows, columns=["task", "arm", "seed", "cost"]), "own", "cost")
     assert (found["low"].iloc[0], found["high"].iloc[0]) == (0.25, 0.25)
     assert list(found["task"]) == ["a"]

@@ -32,7 +32,7 @@ from sage_kit.studies.analyses.loss_regions import (
     targeted,
 )
 from sage_kit.studies.runs import ArmRun, Runs
-from sage_kit.studies.statistics import compare_arms
+from sage_kit.studies.statistics import compare_arms, morans_i
 from sage_kit.studies.study import Arm, Study
 
 
@@ -146,6 +146,18 @@ def test_place_matters_where_the_loss_has_one(tmp_path: Path) -> None:
     assert found.loc[(1, "map"), "p"] == 0.01
     assert abs(found.loc[(1, "full"), "excess"]) < 0.15  # the vectors know nothing of the places
     assert abs(found.loc[(2, "map"), "excess"]) < 0.15
+
+
+def test_examples_without_a_loss_take_no_part_in_morans_i(tmp_path: Path) -> None:
+    losses = high_at(2, 0)
+    missing = np.zeros(200, bool)
+    missing[100:115] = True  # where the losses are high, so that a mean in their place would hide it
+    losses[missing] = np.nan
+    vectors = np.random.default_rng(3).normal(size=(200, 30)).astype(np.float32)
+    found = spatial(Runs([fake_run(tmp_path, "a", 0, [losses])]), {"toy": grid_map()}, {"toy": vectors}, OPTIONS)
+    known = neighbor_rows(grid_map().coordinates[0][~missing], OPTIONS.neighbors)
+    alone = morans_i(losses[~missing].astype(np.float32), known, permutations=OPTIONS.permutations)
+    assert found.set_index("space").loc["map", "morans_i"] == pytest.approx(alone.value, rel=1e-6)
 
 
 def test_targeted_examples_are_those_near_anchors() -> None:

@@ -77,13 +77,15 @@ def runs() -> Runs:
     return Runs([*make_runs("pawsx", ["en", "de", "zh"]), *make_runs("qqp", ["en"], "f1")])
 
 
-def test_scores_are_means_over_seeds_with_students_interval(runs: Runs) -> None:
+def test_scores_are_means_with_intervals_over_seeds_and_examples(runs: Runs) -> None:
     table = validation_scores(runs)
     values = [accuracy(logits_of("SAGE", seed, "de"), "de") for seed in range(SEEDS)]
     (row,) = table.query("task == 'pawsx' and split == 'de' and arm == 'SAGE'").to_dict("records")
     assert row["mean"] == pytest.approx(np.mean(values))
-    low, high = stats.t.interval(0.95, SEEDS - 1, np.mean(values), stats.sem(values))
-    assert (row["low"], row["high"]) == (pytest.approx(low), pytest.approx(high))
+    right = np.stack([logits_of("SAGE", seed, "de").argmax(axis=1) == LABELS["de"] for seed in range(SEEDS)])
+    expected = two_way(right.astype(float))
+    assert (row["low"], row["high"]) == (pytest.approx(expected.low), pytest.approx(expected.high))
+    assert (row["n_seeds"], row["n_examples"]) == (SEEDS, len(LABELS["de"]))
     assert row["setting"] == "61 rows of de; trained on 90 rows"
     assert set(table["metric"]) == {"accuracy", "f1"}
     assert set(table.query("task == 'qqp' and primary")["metric"]) == {"f1"}
@@ -200,9 +202,20 @@ def test_other_split_gains_average_over_the_other_splits_within_each_seed(runs: 
         for s in range(SEEDS)
     ]  # fmt: skip
     assert row["difference"] == pytest.approx(np.mean(gains))
-    low, high = stats.t.interval(0.95, SEEDS - 1, np.mean(gains), stats.sem(gains))
-    assert (row["low"], row["high"]) == (pytest.approx(low), pytest.approx(high))
-    assert row["n_splits"] == 2
+    parts = [
+        two_way(
+            np.stack([
+                (logits_of("SAGE", s, split).argmax(axis=1) == LABELS[split]) * 1.0
+                - (logits_of("plain", s, split).argmax(axis=1) == LABELS[split])
+                for s in range(SEEDS)
+            ])
+        )
+        for split in ("de", "zh")
+    ]  # fmt: skip
+    assert row["low"] == pytest.approx(np.mean([part.low for part in parts]))
+    assert row["high"] == pytest.approx(np.mean([part.high for part in parts]))
+    assert row["df"] == min(part.df for part in parts)
+    assert (row["n_splits"], row["n_examples"]) == (2, 61 + 62)
 
 
 def test_without_several_splits_the_tables_are_empty_but_whole() -> None:

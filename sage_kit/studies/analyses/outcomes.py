@@ -1,0 +1,148 @@
+"""An arm against another by every outcome: score, agreement with the teacher, and divergence from it.
+
+A student can be nearer to its teacher without scoring more, and the other way round, so the three stand beside each
+other wherever synthesis is held against plain distillation. Steps are equal; since synthesis costs the teacher's FLOPs
+as well, plain distillation for as many FLOPs stands beside that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from sage_kit.studies.predictions import AGREEMENT, DEV, DIVERGENCE
+from sage_kit.studies.runs import Runs
+from sage_kit.studies.study import Arm
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+    from sage_kit.studies.study import Study
+
+PLAIN = "plain"
+EQUAL_FLOPS = "plain, equal FLOPs"
+
+OUTCOMES = ("", AGREEMENT, DIVERGENCE)
+"""Measures of `Study.compare`: the primary metric, and the two that compare with the teacher."""
+
+_QUESTIONS = {
+    "": ("Is {what} ahead of {other}?", "{What} is ahead of {other}", "{What} is behind {other}", "in score"),
+    AGREEMENT: (
+        "Does {what} agree with the teacher on more examples than {other}?",
+        "{What} agrees with the teacher on more examples than {other}",
+        "{What} agrees with the teacher on fewer examples than {other}",
+        "in agreement with the teacher",
+    ),
+    DIVERGENCE: (
+        "Are the outputs of {what} closer to the teacher's than those of {other}?",
+        "{What} diverges less from the teacher than {other}",
+        "{What} diverges more from the teacher than {other}",
+        "in divergence from the teacher",
+    ),
+}
+
+
+def add_outcomes(
+    study: Study, name: str, runs: Runs, baseline: str, *, split: str = DEV, arms: Sequence[str] | None = None
+) -> None:
+    """Add the comparison of arms with a baseline to a study: the table `name`, and one for each other outcome.
+
+    Parameters
+    ----------
+    study : Study
+    name : str
+        Of the table of scores; the others are called ``<name>_agreement`` and ``<name>_divergence``.
+    runs, baseline, split, arms
+        As in `Study.compare`.
+    """
+    for outcome in OUTCOMES:
+        study.add_table(_named(name, outcome), study.compare(runs, baseline, split=split, metric=outcome, arms=arms))
+
+
+def find_ahead(
+    study: Study,
+    name: str,
+    table: str,
+    arm: str,
+    *,
+    what: str,
+    other: str,
+    task: str = "",
+    against: str = "",
+    claim: str = "",
+    outcomes: Sequence[str] = OUTCOMES,
+) -> None:
+    """Ask of every outcome whether an arm is ahead, from the tables of `add_outcomes`.
+
+    Parameters
+    ----------
+    study : Study
+    name : str
+        Of the finding about scores; the others are called ``<name>_agreement`` and ``<name>_divergence``.
+    table : str
+        As given to `add_outcomes`.
+    arm : str
+    what, other : str
+        The arm and the baseline in words.
+    task : str
+        "" for all of the study's.
+    against : str
+        For a table of `sage_kit.studies.analyses.contrasts.contrasts`, which of its baselines; "" for others.
+    claim : str
+        That the finding about scores speaks to.
+    outcomes : sequence of str
+        Of `OUTCOMES`.
+    """
+    for outcome in outcomes:
+        question, yes, no, where = _QUESTIONS[outcome]
+        words = {"what": what, "What": what[0].upper() + what[1:], "other": other}
+        study.find(
+            _named(name, outcome),
+            question.format(**words),
+            table=_named(table, outcome),
+            row={"task": task or study.overall, "arm": arm, **({"against": against} if against else {})},
+            direction="below" if outcome == DIVERGENCE else "above",
+            claim="" if outcome else claim,
+            yes=yes.format(**words),
+            no=no.format(**words),
+            undecided=f"No significant difference between {what} and {other} {where}",
+        )
+
+
+def _named(name: str, outcome: str) -> str:
+    return f"{name}_{outcome}" if outcome else name
+
+
+def with_equal_flops(study: Study, runs: Runs, like: str, *, name: str = EQUAL_FLOPS) -> Runs:
+    """The runs, and plain distillation for as many steps as cost the FLOPs of an arm, on every task and seed.
+
+    Parameters
+    ----------
+    study : Study
+    runs : Runs
+        Of the arms "plain" and `like` at least.
+    like : str
+        The arm whose FLOPs, the student's and the teacher's on synthetic examples, are spent
+        (`Study.equal_flops_steps`).
+    name : str
+        Of the new arm.
+    """
+    steps = study.equal_flops_steps(runs, PLAIN, like)
+    more = study.run([Arm(name, f"FLOPs of {like}", schedule="none")], steps=steps)
+    return Runs([*runs, *more])
+
+
+def compute_apart(study: Study, runs: Runs, apart: Sequence[str]) -> DataFrame:
+    """`Study.compute_table`, in which the arms that take other steps by design stand apart, as not equal.
+
+    Parameters
+    ----------
+    study : Study
+    runs : Runs
+    apart : sequence of str
+    """
+    from pandas import concat
+
+    equal = study.compute_table(Runs([run for run in runs if run.arm not in apart]))
+    others = study.compute_table(Runs([run for run in runs if run.arm in apart])).assign(equal=False)
+    return concat([equal, others], ignore_index=True)
