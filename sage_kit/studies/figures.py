@@ -6,7 +6,7 @@ sized to be read as it is. `sage_kit.studies.statistics.compare_arms` makes the 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import cycle
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from sage_kit.errors import ConfigError, DataError, did_you_mean
 from sage_kit.figures import ANCHOR, REAL, SYNTHETIC, TEACHER
 from sage_kit.studies.statistics import t_interval
+from sage_kit.studies.verdicts import PERCENT_CHANGE, POINTS, in_unit, number_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,9 +32,6 @@ PALETTE = (SYNTHETIC, ANCHOR, "#2f8f6b", "#7a5bb5", "#c8961e", "#3fa7c4", "#a844
 MARKERS = ("o", "s", "^", "D")
 LINES = ("-", "--", ":", "-.")
 REFERENCE_LINES = (":", "-.", "--")
-SIGNIFICANT = 0.05
-"""An arm is marked when its p after Holm's correction is below this."""
-
 PANELS_PER_ROW = 3
 
 
@@ -49,16 +47,17 @@ def intervals(
 ) -> Figure:
     """A forest plot: per arm a point and its interval, one panel per task, or one for all if the tasks are the labels.
 
-    Filled points are arms whose p after Holm's correction is below `SIGNIFICANT`; without p, all are filled. An
+    The intervals are those that findings are decided by, so a figure of a finding's table shows its numbers. An
     interval with NaN ends is drawn as a point alone.
 
     Parameters
     ----------
     rows : pandas DataFrame or iterable of mapping
-        With the columns that `label` and `value` name, "low", "high", and perhaps "task" and "p_holm".
+        With the columns that `label` and `value` name, "low", "high", and perhaps "task".
     title : str
     unit : str
-        What the axis measures.
+        What the axis measures; "points" are hundredths of the table's numbers, and "percent change" shows differences
+        of logarithms (`sage_kit.studies.verdicts`).
     zero : bool
         Whether to draw the dashed line at `threshold`.
     threshold : float
@@ -87,15 +86,12 @@ def intervals(
     figure = _figure((width, down * (1.15 + 0.34 * len(names)) + 0.35))
     grid = figure.subplots(down, across, sharey=True, sharex=True, squeeze=False).ravel()
     heights = {name: -index for index, name in enumerate(names)}
-    # One number of decimals for the whole figure, so that numbers can be compared down the column.
-    shown = [abs(float(row[column])) for row in records for column in (value, "low", "high")]
-    largest = max((number for number in shown if np.isfinite(number)), default=0.0)
-    form = f"+.{int(np.clip(2 - np.floor(np.log10(largest)), 0, 6)) if largest else 1}f"
+    form = _form(records, value, unit)
     for axes, (task, group) in zip(grid, panels.items(), strict=False):
         for row in group:
-            _draw_interval(axes, row, value, heights[str(row[label])], form if single else None)
+            _draw_interval(axes, row, value, unit, heights[str(row[label])], form if single else None)
         if zero:
-            axes.axvline(threshold, color=TEACHER, linestyle="--", linewidth=1, zorder=0)
+            axes.axvline(in_unit(threshold, unit), color=TEACHER, linestyle="--", linewidth=1, zorder=0)
         axes.set_yticks(list(heights.values()), labels=list(heights))
         axes.set_ylim(-len(names) + 0.4, 0.6)
         axes.tick_params(axis="y", length=0)
@@ -108,36 +104,34 @@ def intervals(
     for axes in grid[max(0, len(panels) - across) : len(panels)]:
         axes.tick_params(axis="x", labelbottom=True)
         axes.locator_params(axis="x", nbins=5)  # long numbers would run into each other
-        axes.set_xlabel(unit, fontsize=10 if single else 9)
+        axes.set_xlabel("change [%]" if unit == PERCENT_CHANGE else unit, fontsize=10 if single else 9)
     figure.suptitle(title, fontsize=12)
-    tested = [row for row in records if np.isfinite(row.get("p_holm", np.nan))]
-    if tested:
-        figure.legend(
-            handles=[_mark(True, f"p < {SIGNIFICANT:g} after Holm"), _mark(False, f"p ≥ {SIGNIFICANT:g}, or no test")],
-            loc="outside lower right", frameon=False, fontsize=8, ncols=2,
-        )  # fmt: skip
     return figure
 
 
-def _draw_interval(axes: Axes, row: Mapping[str, Any], value: str, height: float, form: str | None) -> None:
-    number, low, high, p = (float(row.get(name, np.nan)) for name in (value, "low", "high", "p_holm"))
-    significant = "p_holm" not in row or p < SIGNIFICANT
+def _form(records: Sequence[Mapping[str, Any]], value: str, unit: str) -> Callable[[float], str]:
+    """How the numbers of a figure are written, as in the sentences of findings where the unit says how."""
+    if unit in (POINTS, PERCENT_CHANGE):
+        return lambda number: number_text(number, unit, signed=True)
+    # one number of decimals for the whole figure, so that numbers can be compared down the column
+    shown = [abs(float(row[column])) for row in records for column in (value, "low", "high")]
+    largest = max((number for number in shown if np.isfinite(number)), default=0.0)
+    decimals = int(np.clip(2 - np.floor(np.log10(largest)), 0, 6)) if largest else 1
+    return lambda number: f"{number:+.{decimals}f}"
+
+
+def _draw_interval(
+    axes: Axes, row: Mapping[str, Any], value: str, unit: str, height: float, form: Callable[[float], str] | None
+) -> None:
+    number, low, high = (float(row.get(name, np.nan)) for name in (value, "low", "high"))
     known = np.isfinite(low) and np.isfinite(high)
     if known:
-        axes.plot([low, high], [height, height], color=SYNTHETIC, linewidth=2, solid_capstyle="butt")
-    axes.plot(number, height, "o", markersize=7, color=SYNTHETIC, markerfacecolor=SYNTHETIC if significant else "white")
+        ends = [in_unit(low, unit), in_unit(high, unit)]
+        axes.plot(ends, [height, height], color=SYNTHETIC, linewidth=2, solid_capstyle="butt")
+    axes.plot(in_unit(number, unit), height, "o", markersize=7, color=SYNTHETIC)
     if form is not None:
-        ends = f" [{low:{form}}, {high:{form}}]" if known else " (no interval)"
-        axes.text(
-            1.02, height, f"{number:{form}}{ends}", transform=axes.get_yaxis_transform(), va="center", fontsize=9
-        )  # fmt: skip
-
-
-def _mark(filled: bool, label: str) -> Any:
-    from matplotlib.lines import Line2D
-
-    face = SYNTHETIC if filled else "white"
-    return Line2D([], [], marker="o", color=SYNTHETIC, markerfacecolor=face, linewidth=0, markersize=6, label=label)
+        text = f"{form(number)} [{form(low)}, {form(high)}]" if known else f"{form(number)} (no interval)"
+        axes.text(1.02, height, text, transform=axes.get_yaxis_transform(), va="center", fontsize=9)
 
 
 def curves(

@@ -48,16 +48,20 @@ COLUMNS: Mapping[str, type] = {
     "profile": str,
     "tasks": str,
     "seeds": int,
+    "examples": int,
     "finding": str,
     "value": float,
     "low": float,
     "high": float,
     "threshold": float,
+    "p": float,
+    "p_adjusted": float,
+    "detectable": float,
     "state": str,
     "unit": str,
     "claim": str,
 }
-"""Columns of results.csv and results.parquet: one row per finding, tasks joined by "+"."""
+"""Columns of results.csv and results.parquet: one row per finding, tasks joined by "+", numbers as in the tables."""
 
 TONES = {
     "yes": "good",
@@ -148,15 +152,8 @@ def finding_rows(results: Iterable[StudyResult]) -> list[dict[str, Any]]:
                 "label": result.label,
                 "profile": result.profile,
                 "tasks": "+".join(result.tasks),
-                "seeds": finding.seeds,
                 "finding": finding.name,
-                "value": finding.value,
-                "low": finding.low,
-                "high": finding.high,
-                "threshold": finding.threshold,
-                "state": finding.state,
-                "unit": finding.unit,
-                "claim": finding.claim,
+                **{name: getattr(finding, name) for name in COLUMNS if hasattr(finding, name)},
             }
         )
         for result in results

@@ -156,7 +156,8 @@ def numbers_text(finding: Finding) -> str:
     if finding.margin_reason:
         parts.append(f"margin {number_text(abs(finding.threshold), unit)}: {finding.margin_reason}")
     elif finding.threshold:
-        parts.append(f"threshold {number_text(finding.threshold, unit, signed=signed)}")
+        threshold = number_text(finding.threshold, unit, signed=signed)
+        parts.append(f"threshold {threshold if finding.counts is None else f'{100 * finding.threshold:.0f} %'}")
     if finding.state == "undecided":
         parts += _why_undecided(finding)
     return f"{head} ({'; '.join(parts)})"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from itertools import pairwise
 from typing import Any
 
@@ -11,19 +12,20 @@ import pandas as pd
 import pytest
 from matplotlib import image
 from matplotlib.collections import LineCollection
-from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from sage_kit.errors import ConfigError, DataError
 from sage_kit.figures import ANCHOR, SYNTHETIC, TEACHER
 from sage_kit.studies.figures import PALETTE, bars, curves, intervals, scatter
-from sage_kit.studies.statistics import t_interval
+from sage_kit.studies.result import Finding, decided
+from sage_kit.studies.statistics import compare_cells, t_interval
+from sage_kit.studies.verdicts import STATES, in_unit
 
 NAN = float("nan")
 ROWS = [
-    {"task": "rte", "arm": "sage", "difference": 0.02, "low": 0.01, "high": 0.03, "p_holm": 0.01},
-    {"task": "rte", "arm": "smote", "difference": -0.004, "low": -0.02, "high": 0.01, "p_holm": 0.6},
-    {"task": "rte", "arm": "gaussian", "difference": 0.01, "low": NAN, "high": NAN, "p_holm": NAN},
+    {"task": "rte", "arm": "sage", "difference": 0.02, "low": 0.01, "high": 0.03},
+    {"task": "rte", "arm": "smote", "difference": -0.004, "low": -0.02, "high": 0.01},
+    {"task": "rte", "arm": "gaussian", "difference": 0.01, "low": NAN, "high": NAN},
 ]
 
 
@@ -67,11 +69,9 @@ def test_forest_plot_shows_the_rows() -> None:
     assert heights["sage"] > heights["smote"] > heights["gaussian"]  # read from the top
     marks = points(axes)
     assert [float(marks[heights[row["arm"]]].get_xdata()[0]) for row in ROWS] == [0.02, -0.004, 0.01]
-    filled = {arm: to_hex(marks[height].get_markerfacecolor()) == SYNTHETIC for arm, height in heights.items()}
-    assert filled == {"sage": True, "smote": False, "gaussian": False}
     spans = [tuple(line.get_xdata()) for line in axes.lines if len(line.get_xdata()) == 2 and line.get_linewidth() == 2]
     assert spans == [(0.01, 0.03), (-0.02, 0.01)]
-    for text in ("Gain over plain", "accuracy", "+0.0200 [+0.0100, +0.0300]", "+0.0100 (no interval)", "after Holm"):
+    for text in ("Gain over plain", "accuracy", "+0.0200 [+0.0100, +0.0300]", "+0.0100 (no interval)"):
         assert text in texts(figure)
     assert_colours(figure, SYNTHETIC)
 
@@ -82,11 +82,24 @@ def test_the_threshold_is_a_dashed_line(zero: bool, expected: list[float]) -> No
     assert [line.get_xdata()[0] for line in figure.axes[0].lines if line.get_linestyle() == "--"] == expected
 
 
-def test_without_tests_every_point_is_filled() -> None:
-    rows = [{key: value for key, value in row.items() if key != "p_holm"} for row in ROWS]
-    figure = intervals(rows, title="x", unit="x")
-    assert {to_hex(line.get_markerfacecolor()) for line in points(figure.axes[0]).values()} == {SYNTHETIC}
-    assert not figure.legends
+@pytest.mark.parametrize(("metric", "unit"), [("accuracy", "points"), ("divergence", "percent change")])
+def test_a_forest_plot_draws_the_numbers_of_its_findings(metric: str, unit: str) -> None:
+    rng = np.random.default_rng(0)
+    cells = {("rte", arm): rng.random((5, 80)) for arm in ("plain", "sage", "smote")}
+    table = compare_cells(cells, "plain")
+    (axes,) = intervals(table, title="Over plain", unit=unit).axes
+    spans = [line for line in axes.lines if len(line.get_xdata()) == 2 and line.get_linewidth() == 2]
+    written = [text.get_text() for text in axes.texts]
+    for row, line, mark, text in zip(table.to_dict("records"), spans, points(axes).values(), written, strict=True):
+        finding = Finding(
+            row["arm"], "?", row["difference"], row["low"], row["high"], 0.0, "undecided", "", unit, 5, "t", {}
+        )  # fmt: skip
+        (decided_one,) = decided([finding], [dict.fromkeys(STATES, "x")])
+        assert list(line.get_xdata()) == [in_unit(finding.low, unit), in_unit(finding.high, unit)]
+        assert mark.get_xdata()[0] == in_unit(finding.value, unit)
+        value, low, high = re.findall(r"[+-][0-9.]+", text)
+        assert f"{value} " in decided_one.sentence
+        assert f"95 % CI {low} to {high}" in decided_one.sentence
 
 
 @pytest.mark.parametrize("tasks", [2, 4, 9])

@@ -14,6 +14,7 @@ from urllib.parse import unquote
 
 import pytest
 from pyarrow import parquet
+from scipy import stats
 from studies.fakeresults import make_finding, png, save_result
 
 from sage_kit.errors import MissingPackageError, StudyError
@@ -252,7 +253,9 @@ def test_tables_beside_the_page_hold_every_finding(tmp_path: Path) -> None:
         "unit": 'a,"b"',
         "claim": "adaptive",
     }
-    assert rows[0] == first
+    assert {name: rows[0][name] for name in first} == first
+    assert rows[0]["p"] == rows[0]["p_adjusted"] == pytest.approx(2 * stats.norm.sf(2 * 1.959964))
+    assert rows[0]["detectable"] == pytest.approx(0.01 / 1.959964 * (1.959964 + stats.norm.ppf(0.8)))
     assert [(row["finding"], row["value"], row["state"]) for row in rows[1:]] == [("none", None, "undecided")]
     with (file.parent / "results.csv").open(encoding="utf-8", newline="") as stream:
         read = list(csv.DictReader(stream))
