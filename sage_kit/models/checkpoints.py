@@ -16,6 +16,13 @@ import torch
 from sage_kit.errors import ModelError, SageError
 from sage_kit.files import disk_errors
 from sage_kit.models.families import MODEL_TYPES, Family, family_of, unsupported
+from sage_kit.models.layouts import (
+    has_weights,
+    instead_of_weights,
+    pickled,
+    settings_of_checkpoint_below,
+    tokenizer_near,
+)
 from sage_kit.models.locations import resolve
 
 if TYPE_CHECKING:
@@ -56,7 +63,9 @@ def load_model_config(name: str) -> Any:
         settings, _ = PretrainedConfig.get_config_dict(source)
         # asked before transformers builds the configuration, so that types unknown to it get the same answer
         if settings.get("model_type") not in MODEL_TYPES:
-            raise ModelError(unsupported(str(settings.get("model_type") or "unknown"), name))
+            below = "" if settings.get("model_type") else settings_of_checkpoint_below(Path(source), name)
+            hint = f"; a folder in it holds a checkpoint: set {below}" if below else ""
+            raise ModelError(unsupported(str(settings.get("model_type") or "unknown"), name) + hint)
         config = AutoConfig.from_pretrained(source, trust_remote_code=False)
     family_of(config, name)
     return config
@@ -131,7 +140,10 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     # without any file of a tokenizer, transformers makes one that knows its special tokens only
     if set(tokenizer.get_vocab()) <= set(tokenizer.all_special_tokens):
-        raise ModelError(f"model {name!r} has no tokenizer: name one that fits with the setting tokenizer")
+        near = tokenizer_near(Path(source), name) if Path(source).is_dir() else ""
+        raise ModelError(
+            f"model {name!r} has no tokenizer: name one that fits with the setting tokenizer{near and f', {near}'}"
+        )
     return tokenizer
 
 
@@ -169,6 +181,21 @@ def readable(part: str, name: str, source: str) -> Iterator[None]:
         raise ModelError(_explain(error, part, name, source)) from error
 
 
+def _no_weights(directory: Path, name: str) -> str:
+    """What a checkpoint without safetensors has instead, and what to do."""
+    if directory.is_dir():
+        found = instead_of_weights(directory, name) or "choose a checkpoint with safetensors weights"
+        if found.startswith("has no"):
+            return found
+        return f"has no model.safetensors{' ' if found.startswith('(') else ': '}{found}"
+    from transformers import PretrainedConfig
+
+    settings, _ = PretrainedConfig.get_config_dict(name)  # read before, so it is in the cache
+    target = name.rpartition("/")[2]
+    remedy = pickled("pytorch_model.bin", name, settings.get("architectures"), target)
+    return f'has no model.safetensors {remedy}, and set teacher = "./{target}" and tokenizer = "{name}"'
+
+
 def _explain(error: BaseException, part: str, name: str, source: str) -> str:
     from huggingface_hub import errors as hub
 
@@ -194,11 +221,8 @@ def _explain(error: BaseException, part: str, name: str, source: str) -> str:
                 f"{called} is not on this machine and the hub cannot be reached: give a local directory or "
                 "package:MODULE/PATH as its name, or connect"
             )
-    if part == "weights":
-        has_some = is_local and any(directory.glob("*.safetensors"))
-        if isinstance(error, OSError) and not has_some and ("model.safetensors" in str(error)):
-            pickled = is_local and any(directory.glob("*.bin"))
-            found = " (pytorch_model.bin is not read: it is a pickle)" if pickled or not is_local else ""
-            return f"{called} has no model.safetensors{found}: choose a checkpoint with safetensors weights"
+    no_file = isinstance(error, OSError) and "model.safetensors" in str(error)
+    if part == "weights" and no_file and not has_weights(directory):
+        return f"{called} {_no_weights(directory, name)}"
     text = " ".join(str(error).split())
     return f"{called}: its {part} cannot be read: {text[:200]} ({type(error).__name__})"

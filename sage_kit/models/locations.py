@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 from sage_kit.errors import ModelError
+from sage_kit.models.layouts import instead_of_file, instead_of_folder
 
 PACKAGE_PREFIX = "package:"
 
@@ -38,7 +39,7 @@ def resolve(name: str, needs: str = "config.json") -> str:
     if path.is_dir():
         return str(_checkpoint_directory(path.absolute(), name, needs))
     if path.exists():
-        raise ModelError(f"{name!r} is a file: give the directory of a checkpoint")
+        raise ModelError(f"{name!r} is a file: {instead_of_file(path, name)}")
     if _HUB_NAME.fullmatch(name) and not name.startswith("."):
         return name
     raise ModelError(f"no directory {name!r} exists, and a hub name it cannot be: {_SOURCES}")
@@ -112,6 +113,11 @@ def _inside_package(name: str) -> Path:
 
 
 def _checkpoint_directory(path: Path, name: str, needs: str) -> Path:
-    if needs and not (path / needs).is_file():
-        raise ModelError(f"{name!r} is no checkpoint: {path} has no {needs}")
-    return path
+    if not needs or (path / needs).is_file():
+        return path
+    hint = instead_of_folder(path, name)
+    if not hint:
+        hint = f"{path} has no {needs}"
+        if _HUB_NAME.fullmatch(name):
+            hint += "; a local directory goes before a hub model of the same name, so rename it if you mean that"
+    raise ModelError(f"{name!r} is no checkpoint: {hint}")
