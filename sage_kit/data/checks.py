@@ -129,7 +129,7 @@ def _shown(value: Any) -> str:
     return f"{text if len(text) <= 40 else text[:37] + '...'} ({type(value).__name__})"
 
 
-def announce_empty_talk(
+def announce_little_content(
     where: str, column: str, texts: Sequence[str], announce: Callable[[str], None], few: int = 20
 ) -> None:
     """Tell of a column whose texts can hardly inform: a single one, few for many rows, or numbers only.
@@ -201,14 +201,13 @@ def settle_missing(
         return table, list(labels)
     by_label: dict[Label, list[int]] = {}
     for row in missing:
-        by_label.setdefault(labels[row], []).append(table.row(row))
+        by_label.setdefault(labels[row], []).append(row)
     if not drop or len(missing) == len(labels):
         problems = dict.fromkeys(missing, _what_is_missing(labels[missing[0]]))
         way_out = remedy(by_label) if len(missing) < len(labels) else "no row has one: take data with labels"
-        complain(table, column, problems, f"{way_out} ({_places(by_label)})")
-    announce(
-        f"{table.where}, column {column!r}: {len(missing):,} of {len(labels):,} rows dropped ({_places(by_label)})"
-    )
+        complain(table, column, problems, f"{way_out} ({places(table, by_label)})")
+    told = places(table, by_label)
+    announce(f"{table.where}, column {column!r}: {len(missing):,} of {len(labels):,} rows dropped ({told})")
     gone = set(missing)
     kept = [row for row in range(len(labels)) if row not in gone]
     return table.take(kept), [labels[row] for row in kept]
@@ -222,11 +221,13 @@ def _what_is_missing(label: Label) -> str:
     return f"{label} means that there is no label" if label.is_word else NO_LABEL
 
 
-def _places(by_label: Mapping[Label, Sequence[int]]) -> str:
-    """Labels with the rows in which they stand."""
+def places(table: Table, by_label: Mapping[Label, Sequence[int]]) -> str:
+    """Labels with the numbers of the rows in which they stand, from their indices in the table."""
     parts = []
     for label, rows in by_label.items():
-        told = ", ".join(f"{row}" for row in rows[:TOLD_ROWS])
+        if not rows:
+            continue
+        told = ", ".join(f"{table.row(row)}" for row in rows[:TOLD_ROWS])
         more = f" and {len(rows) - TOLD_ROWS:,} more" if len(rows) > TOLD_ROWS else ""
         parts.append(f"{label} in row{'s' if len(rows) > 1 else ''} {told}{more}")
     return "; ".join(parts)
@@ -242,8 +243,21 @@ def as_setting(names: Sequence[str]) -> str:
 # ---- labels ---------------------------------------------------------------------------------------------------------
 
 
-def leave_out_unlabelled(table: Table, spec: TaskSpec, announce: Callable[[str], None], *, drop: bool) -> Table:
+def leave_out_unlabelled(
+    table: Table, spec: TaskSpec, announce: Callable[[str], None], *, drop: bool, label_range: tuple[float, float]
+) -> Table:
     """A table of a task with known classes, or of numbers, without the rows that have no label.
+
+    Parameters
+    ----------
+    table : Table
+    spec : TaskSpec
+    announce : callable
+        Shows one line of text to the user.
+    drop : bool
+        Leave the rows out, rather than refuse them.
+    label_range : tuple of two float
+        Outside it, a number that is used as a code for "no label" is one (regression).
 
     Raises
     ------
@@ -251,10 +265,11 @@ def leave_out_unlabelled(table: Table, spec: TaskSpec, announce: Callable[[str],
         When rows without a label are to be refused, or none has one.
     """
     column = spec.label_column
+    low, high = label_range
 
     def is_missing(label: Label) -> bool:
         if spec.is_regression:
-            return label.is_missing
+            return label.is_missing or (label.number in MISSING_CODES and not low <= float(label.number or 0) <= high)
         return label.text not in spec.labels and (label.is_missing or label.number in MISSING_CODES)
 
     def remedy(found: Collection[Label]) -> str:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 from sage_kit.config import RunConfig
+from sage_kit.data.classes import difference, loose_form, shown
 from sage_kit.errors import DataError, did_you_mean
 
 TABLE_TYPES = (".jsonl", ".csv", ".parquet", ".tsv", ".json", ".ndjson")
@@ -32,6 +33,15 @@ WAYS_OUT = {
     ".xls": "save the sheet as CSV",
     ".ods": "save the sheet as CSV",
     ".txt": "if it holds columns, rename it to .csv and set delimiter",
+    ".dat": "if it holds columns, rename it to .csv and set delimiter",
+    ".psv": "rename it to .csv and set delimiter",
+    ".tab": "rename it to .tsv",
+    ".jsonlines": "rename it to .jsonl",
+    ".pq": "rename it to .parquet",
+    ".tar": "unpack it",
+    ".tgz": "unpack it",
+    ".7z": "unpack it",
+    ".rar": "unpack it",
     ".arrow": "save it as parquet",
     ".feather": "save it as parquet",
     ".pkl": "save it as parquet",
@@ -136,7 +146,7 @@ class FileReader:
 
     def _json_lines(self) -> Iterator[dict[str, list[Any]]]:
         seen: dict[str, None] = {}
-        for records in _in_batches(json_records(self.path)):
+        for records in _in_batches(json_records(self.path, self.columns)):
             seen.update(dict.fromkeys(key for record in records for key in record))
             self.names = list(seen)
             yield {column: [record.get(column) for record in records] for column in self.columns}
@@ -148,7 +158,7 @@ class FileReader:
         with open_text(self.path) as stream:
             text = stream.read()
         try:
-            content = _parse(text)
+            content = _parse(text, self.columns)
         except _NotJSONError as error:
             lines = text.lstrip().splitlines()
             if not lines or not _is_object(lines[0]):
@@ -305,9 +315,12 @@ def require_columns(where: str, wanted: Sequence[str], there: Sequence[str]) -> 
 
 
 def _no_column(where: str, column: str, there: Sequence[str]) -> str:
-    blank = next((name for name in there if name.strip() == column), None)
-    if blank is not None:
-        return f"{where} has no column {column!r}, but {blank!r}, with blanks: correct the header or the setting."
+    alike = next((name for name in there if loose_form(name) == loose_form(column)), None)
+    if alike is not None:
+        kind = difference(alike, column)
+        return (
+            f"{where} has no column {column!r}, but {shown(alike)}, which differs in {kind}: write one like the other."
+        )
     return f"{where} has no column {column!r}.{did_you_mean(column, map(_shortened, there), 'Columns')}"
 
 
@@ -474,8 +487,18 @@ class _NotJSONError(Exception):
     pass
 
 
-def json_records(path: Path) -> Iterator[Mapping[str, Any]]:
+class _NameTwiceError(ValueError):
+    pass
+
+
+def json_records(path: Path, columns: Sequence[str]) -> Iterator[Mapping[str, Any]]:
     """The objects of a file of JSON lines; empty lines are passed over.
+
+    Parameters
+    ----------
+    path : Path
+    columns : sequence of str
+        Names that must not stand twice in one object.
 
     Raises
     ------
@@ -487,7 +510,7 @@ def json_records(path: Path) -> Iterator[Mapping[str, Any]]:
             if not line.strip():
                 continue
             try:
-                record = _parse(line)
+                record = _parse(line, columns)
             except _NotJSONError as error:
                 whole = "; a file that is one JSON document is named .json" if number == 1 else ""
                 raise DataError(f"{path}, line {number} is not valid JSON: {error}{whole}") from None
@@ -499,12 +522,23 @@ def json_records(path: Path) -> Iterator[Mapping[str, Any]]:
             yield record
 
 
-def _parse(text: str) -> Any:
+def _parse(text: str, columns: Sequence[str]) -> Any:
+    # the hooks double the time, so they are for the texts that may need them
+    careful = any(text.count(f'"{name}"') > 1 for name in columns)
     try:
-        return json.loads(text, object_pairs_hook=_unambiguous)
+        try:
+            return json.loads(text, object_pairs_hook=_unambiguous if careful else None)
+        except (json.JSONDecodeError, _NameTwiceError):
+            raise
+        except ValueError:
+            return json.loads(text, parse_int=_integer)  # Python refuses integers of many thousand digits
     except (ValueError, RecursionError) as error:
         is_deep = isinstance(error, RecursionError)
         raise _NotJSONError("it is nested too deeply" if is_deep else one_line(error)) from None
+
+
+def _integer(digits: str) -> int | float:
+    return int(digits) if len(digits) < 1000 else float(digits)
 
 
 def _unambiguous(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -512,13 +546,13 @@ def _unambiguous(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(record) < len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"the name {twice!r} stands twice in one object")
+        raise _NameTwiceError(f"the name {twice!r} stands twice in one object")
     return record
 
 
 def _is_object(line: str) -> bool:
     try:
-        return isinstance(_parse(line), dict)
+        return isinstance(_parse(line, ()), dict)
     except _NotJSONError:
         return False
 

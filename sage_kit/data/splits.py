@@ -19,7 +19,7 @@ from sage_kit.components import TaskSpec
 from sage_kit.config import RunConfig
 from sage_kit.data import user_files
 from sage_kit.data.checks import (
-    announce_empty_talk,
+    announce_little_content,
     check_labels,
     check_texts,
     leave_out_unlabelled,
@@ -127,7 +127,7 @@ def load_task(spec: TaskSpec, config: RunConfig, announce: Callable[[str], None]
     _require_classes(train, spec, where, "add rows of it")
     for name, split in {spec.train_split: train, **splits}.items():
         for column, texts in zip(spec.text_columns, filter(None, (split.texts, split.pairs)), strict=True):
-            announce_empty_talk(tables[name].where, column, texts, announce)
+            announce_little_content(tables[name].where, column, texts, announce)
 
     if not splits:
         train, part = _carve(train, config.validation_fraction, config.split_seed, "validation", spec, where)
@@ -155,7 +155,10 @@ def _labelled(
     for table in tables.values():
         require_rows(table)
     drop = config.missing_labels == "drop"
-    return {name: leave_out_unlabelled(table, spec, announce, drop=drop) for name, table in tables.items()}
+    return {
+        name: leave_out_unlabelled(table, spec, announce, drop=drop, label_range=spec.label_range)
+        for name, table in tables.items()
+    }
 
 
 def _check(name: str, table: Table, spec: TaskSpec, half_empty: bool) -> Split:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+
+import numpy as np
 
 from sage_kit.components import TaskSpec
 from sage_kit.config import RunConfig
@@ -18,6 +21,7 @@ from sage_kit.data.checks import (
     describe,
     leave_out_unlabelled,
     parse_numbers,
+    places,
     require_rows,
     settle_missing,
 )
@@ -125,8 +129,20 @@ def _complete_regression(
 ) -> tuple[TaskSpec, dict[str, Table]]:
     spec = replace(spec, labels=())
     drop = config.missing_labels == "drop"
-    tables = {split: leave_out_unlabelled(table, spec, announce, drop=drop) for split, table in tables.items()}
+    everything = (-math.inf, math.inf)
+    tables = {
+        split: leave_out_unlabelled(table, spec, announce, drop=drop, label_range=everything)
+        for split, table in tables.items()
+    }
     numbers = [parse_numbers(table, spec.label_column) for table in tables.values()]
+    codes = missing_codes(set(np.concatenate(numbers).tolist()))
+    for table, values in zip(tables.values(), numbers, strict=True):
+        rows = {Label(f"{code:g}", code): np.flatnonzero(values == code).tolist() for code in sorted(codes)}
+        if any(rows.values()):
+            announce(
+                f"{table.where}, column {spec.label_column!r}: {places(table, rows)} counts as a number; if it marks a "
+                "missing label, remove such rows"
+            )
     low, high = min(float(n.min()) for n in numbers), max(float(n.max()) for n in numbers)
     if low == high:
         raise DataError(f"{_files(tables)}, column {spec.label_column!r}: every label is {low:g}; none can be learned")

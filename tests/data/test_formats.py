@@ -188,7 +188,8 @@ def test_the_delimiter_is_named_though_the_usual_one_stands_in_the_header_too(tm
 def test_a_wrong_name_of_a_column_is_not_taken_for_a_wrong_delimiter(tmp_path: Path) -> None:
     refuse(tmp_path / "data.csv", "text;a,labels\nx,1\n", r"has no column 'text'\. Did you mean 'text;a'")
     refuse(tmp_path / "data.csv", "text,labels\nx,1\n", r"has no column 'label'\. Did you mean 'labels'\? Columns: ")
-    refuse(tmp_path / "data.csv", "text, label\nx,1\n", "has no column 'label', but ' label', with blanks: correct")
+    refuse(tmp_path / "data.csv", "text, label\nx,1\n", "has no column 'label', but ' label', which differs in blanks")
+    refuse(tmp_path / "data.csv", "TEXT,label\nx,1\n", "has no column 'text', but 'TEXT', which differs in case")
     refuse(tmp_path / "data.csv", "a film,1\nx,0\n", r"first line must name the columns; it is 'a film,1'")
 
 
@@ -228,6 +229,11 @@ def test_quotes_may_have_no_meaning_or_be_others(tmp_path: Path) -> None:
 )
 def test_json_that_holds_no_table_is_one_line(tmp_path: Path, name: str, content: str, message: str) -> None:
     refuse(tmp_path / name, content, message)
+
+
+def test_an_integer_may_have_any_number_of_digits(tmp_path: Path) -> None:
+    content = '{"text": "x", "label": 1, "id": ' + "9" * 10_000 + "}"
+    assert read(tmp_path / "a.jsonl", content) == (["x"], [1])
 
 
 def test_a_list_without_rows_is_an_empty_table(tmp_path: Path) -> None:

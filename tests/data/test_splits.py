@@ -286,6 +286,17 @@ def test_rows_without_a_label_are_left_out_where_the_setting_says_so() -> None:
         load(train, {"text": ["x", "y"], "label": [-1, -1]}, missing_labels="drop")
 
 
+def test_a_code_outside_the_range_of_a_regression_task_is_a_missing_label() -> None:
+    columns = make_columns(10)
+    columns["label"] = [float(i % 6) for i in range(9)] + [-1.0]
+    with pytest.raises(DataError, match=WHERE + ", row 10, column 'label': label -1.0 marks an unlabelled row"):
+        load(columns, fields=NUMBERS)
+    data = load(columns, fields=NUMBERS, missing_labels="drop")
+    assert len(data.train) + len(data.dev) == 9
+    signed = {**NUMBERS, "label_range": (-1.0, 5.0)}
+    assert len(load(columns, fields=signed).train) == 9
+
+
 def test_a_class_of_a_task_may_be_called_like_a_missing_label() -> None:
     data = load(with_rows(label={3: "none"}), fields={"labels": ("none", "yes")})
     assert len(data.train) + len(data.dev) == 20

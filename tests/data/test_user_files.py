@@ -379,6 +379,18 @@ def test_missing_numbers_of_regression(tmp_path: Path) -> None:
     assert data.spec.label_range == (-1.0, 2.0)
 
 
+def test_a_code_among_measurements_is_told(tmp_path: Path) -> None:
+    told: list[str] = []
+    for labels in ([1.5, 2, 3, -1], [1, 2, 5, 99]):
+        told.clear()
+        data = load(told.append, train_file=write(tmp_path / "a.csv", labels * 6), task_kind="regression")
+        assert data.spec.label_range == (min(labels), max(labels))
+        assert f"column 'label': {labels[3]} in rows 4, 8, 12 and 3 more counts as a number; if it" in told[0]
+    told.clear()
+    load(told.append, train_file=write(tmp_path / "a.csv", [-1, -0.5, 0.5, 1] * 6), task_kind="regression")
+    assert not any("counts as a number" in line for line in told)
+
+
 # ---- names that are nearly alike ------------------------------------------------------------------------------------
 
 COMPOSED, DECOMPOSED = (unicodedata.normalize(form, "caf\xe9") for form in ("NFC", "NFD"))
