@@ -64,8 +64,10 @@ def load_corpus(config: RunConfig) -> list[str]:
     except OSError as error:  # a data set that is streamed
         raise DataError(f"{where} cannot be read: {error.strerror or one_line(error)}") from None
     if not texts:
-        place = "" if path is not None and file_type(path) == LINES else f", column {config.warmup_column!r},"
-        raise DataError(f"{where}{place} holds no text for the warm-up")
+        if path is not None and file_type(path) == LINES:
+            raise DataError(f"{where} holds no text for the warm-up; set warmup_corpus to another file")
+        column = config.warmup_column
+        raise DataError(f"{where}, column {column!r}, holds no text for the warm-up; set warmup_column to another one")
     return texts
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -78,12 +78,13 @@ def read_tables(spec: TaskSpec, config: RunConfig) -> dict[str, Table]:
         return _from_loader(spec, _load(spec, config), splits, columns)
     if config.data_dir and spec.local:
         root = Path(config.data_dir).expanduser()
+        way_out = "correct data_dir" if spec.hub is None else "correct data_dir, or empty it to read the hub"
         if not root.is_dir():
-            raise DataError(f"data_dir {root} is not a folder: correct it, or empty it to read the hub")
+            raise DataError(f"data_dir {root} is not a folder: {way_out}")
         paths = {split: root / spec.local / f"{split}.parquet" for split in splits}
         for path in paths.values():
             if not path.exists():
-                raise DataError(f"{path} does not exist: correct data_dir, or empty it to read the hub")
+                raise DataError(f"{path} does not exist: {way_out}")
         return {split: read_file(path, columns, spec.label_column) for split, path in paths.items()}
     if spec.hub is not None:
         way_out = "check the name and the network"
@@ -170,8 +171,8 @@ def _from_hub(source: HubSource, split: str, columns: Sequence[str], label_colum
     where = hub_place(source, split)
     require_columns(where, columns, data.column_names)
     table = data.select_columns(list(columns)).with_format("arrow")[:]
-    names = getattr(data.features[label_column], "names", None) or ()
-    return Table(where, {column: table.column(column).to_pylist() for column in columns}, tuple(names))
+    values = {column: table.column(column).to_pylist() for column in columns}
+    return Table(where, values, _feature_names(data, label_column))
 
 
 def _load(spec: TaskSpec, config: RunConfig) -> Mapping[str, Mapping[str, Sequence[Any]]]:
@@ -184,25 +185,44 @@ def _load(spec: TaskSpec, config: RunConfig) -> Mapping[str, Mapping[str, Sequen
         raise PluginError(f"task {spec.name!r}: its loader raised {type(error).__name__}: {one_line(error)}") from error
 
 
-def _from_loader(
-    spec: TaskSpec, loaded: Mapping[str, Mapping[str, Sequence[Any]]], splits: Sequence[str], columns: Sequence[str]
-) -> dict[str, Table]:
+def _from_loader(spec: TaskSpec, loaded: Any, splits: Sequence[str], columns: Sequence[str]) -> dict[str, Table]:
+    if not isinstance(loaded, Mapping):
+        raise PluginError(
+            f"task {spec.name!r}: its loader returned {type(loaded).__name__}; expected {{split: {{column: values}}}}"
+        )
     tables = {}
     for split in splits:
         where = f"task {spec.name!r}, split {split!r}"
         if split not in loaded:
-            raise DataError(f"task {spec.name!r}: its loader gives no split {split!r}; it gives {', '.join(loaded)}")
-        require_columns(where, columns, list(loaded[split]))
-        values = {column: _plain(loaded[split][column]) for column in columns}
+            raise DataError(
+                f"task {spec.name!r}: its loader gives no split {split!r}; it gives {', '.join(map(str, loaded))}"
+            )
+        part = loaded[split]
+        # besides a mapping, tables of Hugging Face datasets and of pandas have columns
+        names = part if isinstance(part, Mapping) else getattr(part, "column_names", getattr(part, "columns", None))
+        if names is None:
+            raise PluginError(f"{where}: its loader gives {type(part).__name__}; expected {{column: values}}")
+        require_columns(where, columns, list(names))
+        values = {column: _plain(where, column, part[column]) for column in columns}
         lengths = {column: len(column_values) for column, column_values in values.items()}
         if len(set(lengths.values())) > 1:
             raise DataError(f"{where}: its loader gives columns of unequal length: {lengths}")
-        tables[split] = Table(where, values)
+        tables[split] = Table(where, values, _feature_names(part, spec.label_column))
     return tables
 
 
-def _plain(values: Any) -> list[Any]:
+def _feature_names(data: Any, column: str) -> tuple[str, ...]:
+    """Class names that a Hugging Face data set keeps for a column."""
+    features = getattr(data, "features", None) or {}
+    return tuple(getattr(features.get(column), "names", None) or ())
+
+
+def _plain(where: str, column: str, values: Any) -> list[Any]:
     """Plain Python values, whatever kind of sequence a loader returned."""
     if hasattr(values, "tolist"):
-        return list(values.tolist())
+        values = values.tolist()
+    if isinstance(values, str | bytes) or not isinstance(values, Iterable):
+        raise PluginError(
+            f"{where}, column {column!r}: its loader gives {type(values).__name__}; expected a value for each row"
+        )
     return [value.item() if hasattr(value, "item") and not isinstance(value, str) else value for value in values]

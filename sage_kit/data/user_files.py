@@ -373,9 +373,10 @@ class _Classification:
         remedy = "set label_column to another one" + (f" (the file also has {others})" if others else "")
         if self._numbers(found.of) is not None:
             remedy += ", or, if the labels measure something, set task_kind to 'regression'"
+        remedy += ", or, if they are classes, list them in label_names and give more rows of each"
         raise DataError(
             f"{part.table.where}: is {self.column!r} the label column? It holds {len(different):,} different labels in "
-            f"{len(part.labels):,} rows ({examples}, ...), and a class needs several rows; {remedy}"
+            f"{len(part.labels):,} rows ({examples}, ...); {remedy}"
         )
 
     def _complain_of_lookalikes(self, found: FoundClasses, groups: Sequence[Sequence[str]]) -> None:

@@ -134,6 +134,43 @@ def test_a_loader_that_gives_the_wrong_thing_is_an_error(loaded: Any, message: s
         read_tables(make_spec(loader=lambda config: loaded), config())
 
 
+@pytest.mark.parametrize(
+    ("loaded", "message"),
+    [
+        (None, r"task 'toy': its loader returned NoneType; expected {split: {column: values}}"),
+        ([COLUMNS], "its loader returned list; expected"),
+        (
+            {"train": [{"sentence": "x", "label": 0}]},
+            r"split 'train': its loader gives list; expected {column: values}",
+        ),
+        (
+            {"train": {"sentence": "x", "label": [0]}},
+            "column 'sentence': its loader gives str; expected a value for each",
+        ),
+        ({"train": {"sentence": ["x"], "label": 0}}, "column 'label': its loader gives int; expected a value for each"),
+    ],
+)
+def test_a_loader_that_gives_no_tables_is_a_broken_plugin(loaded: Any, message: str) -> None:
+    with pytest.raises(PluginError, match=message) as error:
+        read_tables(make_spec(loader=lambda config: loaded), config())
+    assert "\n" not in str(error.value)
+
+
+def test_a_loader_may_give_a_hugging_face_data_set() -> None:
+    features = datasets.Features(
+        {"sentence": datasets.Value("string"), "label": datasets.ClassLabel(names=["yes", "no"])}
+    )
+    data = datasets.Dataset.from_dict(COLUMNS, features=features)
+    table = read_tables(make_spec(loader=lambda config: {"train": data, "validation": data}), config())["train"]
+    assert table.columns == COLUMNS
+    assert table.class_names == ("yes", "no")
+
+
+def test_no_hub_is_named_for_a_task_without_one(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"train\.parquet does not exist: correct data_dir$"):
+        read_tables(make_spec(local="group/toy"), config(data_dir=str(tmp_path)))
+
+
 def test_a_loader_that_raises_is_one_line_unless_it_raised_ours() -> None:
     def broken(config: RunConfig) -> Any:
         raise KeyError("key")

@@ -459,6 +459,15 @@ def test_nearly_one_class_for_each_row_asks_for_the_column(
         assert load(train_file=path, task_kind="regression").spec.label_range == (0, 59)
 
 
+def test_classes_that_are_listed_are_not_questioned(tmp_path: Path) -> None:
+    labels = [f"class {i % 12:02d}" for i in range(22)]
+    path = write(tmp_path / "a.csv", labels)
+    message = refuse(train_file=path)
+    assert "It holds 12 different labels in 22 rows" in message
+    assert "or, if they are classes, list them in label_names and give more rows of each" in message
+    assert load(train_file=path, label_names=sorted(set(labels))).spec.labels == tuple(sorted(set(labels)))
+
+
 def test_classes_of_a_small_file_are_not_questioned(tmp_path: Path) -> None:
     assert len(load(train_file=write(tmp_path / "a.csv", [str(i) for i in range(12)] * 3)).spec.labels) == 12
 
