@@ -54,6 +54,28 @@ def resolve_precision(precision: str, device: torch.device) -> str:
     return precision
 
 
+def device_of(config: RunConfig) -> torch.device:
+    """The device that a run with these settings computes on here, if it is one process.
+
+    Raises
+    ------
+    CompatibilityError
+        When it is not there.
+    """
+    return _device(config.device)
+
+
+def precision_of(config: RunConfig) -> str:
+    """The precision that a run with these settings computes in on this machine.
+
+    Raises
+    ------
+    CompatibilityError
+        When the device is not there or cannot compute in the precision.
+    """
+    return resolve_precision(config.precision, device_of(config))
+
+
 def autocast_for(device: torch.device, precision: str) -> Callable[[], AbstractContextManager[Any]]:
     """A function that gives the context in which a frozen model runs in that precision."""
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)

@@ -59,6 +59,10 @@ class RunDirectoryError(SageError):
     """A run directory cannot be written, is in use already, or is not a run: choose another."""
 
 
+class RunInUseError(RunDirectoryError):
+    """Another process holds a run directory: wait for it, or end it."""
+
+
 class DiskFullError(SageError):
     """The disk is full: free some space and resume."""
 

@@ -18,6 +18,7 @@ from sage_kit.fingerprint import fingerprint
 from sage_kit.landmarks import choose_landmarks, place
 from sage_kit.plugins import Plugins, Registered
 from sage_kit.provenance import code_parts
+from sage_kit.source_digest import artifact_digest
 
 FILE = "map.safetensors"
 STATE_PREFIX = "state."
@@ -79,7 +80,8 @@ def fit_map(
     reducer = plugins.build("reducer", spec.name, options, context, built)
     uses_landmarks = 0 < config.landmarks < len(vectors)
     key = fingerprint(
-        "map-3",
+        "map-4",
+        artifact_digest("sage_kit.maps"),
         vectors_key,
         spec.name,
         options.model_dump(mode="json"),
@@ -156,7 +158,7 @@ def _code(registered: Registered, component: Any) -> list[Any]:
     return [
         spec.kind,
         spec.name,
-        *code_parts(str(origin), origin.distribution, spec.requires, *type(component).__mro__),
+        *code_parts(str(origin), origin.distribution, spec.requires, type(component), getattr(spec, "factory", None)),
     ]
 
 

@@ -422,7 +422,7 @@ class Plugins:
             return self.build(kind, name, values, replace(context, **changes), built)
 
         def cached(what: str, parts: Sequence[Any], compute: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
-            code = code_parts(str(origin), origin.distribution, spec.requires, compute)
+            code = code_parts(str(origin), origin.distribution, spec.requires, spec.factory, compute)
             head = [kind, name, options.model_dump(mode="json"), context.seed, *code]
             return context.cached(what, [*head, *parts], compute)
 

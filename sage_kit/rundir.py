@@ -35,7 +35,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sage_kit.config import RunConfig, field_extra, load_config, to_toml
-from sage_kit.errors import ConfigError, RunDirectoryError
+from sage_kit.errors import ConfigError, RunDirectoryError, RunInUseError
 from sage_kit.files import atomic_directory, disk_errors, remove_temporaries, write_bytes, write_json, write_text
 from sage_kit.fingerprint import fingerprint
 from sage_kit.manifest import fault, write_manifest
@@ -55,6 +55,8 @@ MANIFEST = "checkpoint.json"
 STATE = "state.json"
 COMPONENTS = "components.safetensors"
 LOCK = ".lock"
+OWNER = ".owner.json"
+"""Which process holds the directory; it says so only while the lock is held."""
 
 
 @dataclass
@@ -170,35 +172,60 @@ class RunDirectory:
 
         Raises
         ------
+        RunInUseError
+            When another process holds it.
         RunDirectoryError
-            When another process holds it, or it cannot be written.
+            When it cannot be written.
         """
         from filelock import FileLock, Timeout
 
         lock = FileLock(self.path / LOCK)
         try:
             lock.acquire(timeout=0)
+            write_json(self.path / OWNER, {"process": os.getpid(), "host": platform.node()})
         except Timeout:
-            raise RunDirectoryError(f"run directory {self.path} is in use by another process") from None
+            raise RunInUseError(
+                f"run directory {self.path} is in use by another process{self._owner()}: wait until that ends"
+            ) from None
         except OSError as error:
+            lock.release()
             raise RunDirectoryError(f"run directory {self.path} cannot be written ({error.strerror})") from None
         self._lock = lock
 
     def unlock(self) -> None:
         """Let go of the directory."""
         if self._lock is not None:
+            (self.path / OWNER).unlink(missing_ok=True)
             self._lock.release()
             self._lock = None
 
+    def _owner(self) -> str:
+        """The process that holds the directory, in words; "" where it does not say."""
+        try:
+            owner = json.loads((self.path / OWNER).read_text(encoding="utf-8"))
+            return f" ({int(owner['process'])} on {owner['host']})"
+        except (OSError, ValueError, KeyError, TypeError):
+            return ""
+
     def remove_if_unused(self) -> None:
-        """Remove the directory of a run that failed before it saved anything, so that the user can try again."""
-        if self._checkpoint_paths():
+        """Remove the directory of a run that failed before it saved anything, so that the user can try again.
+
+        One that another process holds is left as it is.
+        """
+        if not self.path.is_dir() or self._checkpoint_paths():
             return
-        self.unlock()
-        for name in (CONFIG, "environment.json", "costs.json", "costs.jsonl", "metrics.jsonl", "trackers.json", LOCK):
+        if self._lock is None:
+            try:
+                self.lock()
+            except RunDirectoryError:
+                return
+        # while it is held, so that nobody goes on with a run whose files are being removed
+        for name in (CONFIG, "environment.json", "costs.json", "costs.jsonl", "metrics.jsonl", "trackers.json"):
             (self.path / name).unlink(missing_ok=True)
         for name in ("tensorboard", "wandb"):
             shutil.rmtree(self.path / name, ignore_errors=True)
+        self.unlock()
+        (self.path / LOCK).unlink(missing_ok=True)
         with contextlib.suppress(OSError):  # something else lies in it: leave it
             self._checkpoints.rmdir()
         with contextlib.suppress(OSError):

@@ -24,6 +24,7 @@ from sage_kit.data.tokens import Tokens
 from sage_kit.errors import DataError
 from sage_kit.fingerprint import fingerprint
 from sage_kit.models.trunk import FrontEnd, Trunk
+from sage_kit.source_digest import artifact_digest
 
 INFERENCE_BATCH_SIZE = 256
 INFERENCE_BATCH_TOKENS = 8192
@@ -159,7 +160,8 @@ def embed_split(
     DataError
         When the front end gives a value that is not finite, or too large for `dtype`; names the example.
     """
-    key = fingerprint("vectors-1", front_end_fingerprint, tokens.fingerprint, granularity, pooling, dtype)
+    code = artifact_digest("sage_kit.vectors")
+    key = fingerprint("vectors-2", code, front_end_fingerprint, tokens.fingerprint, granularity, pooling, dtype)
     offsets = tokens.offsets if granularity == "token" else np.arange(len(tokens) + 1, dtype=np.int64)
 
     def build(directory: Path) -> None:
@@ -243,7 +245,8 @@ def label_split(
         When the teacher gives a logit that is not finite; names the example.
     """
     layers = list(hidden_layers)
-    key = fingerprint("teacher-1", teacher_fingerprint, store.key, layers, precision)
+    code = artifact_digest("sage_kit.vectors")
+    key = fingerprint("labels-2", code, teacher_fingerprint, store.key, layers, precision)
 
     def build(directory: Path) -> None:
         layout: dict[str, Any] = {"logits": ("float32", (len(store), n_outputs))}

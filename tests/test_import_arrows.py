@@ -34,7 +34,8 @@ LAYERS = (
     {
         "", "adapters", "cache", "child", "compatibility", "components", "config", "errors", "files", "fingerprint",
         "frozen", "hookspecs", "hull", "landmarks", "learning_rate", "loss_profiles", "manifest", "plugins",
-        "processes", "provenance", "records", "reference", "registration", "rundir", "scaffold", "tables", "tensorfile",
+        "processes", "provenance", "records", "reference", "registration", "rundir", "scaffold", "source_digest",
+        "tables", "tensorfile",
     },
     {"devices", "losses", "machine"},
     {"data"},

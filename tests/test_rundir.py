@@ -3,6 +3,8 @@ from __future__ import annotations
 import datetime
 import json
 import math
+import os
+import platform
 import re
 import subprocess
 import sys
@@ -16,7 +18,7 @@ import pytest
 import torch
 
 from sage_kit.config import RunConfig, load_config
-from sage_kit.errors import DiskFullError, RunDirectoryError
+from sage_kit.errors import DiskFullError, RunDirectoryError, RunInUseError
 from sage_kit.records import Costs, RoundResult
 from sage_kit.rundir import Checkpoint, RunDirectory, settings_hash
 
@@ -251,7 +253,15 @@ def test_a_run_that_another_process_holds(run: RunDirectory) -> None:
         assert process.stdout.readline() == "held\n"
         with pytest.raises(RunDirectoryError) as caught:
             run.lock()
-        assert str(caught.value) == f"run directory {run.path} is in use by another process"
+        assert type(caught.value) is RunInUseError
+        holder = f"{process.pid} on {platform.node()}"
+        assert str(caught.value) == (
+            f"run directory {run.path} is in use by another process ({holder}): wait until that ends"
+        )
+        (run.path / "checkpoints").mkdir()
+        run.remove_if_unused()  # what its owner works on is not taken away
+        assert (run.path / "config.toml").is_file()
+        assert (run.path / "checkpoints").is_dir()
         process.kill()
         process.wait()
         run.lock()  # a killed process holds nothing
@@ -269,7 +279,8 @@ def test_a_run_that_this_process_holds_is_held_against_others(run: RunDirectory)
         except RunDirectoryError as error:
             print(error)
     """
-    message = f"run directory {run.path} is in use by another process\n"
+    holder = f"{os.getpid()} on {platform.node()}"
+    message = f"run directory {run.path} is in use by another process ({holder}): wait until that ends\n"
     assert python(program, str(run.path)).stdout == message
     run.unlock()
     assert python(program, str(run.path)).stdout == ""

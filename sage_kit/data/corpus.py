@@ -54,7 +54,7 @@ def load_corpus(config: RunConfig) -> list[str]:
     """
     if not config.warmup_corpus:
         raise ConfigError("warmup_corpus names no text: set it to a file or a hub data set")
-    path = _find(config)
+    path = find_corpus(config)
     if path is not None:
         where, rows = str(path), _read(path, config)
     else:
@@ -71,7 +71,7 @@ def load_corpus(config: RunConfig) -> list[str]:
     return texts
 
 
-def _find(config: RunConfig) -> Path | None:
+def find_corpus(config: RunConfig) -> Path | None:
     """The file that ``warmup_corpus`` names; None when it can only be a hub data set."""
     name = config.warmup_corpus
     candidates = [Path(name).expanduser()]

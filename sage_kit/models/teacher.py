@@ -29,6 +29,7 @@ from sage_kit.models.export import export_student, set_task
 from sage_kit.models.families import Family
 from sage_kit.models.tokenizer_state import set_as_used
 from sage_kit.models.trunk import Trunk, embed
+from sage_kit.source_digest import artifact_digest
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -271,7 +272,8 @@ def _finetuned(
         "labels": data.spec.labels,
     }
     key = fingerprint(
-        "finetuned-teacher-1",
+        "finetuned-teacher-2",
+        artifact_digest("sage_kit.models.teacher"),
         _settings(checkpoint.model.config),
         base,
         tokenizer_fingerprint(tokenizer),

@@ -3,31 +3,57 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import importlib.metadata
 import os
 import re
-from collections.abc import Mapping, Set
+from collections.abc import Iterable, Mapping, Set
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import sage_kit
 from sage_kit.config import DATA_DIR_VARIABLE
 from sage_kit.fingerprint import fingerprint
+from sage_kit.source_digest import (
+    LEAVES,
+    Source,
+    module_targets,
+    modules_of,
+    read_source,
+    source_digest,
+    text_source,
+)
+from sage_kit.studies.contents import checkpoint_content, file_content
 from sage_kit.studies.parameters import NAMING, cell_source, check_components, listed, load_notebook
+from sage_kit.studies.sizes import SIZES
 
 if TYPE_CHECKING:
+    from pydantic import BaseModel
+
     from sage_kit.plugins import Plugins
 
 FORMAT = 1
 """Version of cell.json, and part of every key."""
 
-NEUTRAL = frozenset({"runs_dir", "results_dir", "cache_dir", "data_dir", "plugin"})
+LOOP = "sage_kit.distill"
+
+SHOWN = frozenset({
+    "sage_kit.figures", "sage_kit.studies.cell_key", "sage_kit.studies.contents", "sage_kit.studies.figures",
+    "sage_kit.studies.gallery", "sage_kit.studies.places", "sage_kit.studies.runner", "sage_kit.studies.scraps",
+})  # fmt: skip
+"""Modules that notebooks import and that change no number: they draw and show, find folders, or make keys."""
+
+FILES = ("train_file", "validation_file", "warmup_corpus")
+CHECKPOINTS = ("teacher", "tokenizer")
+
+NEUTRAL = frozenset({"runs_dir", "results_dir", "cache_dir", "data_dir", "plugin", *FILES, *CHECKPOINTS})
 """Parameters that the key does not hold: where things lie, and what it holds by content."""
 
 
 def cell_key(notebook: Path, parameters: Mapping[str, Any], working_dir: Path) -> str:
-    """The fingerprint of a notebook's cells without outputs, its parameters, the code and the data.
+    """The fingerprint of a notebook's code, its parameters, the code behind it, and the data.
+
+    The code behind it is the source of the loop, of all components that are installed, and of the modules that the
+    notebook imports, those that only draw left out. Texts between the cells, comments and outputs do not count.
 
     Parameters
     ----------
@@ -42,11 +68,32 @@ def cell_key(notebook: Path, parameters: Mapping[str, Any], working_dir: Path) -
     str
         16 hexadecimal digits.
     """
-    cells = [[cell["cell_type"], cell_source(cell)] for cell in load_notebook(notebook)["cells"]]
+    sources = [text_source(text) for text in _code_cells(notebook)]
     values = {name: value for name, value in parameters.items() if name not in NEUTRAL}
-    code, local = _code(_plugin_files(parameters, working_dir), os.environ.get("SAGE_KIT_PLUGINS"))
+    files = (*_plugin_files(parameters, working_dir), *_companions(notebook))
+    components, local = _components(files, os.environ.get("SAGE_KIT_PLUGINS"))
+    code = notebook_digest(sources)
     data = _data(parameters, local, working_dir)
-    return fingerprint(FORMAT, notebook.stem, cells, values, sage_kit.__version__, code, data)[:16]
+    cells = [source.digest for source in sources]
+    return fingerprint(FORMAT, notebook.stem, cells, values, sage_kit.__version__, code, components, data)[:16]
+
+
+def notebook_digest(sources: Iterable[Source]) -> str:
+    """A digest of the code behind a notebook's cells: the loop, and what the cells import."""
+    entries = {LOOP, *(name for source in sources for name in module_targets(source))}
+    return source_digest(entries - SHOWN, without=SHOWN)
+
+
+def _code_cells(notebook: Path) -> list[str]:
+    """The code of a notebook, without the lines that only IPython understands."""
+    cells = [cell_source(cell) for cell in load_notebook(notebook)["cells"] if cell["cell_type"] == "code"]
+    return ["\n".join(line for line in cell.splitlines() if not line.startswith(("%", "!"))) for cell in cells]
+
+
+def _companions(notebook: Path) -> tuple[str, ...]:
+    """Plugins that the notebook brings itself (`sage_kit.studies.places.companion`)."""
+    names = re.findall(r"""companion\(["']([^"']+)["']\)""", "\n".join(_code_cells(notebook)))
+    return tuple(filter(os.path.isfile, (str(notebook.resolve().parent / name) for name in names)))
 
 
 def _plugin_files(parameters: Mapping[str, Any], working_dir: Path) -> tuple[str, ...]:
@@ -85,37 +132,36 @@ def check_names(notebook: Path, parameters: Mapping[str, Any], given: Set[str], 
     named = {name: parameters[name] for name in NAMING if name in given and isinstance(parameters[name], str)}
     if not named:
         return
-    text = "\n".join(cell_source(cell) for cell in load_notebook(notebook)["cells"] if cell["cell_type"] == "code")
-    # plugins that the notebook brings itself (`sage_kit.studies.places.companion`)
-    own = [str(notebook.parent / name) for name in re.findall(r"""companion\(["']([^"']+)["']\)""", text)]
-    files = (*_plugin_files(parameters, working_dir), *filter(os.path.isfile, own))
+    files = (*_plugin_files(parameters, working_dir), *_companions(notebook))
     plugins = _plugins(files, os.environ.get("SAGE_KIT_PLUGINS"))
     check_components(plugins, named)
 
 
-@functools.cache
-def _code(files: tuple[str, ...], allowed: str | None) -> tuple[list[Any], dict[str, str]]:
-    """What the key holds of the plugins, and the folder below `data_dir` of every task that is read from there."""
+def _components(files: tuple[str, ...], allowed: str | None) -> tuple[list[Any], dict[str, str]]:
+    """What the key holds of the components, and the folder below `data_dir` of every task that is read from there."""
     from sage_kit.components import TaskSpec
-    from sage_kit.provenance import code_parts
+    from sage_kit.provenance import code_parts, plain_fields
 
-    plugins = _plugins(files, allowed)
     parts: dict[str, Any] = {}
     local = {}
-    for item in plugins.components():
+    for item in _plugins(files, allowed).components():
         spec = item.spec
         if isinstance(spec, TaskSpec) and spec.local and spec.loader is None:
             local[spec.name] = spec.local
-        # A plugin in a source tree counts by the text of its hooks as well: its version stays the same while it is
-        # edited.
         code = spec.loader if isinstance(spec, TaskSpec) else spec.factory
-        is_ours = item.origin.distribution == "sage-kit"
-        hooks = [code] if code and not is_ours else []
-        origin, sources, _ = code_parts(str(item.origin), item.origin.distribution, (), *hooks)
+        if modules_of(code) & set(LEAVES):
+            continue  # an observer that only shows what happens
+        options = {} if isinstance(spec, TaskSpec) else _defaults(spec.options)
+        origin, sources, _ = code_parts(str(item.origin), item.origin.distribution, (), code)
+        # a package may be missing, which is told when the component is built
         versions = {text: version_of(text) for text in spec.requires}
-        parts[f"{spec.kind}:{spec.name}"] = [origin, sources, versions]
-    parts["files"] = [Path(file).read_bytes() for file in files]
-    return [parts], local
+        parts[f"{spec.kind}:{spec.name}"] = [plain_fields(spec), options, origin, sources, versions]
+    return [parts, *(read_source(Path(file)).digest for file in files)], local
+
+
+def _defaults(options: type[BaseModel]) -> dict[str, str]:
+    """The defaults of a component's options, by name."""
+    return {name: repr(field.get_default(call_default_factory=True)) for name, field in options.model_fields.items()}
 
 
 def version_of(requirement: str) -> str:
@@ -128,12 +174,12 @@ def version_of(requirement: str) -> str:
         return ""
 
 
-def _data(parameters: Mapping[str, Any], local: Mapping[str, str], working_dir: Path) -> dict[str, str]:
-    """Fingerprints of the files that the parameters lead to, by where they stand.
+def _data(parameters: Mapping[str, Any], local: Mapping[str, str], working_dir: Path) -> dict[str, Any]:
+    """The contents of the files that the parameters lead to; the name of what is not on this machine.
 
     A study that leaves the task to its profile may read any task's files, so all of them count then.
     """
-    found: dict[str, str] = {}
+    found: dict[str, Any] = {}
     root = str(parameters.get("data_dir") or os.environ.get(DATA_DIR_VARIABLE, ""))
     base = working_dir / Path(root).expanduser() if root else None
     task = parameters.get("task")
@@ -141,30 +187,19 @@ def _data(parameters: Mapping[str, Any], local: Mapping[str, str], working_dir: 
     if base is not None:
         for name in names:
             for path in sorted((base / local[name]).glob("*.parquet")) if name in local else ():
-                found[path.relative_to(base).as_posix()] = _content(path)
-    for name in ("train_file", "validation_file", "warmup_corpus", "teacher", "tokenizer"):
+                found[path.relative_to(base).as_posix()] = file_content(path)
+    for name in FILES:
         value = parameters.get(name)
         if not isinstance(value, str) or not value:
             continue
         places = [working_dir / Path(value).expanduser()]
         if base is not None and name == "warmup_corpus":
             places += [base / value, base / f"{value}.parquet"]
-        for place in places:
-            for file in [place] if place.is_file() else sorted(item for item in place.rglob("*") if item.is_file()):
-                found[f"{name}:{file.relative_to(place).as_posix()}"] = _content(file)
+        found[name] = next((file_content(place) for place in places if place.is_file()), value)
+    for name in CHECKPOINTS:
+        value = parameters.get(name)
+        if value is None and name == "teacher" and parameters.get("profile") in SIZES:
+            value = SIZES[str(parameters["profile"])].settings.get("teacher")
+        if isinstance(value, str):
+            found[name] = checkpoint_content(value, working_dir)
     return found
-
-
-def _content(path: Path) -> str:
-    status = path.stat()
-    return _digest(str(path), status.st_size, status.st_mtime_ns)
-
-
-@functools.cache
-def _digest(path: str, size: int, modified: int) -> str:
-    """The digest of a file's bytes; size and time of change tell this process when to read it again."""
-    digest = hashlib.blake2b(digest_size=16)
-    with open(path, "rb") as stream:
-        while chunk := stream.read(1 << 22):
-            digest.update(chunk)
-    return f"{size}:{digest.hexdigest()}"

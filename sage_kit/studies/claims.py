@@ -590,7 +590,7 @@ def _findings_of(result: StudyResult, name: str) -> list[Finding]:
 def _rank(evidence: Evidence) -> tuple[bool, int, bool, int, int]:
     """The lower, the sooner a claim takes the result: `RULE` up to the newest."""
     result = evidence.result
-    varied = result.label != label_of(result.profile, result.tasks)
+    varied = result.label != label_of(result.profile, result.tasks, precision=result.precision)
     differs = bool(evidence.deviations)
     return differs, COUNTED_PROFILES.index(result.profile), varied, -len(result.tasks), -result.seeds
 

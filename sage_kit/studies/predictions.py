@@ -6,6 +6,9 @@
     teacher/<task>/<split>          the teacher's outputs, of shape (n, n_outputs)
     student/<task>/<split>/<run>    a run's outputs, of shape (n, n_outputs); result.json tells arm and seed of a run
 
+Of a run that no table compares, the outputs on dev are there for `sage_kit.studies.verification` alone.
+
+
 Logits of classes are in half precision (`halved`), and differ from the run's own by less than one part in 1,000;
 predicted classes are the same. The single output of a regression task takes no more room in float32 and stays as it is.
 """

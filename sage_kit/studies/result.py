@@ -229,6 +229,12 @@ class StudyResult:
     scoring : mapping of str to mapping
         By task how it is scored: "metrics" (the primary one first), "classes" (0 for regression), "label_range",
         "splits" (of official validation, in order).
+    precision : str
+        "fp32", "bf16" or "fp16", whoever chose it.
+    commit : str
+        Of the clone that made it, with a "+" behind it where files had been changed; "" outside one.
+    code : str
+        Digest of the source of the loop and of what a study computes with (`sage_kit.source_digest`).
     """
 
     study: str
@@ -250,6 +256,9 @@ class StudyResult:
     data: Mapping[str, str] = field(default_factory=dict)
     runs: tuple[Mapping[str, Any], ...] = ()
     scoring: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    precision: str = ""
+    commit: str = ""
+    code: str = ""
     folder: Path | None = None
 
     @property
@@ -281,6 +290,9 @@ class StudyResult:
                 "data": dict(self.data),
                 "runs": [dict(run) for run in self.runs],
                 "scoring": {task: dict(told) for task, told in self.scoring.items()},
+                "precision": self.precision,
+                "commit": self.commit,
+                "code": self.code,
                 "findings": [finding.to_json() for finding in self.findings],
                 "verdict": {"state": state, "text": text},
                 "tables": list(self.tables),
@@ -318,6 +330,7 @@ class StudyResult:
                 findings=tuple(Finding.from_json(item) for item in data["findings"]),
                 tables=tuple(data["tables"]),
                 figures=tuple((item["file"], item["caption"]) for item in data["figures"]),
+                **{name: data.get(name, "") for name in ("precision", "commit", "code")},
                 folder=folder,
             )
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -438,9 +451,12 @@ def read_tables(result: StudyResult) -> dict[str, DataFrame]:
     return tables
 
 
-def label_of(profile: str, tasks: Sequence[str], difference: str = "") -> str:
-    """The name of a result's folder: ``small-cola+sst2``, with a mark where other parameters differ too."""
-    return "-".join(part for part in (profile, "+".join(tasks), difference) if part)
+def label_of(profile: str, tasks: Sequence[str], difference: str = "", precision: str = "") -> str:
+    """The name of a result's folder: ``small-cola+sst2-bf16``, with a mark where other parameters differ too.
+
+    Machines choose their precision, and results of two precisions do not share a folder.
+    """
+    return "-".join(part for part in (profile, "+".join(tasks), precision, difference) if part)
 
 
 def _number(value: Any) -> float:

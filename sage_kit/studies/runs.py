@@ -1,13 +1,13 @@
 """Runs of arms, made once: a finished run with the same settings, code and data is found again, by any study.
 
-A run lies in ``<runs_dir>/<task>/<key>/``, where the key is a fingerprint of whatever shapes the result. What only a
-resume needs is removed when it is finished, and so are synthetic examples and the student unless a study looks at them:
-then the folder is called ``<key>+synthetic`` or the like, and lies beside that of a study that did not.
+A run lies in ``<runs_dir>/<task>/<key>/``, where the key is a fingerprint of whatever shapes the result: settings, the
+source of the loop and of the chosen components (`sage_kit.source_digest`), data, and the content of the teacher. What
+only a resume needs is removed when it is finished, and so are synthetic examples and the student unless a study looks
+at them: then the folder is called ``<key>+synthetic`` or the like, and lies beside that of a study that did not.
 """
 
 from __future__ import annotations
 
-import inspect
 import json
 import math
 import shutil
@@ -21,15 +21,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 import sage_kit
-from sage_kit.compatibility import CHOSEN_KINDS, chosen_options
+from sage_kit.compatibility import CHOSEN_KINDS, needed_kinds
 from sage_kit.config import RunConfig, field_extra, load_config
+from sage_kit.data.corpus import find_corpus
 from sage_kit.data.splits import TaskData, load_task
-from sage_kit.errors import RunDirectoryError
+from sage_kit.devices import device_of, precision_of
+from sage_kit.errors import RunDirectoryError, RunInUseError
 from sage_kit.evaluate import divergence
+from sage_kit.files import disk_errors, write_json
 from sage_kit.fingerprint import fingerprint
+from sage_kit.machine import describe_machine
 from sage_kit.plugins import Plugins
-from sage_kit.provenance import code_parts
+from sage_kit.provenance import commit, component_parts, plain_fields, registered_parts
 from sage_kit.rundir import PREDICTIONS, RunDirectory
+from sage_kit.source_digest import LEAVES, modules_of, source_digest
+from sage_kit.studies.contents import checkpoint_content, file_content
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -39,12 +45,17 @@ STUDENT = "student"
 PARTS = (SYNTHETIC, STUDENT)
 """What of a finished run may be kept beyond its records and predictions."""
 
-VERSION = "runs-3"
+VERSION = "runs-4"
+
+LOOP = "sage_kit.distill"
+"""The module that makes runs, unless an arm brings a loop of its own."""
 
 PLACES = frozenset({"run_dir", "runs_dir", "cache_dir", "data_dir"})
 """Settings that say where things lie, which a record of a run leaves out."""
 
-ENVIRONMENT = ("code", "commit", "precision", "device", "threads", "processor")
+ENVIRONMENT_FILE = "environment.json"
+
+ENVIRONMENT = ("code", "commit", "precision", "device", "threads", "processor", "instructions", "card", "torch")
 """What a record of a run takes from its environment.json."""
 
 Loop = Callable[[RunConfig, Plugins, list[str]], tuple[RunDirectory, dict[str, Any]]]
@@ -104,7 +115,7 @@ class ArmRun:
 
     def record(self) -> dict[str, Any]:
         """What it takes to execute the run again, as `sage_kit.studies.result` describes it, without splits."""
-        told = json.loads((self.directory.path / "environment.json").read_text(encoding="utf-8"))
+        told = json.loads((self.directory.path / ENVIRONMENT_FILE).read_text(encoding="utf-8"))
         defaults = RunConfig.model_fields
         settings = {
             name: value
@@ -277,17 +288,20 @@ class RunStore:
 
         Raises
         ------
+        RunInUseError
+            When another process than a study has the run in hand, by `sage-kit resume`.
         SageError
             As `sage_kit.distill.run` does.
         """
         from filelock import FileLock
 
-        key = self.key(config, loop)
+        digest = self.code_digest(config, loop)
+        key = self._key(config, digest)
         path = self.root / config.task / "+".join([key, *sorted(set(keep))])
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(path.parent / f".{path.name}.lock"):
             found = self._find(path, key)
-            summary = self._make(path, config, loop, keep) if found is None else found[1]
+            summary = self._make(path, config, loop, keep, digest) if found is None else found[1]
         directory = RunDirectory(path if found is None else found[0])
         run = ArmRun(arm, config.task, config.seed, directory, config, summary, found is not None, _name(loop))
         row = run.row()
@@ -299,32 +313,53 @@ class RunStore:
         return run
 
     def key(self, config: RunConfig, loop: Loop | None = None) -> str:
-        """16 hexadecimal digits for settings, code of the chosen components and of the loop, versions, and data.
+        """16 hexadecimal digits for settings, precision, code, versions, data, and content of the teacher.
 
         Only what the run uses counts: plain distillation is the same whatever it would synthesise by. Options count
         with their defaults, so that a changed default is another run.
         """
+        return self._key(config, self.code_digest(config, loop))
+
+    def _key(self, config: RunConfig, digest: str) -> str:
         skipped = {"output", "machine"} | ({"synthesis"} if config.schedule == "none" else set())
         names = {name for name in RunConfig.model_fields if field_extra(name)["group"] not in skipped}
-        names -= {"data_dir", "train_file", "validation_file"}  # their content counts
-        names |= {"schedule", "losses_from", "observers", "observer_options", "precision", "vector_dtype"}
-        names -= {name for kind in CHOSEN_KINDS for name in (kind, f"{kind}_options")}  # below, where they are used
-        code = []
-        for kind, options in {**chosen_options(config, self.plugins), "task": {}}.items():
-            name = config.task if kind == "task" else config.component_choice(kind)[0]
-            item = self.plugins.registered(kind, name)
-            parts = code_parts(str(item.origin), item.origin.distribution, item.spec.requires)
-            code.append([kind, name, options, parts])
+        # of these the content counts
+        names -= {"data_dir", "train_file", "validation_file", "teacher", "tokenizer", "warmup_corpus"}
+        names |= {"schedule", "losses_from", "vector_dtype", "compile"}
+        names -= {name for kind in CHOSEN_KINDS for name in (kind, f"{kind}_options")}  # in the digest
+        settings = config.model_dump(mode="json", include=names)
         content = [
             self.data_fingerprint(config),
-            *map(_files, (config.teacher, config.tokenizer, config.warmup_corpus)),
+            plain_fields(self.data(config).spec),
+            checkpoint_content(config.teacher),
+            checkpoint_content(config.tokenizer),
+            _corpus_content(config),
         ]
-        settings = config.model_dump(mode="json", include=names)
-        made_by: list[Any] = []
+        return fingerprint(VERSION, sage_kit.__version__, settings, precision_of(config), digest, content)[:16]
+
+    def code_digest(self, config: RunConfig, loop: Loop | None = None) -> str:
+        """A digest of the code that makes a run: of the loop, and of the chosen components with their options.
+
+        It is the same wherever the code lies, and moves with the versions of the packages that compute.
+        """
+        parts: list[Any] = [source_digest({LOOP, *(modules_of(loop) if loop is not None else ())})]
         if loop is not None:
-            source = Path(str(inspect.getsourcefile(loop))).read_text(encoding="utf-8")
-            made_by.append([loop.__module__, loop.__qualname__, source])
-        return fingerprint(VERSION, sage_kit.__version__, settings, code, content, *made_by)[:16]
+            parts.append([loop.__module__, loop.__qualname__])
+        for kind in needed_kinds(config, self.plugins):
+            name, options = config.component_choice(kind)
+            parts.append(component_parts(self.plugins, kind, name, options))
+        for name in self._observers(config):
+            parts.append(component_parts(self.plugins, "observer", name, config.observer_options.get(name, {})))
+        parts.append(registered_parts(self.plugins.registered("task", config.task)))
+        return fingerprint(*parts)
+
+    def _observers(self, config: RunConfig) -> list[str]:
+        """The observers that write what a study may read, and not only show something."""
+        return [
+            name
+            for name in sorted(set(config.observers))
+            if not modules_of(self.plugins.spec("observer", name).factory) & set(LEAVES)
+        ]
 
     def _find(self, path: Path, key: str) -> tuple[Path, dict[str, Any]] | None:
         """Folder and summary of a finished run of this key that keeps what the name of `path` says, or more."""
@@ -340,14 +375,17 @@ class RunStore:
                 return candidate, summary
         return None
 
-    def _make(self, path: Path, config: RunConfig, loop: Loop | None, keep: Sequence[str]) -> dict[str, Any]:
+    def _make(
+        self, path: Path, config: RunConfig, loop: Loop | None, keep: Sequence[str], digest: str
+    ) -> dict[str, Any]:
         from sage_kit.distill import run
 
         summary = None if loop is not None else self._resume(path)
         if summary is None:
-            shutil.rmtree(path, ignore_errors=True)
+            _remove(path)
             config = load_config({**config.model_dump(), "run_dir": str(path)})
             _, summary = (loop or run)(config, self.plugins, self.plugin_files)
+        _note(path / ENVIRONMENT_FILE, config, digest)
         shutil.rmtree(path / "checkpoints", ignore_errors=True)
         if STUDENT not in keep:
             shutil.rmtree(path / STUDENT, ignore_errors=True)
@@ -357,13 +395,21 @@ class RunStore:
         return summary
 
     def _resume(self, path: Path) -> dict[str, Any] | None:
-        """The summary of a run that was interrupted here and gone on with; None where there is none."""
+        """The summary of a run that was interrupted here and gone on with; None where there is none.
+
+        Raises
+        ------
+        RunInUseError
+            When another process holds it.
+        """
         from sage_kit.distill import resume
 
         if not (path / "config.toml").is_file():
             return None
         try:
             return resume(RunDirectory.open(path), self.plugins)
+        except RunInUseError:
+            raise
         except RunDirectoryError:
             return None  # of another version, or damaged: it can always be made again
 
@@ -383,11 +429,43 @@ def _name(loop: Loop | None) -> str:
     return "" if loop is None else f"{loop.__module__}:{loop.__qualname__}"
 
 
-def _files(name: str) -> list[list[Any]]:
-    """Name, size and time of the files of a checkpoint or corpus on this machine; none for one that is elsewhere."""
-    path = Path(name).expanduser()
-    files = [path] if path.is_file() else sorted(file for file in path.glob("*") if file.is_file()) if name else []
-    return [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in files]
+def _remove(path: Path) -> None:
+    """Remove a run's folder, unless another process holds it: then RunInUseError."""
+    if not path.is_dir():
+        return
+    directory = RunDirectory(path)
+    directory.lock()
+    shutil.rmtree(path, ignore_errors=True)
+    directory.unlock()
+    shutil.rmtree(path, ignore_errors=True)  # where a file that is open cannot be removed, the lock is left
+
+
+def _corpus_content(config: RunConfig) -> str:
+    """Of a warm-up corpus that is a file, its content; of another its name."""
+    path = find_corpus(config) if config.warmup_corpus else None
+    return config.warmup_corpus if path is None else file_content(path)
+
+
+def _note(path: Path, config: RunConfig, digest: str) -> None:
+    """Add to a run's record of its environment what whoever makes it again must know (`ENVIRONMENT`)."""
+    try:
+        told = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        told = {}
+    machine = describe_machine()
+    told |= {
+        "code": digest,
+        "commit": commit() or None,
+        "precision": precision_of(config),
+        "device": str(device_of(config)),
+        "threads": machine.threads,
+        "processor": machine.processor,
+        "instructions": list(machine.instructions),
+        "card": machine.card,
+        "torch": machine.torch,
+    }
+    with disk_errors(str(path)):
+        write_json(path, told)
 
 
 def _number(value: Any) -> float:

@@ -30,17 +30,20 @@ from numpy.typing import NDArray
 
 from sage_kit.compatibility import check_choices
 from sage_kit.config import RunConfig, load_config
+from sage_kit.devices import precision_of
 from sage_kit.errors import ConfigError, StudyError, did_you_mean
 from sage_kit.files import disk_errors
 from sage_kit.fingerprint import fingerprint
 from sage_kit.plugins import Plugins
+from sage_kit.provenance import commit
+from sage_kit.source_digest import source_digest
 from sage_kit.studies import scraps, statistics
 from sage_kit.studies.design import expected_table, plan_text
 from sage_kit.studies.parameters import Parameter, check, check_components, listed
 from sage_kit.studies.places import RESULTS, RUNS, in_project
 from sage_kit.studies.predictions import DEV, DIVERGENCE, compare_outputs, halved, save_predictions, split_name
 from sage_kit.studies.result import PREDICTIONS, RESULT, Finding, StudyResult, decided, label_of, pick_row
-from sage_kit.studies.runs import ArmRun, Loop, Runs, RunStore
+from sage_kit.studies.runs import LOOP, ArmRun, Loop, Runs, RunStore
 from sage_kit.studies.sizes import COMMON, size
 from sage_kit.studies.verdicts import PERCENT_CHANGE, POINTS, Direction, Margin, State, number_text
 
@@ -174,9 +177,10 @@ class Study:
         self.parameters = {
             "profile": profile, "task": task, "seeds": seeds, "plugin": plugin, **settings, **(more or {}),
         }  # fmt: skip
-        # what tells this result from that of the profile as it stands; where things lie does not
+        # what tells this result from that of the profile as it stands; where things lie does not, and the precision
+        # stands in the label, whoever chose it
         self._changed = {key: value for key, value in {**given, **(more or {})}.items() if value is not None}
-        self._changed = {key: value for key, value in self._changed.items() if key not in PLACES}
+        self._changed = {key: value for key, value in self._changed.items() if key not in (*PLACES, "precision")}
         if seeds is not None and seeds != self.size.seeds:
             self._changed["seeds"] = seeds
         self.results_dir = in_project(results_dir, RESULTS)
@@ -525,7 +529,8 @@ class Study:
         if self._all_runs and "runs" not in self.tables:
             self.add_table("runs", self.all_runs.table(), show=False)
         difference = fingerprint(self._changed)[:6] if self._changed else ""
-        folder = self.results_dir / self.name / label_of(self.size.name, self.tasks, difference)
+        precision = precision_of(self.config(self.tasks[0]))
+        folder = self.results_dir / self.name / label_of(self.size.name, self.tasks, difference, precision)
         result = StudyResult(
             study=self.name,
             title=self.title,
@@ -549,6 +554,9 @@ class Study:
                 for place, run in self._all_runs.items()
             ),
             scoring={task: self._scoring(task) for task in dict.fromkeys(task for task, *_ in self._compared)},
+            precision=precision,
+            commit=commit(),
+            code=source_digest([LOOP, __name__]),
             folder=folder,
         )
         with disk_errors(str(folder)):
@@ -574,6 +582,11 @@ class Study:
                 arrays.setdefault(f"labels/{run.task}/{split}", outputs["labels"])
                 arrays.setdefault(f"teacher/{run.task}/{split}", halved(outputs["teacher"]))
                 arrays[f"student/{run.task}/{split}/{run.directory.path.name}"] = halved(outputs["student"])
+        # of runs that no table compares, so that they can be verified too
+        for place, run in self._all_runs.items():
+            if place not in self._compared:
+                outputs = run.predictions[DEV]
+                arrays[f"student/{run.task}/{DEV}/{run.directory.path.name}"] = halved(outputs["student"])
         return arrays
 
     def _scoring(self, task: str) -> dict[str, Any]:

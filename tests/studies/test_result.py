@@ -164,3 +164,5 @@ def test_one_row_is_picked_by_all_its_conditions() -> None:
 def test_labels() -> None:
     assert label_of("small", ["cola", "sst2"]) == "small-cola+sst2"
     assert label_of("small", ["cola"], "ab12cd") == "small-cola-ab12cd"
+    assert label_of("small", ["cola"], "ab12cd", "bf16") == "small-cola-bf16-ab12cd"
+    assert label_of("small", ["cola"], precision="fp32") == "small-cola-fp32"

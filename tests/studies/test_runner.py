@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -353,6 +354,52 @@ def test_the_key_holds_the_version(monkeypatch: pytest.MonkeyPatch) -> None:
     assert cell_of("1").key != key
 
 
+def test_texts_between_the_cells_and_comments_do_not_count() -> None:
+    def key(text: str, code: str) -> str:
+        return make_cell(write_notebook(Path("d.ipynb"), code, text=text), {}, Path("cells")).key
+
+    before = key("# A title", "x = 1")
+    assert key("# Another title\n\nAnd more.", "# of x\nx = 1  # one") == before
+    assert key("# A title", "%matplotlib inline\nx = 1") == before
+    assert key("# A title", "x = 2") != before
+    assert key("# A title", "from sage_kit.studies import statistics\nx = 1") != before
+
+
+def test_a_plugin_that_the_notebook_brings_counts_by_its_code() -> None:
+    Path("plugins").mkdir()
+
+    def key(code: str) -> str:
+        Path("plugins/own.py").write_text(code)
+        forget_plugins()
+        notebook = write_notebook(Path("e.ipynb"), 'companion("plugins/own.py")')
+        return make_cell(notebook, {}, Path("cells")).key
+
+    assert key(PLUGIN) != key(PLUGIN.replace("context: None", "context: 0"))
+
+
+def test_a_teacher_counts_by_its_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    code = 'profile: str = "smoke"  # size\nteacher: str | None = None  # teacher\n'
+
+    def key(teacher: str | None = None) -> str:
+        notebook = write_notebook(Path("f.ipynb"), "1", parameters=code)
+        return make_cell(notebook, {} if teacher is None else {"teacher": teacher}, Path("cells")).key
+
+    package = tmp_path / "site" / "acme_teachers" / "model"
+    package.mkdir(parents=True)
+    (package / "config.json").write_text("{}")
+    (package.parent / "__init__.py").touch()
+    monkeypatch.syspath_prepend(str(tmp_path / "site"))
+    shutil.copytree(package, "copied")
+    before = key("package:acme_teachers/model")
+    assert key("copied") == key(str(Path("copied").resolve())) == before
+    (package / "config.json").write_text("{ }")
+    assert key("package:acme_teachers/model") != before
+    assert key("copied") == before
+    Path("copied/README.md").write_text("Nobody reads this.")
+    assert key("copied") == before
+    assert len({before, key(), key("some/hub-name"), key("other/hub-name")}) == 4
+
+
 WITH_PLUGIN = 'plugin: str = ""  # one-file plugins\ntask: str | None = None  # task\n'
 
 PLUGIN = """
@@ -371,7 +418,6 @@ def key_of(**parameters: Any) -> str:
 
 def forget_plugins() -> None:
     cell_key._plugins.cache_clear()
-    cell_key._code.cache_clear()
 
 
 def test_names_of_components_are_looked_up_before_a_kernel_starts() -> None:
@@ -395,15 +441,18 @@ def test_names_of_components_are_looked_up_before_a_kernel_starts() -> None:
         make(reducers="own")
 
 
-def test_a_plugin_file_counts_by_its_text() -> None:
+def test_a_plugin_file_counts_by_its_code() -> None:
     Path("mine.py").write_text(PLUGIN)
     Path("sub").mkdir()
     Path("sub/mine.py").write_text(PLUGIN)
     key = key_of(plugin="mine.py")
     assert key != key_of()
     assert key_of(plugin="sub/mine.py") == key
-    Path("mine.py").write_text(PLUGIN.replace("Mine.", "Mine!"))
+    Path("mine.py").write_text(PLUGIN.replace("Mine.", "Mine!") + "# a comment")
     forget_plugins()  # as in the next process
+    assert key_of(plugin="mine.py") == key
+    Path("mine.py").write_text(PLUGIN.replace("context: None", "context: 0"))
+    forget_plugins()
     assert key_of(plugin="mine.py") != key
     Path("mine.py").write_text("1 +")
     forget_plugins()
