@@ -24,6 +24,9 @@ SCAFFOLD_KINDS = ("reducer", "sampler", "inverter", "lift", "filter", "decoder",
 
 NAME = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
 
+LONGEST_NAME = 30
+"""Characters of a name with which the lines of every template stay within 120."""
+
 USES = {
     "task": "sage-kit run --task $name --reducer pca",
     "decoder": "sage-kit decode RUN_DIRECTORY --decoder $name",
@@ -76,10 +79,11 @@ def check_name(kind: str, name: str) -> None:
     """Raise ConfigError unless there is a template for the kind, and the name can be a component's and a package's."""
     if kind not in SCAFFOLD_KINDS:
         raise ConfigError(f"There is no template for kind {kind!r}.{did_you_mean(kind, SCAFFOLD_KINDS)}")
-    if not NAME.fullmatch(name) or keyword.iskeyword(name) or name in sys.stdlib_module_names:
+    is_pythons = keyword.iskeyword(name) or name in sys.stdlib_module_names
+    if not NAME.fullmatch(name) or len(name) > LONGEST_NAME or is_pythons:
         raise ConfigError(
             f"the name {name!r} cannot be a plugin's: take lower case letters, digits and single underscores between "
-            "them, a letter first, and no name of Python's own"
+            f"them, {LONGEST_NAME} characters at most, a letter first, and no name of Python's own"
         )
 
 

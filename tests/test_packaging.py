@@ -249,7 +249,15 @@ def environments(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str
     found: dict[str, dict[str, str]] = {}
     for chosen in ("ALL", ",".join(GOOD)):
         done = tox(
-            "config", "-e", chosen, "-k", "description", "commands", "set_env", folder=tmp_path_factory.mktemp("tox")
+            "config",
+            "-e",
+            chosen,
+            "-k",
+            "description",
+            "commands",
+            "set_env",
+            "extras",
+            folder=tmp_path_factory.mktemp("tox"),
         )
         assert done.returncode == 0, done.stdout + done.stderr
         parser = configparser.ConfigParser(interpolation=None)
@@ -274,6 +282,13 @@ def test_every_combination_runs_the_tests_that_it_names(environments: dict[str, 
     for name in GOOD:
         (choice,) = set(name.split("-")) & set(commands)
         assert environments[name]["commands"] == commands[choice], name
+
+
+def test_notebooks_are_installed_where_the_core_is_tested(environments: dict[str, dict[str, str]]) -> None:
+    for name, settings in environments.items():
+        tests_core = name in ("py", "type") or bool({*TOXFILE.TESTS} & {*name.split("-")})
+        assert settings["extras"] == ("notebooks" if tests_core else ""), name
+    assert "-e .[notebooks]" in (ROOT / "requirements" / "dev.txt").read_text(encoding="utf-8").splitlines()
 
 
 def test_versions_reach_pip(environments: dict[str, dict[str, str]]) -> None:

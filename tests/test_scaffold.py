@@ -19,7 +19,7 @@ from sage_kit.compatibility import check_choices
 from sage_kit.config import load_config, toml_loads
 from sage_kit.errors import ConfigError, RunDirectoryError, SageError
 from sage_kit.plugins import KINDS, Plugins
-from sage_kit.scaffold import SCAFFOLD_KINDS, TEMPLATES, new_plugin, next_steps
+from sage_kit.scaffold import LONGEST_NAME, SCAFFOLD_KINDS, TEMPLATES, new_plugin, next_steps
 from sage_kit.testing import check_component
 
 MAY_BE_SKIPPED = {
@@ -42,6 +42,15 @@ def test_a_new_plugin_passes_every_check(kind: str, tmp_path: Path, monkeypatch:
     assert not results["light_discovery"].skipped
     skipped = {name for name, result in results.items() if result.skipped}
     assert skipped <= MAY_BE_SKIPPED.get(kind, set())
+
+
+@pytest.mark.parametrize("kind", SCAFFOLD_KINDS)
+def test_lines_stay_short_with_the_longest_name(kind: str, tmp_path: Path) -> None:
+    folder = new_plugin(kind, "_".join(["word"] * 6) + "s", tmp_path)
+    assert len(folder.name) == LONGEST_NAME
+    for path in folder.rglob("*"):
+        if path.is_file():
+            assert max(map(len, path.read_text(encoding="utf-8").splitlines()), default=0) <= 120, path
 
 
 @pytest.mark.parametrize("kind", SCAFFOLD_KINDS)
@@ -160,7 +169,9 @@ def test_every_kind_has_its_folder_of_templates() -> None:
     assert {path.name for path in TEMPLATES.iterdir() if path.is_dir()} == {"common", *SCAFFOLD_KINDS}
 
 
-@pytest.mark.parametrize("name", ["Mine", "my-plugin", "2d", "", "_x", "class", "json", "../up", "a__b", "x_"])
+@pytest.mark.parametrize(
+    "name", ["Mine", "my-plugin", "2d", "", "_x", "class", "json", "../up", "a__b", "x_", "x" * 31]
+)
 def test_bad_names_are_refused(name: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=re.escape(repr(name))) as caught:
         new_plugin("reducer", name, tmp_path)
