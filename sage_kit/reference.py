@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import inspect
 import json
 import re
@@ -19,7 +20,8 @@ from pydantic.fields import FieldInfo
 from sage_kit import hookspecs
 from sage_kit.components import ComponentSpec, Options
 from sage_kit.config import GROUPS, PRESETS, RunConfig, field_extra
-from sage_kit.plugins import CONTRIBUTING_HOOKS, FIRST_PARTY, HOOKS, KINDS, Plugins, Registered
+from sage_kit.errors import MissingPackageError, SageError
+from sage_kit.plugins import CONTRIBUTING_HOOKS, ENTRY_POINT_GROUP, FIRST_PARTY, HOOKS, KINDS, Plugins, Registered
 
 REGENERATE = "python -m sage_kit.reference docs"
 
@@ -209,11 +211,25 @@ def _markdown(text: str) -> str:
 
 
 def pages() -> dict[str, str]:
-    """File name and text of every page; of the external plugins only the first-party ones are shown."""
-    first_party = ",".join(sorted(set(FIRST_PARTY.values())))
+    """File name and text of every page; of the external plugins only the first-party ones are shown.
+
+    Raises
+    ------
+    MissingPackageError
+        When one of these is not installed.
+    """
+    first_party = sorted(set(FIRST_PARTY.values()))
+    installed = {point.name for point in importlib.metadata.entry_points(group=ENTRY_POINT_GROUP)}
+    missing = [name for name in first_party if name not in installed]
+    if missing:
+        commands = " ".join(f"./plugins/{name}" for name in missing)
+        raise MissingPackageError(
+            f"the pages show every plugin of the repository, and {', '.join(missing)} "
+            f"{'is' if len(missing) == 1 else 'are'} not installed: pip install {commands}"
+        )
     return {
         "configuration.md": configuration_page(),
-        "components.md": components_page(Plugins(allow=first_party)),
+        "components.md": components_page(Plugins(allow=",".join(first_party))),
         "hooks.md": hooks_page(),
     }
 
@@ -228,4 +244,7 @@ def main(folder: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1] if len(sys.argv) > 1 else "docs")
+    try:
+        main(sys.argv[1] if len(sys.argv) > 1 else "docs")
+    except SageError as error:
+        sys.exit(f"sage_kit.reference: {error}")

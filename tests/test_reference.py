@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from sage_kit.config import RunConfig
+from sage_kit.errors import MissingPackageError
 from sage_kit.plugins import HOOKS, Plugins
 from sage_kit.reference import REGENERATE, components_page, configuration_page, hooks_page, main, pages
 
@@ -79,3 +80,13 @@ def test_main_writes_all_pages(tmp_path: Path, capsys: pytest.CaptureFixture[str
     main(str(tmp_path / "docs"))
     assert {path.name: path.read_text(encoding="utf-8") for path in (tmp_path / "docs").iterdir()} == pages()
     assert capsys.readouterr().out.count("\n") == len(pages())
+
+
+def test_a_plugin_that_is_not_installed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda group: [])
+    with pytest.raises(
+        MissingPackageError, match=r"pacmap, .* are not installed: pip install ./plugins/pacmap"
+    ) as caught:
+        main(str(tmp_path))
+    assert "\n" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
