@@ -13,15 +13,21 @@ import typer
 
 import sage_kit
 from sage_kit.config import GROUPS, PRESETS, RunConfig, field_extra, load_config, to_toml
-from sage_kit.errors import DEBUG_VARIABLE, ConfigError, SageError
+from sage_kit.errors import DEBUG_VARIABLE, ConfigError, PluginError, SageError
+from sage_kit.guard import counting_interrupts, show_traceback
 from sage_kit.studies.commands import ResultsDir, study_app
+
+TRACEBACK = "--traceback"
+INTERRUPTED = 130
 
 USAGE_ERROR: type[Exception] = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
 """Base of the command line's own errors; newer versions of typer bring their own copy of click."""
 
 app = typer.Typer(
     name="sage-kit",
-    help="Experiments in SAGE knowledge distillation: run, resume, look at and compare.",
+    help="Experiments in SAGE knowledge distillation: run, resume, look at and compare. "
+    f"Where it ends with an error, {TRACEBACK} anywhere on the command line, or {DEBUG_VARIABLE}=1 in the environment, "
+    "shows the traceback.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
@@ -48,7 +54,8 @@ def _print(*renderables: Any) -> None:
     from rich.console import Console
 
     # where there is no terminal, a table must not be folded to 80 columns
-    console = Console(width=None if sys.stdout.isatty() else 160, highlight=False)
+    # what stands in brackets, in a plugin's summary or a path, is no markup
+    console = Console(width=None if sys.stdout.isatty() else 160, highlight=False, markup=False)
     for item in renderables:
         console.print(item)
 
@@ -176,13 +183,16 @@ def show(
     run_directory = RunDirectory.open(directory)
     config = run_directory.config()
     summary, history = run_directory.summary(), run_directory.history()
+    disabled = run_directory.disabled_observers()
     if as_json:
-        typer.echo(json.dumps(summary or {"rounds": [result.to_json() for result in history]}, indent=2))
+        rounds = {"rounds": [result.to_json() for result in history], "disabled_observers": disabled}
+        typer.echo(json.dumps(summary or rounds, indent=2))
         return
     if summary:
         _print(comparison_table({_arm_name(config): summary}), *_warnings(summary), f"Stopped: {summary['stopped']}.")
     else:
         _print(f"The run is not finished; go on with: sage-kit resume {directory}")
+    _print_disabled(disabled)
     if not history:
         _print("No round is finished yet.")
         return
@@ -388,6 +398,7 @@ def plugins_command(
                     "plugin": bad.origin.plugin,
                     "distribution": bad.origin.distribution,
                     "version": bad.origin.version,
+                    "component": bad.component,
                     "cause": bad.cause,
                 }
                 for bad in plugins.quarantined
@@ -407,7 +418,7 @@ def plugins_command(
         )  # fmt: skip
     _print(table)
     for bad in plugins.quarantined:
-        _print(f"In quarantine: plugin {bad.origin.plugin!r} ({bad.origin}): {bad.cause}")
+        typer.echo(f"In quarantine: {bad}: {bad.cause}")
 
 
 @app.command("check")
@@ -510,6 +521,13 @@ def _root(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
+    # `main` takes it from wherever it stands; it is declared for the help
+    traceback: Annotated[
+        bool,
+        typer.Option(
+            TRACEBACK, help=f"Show the traceback of an error, as {DEBUG_VARIABLE}=1 does; may stand behind the command."
+        ),
+    ] = False,
 ) -> None:
     pass
 
@@ -545,7 +563,14 @@ def _print_outcome(path: Path, arms: dict[str, Any]) -> None:
 
     summary = next(iter(arms.values()))
     _print("", comparison_table(arms), *_warnings(summary), f"Stopped: {summary['stopped']}.", f"Run directory: {path}")
+    _print_disabled(summary["disabled_observers"])
     _print(f"Student (plain transformers checkpoint): {path / 'student'}", f"Look at it: sage-kit show {path}")
+
+
+def _print_disabled(disabled: dict[str, str]) -> None:
+    """The observers that failed in a run, so that nobody takes what they have left for all there was."""
+    for name, cause in disabled.items():
+        typer.echo(f"Disabled in the run: {name}: {cause}")
 
 
 def _capabilities_text(capabilities: dict[str, Any]) -> str:
@@ -564,22 +589,39 @@ def main(arguments: list[str] | None = None) -> None:
     # Threads that wait for each other by spinning slow a busy machine down manyfold; sleeping costs an idle one little.
     # OpenMP reads this when torch is loaded, which is later.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    options = given[: given.index("--")] if "--" in given else given
+    if TRACEBACK in options:
+        arguments = [word for word in options if word != TRACEBACK] + given[len(options) :]
+        os.environ[DEBUG_VARIABLE] = "1"  # processes that are started see it, too
     try:
-        code = app(arguments, standalone_mode=False)
+        with counting_interrupts():
+            code = app(arguments, standalone_mode=False)
+        if (
+            code == INTERRUPTED
+        ):  # what newer versions of typer make of KeyboardInterrupt, and no command of ours returns
+            raise KeyboardInterrupt
     except USAGE_ERROR as error:
         _fail(error.format_message(), error.exit_code)  # type: ignore[attr-defined]
     except (KeyboardInterrupt, typer.Abort):
-        _fail("interrupted; a run goes on from its last checkpoint with `sage-kit resume DIR`", 130)
+        _fail("interrupted; a run goes on from its last checkpoint with `sage-kit resume DIR`", INTERRUPTED)
     except SageError as error:
-        if os.environ.get(DEBUG_VARIABLE):
-            raise
-        _fail(str(error), error.exit_code)
+        show_traceback(error)
+        _fail(_message(error), error.exit_code)
     except OSError as error:
-        if os.environ.get(DEBUG_VARIABLE):
-            raise
+        show_traceback(error)
         _fail(f"{error.filename or 'input/output'}: {error.strerror or error}", 1)
     else:
         sys.exit(code if isinstance(code, int) else 0)
+
+
+def _message(error: SageError) -> str:
+    """An error's line; where a plugin raised something of its own, it says how to see the traceback."""
+    text = str(error)
+    if not isinstance(error, PluginError) or error.__cause__ is None or os.environ.get(DEBUG_VARIABLE):
+        return text
+    tail = f" at {error.place}" if error.place else ""
+    return f"{text.removesuffix(tail)} ({TRACEBACK} or {DEBUG_VARIABLE}=1 shows more){tail}"
 
 
 def _fail(message: str, code: int) -> None:

@@ -129,21 +129,21 @@ def check_sizes(config: RunConfig, plugins: Plugins, rows: int, dim: int) -> Non
     kinds = needed_kinds(config, plugins)
     if "sampler" in kinds:
         sampler = plugins.sampler(config.sampler)
-        if sampler.min_rows is not None:
-            least = sampler.min_rows(plugins.options("sampler", config.sampler, config.sampler_options))
-            if rows < least:
-                raise CompatibilityError(
-                    f"sampler {sampler.name!r} needs at least {least} training examples with these options, and there "
-                    f"are {rows}: ask for fewer neighbours or use more data"
-                )
+        chosen = plugins.options("sampler", config.sampler, config.sampler_options)
+        needed = plugins.least_rows("sampler", sampler.name, chosen)
+        if needed is not None and rows < needed:
+            raise CompatibilityError(
+                f"sampler {sampler.name!r} needs at least {needed} training examples with these options, and there "
+                f"are {rows}: ask for fewer neighbours or use more data"
+            )
     if "reducer" in kinds:
         reducer = plugins.reducer(config.reducer, config.reducer_options)
         if config.n_components > dim:
             raise CompatibilityError(f"n_components is {config.n_components}, but the vectors have {dim} dimensions")
         options = plugins.options("reducer", config.reducer, config.reducer_options)
-        least = config.n_components + 1
-        if reducer.min_rows is not None:
-            least = max(least, reducer.min_rows(options, config.n_components))
+        least = max(
+            config.n_components + 1, plugins.least_rows("reducer", reducer.name, options, config.n_components) or 0
+        )
         fitted = min(rows, config.landmarks or rows)
         if fitted < least:
             what, remedy = ("landmarks", "more of them") if fitted < rows else ("training examples", "more data")

@@ -22,9 +22,10 @@ from sage_kit.components import BuildContext
 from sage_kit.config import RunConfig, with_absolute_paths
 from sage_kit.devices import autocast_for, make_accelerator, synchronize
 from sage_kit.divergence import divergence_gradient
-from sage_kit.errors import RunDirectoryError, SageError
+from sage_kit.errors import PluginError, RunDirectoryError, SageError
 from sage_kit.evaluate import score
 from sage_kit.files import atomic_directory, disk_errors, write_bytes
+from sage_kit.frozen import frozen_copy
 from sage_kit.learning_rate import learning_rate_factor
 from sage_kit.losses import LossSettings
 from sage_kit.models.export import export_student
@@ -35,7 +36,7 @@ from sage_kit.processes import from_main
 from sage_kit.records import Costs, RoundResult, RunInfo
 from sage_kit.rundir import Checkpoint, RunDirectory
 from sage_kit.student_states import mean_hidden_states
-from sage_kit.synthesis import Synthesizer, SyntheticSet, build_ahead, derive_seed, frozen_copy, label_synthetic
+from sage_kit.synthesis import Synthesizer, SyntheticSet, build_ahead, derive_seed, label_synthetic
 from sage_kit.teacher_report import label_counts
 from sage_kit.tracing import LABELLED_BATCHES, STUDENT_STEPS, RoundTrace
 from sage_kit.training import (
@@ -151,7 +152,10 @@ def distill(config: RunConfig, plugins: Plugins, directory: RunDirectory, accele
     main = accelerator.is_main_process
     plugins.remove_observers()
     if main:
+        plugins.record_disabled = directory.record_disabled_observer
         add_observers(config, plugins, str(accelerator.device))
+        for bad in plugins.quarantined:
+            plugins.message(None, f"{bad} is in quarantine: {bad.cause}")
     info: RunInfo | None = None
     try:
         # ---- prepare: data, teacher, cached vectors and labels, a new student ---------------------------------------
@@ -188,6 +192,9 @@ def distill(config: RunConfig, plugins: Plugins, directory: RunDirectory, accele
         summary = loop.finish(stopped)
         if main:
             plugins.run_finished(info, summary)
+            if plugins.disabled.keys() - summary["disabled_observers"].keys():  # one failed at that last moment
+                summary["disabled_observers"] |= plugins.disabled
+                directory.write_summary(summary)
         return summary
     except BaseException as error:
         if main and info is not None:
@@ -528,13 +535,20 @@ class Loop:
                 return "a round had no examples to train on"
             reason: str | None = None
             if self.accelerator.is_main_process:
-                reason = self.stop_rule.reason_to_stop(tuple(self.history))
+                reason = self._ask_stop_rule()
             reason = from_main(reason, self.accelerator)
             if reason is not None:
                 return reason
         if not config.max_steps and len(self.history) >= config.rounds:
             return f"{len(self.history)} rounds are done"
         return None
+
+    def _ask_stop_rule(self) -> str | None:
+        name = self.config.stop_rule
+        reason: Any = self.plugins.call("stop_rule", name, self.stop_rule.reason_to_stop, tuple(self.history))
+        if reason is not None and not isinstance(reason, str):
+            raise PluginError(f"stop rule {name!r} returned {reason!r} instead of text or None")
+        return reason
 
     def save(self, round: int, warmup: tuple[int, dict[str, torch.Tensor]] | None = None) -> None:
         """Write a checkpoint and the costs; amid the warm-up, with its steps so far and its optimizer's state."""
@@ -635,7 +649,7 @@ class Loop:
             "precision": prepared.precision,
             "device": str(self.device),
             "processes": self.accelerator.num_processes,
-            "disabled_observers": dict(self.plugins.disabled),
+            "disabled_observers": {**self.directory.disabled_observers(), **self.plugins.disabled},
             # a student of pooled vectors needs pooling in front of its blocks, which a plain checkpoint does not do
             "checkpoint_equals_student": config.granularity == "token",
         }

@@ -36,7 +36,22 @@ class UnknownComponentError(ConfigError):
 
 
 class PluginError(SageError):
-    """A plugin is broken, collides with another or mistypes a hook: fix, remove or disallow it."""
+    """A plugin is broken, collides with another or mistypes a hook: fix, remove or disallow it.
+
+    Parameters
+    ----------
+    message : str
+    place : str
+        ``FILE:LINE`` of the plugin's source, which ends the message; "" where there is none.
+
+    Attributes
+    ----------
+    place : str
+    """
+
+    def __init__(self, message: str, place: str = "") -> None:
+        super().__init__(f"{message} at {place}" if place else message)
+        self.place = place
 
 
 class MissingPackageError(SageError):

@@ -70,7 +70,7 @@ def freeze(value: Any) -> Any:
     return value
 
 
-def frozen_array(values: Any) -> NDArray[Any]:
+def frozen_copy(values: Any) -> NDArray[Any]:
     """A copy of an array that never changes: its memory is immutable, so that no flag makes it writable.
 
     Parameters

@@ -95,7 +95,8 @@ def fit_map(
 
     def ask(function: Callable[..., Any], rows: NDArray[np.float32], *others: Any) -> NDArray[np.float32]:
         found = plugins.call("reducer", spec.name, function, rows, *others)
-        return _checked(found, len(rows), context.n_components, title)
+        coordinates = plugins.call("reducer", spec.name, np.asarray, found, np.float32)
+        return _checked(coordinates, len(rows), context.n_components, title)
 
     def fit_on(chosen: NDArray[np.int64] | slice) -> NDArray[np.float32]:
         # copies in memory: a plugin must not write into the cache
@@ -120,10 +121,11 @@ def fit_map(
     def build(directory: Path) -> None:
         say(f"reducer {spec.name!r}: fitting {_rows(config.landmarks, len(vectors))}")
         coordinates = fit()
-        state = {f"{STATE_PREFIX}{k}": v for k, v in reducer.get_state().items()} if spec.has_state else {}
+        state = plugins.call("reducer", spec.name, reducer.get_state, step="get_state") if spec.has_state else {}
         try:
-            tensorfile.write(directory / FILE, {"coordinates": coordinates, **state})
-        except (TypeError, AttributeError) as error:
+            named = {f"{STATE_PREFIX}{name}": values for name, values in state.items()}
+            tensorfile.write(directory / FILE, {"coordinates": coordinates, **named})
+        except (TypeError, ValueError, AttributeError) as error:
             raise PluginError(f"{title}: its state cannot be stored: {error}") from error
 
     about = {
@@ -141,8 +143,7 @@ def fit_map(
     return FittedMap(coordinates, reducer if needs_reducer else None, spec)
 
 
-def _checked(values: Any, rows: int, n_components: int, title: str) -> NDArray[np.float32]:
-    coordinates = np.asarray(values, dtype=np.float32)
+def _checked(coordinates: NDArray[np.float32], rows: int, n_components: int, title: str) -> NDArray[np.float32]:
     if coordinates.shape != (rows, n_components):
         raise PluginError(
             f"{title} returned coordinates of shape {coordinates.shape} instead of {(rows, n_components)}"

@@ -1,16 +1,20 @@
 """Plugins: discovery, quarantine, look-up by name, and typed calls of the observing hooks. Light.
 
-A plugin is an entry point of the group ``sage_kit`` in an installed distribution, or one Python file. One that cannot
-be imported or whose contributing hooks raise is *quarantined*: it is listed with its cause, and it is an error only if
-the configuration names something that may have come from it. A mistyped hook, a malformed name or requirement, and a
-name that two plugins contribute are errors at once: they would make a configuration mean something else than it says.
+A plugin is an entry point of the group ``sage_kit`` in an installed distribution, or one Python file. Whatever is wrong
+with an installed one puts it in *quarantine*: it is listed with its cause, and it is an error only if the configuration
+names something that may have come from it. Of two installed plugins that contribute the same name neither is taken, and
+the name is an error; a built-in keeps its name. What is wrong with a file is an error at once, since the user named it.
 """
 
 from __future__ import annotations
 
+import contextlib
+import copy
+import dataclasses
 import importlib.machinery
 import importlib.metadata
 import importlib.util
+import numbers
 import os
 import re
 import sys
@@ -31,6 +35,7 @@ from sage_kit.components import (
     ComponentSpec,
     DecoderSpec,
     FilterSpec,
+    HubSource,
     InverterSpec,
     LiftSpec,
     ObserverSpec,
@@ -49,14 +54,27 @@ from sage_kit.errors import (
     UnknownComponentError,
     did_you_mean,
 )
+from sage_kit.frozen import frozen_copy
+from sage_kit.guard import (
+    Failure,
+    attempt,
+    cause_of,
+    place_of,
+    plugin_error,
+    remember_home,
+    show_traceback,
+    where,
+)
 from sage_kit.provenance import code_parts
+from sage_kit.records import RunInfo
 
 if TYPE_CHECKING:
-    from sage_kit.records import RoundResult, RunInfo
+    from sage_kit.records import RoundResult
 
 ENTRY_POINT_GROUP = "sage_kit"
 ALLOW_VARIABLE = "SAGE_KIT_PLUGINS"
 NAME = re.compile(r"[a-z][a-z0-9_]*")
+ENTRY_POINT = re.compile(r"[\w.]+(:[\w.]+)?\s*(\[.*\])?")
 
 Spec = ComponentSpec | TaskSpec
 
@@ -111,10 +129,23 @@ class Registered:
 
 @dataclass(frozen=True)
 class Quarantined:
-    """A plugin that could not be used, and why."""
+    """A plugin that cannot be used, or one component of it, and why.
+
+    Attributes
+    ----------
+    origin : Origin
+    cause : str
+    component : str
+        Kind and name, e.g. ``"reducer 'pca'"``; "" for the whole plugin.
+    """
 
     origin: Origin
     cause: str
+    component: str = ""
+
+    def __str__(self) -> str:
+        plugin = f"plugin {self.origin.plugin!r} ({self.origin})"
+        return f"{self.component} of {plugin}" if self.component else plugin
 
 
 class _FileLoader(importlib.machinery.SourceFileLoader):
@@ -132,23 +163,26 @@ class Plugins:
     files : sequence of path
         One-file plugins to load.
     allow : str or None
-        Comma-separated names of the entry points that may load; "" for no external plugin; None takes the environment
-        variable ``SAGE_KIT_PLUGINS`` or, when that is not set, loads all. One-file plugins always load.
+        Comma-separated names of the entry points that may load; names with a minus, ``"-umap,-tsne"``, for all but
+        these; "" for no external plugin; None takes the environment variable ``SAGE_KIT_PLUGINS`` or, when that is not
+        set, loads all. One-file plugins always load.
 
     Raises
     ------
     PluginError
-        For a name that two plugins contribute, a malformed name or requirement, a mistyped hook, a name in `allow` that
-        no installed plugin has, or a one-file plugin that cannot be loaded.
+        For a name in `allow` that no installed plugin has, names with and without a minus, or a one-file plugin that
+        cannot be used.
 
     Attributes
     ----------
     quarantined : list of Quarantined
-        Installed plugins that could not be used.
+        Installed plugins, and single components of them, that cannot be used.
     not_allowed : list of Origin
         Installed plugins that `allow` leaves out.
     disabled : dict of str to str
         Observers that raised since the last `remove_observers`, and what.
+    record_disabled : callable or None
+        Is told of each one of these, by name and cause, until the next `remove_observers`.
     """
 
     def __init__(self, files: Sequence[str | os.PathLike[str]] = (), allow: str | None = None) -> None:
@@ -156,9 +190,12 @@ class Plugins:
         self._manager.add_hookspecs(hookspecs)
         self._origins: dict[str, Origin] = {}
         self._components: dict[tuple[str, str], Registered] = {}
+        self._contested: dict[tuple[str, str], list[Registered]] = {}
+        self._contributed_by: dict[tuple[str, str], Callable[[], Any]] = {}
         self.quarantined: list[Quarantined] = []
         self.not_allowed: list[Origin] = []
         self.disabled: dict[str, str] = {}
+        self.record_disabled: Callable[[str, str], None] | None = None
         self._register_built_ins()
         self._register_entry_points(os.environ.get(ALLOW_VARIABLE) if allow is None else allow)
         for file in files:
@@ -174,32 +211,24 @@ class Plugins:
             self._register(module, origin)
 
     def _register_entry_points(self, allow: str | None) -> None:
-        points = sorted(importlib.metadata.entry_points(group=ENTRY_POINT_GROUP), key=lambda p: (p.name, p.value))
-        allowed = None if allow is None else {name.strip() for name in allow.split(",") if name.strip()}
-        installed = {point.name for point in points}
-        for name in sorted(allowed or ()):
-            if name not in installed:
-                raise PluginError(
-                    f"{ALLOW_VARIABLE} names the plugin {name!r}, which is not installed."
-                    f"{did_you_mean(name, installed, 'Installed')}"
-                )
+        points, unreadable = _entry_points()
+        self.quarantined += unreadable
+        installed = {point.name for point in points} | {bad.origin.plugin for bad in unreadable}
+        may_load = _allowed(allow, installed)
         seen: set[tuple[str, str]] = set()
         for point in points:
             # One plugin may be found twice, e.g. as a wheel and through the metadata of its source folder.
             if (point.name, point.value) in seen:
                 continue
             seen.add((point.name, point.value))
-            dist = point.dist
-            origin = Origin(point.name, dist.name if dist else "unknown", dist.version if dist else "")
-            if allowed is not None and point.name not in allowed:
+            origin = _origin(point)
+            if not may_load(point.name):
                 self.not_allowed.append(origin)
                 continue
             try:
-                plugin = point.load()
-            except (Exception, SystemExit) as error:  # a third party's import may raise anything
-                self.quarantined.append(Quarantined(origin, _cause(error)))
-                continue
-            self._register(plugin, origin)
+                self._register(_loaded(point), origin)
+            except PluginError as error:
+                self.quarantined.append(Quarantined(origin, str(error)))
 
     def _register_file(self, path: Path) -> None:
         if not path.is_file():
@@ -212,52 +241,107 @@ class Plugins:
         assert module_spec is not None
         module = importlib.util.module_from_spec(module_spec)
         sys.modules[name] = module
+        remember_home(file=str(path))
         try:
-            loader.exec_module(module)
-        except (Exception, SystemExit) as error:  # a plugin file may raise anything
+            attempt(loader.exec_module, module)
+        except (Failure, SageError) as raised:
             del sys.modules[name]
-            raise PluginError(f"plugin file {path} cannot be loaded: {_cause(error)}") from error
-        already = len(self.quarantined)
-        self._register(module, Origin(path.stem, str(path), ""))
-        if len(self.quarantined) > already:
-            raise PluginError(f"plugin file {path}: {self.quarantined[-1].cause}")
+            error = _raised(raised)
+            raise plugin_error(f"plugin file {path} cannot be loaded", error) from error
+        try:
+            self._register(module, Origin(path.stem, str(path), ""))
+        except PluginError as error:
+            message = str(error).removesuffix(f" at {error.place}")
+            raise PluginError(f"plugin file {path}: {message}", error.place) from error.__cause__
 
     def _register(self, plugin: Any, origin: Origin) -> None:
-        """Register one plugin; take over its components, or quarantine it."""
-        key = f"{origin.distribution}:{origin.plugin}"
-        is_installed = bool(origin.version)  # rather than a file
-        remedy = f". Without it: uninstall {origin.distribution}, or leave it out of {ALLOW_VARIABLE}"
-        self._register_hooks(plugin, key, f"plugin {origin.plugin!r} ({origin})", remedy if is_installed else "")
-        self._origins[key] = origin
-        specs: list[Spec] = []
-        cause = "" if self._manager.get_hookcallers(plugin) else f"it implements no hook: {DECORATE}"
-        for hook, spec_type in CONTRIBUTING_HOOKS.items():
-            for implementation in getattr(self._manager.hook, hook).get_hookimpls():
-                if implementation.plugin_name == key and not cause:
-                    cause = _collect(implementation.function, hook, spec_type, specs)
-        if cause:
-            self._manager.unregister(plugin)
-            self.quarantined.append(Quarantined(origin, cause))
-            return
-        for spec in specs:
-            self._add(Registered(spec, origin))
+        """Register one plugin and take over its components.
 
-    def _register_hooks(self, plugin: Any, key: str, title: str, remedy: str = "") -> None:
-        """Register an object's hook implementations under `key`, or raise PluginError and leave nothing behind."""
+        Raises
+        ------
+        PluginError
+            With the cause alone, when the plugin cannot be used; it leaves nothing behind then.
+        """
+        key = f"{origin.distribution}:{origin.plugin}"
         try:
-            self._manager.register(plugin, name=key)
-        except pluggy.PluginValidationError as error:
-            self._manager.unregister(name=key)
-            raise PluginError(f"{title}: {_one_line(error)}{remedy}") from None
-        except ValueError:
-            raise PluginError(f"{title} is registered already") from None
+            self._register_hooks(plugin, key)
+        except Failure as failure:  # even looking at it may raise
+            raise plugin_error("its hooks cannot be read", failure.error) from failure.error
+        self._origins[key] = origin
+        found: dict[tuple[str, str], tuple[Registered, Callable[[], Any]]] = {}
+        try:
+            if not self._manager.get_hookcallers(plugin):
+                raise PluginError(f"it implements no hook: {DECORATE}")
+            for hook, spec_type in CONTRIBUTING_HOOKS.items():
+                for implementation in getattr(self._manager.hook, hook).get_hookimpls():
+                    if implementation.plugin_name == key:
+                        for spec in _collect(implementation.function, hook, spec_type):
+                            title = _title(spec)
+                            if (spec.kind, spec.name) in found:
+                                raise PluginError(f"it contributes {title} twice")
+                            item = Registered(spec, origin)
+                            if not origin.version:  # a file, which the user named
+                                self._require_free(item)
+                            found[spec.kind, spec.name] = item, implementation.function
+        except PluginError:
+            self._manager.unregister(plugin)
+            raise
+        for item, function in found.values():
+            self._add(item, function)
+
+    def _others(self, item: Registered) -> list[Registered]:
+        """Those that contribute the same name already."""
+        key = item.spec.kind, item.spec.name
+        return self._contested.get(key) or ([self._components[key]] if key in self._components else [])
+
+    def _require_free(self, item: Registered) -> None:
+        others = self._others(item)
+        if others:
+            by = " and ".join(str(other.origin) for other in others)
+            raise PluginError(
+                f"{_title(item.spec)} is contributed by {'both ' if len(others) == 1 else ''}{by} and {item.origin}: "
+                "give yours another name"
+            )
+
+    def _add(self, item: Registered, function: Callable[[], Any]) -> None:
+        """Take over a component, unless its name is taken."""
+        key = item.spec.kind, item.spec.name
+        others = self._others(item)
+        if not others:
+            self._components[key] = item
+            self._contributed_by[key] = function
+            return
+        if others[0].origin.distribution == "sage-kit":
+            cause = f"contributed by both {others[0].origin} and {item.origin}: the built-in one keeps the name"
+        else:
+            self._contested[key] = [*others, item]
+            self._components.pop(key, None)
+            cause = _contest([*others, item])
+        self.quarantined.append(Quarantined(item.origin, cause, _title(item.spec)))
+
+    def _register_hooks(self, plugin: Any, key: str, title: str = "") -> None:
+        """Register an object's hook implementations under `key`, or raise PluginError and leave nothing behind.
+
+        `title` names the object at the head of a message; without one it is "it".
+        """
+        head = f"{title}: " if title else ""
+        title = title or "it"
+        try:
+            attempt(self._manager.register, plugin, key)
+        except Failure as failure:
+            if isinstance(failure.error, ValueError):
+                raise PluginError(f"{title} is registered already") from None
+            with contextlib.suppress(Exception):  # some of its hooks may be there already
+                self._manager.unregister(name=key)
+            if isinstance(failure.error, pluggy.PluginValidationError):
+                raise PluginError(f"{head}{_one_line(failure.error)}") from None
+            raise
         callers = self._manager.get_hookcallers(plugin) or []
         implementations = [i for caller in callers for i in caller.get_hookimpls() if i.plugin is plugin]
+        remember_home(functions=[i.function for i in implementations])
         if any(i.wrapper or i.hookwrapper for i in implementations):
             self._manager.unregister(plugin)
-            raise PluginError(
-                f"{title} has a hook wrapper, which sage_kit does not call: write a plain implementation{remedy}"
-            )
+            raise PluginError(f"{title} has a hook wrapper, which sage_kit does not call: write a plain implementation")
         try:
             self._manager.check_pending()
         except pluggy.PluginValidationError as error:
@@ -265,23 +349,7 @@ class Plugins:
             self._manager.unregister(plugin)
             wrong = unknown[0] if unknown else _one_line(error)
             hint = did_you_mean(wrong, HOOKS, "Hooks").removesuffix(".")
-            raise PluginError(f"{title} implements an unknown hook {wrong!r}.{hint}{remedy}") from None
-
-    def _add(self, item: Registered) -> None:
-        spec = item.spec
-        title = f"{_words(spec.kind)} {spec.name!r}"
-        problem = _problem(spec)
-        if problem:
-            raise PluginError(f"{title} of {item.origin}: {problem}")
-        other = self._components.get((spec.kind, spec.name))
-        if other is not None:
-            is_file = not item.origin.version  # the one that came last is of your making
-            is_built_in = other.origin.distribution == "sage-kit"
-            remedy = "give yours another name" if is_file or is_built_in else (
-                f"uninstall one, or name the plugins to load in {ALLOW_VARIABLE}"
-            )  # fmt: skip
-            raise PluginError(f"{title} is contributed by both {other.origin} and {item.origin}: {remedy}")
-        self._components[spec.kind, spec.name] = item
+            raise PluginError(f"{title} implements an unknown hook {wrong!r}.{hint}") from None
 
     # ---- look-up
 
@@ -302,12 +370,19 @@ class Plugins:
         ------
         UnknownComponentError
             With the closest name, the list, and the plugins in quarantine that may have brought it.
+        PluginError
+            When several installed plugins contribute it.
         MissingPackageError
             When a package that it requires is not installed.
         """
         item = self._components.get((kind, name))
         if item is None:
-            raise self._unknown(kind, name)
+            contested = self._contested.get((kind, name))
+            raise (
+                PluginError(f"{_words(kind)} {name!r} is {_contest(contested)}")
+                if contested
+                else self._unknown(kind, name)
+            )
         missing = _missing(item.spec.requires)
         if missing:
             remedy = item.spec.install or f"pip install {' '.join(repr(text) for text in missing)}"
@@ -319,10 +394,11 @@ class Plugins:
         """The error for a component that is not registered: its plugin is not installed, or out of use, or mistyped."""
         plugin = FIRST_PARTY.get((kind, name), name)
         left_out = next((origin for origin in self.not_allowed if origin.plugin == plugin), None)
+        whole = [bad for bad in self.quarantined if not bad.component]
         broken = "".join(
-            f" Plugin {bad.origin.plugin!r} ({bad.origin}) is in quarantine: {bad.cause}." for bad in self.quarantined
+            f" Plugin {bad.origin.plugin!r} ({bad.origin}) is in quarantine: {bad.cause}." for bad in whole
         )
-        is_broken = plugin in {bad.origin.plugin for bad in self.quarantined}
+        is_broken = plugin in {bad.origin.plugin for bad in whole}
         if (kind, name) in FIRST_PARTY and left_out is None and not is_broken:
             return MissingPackageError(f"{_words(kind)} {name!r} is not installed: pip install ./plugins/{plugin}")
         message = f"Unknown {_words(kind)} {name!r}.{did_you_mean(name, self.names(kind))}{broken}"
@@ -341,13 +417,45 @@ class Plugins:
         ------
         ConfigError
             For an unknown option or a bad value.
+        PluginError
+            When the spec's `refine` fails or gives something else than capabilities.
         SageError
             As `registered` does, also for a reducer that the options name.
         """
         spec = cast(ReducerSpec, self.spec("reducer", name))
-        if spec.refine is None:
+        refine = spec.refine
+        if refine is None:
             return spec
-        return replace(spec, **spec.refine(self.options("reducer", name, options or {}), self.reducer))
+        checked = self.options("reducer", name, options or {})
+        found = self.call("reducer", name, refine, checked, self.reducer, step="refine")
+        refined: ReducerSpec = self.call("reducer", name, lambda: replace(spec, **found), step="refine")
+        problem = _problem(refined)
+        if problem:
+            raise PluginError(f"reducer {name!r} ({self._components['reducer', name].origin}) by refine: {problem}")
+        return refined
+
+    def least_rows(self, kind: str, name: str, *arguments: Any) -> int | None:
+        """The fewest rows that a reducer or sampler works with, as its spec's `min_rows` says; None where it says none.
+
+        Parameters
+        ----------
+        kind, name : str
+        *arguments
+            What `min_rows` of that kind is called with, the options first.
+
+        Raises
+        ------
+        PluginError
+            When it fails or gives no integer.
+        """
+        spec = self.reducer(name, arguments[0]) if kind == "reducer" else self.spec(kind, name)
+        min_rows = getattr(spec, "min_rows", None)
+        if min_rows is None:
+            return None
+        found = self.call(kind, name, min_rows, *arguments, step="min_rows")
+        if not isinstance(found, numbers.Integral):
+            raise PluginError(f"{_title(spec)} failed in min_rows: it gave {found!r}, not an integer")
+        return int(found)
 
     def sampler(self, name: str) -> SamplerSpec:
         """The spec of a sampler; raises as `registered` does."""
@@ -372,6 +480,8 @@ class Plugins:
         ------
         ConfigError
             For an unknown option or a bad value.
+        PluginError
+            When a check of the options class fails by itself.
         """
         spec = self.spec(kind, name)
         if type(values) is spec.options:
@@ -381,9 +491,13 @@ class Plugins:
                 f"{_words(kind)} {name!r}: its options are {values!r}: expected a table of option = value"
             )
         try:
-            return spec.options.model_validate(dict(values))
-        except ValidationError as error:
-            raise ConfigError(f"{_words(kind)} {name!r}: {explain(error, spec.options, 'option')}") from None
+            checked: Options = attempt(spec.options.model_validate, dict(values))
+        except Failure as failure:
+            error = failure.error
+            if isinstance(error, ValidationError):
+                raise ConfigError(f"{_words(kind)} {name!r}: {explain(error, spec.options, 'option')}") from None
+            raise self._error(kind, name, "cannot check its options", error) from error
+        return checked
 
     def build(
         self,
@@ -426,15 +540,16 @@ class Plugins:
             head = [kind, name, options.model_dump(mode="json"), context.seed, *code]
             return context.cached(what, [*head, *parts], compute)
 
+        own = replace(context, component=component_of, cached=cached)
         try:
-            component = spec.factory(options, replace(context, component=component_of, cached=cached))
-        except SageError:
-            raise
-        except Exception as error:  # a factory may raise anything
-            raise PluginError(f"{_words(kind)} {name!r} ({origin}) cannot be built: {_cause(error)}") from error
+            component = attempt(spec.factory, options, own)
+        except Failure as failure:
+            raise self._error(kind, name, "cannot be built", failure.error) from failure.error
         if isinstance(spec, ReducerSpec):
             spec = self.reducer(name, options)
-        lacking = [method for method in _methods(spec) if not callable(getattr(component, method, None))]
+        lacking: list[str] = self.call(
+            kind, name, lambda: [m for m in _methods(spec) if not callable(getattr(component, m, None))]
+        )
         if lacking:
             raise PluginError(
                 f"{_words(kind)} {name!r} ({origin}) is a {type(component).__name__} without "
@@ -447,6 +562,8 @@ class Plugins:
 
     def call(self, kind: str, name: str, function: Callable[..., Any], *arguments: Any, step: str = "") -> Any:
         """Call a component's function; whatever it raises of its own is reported under the component's name.
+
+        That goes for `SystemExit` and `KeyboardInterrupt`, too, while the person's own Ctrl-C passes through.
 
         Parameters
         ----------
@@ -463,12 +580,18 @@ class Plugins:
             When the function raises something else than a SageError.
         """
         try:
-            return function(*arguments)
-        except SageError:
-            raise
-        except Exception as error:  # a component may raise anything
-            title = f"{_words(kind)} {name!r} ({self.registered(kind, name).origin})"
-            raise PluginError(f"{title} failed{f' in {step}' if step else ''}: {_cause(error)}") from error
+            return attempt(function, *arguments)
+        except Failure as failure:
+            raise self._error(
+                kind, name, f"failed in {step}" if step else "failed", failure.error, function
+            ) from failure.error
+
+    def _error(self, kind: str, name: str, what: str, error: BaseException, *called: Any) -> PluginError:
+        """What a component raised, under its name, with its origin and the place."""
+        item = self._components.get((kind, name)) or self.registered(kind, name)
+        function = getattr(item.spec, "factory", None) or getattr(item.spec, "loader", None)
+        title = f"{_words(kind)} {name!r} ({item.origin})"
+        return plugin_error(f"{title} {what}", error, *called, function, self._contributed_by.get((kind, name)))
 
     # ---- observers
 
@@ -482,10 +605,15 @@ class Plugins:
         """
         key = f"observer:{name}"
         known = self._components.get(("observer", name))
-        self._register_hooks(observer, key, f"observer {name!r}")
+        title = f"observer {name!r}"
+        try:
+            self._register_hooks(observer, key, title)
+        except Failure as failure:  # even looking at it may raise
+            raise plugin_error(f"{title}: its hooks cannot be read", failure.error, type(observer)) from failure.error
         if not self._manager.get_hookcallers(observer):
             self._manager.unregister(observer)
-            raise PluginError(f"observer {name!r} implements no hook: {DECORATE}")
+            raise PluginError(f"{title} implements no hook: {DECORATE}")
+        remember_home(module=type(observer).__module__)
         self._origins[key] = known.origin if known else Origin(name, type(observer).__module__, "")
 
     def remove_observers(self) -> None:
@@ -494,9 +622,13 @@ class Plugins:
             if name.startswith("observer:") and plugin is not None:
                 self._manager.unregister(plugin)
         self.disabled.clear()
+        self.record_disabled = None
 
     def _observe(self, hook: str, **arguments: Any) -> None:
-        """Call every implementation of an observing hook; one that raises is reported once and disabled."""
+        """Call every implementation of an observing hook; one that raises is reported once and disabled.
+
+        Whatever an observer raises, the run goes on. What it is handed is its own or cannot be changed.
+        """
         # pluggy lists them in order of registration and `trylast` first, to call them backwards; here they go forwards.
         implementations = getattr(self._manager.hook, hook).get_hookimpls()
         for implementation in sorted(implementations, key=lambda i: i.trylast - i.tryfirst):
@@ -504,9 +636,13 @@ class Plugins:
             if name in self.disabled:
                 continue
             try:
-                implementation.function(*(arguments[a] for a in implementation.argnames))
-            except Exception as error:  # an observer must not end the run
-                self.disabled[name] = f"{hook} raised {_cause(error)}"
+                attempt(implementation.function, *(_handed(arguments[a]) for a in implementation.argnames))
+            except (Failure, SageError) as raised:
+                error = _raised(raised)
+                show_traceback(error)
+                self.disabled[name] = f"{hook} raised {where(error, implementation.function)}"
+                if self.record_disabled is not None:
+                    self.record_disabled(name, self.disabled[name])
                 self.message(arguments.get("run"), f"{name} is disabled: {self.disabled[name]}")
 
     def run_started(self, run: RunInfo) -> None:
@@ -518,12 +654,14 @@ class Plugins:
         self._observe("sage_round_started", run=run, round=round)
 
     def losses_profiled(self, run: RunInfo, round: int, losses: Any) -> None:
-        """Call `sage_losses_profiled`."""
-        self._observe("sage_losses_profiled", run=run, round=round, losses=losses)
+        """Call `sage_losses_profiled` with a copy of `losses`, array of shape (n,), float32, that never changes."""
+        if self._manager.hook.sage_losses_profiled.get_hookimpls():
+            self._observe("sage_losses_profiled", run=run, round=round, losses=frozen_copy(losses))
 
     def synthetic_created(self, run: RunInfo, round: int, synthetic: Any) -> None:
-        """Call `sage_synthetic_created`."""
-        self._observe("sage_synthetic_created", run=run, round=round, synthetic=synthetic)
+        """Call `sage_synthetic_created` with a copy of `synthetic`, a `SyntheticSet`, that never changes."""
+        if self._manager.hook.sage_synthetic_created.get_hookimpls():
+            self._observe("sage_synthetic_created", run=run, round=round, synthetic=synthetic.frozen())
 
     def step_finished(self, run: RunInfo | None, activity: str, done: int, total: int, loss: Any = None) -> None:
         """Call `sage_step_finished`."""
@@ -574,22 +712,133 @@ def _missing(requires: Iterable[str]) -> dict[str, str]:
     return missing
 
 
-def _collect(
-    function: Callable[[], Any], hook: str, spec_type: type[ComponentSpec] | type[TaskSpec], specs: list[Spec]
-) -> str:
-    """Add what a contributing hook yields to `specs`; return why the plugin must be quarantined, or ""."""
+def _entry_points() -> tuple[list[importlib.metadata.EntryPoint], list[Quarantined]]:
+    """The entry points of plugins, by name, and the distributions whose entry points cannot be read."""
+    unreadable = []
     try:
-        yielded = function() or ()
+        points = list(importlib.metadata.entry_points(group=ENTRY_POINT_GROUP))
+    except Exception:  # one distribution with malformed metadata hides those of all
+        points = []
+        for distribution in importlib.metadata.distributions():
+            try:
+                points += [point for point in distribution.entry_points if point.group == ENTRY_POINT_GROUP]
+            except Exception as error:
+                name, version = _name_and_version(distribution)
+                cause = f"its entry points cannot be read: {cause_of(error)}"
+                unreadable.append(Quarantined(Origin(name, name, version), cause))
+    return sorted(points, key=lambda p: (p.name, p.value)), unreadable
+
+
+def _name_and_version(distribution: Any) -> tuple[str, str]:
+    """Of a distribution; "unknown" where its metadata does not say."""
+    found = []
+    for name in ("Name", "Version"):
+        value = None
+        with contextlib.suppress(Exception):  # metadata may be missing or malformed
+            value = distribution.metadata.get(name)
+        found.append(str(value) if value else "unknown")
+    return found[0], found[1]
+
+
+def _origin(point: importlib.metadata.EntryPoint) -> Origin:
+    return Origin(point.name, *(_name_and_version(point.dist) if point.dist else ("unknown", "unknown")))
+
+
+def _loaded(point: importlib.metadata.EntryPoint) -> Any:
+    """What an entry point names; raises PluginError when that cannot be imported."""
+    if not ENTRY_POINT.fullmatch(point.value):
+        raise PluginError(f"its entry point {point.value!r} is neither MODULE nor MODULE:OBJECT")
+    module = re.split(r"[:\s\[]", point.value, maxsplit=1)[0]
+    name = _name_and_version(point.dist)[0] if point.dist else ""
+    try:
+        return attempt(point.load)
+    except (Failure, SageError) as raised:
+        remember_home(module=module, distribution=name)
+        error = _raised(raised)
+        raise PluginError(cause_of(error), place_of(error)) from error
+    finally:
+        remember_home(module=module, distribution=name)
+
+
+def _allowed(allow: str | None, installed: Iterable[str]) -> Callable[[str], bool]:
+    """Whether a plugin of that name may load, by what `allow` says."""
+    if allow is None:
+        return lambda name: True
+    names = [part.strip() for part in allow.split(",") if part.strip()]
+    denied = {name.removeprefix("-").strip() for name in names if name.startswith("-")}
+    taken = {name for name in names if not name.startswith("-")}
+    if denied and taken:
+        raise PluginError(
+            f"{ALLOW_VARIABLE} is {allow!r}, which names both plugins to load and plugins to leave out (with a minus): "
+            "names alone leave all others out already, so keep one kind"
+        )
+    for name in sorted(denied | taken):
+        if name not in installed:
+            raise PluginError(
+                f"{ALLOW_VARIABLE} names the plugin {name!r}, which is not installed."
+                f"{did_you_mean(name, installed, 'Installed')}"
+            )
+    return lambda name: name not in denied if denied else name in taken
+
+
+def _contest(items: Sequence[Registered]) -> str:
+    """That several plugins contribute the same name, and what to do."""
+    origins = [str(item.origin) for item in items]
+    by = f"both {' and '.join(origins)}" if len(items) == 2 else ", ".join(origins)
+    plugins = list(dict.fromkeys(item.origin.plugin for item in items))
+    if len(plugins) < len(items):
+        return f"contributed by {by}: uninstall {'one' if len(items) == 2 else 'all but one'}"
+    ways = " or ".join(f"{ALLOW_VARIABLE}={','.join(f'-{p}' for p in plugins if p != kept)}" for kept in plugins)
+    return f"contributed by {by}: leave out {'one' if len(items) == 2 else 'all but one'} with {ways}"
+
+
+def _collect(function: Callable[[], Any], hook: str, spec_type: type[ComponentSpec] | type[TaskSpec]) -> list[Any]:
+    """The specs that a contributing hook yields, looked through; raises PluginError with what is wrong."""
+
+    def collect() -> list[Any]:
+        yielded = function()
+        if yielded is None:
+            raise PluginError(f"`{hook}` returned nothing: yield the spec or return a list")
         if isinstance(yielded, ComponentSpec | TaskSpec):
-            return f"{hook} returned one {type(yielded).__name__}: yield it, or return a list"
-        found = list(yielded)
-    except Exception as error:  # a contributing hook may raise anything
-        return f"{hook} raised {_cause(error)}"
-    for spec in found:
-        if not isinstance(spec, spec_type):
-            return f"{hook} yielded {spec!r}, which is no {spec_type.__name__}"
-        specs.append(spec)
-    return ""
+            raise PluginError(f"{hook} returned one {type(yielded).__name__}: yield it, or return a list")
+        found = []
+        for spec in yielded:
+            if not isinstance(spec, spec_type):
+                raise PluginError(f"{hook} yielded {spec!r}, which is no {spec_type.__name__}")
+            problem = _problem(spec)
+            if problem:
+                raise PluginError(f"{_title(spec)}: {problem}")
+            found.append(spec)
+        return found
+
+    try:
+        found: list[Any] = attempt(collect)
+    except Failure as failure:
+        error = failure.error
+        raise PluginError(f"{hook} raised {cause_of(error)}", place_of(error, function)) from error
+    return found
+
+
+_TYPES: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
+    "str": ("text", lambda value: isinstance(value, str)),
+    "bool": ("True or False", lambda value: isinstance(value, bool)),
+    "int | None": ("an integer or None", lambda value: value is None or type(value) is int),
+    "tuple[str, ...]": (
+        "a tuple of text",
+        lambda value: isinstance(value, tuple | list) and all(isinstance(item, str) for item in value),
+    ),
+    "tuple[float, float]": (
+        "two numbers",
+        lambda value: (
+            isinstance(value, tuple | list)
+            and len(value) == 2
+            and all(isinstance(item, int | float) and not isinstance(item, bool) for item in value)
+        ),
+    ),
+    "HubSource | None": ("a HubSource or None", lambda value: value is None or isinstance(value, HubSource)),
+    "Literal['map', 'full']": ("'map' or 'full'", lambda value: value in ("map", "full")),
+}
+"""What the fields of a spec must be, by their annotation."""
 
 
 def _problem(spec: Any) -> str:
@@ -605,12 +854,37 @@ def _problem(spec: Any) -> str:
             return f"its factory {spec.factory!r} cannot be called"
         if not (isinstance(spec.options, type) and issubclass(spec.options, Options)):
             return f"its options {spec.options!r} are no subclass of sage_kit.components.Options"
+    for field in dataclasses.fields(spec):
+        value, kind = getattr(spec, field.name), str(field.type)
+        expected, is_right = _TYPES.get(kind, ("", lambda value: True))
+        if kind.startswith("Callable") and kind.endswith("None"):
+            expected, is_right = "a function or None", lambda value: value is None or callable(value)
+        if not is_right(value):
+            return f"{field.name} is {value!r}, not {expected}"
+    if spec.kind == TaskSpec.kind and len(spec.text_columns) not in (1, 2):
+        return f"text_columns names {len(spec.text_columns)} columns, not one or two"
     for requirement in spec.requires:
         try:
             Requirement(requirement)
         except InvalidRequirement as error:
             return f"{requirement!r} is no requirement: {_one_line(error)}"
+    if not isinstance(spec.capabilities(), dict):
+        return "its capabilities() are no dictionary"
     return ""
+
+
+def _handed(value: Any) -> Any:
+    """What an observer gets of an argument: the same where nothing of the run can be changed by it, else a copy."""
+    if isinstance(value, RunInfo):
+        return value.as_of_now()
+    if isinstance(value, dict):
+        return copy.deepcopy(value)
+    return value
+
+
+def _raised(raised: BaseException) -> BaseException:
+    """What plugin code itself raised."""
+    return raised.error if isinstance(raised, Failure) else raised
 
 
 def _methods(spec: ComponentSpec) -> list[str]:
@@ -629,8 +903,8 @@ def _words(kind: str) -> str:
     return kind.replace("_", " ")
 
 
-def _cause(error: BaseException) -> str:
-    return f"{type(error).__name__}: {_one_line(error)}".removesuffix(": ")
+def _title(spec: Any) -> str:
+    return f"{_words(spec.kind)} {spec.name!r}"
 
 
 def _one_line(error: BaseException) -> str:

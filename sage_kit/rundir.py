@@ -14,6 +14,7 @@
     student/               the student as a plain transformers checkpoint
     figures/               what `sage-kit show` draws
     profile/               a round's traces, and where it went: where_it_went.txt (setting `trace`)
+    disabled_observers.json  observers that failed, and why; only where one did
     trackers.json          the run's names in trackers, with tensorboard/ and wandb/ (observer `tracker`)
     predictions.safetensors  the student's last outputs on dev and the validation splits, the teacher's and the labels
     summary.json           the outcome; written last, so a run without it is not finished
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
 
 CONFIG = "config.toml"
 SUMMARY = "summary.json"
+DISABLED = "disabled_observers.json"
 PREDICTIONS = "predictions.safetensors"
 MANIFEST = "checkpoint.json"
 STATE = "state.json"
@@ -220,7 +222,8 @@ class RunDirectory:
             except RunDirectoryError:
                 return
         # while it is held, so that nobody goes on with a run whose files are being removed
-        for name in (CONFIG, "environment.json", "costs.json", "costs.jsonl", "metrics.jsonl", "trackers.json"):
+        names = (CONFIG, "environment.json", "costs.json", "costs.jsonl", "metrics.jsonl", "trackers.json", DISABLED)
+        for name in names:
             (self.path / name).unlink(missing_ok=True)
         for name in ("tensorboard", "wandb"):
             shutil.rmtree(self.path / name, ignore_errors=True)
@@ -287,6 +290,20 @@ class RunDirectory:
     def write_costs(self, costs: Costs) -> None:
         """Write costs.json."""
         self._write_json("costs.json", costs.to_json())
+
+    def record_disabled_observer(self, name: str, cause: str) -> None:
+        """Write down that an observer failed and is disabled, so that it is known whatever becomes of the run."""
+        self._write_json(DISABLED, {**self.disabled_observers(), name: cause})
+
+    def disabled_observers(self) -> dict[str, str]:
+        """The observers that failed, before or after a resume, and why; in a finished run as its summary says."""
+        summary = self.summary()
+        if summary is not None:
+            return dict(summary.get("disabled_observers") or {})
+        try:
+            return dict(json.loads((self.path / DISABLED).read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError):
+            return {}
 
     def write_predictions(self, predictions: Mapping[str, Mapping[str, Any]]) -> None:
         """Write predictions.safetensors.

@@ -27,6 +27,7 @@ from sage_kit.data.batches import plan_batches
 from sage_kit.errors import PluginError
 from sage_kit.files import atomic_directory, disk_errors
 from sage_kit.fingerprint import fingerprint
+from sage_kit.frozen import frozen_copy
 from sage_kit.hull import Hull
 from sage_kit.maps import fit_map
 from sage_kit.models.trunk import Trunk
@@ -94,6 +95,13 @@ class SyntheticSet:
 
     def __len__(self) -> int:
         return int(self.kept.sum())
+
+    def frozen(self) -> SyntheticSet:
+        """A copy whose arrays never change, without the teacher's hidden states: what observers get."""
+        names = ("anchors", "vectors", "coordinates", "neighbors", "shares", "kept", "logits")
+        arrays = {name: getattr(self, name) for name in names}
+        copies: dict[str, Any] = {name: None if array is None else frozen_copy(array) for name, array in arrays.items()}
+        return replace(self, **copies, hidden=[])
 
     def save(self, path: Path) -> None:
         """Write the arrays as safetensors.
@@ -287,11 +295,12 @@ class Synthesizer:
         self._loss_history = read_only(losses[None] if loss_history is None else loss_history)
         request = SampleRequest(
             count=count,
-            losses=read_only(losses),
+            # a sampler may keep these from round to round, while the run goes on writing to its own
+            losses=frozen_copy(losses),
             rng=np.random.default_rng(derive_seed(self.config.seed, round, "sample")),
             vectors=pooled,
             teacher_logits=read_only(self.outputs.logits),
-            student_logits=read_only(student_logits),
+            student_logits=frozen_copy(student_logits),
             coordinates=None if self.coordinates is None else read_only(self.coordinates),
             round=round,
             divergence_gradient=divergence_gradient if spec.needs_gradient else None,
@@ -301,17 +310,16 @@ class Synthesizer:
             student_hidden=student_hidden if spec.needs_hidden else None,
         )
         started = time.perf_counter()
-        samples = self._call("sampler", self.sampler.sample, request)
-        self._check_samples(samples, count)
+        samples = self._checked_samples(self._call("sampler", self.sampler.sample, request), count)
         self.costs.add("sample", time.perf_counter() - started)
 
         started = time.perf_counter()
         anchors = np.asarray(samples.anchors, dtype=np.int64)
         if samples.vectors is not None:
-            vectors = np.asarray(samples.vectors, dtype=np.float32)
+            vectors = self._checked("sampler", samples.vectors, (count, pooled.shape[1]))
         else:
-            vectors = self._call("inverter", self._inverter.invert, samples.coordinates, anchors)
-        self._check_array("inverter" if samples.vectors is None else "sampler", vectors, (count, pooled.shape[1]))
+            found = self._call("inverter", self._inverter.invert, samples.coordinates, anchors)
+            vectors = self._checked("inverter", found, (count, pooled.shape[1]))
         vectors = np.ascontiguousarray(vectors, dtype=np.float32)
         self.costs.add("invert", time.perf_counter() - started)
 
@@ -346,16 +354,16 @@ class Synthesizer:
         request = FilterRequest(
             vectors=read_only(synthetic.vectors),
             anchors=read_only(synthetic.anchors),
-            coordinates=synthetic.coordinates,
+            coordinates=None if synthetic.coordinates is None else read_only(synthetic.coordinates),
             real_vectors=read_only(self.store.pooled),
             real_logits=read_only(self.outputs.logits),
-            logits=logits,
+            logits=None if logits is None else read_only(logits),
             real_labels=self._labels,
             loss_history=self._loss_history,
             tokens=self._tokens,
             round=synthetic.round,
         )
-        keep = np.asarray(self._call("filter", self.filter.keep, request))
+        keep = self._call("filter", np.asarray, self._call("filter", self.filter.keep, request))
         if keep.shape != (len(synthetic.anchors),) or keep.dtype != bool:
             raise PluginError(
                 f"filter {self.config.filter!r} returned {keep.dtype} of shape {keep.shape} instead of bool of shape "
@@ -382,7 +390,9 @@ class Synthesizer:
             n_real=len(self.store),
             shares=None if synthetic.shares is None else synthetic.shares[rows],
         )
-        batch: TokenBatch = self._call("lift", self._lift.lift, request)
+        batch: Any = self._call("lift", self._lift.lift, request)
+        if not isinstance(batch, TokenBatch):
+            raise PluginError(f"lift {self.config.lift!r} returned {type(batch).__name__} instead of a TokenBatch")
         dim = self.store.pooled.shape[1]
         if batch.states.ndim != 3 or batch.states.shape[0] != len(rows) or batch.states.shape[2] != dim:
             raise PluginError(
@@ -395,7 +405,8 @@ class Synthesizer:
                 f"instead of bool and {tuple(batch.states.shape[:2])}"
             )
         self.costs.add("lift", time.perf_counter() - started)
-        return batch
+        checked: TokenBatch = batch
+        return checked
 
     def plan(self, synthetic: SyntheticSet) -> list[NDArray[np.int64]]:
         """Batches of a set's rows, by the anchors' lengths; the same at every call, so that labels and lifts match."""
@@ -413,9 +424,12 @@ class Synthesizer:
         """Call a component; whatever it raises of its own is reported under its name."""
         return self._plugins.call(kind, self.config.component_choice(kind)[0], function, *arguments)
 
-    def _check_samples(self, samples: Samples, count: int) -> None:
+    def _checked_samples(self, samples: Any, count: int) -> Samples:
+        """What a sampler returned, its fields as arrays of the right shapes."""
         name = f"sampler {self.config.sampler!r}"
-        anchors = np.asarray(samples.anchors)
+        if not isinstance(samples, Samples):
+            raise PluginError(f"{name} returned {type(samples).__name__} instead of Samples")
+        anchors = self._call("sampler", np.asarray, samples.anchors)
         if anchors.shape != (count,) or anchors.dtype.kind not in "iu":
             raise PluginError(
                 f"{name} returned anchors of {anchors.dtype} and shape {anchors.shape} instead of integers of shape "
@@ -423,24 +437,35 @@ class Synthesizer:
             )
         if len(anchors) and (anchors.min() < 0 or anchors.max() >= len(self.store)):
             raise PluginError(f"{name} returned an anchor outside 0 to {len(self.store) - 1}")
-        if self._plugins.sampler(self.config.sampler).gives_shares:
-            if samples.shares is None or samples.neighbors is None:
-                raise PluginError(f"{name} returned no shares or no neighbors, though it says that it gives them")
-            self._check_array("sampler", samples.shares, (count,))
-        if self._uses_map:
-            if samples.coordinates is None:
-                raise PluginError(f"{name} returned no coordinates, though its space is 'map'")
-            self._check_array("sampler", samples.coordinates, (count, self.config.n_components))
-        elif samples.vectors is None:
+        if self._plugins.sampler(self.config.sampler).gives_shares and (
+            samples.shares is None or samples.neighbors is None
+        ):
+            raise PluginError(f"{name} returned no shares or no neighbors, though it says that it gives them")
+        if self._uses_map and samples.coordinates is None:
+            raise PluginError(f"{name} returned no coordinates, though its space is 'map'")
+        if not self._uses_map and samples.vectors is None:
             raise PluginError(f"{name} returned no vectors, though its space is 'full'")
+        arrays: dict[str, NDArray[Any]] = {"anchors": anchors}
+        if samples.shares is not None:
+            arrays["shares"] = self._checked("sampler", samples.shares, (count,))
+        if samples.neighbors is not None:
+            arrays["neighbors"] = self._call("sampler", np.asarray, samples.neighbors)
+        if self._uses_map:
+            arrays["coordinates"] = self._checked("sampler", samples.coordinates, (count, self.config.n_components))
+        return replace(samples, **arrays)
 
-    def _check_array(self, kind: str, values: Any, shape: tuple[int, ...]) -> None:
+    def _checked(self, kind: str, values: Any, shape: tuple[int, ...]) -> NDArray[Any]:
+        """What a component returned as an array of finite numbers of that shape."""
         name = self.config.component_choice(kind)[0]
-        if np.shape(values) != shape:
-            raise PluginError(f"{kind} {name!r} returned an array of shape {np.shape(values)} instead of {shape}")
-        blocks = (values[start : start + CHECKED_AT_ONCE] for start in range(0, len(values), CHECKED_AT_ONCE))
+        array: NDArray[Any] = self._call(kind, np.asarray, values)
+        if array.shape != shape:
+            raise PluginError(f"{kind} {name!r} returned an array of shape {array.shape} instead of {shape}")
+        if array.dtype.kind not in "fiu":
+            raise PluginError(f"{kind} {name!r} returned an array of {array.dtype} instead of float32")
+        blocks = (array[start : start + CHECKED_AT_ONCE] for start in range(0, len(array), CHECKED_AT_ONCE))
         if not all(np.isfinite(block).all() for block in blocks):
             raise PluginError(f"{kind} {name!r} returned NaN or infinity")
+        return array
 
 
 def build_ahead(config: RunConfig, plugins: Plugins, device: torch.device) -> None:
@@ -514,11 +539,6 @@ def label_synthetic(
             on_step(number + 1, len(plan))
     synthetic.logits = logits.cpu().numpy()
     return int(tokens)
-
-
-def frozen_copy(array: NDArray[Any]) -> NDArray[Any]:
-    """A copy that never changes: nobody can make it writable again, as an owner of its memory could."""
-    return np.frombuffer(array.tobytes(), array.dtype).reshape(array.shape)
 
 
 def read_only(array: NDArray[Any]) -> NDArray[Any]:

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from sage_kit.components import Options
 from sage_kit.config import RunConfig, load_config, to_toml
-from sage_kit.frozen import FrozenList, FrozenTable, freeze, frozen_array
+from sage_kit.frozen import FrozenList, FrozenTable, freeze, frozen_copy
 
 STEPS = [{"name": "pca", "options": {"whiten": True}}, {"name": "umap", "list": [1, [2, 3]]}]
 
@@ -116,8 +116,8 @@ def test_options_of_a_component_are_frozen_too() -> None:
 
 
 @pytest.mark.parametrize("values", [np.arange(6.0, dtype=np.float32).reshape(2, 3).T, np.zeros((0, 2)), [True, False]])
-def test_a_frozen_array_is_an_equal_copy_that_no_flag_makes_writable(values: Any) -> None:
-    frozen = frozen_array(values)
+def test_a_frozen_copy_is_an_equal_copy_that_no_flag_makes_writable(values: Any) -> None:
+    frozen = frozen_copy(values)
     np.testing.assert_array_equal(frozen, values)
     assert frozen.dtype == np.asarray(values).dtype
     with pytest.raises(ValueError, match="WRITEABLE"):
@@ -128,8 +128,8 @@ def test_a_frozen_array_is_an_equal_copy_that_no_flag_makes_writable(values: Any
         base = getattr(base, "base", None)
 
 
-def test_a_frozen_array_does_not_follow_what_it_was_made_from() -> None:
+def test_a_frozen_copy_does_not_follow_what_it_was_made_from() -> None:
     values = np.zeros(3)
-    frozen = frozen_array(values)
+    frozen = frozen_copy(values)
     values[:] = 1
     assert frozen.sum() == 0

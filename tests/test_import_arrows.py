@@ -33,7 +33,7 @@ LIGHT = {
 LAYERS = (
     {
         "", "adapters", "cache", "child", "compatibility", "components", "config", "errors", "files", "fingerprint",
-        "frozen", "hookspecs", "hull", "landmarks", "learning_rate", "loss_profiles", "manifest", "plugins",
+        "frozen", "guard", "hookspecs", "hull", "landmarks", "learning_rate", "loss_profiles", "manifest", "plugins",
         "processes", "provenance", "records", "reference", "registration", "rundir", "scaffold", "source_digest",
         "tables", "tensorfile",
     },

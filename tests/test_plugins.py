@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import itertools
+import os
+import re
+import signal
 import sys
 import textwrap
 from collections.abc import Callable
@@ -9,6 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pluggy
 import pytest
 
@@ -16,9 +20,17 @@ import sage_kit
 from sage_kit import hookimpl
 from sage_kit.components import BuildContext, Options
 from sage_kit.config import RunConfig
-from sage_kit.errors import CompatibilityError, ConfigError, MissingPackageError, PluginError, UnknownComponentError
+from sage_kit.errors import (
+    CompatibilityError,
+    ConfigError,
+    MissingPackageError,
+    PluginError,
+    SageError,
+    UnknownComponentError,
+)
 from sage_kit.fingerprint import fingerprint
 from sage_kit.plugins import ALLOW_VARIABLE, FIRST_PARTY, KINDS, Origin, Plugins, missing_requirements
+from sage_kit.records import Costs, RoundResult, RunInfo
 
 HEAD = """
 from sage_kit import hookimpl
@@ -50,14 +62,16 @@ def no_allow_list(monkeypatch: pytest.MonkeyPatch) -> None:
 def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
     """Put a distribution with one entry point on the path: a module and the dist-info that an installer would write."""
 
-    def install_one(source: str, *, plugin: str = "acme", distribution: str = "acme-sage", version: str = "1.2") -> str:
+    def install_one(
+        source: str, *, plugin: str = "acme", distribution: str = "acme-sage", version: str = "1.2", attribute: str = ""
+    ) -> str:
         folder = tmp_path / f"site{next(counter)}"
         module = f"sage_kit_test_plugin_{next(counter)}"
         info = folder / f"{distribution.replace('-', '_')}-{version}.dist-info"
         info.mkdir(parents=True)
         (folder / f"{module}.py").write_text(HEAD + textwrap.dedent(source))
         (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: {version}\n")
-        (info / "entry_points.txt").write_text(f"[sage_kit]\n{plugin} = {module}\n")
+        (info / "entry_points.txt").write_text(f"[sage_kit]\n{plugin} = {module}{attribute and ':'}{attribute}\n")
         monkeypatch.syspath_prepend(str(folder))
         return module
 
@@ -172,6 +186,33 @@ def test_allow_list_with_an_unknown_name(install: Install) -> None:
         Plugins(allow="acm")
 
 
+def test_names_with_a_minus_are_left_out(install: Install, monkeypatch: pytest.MonkeyPatch) -> None:
+    install("raise AssertionError('this must not be imported')")
+    install(reducer("bell_map"), plugin="bell", distribution="bell-sage")
+    install(reducer("cord_map"), plugin="cord", distribution="cord-sage")
+    ours = {"bell_map", "cord_map"}
+    plugins = Plugins(allow="-acme")
+    assert ours <= set(plugins.names("reducer"))
+    assert not [bad for bad in plugins.quarantined if bad.origin.plugin == "acme"]
+    assert Origin("acme", "acme-sage", "1.2") in plugins.not_allowed
+    monkeypatch.setenv(ALLOW_VARIABLE, " -acme , - bell,")
+    assert ours & set(Plugins().names("reducer")) == {"cord_map"}
+
+
+@pytest.mark.parametrize("allow", ["acme,-bell", "-acme,bell", "-acme,acme"])
+def test_names_with_and_without_a_minus_make_no_sense(install: Install, allow: str) -> None:
+    install(reducer())
+    install(reducer("bell_map"), plugin="bell", distribution="bell-sage")
+    with pytest.raises(PluginError, match=f"{ALLOW_VARIABLE} is '{allow}', which names both .* keep one kind"):
+        Plugins(allow=allow)
+
+
+def test_a_plugin_to_leave_out_that_is_not_installed(install: Install) -> None:
+    install(reducer())
+    with pytest.raises(PluginError, match=r"names the plugin 'acm', which is not installed\. Did you mean 'acme'\?"):
+        Plugins(allow="-acm")
+
+
 def test_component_of_a_plugin_that_is_left_out_says_so(install: Install) -> None:
     install(reducer("acme"))
     with pytest.raises(
@@ -190,8 +231,29 @@ def test_component_of_a_plugin_that_is_left_out_says_so(install: Install) -> Non
         ("raise SystemExit(3)", "SystemExit: 3"),
         ("raise RuntimeError", "RuntimeError"),
         ("def broken(:\n", "SyntaxError: invalid syntax"),
+        ("raise KeyboardInterrupt", "KeyboardInterrupt"),
+        ("raise GeneratorExit", "GeneratorExit"),
+        ("from sage_kit.components import NoLongerThere", "ImportError: cannot import name 'NoLongerThere'"),
         ("", "it implements no hook: decorate its functions with sage_kit.hookimpl"),
         ("def sage_reducers():\n    return []\n", "it implements no hook"),
+        ("@hookimpl\ndef sage_reducers():\n    raise SystemExit(3)\n", "sage_reducers raised SystemExit: 3"),
+        (
+            "@hookimpl\ndef sage_reducers():\n    ReducerSpec(name='one', summary='', factory=print)\n",
+            "`sage_reducers` returned nothing: yield the spec or return a list",
+        ),
+        (
+            "@hookimpl\ndef sage_reducers():\n    return 3\n",
+            "sage_reducers raised TypeError: 'int' object is not iterable",
+        ),
+        (
+            "@hookimpl\ndef sage_reducers():\n"
+            "    yield ReducerSpec(name='acme_map', summary='', factory=print)\n    raise KeyboardInterrupt\n",
+            "sage_reducers raised KeyboardInterrupt",
+        ),
+        (
+            "@hookimpl\ndef sage_reducers():\n    yield ReducerSpec(name='one', summary='')\n",
+            "sage_reducers raised TypeError: ",
+        ),
         ("@hookimpl\ndef sage_reducers():\n    raise ValueError('a\\nb')\n", "sage_reducers raised ValueError: a b"),
         ("@hookimpl\ndef sage_reducers():\n    yield 'map'\n", "sage_reducers yielded 'map', which is no ReducerSpec"),
         (
@@ -248,14 +310,20 @@ def test_entry_point_found_twice_counts_once(install: Install, tmp_path: Path, m
     assert Plugins(allow="acme").names("reducer").count("acme_map") == 1
 
 
-# ---- errors at once
+# ---- one plugin alone
+
+
+def only_cause(plugins: Plugins) -> str:
+    """Why the one plugin is in quarantine, while everything else works."""
+    assert [str(bad) for bad in plugins.quarantined] == ["plugin 'acme' (acme-sage 1.2)"]
+    assert plugins.reducer("pca").name == "pca"
+    return plugins.quarantined[0].cause
 
 
 @pytest.mark.parametrize("name", ["Acme", "1acme", "acme-map", "acme map", "", "acme\\n", "_acme"])
 def test_malformed_name(install: Install, name: str) -> None:
     install(reducer(name))
-    with pytest.raises(PluginError, match=r"of acme-sage 1\.2: a name is lower case letters, digits and underscores"):
-        Plugins(allow="acme")
+    assert "': a name is lower case letters, digits and underscores" in only_cause(Plugins(allow="acme"))
 
 
 @pytest.mark.parametrize(
@@ -263,47 +331,126 @@ def test_malformed_name(install: Install, name: str) -> None:
     [
         ("requires=('bad requirement!',)", "'bad requirement!' is no requirement"),
         ("requires='openTSNE'", "requires is the text 'openTSNE', not a tuple"),
+        ("requires=None", "requires is None, not a tuple of text"),
+        ("requires=(3,)", "requires is (3,), not a tuple of text"),
         ("options=dict", "its options <class 'dict'> are no subclass of sage_kit.components.Options"),
+        ("options=Options()", "its options Options() are no subclass"),
+        ("install=3", "install is 3, not text"),
+        ("has_transform='yes'", "has_transform is 'yes', not True or False"),
+        ("max_components='2'", "max_components is '2', not an integer or None"),
+        ("min_rows=3", "min_rows is 3, not a function or None"),
+        ("refine={}", "refine is {}, not a function or None"),
     ],
 )
 def test_malformed_spec(install: Install, more: str, words: str) -> None:
     install(reducer(more=more))
-    with pytest.raises(PluginError) as caught:
-        Plugins(allow="acme")
-    assert str(caught.value).startswith("reducer 'acme_map' of acme-sage 1.2: ")
-    assert words in str(caught.value)
+    cause = only_cause(Plugins(allow="acme"))
+    assert cause.startswith("reducer 'acme_map': ")
+    assert words in cause
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ("text_columns='text'", "text_columns is 'text', not a tuple of text"),
+        ("text_columns=()", "text_columns names 0 columns, not one or two"),
+        ("text_columns=('a',), labels=(0, 1)", "labels is (0, 1), not a tuple of text"),
+        ("text_columns=('a',), label_range=(1,)", "label_range is (1,), not two numbers"),
+        ("text_columns=('a',), hub='glue'", "hub is 'glue', not a HubSource or None"),
+        ("text_columns=('a',), loader='load'", "loader is 'load', not a function or None"),
+        ("text_columns=('a',), summary=None", "summary is None, not text"),
+    ],
+)
+def test_malformed_task(install: Install, fields: str, words: str) -> None:
+    summary = "" if "summary" in fields else "summary='', "
+    install(f"@hookimpl\ndef sage_tasks():\n    yield TaskSpec(name='one', {summary}{fields})\n")
+    assert words in only_cause(Plugins(allow="acme"))
+
+
+def test_sampler_of_an_unknown_space(install: Install) -> None:
+    install(
+        "@hookimpl\ndef sage_samplers():\n    yield SamplerSpec(name='one', summary='', factory=print, space='plane')\n"
+    )
+    assert "space is 'plane', not 'map' or 'full'" in only_cause(Plugins(allow="acme"))
 
 
 def test_factory_that_cannot_be_called(install: Install) -> None:
     install("@hookimpl\ndef sage_reducers():\n    yield ReducerSpec(name='one', summary='', factory=3)\n")
-    with pytest.raises(PluginError, match="its factory 3 cannot be called"):
-        Plugins(allow="acme")
+    assert only_cause(Plugins(allow="acme")) == "reducer 'one': its factory 3 cannot be called"
 
 
-def test_collision_names_both_distributions(install: Install) -> None:
-    install(reducer("same"))
-    install(reducer("same"), plugin="bell", distribution="bell-sage", version="3.0")
+def test_one_plugin_contributes_a_name_twice(install: Install) -> None:
+    spec = "ReducerSpec(name='same', summary='', factory=print)"
+    install(f"@hookimpl\ndef sage_reducers():\n    yield {spec}\n    yield {spec}\n")
+    assert only_cause(Plugins(allow="acme")) == "it contributes reducer 'same' twice"
+
+
+def test_a_name_that_two_plugins_contribute_is_an_error_and_all_else_works(install: Install) -> None:
+    install(
+        reducer("same") + "\n@hookimpl\ndef sage_lifts():\n    yield LiftSpec(name='a', summary='', factory=print)\n"
+    )
+    install(
+        reducer("same") + "\n@hookimpl\ndef sage_lifts():\n    yield LiftSpec(name='b', summary='', factory=print)\n",
+        plugin="bell", distribution="bell-sage", version="3.0",
+    )  # fmt: skip
+    plugins = Plugins(allow="acme,bell")
+    assert {"a", "b"} <= set(plugins.names("lift"))
+    assert "same" not in plugins.names("reducer")
+    assert [str(bad) for bad in plugins.quarantined] == ["reducer 'same' of plugin 'bell' (bell-sage 3.0)"]
     with pytest.raises(PluginError) as caught:
-        Plugins(allow="acme,bell")
-    assert "reducer 'same' is contributed by both acme-sage 1.2 and bell-sage 3.0" in str(caught.value)
-    assert ALLOW_VARIABLE in str(caught.value)
-    assert "same" in Plugins(allow="bell").names("reducer")
+        plugins.reducer("same")
+    assert str(caught.value) == (
+        "reducer 'same' is contributed by both acme-sage 1.2 and bell-sage 3.0: leave out one with "
+        f"{ALLOW_VARIABLE}=-bell or {ALLOW_VARIABLE}=-acme"
+    )
+    # both remedies help
+    assert "same" in Plugins(allow="-acme").names("reducer")
+    assert Plugins(allow="-bell").registered("reducer", "same").origin.plugin == "acme"
 
 
-def test_a_file_that_takes_a_name_is_told_to_take_another(plugin_file: Callable[..., Path]) -> None:
-    path = plugin_file("""
-        @hookimpl
-        def sage_reducers():
-            yield ReducerSpec(name="pca", summary="", factory=print)
-    """)
-    with pytest.raises(PluginError, match="give yours another name"):
-        Plugins([path], allow="")
+def test_a_name_that_three_plugins_contribute(install: Install) -> None:
+    for plugin in ("acme", "bell", "cord"):
+        install(reducer("same"), plugin=plugin, distribution=f"{plugin}-sage")
+    with pytest.raises(PluginError) as caught:
+        Plugins(allow="acme,bell,cord").reducer("same")
+    assert str(caught.value) == (
+        "reducer 'same' is contributed by acme-sage 1.2, bell-sage 1.2, cord-sage 1.2: leave out all but one with "
+        f"{ALLOW_VARIABLE}=-bell,-cord or {ALLOW_VARIABLE}=-acme,-cord or {ALLOW_VARIABLE}=-acme,-bell"
+    )
+    assert "same" in Plugins(allow="-bell,-cord").names("reducer")
 
 
-def test_collision_with_a_built_in(install: Install) -> None:
-    install(reducer("pca"))
-    with pytest.raises(PluginError, match=r"contributed by both sage-kit [\d.]+ and acme-sage 1\.2"):
-        Plugins(allow="acme")
+def test_two_plugins_of_one_name_cannot_be_told_apart_by_it(install: Install) -> None:
+    install(reducer("same"))
+    install(reducer("same"), distribution="bell-sage")
+    with pytest.raises(PluginError, match=r"both acme-sage 1\.2 and bell-sage 1\.2: uninstall one$"):
+        Plugins(allow="acme").reducer("same")
+
+
+def test_a_file_that_takes_a_name_is_told_to_take_another(install: Install, plugin_file: Callable[..., Path]) -> None:
+    with pytest.raises(PluginError, match=r"mine\.py: reducer 'pca' is contributed by both .*give yours another name"):
+        Plugins([plugin_file(reducer("pca"))], allow="")
+    install(reducer("same"))
+    install(reducer("same"), plugin="bell", distribution="bell-sage")
+    with pytest.raises(PluginError, match=r"by acme-sage 1\.2 and bell-sage 1\.2 and .*give yours another name"):
+        Plugins([plugin_file(reducer("same"))], allow="acme,bell")
+
+
+def test_a_built_in_keeps_its_name(install: Install) -> None:
+    install(
+        reducer("pca") + "\n@hookimpl\ndef sage_lifts():\n    yield LiftSpec(name='a', summary='', factory=print)\n"
+    )
+    plugins = Plugins(allow="acme")
+    assert plugins.registered("reducer", "pca").origin.distribution == "sage-kit"
+    assert "a" in plugins.names("lift")
+    assert [str(bad) for bad in plugins.quarantined] == ["reducer 'pca' of plugin 'acme' (acme-sage 1.2)"]
+    assert plugins.quarantined[0].cause == (
+        f"contributed by both sage-kit {sage_kit.__version__} and acme-sage 1.2: the built-in one keeps the name"
+    )
+    # a component in quarantine is no reason for an unknown name
+    with pytest.raises(UnknownComponentError) as caught:
+        plugins.reducer("acme_map")
+    assert "quarantine" not in str(caught.value)
 
 
 def test_one_name_in_two_kinds_is_no_collision(install: Install) -> None:
@@ -313,25 +460,88 @@ def test_one_name_in_two_kinds_is_no_collision(install: Install) -> None:
 
 def test_mistyped_hook(install: Install) -> None:
     install("@hookimpl\ndef sage_reducer():\n    return []\n")
-    with pytest.raises(PluginError) as caught:
-        Plugins(allow="acme")
-    text = str(caught.value)
-    assert (
-        "plugin 'acme' (acme-sage 1.2) implements an unknown hook 'sage_reducer'. Did you mean 'sage_reducers'?" in text
+    plugins = Plugins(allow="acme")
+    assert only_cause(plugins).startswith(
+        "it implements an unknown hook 'sage_reducer'. Did you mean 'sage_reducers'? Hooks: "
     )
-    assert text.endswith(f"Without it: uninstall acme-sage, or leave it out of {ALLOW_VARIABLE}")
+    with pytest.raises(UnknownComponentError, match="in quarantine: it implements an unknown hook 'sage_reducer'"):
+        plugins.reducer("acme_map")
+    # what a quarantined plugin implements is no burden to the next one
+    assert "mine_map" not in plugins.names("reducer")
+    install(reducer("bell_map"), plugin="bell", distribution="bell-sage")
+    assert "bell_map" in Plugins(allow="acme,bell").names("reducer")
 
 
 def test_hook_with_an_unknown_parameter(install: Install) -> None:
-    install("@hookimpl\ndef sage_round_finished(results):\n    pass\n")
-    with pytest.raises(PluginError, match=r"'acme' .acme-sage 1.2.: .*'results'.* can not be found"):
-        Plugins(allow="acme")
+    module = install(
+        "heard = []\n"
+        "@hookimpl\ndef sage_message(text):\n    heard.append(text)\n"
+        "@hookimpl\ndef sage_round_finished(results):\n    pass\n"
+    )
+    plugins = Plugins(allow="acme")
+    assert re.search(r"'results'.* can not be found", only_cause(plugins))
+    plugins.message(None, "hello")
+    assert sys.modules[module].heard == []
 
 
 def test_hook_wrapper_is_refused(install: Install) -> None:
     install("@hookimpl(wrapper=True)\ndef sage_message(text):\n    return (yield)\n")
-    with pytest.raises(PluginError, match="has a hook wrapper, which sage_kit does not call"):
-        Plugins(allow="acme")
+    plugins = Plugins(allow="acme")
+    assert "has a hook wrapper, which sage_kit does not call" in only_cause(plugins)
+    plugins.message(None, "hello")
+
+
+def test_object_that_cannot_even_be_looked_at(install: Install) -> None:
+    install(
+        "class Meta(type):\n"
+        "    def __dir__(self):\n        raise SystemExit(7)\n"
+        "class Plugin(metaclass=Meta):\n    pass\n",
+        attribute="Plugin",
+    )
+    assert "its hooks cannot be read: SystemExit: 7 at " in only_cause(Plugins(allow="acme"))
+
+
+def test_two_entry_points_that_name_one_module(install: Install, tmp_path: Path) -> None:
+    module = install(reducer())
+    (next(tmp_path.glob("site*/*.dist-info")) / "entry_points.txt").write_text(
+        f"[sage_kit]\nacme = {module}\nbell = {module}\n"
+    )
+    plugins = Plugins(allow="acme,bell")
+    assert "acme_map" in plugins.names("reducer")
+    assert [(bad.origin.plugin, bad.cause) for bad in plugins.quarantined] == [("bell", "it is registered already")]
+
+
+@pytest.mark.parametrize(
+    ("value", "cause"),
+    [
+        ("no_such_module", "ModuleNotFoundError: No module named 'no_such_module'"),
+        ("sage_kit.builtin:nothing", "AttributeError: "),
+        ("not valid!", "its entry point 'not valid!' is neither MODULE nor MODULE:OBJECT"),
+    ],
+)
+def test_entry_point_that_points_to_nothing(install: Install, tmp_path: Path, value: str, cause: str) -> None:
+    install("")
+    (next(tmp_path.glob("site*/*.dist-info")) / "entry_points.txt").write_text(f"[sage_kit]\nacme = {value}\n")
+    assert only_cause(Plugins(allow="acme")).startswith(cause)
+
+
+@pytest.mark.parametrize("content", [b"[sage_kit]\nnot an entry point\n", b"[sage_kit]\nacme = \xff\n"])
+def test_metadata_that_cannot_be_read_hides_no_other_plugin(install: Install, tmp_path: Path, content: bytes) -> None:
+    install("", distribution="torn-sage", plugin="torn")
+    torn = next(tmp_path.glob("site*/torn_sage*.dist-info"))
+    install(reducer())
+    (torn / "entry_points.txt").write_bytes(content)
+    plugins = Plugins(allow="acme")
+    assert "acme_map" in plugins.names("reducer")
+    assert [str(bad) for bad in plugins.quarantined] == ["plugin 'torn-sage' (torn-sage 1.2)"]
+    assert plugins.quarantined[0].cause.startswith("its entry points cannot be read: ")
+
+
+def test_distribution_without_name_and_version(install: Install, tmp_path: Path) -> None:
+    install(reducer())
+    (next(tmp_path.glob("site*/*.dist-info")) / "METADATA").write_text("Metadata-Version: 2.1\n")
+    origin = Plugins(allow="acme").registered("reducer", "acme_map").origin
+    assert (origin.plugin, origin.version) == ("acme", "unknown")
 
 
 def test_hook_marked_optional_may_be_unknown(install: Install) -> None:
@@ -374,6 +584,11 @@ def test_edited_file_is_read_anew_and_nothing_is_written_beside_it(plugin_file: 
         ),
         ("@hookimpl\ndef sage_reducers():\n    raise ValueError('no')\n", "sage_reducers raised ValueError: no"),
         ("@hookimpl\ndef sage_reducer():\n    pass\n", "unknown hook 'sage_reducer'. Did you mean 'sage_reducers'?"),
+        (
+            "@hookimpl\ndef sage_reducers():\n    pass\n",
+            "`sage_reducers` returned nothing: yield the spec or return a list",
+        ),
+        ("raise KeyboardInterrupt", "cannot be loaded: KeyboardInterrupt"),
     ],
 )
 def test_broken_file_is_an_error_since_the_user_named_it(
@@ -696,8 +911,8 @@ def test_failing_observer_is_disabled_reported_once_and_recorded() -> None:
     plugins.round_started(RUN, 1)
     plugins.round_started(RUN, 2)
     plugins.message(RUN, "still here")
-    cause = "sage_round_started raised RuntimeError: bad round 1"
-    assert plugins.disabled == {"observer:failing": cause}
+    cause = plugins.disabled["observer:failing"]
+    assert re.fullmatch(rf"sage_round_started raised RuntimeError: bad round 1 at {re.escape(__file__)}:\d+", cause)
     assert [text for text, _ in recorder.heard] == [f"observer:failing is disabled: {cause}", "still here"]
     assert failing.calls == 1
 
@@ -716,16 +931,89 @@ def test_observer_that_fails_on_a_message_is_reported_to_the_others() -> None:
     ]
 
 
-def test_interruption_is_not_swallowed() -> None:
-    class Interrupted:
+@pytest.mark.parametrize("error", [SystemExit(4), KeyboardInterrupt(), GeneratorExit(), SageError("no"), Exception()])
+def test_whatever_an_observer_raises_disables_it_alone(error: BaseException) -> None:
+    class Leaving:
+        @hookimpl
+        def sage_round_started(self) -> None:
+            raise error
+
+    plugins, recorder, told = Plugins(allow=""), Recorder(), []
+    plugins.record_disabled = lambda name, cause: told.append((name, cause))
+    plugins.add_observer("leaving", Leaving())
+    plugins.add_observer("recorder", recorder)
+    plugins.round_started(RUN, 1)
+    plugins.round_started(RUN, 2)
+    (cause,) = plugins.disabled.values()
+    assert cause.startswith(f"sage_round_started raised {type(error).__name__}")
+    assert re.search(rf" at {re.escape(__file__)}:\d+$", cause)
+    assert told == [("observer:leaving", cause)]
+    assert recorder.heard == [(f"observer:leaving is disabled: {cause}", "default")]
+
+
+def test_the_persons_own_interruption_is_not_swallowed() -> None:
+    class Slow:
         @hookimpl
         def sage_message(self) -> None:
-            raise KeyboardInterrupt
+            os.kill(os.getpid(), signal.SIGINT)
 
     plugins = Plugins(allow="")
-    plugins.add_observer("interrupted", Interrupted())
+    plugins.add_observer("slow", Slow())
     with pytest.raises(KeyboardInterrupt):
         plugins.message(None, "hello")
+    assert plugins.disabled == {}
+
+
+def test_an_observer_can_change_nothing_of_a_run(tmp_path: Path) -> None:
+    class Meddler:
+        @hookimpl
+        def sage_round_finished(self, run: RunInfo, result: RoundResult) -> None:
+            changes: list[Callable[[], Any]] = [
+                lambda: run.costs.add("teacher", 1.0),
+                lambda: run.examples.__setitem__("train", 0),  # type: ignore[attr-defined]
+                lambda: run.parameters.__setitem__("student", 0),  # type: ignore[attr-defined]
+                lambda: result.dev.__setitem__("agreement", 1.0),  # type: ignore[attr-defined]
+                lambda: result.validation["v"].__setitem__("agreement", 1.0),  # type: ignore[index]
+                lambda: run.history[0].dev.clear(),  # type: ignore[attr-defined]
+            ]
+            for number, change in enumerate(changes):
+                with pytest.raises(TypeError, match="read-only"):
+                    change()
+                done.append(number)
+            kept.append(run.costs)
+
+        @hookimpl
+        def sage_losses_profiled(self, losses: Any) -> None:
+            with pytest.raises(ValueError, match="WRITEABLE"):
+                losses.flags.writeable = True
+            kept.append(losses)
+
+        @hookimpl
+        def sage_run_finished(self, summary: dict[str, Any]) -> None:
+            summary["validation"]["v"]["agreement"] = 1.0
+
+    done: list[int] = []
+    kept: list[Any] = []
+    scores = {"agreement": 0.5}
+    result = RoundResult(1, 2, 2, 0.1, 0.9, 0.1, 3, 0, scores, {"v": scores}, 1.0, 0.0)
+    costs = Costs()
+    costs.add("teacher", 2.0)
+    run = RunInfo(tmp_path, RunConfig(), {"train": 3}, {"student": 4}, "accuracy", (result,), costs)
+    plugins = Plugins(allow="")
+    plugins.add_observer("meddler", Meddler())
+    plugins.round_finished(run, result)
+    assert (done, plugins.disabled) == (list(range(6)), {})
+    losses = np.zeros(3, np.float32)
+    plugins.losses_profiled(run, 1, losses)
+    costs.add("teacher", 1.0)
+    losses[:] = 1
+    # neither grew behind its back
+    assert kept[0].seconds == {"teacher": 2.0}
+    assert kept[1].tolist() == [0, 0, 0]
+    summary = {"validation": {"v": {"agreement": 0.5}}}
+    plugins.run_finished(run, summary)
+    assert (summary, plugins.disabled) == ({"validation": {"v": {"agreement": 0.5}}}, {})
+    assert result.dev == scores
 
 
 def test_observers_are_called_in_order_of_registration_save_those_that_ask_otherwise() -> None:
@@ -800,9 +1088,10 @@ def test_same_observer_twice() -> None:
 
 
 def test_observing_hooks_of_an_installed_plugin_are_called_and_isolated(install: Install) -> None:
-    install("@hookimpl\ndef sage_message(text):\n    raise ValueError(text)\n")
+    module = install("@hookimpl\ndef sage_message(text):\n    raise ValueError(text)\n")
     plugins, recorder = Plugins(allow="acme"), Recorder()
     plugins.add_observer("recorder", recorder)
     plugins.message(None, "hello")
-    assert plugins.disabled == {"acme-sage:acme": "sage_message raised ValueError: hello"}
+    file = sys.modules[module].__file__
+    assert plugins.disabled == {"acme-sage:acme": f"sage_message raised ValueError: hello at {file}:7"}
     assert ("hello", "default") in recorder.heard

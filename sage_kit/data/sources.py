@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,8 @@ from typing import Any
 from sage_kit.components import HubSource, TaskSpec
 from sage_kit.config import DATA_DIR_VARIABLE, RunConfig
 from sage_kit.data.formats import Dialect, FileReader, class_names, one_line, require_columns
-from sage_kit.errors import DataError, PluginError, SageError
+from sage_kit.errors import DataError, PluginError
+from sage_kit.guard import Failure, attempt, cause_of, place_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -175,14 +176,20 @@ def _from_hub(source: HubSource, split: str, columns: Sequence[str], label_colum
     return Table(where, values, _feature_names(data, label_column))
 
 
-def _load(spec: TaskSpec, config: RunConfig) -> Mapping[str, Mapping[str, Sequence[Any]]]:
-    assert spec.loader is not None
+def _load(spec: TaskSpec, config: RunConfig) -> Any:
+    loader = spec.loader
+    assert loader is not None
+    return _guarded(spec, loader, config)
+
+
+def _guarded(spec: TaskSpec, function: Callable[..., Any], *arguments: Any) -> Any:
+    """Call a task's loader, or look into what it returned: either may raise anything."""
     try:
-        return spec.loader(config)
-    except SageError:
-        raise
-    except Exception as error:  # a plugin's loader may raise anything
-        raise PluginError(f"task {spec.name!r}: its loader raised {type(error).__name__}: {one_line(error)}") from error
+        return attempt(function, *arguments)
+    except Failure as failure:
+        error = failure.error
+        message = f"task {spec.name!r}: its loader raised {cause_of(error)}"
+        raise PluginError(message, place_of(error, spec.loader)) from error
 
 
 def _from_loader(spec: TaskSpec, loaded: Any, splits: Sequence[str], columns: Sequence[str]) -> dict[str, Table]:
@@ -197,18 +204,22 @@ def _from_loader(spec: TaskSpec, loaded: Any, splits: Sequence[str], columns: Se
             raise DataError(
                 f"task {spec.name!r}: its loader gives no split {split!r}; it gives {', '.join(map(str, loaded))}"
             )
-        part = loaded[split]
-        # besides a mapping, tables of Hugging Face datasets and of pandas have columns
-        names = part if isinstance(part, Mapping) else getattr(part, "column_names", getattr(part, "columns", None))
-        if names is None:
-            raise PluginError(f"{where}: its loader gives {type(part).__name__}; expected {{column: values}}")
-        require_columns(where, columns, list(names))
-        values = {column: _plain(where, column, part[column]) for column in columns}
+        values: dict[str, list[Any]] = _guarded(spec, _columns, where, loaded[split], columns)
         lengths = {column: len(column_values) for column, column_values in values.items()}
         if len(set(lengths.values())) > 1:
             raise DataError(f"{where}: its loader gives columns of unequal length: {lengths}")
-        tables[split] = Table(where, values, _feature_names(part, spec.label_column))
+        tables[split] = Table(where, values, _guarded(spec, _feature_names, loaded[split], spec.label_column))
     return tables
+
+
+def _columns(where: str, part: Any, columns: Sequence[str]) -> dict[str, list[Any]]:
+    """The columns of what a loader gave for a split."""
+    # besides a mapping, tables of Hugging Face datasets and of pandas have columns
+    names = part if isinstance(part, Mapping) else getattr(part, "column_names", getattr(part, "columns", None))
+    if names is None:
+        raise PluginError(f"{where}: its loader gives {type(part).__name__}; expected {{column: values}}")
+    require_columns(where, columns, list(names))
+    return {column: _plain(where, column, part[column]) for column in columns}
 
 
 def _feature_names(data: Any, column: str) -> tuple[str, ...]:

@@ -39,7 +39,7 @@ import sage_kit
 from sage_kit import tensorfile
 from sage_kit.cache import Cache
 from sage_kit.compatibility import check_choices, check_sizes
-from sage_kit.components import BuildContext, ReducerSpec, SampleRequest
+from sage_kit.components import BuildContext, ReducerSpec, SampleRequest, Samples
 from sage_kit.config import RunConfig
 from sage_kit.devices import make_accelerator
 from sage_kit.errors import PluginError
@@ -463,6 +463,8 @@ def _sample(
         coordinates=read_only(placement.coordinates),
     )
     samples = plugins.call("sampler", config.sampler, sampler.sample, request)
+    if not isinstance(samples, Samples):
+        raise PluginError(f"sampler {config.sampler!r} returned {type(samples).__name__} instead of Samples")
     coordinates = _checked(plugins, "sampler", config.sampler, samples.coordinates, (count, config.n_components))
     return coordinates, np.asarray(samples.anchors, dtype=np.int64)
 
@@ -531,9 +533,10 @@ def _environment(config: RunConfig, plugins: Plugins, device: str) -> dict[str, 
 
 def _checked(plugins: Plugins, kind: str, name: str, values: Any, shape: tuple[int, ...]) -> Floats:
     title = f"{kind} {name!r} ({plugins.registered(kind, name).origin})"
-    if np.shape(values) != shape:
-        raise PluginError(f"{title} returned an array of shape {np.shape(values)} instead of {shape}")
-    result = np.ascontiguousarray(values, dtype=np.float32)
+    result: Floats = plugins.call(kind, name, lambda: np.asarray(values, dtype=np.float32))
+    if result.shape != shape:
+        raise PluginError(f"{title} returned an array of shape {result.shape} instead of {shape}")
+    result = np.ascontiguousarray(result)
     if not np.isfinite(result).all():
         raise PluginError(f"{title} returned NaN or infinity")
     return result

@@ -272,7 +272,7 @@ def test_a_tracker_that_fails_closes_all_and_is_named(
     said = dict(plugins.disabled)
     plugins.remove_observers()
     assert list(said) == ["observer:tracker"]
-    assert said["observer:tracker"].endswith("tracker 'folder': ConnectionError: no route to host")
+    assert "tracker 'folder': ConnectionError: no route to host at " in said["observer:tracker"]
     assert [tracker.calls for tracker in (*Memory.made, *Folder.made)] == [["start", "finish"], ["start", "finish"]]
 
 

@@ -171,7 +171,7 @@ def filter_settings(study: Study, run: ArmRun, filters: Sequence[str], share: fl
 
     def setting(name: str, **options: float) -> FilterSetting:
         judge = study.plugins.build("filter", name, options, context)
-        kept = np.concatenate([judge.keep(request) for request in requests])
+        kept = np.concatenate([study.plugins.call("filter", name, judge.keep, request) for request in requests])
         return FilterSetting(name, options, float(kept.mean()))
 
     found = []
