@@ -116,7 +116,7 @@ study.add_table("compute", compute_apart(study, runs, [EQUAL_FLOPS]))
 # %% [markdown]
 # ## Scores on the validation splits
 #
-# Means over seeds with Student's 95 % interval; the teacher is one model.
+# Means with 95 % intervals over seeds and examples; the teacher is one model.
 
 # %%
 scores = validation_scores(runs)
@@ -125,7 +125,7 @@ study.add_table("scores", scores[scores["primary"]].drop(columns="primary"))
 # %% [markdown]
 # ## What the teacher knows
 #
-# Its score less that of the best constant answer, with the interval of a bootstrap over examples.
+# Its score less that of the best constant answer, with the interval over examples.
 
 # %%
 study.add_table("teacher", teacher_over_constant(study, runs))

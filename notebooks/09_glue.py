@@ -119,7 +119,7 @@ study.add_table("compute", compute_apart(study, runs, [EQUAL_FLOPS]))
 # %% [markdown]
 # ## Scores on the official validation sets
 #
-# Means over seeds with Student's 95 % interval; the teacher is one model. `primary` marks GLUE's metric of the task.
+# Means with 95 % intervals over seeds and examples; the teacher is one model. `primary` marks GLUE's metric of a task.
 
 # %%
 study.add_table("scores", validation_scores(runs))
@@ -127,7 +127,7 @@ study.add_table("scores", validation_scores(runs))
 # %% [markdown]
 # ## What the teacher knows
 #
-# Its score less that of the best constant answer, with the interval of a bootstrap over examples.
+# Its score less that of the best constant answer, with the interval over examples.
 
 # %%
 study.add_table("teacher", teacher_over_constant(study, runs))
@@ -150,7 +150,7 @@ figure = figures.intervals(
     value="score",
     zero=False,
 )
-study.add_figure("beside_published", figure, "Ours with 95 % intervals over seeds; published scores have none.")
+study.add_figure("beside_published", figure, "Ours with 95 % intervals; published scores have none.")
 
 # %% [markdown]
 # ## Over plain distillation

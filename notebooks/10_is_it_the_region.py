@@ -90,6 +90,7 @@ study = Study(
     runs_dir=runs_dir,
     results_dir=results_dir,
 )
+displacement.check_samplers(controls)
 
 # %% [markdown]
 # ## The arms

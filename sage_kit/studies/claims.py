@@ -900,9 +900,9 @@ def claim_problems(
     Returns
     -------
     list of str
-        A claim's study without a notebook or a result; a claim's finding that no result has, or that names another
-        claim, or, in results that count, is held against another threshold; a finding that names an unknown claim. A
-        claim about a task that no result has is looked up under the tasks that they have.
+        A claim's study without a notebook or a result; a claim's finding, by task or not, that no result has, or that
+        names another claim, or, in results that count, is held against another threshold; a finding that names an
+        unknown claim. A claim about a task that no result has is looked up under the tasks that they have.
     """
     problems = []
     known = None if notebooks is None else set(notebooks)
@@ -920,22 +920,20 @@ def claim_problems(
             if not any(claim.finding.replace(claim.task, task) in made for task in tasks):
                 problems.append(f"claim {claim.id!r}: {claim.study!r} makes no finding like {claim.finding!r}")
             continue
-        finding = made.get(claim.finding)
-        if finding is None:
-            hint = did_you_mean(claim.finding, made, "Its findings")
-            problems.append(f"claim {claim.id!r}: {claim.study!r} makes no finding {claim.finding!r}.{hint}")
-            continue
-        if finding.claim != claim.id:
-            problems.append(f"claim {claim.id!r}: finding {finding.name!r} names the claim {finding.claim!r}")
-        thresholds = {
-            item.threshold
-            for result in own
-            for item in result.findings
-            if item.name == claim.finding and result.profile in COUNTED_PROFILES
-        }
+        for name in (claim.finding, *claim.also):
+            if not any(_findings_of(result, name) for result in own):
+                hint = did_you_mean(name, made, "Its findings")
+                problems.append(f"claim {claim.id!r}: {claim.study!r} makes no finding {name!r}.{hint}")
+        speaking = [(result, finding) for result in own for finding in _findings_of(result, claim.finding)]
+        problems += dict.fromkeys(
+            f"claim {claim.id!r}: finding {finding.name!r} names the claim {finding.claim!r}"
+            for _, finding in speaking
+            if finding.claim != claim.id
+        )
+        thresholds = {finding.threshold for result, finding in speaking if result.profile in COUNTED_PROFILES}
         if math.isfinite(claim.threshold):
             problems += [
-                f"claim {claim.id!r}: finding {finding.name!r} is held against {threshold:g}, and the claim against "
+                f"claim {claim.id!r}: finding {claim.finding!r} is held against {threshold:g}, and the claim against "
                 f"{claim.threshold:g}"
                 for threshold in sorted(thresholds)
                 if not math.isclose(threshold, claim.threshold)

@@ -409,7 +409,7 @@ class Study:
         """Per task and arm, means over seeds of what it cost: steps, teacher tokens, FLOPs, seconds.
 
         Equal compute means equal student steps and equal teacher tokens; the column `equal` says whether both are those
-        of the arm with the most.
+        of the arm with the most, to within 2 %: a last batch that is not full, and the lengths of other anchors.
         """
         table = runs.table()
         columns = ["student_steps", "teacher_tokens", "student_flops", "teacher_flops", "seconds"]

@@ -11,9 +11,12 @@ from typing import Any
 import pytest
 
 from sage_kit.config import RunConfig
+from sage_kit.errors import SageError, StudyError, UnknownComponentError
 from sage_kit.studies.claims import CLAIMS
 from sage_kit.studies.parameters import (
+    NAMING,
     PARAMETERS_TAG,
+    SEVERAL,
     STUDY_PARAMETERS,
     cell_source,
     describe_notebook,
@@ -114,6 +117,92 @@ def test_study_is_called_like_its_notebook(path: Path) -> None:
     assert question
 
 
+def up_to_its_study(path: Path, **given: Any) -> dict[str, Any]:
+    """What a notebook holds once its study is made, with parameters as papermill injects them."""
+    cells = [cell_source(cell) for cell in load_notebook(path)["cells"] if cell["cell_type"] == "code"]
+    own = next(number for number, source in enumerate(cells) if "study = Study(" in source)
+    namespace: dict[str, Any] = {"__name__": "notebook"}
+    for number, source in enumerate(cells[: own + 1]):
+        exec(compile(source, f"{path.name}, cell {number}", "exec"), namespace)
+        if number == 0:
+            namespace.update(given)
+    return namespace
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of no project, where a notebook that is refused must leave nothing."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("SAGE_KIT_DATA_DIR", raising=False)
+    return tmp_path
+
+
+NAMES = [
+    pytest.param(path, parameter.name, id=f"{path.stem}-{parameter.name}")
+    for path in NOTEBOOKS
+    for parameter in read_parameters(path)
+    if parameter.name in NAMING
+]
+
+
+@pytest.mark.parametrize(("path", "name"), NAMES)
+def test_an_unknown_component_is_refused_before_the_first_arm(path: Path, name: str, elsewhere: Path) -> None:
+    given = "no_such_thing"
+    if name in SEVERAL and name != "task":
+        known = {"reducer": "pca", "inverter": "knn", "sampler": "smote", "filter": "cosine", "lift": "shift",
+                 "decoder": "nearest_token"}[NAMING[name]]  # fmt: skip
+        given = f"{known},{given}"
+    with pytest.raises(UnknownComponentError, match=f"Unknown {NAMING[name]} 'no_such_thing'"):
+        up_to_its_study(path, **{name: given})
+    assert not list(elsewhere.iterdir())
+
+
+WRONG = {
+    "seeds": ["five", 2.5, True, "[2]"],
+    "rounds": ["many", 2.5, False],
+    "train_rows": [0.5, [100]],
+    "task": [True, ["sst2"], 3.5],
+    "profile": ["smal", None, 3],
+    "n_components": ["[2]", 2.5],
+    "most_rounds": ["ten", 0],
+    "margin": ["wide", 0.0, 0.02],
+    "maps": [1, "two"],
+    "clusters": [1, 2.5],
+    "examples": [1, "few"],
+    "let_through": [1.5, "most"],
+    "search_seeds": [0, "two"],
+    "least": [3, "much"],
+    "runs_dir": [5.5, True],
+}
+TYPES = [
+    pytest.param(path, parameter.name, value, id=f"{path.stem}-{parameter.name}-{value}")
+    for path in NOTEBOOKS
+    for parameter in read_parameters(path)
+    for value in WRONG.get(parameter.name, ())
+    # a number where text is wanted is that text, as papermill makes numbers of whatever looks like one
+    if not (parameter.name in ("task", "runs_dir") and isinstance(value, float))
+]
+
+
+@pytest.mark.parametrize(("path", "name", "value"), TYPES)
+def test_a_value_of_a_wrong_type_is_one_line_before_the_first_arm(
+    path: Path, name: str, value: Any, elsewhere: Path
+) -> None:
+    with pytest.raises(SageError) as caught:
+        up_to_its_study(path, **{name: value})
+    assert len(str(caught.value).splitlines()) == 1
+    assert name in str(caught.value)
+    assert not list(elsewhere.iterdir())
+
+
+@each
+def test_its_own_defaults_are_taken(path: Path, elsewhere: Path) -> None:
+    study = up_to_its_study(path)["study"]
+    assert study.results_dir == elsewhere / "runs" / "results"
+    assert study.store.root == elsewhere / "runs" / "studies"
+    assert not list(elsewhere.iterdir())
+
+
 @each
 def test_findings_that_claims_rest_on_are_made(path: Path) -> None:
     source = code_after_parameters(path)
@@ -122,3 +211,9 @@ def test_findings_that_claims_rest_on_are_made(path: Path) -> None:
             for finding in (claim.finding, *claim.also):
                 made = re.search(rf"""["']{finding}(["']|_\{{)""", source)  # itself, or by task
                 assert made, f"claim {claim.id} rests on finding {finding}, which is not made"
+
+
+def test_a_sampler_that_cannot_be_matched_is_refused_before_the_first_arm(elsewhere: Path) -> None:
+    with pytest.raises(StudyError, match="displacement of sampler 'high_loss' cannot be set"):
+        up_to_its_study(FOLDER / "10_is_it_the_region.ipynb", samplers="smote,high_loss")
+    assert not list(elsewhere.iterdir())

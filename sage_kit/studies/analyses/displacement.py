@@ -9,7 +9,7 @@ Every one of these samplers is scaled by one option, in which its mean displacem
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -196,6 +196,19 @@ def _kept(run: ArmRun) -> list[SyntheticSet]:
     return [SyntheticSet.load(run.directory.synthetic(round)) for round in rounds]
 
 
+def check_samplers(samplers: Sequence[str]) -> None:
+    """Refuse samplers whose displacement `match` cannot set, before anything is run.
+
+    Raises
+    ------
+    StudyError
+        For one that is not in `SCALED_BY`.
+    """
+    for sampler in samplers:
+        if sampler not in SCALED_BY:
+            raise StudyError(f"displacement of sampler {sampler!r} cannot be set.{did_you_mean(sampler, SCALED_BY)}")
+
+
 def match(sampler: str, vectors: Floats, anchors: Indices, target: float, *, seed: int = 0) -> Match:
     """Options under which a sampler in full space moves anchors by `target` in the mean.
 
@@ -229,8 +242,7 @@ def match(sampler: str, vectors: Floats, anchors: Indices, target: float, *, see
     and `shuffled` by interpolation / 2 * d. `mixup` goes a share min(b, 1 - b) of the way, where b has the distribution
     Beta(a, a): 1/2 - E|b - 1/2| = 1/2 - 1 / (a * 4 ** a * B(a, a)) in the mean, with the beta function B.
     """
-    if sampler not in SCALED_BY:
-        raise StudyError(f"displacement of sampler {sampler!r} cannot be set.{did_you_mean(sampler, SCALED_BY)}")
+    check_samplers([sampler])
     option = SCALED_BY[sampler]
     rng = np.random.default_rng(seed)
     if option == "alpha":
