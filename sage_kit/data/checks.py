@@ -20,6 +20,9 @@ NO_LABEL = "there is no label"
 LONGEST_NAMES = 25
 """Most names of classes that a remedy spells out."""
 
+LONGEST_WORD = 16
+"""Longest text that may stand for a missing one."""
+
 TOLD_ROWS = 3
 """Most rows that are named for one kind of missing label."""
 
@@ -78,7 +81,7 @@ def check_texts(table: Table, columns: Sequence[str], *, may_be_half_empty: bool
     for column in columns:
         values = table.columns[column]
         if may_be_half_empty and is_pair:
-            values = ["" if value is None else value for value in values]
+            values = ["" if _is_nothing(value) else value for value in values]
         problems = {row: f"expected text, got {_shown(v)}" for row, v in enumerate(values) if not isinstance(v, str)}
         if problems:
             complain(table, column, problems, _way_out_of_no_text([values[row] for row in problems], is_pair))
@@ -105,9 +108,14 @@ _HALF_EMPTY = ", or set may_be_half_empty to true, which admits one empty text i
 
 
 def _way_out_of_no_text(values: Sequence[Any], is_pair: bool) -> str:
-    if all(value is None for value in values):
+    if all(map(_is_nothing, values)):
         return f"every row needs a text: remove such rows{_HALF_EMPTY if is_pair else ''}"
     return "every row needs a text: name the column of the text, or write its values as text"
+
+
+def _is_nothing(value: Any) -> bool:
+    """Whether a value that should be text is none at all, as None and NaN."""
+    return not isinstance(value, str) and read_label(value).is_missing
 
 
 def _empty(*texts: str) -> bool:
@@ -123,21 +131,20 @@ def _is_unicode(text: str) -> bool:
 
 
 def _shown(value: Any) -> str:
-    if value is None:
+    if _is_nothing(value):
         return "nothing"
     text = repr(value)
     return f"{text if len(text) <= 40 else text[:37] + '...'} ({type(value).__name__})"
 
 
 def announce_little_content(
-    where: str, column: str, texts: Sequence[str], announce: Callable[[str], None], few: int = 20
+    table: Table, column: str, texts: Sequence[str], announce: Callable[[str], None], few: int = 20
 ) -> None:
-    """Tell of a column whose texts can hardly inform: a single one, few for many rows, or numbers only.
+    """Tell of texts that can hardly inform: a single one, few for many rows, numbers only, or words like "NaN".
 
     Parameters
     ----------
-    where : str
-        File or split.
+    table : Table
     column : str
     texts : sequence of str
     announce : callable
@@ -145,13 +152,19 @@ def announce_little_content(
     few : int
         Fewer different texts than one for so many rows are few.
     """
-    different = len(set(texts))
+    where, different = table.where, len(set(texts))
     if len(texts) > 1 and different == 1:
         announce(f"{where}, column {column!r}: every row holds the same text, so it says nothing about the label")
     elif different * few < len(texts):
         announce(f"{where}, column {column!r}: only {different:,} different texts in {len(texts):,} rows")
     elif len(texts) > 1 and all(read_label(text).number is not None for text in texts):
         announce(f"{where}, column {column!r}: every text is a number or a truth value; is it the column of the text?")
+    words: dict[Label, list[int]] = {}
+    for row, text in enumerate(texts):
+        if len(text) <= LONGEST_WORD and (label := read_label(text)).is_missing and label.is_word:
+            words.setdefault(label, []).append(row)
+    if words:
+        announce(f"{where}, column {column!r}: {places(table, words)}: does it stand for a missing text?")
 
 
 # ---- missing labels -------------------------------------------------------------------------------------------------
@@ -331,7 +344,10 @@ def parse_numbers(table: Table, column: str) -> NDArray[np.float64]:
     bad = np.flatnonzero(~np.isfinite(numbers)).tolist()
     if bad:
         problems = {row: _not_a_number(labels[row]) for row in bad}
-        complain(table, column, problems, "a regression label is a finite number, written like 1.5")
+        remedy = "a regression label is a finite number, written like 1.5"
+        if len(bad) == len(labels):
+            remedy += "; for classes, set task_kind to 'classification'"
+        complain(table, column, problems, remedy)
     return numbers
 
 

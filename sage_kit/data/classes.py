@@ -126,7 +126,7 @@ def _other(value: Any) -> Label:
 
 
 def _read_text(text: str) -> Label:
-    stripped = text.strip()
+    stripped = text.strip().replace("\u2212", "-")  # the minus sign of typography
     if NUMBER.fullmatch(stripped):
         exact = Decimal(stripped)
         return Label(text, int(exact) if exact == exact.to_integral_value() else float(exact), is_word=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import difflib
 import io
 import json
 import re
@@ -63,6 +64,9 @@ BYTE_ORDER_MARKS = (
 
 DELIMITERS = (",", ";", "\t", "|")
 """Those that are tried on a header without the wanted columns, to name the right one."""
+
+QUOTES = "\"'`"
+"""Characters that no delimiter is guessed to be."""
 
 _field_limit = threading.Lock()
 
@@ -122,6 +126,8 @@ class FileReader:
         readers = {".parquet": self._parquet, ".jsonl": self._json_lines, ".ndjson": self._json_lines}
         readers |= {".json": self._json, ".csv": self._csv, ".tsv": self._csv}
         kind = file_type(self.path)
+        if self.path.is_dir():
+            raise DataError(f"{self.path} is not a file")
         if kind not in readers:
             raise DataError(f"{self.path}: {name_must_end(self.path, TABLE_TYPES)}")
         with reading(self.path):
@@ -171,9 +177,13 @@ class FileReader:
 
     def _json_columns(self, content: Any) -> dict[str, list[Any]]:
         """The columns of a JSON document in any of the forms that are common."""
-        if isinstance(content, dict) and isinstance(content.get("data"), list) and "data" not in self.columns:
+        if isinstance(content, dict) and isinstance(content.get("data"), list | dict) and "data" not in self.columns:
             names, rows = content.get("columns"), content["data"]
-            if isinstance(names, list) and all(isinstance(row, list) and len(row) == len(names) for row in rows):
+            if (
+                isinstance(names, list)
+                and isinstance(rows, list)
+                and all(isinstance(row, list) and len(row) == len(names) for row in rows)
+            ):
                 return {str(name): [row[place] for row in rows] for place, name in enumerate(names)}
             content = rows
         if isinstance(content, list) and all(isinstance(record, dict) for record in content):
@@ -214,11 +224,7 @@ class FileReader:
                 raise self._not_csv(rows.line, error) from None
             if not set(self.columns) <= set(header):
                 self._complain_of_delimiter(delimiter)
-            if not set(self.columns) & set(header):
-                first_line = f"its first line must name the columns; it is {_cut(delimiter.join(header))}"
-                raise DataError(
-                    f"{_no_column(str(self.path), self.columns[0], header)} For a file of this type, {first_line}"
-                )
+            self._check_header(header, delimiter)
             self._found(header)
             places = {column: header.index(column) for column in self.columns}
             done = 0
@@ -230,6 +236,8 @@ class FileReader:
                 if not batch:
                     return
                 for number, row in enumerate(batch, start=done + 1):
+                    if len(row) > len(header) and not any(row[len(header) :]):
+                        continue  # delimiters at the end of the line
                     if len(row) != len(header):
                         raise DataError(
                             f"{self.path}, row {number} (line {rows.lines[number - done - 1]}) has {len(row)} "
@@ -238,6 +246,17 @@ class FileReader:
                         )
                 done += len(batch)
                 yield {column: [row[place] for row in batch] for column, place in places.items()}
+
+    def _check_header(self, header: Sequence[str], delimiter: str) -> None:
+        """Raise DataError for a first line that does not look like names of columns, or has them in other quotes."""
+        for quote in QUOTES:
+            if not set(self.columns) <= set(header) and set(self.columns) <= {name.strip(quote) for name in header}:
+                raise DataError(f"{self.path} has its fields in {quote}: set quote to {quote!r}")
+        if not any(column in header or _alike(column, header) for column in self.columns):
+            first_line = f"its first line must name the columns; it is {_cut(delimiter.join(header))}"
+            raise DataError(
+                f"{_no_column(str(self.path), self.columns[0], header)} For a file of this type, {first_line}"
+            )
 
     def _usual_delimiter(self) -> str:
         return "\t" if file_type(self.path) == ".tsv" else ","
@@ -265,7 +284,7 @@ class FileReader:
         with open_text(self.path, newline="") as stream:
             line = next((line.rstrip("\r\n") for line in stream if line.strip()), "")
         headers = {}
-        marks = [mark for mark in line if not (mark.isalnum() or mark.isspace() or mark in ('"', self.dialect.quote))]
+        marks = [mark for mark in line if not (mark.isalnum() or mark.isspace() or mark in QUOTES)]
         for character in dict.fromkeys([*DELIMITERS, *marks]):
             with contextlib.suppress(csv.Error), _fields_of_any_length():
                 headers[character] = next(csv.reader([line], **self._reader_settings(character)), [])
@@ -315,13 +334,19 @@ def require_columns(where: str, wanted: Sequence[str], there: Sequence[str]) -> 
 
 
 def _no_column(where: str, column: str, there: Sequence[str]) -> str:
-    alike = next((name for name in there if loose_form(name) == loose_form(column)), None)
-    if alike is not None:
+    alike = _alike(column, there)
+    if alike and loose_form(alike) == loose_form(column):
         kind = difference(alike, column)
         return (
             f"{where} has no column {column!r}, but {shown(alike)}, which differs in {kind}: write one like the other."
         )
     return f"{where} has no column {column!r}.{did_you_mean(column, map(_shortened, there), 'Columns')}"
+
+
+def _alike(column: str, there: Sequence[str]) -> str:
+    """The name that is most like a column's, of those that are there; "" when none is."""
+    loose = next((name for name in there if loose_form(name) == loose_form(column)), "")
+    return loose or next(iter(difflib.get_close_matches(column, there, n=1, cutoff=0.5)), "")
 
 
 # ---- files as streams ----------------------------------------------------------------------------------------------
@@ -412,12 +437,21 @@ def open_text(path: Path, newline: str | None = None) -> Iterator[IO[str]]:
     """
     with open_bytes(path) as raw:
         head = raw.read(64)
+        _refuse_content(path, head)
         encoding = next((name for mark, name in BYTE_ORDER_MARKS if head.startswith(mark)), "utf-8")
         if encoding == "utf-8" and b"\0" in head:
             raise DataError(f"{path} is not UTF-8 text: it holds zero bytes; if it is UTF-16, save it as UTF-8")
         stream = io.BufferedReader(cast("io.RawIOBase", _Joined(head, raw)))
         with io.TextIOWrapper(stream, encoding=encoding, newline=newline) as text:
             yield text
+
+
+def _refuse_content(path: Path, head: bytes) -> None:
+    """Raise DataError when the first bytes say that a file holds something else than its name says."""
+    if head.startswith(b"PAR1"):
+        raise DataError(f"{path} is a parquet file: let its name end in .parquet")
+    if head.startswith(b"version https://git-lfs"):
+        raise DataError(f"{path} only points to a file in Git LFS: fetch that by `git lfs pull`")
 
 
 class _Joined(io.RawIOBase):
@@ -451,6 +485,8 @@ def parquet_file(path: Path) -> Iterator[Any]:
         return
     with open_bytes(path) as stream:
         content = stream.read()
+    if not content.startswith(b"PAR1"):
+        _refuse_content(path, content[:64])
     with pq.ParquetFile(pa.BufferReader(content)) as file:
         yield file
 

@@ -127,7 +127,7 @@ def load_task(spec: TaskSpec, config: RunConfig, announce: Callable[[str], None]
     _require_classes(train, spec, where, "add rows of it")
     for name, split in {spec.train_split: train, **splits}.items():
         for column, texts in zip(spec.text_columns, filter(None, (split.texts, split.pairs)), strict=True):
-            announce_little_content(tables[name].where, column, texts, announce)
+            announce_little_content(tables[name], column, texts, announce)
 
     if not splits:
         train, part = _carve(train, config.validation_fraction, config.split_seed, "validation", spec, where)

@@ -75,6 +75,7 @@ def refuse(path: Path, content: str | bytes, message: str, dialect: Dialect | No
         ("data.json", json.dumps(RECORDS, indent=2)),
         ("data.json", json.dumps({"data": RECORDS, "version": "1"})),
         ("data.json", json.dumps({"text": TEXTS, "label": [0, 1, 0]})),
+        ("data.json", json.dumps({"data": {"text": TEXTS, "label": [0, 1, 0]}})),
         ("data.json", json.dumps({"text": dict(enumerate(TEXTS)), "label": {"0": 0, "1": 1, "2": 0}})),
         ("data.json", json.dumps(dict(enumerate(RECORDS)))),
         ("data.json", json.dumps({"columns": COLUMNS, "data": [list(record.values()) for record in RECORDS]})),
@@ -122,6 +123,10 @@ def test_a_byte_order_mark_names_the_encoding(tmp_path: Path, name: str, content
         ("data.csv", zipped("a", "b", content="x"), "a spreadsheet is saved as CSV"),
         ("data.csv.zip", b"PK\x03\x04 cut", "cannot be uncompressed: "),
         ("data.xlsx", b"PK", r"its name must end in \.jsonl, .*; save the sheet as CSV"),
+        ("data.csv", b"PAR1 and so on", r"is a parquet file: let its name end in \.parquet"),
+        ("data.csv", b"version https://git-lfs.github.com/spec/v1\n", "only points to a file in Git LFS: fetch that"),
+        ("data.parquet", b"version https://git-lfs.github.com/spec/v1\n", "only points to a file in Git LFS"),
+        ("data.tar.gz", b"x", "unpack it$"),
         ("data.txt", b"x", "rename it to .csv and set delimiter"),
         ("data.gz", b"x", r"its name must end in .*each also with \.gz"),
     ],
@@ -198,12 +203,25 @@ def test_the_line_of_a_spreadsheet_that_declares_the_delimiter_counts(tmp_path: 
     refuse(tmp_path / "data.csv", "sep=;\ntext;label\nx;1\ny\n", r"row 2 \(line 4\) has 1 field, but the header has 2")
 
 
+def test_delimiters_at_the_end_of_a_line_are_passed_over(tmp_path: Path) -> None:
+    assert read(tmp_path / "data.csv", "text,label\nx,1,\ny,0,,\n") == (["x", "y"], ["1", "0"])
+    refuse(tmp_path / "data.csv", "text,label\nx,1,\ny,0,z\n", r"row 2 \(line 3\) has 3 fields, but the header has 2")
+
+
+@pytest.mark.parametrize("newline", ["\r", "\r\n", "\n"])
+def test_lines_may_end_in_any_way_and_be_empty(tmp_path: Path, newline: str) -> None:
+    content = "\n\ntext,label\nx,1\n\ny,0".replace("\n", newline)
+    assert read(tmp_path / "data.csv", content) == (["x", "y"], ["1", "0"])
+
+
 def test_quotes_may_have_no_meaning_or_be_others(tmp_path: Path) -> None:
     content = 'text\tlabel\n"open\t1\nsaid "so"\t0\n'
     message = r"line 2 is not valid CSV: .*; write \" twice inside a quoted field, or set quote to '' if quotes have no"
     refuse(tmp_path / "data.tsv", content, message)
     assert read(tmp_path / "data.tsv", content, Dialect(quote="")) == (['"open', 'said "so"'], ["1", "0"])
     assert read(tmp_path / "data.csv", "text,label\n'a, b',1\n", Dialect(quote="'")) == (["a, b"], ["1"])
+    refuse(tmp_path / "b.csv", "'text';'label'\n'x';'1'\n", "set delimiter to ';'$")
+    refuse(tmp_path / "b.csv", "'text';'label'\n'x';'1'\n", "has its fields in ': set quote to \"'\"", Dialect(";"))
     refuse(tmp_path / "data.csv", "text,label\na, b,1\n", "no field may hold commas where", Dialect(quote=""))
 
 

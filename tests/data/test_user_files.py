@@ -184,6 +184,11 @@ def test_settings_that_do_not_go_together_are_errors(
         ([0, 1, -1], {"label_names": ["a", "b"]}, r"row 3, column 'label': label -1 marks an unlabelled row"),
         (["a", "b"] * 3, {"label_names": ["a", "b", "c"]}, r"train\.jsonl: no row of class 'c' to train on"),
         ([1.5] * 4, {"task_kind": "regression"}, r"column 'label': every label is 1.5"),
+        (
+            ["x", "y"],
+            {"task_kind": "regression"},
+            r"label 'x' .*\(and 1 more row\); a regression label is .*; for classes, set task_kind to 'classification'",
+        ),
         ([1, "x"], {"task_kind": "regression"}, r"row 2, column 'label': label 'x' \(str\) is not a number"),
         (
             [0, 1],
@@ -563,6 +568,10 @@ def test_texts_that_say_nothing_are_told(tmp_path: Path) -> None:
     assert told(b=["x", "y"] * 40) == ["column 'b': only 2 different texts in 80 rows"]
     assert told(text=list(range(80))) == [
         "column 'text': every text is a number or a truth value; is it the column of the text?"
+    ]
+    texts = [f"t{i}" for i in range(77)] + ["NaN", "NaN", "null"]
+    assert told(text=texts) == [
+        "column 'text': 'NaN' in rows 78, 79; 'null' in row 80: does it stand for a missing text?"
     ]
     same = write(tmp_path / "same.csv", [0, 1] * 8, text=["same"] * 16)
     assert "16 rows that all hold the same text" in (message := refuse(train_file=same))
