@@ -118,7 +118,7 @@ study.add_table("synthesis", means.reset_index())
 # %%
 study.add_table("scores", statistics.summarize(runs.table(), "dev"))
 add_outcomes(study, "over_plain", runs, "plain")
-figure = figures.intervals(study.tables["over_plain"], title="Over plain distillation", unit="primary metric")
+figure = figures.intervals(study.tables["over_plain"], title="Over plain distillation", unit="points")
 study.add_figure("over_plain", figure, "Difference to plain distillation, paired by seed and example; 95 % intervals.")
 
 # %%
@@ -126,7 +126,7 @@ for arm in runs.arms:
     if arm != main:
         add_outcomes(study, f"main_over_{arm}", runs, arm, arms=[main])
 over_others = pd.concat([study.tables[f"main_over_{arm}"] for arm in runs.arms if arm != main], ignore_index=True)
-figure = figures.intervals(over_others, label="baseline", title=f"{main} over every other arm", unit="primary metric")
+figure = figures.intervals(over_others, label="baseline", title=f"{main} over every other arm", unit="points")
 study.add_figure("main_over_others", figure, f"Difference of {main} to each arm; 95 % intervals.")
 
 # %% [markdown]

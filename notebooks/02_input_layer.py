@@ -144,7 +144,7 @@ study.add_table("agreement_over_own", study.compare(runs, baseline=own.name, met
 figure = figures.intervals(
     study.tables["over_own"],
     title="Bypass against an input layer of its own",
-    unit="primary metric",
+    unit="points",
     threshold=-keeps.value,
 )
 study.add_figure(

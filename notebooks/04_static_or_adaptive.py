@@ -116,7 +116,7 @@ study.add_figure("agreement", figure, "Mean over seeds; the band is the range of
 
 # %%
 add_outcomes(study, "over_plain", runs, "plain")
-figure = figures.intervals(study.tables["over_plain"], title="Over plain distillation", unit="primary metric")
+figure = figures.intervals(study.tables["over_plain"], title="Over plain distillation", unit="points")
 study.add_figure("over_plain", figure, "Difference to plain distillation, paired by seed and example; 95 % intervals.")
 
 # %%

@@ -151,7 +151,7 @@ over_plain = pd.DataFrame(columns=["task", "arm", "difference", "low", "high"])
 if len(runs.arms) > 1:
     add_outcomes(study, "over_plain", runs, "plain")
     over_plain = study.tables["over_plain"]
-    figure = figures.intervals(over_plain, title="Over plain distillation", unit="primary metric")
+    figure = figures.intervals(over_plain, title="Over plain distillation", unit="points")
     study.add_figure(
         "over_plain", figure, "Difference to plain distillation, paired by seed and example; 95 % intervals."
     )

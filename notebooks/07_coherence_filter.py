@@ -178,7 +178,7 @@ for one in study.tasks:
     if own:
         parts.append(study.compare(Runs(runs.of(task=one)), baseline="none", arms=own))
 study.add_table("over_none", concat(parts, ignore_index=True))
-figure = figures.intervals(study.tables["over_none"], title="Over no filter", unit="primary metric")
+figure = figures.intervals(study.tables["over_none"], title="Over no filter", unit="points")
 study.add_figure(
     "over_none", figure, "Difference to synthesis without a filter, by the same inverter, paired; 95 % intervals."
 )

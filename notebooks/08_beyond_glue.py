@@ -143,7 +143,7 @@ equal_steps = Runs([run for run in runs if run.arm != EQUAL_FLOPS])
 add_outcomes(study, "over_plain", equal_steps, "plain", split="validation")
 add_outcomes(study, "over_equal_flops", runs, EQUAL_FLOPS, split="validation", arms=["SAGE"])
 rows = study.tables["over_plain"]
-figure = figures.intervals(rows, title="SAGE over plain distillation", unit="metric of the task", label="task")
+figure = figures.intervals(rows, title="SAGE over plain distillation", unit="points", label="task")
 study.add_figure("over_plain", figure, "Difference to plain distillation, paired by seed and example; 95 % intervals.")
 
 # %%

@@ -159,7 +159,7 @@ study.add_figure("beside_published", figure, "Ours with 95 % intervals; publishe
 
 # %%
 add_outcomes(study, "over_plain", runs, "plain", split="validation")
-figure = figures.intervals(study.tables["over_plain"], title="Over plain distillation", unit="metric of the task")
+figure = figures.intervals(study.tables["over_plain"], title="Over plain distillation", unit="points")
 study.add_figure("over_plain", figure, "Difference to plain distillation, paired by seed and example; 95 % intervals.")
 
 # %%

@@ -233,7 +233,7 @@ study.add_table("compute", compute_apart(study, runs, [MORE_STEPS, EQUAL_FLOPS])
 # %%
 add_outcomes(study, "over_plain", runs, "plain")
 add_outcomes(study, "over_equal_flops", runs, EQUAL_FLOPS, arms=["default"])
-figure = figures.intervals(study.tables["over_plain"], title="Over plain distillation", unit="primary metric")
+figure = figures.intervals(study.tables["over_plain"], title="Over plain distillation", unit="points")
 study.add_figure("over_plain", figure, "Difference to plain distillation, paired by seed and example; 95 % intervals.")
 
 # %% [markdown]
@@ -255,7 +255,7 @@ pairs = [
 for outcome, name in (("", "pairs"), (AGREEMENT, "pairs_agreement"), (DIVERGENCE, "pairs_divergence")):
     study.add_table(name, contrasts(study, runs, pairs, metric=outcome))
 pictured = study.tables["pairs"].assign(pair=lambda table: table["arm"] + " \N{MINUS SIGN} " + table["against"])
-figure = figures.intervals(pictured, title="Pairs of arms", unit="primary metric", label="pair")
+figure = figures.intervals(pictured, title="Pairs of arms", unit="points", label="pair")
 study.add_figure("pairs", figure, "The first arm less the second, paired by seed and example; 95 % intervals.")
 
 # %% [markdown]
@@ -268,7 +268,7 @@ over["displacement"] = ["not matched" if name in beside else "matched" for name 
 study.add_table("over_full_space", over)
 best = closest(study.tables["over_full_space"], study.overall)
 figure = figures.intervals(
-    study.tables["over_full_space"], title="High loss over full space", unit="primary metric", label="against"
+    study.tables["over_full_space"], title="High loss over full space", unit="points", label="against"
 )
 study.add_figure("over_full_space", figure, "High loss less each control, paired by seed and example; 95 % intervals.")
 
@@ -277,7 +277,7 @@ against_default = [*controls, FAR, NEIGHBOURS, "random tokens"]
 study.add_table("default_over_controls", contrasts(study, runs, [("default", name) for name in against_default]))
 best_for_default = closest(study.tables["default_over_controls"], study.overall)
 figure = figures.intervals(
-    study.tables["default_over_controls"], title="Default over controls", unit="primary metric", label="against"
+    study.tables["default_over_controls"], title="Default over controls", unit="points", label="against"
 )
 study.add_figure(
     "default_over_controls", figure, "Default less each control, paired by seed and example; 95 % intervals."

@@ -124,7 +124,7 @@ for one in study.tasks:
 add_outcomes(study, "over_add", runs, "add")
 add_outcomes(study, "over_plain", runs, "plain")
 figure = figures.intervals(
-    study.tables["over_add"], title="Replacing against adding", unit="primary metric", threshold=-suffices.value
+    study.tables["over_add"], title="Replacing against adding", unit="points", threshold=-suffices.value
 )
 study.add_figure(
     "over_add", figure, "Difference to adding, paired; 95 % intervals; the dashed line is minus the margin."

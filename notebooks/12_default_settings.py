@@ -158,7 +158,7 @@ add_outcomes(study, "over_plain", runs, "plain")
 add_outcomes(study, "over_random_tokens", runs, "random tokens", arms=["chosen"])
 if other:
     add_outcomes(study, "over_defaults", runs, "defaults", arms=["chosen"])
-figure = figures.intervals(study.tables["over_plain"], title="Over plain distillation", unit="primary metric")
+figure = figures.intervals(study.tables["over_plain"], title="Over plain distillation", unit="points")
 study.add_figure("over_plain", figure, "Difference to plain distillation, paired by seed and example; 95 % intervals.")
 
 # %% [markdown]

@@ -178,10 +178,11 @@ def _why_undecided(finding: Finding) -> list[str]:
 
 
 def detectable_text(value: float, unit: str) -> str:
-    """A difference that can be found, to two digits, without the unit's name."""
+    """A difference that can be found, to two digits, without the unit's name; of a change in percent, the fall."""
+    if unit == PERCENT_CHANGE:
+        return f"{in_unit(-value, unit):.2g} %"
     shown = in_unit(value, unit)
-    text = f"{shown:.2g}" if shown < 100 else f"{shown:.0f}"
-    return f"{text} %" if unit == PERCENT_CHANGE else text
+    return f"{shown:.2g}" if shown < 100 else f"{shown:.0f}"
 
 
 def sentence(text: str, finding: Finding) -> str:

@@ -10,7 +10,8 @@ from studies.fakeresults import decide, make_finding
 
 from sage_kit.studies.verdicts import can_decide, number_text, sentence, state_of
 
-DIFFERENCE, SHARE = ("difference", "low", "high"), ("share", "low", "high")
+DIFFERENCE = ("difference", "low", "high")
+OF_RUNS = {"threshold": 0.5, "columns": ("share", "low", "high"), "unit": ""}
 
 
 def say(text: str, low: float, high: float, **changes: Any) -> str:
@@ -46,14 +47,14 @@ def test_an_undecided_difference_reads_as_in_a_paper() -> None:
         ),
         (
             {"low": -0.2, "high": 0.1, "unit": "percent change", "direction": "below"},
-            "Ahead: -4.9 % (95 % CI -18.1 to +10.5; detectable: 23 %).",
+            "Ahead: -4.9 % (95 % CI -18.1 to +10.5; detectable: -19 %).",
         ),
         (
-            {"low": 0.555, "high": 0.998, "value": 0.9, "counts": (9, 10), "threshold": 0.5, "columns": SHARE},
+            {"low": 0.555, "high": 0.998, "value": 0.9, "counts": (9, 10), **OF_RUNS},
             "Ahead: 9 of 10 runs (95 % CI 56 % to 100 %; threshold 50 %).",
         ),
         (
-            {"low": 0.147, "high": 0.947, "value": 0.6, "counts": (3, 5), "threshold": 0.5, "columns": SHARE},
+            {"low": 0.147, "high": 0.947, "value": 0.6, "counts": (3, 5), **OF_RUNS},
             "Ahead: 3 of 5 runs (95 % CI 15 % to 95 %; threshold 50 %; detectable: none).",
         ),
     ],
