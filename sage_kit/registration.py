@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import sage_kit
 from sage_kit.config import toml_loads
 from sage_kit.errors import ConfigError, RunDirectoryError
 from sage_kit.files import disk_errors, write_texts
@@ -19,6 +20,8 @@ from sage_kit.scaffold import check_name, new_plugin
 
 PLUGINS = "plugins"
 """The repository's folder of plugins."""
+
+VERSION_FILE = "sage_kit/__init__.py"
 
 TOX_WORDS = re.compile(
     r"linux\d*|darwin|win32|cygwin|aix|[a-z]*py(thon)?\d*|i\d86|x86(_64)?|amd64|aarch64|arm\w*|alpha|beta"
@@ -151,7 +154,7 @@ PLACES: tuple[Lines | Words, ...] = (
 def find_repository(folder: Path) -> Path | None:
     """The root of the clone of sage-kit's repository whose plugins lie in `folder`, or None."""
     root = folder.resolve().parent
-    files = {place.file for place in PLACES}
+    files = {VERSION_FILE, *(place.file for place in PLACES)}
     if folder.resolve().name != PLUGINS or not all((root / file).is_file() for file in files):
         return None
     project = toml_loads((root / "pyproject.toml").read_text(encoding="utf-8")).get("project", {})
@@ -159,12 +162,19 @@ def find_repository(folder: Path) -> Path | None:
 
 
 def require_repository(folder: Path) -> Path:
-    """As `find_repository`, but raises ConfigError where there is none."""
+    """As `find_repository`, but raises ConfigError where there is none, or one of another version of sage-kit."""
     root = find_repository(folder)
     if root is None:
         raise ConfigError(
             f"--register edits files of sage-kit's repository, and {folder.resolve()} is not the folder 'plugins' of a "
             "clone of it: run it in the clone's root, or give that folder with --dest, or leave --register out"
+        )
+    version = re.search(r'^__version__ = "(.+)"$', _read(root / VERSION_FILE), flags=re.MULTILINE)
+    if version is None or version[1] != sage_kit.__version__:
+        raise ConfigError(
+            f"this is sage-kit {sage_kit.__version__}, and the clone in {root} is of version "
+            f"{version[1] if version else 'unknown'}, with which its plugins must agree: install the clone first, with "
+            f"pip install -e {root}"
         )
     return root
 

@@ -69,15 +69,6 @@ def pins(file: str) -> list[Requirement]:
     return found
 
 
-def pinned(file: str) -> dict[str, str]:
-    """Version of each distribution that a file of constraints pins, by name: the lowest, where Pythons differ."""
-    found: dict[str, str] = {}
-    for pin in pins(file):
-        name, (specifier,) = pin.name.lower().replace("_", "-"), pin.specifier
-        found[name] = min(found.get(name, specifier.version), specifier.version, key=Version)
-    return found
-
-
 def lower_bounds() -> dict[str, set[str]]:
     """Lower bounds that the core and the plugins declare, by the dependency's name."""
     bounds: dict[str, set[str]] = {}
@@ -178,11 +169,40 @@ def minors() -> list[int]:
     return [int(text.rpartition(".")[2]) for text in pyproject(ROOT)["project"]["classifiers"] if ":: 3." in text]
 
 
+def wrong_lowest_versions(lines: list[str], declared: dict[str, str]) -> list[str]:
+    """Line of `requirements/min.txt` and what to do there, for each version that is not the declared one."""
+    places: dict[str, tuple[int, str]] = {}
+    for number, line in enumerate(lines, start=1):
+        match = re.match(r"([\w.-]+)==([\w.]+)", line)
+        if match:  # the first of a package's lines is that of the oldest Python
+            places.setdefault(match[1].lower().replace("_", "-"), (number, match[2]))
+    faults = [(number, f"remove {name}") for name, (number, _) in places.items() if name not in declared]
+    for name, version in declared.items():
+        later = [number for other, (number, _) in places.items() if other > name]
+        number, there = places.get(name, (min(later, default=len(lines) + 1), ""))
+        if there != version:
+            faults.append((number, f"{f'it is {there}: ' if there else ''}write '{name}=={version}'"))
+    return [f"requirements/min.txt:{number}: {what}" for number, what in sorted(faults)]
+
+
 def test_lowest_versions_are_those_that_are_declared() -> None:
     bounds = lower_bounds()
     assert {name: versions for name, versions in bounds.items() if len(versions) > 1} == {}, "bounds differ"
     # torch's old builds are large and know no new Python, so it is lowest only where the factor torch25 asks for it
-    assert pinned("min.txt") == {name: version for name, (version,) in bounds.items() if name != "torch"}
+    declared = {name: version for name, (version,) in bounds.items() if name != "torch"}
+    faults = wrong_lowest_versions((ROOT / "requirements" / "min.txt").read_text().splitlines(), declared)
+    assert not faults, "\n".join(["", *faults])
+
+
+def test_a_wrong_lowest_version_is_named_with_its_line() -> None:
+    lines = ["# text", "alpha==1.0", "beta_x==2.0; python_version < '3.12'", "beta_x==3.0", "old==1", "zeta==1"]
+    declared = {"alpha": "1.1", "beta-x": "2.0", "gamma": "5", "zeta": "1", "zz": "2"}
+    assert wrong_lowest_versions(lines, declared) == [
+        "requirements/min.txt:2: it is 1.0: write 'alpha==1.1'",
+        "requirements/min.txt:5: remove old",
+        "requirements/min.txt:5: write 'gamma==5'",
+        "requirements/min.txt:7: write 'zz==2'",
+    ]
 
 
 @pytest.mark.parametrize("minor", minors())
@@ -192,6 +212,13 @@ def test_each_python_gets_one_lowest_version(minor: int) -> None:
     assert len(set(chosen)) == len(chosen)
     needless = {"tomli"} if minor >= 11 else set()
     assert {pin.name for pin in pins("min.txt")} - set(chosen) == needless
+
+
+def test_later_pythons_get_later_versions() -> None:
+    versions: dict[str, list[Version]] = {}
+    for pin in pins("min.txt"):
+        versions.setdefault(pin.name, []).extend(Version(one.version) for one in pin.specifier)
+    assert [name for name, found in versions.items() if found != sorted(set(found))] == []
 
 
 @pytest.mark.parametrize(("file", "package"), [("torch25.txt", "torch"), ("transformers50.txt", "transformers")])

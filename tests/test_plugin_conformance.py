@@ -31,4 +31,5 @@ def test_every_component_of_a_plugin_has_a_conformance_run(folder: Path) -> None
     assert items, f"plugins/{folder.name} is not installed or contributes nothing"
     assert checked_names(folder / "tests" / "test_conformance.py") == {item.spec.name for item in items}
     # so that whoever names one without having installed it is told how
-    assert {FIRST_PARTY.get((item.spec.kind, item.spec.name)) for item in items} == {folder.name}
+    known = {FIRST_PARTY.get((item.spec.kind, item.spec.name)) for item in items}
+    assert known == {folder.name}, f"sage_kit/plugins.py: FIRST_PARTY lacks a component of plugins/{folder.name}"

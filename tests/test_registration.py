@@ -12,7 +12,7 @@ import pytest
 from sage_kit.cli import main
 from sage_kit.config import toml_loads
 from sage_kit.errors import ConfigError, RunDirectoryError, SageError
-from sage_kit.registration import PLACES, edits, find_repository, new_registered_plugin, unregistered
+from sage_kit.registration import PLACES, VERSION_FILE, edits, find_repository, new_registered_plugin, unregistered
 from sage_kit.scaffold import SCAFFOLD_KINDS
 
 ROOT = Path(__file__).parents[1]
@@ -23,7 +23,12 @@ FILES = sorted({place.file for place in PLACES})
 def clone(tmp_path: Path) -> Path:
     """As much of the repository as a registration looks at."""
     root = tmp_path / "clone"
-    for file in (*FILES, "toxfile.py", *(path.relative_to(ROOT) for path in ROOT.glob("plugins/*/pyproject.toml"))):
+    for file in (
+        *FILES,
+        VERSION_FILE,
+        "toxfile.py",
+        *(path.relative_to(ROOT) for path in ROOT.glob("plugins/*/pyproject.toml")),
+    ):
         (root / file).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / file, root / file)
     return root
@@ -192,6 +197,17 @@ def test_another_project_with_the_same_files_is_no_clone(clone: Path) -> None:
     file = clone / "pyproject.toml"
     file.write_text(file.read_text(encoding="utf-8").replace('name = "sage-kit"', 'name = "other"'), encoding="utf-8")
     assert find_repository(clone / "plugins") is None
+
+
+def test_a_clone_of_another_version_is_left_alone(clone: Path) -> None:
+    file = clone / VERSION_FILE
+    text = file.read_text(encoding="utf-8")
+    file.write_text(text.replace('__version__ = "', '__version__ = "9.'), encoding="utf-8")
+    before = contents(clone)
+    with pytest.raises(ConfigError, match=r"is of version 9\..*: install the clone first") as caught:
+        new_registered_plugin("lift", "new_one", clone / "plugins")
+    assert "\n" not in str(caught.value)
+    assert contents(clone) == before
 
 
 def test_the_command_line_registers(
