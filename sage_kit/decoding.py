@@ -473,6 +473,8 @@ class Reader:
             return [Reading(text, *none) for text in texts]
         guesses = self._call("guess", batch, CANDIDATES)
         shape = (rows, tokens, CANDIDATES)
+        if isinstance(guesses, Guesses):
+            guesses = Guesses(*(self._array(values) for values in (guesses.ids, guesses.scores)))
         if not isinstance(guesses, Guesses) or guesses.ids.shape != shape or guesses.scores.shape != shape:
             raise PluginError(f"{self._title}: guess returned no Guesses of shape {shape}")
         mask = batch.mask.cpu().numpy()
@@ -482,6 +484,10 @@ class Reader:
                 texts, guesses.ids, guesses.scores, guesses.margin, mask, strict=True
             )
         ]
+
+    def _array(self, values: Any) -> NDArray[Any]:
+        array: NDArray[Any] = self._plugins.call("decoder", self._spec.name, np.asarray, values, step="guess")
+        return array
 
     def _call(self, method: str, *arguments: Any) -> Any:
         return self._plugins.call("decoder", self._spec.name, getattr(self._decoder, method), *arguments, step=method)

@@ -1,8 +1,9 @@
 """Every hook of sage_kit.
 
 There are two families. A *contributing* hook is called once, when plugins are loaded, and yields specs. An *observing*
-hook is called while a run goes on; its return value is ignored, and an observer that raises is reported once, disabled
-for the rest of the run and recorded in the run's summary; it never ends the run.
+hook is called while a run goes on; its return value is ignored, and an observer that raises, whatever it raises, is
+reported once, disabled for the rest of the run and recorded in the run's summary; it never ends the run. What it gets
+never changes afterwards, and cannot be changed.
 
 An implementation may take any subset of a hook's parameters, by name. Hooks are called in the order in which plugins
 were registered: built-ins first, then installed plugins by name, then one-file plugins, then the run's observers.
@@ -404,7 +405,7 @@ def sage_run_finished(run: RunInfo, summary: dict[str, Any]) -> None:
     ----------
     run : RunInfo
     summary : dict
-        What ``summary.json`` holds.
+        What ``summary.json`` holds; a copy for each observer.
 
     Examples
     --------

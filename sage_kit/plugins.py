@@ -14,6 +14,7 @@ import dataclasses
 import importlib.machinery
 import importlib.metadata
 import importlib.util
+import inspect
 import numbers
 import os
 import re
@@ -326,6 +327,8 @@ class Plugins:
         """
         head = f"{title}: " if title else ""
         title = title or "it"
+        if plugin is None:  # to pluggy, that is a name that is blocked
+            raise PluginError(f"{title} is None, not an object with hooks")
         try:
             attempt(self._manager.register, plugin, key)
         except Failure as failure:
@@ -496,7 +499,11 @@ class Plugins:
             error = failure.error
             if isinstance(error, ValidationError):
                 raise ConfigError(f"{_words(kind)} {name!r}: {explain(error, spec.options, 'option')}") from None
-            raise self._error(kind, name, "cannot check its options", error) from error
+            raise self._error(kind, name, "cannot check its options", error, spec.options) from error
+        try:
+            attempt(lambda: checked.model_dump(mode="json"))  # they enter keys, and the run's records
+        except Failure as failure:
+            raise self._error(kind, name, "has options that JSON cannot hold", failure.error) from failure.error
         return checked
 
     def build(
@@ -654,12 +661,14 @@ class Plugins:
         self._observe("sage_round_started", run=run, round=round)
 
     def losses_profiled(self, run: RunInfo, round: int, losses: Any) -> None:
-        """Call `sage_losses_profiled` with a copy of `losses`, array of shape (n,), float32, that never changes."""
+        """Call `sage_losses_profiled`."""
+        # a copy that never changes: on a CPU the loop goes on writing to the same memory
         if self._manager.hook.sage_losses_profiled.get_hookimpls():
             self._observe("sage_losses_profiled", run=run, round=round, losses=frozen_copy(losses))
 
     def synthetic_created(self, run: RunInfo, round: int, synthetic: Any) -> None:
-        """Call `sage_synthetic_created` with a copy of `synthetic`, a `SyntheticSet`, that never changes."""
+        """Call `sage_synthetic_created`."""
+        # a copy that never changes: the student is about to train on the set itself
         if self._manager.hook.sage_synthetic_created.get_hookimpls():
             self._observe("sage_synthetic_created", run=run, round=round, synthetic=synthetic.frozen())
 
@@ -799,12 +808,17 @@ def _collect(function: Callable[[], Any], hook: str, spec_type: type[ComponentSp
         yielded = function()
         if yielded is None:
             raise PluginError(f"`{hook}` returned nothing: yield the spec or return a list")
+        if inspect.iscoroutine(yielded):
+            yielded.close()
+            raise PluginError(f"{hook} is async: write a plain function")
         if isinstance(yielded, ComponentSpec | TaskSpec):
             raise PluginError(f"{hook} returned one {type(yielded).__name__}: yield it, or return a list")
         found = []
         for spec in yielded:
             if not isinstance(spec, spec_type):
                 raise PluginError(f"{hook} yielded {spec!r}, which is no {spec_type.__name__}")
+            if spec.kind != spec_type.kind:
+                raise PluginError(f"{hook} yielded a spec of kind {spec.kind!r}, not {spec_type.kind!r}")
             problem = _problem(spec)
             if problem:
                 raise PluginError(f"{_title(spec)}: {problem}")

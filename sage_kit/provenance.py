@@ -47,7 +47,9 @@ def code_parts(origin: str, distribution: str, requires: Iterable[str], *objects
         origin = origin.replace(distribution, Path(distribution).name)
     if distribution == DISTRIBUTION:
         origin = distribution
-    names = [Requirement(text).name for text in requires]
+    needed = [Requirement(text) for text in requires]
+    # one whose marker excludes it here, e.g. an older Python's backport, need not be installed
+    names = [one.name for one in needed if one.marker is None or one.marker.evaluate()]
     versions = {name: importlib.metadata.version(name) for name in names}
     return [origin, source_digest(entries, files, own=own), versions]
 

@@ -220,6 +220,16 @@ class Narrow(Words):
         return Guesses(zeros.astype(np.int64), zeros.astype(np.float32))
 
 
+class Lists(Words):
+    def guess(self, batch, k):
+        return Guesses([[1]], [[1.0]])
+
+
+class Leaves(Words):
+    def guess(self, batch, k):
+        raise SystemExit(5)
+
+
 def with_decoder(plugins, factory, **fields):
     spec = DecoderSpec(name="mine", summary="Mine", factory=factory, **fields)
     plugins._components["decoder", "mine"] = Registered(spec, Origin("mine", "mine.py", ""))
@@ -244,6 +254,8 @@ def test_a_decoder_without_guesses_is_measured_by_words(runs, plugins):
         (TooFew, {}, "decode returned no list of 4 texts"),
         (Forgets, {}, "fit returned NoneType, not the decoder itself"),
         (Narrow, {"has_guesses": True}, "guess returned no Guesses of shape (4, "),
+        (Lists, {"has_guesses": True}, "guess returned no Guesses of shape (4, "),
+        (Leaves, {"has_guesses": True}, "decoder 'mine' (mine.py) failed in guess: SystemExit: 5"),
     ],
 )
 def test_faults_of_a_decoder_are_reported_under_its_name(runs, plugins, factory, fields, message):

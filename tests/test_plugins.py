@@ -237,6 +237,12 @@ def test_component_of_a_plugin_that_is_left_out_says_so(install: Install) -> Non
         ("", "it implements no hook: decorate its functions with sage_kit.hookimpl"),
         ("def sage_reducers():\n    return []\n", "it implements no hook"),
         ("@hookimpl\ndef sage_reducers():\n    raise SystemExit(3)\n", "sage_reducers raised SystemExit: 3"),
+        ("@hookimpl\nasync def sage_reducers():\n    return []\n", "sage_reducers is async: write a plain function"),
+        (
+            "class Mine(ReducerSpec):\n    kind = 'mapper'\n\n"
+            "@hookimpl\ndef sage_reducers():\n    yield Mine(name='one', summary='', factory=print)\n",
+            "sage_reducers yielded a spec of kind 'mapper', not 'reducer'",
+        ),
         (
             "@hookimpl\ndef sage_reducers():\n    ReducerSpec(name='one', summary='', factory=print)\n",
             "`sage_reducers` returned nothing: yield the spec or return a list",
@@ -684,6 +690,19 @@ def test_options_are_checked() -> None:
         plugins.options("observer", "jsonl", 5)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    ("body", "cause"),
+    [
+        ("def model_dump(self, **how):\n        raise SystemExit(3)", "SystemExit: 3"),
+        ("value: object = print", "PydanticSerializationError: "),
+    ],
+)
+def test_options_that_cannot_be_written(plugin_file: Callable[..., Path], body: str, cause: str) -> None:
+    path = plugin_file(f"class Mine(Options):\n    {body}\n" + reducer("mine", "options=Mine"))
+    with pytest.raises(PluginError, match="reducer 'mine' .* has options that JSON cannot hold: " + cause):
+        Plugins([path], allow="").options("reducer", "mine", {})
+
+
 def test_options_given_as_an_object_are_taken_or_checked() -> None:
     plugins = Plugins(allow="")
     given = plugins.reducer("pca").options(whiten=True)  # type: ignore[call-arg]
@@ -760,7 +779,7 @@ def test_what_a_component_caches_is_told_apart_by_component_options_seed_and_sou
     build(k=4)
     build(seed=1)
     build(name="other")
-    path.write_text(path.read_text() + "# edited")
+    path.write_text(path.read_text() + "edited = True\n")
     build()
     assert keys[0] == keys[1]
     assert len(set(keys)) == 5
@@ -1078,6 +1097,13 @@ def test_observer_with_an_unknown_parameter_is_refused_and_left_out() -> None:
         plugins.add_observer("mine", mine)
     plugins.message(None, "hello")
     assert mine.heard == []
+
+
+def test_an_observer_that_is_none_at_all() -> None:
+    plugins = Plugins(allow="")
+    with pytest.raises(PluginError, match="observer 'one' is None, not an object with hooks"):
+        plugins.add_observer("one", None)
+    plugins.add_observer("one", Recorder())
 
 
 def test_same_observer_twice() -> None:

@@ -39,6 +39,11 @@ def test_the_folder_of_a_plugin_does_not_count(tmp_path: Path) -> None:
     assert found[0][0] == "mine.py 1.0"
 
 
+def test_a_requirement_for_another_python_need_not_be_installed() -> None:
+    needed = ("numpy>=1", "no-such-backport; python_version < '3'")
+    assert code_parts("a", "a distribution", needed)[2] == {"numpy": importlib.metadata.version("numpy")}
+
+
 def test_what_has_no_source_is_left_out() -> None:
     assert code_parts("a", "a distribution", (), dict, len) == code_parts("a", "a distribution", ())
 
