@@ -108,6 +108,18 @@ BAD_ROWS = {
     ),
     "empty text": ([{"text": "good", "label": 0}, {"text": " ", "label": 1}] * 10, {}, "row 2"),
     "class missing": ([{"text": f"good {i}", "label": 0} for i in range(30)], {"label_names": ["a", "b"]}, "'b'"),
+    "code for no label": (
+        [{"text": f"good {i}", "label": i % 3 - 1} for i in range(30)], {}, "label_names to [\"-1\", \"0\", \"1\"]"
+    ),
+    "word for no label": (
+        [{"text": f"good {i}", "label": "NA" if i % 3 else "pos"} for i in range(30)], {}, "missing_labels to 'drop'"
+    ),
+    "class in two spellings": (
+        [{"text": f"good {i}", "label": ("pos", "pos ", "neg")[i % 3]} for i in range(30)], {}, "differ only in blanks"
+    ),
+    "a class for each row": (
+        [{"text": f"good {i}", "label": f"id {i}"} for i in range(30)], {}, "is 'label' the label column?"
+    ),
     "missing column": ([{"txt": "good", "label": 0}] * 10, {}, "Did you mean 'txt'"),
     "no rows": ([], {}, "train.jsonl"),
 }  # fmt: skip

@@ -66,7 +66,9 @@ DELIMITERS = (",", ";", "\t", "|")
 """Those that are tried on a header without the wanted columns, to name the right one."""
 
 QUOTES = "\"'`"
-"""Characters that no delimiter is guessed to be."""
+
+NO_DELIMITERS = f"{QUOTES}_-."
+"""Characters that no delimiter is taken to be."""
 
 _field_limit = threading.Lock()
 
@@ -217,35 +219,41 @@ class FileReader:
             delimiter = self.dialect.delimiter or (declared[1] if declared else self._usual_delimiter())
             lines = stream if declared else chain([first], stream)
             rows = _CsvRows(lines, self._reader_settings(delimiter), skipped=1 if declared else 0)
-            try:
-                header = next(iter(rows.take(1)), [])
-            except csv.Error as error:
-                self._complain_of_delimiter(delimiter)
-                raise self._not_csv(rows.line, error) from None
-            if not set(self.columns) <= set(header):
-                self._complain_of_delimiter(delimiter)
-            self._check_header(header, delimiter)
-            self._found(header)
+            header = self._header(rows, delimiter)
             places = {column: header.index(column) for column in self.columns}
-            done = 0
-            while True:
-                try:
-                    batch = rows.take(BATCH_ROWS)
-                except csv.Error as error:
-                    raise self._not_csv(rows.line, error) from None
-                if not batch:
-                    return
-                for number, row in enumerate(batch, start=done + 1):
-                    if len(row) > len(header) and not any(row[len(header) :]):
-                        continue  # delimiters at the end of the line
-                    if len(row) != len(header):
+            while batch := self._take(rows, BATCH_ROWS):
+                for index, row in enumerate(batch):
+                    # what is beyond the header may be empty: delimiters at the end of the line
+                    if len(row) < len(header) or any(row[len(header) :]):
+                        number = rows.done - len(batch) + index  # the header is one of them
                         raise DataError(
-                            f"{self.path}, row {number} (line {rows.lines[number - done - 1]}) has {len(row)} "
+                            f"{self.path}, row {number} (line {rows.lines[index]}) has {len(row)} "
                             f"field{'s' if len(row) != 1 else ''}, but the header has {len(header)}: "
                             + self._one_field(delimiter)
                         )
-                done += len(batch)
                 yield {column: [row[place] for row in batch] for column, place in places.items()}
+
+    def _take(self, rows: _CsvRows, n: int) -> list[list[str]]:
+        try:
+            return rows.take(n)
+        except csv.Error as error:
+            raise DataError(
+                f"{self.path}, line {rows.line} is not valid CSV: {one_line(error)}; write {self.dialect.quote} twice "
+                "inside a quoted field, or set quote to '' if quotes have no meaning in this file"
+            ) from None
+
+    def _header(self, rows: _CsvRows, delimiter: str) -> list[str]:
+        """The names of the columns, checked."""
+        try:
+            header = next(iter(self._take(rows, 1)), [])
+        except DataError:
+            self._complain_of_delimiter(delimiter)
+            raise
+        if not set(self.columns) <= set(header):
+            self._complain_of_delimiter(delimiter)
+        self._check_header(header, delimiter)
+        self._found(header)
+        return header
 
     def _check_header(self, header: Sequence[str], delimiter: str) -> None:
         """Raise DataError for a first line that does not look like names of columns, or has them in other quotes."""
@@ -273,18 +281,14 @@ class FileReader:
             return f"put fields that hold {held} in {quotes}"
         return f"no field may hold {held} where the setting quote is empty"
 
-    def _not_csv(self, line: int, error: csv.Error) -> DataError:
-        return DataError(
-            f"{self.path}, line {line} is not valid CSV: {one_line(error)}; write {self.dialect.quote} twice inside a "
-            "quoted field, or set quote to '' if quotes have no meaning in this file"
-        )
-
     def _complain_of_delimiter(self, delimiter: str) -> None:
         """Raise DataError when another delimiter makes more of the header."""
         with open_text(self.path, newline="") as stream:
             line = next((line.rstrip("\r\n") for line in stream if line.strip()), "")
         headers = {}
-        marks = [mark for mark in line if not (mark.isalnum() or mark.isspace() or mark in QUOTES)]
+        # unusual ones only where they give several wanted columns, so that no part of a name is taken for a column
+        marks = [mark for mark in line if not (mark.isalnum() or mark.isspace() or mark in NO_DELIMITERS)]
+        marks = marks if len(self.columns) > 1 else []
         for character in dict.fromkeys([*DELIMITERS, *marks]):
             with contextlib.suppress(csv.Error), _fields_of_any_length():
                 headers[character] = next(csv.reader([line], **self._reader_settings(character)), [])
@@ -629,6 +633,8 @@ class _CsvRows:
         On which the row begins that is read, counted from 1.
     lines : list of int
         Last lines of the rows that `take` gave.
+    done : int
+        Rows that were read.
     """
 
     def __init__(self, lines: Iterable[str], settings: Mapping[str, Any], skipped: int) -> None:
@@ -636,6 +642,7 @@ class _CsvRows:
         self._skipped = skipped
         self.line = skipped + 1
         self.lines: list[int] = []
+        self.done = 0
 
     def take(self, n: int) -> list[list[str]]:
         rows: list[list[str]] = []
@@ -648,6 +655,7 @@ class _CsvRows:
                     break
                 if row:
                     rows.append(row)
+                    self.done += 1
                     self.lines.append(self._skipped + self._reader.line_num)
         return rows
 

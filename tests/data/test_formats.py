@@ -195,6 +195,9 @@ def test_a_wrong_name_of_a_column_is_not_taken_for_a_wrong_delimiter(tmp_path: P
     refuse(tmp_path / "data.csv", "text,labels\nx,1\n", r"has no column 'label'\. Did you mean 'labels'\? Columns: ")
     refuse(tmp_path / "data.csv", "text, label\nx,1\n", "has no column 'label', but ' label', which differs in blanks")
     refuse(tmp_path / "data.csv", "TEXT,label\nx,1\n", "has no column 'text', but 'TEXT', which differs in case")
+    (tmp_path / "one.csv").write_text("id,my_text\n1,x\n")
+    with pytest.raises(DataError, match=r"has no column 'text'\. Did you mean 'my_text'\? Columns: id, my_text"):
+        read_file(tmp_path / "one.csv", ("text",))
     refuse(tmp_path / "data.csv", "a film,1\nx,0\n", r"first line must name the columns; it is 'a film,1'")
 
 
