@@ -245,7 +245,7 @@ class SavedOutputs:
 
 
 def recomputed(result: StudyResult, tables: Mapping[str, DataFrame]) -> dict[str, dict[str, float]]:
-    """The numbers of every finding about a comparison of arms, computed again from the predictions beside the result.
+    """The numbers of every finding about scores, computed again from the predictions beside the result.
 
     Parameters
     ----------
@@ -257,27 +257,49 @@ def recomputed(result: StudyResult, tables: Mapping[str, DataFrame]) -> dict[str
     Returns
     -------
     dict of str to dict
-        By finding: its value, low, high and df. Findings from other tables are left out.
+        By finding: its value, low, high and df. Findings that read something else than a comparison of arms or an arm's
+        score on a split whose predictions are there are left out.
     """
     outputs = SavedOutputs(result)
     found = {}
     for finding in result.findings:
-        table = tables[finding.table]
-        if not {"baseline", "metric", "split", *statistics.COLUMNS} <= set(table.columns):
+        columns = set(tables[finding.table].columns)
+        row = pick_row(tables[finding.table], finding.row, finding.table)
+        if {"baseline", "metric", "split", *statistics.COLUMNS} <= columns:
+            numbers = _compared(outputs, tables[finding.table], row)
+        elif {"task", "arm", "metric", "split", "n_examples", "mean"} <= columns:
+            numbers = _scored(outputs, row)
+        else:
             continue
-        row = pick_row(table, finding.row, finding.table)
-        alike = table
-        for column in ("arm", "baseline", "metric", "split"):
-            alike = alike[alike[column] == row[column]]
-        tasks = [task for task in alike["task"] if task != statistics.AVERAGE]
-        again = compare_outputs(
-            _Part(outputs, tasks), {task: outputs.spec(task) for task in tasks}, row["baseline"], split=row["split"],
-            metric="" if row["metric"] == PRIMARY else row["metric"], arms=[row["arm"]],
-        )  # fmt: skip
-        (numbers,) = again[again["task"] == row["task"]].to_dict("records")
-        value, low, high = (float(numbers[column]) for column in finding.columns)
-        found[finding.name] = {"value": value, "low": low, "high": high, "df": float(numbers["df"])}
+        if numbers:
+            value, low, high = (float(numbers[column]) for column in finding.columns)
+            found[finding.name] = {"value": value, "low": low, "high": high, "df": float(numbers["df"])}
     return found
+
+
+def _compared(outputs: SavedOutputs, table: DataFrame, row: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A row of a comparison again, over the tasks that its table has for it."""
+    alike = table
+    for column in ("arm", "baseline", "metric", "split"):
+        alike = alike[alike[column] == row[column]]
+    tasks = [task for task in alike["task"] if task != statistics.AVERAGE]
+    again = compare_outputs(
+        _Part(outputs, tasks), {task: outputs.spec(task) for task in tasks}, row["baseline"], split=row["split"],
+        metric="" if row["metric"] == PRIMARY else row["metric"], arms=[row["arm"]],
+    )  # fmt: skip
+    (numbers,) = again[again["task"] == row["task"]].to_dict("records")
+    return {str(name): number for name, number in numbers.items()}
+
+
+def _scored(outputs: SavedOutputs, row: Mapping[str, Any]) -> Mapping[str, Any]:
+    """An arm's score on a split again; nothing where its predictions were not saved."""
+    task, arm, split = row["task"], row["arm"], row["split"]
+    if task not in outputs.tasks or not len(students := outputs.logits(task, arm, split)):
+        return {}
+    teacher = outputs.teacher_logits(task, split)
+    cells = _cells(row["metric"], outputs.spec(task), outputs.labels(task, split), teacher, list(students))
+    found = statistics.two_way(cells)
+    return {"mean": found.value, "low": found.low, "high": found.high, "df": found.df}
 
 
 class _Part:

@@ -17,6 +17,7 @@ from sage_kit.errors import ConfigError, StudyError, UnknownComponentError
 from sage_kit.evaluate import METRICS
 from sage_kit.machine import describe_machine
 from sage_kit.studies import Arm, Study
+from sage_kit.studies.analyses.scores import validation_scores
 from sage_kit.studies.predictions import SavedOutputs, recomputed
 from sage_kit.studies.result import StudyResult, contradiction, inconsistencies, read_tables
 from sage_kit.studies.sizes import SIZES, size
@@ -309,6 +310,9 @@ def test_intervals_come_back_from_the_folder_alone(make: Any) -> None:
             ask(study, name, name)
     study.add_table("over_hot", study.compare(runs, "hot", arms=["sage"]))
     ask(study, "over_hot", "over_hot")
+    study.add_table("scores", validation_scores(runs))
+    scored = {"task": "file", "arm": "sage", "metric": "accuracy"}
+    study.find("score", "?", table="scores", row=scored, columns=("mean", "low", "high"), yes="", no="", threshold=0.5)
     study.add_table("other", DataFrame([{"task": "file", "arm": "sage", "difference": 1.0, "low": 0.0, "high": 2.0}]))
     ask(study, "other", "other")
     study.finish()

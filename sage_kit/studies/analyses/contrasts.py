@@ -1,4 +1,4 @@
-"""Planned comparisons of chosen pairs of arms, each with its own baseline, as one family of tests."""
+"""Planned comparisons of chosen pairs of arms, each with its own baseline."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from sage_kit.errors import StudyError
-from sage_kit.studies import statistics
 from sage_kit.studies.runs import Runs
 
 if TYPE_CHECKING:
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
 def contrasts(
     study: Study, runs: Runs, pairs: Sequence[tuple[str, str]], *, split: str = "dev", metric: str = ""
 ) -> DataFrame:
-    """Each pair's first arm less its second, paired by seed and example; Holm's correction runs across the pairs.
+    """Each pair's first arm less its second, paired by seed and example.
 
     Parameters
     ----------
@@ -33,7 +32,7 @@ def contrasts(
     Returns
     -------
     DataFrame
-        As `Study.compare` returns it, with the column "against" behind "arm", and "p_holm" over the pairs of a task.
+        As `Study.compare` returns it, with the column "against" behind "arm".
 
     Raises
     ------
@@ -52,8 +51,6 @@ def contrasts(
         part.insert(2, "against", against)
         parts.append(part)
     table = concat(parts, ignore_index=True)
-    for rows in table.groupby("task", sort=False).groups.values():
-        table.loc[rows, "p_holm"] = statistics.holm(table.loc[rows, "p"])
     # all pairs of a task stand together
     order = {task: number for number, task in enumerate(dict.fromkeys(table["task"]))}
     return table.sort_values("task", key=lambda column: column.map(order), kind="stable", ignore_index=True)

@@ -11,7 +11,6 @@ from sage_kit.evaluate import METRICS, best_constant
 from sage_kit.evaluate import predictions as predicted
 from sage_kit.studies import statistics
 from sage_kit.studies.analyses.published import published, split_text
-from sage_kit.studies.predictions import compare_outputs
 from sage_kit.studies.runs import ArmRun, Runs
 
 if TYPE_CHECKING:
@@ -124,21 +123,15 @@ def compare_splits(study: Study, runs: Runs, baseline: str) -> DataFrame:
     Returns
     -------
     DataFrame
-        As `compare_outputs` returns it, with the column "p_holm": Holm's correction across a task's splits and arms.
+        As `Study.compare` returns it, by task and split.
     """
     from pandas import concat
 
-    parts = []
-    for task in runs.tasks:
-        one = runs.of(task=task)[0]
-        spec = study.store.data(one.config).spec
-        own = [
-            compare_outputs(Runs(runs.of(task=task)), {task: spec}, baseline, split=split)
-            for split in one.summary["validation"]
-        ]
-        table = concat(own, ignore_index=True)
-        table["p_holm"] = statistics.holm(table["p"])
-        parts.append(table)
+    parts = [
+        study.compare(Runs(runs.of(task=task)), baseline, split=split)
+        for task in runs.tasks
+        for split in runs.splits(task)
+    ]
     return concat(parts, ignore_index=True)
 
 

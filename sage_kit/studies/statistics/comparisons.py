@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sage_kit.errors import ConfigError, DataError, did_you_mean
-from sage_kit.studies.statistics.checks import check_rows
+from sage_kit.studies.statistics.checks import NEGLIGIBLE, check_rows
 from sage_kit.studies.statistics.intervals import Interval, average, t_interval, two_way
 from sage_kit.studies.statistics.significance import count_interval, p_value
 
@@ -103,7 +103,7 @@ def reached_table(table: pd.DataFrame, value: str, by: Sequence[str] = ("task", 
 
 
 def compare_arms(
-    table: pd.DataFrame, baseline: str, *, value: str = "value", average: bool = True, resolution: float = 0.0
+    table: pd.DataFrame, baseline: str, *, value: str = "value", average: bool = True, resolution: float | None = None
 ) -> pd.DataFrame:
     """Every arm against the baseline, paired by seed: a row per task and arm, and one for the average over tasks.
 
@@ -120,8 +120,9 @@ def compare_arms(
     average : bool
         Whether to add the average over tasks, where there are several, each weighing the same. It needs the same arms
         and seeds in every task.
-    resolution : float
-        The step in which the numbers are counted, as 1 of rounds (`t_interval`).
+    resolution : float or None
+        The step in which the numbers are counted, as 1 of rounds (`t_interval`); None takes the smallest that two
+        different numbers of a task are apart.
 
     Returns
     -------
@@ -141,8 +142,9 @@ def compare_arms(
     values = _by_run(table, value)
     pairs = []
     for task in tasks:
+        step = _smallest_step(table.loc[table["task"] == task, value]) if resolution is None else resolution
         for arm, (seeds, ours, base) in _pairs(values, task, arms, baseline).items():
-            pairs.append(Pair(task, arm, seeds, 0, ours, base, t_interval(ours - base, resolution=resolution)))
+            pairs.append(Pair(task, arm, seeds, 0, ours, base, t_interval(ours - base, resolution=step)))
     return pairs_table(pairs, average=average)
 
 
@@ -260,6 +262,15 @@ def _check_columns(table: pd.DataFrame, columns: Sequence[str]) -> None:
     for column in columns:
         if column not in known:
             raise ConfigError(f"The table of runs has no column {column!r}.{did_you_mean(column, known)}")
+
+
+def _smallest_step(values: pd.Series[Any]) -> float:
+    """By how much two different numbers differ at least, but for rounding; 0 where all are the same."""
+    numbers = np.unique(values.to_numpy(dtype=np.float64))
+    numbers = numbers[np.isfinite(numbers)]
+    steps = np.diff(numbers)
+    steps = steps[steps > NEGLIGIBLE * max(1.0, float(np.abs(numbers).max(initial=0.0)))]
+    return float(steps.min(initial=np.inf)) if len(steps) else 0.0
 
 
 _Runs = Mapping[tuple[Any, Any], Mapping[Any, float]]

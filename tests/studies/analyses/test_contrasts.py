@@ -54,15 +54,6 @@ def test_each_pair_is_its_own_difference(study: Any) -> None:
         assert row.p == pytest.approx(stats.ttest_rel(own[row.arm], own[row.against]).pvalue)
 
 
-def test_holm_runs_across_the_pairs_of_a_task(study: Any) -> None:
-    table = contrasts(study, None, PAIRS)  # type: ignore[arg-type]
-    for _, rows in table.groupby("task"):
-        p = sorted(rows["p"])
-        expected = np.minimum(np.maximum.accumulate([3 * p[0], 2 * p[1], p[2]]), 1)
-        np.testing.assert_allclose(sorted(rows["p_holm"]), expected)
-        assert not np.allclose(rows["p"], rows["p_holm"])
-
-
 def test_closest_is_the_strongest_rival(study: Any) -> None:
     table = contrasts(study, None, [("a", "c"), ("a", "b")])  # type: ignore[arg-type]
     assert closest(table, "average") == "b"

@@ -74,11 +74,21 @@ def test_one_task_has_no_average() -> None:
 
 def test_numbers_that_are_counted_have_an_interval_where_they_are_alike() -> None:
     table = table_of({("rte", "plain"): [3.0] * 5, ("rte", "sage"): [4.0] * 5})
-    (exact,) = compare_arms(table, "plain").to_dict("records")
+    (exact,) = compare_arms(table, "plain", resolution=0.0).to_dict("records")
     assert (exact["low"], exact["high"], exact["p"], exact["identical"]) == (1, 1, 0, True)
-    (counted,) = compare_arms(table, "plain", resolution=1.0).to_dict("records")
+    # the step is that of the task's own numbers: one round, or half a one where another arm needs 3.5
+    (counted,) = compare_arms(table, "plain").to_dict("records")
     assert (counted["low"], counted["high"]) == pytest.approx(ends(t_interval(np.ones(5), resolution=1.0)))
     assert 0 < counted["low"] < 1
+    more = table_of(
+        {("rte", "plain"): [3.0] * 5, ("rte", "sage"): [4.0] * 5, ("rte", "smote"): [3.5] * 4 + [3 + 1e-14]}
+    )
+    finer = compare_arms(more, "plain").iloc[0]
+    assert (finer["low"], finer["high"]) == pytest.approx(ends(t_interval(np.ones(5), resolution=0.5)))
+    # two arms that need as many are not known to be alike to the last digit
+    same = compare_arms(pd.concat([more, more[more["arm"] == "plain"].assign(arm="twin")]), "plain").iloc[-1]
+    assert (same["difference"], same["p"]) == (0, 1)
+    assert same["high"] == -same["low"] > 0
 
 
 def test_runs_that_get_there_are_counted() -> None:
