@@ -6,6 +6,7 @@ commands depend on the factors. So ``py311-lint`` would install everything, run 
 
 from __future__ import annotations
 
+import difflib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,7 @@ from tox.tox_env.python.api import Python
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from tox.config.sets import EnvConfigSet
+    from tox.config.sets import ConfigSet, EnvConfigSet
     from tox.session.state import State
 
 ROOT = Path(__file__).parent
@@ -50,8 +51,12 @@ def fault_of(name: str, own_sections: Iterable[str]) -> str:
     tests = [factor for factor in dict.fromkeys(factors) if factor in choices()]
     for factor in factors:
         if factor not in (*tests, *VERSIONS) and not is_python(factor):
-            stands_alone = factor in alone
-            remedy = f"it stands alone: tox run -e {factor}" if stands_alone else f"factors are {_known()}"
+            if factor in alone:
+                remedy = f"it stands alone: tox run -e {factor}"
+            else:
+                known = (*choices(), *VERSIONS, *sorted(alone))
+                close = difflib.get_close_matches(factor, known, n=1)
+                remedy = f"did you mean {close[0]!r}? Factors are {_known()}" if close else f"factors are {_known()}"
             return f"factor {factor!r} cannot be part of environment {name!r}: {remedy}"
     if not tests:
         return f"environment {name!r} names no tests: add one of {', '.join(choices())}"
@@ -77,9 +82,28 @@ def _known() -> str:
     return f"a Python such as py311, then one of {', '.join(choices())}, then {', '.join(VERSIONS)}"
 
 
+def _own_sections(state: State) -> list[str]:
+    return [name for section in state.conf.sections() if section.is_test_env for name in section.names]
+
+
+@impl
+def tox_add_core_config(core_conf: ConfigSet, state: State) -> None:
+    """Refuse the names on the command line, with more advice than tox gives for those that it does not know.
+
+    Raises
+    ------
+    HandledError
+        With the one line that tox prints.
+    """
+    for name in getattr(state.conf.options, "env", None) or ():
+        fault = "" if name.startswith(".") else fault_of(name, _own_sections(state))
+        if fault:
+            raise HandledError(fault)
+
+
 @impl
 def tox_add_env_config(env_conf: EnvConfigSet, state: State) -> None:
-    """Refuse an environment before anything is installed for it.
+    """Refuse whatever else tox would make an environment of, before anything is installed for it.
 
     Raises
     ------
@@ -88,8 +112,7 @@ def tox_add_env_config(env_conf: EnvConfigSet, state: State) -> None:
     """
     if env_conf.name.startswith("."):  # tox's own, which build wheels
         return
-    sections = (section for section in state.conf.sections() if section.is_test_env)
-    fault = fault_of(env_conf.name, (name for section in sections for name in section.names))
+    fault = fault_of(env_conf.name, _own_sections(state))
     if not fault and not env_conf["commands"]:
         fault = f"environment {env_conf.name!r} has no commands in tox.ini"
     if fault:

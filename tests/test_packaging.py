@@ -348,7 +348,8 @@ def test_versions_reach_pip(environments: dict[str, dict[str, str]]) -> None:
         ("py310-py312-core", "names 2 Pythons: take one of py310, py312"),
         ("min-newest", "leave out 'min' or 'newest'"),
         ("core-alpha", "factor 'alpha' cannot be part of environment 'core-alpha': factors are a Python such as py311"),
-        ("core-umpa", "factor 'umpa' cannot be part of"),
+        ("core-umpa", "factor 'umpa' cannot be part of environment 'core-umpa': did you mean 'umap'? Factors are"),
+        ("py311-core-torch24", "did you mean 'torch25'?"),
     ],
 )
 def test_names_that_would_run_nothing_or_mislead(name: str, said: str) -> None:
@@ -372,9 +373,15 @@ def test_no_name_of_known_factors_passes_but_those_that_are_told_of() -> None:
 def test_tox_refuses_what_would_run_nothing(name: str, tmp_path: Path) -> None:
     done = tox("run", "-e", name, folder=tmp_path)
     assert done.returncode != 0
-    assert name in done.stdout + done.stderr
-    assert "Traceback" not in done.stdout + done.stderr
+    assert TOXFILE.fault_of(name, OWN_SECTIONS) in done.stdout
+    assert len((done.stdout + done.stderr).splitlines()) == 1
     assert not list(tmp_path.glob("*/bin"))
+
+
+def test_tox_refuses_an_environment_that_lost_its_commands(tmp_path: Path) -> None:
+    done = tox("config", "-e", "py311-umap", "-x", "testenv.commands=", folder=tmp_path)
+    assert "environment 'py311-umap' has no commands in tox.ini" in done.stdout
+    assert done.returncode != 0
 
 
 def test_a_python_that_is_not_installed_is_told_of(tmp_path: Path) -> None:
