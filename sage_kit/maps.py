@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from sage_kit import tensorfile
 from sage_kit.cache import Cache
 from sage_kit.components import BuildContext, ReducerSpec
-from sage_kit.errors import CompatibilityError, PluginError
+from sage_kit.errors import CompatibilityError, DataError, PluginError
 from sage_kit.fingerprint import fingerprint
 from sage_kit.landmarks import choose_landmarks, place
 from sage_kit.plugins import Plugins, Registered
@@ -22,6 +22,12 @@ from sage_kit.source_digest import artifact_digest
 
 FILE = "map.safetensors"
 STATE_PREFIX = "state."
+
+RESOLUTION = 32 * float(np.finfo(np.float32).eps)
+"""Vectors that differ in no value by more than this share of their largest count as the same: that is rounding."""
+
+BLOCK_ROWS = 8192
+"""Vectors compared at a time; they may be a memory map that is larger than memory."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +71,8 @@ def fit_map(
 
     Raises
     ------
+    DataError
+        When too few of the vectors differ.
     PluginError
         When the reducer fails, or returns something of the wrong shape or not finite.
     SageError
@@ -101,7 +109,9 @@ def fit_map(
     def fit_on(chosen: NDArray[np.int64] | slice) -> NDArray[np.float32]:
         # copies in memory: a plugin must not write into the cache
         others = [np.array(labels[chosen])] if spec.needs_labels and labels is not None else []
-        return ask(reducer.fit_transform, np.array(vectors[chosen]), *others)
+        rows = np.array(vectors[chosen])
+        check_distinct(rows, context.n_components)
+        return ask(reducer.fit_transform, rows, *others)
 
     def on_landmarks() -> NDArray[np.float32]:
         rng = np.random.default_rng([context.seed, config.landmarks])
@@ -141,6 +151,53 @@ def fit_map(
             say(f"reducer {spec.name!r}: fitting again, since the fitted reducer is needed and cannot be stored")
             coordinates = fit()
     return FittedMap(coordinates, reducer if needs_reducer else None, spec)
+
+
+def check_distinct(vectors: NDArray[np.float32], n_components: int) -> None:
+    """Refuse vectors of which too few differ for a map: of these, each reducer would make something else, or fail.
+
+    Parameters
+    ----------
+    vectors : array of shape (n, dim), float32
+        May be a memory map.
+    n_components : int
+        Dimensions of the map.
+
+    Raises
+    ------
+    DataError
+        When all are alike, or when a map of two dimensions or more would lie on a line.
+    """
+    needed = min(n_components, 2) + 1
+    different = _distinct(vectors, needed)
+    if different >= needed or different == len(vectors):  # of few texts, sizes are checked elsewhere
+        return
+    what = "all alike" if different == 1 else f"but {different} different ones"
+    raise DataError(
+        f"the vectors of the {len(vectors):,} texts are {what}, of which no map can be made: look at the texts, and at "
+        "whether the tokenizer knows their words (settings text_column, tokenizer and teacher), or set schedule='none' "
+        "to distil without a map"
+    )
+
+
+def _distinct(vectors: NDArray[np.float32], most: int) -> int:
+    """How many of the vectors differ by more than rounding, counted up to `most`."""
+    found: list[NDArray[np.float32]] = []
+    for start in range(0, len(vectors), BLOCK_ROWS):
+        block = np.asarray(vectors[start : start + BLOCK_ROWS])
+        for vector in found:
+            block = _without(block, vector)
+        while len(block) and len(found) < most:
+            found.append(np.array(block[0]))
+            block = _without(block[1:], found[-1])
+        if len(found) == most:
+            break
+    return len(found)
+
+
+def _without(block: NDArray[np.float32], vector: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The rows that differ from a vector."""
+    return block[np.abs(block - vector).max(axis=1) > RESOLUTION * np.abs(vector).max()]
 
 
 def _checked(coordinates: NDArray[np.float32], rows: int, n_components: int, title: str) -> NDArray[np.float32]:

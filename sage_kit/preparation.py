@@ -13,13 +13,14 @@ import torch
 from numpy.typing import NDArray
 
 from sage_kit.cache import Cache
-from sage_kit.compatibility import check_sizes
+from sage_kit.compatibility import check_sizes, needed_kinds
 from sage_kit.config import RunConfig
 from sage_kit.data.splits import Split, TaskData, load_task
-from sage_kit.data.tokens import Tokens, tokenize
+from sage_kit.data.tokens import Tokens, tokenize, unknown_shares
 from sage_kit.devices import autocast_for, resolve_precision, synchronize
 from sage_kit.errors import CompatibilityError
 from sage_kit.fingerprint import fingerprint
+from sage_kit.maps import check_distinct
 from sage_kit.models.checkpoints import load_classifier, load_tokenizer
 from sage_kit.models.student import build_student
 from sage_kit.models.teacher import Teacher, fit_tokenizer, load_teacher
@@ -38,6 +39,9 @@ FINE_TUNING = "fine-tune teacher"
 
 FINE_TUNED = "of the teacher fine-tuned on the task"
 TRAINED = "of the checkpoint, whose head is trained"
+MOST_UNKNOWN = 0.2
+"""Share of unknown tokens, and of texts without a known one, above which a run warns: half-read text is rarer."""
+
 PRE_TRAINED = "of the checkpoint as it is, not fine-tuned on the task"
 
 
@@ -176,6 +180,9 @@ def prepare(config: RunConfig, plugins: Plugins, accelerator: Accelerator, costs
         return PreparedSplit(split.labels, tokens, store, outputs)
 
     embedded_train = embed(data.train)
+    if "reducer" in needed_kinds(config, plugins):
+        # now, and not after the first round
+        check_distinct(embedded_train[1].pooled, config.n_components)
     dev = label(data.dev, embed(data.dev), [])
     # before the teacher labels train, which may take long
     report = report_teacher(config.teacher, data.spec, dev.outputs.logits, dev.labels, outputs=teacher.outputs)
@@ -287,6 +294,7 @@ class _Preparation:
         self, split: Split, front_end: FrontEnd, key: str, tokenizer: PreTrainedTokenizerBase, granularity: str
     ) -> tuple[Tokens, VectorStore]:
         tokens = tokenize(split, tokenizer, self.config.max_length)
+        self._tell_of_unknown_text(split.name, tokens, tokenizer)
         with self.accelerator.local_main_process_first():
             started = time.perf_counter()
             store = embed_split(
@@ -303,6 +311,23 @@ class _Preparation:
             )
             self.timed("front end", started)
         return tokens, store
+
+    def _tell_of_unknown_text(self, name: str, tokens: Tokens, tokenizer: PreTrainedTokenizerBase) -> None:
+        unknown, blind = unknown_shares(tokens, tokenizer)
+        if max(unknown, blind) < MOST_UNKNOWN:
+            return
+        called = repr(self.config.tokenizer or self.config.teacher)
+        if blind == 1:
+            what = f"the tokenizer of {called} knows no word of any of the {len(tokens):,} texts"
+        else:
+            what = (
+                f"the tokenizer of {called} does not know {unknown:.0%} of the tokens, and no word of {blind:.0%} of "
+                "the texts"
+            )
+        self.announce(
+            f"WARNING: {name}: {what}, so they tell the models little; look at the texts (setting text_column), or "
+            "choose a teacher and tokenizer for their language"
+        )
 
 
 def hidden_layer_pairs(config: RunConfig, teacher_blocks: int) -> tuple[list[int], list[int]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ import tiny
 from toyrun import toy_settings
 
 from sage_kit.cli import main
+from sage_kit.errors import DataError
 
 
 @pytest.fixture(scope="module")
@@ -244,3 +246,40 @@ def test_full_disk_leaves_the_last_checkpoint(folder: Path, tiny_bert: Path, tmp
     assert directory.latest_checkpoint().round == 1
     assert not list(target.rglob(".tmp-*"))
     assert len(resume(directory, Plugins(allow=""))["rounds"]) == 3
+
+
+def test_text_that_the_tokenizer_does_not_know(capsys, tiny_bert: Path, tmp_path: Path) -> None:
+    """Words of another language: each text is one unknown token, and the remedy that is given works."""
+    texts = [f"\u4f60{chr(0x4E00 + number)}" for number in range(60)]
+    rows = [{"text": text, "label": number % 2} for number, text in enumerate(texts)]
+    tiny.write_jsonl(tmp_path / "train.jsonl", rows)
+    tiny.write_jsonl(tmp_path / "validation.jsonl", rows)
+    settings = toy_settings(tmp_path, tiny_bert, observers=["progress"], rounds=2, teacher_epochs=1)
+    with pytest.raises(SystemExit) as caught:
+        main(["run", *flags(settings)])
+    assert caught.value.code == DataError.exit_code
+    shown = capsys.readouterr().err.splitlines()
+    assert any(
+        line.startswith("WARNING: train: the tokenizer of ") and "knows no word of any of the 54 texts" in line
+        for line in shown
+    )
+    assert shown[-1].startswith("sage-kit: the vectors of the 54 texts are all alike, of which no map can be made")
+    assert not any(line.startswith("round 1") for line in shown)
+    with pytest.raises(SystemExit) as caught:
+        main(["run", *flags({**settings, "schedule": "none"})])
+    assert caught.value.code == 0
+
+
+def test_text_that_the_tokenizer_half_knows(capsys, tiny_bert: Path, tmp_path: Path) -> None:
+    rows = tiny.toy_task_rows(60)
+    for row in rows[::2]:
+        row["text"] = " ".join(f"x{word}" for word in row["text"].split())
+    tiny.write_jsonl(tmp_path / "train.jsonl", rows)
+    tiny.write_jsonl(tmp_path / "validation.jsonl", tiny.toy_task_rows(20, seed=1))
+    settings = toy_settings(tmp_path, tiny_bert, observers=["progress"], rounds=1, schedule="none", teacher_epochs=1)
+    with pytest.raises(SystemExit) as caught:
+        main(["run", *flags(settings)])
+    assert caught.value.code == 0
+    warnings = [line for line in capsys.readouterr().err.splitlines() if "does not know" in line]
+    assert [line.partition(": the")[0] for line in warnings] == ["WARNING: train", "WARNING: dev"]
+    assert re.search(r"does not know \d\d% of the tokens, and no word of \d\d?% of the texts", warnings[0])

@@ -15,8 +15,8 @@ from sage_kit.cache import Cache
 from sage_kit.compatibility import check_sizes
 from sage_kit.components import BuildContext, ReducerSpec
 from sage_kit.config import load_config
-from sage_kit.errors import CompatibilityError, PluginError
-from sage_kit.maps import fit_map
+from sage_kit.errors import CompatibilityError, DataError, PluginError
+from sage_kit.maps import BLOCK_ROWS, check_distinct, fit_map
 from sage_kit.plugins import Origin, Plugins
 
 BLIND = """
@@ -188,3 +188,50 @@ def test_a_scikit_learn_transformer_that_learns_from_labels(tmp_path: Path, vect
     ).coordinates
     apart = found[labels == 1].mean() - found[labels == 0].mean()
     assert abs(apart) > found[labels == 0].std()
+
+
+# ---- vectors that are alike
+
+REDUCERS = sorted(item.spec.name for item in Plugins().components() if item.spec.kind == "reducer")
+
+
+@pytest.mark.parametrize("noise", [0.0, 1e-7])
+@pytest.mark.parametrize("reducer", REDUCERS)
+def test_all_reducers_answer_alike_to_vectors_that_are_alike(tmp_path: Path, reducer: str, noise: float) -> None:
+    rng = np.random.default_rng(0)
+    vectors = (np.array([0.3, -2.0]) * (1 + noise * rng.uniform(-1, 1, (200, 2)))).astype(np.float32)
+    assert (len(np.unique(vectors, axis=0)) > 1) == (noise > 0)
+    with pytest.raises(DataError) as caught:
+        fit(tmp_path, Plugins(), vectors, reducer=reducer)
+    assert str(caught.value) == (
+        "the vectors of the 200 texts are all alike, of which no map can be made: look at the texts, and at whether "
+        "the tokenizer knows their words (settings text_column, tokenizer and teacher), or set schedule='none' to "
+        "distil without a map"
+    )
+
+
+@pytest.mark.parametrize("reducer", REDUCERS)
+def test_two_different_vectors_make_no_map_of_two_dimensions(tmp_path: Path, reducer: str) -> None:
+    vectors = np.float32([[0, 1], [1, 0]])[np.arange(200) % 2]
+    with pytest.raises(DataError, match=r"the vectors of the 200 texts are but 2 different ones, of which no map"):
+        fit(tmp_path, Plugins(), vectors, reducer=reducer)
+
+
+def test_landmarks_that_are_alike(tmp_path: Path, plugins: Plugins, vectors: Any) -> None:
+    vectors[:-3] = vectors[0]
+    with pytest.raises(DataError, match="the vectors of the 20 texts are all alike"):
+        fit(tmp_path, plugins, vectors, landmarks=20, landmark_choice="random")
+
+
+def test_few_different_vectors_are_found_wherever_they_stand() -> None:
+    vectors = np.ones((2 * BLOCK_ROWS + 1, 3), np.float32)
+    check_distinct(vectors[:1], 2)  # of one text there is nothing to compare
+    vectors[-1] = 2
+    check_distinct(vectors, 1)
+    with pytest.raises(DataError, match="2 different ones"):
+        check_distinct(vectors, 2)
+    vectors[BLOCK_ROWS, 0] = 1.001
+    check_distinct(vectors, 2)
+    check_distinct(vectors, 3)
+    # a vector of zeros, and others far from it
+    check_distinct(np.diag(np.float32([0, 1, 1e-30])), 2)

@@ -127,6 +127,33 @@ def tokenize(split: Split, tokenizer: Any, max_length: int) -> Tokens:
     return Tokens(flat, flat_types, offsets, tokenizer.pad_token_id or 0)
 
 
+def unknown_shares(tokens: Tokens, tokenizer: Any) -> tuple[float, float]:
+    """How much of a split's text a tokenizer does not know.
+
+    Parameters
+    ----------
+    tokens : Tokens
+        At least one example.
+    tokenizer : PreTrainedTokenizerBase
+
+    Returns
+    -------
+    unknown : float
+        Share of the unknown token among all tokens of text, special tokens not counted; 1 where there are none.
+    blind : float
+        Share of the examples without a single known token of text.
+    """
+    special = np.array(sorted(set(tokenizer.all_special_ids)), np.int64)
+    of_text = ~np.isin(tokens.ids, special)
+    unknown = np.zeros(len(tokens.ids), bool)
+    if tokenizer.unk_token_id is not None:
+        unknown = tokens.ids == tokenizer.unk_token_id
+    known_before = np.concatenate([[0], np.cumsum(of_text & ~unknown)])
+    known = np.diff(known_before[tokens.offsets])
+    total = int((of_text | unknown).sum())
+    return (float(unknown.sum()) / total if total else 1.0), float(np.mean(known == 0))
+
+
 @contextmanager
 def _left_as_it_was(tokenizer: Any) -> Iterator[None]:
     """Undo what a call does to a fast tokenizer, which keeps the truncation of its last call and saves it to disk."""

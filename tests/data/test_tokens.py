@@ -9,6 +9,7 @@ from tiny import make_tokenizer
 
 from sage_kit.data import Split, Tokens, tokenize
 from sage_kit.data import tokens as tokens_module
+from sage_kit.data.tokens import unknown_shares
 from sage_kit.errors import CompatibilityError
 
 TEXTS = ["The movie was good.", "bad", "a very long and boring story about the city and the people of the city"]
@@ -119,3 +120,16 @@ def test_a_length_without_room_for_text_is_an_error(family: str, pairs: list[str
     with pytest.raises(CompatibilityError, match=rf"max_length is {least - 1}, .* set at least {least}$"):
         tokenize(split, tokenizer, least - 1)
     assert tokenize(split, tokenizer, least).lengths.max() == least
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta"])
+def test_shares_of_unknown_tokens_and_of_texts_without_a_known_one(family):
+    tokenizer = make_tokenizer(family)
+    texts = ["a good film", "qq ww", "qq good", "qq"]
+    split = Split("train", texts, None, np.zeros(4, np.int64))
+    assert unknown_shares(tokenize(split, tokenizer, 16), tokenizer) == (4 / 8, 2 / 4)
+    split = Split("train", texts[:1], None, np.zeros(1, np.int64))
+    assert unknown_shares(tokenize(split, tokenizer, 16), tokenizer) == (0, 0)
+    # text of which nothing is left counts as unknown
+    split = Split("train", ["   "], None, np.zeros(1, np.int64))
+    assert unknown_shares(tokenize(split, tokenizer, 16), tokenizer) == (1, 1)
