@@ -1,4 +1,7 @@
-"""The commands `sage-kit study`: list, run, status, report. Whatever takes time to import is imported inside them."""
+"""The commands `sage-kit study`: list, run, status, verify, report.
+
+Whatever takes time to import is imported inside them.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-from sage_kit.errors import StudyError
+from sage_kit.errors import StudyError, did_you_mean
 from sage_kit.studies.places import CELLS, RESULTS, SHARED_RESULTS, in_project, result_folders, shown
 
 study_app = typer.Typer(
@@ -39,6 +42,7 @@ ResultsDir = Annotated[
     str,
     typer.Option(
         "--results",
+        "--results-dir",
         metavar="DIR",
         help="Folder of the studies' results.",
         show_default=f"{SHARED_RESULTS} and {RESULTS} of the project",
@@ -181,6 +185,75 @@ def report(
 
     page = build_gallery(results_dir=result_folders(results), out=Path(out), cells_dir=in_project(cells, CELLS))
     _print(f"Saved: {page}")
+
+
+@study_app.command()
+def verify(
+    name: Annotated[
+        str, typer.Argument(metavar="[NAME]", help="Study: its name, its number, or the beginning; all without it.")
+    ] = "",
+    every_seed: Annotated[bool, typer.Option("--all", help="Execute every run, not one of each arm.")] = False,
+    seed: Annotated[
+        Optional[int],  # noqa: UP045 (typer reads this annotation at run time on Python 3.10)
+        typer.Option(metavar="N", help="Which run of each arm.", show_default="the smallest seed"),
+    ] = None,
+    label: Annotated[str, typer.Option(metavar="LABEL", help="Only the result in the folder of this name.")] = "",
+    results: ResultsDir = "",
+    plugin: Annotated[
+        Optional[list[str]],  # noqa: UP045 (typer reads this annotation at run time on Python 3.10)
+        typer.Option("--plugin", metavar="FILE", help="One-file plugin of the result. May be given more than once."),
+    ] = None,
+    as_json: AsJson = False,
+) -> int:
+    """Execute runs of saved results again, in a temporary folder, and compare their predictions with those saved.
+
+    Exit codes: 0 every run that was executed is equal or within tolerance, 1 one differs or cannot be executed.
+    """
+    from sage_kit.studies.parameters import pick_study
+    from sage_kit.studies.result import find_folders
+
+    if every_seed and seed is not None:
+        raise StudyError("both --all and --seed are given: leave one out")
+    folders = [folder for place in result_folders(results) for folder in find_folders(place)]
+    where = ", ".join(shown(place) for place in result_folders(results)) or "this project"
+    if name:
+        study = pick_study(name, {folder.parent.name for folder in folders}, where)
+        folders = [folder for folder in folders if folder.parent.name == study]
+    if label:
+        known = [folder.name for folder in folders]
+        folders = [folder for folder in folders if folder.name == label]
+        if not folders:
+            raise StudyError(f"there is no result {label!r}.{did_you_mean(label, known, 'Results')}")
+    if not folders:
+        raise StudyError(f"there are no results in {where}: name their folder with --results")
+
+    from sage_kit.studies.verification import MEANINGS, verify_folder
+
+    checks = [
+        check
+        for folder in folders
+        for check in verify_folder(
+            folder, seed=seed, every_seed=every_seed, plugin_files=plugin or (),
+            announce=lambda line: typer.echo(line, err=True),
+        )
+    ]  # fmt: skip
+    if as_json:
+        from sage_kit.files import only_finite
+
+        typer.echo(json.dumps(only_finite([{**vars(check), "is_good": check.is_good} for check in checks]), indent=2))
+    else:
+        from rich.markup import escape
+
+        table = _table("study", "result", "task", "arm", "seed", "code", "predictions", "seconds", "note")
+        for check in checks:
+            table.add_row(
+                escape(check.study), escape(check.label), escape(check.task), escape(check.arm),
+                str(check.seed) if check.arm else "", check.code, MEANINGS[check.state], f"{check.seconds:.0f}",
+                escape(check.note),
+            )  # fmt: skip
+        counts = {text: sum(check.state == state for check in checks) for state, text in MEANINGS.items()}
+        _print(table, ", ".join(f"{count} {text}" for text, count in counts.items() if count))
+    return 0 if all(check.is_good for check in checks) else 1
 
 
 def _overrides(pairs: list[str], profile: str, plugins: list[str]) -> dict[str, str]:

@@ -19,7 +19,7 @@ import json
 import math
 import re
 import tokenize
-from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -171,7 +171,27 @@ def find_notebook(folder: Path, name: str) -> Path:
         When there is no such notebook, or more than one.
     """
     stems = {path.stem: path for path in list_notebooks(folder)}
-    wanted = name.strip().removesuffix(".ipynb")
+    return stems[pick_study(name.strip().removesuffix(".ipynb"), stems, str(folder))]
+
+
+def pick_study(name: str, known: Iterable[str], where: str) -> str:
+    """The study that a user names, among those that are known.
+
+    Parameters
+    ----------
+    name : str
+        As for `find_notebook`.
+    known : iterable of str
+        Full names.
+    where : str
+        Where they were looked for.
+
+    Raises
+    ------
+    StudyError
+        When there is no such study, or more than one.
+    """
+    stems, wanted = sorted(known), name.strip()
     bare = {stem: re.sub(r"^\d+_", "", stem) for stem in stems}
     number = {stem: re.match(r"\d+", stem) for stem in stems}
     attempts = [
@@ -182,11 +202,11 @@ def find_notebook(folder: Path, name: str) -> Path:
     ]
     found = next((stems_found for stems_found in attempts if stems_found), [])
     if len(found) == 1:
-        return stems[found[0]]
+        return found[0]
     if found:
         raise StudyError(f"study {name!r} may be any of {', '.join(found)}: write more of its name")
     hint = did_you_mean(wanted, stems)
-    raise StudyError(f"Unknown study {name!r} in {folder}.{hint}")
+    raise StudyError(f"Unknown study {name!r} in {where}.{hint}")
 
 
 def load_notebook(path: Path) -> dict[str, Any]:

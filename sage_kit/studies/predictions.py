@@ -8,7 +8,6 @@
 
 Of a run that no table compares, the outputs on dev are there for `sage_kit.studies.verification` alone.
 
-
 Logits of classes are in half precision (`halved`), and differ from the run's own by less than one part in 1,000;
 predicted classes are the same. The single output of a regression task takes no more room in float32 and stays as it is.
 """
@@ -180,6 +179,25 @@ def save_predictions(folder: Path, arrays: Mapping[str, Array]) -> None:
         write_bytes(path, save({name: np.ascontiguousarray(array) for name, array in arrays.items()}))
 
 
+def read_predictions(folder: Path) -> dict[str, Array]:
+    """The arrays of predictions.safetensors by name.
+
+    Raises
+    ------
+    StudyError
+        When the file is missing or not readable.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    path = folder / PREDICTIONS
+    try:
+        return dict(load(path.read_bytes()))
+    except (OSError, SafetensorError) as error:
+        text = " ".join(str(error).split())
+        raise StudyError(f"{path} is not readable ({text}): run the study again") from None
+
+
 class SavedOutputs:
     """The outputs that a result holds.
 
@@ -195,16 +213,8 @@ class SavedOutputs:
     """
 
     def __init__(self, result: StudyResult) -> None:
-        from safetensors import SafetensorError
-        from safetensors.numpy import load
-
         assert result.folder is not None, "the result was not loaded from a folder"
-        path = result.folder / PREDICTIONS
-        try:
-            self._arrays = load(path.read_bytes())
-        except (OSError, SafetensorError) as error:
-            text = " ".join(str(error).split())
-            raise StudyError(f"{path} is not readable ({text}): run the study again") from None
+        self._arrays = read_predictions(result.folder)
         self._result = result
 
     @property

@@ -1,0 +1,312 @@
+"""Whether the code that is here still makes a result: its runs are executed again and their predictions compared.
+
+On the machine that made a run, or one of the same kind, the predictions must be equal in every bit that is saved. Of
+the same kind are machines with the same processor, instruction sets, GPU and device, on which torch has the same
+version and the run the same precision; the number of threads is set to that of the run. Elsewhere sums are rounded
+otherwise, and training carries that on: `TOLERANCE` and `ALIKE` say how far two machines that run the same code may be
+apart.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from sage_kit.config import RunConfig, load_config
+from sage_kit.errors import SageError, StudyError
+from sage_kit.files import TEMPORARY_PREFIX
+from sage_kit.plugins import Plugins
+from sage_kit.studies.places import companion
+from sage_kit.studies.predictions import halved, read_predictions
+from sage_kit.studies.result import RESULT, StudyResult
+from sage_kit.studies.runs import ENVIRONMENT, Loop, RunStore
+
+TOLERANCE = 0.05
+"""Mean absolute difference of probabilities, or of a number in units of its spread, that another machine may make."""
+
+ALIKE = 0.95
+"""Share of predicted classes that must be the same on another machine."""
+
+KIND = ("precision", "device", "threads", "processor", "instructions", "card", "torch")
+"""What of two environments must be alike for equal bits."""
+
+DATA_CHANGED = "its data has changed"
+
+State = Literal["equal", "within", "differs", "impossible"]
+
+MEANINGS: Mapping[State, str] = {
+    "equal": "equal bits",
+    "within": "within tolerance",
+    "differs": "differs",
+    "impossible": "cannot be executed",
+}
+"""The states in words."""
+
+Announce = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Check:
+    """What became of one run that was executed again.
+
+    Attributes
+    ----------
+    study, label : str
+        The result.
+    task, arm : str
+    seed : int
+    state : "equal", "within", "differs" or "impossible"
+    note : str
+        Why it is impossible, or how far the predictions are apart.
+    code : "same", "changed" or ""
+        Whether the digest of the code is that of the result; "" where that is not known.
+    difference : float
+        Largest absolute difference of probabilities over all splits; NaN unless predictions were compared.
+    seconds : float
+        Wall time [s].
+    """
+
+    study: str
+    label: str
+    task: str
+    arm: str
+    seed: int
+    state: State
+    note: str = ""
+    code: str = ""
+    difference: float = float("nan")
+    seconds: float = 0.0
+
+    @property
+    def is_good(self) -> bool:
+        """Whether the result stands."""
+        return self.state in ("equal", "within")
+
+
+def verify_folder(
+    folder: Path,
+    *,
+    seed: int | None = None,
+    every_seed: bool = False,
+    plugin_files: Sequence[str] = (),
+    announce: Announce = lambda text: None,
+) -> list[Check]:
+    """Execute runs of a result again, one of each task and arm, and compare their predictions with those saved.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the result.
+    seed : int or None
+        Which run of each arm; None takes that of the smallest seed.
+    every_seed : bool
+        All runs instead.
+    plugin_files : sequence of str
+        One-file plugins, found by the names that the result tells; those beside the notebooks need not be named.
+    announce : callable
+        Told in one line what is executed.
+
+    Returns
+    -------
+    list of Check
+        At least one. A result that holds no predictions, or is of an earlier version, is one that is impossible.
+    """
+    try:
+        result = StudyResult.load(folder)
+        saved = read_predictions(folder)
+    except StudyError as error:
+        again = "its predictions and the digest of its code are not saved, so it cannot be verified: make it again"
+        why = again if _is_earlier(folder) else str(error)
+        return [Check(folder.parent.name, folder.name, "", "", -1, "impossible", why)]
+    chosen = _chosen(result.runs, seed, every_seed)
+    if not chosen:
+        why = "it tells no runs" if not result.runs else f"it has no runs of seed {seed}"
+        return [Check(result.study, result.label, "", "", -1, "impossible", f"{why}, so it cannot be verified")]
+    checks = []
+    for number, run in enumerate(chosen, start=1):
+        announce(
+            f"{result.study} {result.label}, {number} of {len(chosen)}: {run['task']}, {run['arm']}, seed {run['seed']}"
+        )
+        checks.append(_verify(result, run, saved, plugin_files))
+    return checks
+
+
+def _is_earlier(folder: Path) -> bool:
+    """Whether a result was made before results held what is needed."""
+    import json
+
+    try:
+        return not json.loads((folder / RESULT).read_text(encoding="utf-8")).get("runs")
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
+def _chosen(runs: Sequence[Mapping[str, Any]], seed: int | None, every_seed: bool) -> list[Mapping[str, Any]]:
+    ordered = sorted(runs, key=lambda run: int(run["seed"]))
+    if every_seed:
+        return ordered
+    first: dict[tuple[str, str], Mapping[str, Any]] = {}
+    for run in ordered:
+        if seed in (None, int(run["seed"])):
+            first.setdefault((run["task"], run["arm"]), run)
+    return list(first.values())
+
+
+# ---- one run --------------------------------------------------------------------------------------------------------
+
+
+def _verify(
+    result: StudyResult, run: Mapping[str, Any], saved: Mapping[str, NDArray[Any]], plugin_files: Sequence[str]
+) -> Check:
+    started = time.perf_counter()
+
+    def check(state: State, note: str = "", code: str = "", difference: float = float("nan")) -> Check:
+        seconds = time.perf_counter() - started
+        place = (result.study, result.label, str(run["task"]), str(run["arm"]), int(run["seed"]))
+        return Check(*place, state, note, code, difference, seconds)
+
+    names = {name: name.split("/") for name in saved if name.startswith("student/")}
+    before = {split: saved[name] for name, (_, task, split, one) in names.items()
+              if (task, one) == (run["task"], run["run"])}  # fmt: skip
+    if not before:
+        return check("impossible", "its predictions are not saved: make the result again")
+    told = run["environment"]
+    if not told.get("code"):
+        return check("impossible", "the digest of its code is not saved: make the result again")
+    code = ""
+    try:
+        files = [_plugin_file(name, plugin_files) for name in run["plugin_files"]]
+        config = _config(run, told)
+        loop = _loop(str(run["loop"]))
+        with tempfile.TemporaryDirectory(prefix=TEMPORARY_PREFIX) as folder, _threads(told.get("threads")):
+            store = RunStore(Path(folder), Plugins(files), files)
+            code = "same" if store.code_digest(config, loop) == told["code"] else "changed"
+            again = store.run(str(run["arm"]), config, loop=loop, announce=lambda text: None)
+            here = again.record()["environment"]
+            after = {split: outputs for split, outputs in again.predictions.items() if split in before}
+    except SageError as error:
+        return check("impossible", str(error), code)
+    except Exception as error:  # code that has changed may raise anything
+        text = " ".join(str(error).split())
+        return check("impossible", f"{type(error).__name__}: {text}".removesuffix(": "), code)
+    is_alike = all(told.get(name) == here.get(name) for name in KIND)
+    worst = _Difference()
+    for split, logits in before.items():
+        if split not in after or after[split]["student"].shape != logits.shape:
+            return check("impossible", f"{DATA_CHANGED}: split {split!r} has other rows than the result's", code)
+        labels = saved.get(f"labels/{run['task']}/{split}")
+        if labels is not None and len(labels) == len(logits) and not np.array_equal(labels, after[split]["labels"]):
+            return check("impossible", f"{DATA_CHANGED}: split {split!r} has other labels than the result's", code)
+        worst = worst.with_split(logits, after[split]["student"])
+    if worst.is_equal:
+        return check("equal", "", code, 0.0)
+    state: State = "within" if not is_alike and worst.is_small else "differs"
+    where = "the same kind of machine" if is_alike else f"another kind of machine ({_differing(told, here)})"
+    return check(state, f"{worst}; on {where}", code, worst.largest)
+
+
+def _config(run: Mapping[str, Any], told: Mapping[str, Any]) -> RunConfig:
+    """The run's settings, in the precision that it was made in."""
+    settings = {**run["settings"], "task": run["task"], "seed": run["seed"]}
+    if told.get("precision"):
+        settings["precision"] = told["precision"]
+    return load_config(settings)
+
+
+def _loop(name: str) -> Loop | None:
+    if not name:
+        return None
+    module, _, function = name.partition(":")
+    try:
+        found: Loop = getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError):
+        raise StudyError(f"what made the run, {name}, is not there any more: make the result again") from None
+    return found
+
+
+def _plugin_file(name: str, given: Sequence[str]) -> str:
+    """The path of a one-file plugin by its name."""
+    named = next((file for file in given if Path(file).name == name), None)
+    if named is not None:
+        return named
+    try:
+        return companion(f"plugins/{name}")
+    except StudyError:
+        raise StudyError(f"its one-file plugin {name} is not here: name it with --plugin") from None
+
+
+@contextlib.contextmanager
+def _threads(number: Any) -> Iterator[None]:
+    """As many threads as the run had, as far as there are cores."""
+    before = torch.get_num_threads()
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    torch.set_num_threads(min(int(number or before), max(cores, before)))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _differing(told: Mapping[str, Any], here: Mapping[str, Any]) -> str:
+    """In what two environments differ, in words."""
+    names = [name for name in ENVIRONMENT if name in KIND and told.get(name) != here.get(name)]
+    return "; ".join(f"{name} {_text(told.get(name))} there and {_text(here.get(name))} here" for name in names)
+
+
+def _text(value: Any) -> str:
+    return " ".join(map(str, value)) if isinstance(value, list) else str(value or "none")
+
+
+# ---- how far apart --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Difference:
+    """How far two sets of outputs are apart, at worst over splits."""
+
+    is_equal: bool = True
+    largest: float = 0.0
+    mean: float = 0.0
+    alike: float = 1.0
+
+    def with_split(self, before: NDArray[Any], after: NDArray[Any]) -> _Difference:
+        """With another split: logits of shape (n, n_outputs), as saved and as they are now."""
+        now = halved(after)
+        if before.dtype == now.dtype and before.tobytes() == now.tobytes():
+            return self
+        first, second = (np.asarray(logits, np.float64) for logits in (before, after))
+        if first.shape[1] == 1:
+            spread = float(first.std()) or 1.0
+            apart = np.abs(first - second)[:, 0] / spread
+            alike = 1.0
+        else:
+            apart = np.abs(_probabilities(first) - _probabilities(second)).max(axis=1)
+            alike = float((first.argmax(1) == second.argmax(1)).mean())
+        finite = np.nan_to_num(apart, nan=np.inf)
+        return _Difference(
+            False, max(self.largest, float(finite.max())), max(self.mean, float(finite.mean())), min(self.alike, alike)
+        )
+
+    @property
+    def is_small(self) -> bool:
+        """Whether another machine may be the cause."""
+        return self.mean <= TOLERANCE and self.alike >= ALIKE
+
+    def __str__(self) -> str:
+        return f"{self.alike:.1%} predicted alike, mean difference {self.mean:.2g}, largest {self.largest:.2g}"
+
+
+def _probabilities(logits: NDArray[np.float64]) -> NDArray[np.float64]:
+    shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return np.asarray(shifted / shifted.sum(axis=1, keepdims=True))
