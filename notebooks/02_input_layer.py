@@ -166,7 +166,7 @@ study.find(
     claim="bypass_cheaper",
     yes="The bypass (front end: {arm}) saves FLOPs",
     no="The bypass (front end: {arm}) costs more FLOPs: it saves",
-    undecided="No significant difference in FLOPs by the bypass (front end: {arm}), which saves",
+    undecided="No significant saving of FLOPs by the bypass (front end: {arm})",
 )
 study.find(
     "bypass_preserves",
@@ -198,7 +198,7 @@ study.find(
     unit="% of the seconds",
     yes="Training steps of the bypass take less time here; it saves",
     no="Training steps of the bypass take more time here; it saves",
-    undecided="No significant difference in the time of training steps here; the bypass saves",
+    undecided="No significant saving of time in training steps here",
 )
 for arm in [*bypasses[1:], pooled]:
     study.find(

@@ -735,12 +735,19 @@ def setting_deviations(result: StudyResult, claim: Claim) -> tuple[str, ...]:
     claim : Claim
     """
     found: dict[str, None] = {}
-    for settings in _settings(result, claim):
+    usual = RunConfig().model_dump(mode="json")
+    for settings in ({**usual, **own} for own in _settings(result, claim)):
+        warmed = bool(settings["warmup_epochs"])
         for name in claim.depends:
+            if name.startswith("warmup_") and not warmed:
+                found["no warm-up"] = None
+                continue
             text = _deviation(name, settings.get(name), PAPER[name])
             if text:
                 found[text] = None
         found |= {f"{name} {settings[name]}": None for name in ROWS if settings.get(name)}
+        if settings["dev_fraction"] > usual["dev_fraction"]:  # some rows are always carved off
+            found[f"dev_fraction {settings['dev_fraction']}"] = None
     strangers = [task for task in result.tasks if task not in PAPER_TASKS]
     if strangers and not claim.task:
         found[f"task {', '.join(strangers)}, which the paper does not report"] = None
@@ -751,18 +758,18 @@ def setting_deviations(result: StudyResult, claim: Claim) -> tuple[str, ...]:
 
 
 def _settings(result: StudyResult, claim: Claim) -> list[dict[str, Any]]:
-    """The settings, defaults included, of each run of the arm that the claim is about, or else of the whole result."""
-    usual = RunConfig().model_dump(mode="json")
+    """The settings that differ from the defaults, of each run of the arm that a claim is about, or of the result."""
     rows = [finding.row for finding in _findings_of(result, claim.finding)]
     arms = {claim.arm} if claim.arm else {row.get("arm") for row in rows}
     own = [dict(run["settings"]) for run in result.runs if run["arm"] in arms and "settings" in run]
     if not own:
-        given = {name: value for name, value in result.parameters.items() if name in usual and value is not None}
+        fields = RunConfig.model_fields
+        given = {name: value for name, value in result.parameters.items() if name in fields and value is not None}
         own = [{**given, **result.settings}]
     # a pair of reducer and inverter is scored without a run of its own
     pairs = [str(row["pair"]).partition(" + ") for row in rows if "pair" in row]
     own += [{**own[0], "reducer": reducer, "inverter": inverter} for reducer, _, inverter in pairs]
-    return [{**usual, **settings} for settings in (own[1:] if pairs else own)]
+    return own[-len(pairs) :] if pairs else own
 
 
 def _deviation(name: str, value: Any, papers: Any) -> str:

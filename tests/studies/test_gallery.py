@@ -101,7 +101,7 @@ def test_the_page_shows_what_a_result_says(tmp_path: Path) -> None:
         "rounds",
         "7",
         "differs in setting",
-        "warmup_epochs 0 instead of 1",
+        "no warm-up",
         "the finding: yes",
         "undecided",
     ):
