@@ -46,6 +46,7 @@ train_rows: int = None  # training rows drawn from each task, 0 for all; None ta
 rounds: int = None  # rounds whose steps every arm takes; None takes the profile's
 reducer: str = None  # reducer of the map; None takes the profile's
 samplers: str = None  # samplers in full space, separated by commas; None takes the profile's
+preset: str = None  # named settings that the arms build on, such as paper; None takes the defaults
 plugin: str = ""  # one-file plugins to load, separated by commas
 data_dir: str = None  # folder of GLUE's parquet files; None takes SAGE_KIT_DATA_DIR
 runs_dir: str = None  # where runs of arms are kept and found again; None takes runs/studies of the project
@@ -86,6 +87,7 @@ study = Study(
     reducer=reducer,
     data_dir=data_dir,
     more={"samplers": samplers},
+    preset=preset,
     plugin=plugin,
     runs_dir=runs_dir,
     results_dir=results_dir,
@@ -105,14 +107,15 @@ def synthesis(name: str, about: str, sampler: str, lift: str = "shift", **option
 
 
 NEIGHBOURS = "tokens of full-space neighbours"
+hard = dict(study.config(study.tasks[0], sampler="high_loss").sampler_options)  # which examples the preset calls hard
 first = [
     Arm("plain", "plain distillation", schedule="none"),
-    synthesis("high loss", "the method", "high_loss"),
+    synthesis("high loss", "the method", "high_loss", **hard),
     synthesis("random region", "near any example", "random"),
     synthesis("low loss", "near the easiest examples", "low_loss"),
     # no part of the way to a neighbour: the anchors' own vectors
     synthesis("hard examples again", "no displacement", "smote", interpolation=0.0),
-    synthesis("high loss, replaced", "tokens of neighbours in the map", "high_loss", "replace"),
+    synthesis("high loss, replaced", "tokens of neighbours in the map", "high_loss", "replace", **hard),
     synthesis("random region, replaced", "the same near any example", "random", "replace"),
     synthesis("low loss, replaced", "the same near the easiest examples", "low_loss", "replace"),
     synthesis(NEIGHBOURS, "no map", "smote", "replace"),

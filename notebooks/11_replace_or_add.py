@@ -44,6 +44,7 @@ reducer: str = None  # reducer of the map; None takes the profile's
 shares: str = None  # synthetic shares of a round, separated by commas; None takes the profile's
 margin: float = None  # loss of the primary metric, or of agreement, that still counts as sufficing; None takes 0.0025
 most_rounds: int = None  # rounds allowed until 99 % agreement; None takes the profile's
+preset: str = None  # named settings that the arms build on, such as paper; None takes the defaults
 plugin: str = ""  # one-file plugins to load, separated by commas
 data_dir: str = None  # folder of GLUE's parquet files; None takes SAGE_KIT_DATA_DIR
 runs_dir: str = None  # where runs of arms are kept and found again; None takes runs/studies of the project
@@ -76,6 +77,7 @@ study = Study(
     reducer=reducer,
     data_dir=data_dir,
     more={"shares": shares, "margin": margin, "most_rounds": most_rounds},
+    preset=preset,
     plugin=plugin,
     runs_dir=runs_dir,
     results_dir=results_dir,
@@ -86,7 +88,8 @@ study = Study(
 
 # %%
 plain = Arm("plain", "a share of 0 %", schedule="none")
-add = Arm("add", "as many synthetic examples beside the real ones", schedule="adaptive")
+beside = {"mix": "add", "synthetic_ratio": 1.0}
+add = Arm("add", "as many synthetic examples beside the real ones", schedule="adaptive", **beside)
 replacing = share_arms(read_shares(shares or {"smoke": "0.5,1"}.get(profile, "0.25,0.5,0.75,1")))
 largest = replacing[-1]
 runs = study.run([plain, *replacing, add])

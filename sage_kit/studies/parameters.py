@@ -39,6 +39,7 @@ STUDY_PARAMETERS: Mapping[str, str] = {
     "profile": "size of the study: smoke, small or full",
     "seeds": "seeds of each arm",
     "plugin": "one-file plugins, separated by commas",
+    "preset": "named settings that the arms build on",
     "runs_dir": "folder in which the runs of the arms are kept and found again",
     "results_dir": "folder in which tables, figures and the verdict are saved",
     "reducers": "reducers that are compared",

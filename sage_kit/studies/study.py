@@ -59,6 +59,7 @@ OWN_PARAMETERS = [
     Parameter("task", "str | None", None, ""),
     Parameter("seeds", "int | None", None, ""),
     Parameter("plugin", "str", "", ""),
+    Parameter("preset", "str | None", None, ""),
     Parameter("runs_dir", "str | None", None, ""),
     Parameter("results_dir", "str | None", None, ""),
 ]
@@ -117,6 +118,9 @@ class Study:
         Runs per arm, with seeds from 0; None takes the size's.
     plugin : str
         One-file plugins, separated by commas.
+    preset : str or None
+        Named settings (`sage_kit.config.PRESETS`) that the arms build on, below those of the size; None takes the
+        defaults. The warm-up of a preset takes place at "full" only, since its corpus is fetched.
     runs_dir, results_dir : str or None
         Folders of the runs and of the results; None takes those of the project, which git ignores
         (`sage_kit.studies.places`).
@@ -148,6 +152,7 @@ class Study:
         task: str | None = None,
         seeds: int | None = None,
         plugin: str = "",
+        preset: str | None = None,
         runs_dir: str | None = None,
         results_dir: str | None = None,
         tasks: Mapping[str, str] | None = None,
@@ -157,7 +162,7 @@ class Study:
     ) -> None:
         self._started = time.perf_counter()
         own = {"profile": profile, "task": task, "seeds": seeds, "plugin": plugin, "runs_dir": runs_dir,
-               "results_dir": results_dir}  # fmt: skip
+               "results_dir": results_dir, "preset": preset}  # fmt: skip
         check(OWN_PARAMETERS, own, study=name)
         self.name, self.title, self.question = name, title, question
         self.size = size(profile)
@@ -171,16 +176,22 @@ class Study:
         check_components(self.plugins, {"task": ",".join(self.tasks), **settings, **(more or {})})
         self.store = RunStore(in_project(runs_dir, RUNS), self.plugins, files)
         given = {key: value for key, value in settings.items() if value is not None}
-        self.settings: dict[str, Any] = {**self.size.settings, **(base or {}), **given}
+        self.preset = preset or "default"
+        is_cold = preset is not None and profile != "full"
+        cold = {"warmup_epochs": 0, "warmup_corpus": "", "warmup_rows": 0} if is_cold else {}
+        self.settings: dict[str, Any] = {**self.size.settings, **cold, **(base or {}), **given}
         self._check_names(settings)
         self.config(self.tasks[0])  # a bad value is told before anything is computed
         self.parameters = {
-            "profile": profile, "task": task, "seeds": seeds, "plugin": plugin, **settings, **(more or {}),
+            "profile": profile, "task": task, "seeds": seeds, "plugin": plugin, "preset": preset, **settings,
+            **(more or {}),
         }  # fmt: skip
         # what tells this result from that of the profile as it stands; where things lie does not, and the precision
         # stands in the label, whoever chose it
-        self._changed = {key: value for key, value in {**given, **(more or {})}.items() if value is not None}
-        self._changed = {key: value for key, value in self._changed.items() if key not in (*PLACES, "precision")}
+        told = {**given, "preset": preset, **(more or {})}
+        self._changed = {
+            key: value for key, value in told.items() if value is not None and key not in (*PLACES, "precision")
+        }
         if seeds is not None and seeds != self.size.seeds:
             self._changed["seeds"] = seeds
         self.results_dir = in_project(results_dir, RESULTS)
@@ -203,7 +214,7 @@ class Study:
 
     def config(self, task: str, **settings: Any) -> RunConfig:
         """The settings of a run of this study on a task, with some changed."""
-        return load_config({**self.settings, "task": task, **settings})
+        return load_config({**self.settings, "task": task, **settings}, preset=self.preset)
 
     def steps(self, task: str, rounds: float | None = None) -> int:
         """Student steps of a run on a task: those of `rounds` rounds of synthesis.

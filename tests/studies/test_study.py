@@ -13,6 +13,7 @@ import pytest
 from toyrun import toy_settings
 
 from sage_kit.builtin.samplers import HardOptions, HighLossOptions
+from sage_kit.config import PRESETS
 from sage_kit.errors import ConfigError, StudyError, UnknownComponentError
 from sage_kit.evaluate import METRICS
 from sage_kit.machine import describe_machine
@@ -70,6 +71,20 @@ def test_arms_take_equal_steps_and_are_found_again(make: Any, capsys: pytest.Cap
     assert capsys.readouterr().out.count("(found)") == 2
     assert [run.found for run in again] == [True, True]
     assert again.table()["dev"].tolist() == table[table["arm"] == "plain"]["dev"].tolist()
+
+
+def test_a_preset_lies_below_the_size_and_what_is_given(make: Any) -> None:
+    usual, paper = make(), make(preset="paper")
+    assert usual.config("file") == make(preset="default").config("file")
+    config = paper.config("file")
+    given = set(usual.settings)
+    for name, value in PRESETS["paper"].items():
+        if name not in given and not name.startswith("warmup_"):
+            assert getattr(config, name) == value, name
+    assert config.warmup_epochs == 0  # the corpus is fetched at full alone
+    assert paper.parameters["preset"] == "paper"
+    with pytest.raises(ConfigError, match=r"Unknown preset 'papr'\. Did you mean 'paper'"):
+        make(preset="papr")
 
 
 def test_every_arm_is_checked_before_the_first_run(make: Any, capsys: pytest.CaptureFixture[str]) -> None:
