@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import inspect
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sage_kit.errors import MissingPackageError
+from sage_kit.testing.surroundings import preserved
 
 if TYPE_CHECKING:
     from sage_kit.testing.subject import Subject
@@ -24,6 +24,14 @@ class CheckFailure(AssertionError):
 
 class NotApplicable(Exception):
     """The check does not concern this component; the text says why."""
+
+
+class CheckWarning(Exception):
+    """Something that is not wrong and that the author should know."""
+
+
+class ConformanceWarning(UserWarning):
+    """What a check warns of, under pytest."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +50,8 @@ class CheckResult:
         Wall time [s].
     skipped : bool
         The check does not concern the component or cannot be run here.
+    warned : bool
+        It passed, and the message says what is worth knowing.
     """
 
     name: str
@@ -49,6 +59,7 @@ class CheckResult:
     message: str
     seconds: float
     skipped: bool = False
+    warned: bool = False
 
 
 @dataclass(frozen=True)
@@ -81,35 +92,46 @@ class Check:
         ------
         CheckFailure
             With what was wrong and how to mend it.
+        CheckWarning
+            With what is worth knowing and how to mend it.
         NotApplicable
             When there is nothing to check, or a package is missing.
         """
+        with preserved():
+            self._run(subject)
+
+    def _run(self, subject: Subject) -> None:
         try:
             self.function(subject)
         except NotApplicable:
             raise
+        except CheckWarning as warning:
+            raise CheckWarning(self._message(subject, str(warning))) from None
         except MissingPackageError as error:
             raise NotApplicable(str(error)) from error
         except CheckFailure as failure:
             raise CheckFailure(self._message(subject, str(failure))) from failure.__cause__
+        except SystemExit as error:
+            problem = f"it calls sys.exit, which ends a run without a word (SystemExit: {error.code})"
+            raise CheckFailure(self._message(subject, problem)) from error
         except Exception as error:  # a component may raise anything
             text = " ".join(str(error).split())
             hint = _undeclared(subject) if "NoneType" in text else ""
             raise CheckFailure(self._message(subject, f"{type(error).__name__}: {text}{hint}")) from error
-        finally:
-            _restore_gradients()
 
     def result(self, subject: Subject) -> CheckResult:
         """Run the check and say how it went."""
         started = time.perf_counter()
-        passed, skipped, message = True, False, ""
+        passed, skipped, warned, message = True, False, False, ""
         try:
             self.run(subject)
+        except CheckWarning as warning:
+            warned, message = True, str(warning)
         except NotApplicable as reason:
             skipped, message = True, str(reason)
         except CheckFailure as failure:
             passed, message = False, str(failure)
-        return CheckResult(self.name, passed, message, time.perf_counter() - started, skipped)
+        return CheckResult(self.name, passed, message, time.perf_counter() - started, skipped, warned)
 
     def _message(self, subject: Subject, problem: str) -> str:
         return f"{subject.title}: {problem.rstrip('.')}. {FIX} {self.fix}"
@@ -134,13 +156,6 @@ def _undeclared(subject: Subject) -> str:
     if getattr(subject.spec, "space", "") == "full":
         missing.append('request.coordinates (None with space="full")')
     return f"; does it use {' or '.join(missing)}?" if missing else ""
-
-
-def _restore_gradients() -> None:
-    """Turn torch's gradients on again, should a component have turned them off for all that come after it."""
-    torch = sys.modules.get("torch")
-    if torch is not None:
-        torch.set_grad_enabled(True)
 
 
 CHECKS: list[Check] = []

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from sage_kit.components import Options
 from sage_kit.errors import ConfigError, MissingPackageError, PluginError, did_you_mean
 from sage_kit.plugins import Plugins, Spec
-from sage_kit.testing.registry import CHECKS, Check, CheckResult, NotApplicable
+from sage_kit.testing.registry import CHECKS, Check, CheckResult, CheckWarning, ConformanceWarning, NotApplicable
 from sage_kit.testing.subject import Subject
 
 # the order in which they run; each module adds its checks to the list when it is imported
 CHECK_MODULES = (
-    "common", "discovery", "reducers", "samplers", "inverters", "lifts", "filters", "decoders", "stop_rules",
-    "observers", "tasks", "loop",
+    "common", "discovery", "many_rows", "reducers", "samplers", "inverters", "lifts", "filters", "decoders",
+    "stop_rules", "observers", "tasks", "later_rounds", "side_effects", "loop",
 )  # fmt: skip
 
 
@@ -51,17 +52,38 @@ def check_component(
         One per check, in order. Where the component cannot be built, or returns what its kind does not, the checks that
         depend on it are skipped: their failures would hide the cause.
     """
-    subject = Subject(spec, options, plugins)
-    results: list[CheckResult] = []
+    return list(run_checks(Subject(spec, options, plugins)))
+
+
+def run_checks(subject: Subject, started: Callable[[str], None] = lambda name: None) -> Iterator[CheckResult]:
+    """The results of all checks, each as soon as it is there.
+
+    Parameters
+    ----------
+    subject : Subject
+    started : callable
+        Gets the name of each check before it is run.
+
+    Yields
+    ------
+    CheckResult
+        As `check_component` returns them.
+    """
     cause = ""
-    for check in checks_for(spec.kind):
+    for check in checks_for(subject.spec.kind):
+        started(check.name)
         if cause and (check.name == "loop_run" or check.kinds):
-            results.append(CheckResult(check.name, True, f"not run: first mend what {cause} found", 0.0, skipped=True))
+            yield not_run(check.name, cause)
             continue
-        results.append(check.result(subject))
-        if not results[-1].passed and check.name in ("protocol", f"{spec.kind}_shapes"):
+        result = check.result(subject)
+        if not result.passed and check.name in ("protocol", f"{subject.spec.kind}_shapes"):
             cause = check.name
-    return results
+        yield result
+
+
+def not_run(name: str, cause: str) -> CheckResult:
+    """The result of a check that would only show again what another one has found."""
+    return CheckResult(name, True, f"not run: first mend what {cause} found", 0.0, skipped=True)
 
 
 def parametrize_with_checks(
@@ -152,6 +174,8 @@ def _pytest_check(check: Check, subject: _LazySubject, pytest: Any) -> Callable[
             check.run(subject.get())
         except NotApplicable as reason:
             pytest.skip(str(reason))
+        except CheckWarning as warning:
+            warnings.warn(ConformanceWarning(str(warning)), stacklevel=2)
 
     run.__name__ = run.__qualname__ = check.name
     return run

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
+import importlib
+import importlib.metadata
 import random
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -16,7 +19,12 @@ from sage_kit.config import RunConfig
 from sage_kit.errors import SageError
 from sage_kit.plugins import Origin, Plugins, Registered, Spec, missing_requirements
 from sage_kit.testing import toy
+from sage_kit.testing.exercises import PLAYS, Recording
 from sage_kit.testing.registry import CheckFailure, NotApplicable, require
+from sage_kit.testing.surroundings import look_for_pools, watched
+
+KEEP_STATE = ("sampler", "filter", "stop_rule")
+"""Kinds of which one object serves all rounds, and whose state a checkpoint keeps."""
 
 LEAST_FIT = 0.02
 """R2 against the mean vector that an inverse must pass: a constant may come out a little above 0 by chance."""
@@ -62,6 +70,8 @@ class Subject:
         The options as a configuration would give them.
     n_components : int
         Dimensions of the map under which it is checked.
+    effects : dict of str to list of str
+        What it was seen to change of its surroundings, by aspect.
     """
 
     def __init__(
@@ -71,6 +81,9 @@ class Subject:
         self.plugins = plugins or PluginsWith(spec)
         self.title = f"{spec.kind.replace('_', ' ')} {spec.name!r}"
         self.n_components = 2
+        self.effects: dict[str, list[str]] = {}
+        self._configs: list[tuple[RunConfig, dict[str, Any]]] = []
+        self._packages_loaded = False
         self.given = options.model_dump(exclude_unset=True) if isinstance(options, Options) else dict(options or {})
 
     @property
@@ -114,11 +127,71 @@ class Subject:
         context = self.context(seed=seed, n_components=n_components)
         return self.component_spec.factory(self.options, context)
 
+    def build_unwatched(self) -> Any:
+        """The component, made as for its first use."""
+        return self.build(n_components=self.n_components)
+
+    def build_watched(self) -> Any:
+        """The component; what its factory changes of its surroundings is noted."""
+        self._load_packages()
+        context = self.context(n_components=self.n_components)
+        before = context.config.model_dump(mode="json")
+        with watched(self.effects, "its factory"):
+            component = self.component_spec.factory(self.options, context)
+        self._configs.append((context.config, before))
+        return component
+
+    def _load_packages(self) -> None:
+        """Import what it says that it requires: what those change at import is not its doing."""
+        if not self._packages_loaded:
+            for name in required_modules(self.spec.requires):
+                with contextlib.suppress(Exception):
+                    importlib.import_module(name)
+            look_for_pools()
+            self._packages_loaded = True
+
+    @functools.cached_property
+    def recording(self) -> Recording | BaseException | None:
+        """What it does when it is used, None for a kind that is not used with rows, or what it raised instead."""
+        self.need_packages()
+        try:
+            if self.spec.kind in PLAYS:
+                PLAYS[self.spec.kind](self)
+                return None
+            if self.spec.kind == "reducer":
+                _ = self.fitted  # finds a number of components that it takes
+            return Recording(self)
+        except (Exception, SystemExit) as error:  # a component may raise anything
+            return error
+
+    @functools.cached_property
+    def is_stateful(self) -> bool:
+        """Whether it has a state that a checkpoint keeps from one round to the next."""
+        if self.spec.kind not in KEEP_STATE:
+            return False
+        component = self.build_unwatched()
+        return all(callable(getattr(component, method, None)) for method in ("get_state", "set_state"))
+
+    @property
+    def changed_settings(self) -> list[str]:
+        """Settings that were not the same after the component's use as before."""
+        found = set()
+        for config, before in self._configs:
+            after = config.model_dump(mode="json")
+            found |= {name for name in before if before[name] != after.get(name)}
+        return sorted(found)
+
     @property
     def reducer_spec(self) -> ReducerSpec:
         """The spec of a reducer, with the capabilities that it has under the options."""
         spec = cast(ReducerSpec, self.component_spec)
         return spec if spec.refine is None else self.plugins.reducer(spec.name, self.options)
+
+    def fit(self, reducer: Any, vectors: Any) -> Any:
+        """What a reducer's fit_transform returns for some vectors."""
+        if getattr(self.component_spec, "needs_labels", False):
+            return reducer.fit_transform(vectors, toy.labels(len(vectors)))
+        return reducer.fit_transform(vectors)
 
     @functools.cached_property
     def fitted(self) -> tuple[Any, Any]:
@@ -133,7 +206,7 @@ class Subject:
             reducer = self.build(n_components=number)
             try:
                 with disturbed(11):
-                    coordinates = reducer.fit_transform(toy.train())
+                    coordinates = self.fit(reducer, toy.train())
             except SageError as error:
                 refusals.append(error)
                 continue
@@ -150,6 +223,19 @@ class Subject:
             return self.plugins.build(kind, name, options, dataclasses.replace(context, **changes))
 
         return dataclasses.replace(context, component=component)
+
+
+def required_modules(requires: tuple[str, ...]) -> set[str]:
+    """Import names of the packages that requirement strings name."""
+    from packaging.requirements import Requirement
+    from packaging.utils import canonicalize_name
+
+    if not requires:
+        return set()
+    wanted = {canonicalize_name(Requirement(text).name) for text in requires}
+    wanted -= {"sage-kit", "pydantic", "pluggy"}
+    provided = importlib.metadata.packages_distributions().items()
+    return {module for module, names in provided if wanted & {canonicalize_name(name) for name in names}}
 
 
 # ---- what several checks ask ----------------------------------------------------------------------------------------

@@ -22,13 +22,16 @@ if TYPE_CHECKING:
     from sage_kit.components import Floats, Integers, TeacherView, TokenBatch
 
 __all__ = [
-    "CHOSEN_KINDS", "DIM", "config", "held_out", "logits", "losses", "run_loop", "teacher_view", "tokens", "train",
+    "CHOSEN_KINDS", "DIM", "FEW", "MANY", "config", "held_out", "labels", "logits", "losses", "many", "run_loop",
+    "teacher_view", "tokens", "train",
 ]  # fmt: skip
 
 DIM = 16
 """Width of the toy vectors and of the toy teacher."""
 ROWS = 96
 HELD_OUT = 16
+FEW, MANY = ROWS, 2500
+"""Rows with which a component is used: some faults show only where there are many."""
 
 WORDS = {
     "good": "fine great lovely warm bright kind calm clever",
@@ -46,8 +49,12 @@ def _vectors() -> Floats:
     """Rows near a curved surface of two dimensions, so that a map of two dimensions can hold most of what they say."""
     rng = np.random.default_rng(7)
     place = rng.uniform(-1, 1, (ROWS + HELD_OUT, 2))
+    return _on_surface(place, rng.standard_normal((5, DIM)), rng)
+
+
+def _on_surface(place: Any, directions: Any, rng: np.random.Generator) -> Floats:
     features = np.concatenate([place, 0.3 * place**2, 0.3 * place[:, :1] * place[:, 1:]], axis=1)
-    vectors = features @ rng.standard_normal((5, DIM)) + 0.05 * rng.standard_normal((len(place), DIM))
+    vectors = features @ directions + 0.05 * rng.standard_normal((len(place), DIM))
     return (vectors - vectors.mean(0) + 0.05).astype(np.float32)
 
 
@@ -61,9 +68,28 @@ def held_out() -> Floats:
     return _vectors()[ROWS:].copy()
 
 
-def losses(rows: int = ROWS) -> Floats:
+@functools.cache
+def _many(seed: int) -> Floats:
+    rng = np.random.default_rng(7)
+    rng.uniform(-1, 1, (ROWS + HELD_OUT, 2))
+    directions = rng.standard_normal((5, DIM))  # those of `train`
+    rng = np.random.default_rng(seed)
+    return _on_surface(rng.uniform(-1, 1, (MANY, 2)), directions, rng)
+
+
+def many(rows: int = MANY, seed: int = 0) -> Floats:
+    """Vectors of the kind that `train` holds, shape (rows, DIM), rows at most `MANY`; other ones under another seed."""
+    return _many(100 + seed)[:rows].copy()
+
+
+def losses(rows: int = ROWS, seed: int = 3) -> Floats:
     """Per-instance losses, shape (rows,)."""
-    return np.random.default_rng(3).gamma(1.0, 0.5, rows).astype(np.float32)
+    return np.random.default_rng(seed).gamma(1.0, 0.5, rows).astype(np.float32)
+
+
+def labels(rows: int = ROWS) -> Integers:
+    """Gold classes, 0 and 1, shape (rows,), int64."""
+    return np.arange(rows, dtype=np.int64) % 2
 
 
 def logits(rows: int = ROWS, seed: int = 0) -> Floats:
@@ -74,18 +100,19 @@ def logits(rows: int = ROWS, seed: int = 0) -> Floats:
 # ---- token states ---------------------------------------------------------------------------------------------------
 
 
-def tokens(indices: Integers | Sequence[int]) -> TokenBatch:
-    """Token states of rows of `train`: 3 to 9 tokens each, whose mean is the row's vector."""
+def tokens(indices: Integers | Sequence[int], vectors: Floats | None = None) -> TokenBatch:
+    """Token states of rows of `vectors`, those of `train` if left out: 3 to 9 tokens each, whose mean is the vector."""
     import torch
 
     from sage_kit.components import TokenBatch
 
     rows = np.asarray(indices)
+    pooled = _vectors() if vectors is None else vectors
     lengths = 3 + rows % 7
     states = np.zeros((len(rows), int(lengths.max()), DIM), dtype=np.float32)
     for place, (row, length) in enumerate(zip(rows, lengths, strict=True)):
         own = np.random.default_rng(int(row)).standard_normal((length, DIM)).astype(np.float32)
-        states[place, :length] = own - own.mean(0) + _vectors()[row]
+        states[place, :length] = own - own.mean(0) + pooled[row]
     mask = np.arange(states.shape[1]) < lengths[:, None]
     return TokenBatch(torch.from_numpy(states), torch.from_numpy(mask))
 

@@ -8,10 +8,12 @@ import numpy as np
 
 from sage_kit.components import DecoderSpec, Guesses, TokenBatch
 from sage_kit.testing import toy
+from sage_kit.testing.exercises import EXERCISES, Exercise, Inputs, Outputs
 from sage_kit.testing.registry import NotApplicable, check, require
 from sage_kit.testing.subject import Subject, disturbed, unchanged, works_or_explains
 
 ROWS = 6
+LARGE = 300
 CANDIDATES = 3
 
 
@@ -58,6 +60,23 @@ def _needs_guesses(subject: Subject) -> None:
 
 def _batch(rows: int = ROWS) -> TokenBatch:
     return toy.tokens(np.arange(rows))
+
+
+def _make(subject: Subject, rows: int, round: int) -> Inputs:
+    return {"batch": toy.tokens(np.arange(rows), toy.many())}
+
+
+def _use(subject: Subject, decoder: Any, inputs: Inputs) -> Outputs:
+    fitted = decoder.fit(toy.teacher_view())
+    require(callable(getattr(fitted, "decode", None)), "fit returns something without decode: it must return self")
+    found: Outputs = {"texts": _texts(fitted, inputs["batch"])}
+    if cast(DecoderSpec, subject.spec).has_guesses:
+        guesses, mask = _guesses(fitted, inputs["batch"]), inputs["batch"].mask.numpy()
+        found |= {"ids": guesses.ids[mask], "scores": guesses.scores[mask]}
+    return found
+
+
+EXERCISES["decoder"] = Exercise(_make, _use, few=ROWS, many=LARGE, unit="texts")
 
 
 @check("decoder")

@@ -15,7 +15,7 @@ from typing import Any
 from sage_kit.components import ComponentSpec
 from sage_kit.plugins import CONTRIBUTING_HOOKS, ENTRY_POINT_GROUP, Origin
 from sage_kit.testing.registry import NotApplicable, check, require
-from sage_kit.testing.subject import Subject
+from sage_kit.testing.subject import Subject, required_modules
 
 HEAVY = (
     "accelerate", "datasets", "matplotlib", "numba", "numpy", "pandas", "pyarrow", "scipy", "sklearn", "tensorflow",
@@ -61,7 +61,7 @@ def light_discovery(subject: Subject) -> None:
     ``sage_kit.components.lazy("package.module:Class")`` imports.
     """
     hook = next(name for name, spec in CONTRIBUTING_HOOKS.items() if spec.kind == subject.spec.kind)
-    heavy = {*HEAVY, *_required_modules(subject.spec.requires)}
+    heavy = {*HEAVY, *required_modules(subject.spec.requires)}
     for target in _targets(subject):
         if target in sys.modules and not hasattr(sys.modules[target], hook):
             continue  # loaded here already, and seen to contribute nothing of the kind
@@ -124,16 +124,3 @@ def _modules(spec: Any) -> Iterator[str]:
     else:
         names = [getattr(spec.loader, "__module__", "")]
     yield from (name for name in names if name and not re.match(r"sage_kit\.|sage_kit$|__main__$", name))
-
-
-def _required_modules(requires: tuple[str, ...]) -> set[str]:
-    """Import names of the packages that requirement strings name."""
-    from packaging.requirements import Requirement
-    from packaging.utils import canonicalize_name
-
-    if not requires:
-        return set()
-    wanted = {canonicalize_name(Requirement(text).name) for text in requires}
-    wanted -= {"sage-kit", "pydantic", "pluggy"}
-    provided = importlib.metadata.packages_distributions().items()
-    return {module for module, names in provided if wanted & {canonicalize_name(name) for name in names}}

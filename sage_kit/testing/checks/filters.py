@@ -8,6 +8,7 @@ import numpy as np
 
 from sage_kit.components import FilterRequest, FilterSpec
 from sage_kit.testing import toy
+from sage_kit.testing.exercises import EXERCISES, Exercise, Inputs, Outputs
 from sage_kit.testing.registry import check, require
 from sage_kit.testing.subject import Subject, disturbed, unchanged, works_or_explains
 
@@ -36,6 +37,25 @@ def _keep(subject: Subject, request: FilterRequest, judge: Any = None) -> Any:
         f"keep returns shape {keep.shape}, unlike the {len(request.vectors)} rows",
     )
     return keep
+
+
+def _make(subject: Subject, rows: int, round: int) -> Inputs:
+    vectors = toy.many(rows, seed=round)
+    fields = {
+        "vectors": vectors,
+        "anchors": np.random.default_rng(round).integers(0, rows, rows),
+        "coordinates": np.ascontiguousarray(vectors[:, :2]),
+        "real_vectors": toy.many(rows),
+        "real_logits": toy.logits(rows),
+    }
+    return {"request": _request(subject, rows, **fields)}
+
+
+def _use(subject: Subject, judge: Any, inputs: Inputs) -> Outputs:
+    return {"answers": _keep(subject, inputs["request"], judge)}
+
+
+EXERCISES["filter"] = Exercise(_make, _use)
 
 
 @check("filter")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from sage_kit.compatibility import inverter_needs_inverse
 from sage_kit.testing import toy
+from sage_kit.testing.exercises import EXERCISES, Exercise, Inputs, Outputs, recorded
 from sage_kit.testing.registry import check, require
 from sage_kit.testing.subject import (
     LEAST_FIT,
@@ -18,6 +20,16 @@ from sage_kit.testing.subject import (
     unchanged,
     works_or_explains,
 )
+
+TOLERANCE = 1e-3
+"""Largest difference between a point's vectors in two batches [standard deviations of the vectors]."""
+
+
+@dataclass(frozen=True)
+class Opaque:
+    """Something that the checks hand over and do not look into."""
+
+    value: Any
 
 
 def _map(subject: Subject) -> tuple[Any, Any]:
@@ -34,7 +46,31 @@ def _fit(subject: Subject, coordinates: Any, vectors: Any, reducer: Any) -> Any:
 
 
 def _nearest(points: Any, coordinates: Any) -> Any:
-    return np.square(points[:, None] - coordinates[None]).sum(-1).argmin(1).astype(np.int64)
+    from scipy.spatial import cKDTree
+
+    return cKDTree(coordinates).query(points)[1].astype(np.int64)
+
+
+def _make(subject: Subject, rows: int, round: int) -> Inputs:
+    reducer = subject.plugins.build("reducer", "pca", {}, subject.context())
+    vectors = toy.many(rows)
+    coordinates = reducer.fit_transform(vectors)
+    points = reducer.transform(toy.many(rows, seed=1))
+    anchors = _nearest(points, coordinates)
+    return {
+        "coordinates": coordinates, "vectors": vectors, "points": points, "anchors": anchors, "reducer": Opaque(reducer)
+    }  # fmt: skip
+
+
+def _use(subject: Subject, inverter: Any, inputs: Inputs) -> Outputs:
+    needs = inverter_needs_inverse(subject.config(), subject.plugins)
+    fitted = inverter.fit(inputs["coordinates"], inputs["vectors"], inputs["reducer"].value if needs else None)
+    require(callable(getattr(fitted, "invert", None)), "fit returns something without invert: it must return self")
+    found = fitted.invert(inputs["points"], inputs["anchors"])
+    return {"vectors": require_array("what invert returns", found, inputs["vectors"].shape, "float32")}
+
+
+EXERCISES["inverter"] = Exercise(_make, _use)
 
 
 @check("inverter")
@@ -129,3 +165,32 @@ def inverter_takes_hard_data(subject: Subject) -> None:
     works_or_explains("rows that occur four times each", lambda: invert(np.tile(toy.train(toy.ROWS // 4), (4, 1))))
     works_or_explains("points far outside the map", lambda: invert(toy.train(), shift=100.0))
     works_or_explains("three rows", lambda: invert(toy.train(3)))
+
+
+@check("inverter")
+def inverter_keeps_order(subject: Subject) -> None:
+    """With many rows, too, each vector belongs to the point of the same row (R2 against the mean vector above 0.02).
+
+    To fix: put the rows back in order after sorting or splitting them.
+    """
+    truth, found = toy.many(seed=1), recorded(subject).many.outputs["vectors"]
+    fit = r_squared(truth, found, toy.many().mean(axis=0))
+    require(fit > LEAST_FIT, f"with many rows it is no better than the mean vector: R2 is {fit:.2f}")
+
+
+@check("inverter")
+def inverter_batch_invariance(subject: Subject) -> None:
+    """A point is inverted alike alone, among a few and among many: a run inverts in parts of any size.
+
+    To fix: let invert treat each point by itself; what depends on all points belongs into fit.
+    """
+    recording = recorded(subject)
+    inputs, together = recording.again.inputs, recording.again.outputs["vectors"]
+    scale = np.std(toy.many(), axis=0)
+    for part in (slice(0, 1), slice(1, 40), slice(1200, None)):
+        points, anchors = inputs["points"][part].copy(), inputs["anchors"][part].copy()
+        apart = float(np.max(np.abs(recording.component.invert(points, anchors) - together[part]) / scale))
+        require(
+            apart <= TOLERANCE,
+            f"vectors of the same points differ by {apart:.2g} standard deviations between batches",
+        )

@@ -8,10 +8,12 @@ import numpy as np
 
 from sage_kit.components import LiftRequest, LiftSpec, TokenBatch
 from sage_kit.testing import toy
+from sage_kit.testing.exercises import EXERCISES, Exercise, Inputs, Outputs
 from sage_kit.testing.registry import check, require
 from sage_kit.testing.subject import Subject, disturbed, unchanged, works_or_explains
 
 BATCH = 6
+LARGE = 256
 
 
 def _request(subject: Subject, **fields: Any) -> LiftRequest:
@@ -56,6 +58,37 @@ def _lift(subject: Subject, request: LiftRequest, lift: Any = None) -> TokenBatc
     require(bool(torch.isfinite(states).all()), "states hold NaN or infinity")
     require(bool((states[~mask] == 0).all()), "padding positions are not zero")
     return cast(TokenBatch, batch)
+
+
+def _make(subject: Subject, rows: int, round: int) -> Inputs:
+    """A batch of at most `LARGE` anchors among as many real examples as there are rows."""
+    import torch
+
+    vectors = toy.many(rows)
+    anchors = np.random.default_rng(round).permutation(rows)[:LARGE].astype(np.int64)
+    neighbors = (anchors[:, None] + np.arange(1, 4)) % rows
+    pooled = torch.from_numpy(vectors[anchors])
+    displacement = torch.from_numpy(vectors[neighbors[:, 0]]) * 0.5 - pooled * 0.5
+    request = _request(
+        subject,
+        anchor=toy.tokens(anchors, vectors),
+        vectors=pooled + displacement,
+        displacement=displacement,
+        anchors=anchors,
+        neighbors=neighbors,
+        states=lambda indices: toy.tokens(indices, vectors),
+        generator=torch.Generator().manual_seed(round),
+        n_real=rows,
+    )
+    return {"request": request}
+
+
+def _use(subject: Subject, lift: Any, inputs: Inputs) -> Outputs:
+    batch = _lift(subject, inputs["request"], lift)
+    return {"states": batch.states, "mask": batch.mask}
+
+
+EXERCISES["lift"] = Exercise(_make, _use)
 
 
 @check("lift")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 import warnings
+import weakref
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,7 @@ from sage_kit.compatibility import check_choices
 from sage_kit.components import ReducerSpec
 from sage_kit.errors import CompatibilityError
 from sage_kit.testing import toy
+from sage_kit.testing.exercises import EXERCISES, Exercise, Inputs, Outputs, recorded
 from sage_kit.testing.registry import NotApplicable, check, require
 from sage_kit.testing.subject import (
     LEAST_FIT,
@@ -24,12 +27,57 @@ from sage_kit.testing.subject import (
     works_or_explains,
 )
 
+SECONDS_TO_INVERT = 2.0
+"""Processor time that the inverse of many rows may take; else only `HARD_TO_INVERT` of them are inverted [s]."""
+
+HARD_TO_INVERT = 200
+
+ROWS_TO_INVERT: weakref.WeakKeyDictionary[Subject, int] = weakref.WeakKeyDictionary()
+"""How many rows each reducer under check inverts."""
+
+NEARER = 0.7
+"""Largest distance of neighbours in the map [distance of rows at random]."""
+
 TOLERANCE = 1e-3
 """Largest difference between a vector's coordinates in two batches [standard deviations of the coordinates]."""
 
 
 def _spec(subject: Subject) -> ReducerSpec:
     return subject.reducer_spec
+
+
+def _make(subject: Subject, rows: int, round: int) -> Inputs:
+    return {"vectors": toy.many(rows), "other vectors": toy.many(rows, seed=1)}
+
+
+def _use(subject: Subject, reducer: Any, inputs: Inputs) -> Outputs:
+    vectors, others = inputs["vectors"], inputs["other vectors"]
+    shape = (len(vectors), subject.n_components)
+    found: Outputs = {"coordinates": require_array("what fit_transform returns", subject.fit(reducer, vectors), shape)}
+    if _spec(subject).has_transform:
+        found["placed"] = require_array("what transform returns", reducer.transform(others), shape)
+    if _spec(subject).has_inverse:
+        points = np.array(found["coordinates"], dtype=np.float32)[: _inverted_rows(subject, reducer, found)]
+        inverse = reducer.inverse_transform(points)
+        found["inverse"] = require_array("what inverse_transform returns", inverse, (len(points), vectors.shape[1]))
+    return found
+
+
+def _inverted_rows(subject: Subject, reducer: Any, found: Outputs) -> int:
+    """How many points are inverted: all, unless that would take long, as for libraries that search for each one."""
+    known = ROWS_TO_INVERT.get(subject)
+    if known is not None:
+        return known
+    points = np.array(found["coordinates"], dtype=np.float32)
+    reducer.inverse_transform(points)  # the first call may compile
+    started = time.process_time()
+    reducer.inverse_transform(points)
+    seconds = (time.process_time() - started) / len(points) * toy.MANY
+    ROWS_TO_INVERT[subject] = toy.MANY if seconds < SECONDS_TO_INVERT else HARD_TO_INVERT
+    return len(points)
+
+
+EXERCISES["reducer"] = Exercise(_make, _use)
 
 
 @check("reducer")
@@ -53,7 +101,7 @@ def reducer_shapes(subject: Subject) -> None:
         )
     limit = _spec(subject).max_components
     if subject.n_components == 2 and (limit is None or limit >= 3):
-        three = subject.build(n_components=3).fit_transform(toy.train())
+        three = subject.fit(subject.build(n_components=3), toy.train())
         require_array("what fit_transform returns", three, (toy.ROWS, 3))
 
 
@@ -65,9 +113,9 @@ def reducer_keeps_its_input(subject: Subject) -> None:
     """
     vectors, others = toy.train(), toy.held_out()
     _ = subject.fitted  # finds a number of components that it takes
-    reducer = subject.build(n_components=subject.n_components)
+    reducer = subject.build_unwatched()
     with unchanged(vectors=vectors, others=others):
-        coordinates = np.array(reducer.fit_transform(vectors), dtype=np.float32)[:4]
+        coordinates = np.array(subject.fit(reducer, vectors), dtype=np.float32)[:4]
         if _spec(subject).has_transform:
             reducer.transform(others)
     if _spec(subject).has_inverse:
@@ -85,7 +133,7 @@ def reducer_is_repeatable(subject: Subject) -> None:
         raise NotApplicable("the spec says that it is not repeatable")
     _, first = subject.fitted
     with disturbed(12):
-        second = subject.build(n_components=subject.n_components).fit_transform(toy.train())
+        second = subject.fit(subject.build_unwatched(), toy.train())
     require(np.array_equal(first, second), "two fits under the same seed give different coordinates")
 
 
@@ -108,7 +156,7 @@ def reducer_state_round_trip(subject: Subject) -> None:
         require(isinstance(name, str), f"the state's name {name!r} is no text")
         is_plain = isinstance(values, np.ndarray) and values.dtype.kind in "fiub"
         require(is_plain, f"the state's {name!r} is no array of numbers")
-    other = subject.build(n_components=subject.n_components)
+    other = subject.build_unwatched()
     other.set_state(load(save({name: np.ascontiguousarray(values) for name, values in state.items()})))
     again = other.get_state()
     require(again.keys() == state.keys(), "get_state after set_state has other names")
@@ -139,7 +187,7 @@ def reducer_takes_hard_data(subject: Subject) -> None:
         least = max(least, spec.min_rows(subject.options, number))
 
     def fit(vectors: Any) -> None:
-        found = subject.build(n_components=number).fit_transform(vectors)
+        found = subject.fit(subject.build_unwatched(), vectors)
         require_array("what fit_transform returns", found, (len(vectors), number))
 
     if least <= toy.ROWS:
@@ -159,11 +207,11 @@ def reducer_does_not_hide_nan(subject: Subject) -> None:
     _ = subject.fitted  # finds a number of components that it takes
     vectors = toy.train()
     vectors[5] = np.nan
-    reducer = subject.build(n_components=subject.n_components)
+    reducer = subject.build_unwatched()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            coordinates = np.asarray(reducer.fit_transform(vectors), dtype=float)
+            coordinates = np.asarray(subject.fit(reducer, vectors), dtype=float)
     except Exception:  # a library may refuse as it likes: a run reports it in one line under the reducer's name
         return
     placed = coordinates.shape == (toy.ROWS, subject.n_components) and np.isfinite(coordinates[5]).all()
@@ -191,7 +239,7 @@ def reducer_limit_is_kept(subject: Subject) -> None:
         require(False, f"{limit + 1} components are not refused")
     require(not built, "it was built before its limit was looked at")
     if 2 < limit < min(toy.DIM, 8) and limit != 3:
-        found = subject.build(n_components=limit).fit_transform(toy.train())
+        found = subject.fit(subject.build(n_components=limit), toy.train())
         require_array(f"what fit_transform returns for {limit} components", found, (toy.ROWS, limit))
 
 
@@ -215,6 +263,16 @@ def reducer_batch_invariance(subject: Subject) -> None:
     require(
         max(apart, turned) <= TOLERANCE,
         f"coordinates of the same vectors differ by {max(apart, turned):.2g} standard deviations between batches",
+    )
+    recording = recorded(subject)
+    many, others = np.asarray(recording.many.outputs["placed"]), recording.many.inputs["other vectors"]
+    with disturbed(17):
+        few = np.asarray(recording.component.transform(others[-30:].copy()))
+    scale = np.std(np.asarray(recording.many.outputs["coordinates"], dtype=float), axis=0) + np.finfo(np.float32).tiny
+    apart = float(np.max(np.abs(many[-30:] - few) / scale))
+    require(
+        apart <= TOLERANCE,
+        f"coordinates of 30 vectors differ by {apart:.2g} standard deviations between a batch of them and one of many",
     )
 
 
@@ -254,3 +312,48 @@ def reducer_inverse_beats_mean(subject: Subject) -> None:
     require_array("what inverse_transform returns for one row", one, (1, toy.DIM))
     fit = r_squared(truth, found, toy.train().mean(axis=0))
     require(fit > LEAST_FIT, f"its inverse is no better than the mean vector: R2 is {fit:.2f}")
+
+
+@check("reducer")
+def reducer_returns_float32(subject: Subject) -> None:
+    """Coordinates and vectors are float32: with float64 every array after them takes twice the memory and time.
+
+    To fix: end with ``np.asarray(coordinates, dtype=np.float32)``.
+    """
+    methods = {"coordinates": "fit_transform", "placed": "transform", "inverse": "inverse_transform"}
+    for use in (recorded(subject).few, recorded(subject).many):
+        for name, values in use.outputs.items():
+            require(values.dtype == np.float32, f"{methods[name]} returns {values.dtype} instead of float32")
+
+
+@check("reducer")
+def reducer_keeps_order(subject: Subject) -> None:
+    """With many rows, too, each row of the map belongs to the vector of the same row.
+
+    Where there is a transform or an inverse, it finds the rows again; else neighbours among the vectors are nearer in
+    the map than rows at random.
+
+    To fix: put the rows back in order after sorting or splitting them.
+    """
+    recording = recorded(subject)
+    vectors = toy.many()
+    coordinates = np.asarray(recording.many.outputs["coordinates"], dtype=float)
+    if _spec(subject).has_transform:
+        with disturbed(16):
+            again = np.asarray(recording.component.transform(vectors), dtype=float)
+        fit = r_squared(coordinates, again, coordinates.mean(axis=0))
+        require(fit > 0, f"with many rows transform places the same vectors elsewhere than fit_transform: R2 {fit:.2f}")
+    if "inverse" in recording.many.outputs:
+        inverse = recording.many.outputs["inverse"]
+        fit = r_squared(vectors[: len(inverse)], inverse, vectors.mean(axis=0))
+        require(fit > LEAST_FIT, f"with many rows its inverse is no better than the mean vector: R2 {fit:.2f}")
+    if "inverse" in recording.many.outputs or _spec(subject).has_transform:
+        return
+    rows, others = np.random.default_rng(0).integers(0, len(vectors), (2, 300))
+    nearest = np.square(vectors[rows, None] - vectors[None]).sum(-1).argsort(1)[:, 1]
+    near = np.linalg.norm(coordinates[rows] - coordinates[nearest], axis=1)
+    far = np.linalg.norm(coordinates[rows] - coordinates[others], axis=1)
+    require(
+        np.median(near) < NEARER * np.median(far),
+        "with many rows neighbours among the vectors are no nearer in the map than rows at random",
+    )
