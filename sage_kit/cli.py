@@ -428,12 +428,19 @@ def check_command(
     ] = "",
     kind: Annotated[str, typer.Option(metavar="KIND", help="Only components of this kind.")] = "",
     plugin: PluginFiles = None,
+    time_limit: Annotated[
+        float, typer.Option(metavar="SECONDS", min=1.0, help="Processor time that each check may take.")
+    ] = 120.0,
 ) -> int:
-    """Run the conformance checks of a component, or of all that the plugin files contribute."""
+    """Run the conformance checks of a component, or of all that the plugin files contribute.
+
+    Each component is checked in a process of its own. The exit status is 0 when no check failed and none was left out
+    for a missing package.
+    """
     plugins = _load_plugins(plugin)
     from sage_kit.testing.report import check_all, chosen_components
 
-    tables, ok = check_all(chosen_components(plugins, name, kind, plugin or []), plugins)
+    tables, ok = check_all(chosen_components(plugins, name, kind, plugin or []), plugin or [], time_limit)
     _print(*tables)
     return 0 if ok else 1
 

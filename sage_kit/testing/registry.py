@@ -141,6 +141,7 @@ FIELDS_BY_FLAG = {
     "needs_inverse": "the reducer that fit gets",
     "needs_gradient": "request.divergence_gradient",
     "needs_shares": "request.shares",
+    "needs_hidden": "request.student_hidden",
     "needs_labels": "request.logits",
 }
 """What is None for a component whose spec does not declare that it needs it."""

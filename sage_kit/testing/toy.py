@@ -8,7 +8,7 @@ import json
 import random
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,11 +19,26 @@ from sage_kit.config import RunConfig, load_config
 from sage_kit.plugins import Plugins
 
 if TYPE_CHECKING:
-    from sage_kit.components import Floats, Integers, TeacherView, TokenBatch
+    from sage_kit.components import Floats, Integers, TeacherView, TokenBatch, TokenIds
 
 __all__ = [
-    "CHOSEN_KINDS", "DIM", "FEW", "MANY", "config", "held_out", "labels", "logits", "losses", "many", "run_loop",
-    "teacher_view", "tokens", "train",
+    "CHOSEN_KINDS",
+    "DIM",
+    "FEW",
+    "MANY",
+    "config",
+    "finished_run",
+    "held_out",
+    "labels",
+    "logits",
+    "losses",
+    "many",
+    "run_loop",
+    "teacher_for",
+    "teacher_view",
+    "token_ids",
+    "tokens",
+    "train",
 ]  # fmt: skip
 
 DIM = 16
@@ -117,6 +132,15 @@ def tokens(indices: Integers | Sequence[int], vectors: Floats | None = None) -> 
     return TokenBatch(torch.from_numpy(states), torch.from_numpy(mask))
 
 
+def token_ids(rows: int) -> TokenIds:
+    """Token ids of texts of 3 to 9 tokens."""
+    from sage_kit.components import TokenIds
+
+    offsets = np.concatenate([[0], np.cumsum(3 + np.arange(rows) % 7)]).astype(np.int64)
+    ids = (5 + np.arange(offsets[-1]) % 20).astype(np.int32)
+    return TokenIds(ids, np.zeros(len(ids), np.uint8), offsets)
+
+
 # ---- the run --------------------------------------------------------------------------------------------------------
 
 
@@ -142,13 +166,13 @@ def _write_texts(path: Path, rows: int, seed: int) -> None:
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def _write_teacher(path: Path) -> None:
-    """A random BERT of two blocks with heads for two classes and for tokens, and a tokenizer of whole words."""
+def _write_teacher(path: Path, pieces: Sequence[str] = (), has_head: bool = True) -> None:
+    """A random BERT of two blocks with heads for two classes and for tokens, and a tokenizer of words or pieces."""
     import torch
     from safetensors.torch import save_file
     from transformers import BertConfig, BertForMaskedLM, BertForSequenceClassification, PreTrainedTokenizerFast
 
-    words = [*SPECIAL, *(word for group in WORDS.values() for word in group.split())]
+    words = [*SPECIAL, *(pieces or (word for group in WORDS.values() for word in group.split()))]
     vocabulary = {word: index for index, word in enumerate(words)}
     special = [
         {"id": vocabulary[word], "content": word, "single_word": False, "lstrip": False, "rstrip": False,
@@ -173,7 +197,9 @@ def _write_teacher(path: Path) -> None:
             },
         },
         "decoder": None,
-        "model": {"type": "WordLevel", "vocab": vocabulary, "unk_token": "[UNK]"},
+        "model": _pieces_model(vocabulary)
+        if pieces
+        else {"type": "WordLevel", "vocab": vocabulary, "unk_token": "[UNK]"},
     }
     path.mkdir()
     # the file that the `tokenizers` library reads
@@ -198,8 +224,18 @@ def _write_teacher(path: Path) -> None:
     model.config.save_pretrained(path)
     tied = ("predictions.decoder.weight", "predictions.decoder.bias")
     extra = {f"cls.{name}": value for name, value in head.state_dict().items() if name not in tied}
+    tensors = {**model.state_dict(), **extra}
+    if not has_head:
+        tensors = {name: value for name, value in tensors.items() if name.startswith("bert.")}
     # save_pretrained would draw a bar
-    save_file({**model.state_dict(), **extra}, path / "model.safetensors", {"format": "pt"})
+    save_file(tensors, path / "model.safetensors", {"format": "pt"})
+
+
+def _pieces_model(vocabulary: dict[str, int]) -> dict[str, Any]:
+    return {
+        "type": "WordPiece", "vocab": vocabulary, "unk_token": "[UNK]", "continuing_subword_prefix": "##",
+        "max_input_chars_per_word": 100,
+    }  # fmt: skip
 
 
 def config(**settings: Any) -> RunConfig:
@@ -238,6 +274,25 @@ def teacher_view() -> TeacherView:
 
     settings = config()
     return view_of(settings, prepare(settings, Plugins(allow=""), make_accelerator(settings), Costs()))
+
+
+@functools.cache
+def finished_run() -> Path:
+    """The directory of a real run of two rounds with all its checkpoints; made once per process, only to be read."""
+    from sage_kit.distill import run
+
+    settings = config(keep_checkpoints=0, runs_dir=str(_workspace() / "finished"))
+    directory, _ = run(settings, Plugins(allow=""))
+    return directory.path
+
+
+def teacher_for(texts: Iterable[str], name: str) -> Path:
+    """A tiny teacher that reads these texts letter by letter and has no head yet: a run fine-tunes it on its task."""
+    folder = _workspace() / f"teacher-{name}"
+    if not folder.exists():
+        letters = sorted({letter for text in texts for letter in text.lower() if not letter.isspace()})
+        _write_teacher(folder, [*letters, *(f"##{letter}" for letter in letters)], has_head=False)
+    return folder
 
 
 def run_loop(settings: RunConfig, plugins: Plugins) -> dict[str, Any]:

@@ -23,6 +23,10 @@ def _request(subject: Subject, count: int = toy.HELD_OUT, **fields: Any) -> Filt
         "real_vectors": toy.train(),
         "real_logits": toy.logits(),
         "logits": toy.logits(count, 9) if needs_labels else None,
+        "real_labels": toy.labels(),
+        "loss_history": toy.losses()[None].copy(),
+        "tokens": toy.token_ids(toy.ROWS),
+        "round": 2,
         **fields,
     }
     return FilterRequest(**given)
@@ -47,6 +51,10 @@ def _make(subject: Subject, rows: int, round: int) -> Inputs:
         "coordinates": np.ascontiguousarray(vectors[:, :2]),
         "real_vectors": toy.many(rows),
         "real_logits": toy.logits(rows),
+        "real_labels": toy.labels(rows),
+        "loss_history": np.stack([toy.losses(rows, number) for number in range(2, round + 1)]),
+        "tokens": toy.token_ids(rows),
+        "round": round,
     }
     return {"request": _request(subject, rows, **fields)}
 
@@ -107,6 +115,9 @@ def filter_takes_hard_data(subject: Subject) -> None:
     few = {
         "real_vectors": toy.train(3),
         "real_logits": toy.logits(3),
+        "real_labels": toy.labels(3),
+        "loss_history": toy.losses(3)[None].copy(),
+        "tokens": toy.token_ids(3),
         "anchors": np.zeros(toy.HELD_OUT, dtype=np.int64),
     }
     cases: list[tuple[str, dict[str, Any]]] = [

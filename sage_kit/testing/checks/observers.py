@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,11 +15,21 @@ import numpy as np
 from sage_kit.plugins import Plugins
 from sage_kit.records import Costs, RoundResult, RunInfo
 from sage_kit.testing import toy
+from sage_kit.testing.exercises import PLAYS
 from sage_kit.testing.registry import check, require
 from sage_kit.testing.subject import Subject, disturbed, random_states, unchanged
+from sage_kit.testing.surroundings import watched, workspace
 
 if TYPE_CHECKING:
     from sage_kit.synthesis import SyntheticSet
+
+
+STEPS = 24
+"""Steps of each activity that the checks tell an observer of."""
+
+READING = ("item", "tolist", "cpu", "numpy", "to", "__float__", "__int__", "__bool__", "__index__", "__array__",
+           "__repr__", "__format__")  # fmt: skip
+"""What a tensor is asked when its value is to be known here, for which the device is waited for."""
 
 
 @check("observer")
@@ -101,11 +113,71 @@ def observer_leaves_random_states(subject: Subject) -> None:
             story.end(plugins, "finished")
 
 
+@check("observer")
+def observer_waits_for_no_step(subject: Subject) -> None:
+    """It does not read the loss at every step: each look at it makes the run wait until the device has come so far.
+
+    To fix: keep the tensor, ``self.loss = loss.detach()``, and read it at the end of the round, or every hundred steps.
+    """
+    with tempfile.TemporaryDirectory(prefix="sage-kit-check-") as folder, _Hooked(subject) as plugins:
+        story = _Story(subject, Path(folder))
+        with _waits(story):
+            story.begin(plugins)
+            story.round(plugins, 1)
+            story.round(plugins, 2)
+        require(
+            2 * len(story.waited) <= story.trained,
+            f"it reads the loss, or waits for the device, at {len(story.waited)} of {story.trained} steps",
+        )
+        story.end(plugins, "finished")
+
+
+def _play(subject: Subject) -> None:
+    """Two rounds and an end, watched as a whole: what it sets up at the start it may take down at the end."""
+    from sage_kit.devices import make_accelerator
+
+    make_accelerator(subject.config())
+    toy.finished_run()
+    with tempfile.TemporaryDirectory(prefix="sage-kit-check-") as folder, workspace():
+        story = _Story(subject, Path(folder))
+        with watched(subject.effects, "during a run it"), _Hooked(subject, watch=True) as plugins:
+            story.begin(plugins)
+            story.round(plugins, 1)
+            story.round(plugins, 2)
+            story.end(plugins, "finished")
+
+
+PLAYS["observer"] = _play
+
+
+@contextmanager
+def _waits(story: _Story) -> Iterator[None]:
+    """Losses that note when they are read, and a torch.cuda.synchronize that notes when it is called."""
+    import torch
+
+    class CountedLoss(torch.Tensor):
+        @classmethod
+        def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            if getattr(func, "__name__", "") in READING:
+                story.waited.add(story.steps_told)
+            return super().__torch_function__(func, types, args, kwargs or {})
+
+    original = torch.cuda.synchronize
+    story.loss = torch.tensor(0.25).as_subclass(CountedLoss)
+    torch.cuda.synchronize = lambda device=None: story.waited.add(story.steps_told)
+    try:
+        yield
+    finally:
+        torch.cuda.synchronize = original
+        story.loss = torch.tensor(0.25)
+
+
 class _Hooked:
     """The component hears the hooks within the block; at its end it must not have been disabled."""
 
-    def __init__(self, subject: Subject) -> None:
+    def __init__(self, subject: Subject, watch: bool = False) -> None:
         self._subject = subject
+        self._build = subject.build_watched if watch else subject.build
 
     def __enter__(self) -> Plugins:
         from sage_kit.devices import make_accelerator
@@ -114,7 +186,7 @@ class _Hooked:
         make_accelerator(self._subject.config())
         plugins = self._subject.plugins
         plugins.remove_observers()
-        plugins.add_observer(self._subject.spec.name, self._subject.build())
+        plugins.add_observer(self._subject.spec.name, self._build())
         return plugins
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
@@ -130,12 +202,24 @@ class _Story:
     Attributes
     ----------
     changed : set of str
-        Records that were not the same after a hook as before it.
+        Records and files that were not the same after a hook as before it.
+    loss : Tensor
+        The loss of each training step.
+    steps_told, trained : int
+        Steps that were told of so far, and those of them that trained the student.
+    waited : set of int
+        Steps at which the loss was read.
     """
 
     def __init__(self, subject: Subject, folder: Path) -> None:
+        import torch
+
         self.config = subject.config()
         self.folder = folder
+        self.loss = torch.tensor(0.25)
+        self.steps_told = self.trained = 0
+        self.waited: set[int] = set()
+        self.files: dict[Path, bytes] = {}
         self.losses = toy.losses()
         self.costs = Costs()
         self.history: list[RoundResult] = []
@@ -143,6 +227,23 @@ class _Story:
         self.changed: set[str] = set()
         self.synthetic = _synthetic_set()
         self.restart()
+
+    def _bring(self, *names: str) -> None:
+        """Put files of a real run into the folder, as the loop would have written them by now."""
+        real = toy.finished_run()
+        for name in names:
+            sources = [real / name] if (real / name).is_file() else sorted((real / name).rglob("*"))
+            for source in sources:
+                target = self.folder / source.relative_to(real)
+                if source.is_file() and not target.exists():
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    shutil.copyfile(source, target)
+                    self.files[target] = source.read_bytes()
+
+    def _look_at_files(self) -> None:
+        for path, content in self.files.items():
+            if not path.is_file() or path.read_bytes() != content:
+                self.changed.add(f"the run's file {path.relative_to(self.folder)}")
 
     def restart(self) -> None:
         """Another process: what the rounds so far have left is known from its start."""
@@ -158,23 +259,23 @@ class _Story:
 
     def begin(self, plugins: Plugins) -> None:
         """Up to the first round, and a line for the user."""
+        self._bring("config.toml", "environment.json")
         self._tell(plugins.message, None, "a line")
         self._steps(plugins, None, "vectors", None)
         self.costs.add("teacher", 0.5, tokens=100, flops=1000)
         self._tell(plugins.run_started, self.run)
         self._tell(plugins.message, self.run, "another line")
         if not self.history:
-            self._tell(plugins.checkpoint_saved, self.run, 0, self.folder / "checkpoints" / "round-000")
+            self._save(plugins, 0)
 
     def round(self, plugins: Plugins, number: int) -> None:
         """A round; the first one has no synthetic examples."""
-        import torch
-
         self._tell(plugins.round_started, self.run, number)
         if number > 1:
             self._steps(plugins, self.run, "teacher's labels", None)
             self._tell(plugins.synthetic_created, self.run, number, self.synthetic)
-        self._steps(plugins, self.run, f"round {number}", torch.tensor(0.25))
+        self.trained += STEPS
+        self._steps(plugins, self.run, f"round {number}", self.loss)
         self.costs.add("student", 0.25, tokens=50, flops=3000)
         self._tell(plugins.losses_profiled, self.run, number, self.losses)
         nan = float("nan")
@@ -195,7 +296,12 @@ class _Story:
         )
         self.history.append(result)
         self._tell(plugins.round_finished, self.run, result)
-        self._tell(plugins.checkpoint_saved, self.run, number, self.folder / "checkpoints" / f"round-{number:03d}")
+        self._save(plugins, number)
+
+    def _save(self, plugins: Plugins, number: int) -> None:
+        name = f"checkpoints/round-{number:03d}"
+        self._bring(name, "costs.json")
+        self._tell(plugins.checkpoint_saved, self.run, number, self.folder / name)
 
     def end(self, plugins: Plugins, ending: str) -> None:
         """The run's end, "finished" or "failed"."""
@@ -203,7 +309,9 @@ class _Story:
             self._tell(plugins.run_failed, self.run, RuntimeError("out of memory"))
             return
         self.summary = self._summary()
+        self._bring(*sorted(path.name for path in toy.finished_run().iterdir() if path.name != "checkpoints"))
         self._tell(plugins.run_finished, self.run, self.summary)
+        self._look_at_files()
 
     def _tell(self, hook: Callable[..., None], *arguments: Any) -> None:
         """Call a hook, and note which records are no longer what they were."""
@@ -219,6 +327,7 @@ class _Story:
             "run.costs": self.costs.to_json(),
             "the round's result": [result.to_json() for result in self.history],
             "the summary": self.summary,
+            "run.history": [result.to_json() for result in self.run.history],
         }
         return {name: json.dumps(value, default=str) for name, value in records.items()}
 
@@ -245,8 +354,12 @@ class _Story:
         }
 
     def _steps(self, plugins: Plugins, run: RunInfo | None, activity: str, loss: Any) -> None:
-        for done in range(1, 5):
-            self._tell(plugins.step_finished, run, activity, done, 4, loss)
+        for done in range(1, STEPS + 1):
+            self.steps_told += 1
+            if done == STEPS:  # what one step changes, the last changes too
+                self._tell(plugins.step_finished, run, activity, done, STEPS, loss)
+            else:
+                plugins.step_finished(run, activity, done, STEPS, loss)
 
 
 def _synthetic_set() -> SyntheticSet:

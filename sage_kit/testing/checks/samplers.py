@@ -30,10 +30,15 @@ def _request(subject: Subject, count: int = COUNT, rows: int = toy.ROWS, **field
         "student_logits": toy.logits(rows, 1),
         "coordinates": np.ascontiguousarray(vectors[:, :2]) if spec.space == "map" else None,
         "round": 2,
+        "labels": toy.labels(rows),
+        "tokens": toy.token_ids(rows),
         **fields,
     }
+    given.setdefault("loss_history", np.asarray(given["losses"])[None].copy())
     if spec.needs_gradient:
         given["divergence_gradient"] = lambda indices: np.sin(3 * vectors[indices] + 1).astype(np.float32)
+    if spec.needs_hidden:
+        given["student_hidden"] = lambda indices: np.sin(vectors[indices, None] + 2).astype(np.float32)
     return SampleRequest(**given)
 
 
@@ -74,6 +79,7 @@ def _make(subject: Subject, rows: int, round: int) -> Inputs:
         "student_logits": toy.logits(rows, round),
         "rng": np.random.default_rng(round),
         "round": round,
+        "loss_history": np.stack([toy.losses(rows, number) for number in range(2, round + 1)]),
     }
     return {"request": _request(subject, rows, rows, vectors=toy.many(rows), **fields)}
 
