@@ -99,7 +99,8 @@ def parametrize_with_checks(
     specs : iterable of ComponentSpec or TaskSpec
     expected_failures : mapping of str to str
         Reason by check, for checks that these components are known to fail; ``"name/check"`` means one component's.
-        A check that is named here and passes fails the test.
+        A check that is named here and passes fails the test. One that warns has failed if it is named here; else pytest
+        shows its warning.
     options : mapping of str to mapping
         Options under which a component is checked, by its name.
 
@@ -144,7 +145,7 @@ def parametrize_with_checks(
         parameters.append(
             pytest.param(
                 spec,
-                _pytest_check(check, subjects[id(spec)], pytest),
+                _pytest_check(check, subjects[id(spec)], pytest, reason is not None),
                 marks=marks,
                 id=f"{spec.kind}-{spec.name}-{check.name}",
             )
@@ -168,13 +169,15 @@ class _LazySubject:
         return self._subject
 
 
-def _pytest_check(check: Check, subject: _LazySubject, pytest: Any) -> Callable[[Spec], None]:
+def _pytest_check(check: Check, subject: _LazySubject, pytest: Any, expected: bool) -> Callable[[Spec], None]:
     def run(spec: Spec) -> None:
         try:
             check.run(subject.get())
         except NotApplicable as reason:
             pytest.skip(str(reason))
         except CheckWarning as warning:
+            if expected:
+                raise
             warnings.warn(ConformanceWarning(str(warning)), stacklevel=2)
 
     run.__name__ = run.__qualname__ = check.name

@@ -89,7 +89,7 @@ class Mutating(Axes):
 class Unseeded(Axes):
     def fit_transform(self, vectors: Any) -> Any:
         coordinates = super().fit_transform(vectors)
-        return coordinates + np.random.standard_normal(coordinates.shape) * 1e-3
+        return coordinates + np.random.default_rng().standard_normal(coordinates.shape, np.float32) * np.float32(1e-3)
 
 
 class WithoutMethod:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -53,7 +54,8 @@ def test_a_sound_file_passes(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert command("check", "--plugin", str(file)) == 0
     shown = capsys.readouterr().out
     assert "light_discovery" in shown
-    assert "11 checks ran, 0 failed; 0 skipped" in shown
+    assert "same_in_another_process" in shown
+    assert re.search(r"(2\d|3\d) checks ran, 0 failed; 0 skipped", shown), shown
 
 
 def test_a_broken_file_fails_by_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -83,11 +85,100 @@ def test_nothing_to_check_is_an_error(
     assert message in capsys.readouterr().err
 
 
-def test_a_file_without_components_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_file_that_implements_observing_hooks_is_checked_as_an_observer(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "watch.py"
+    file.write_text(WATCH.replace("pass", "raise SystemExit(4)"), encoding="utf-8")
+    assert command("check", "--plugin", str(file)) == 1
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "FAILED observer_bears_every_hook: observer 'watch': " in shown
+    assert "SystemExit: 4" in shown
+
+
+def test_a_file_without_components_of_the_kind_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "watch.py"
     file.write_text(WATCH, encoding="utf-8")
-    assert command("check", "--plugin", str(file)) == 2
-    assert "contributes no component" in capsys.readouterr().err
+    assert command("check", "--kind", "filter", "--plugin", str(file)) == 2
+    assert "contributes no component of kind 'filter'" in capsys.readouterr().err
+
+
+MISSING = GOOD.replace(
+    'summary="Keeps all"', 'summary="Keeps all", requires=("sage-kit>=9.0",), install="pip install -U x"'
+)
+
+
+def test_a_missing_package_is_no_success(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "newer.py"
+    file.write_text(MISSING, encoding="utf-8")
+    assert command("check", "--plugin", str(file)) == 1
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "NOT CHECKED filter 'keep' needs sage-kit>=9.0 (version" in shown
+    assert "): pip install -U x" in shown
+
+
+TWO = GOOD.replace(
+    "yield FilterSpec",
+    'yield FilterSpec(name="ends", summary="Ends the process", factory=Ends)\n    yield FilterSpec',
+).replace("class Keep:", """class Ends:
+    def __init__(self, options, context):
+        pass
+
+    def keep(self, request):
+        import os, sys
+
+        print("last words", file=sys.stderr, flush=True)
+        STATEMENT
+
+
+class Keep:""")  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("statement", "message"),
+    [
+        ("os._exit(7)", "filter 'ends': it ends the process, with exit status 7"),
+        ("os.kill(os.getpid(), 11)", "filter 'ends': it ends the process: killed by SIGSEGV"),
+        (
+            "__import__('time').sleep(1e6)",
+            "filter 'ends': it has waited for 8 s without computing anything (time limit)",
+        ),
+    ],
+    ids=["exits", "crashes", "hangs"],
+)
+def test_a_component_that_ends_its_process_is_named_and_the_others_are_checked(
+    statement: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "two.py"
+    file.write_text(TWO.replace("STATEMENT", statement), encoding="utf-8")
+    assert command("check", "--plugin", str(file), "--time-limit", "8") == 1
+    shown = " ".join(capsys.readouterr().out.split())
+    assert f"FAILED works_with_many_rows: {message}" in shown
+    assert "not run: first mend what works_with_many_rows found" in shown
+    assert "filter keep (" in shown
+    assert "1 failed;" in shown
+
+
+HASHED = GOOD.replace(
+    "return np.ones(len(request.vectors), dtype=bool)",
+    'return np.arange(len(request.vectors)) % 7 != hash("a text") % 7',
+)
+
+
+def test_what_depends_on_the_process_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "hashed.py"
+    file.write_text(HASHED, encoding="utf-8")
+    assert command("check", "--plugin", str(file)) == 1
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "FAILED same_in_another_process: filter 'keep': two processes give different answers" in shown
+
+
+def test_what_the_import_of_a_plugin_changes_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "importing.py"
+    file.write_text("import random\n\nrandom.seed(0)\n" + GOOD, encoding="utf-8")
+    assert command("check", "--plugin", str(file)) == 1
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "FAILED leaves_random_states: filter 'keep': importing importing.py changes random" in shown
 
 
 def test_new_plugin_says_what_comes_next(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
