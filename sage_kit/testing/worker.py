@@ -26,7 +26,7 @@ from sage_kit.errors import SageError
 from sage_kit.plugins import CONTRIBUTING_HOOKS, ENTRY_POINT_GROUP, HOOKS, NAME, Origin, Plugins, Registered
 from sage_kit.testing.exercises import as_array, recorded, require_nothing
 from sage_kit.testing.registry import Check, CheckResult, NotApplicable
-from sage_kit.testing.runner import run_checks
+from sage_kit.testing.runner import checks_for, run_checks
 from sage_kit.testing.subject import PluginsWith, Subject
 from sage_kit.testing.surroundings import watched
 
@@ -126,6 +126,7 @@ def same_in_another_process(subject: Subject, results: Path) -> None:
     To fix: draw everything random from the generator that the request brings, or from ``context.seed``; sort a set or
     what a folder lists before you go through it; do not count on ``hash()`` of a text or on ``id()``.
     """
+    checks_for(subject.spec.kind)  # knows how the kind is used
     recording = recorded(subject)
     if not results.exists():
         raise NotApplicable("the first process has no results")

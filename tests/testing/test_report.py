@@ -134,29 +134,40 @@ TWO = GOOD.replace(
 class Keep:""")  # fmt: skip
 
 
+WAITS = "filter 'ends': it has waited for 8 s without computing anything (time limit)"
+
+
 @pytest.mark.parametrize(
     ("statement", "message"),
     [
-        ("os._exit(7)", "filter 'ends': it ends the process, with exit status 7"),
         ("os.kill(os.getpid(), 11)", "filter 'ends': it ends the process: killed by SIGSEGV"),
-        (
-            "__import__('time').sleep(1e6)",
-            "filter 'ends': it has waited for 8 s without computing anything (time limit)",
-        ),
+        ("__import__('time').sleep(1e6)", WAITS),
     ],
-    ids=["exits", "crashes", "hangs"],
+    ids=["crashes", "hangs"],
 )
-def test_a_component_that_ends_its_process_is_named_and_the_others_are_checked(
+def test_a_component_that_ends_its_process_is_named(
     statement: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "two.py"
     file.write_text(TWO.replace("STATEMENT", statement), encoding="utf-8")
-    assert command("check", "--plugin", str(file), "--time-limit", "8") == 1
+    assert command("check", "ends", "--plugin", str(file), "--time-limit", "8") == 1
     shown = " ".join(capsys.readouterr().out.split())
     assert f"FAILED works_with_many_rows: {message}" in shown
     assert "not run: first mend what works_with_many_rows found" in shown
-    assert "filter keep (" in shown
     assert "1 failed;" in shown
+
+
+def test_the_others_are_checked_and_what_an_import_changes_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "two.py"
+    text = "import random\n\nrandom.seed(0)\n" + TWO.replace("STATEMENT", "os._exit(7)")
+    file.write_text(text, encoding="utf-8")
+    assert command("check", "--plugin", str(file)) == 1
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "FAILED works_with_many_rows: filter 'ends': it ends the process, with exit status 7: last words." in shown
+    assert "FAILED leaves_random_states: filter 'keep': importing two.py changes random" in shown
+    assert "2 failed;" in shown
 
 
 HASHED = GOOD.replace(
@@ -172,13 +183,6 @@ def test_what_depends_on_the_process_is_told(tmp_path: Path, capsys: pytest.Capt
     shown = " ".join(capsys.readouterr().out.split())
     assert "FAILED same_in_another_process: filter 'keep': two processes give different answers" in shown
 
-
-def test_what_the_import_of_a_plugin_changes_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    file = tmp_path / "importing.py"
-    file.write_text("import random\n\nrandom.seed(0)\n" + GOOD, encoding="utf-8")
-    assert command("check", "--plugin", str(file)) == 1
-    shown = " ".join(capsys.readouterr().out.split())
-    assert "FAILED leaves_random_states: filter 'keep': importing importing.py changes random" in shown
 
 
 def test_new_plugin_says_what_comes_next(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
