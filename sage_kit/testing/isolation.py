@@ -143,8 +143,8 @@ class _Watch:
             if event["seconds"] > self._used + 0.05:
                 self._used, self._moved = event["seconds"], now
             if self._used - self._from > self._limit:
-                limit = f"{self._limit:.0f} s of processor time"
-                raise _Stuck(f"it has not ended after {limit} (the time limit; more with --time-limit)")
+                used = f"{self._limit:.0f} s of processor time"
+                raise _Stuck(f"it has not ended after {used} (the time limit; more with --time-limit)")
             if now - self._moved > min(IDLE_LIMIT, self._limit):
                 limit = min(IDLE_LIMIT, self._limit)
                 raise _Stuck(f"it has waited for {limit:.0f} s without computing anything (time limit)")

@@ -70,7 +70,7 @@ def main() -> None:
 
     message = json.loads(sys.stdin.readline())
     warnings.showwarning = lambda *arguments, **keywords: None  # they are not what a component prints
-    logging.lastResort = logging.NullHandler()  # type: ignore[assignment]
+    logging.lastResort = logging.NullHandler()
     threading.Thread(target=_beat, args=(tell,), daemon=True, name="heartbeat").start()
     try:
         subject = _subject(message)
