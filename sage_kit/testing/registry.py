@@ -8,7 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sage_kit.errors import MissingPackageError
+from sage_kit.errors import MissingPackageError, SageError
+from sage_kit.guard import place_of
 from sage_kit.testing.surroundings import preserved
 
 if TYPE_CHECKING:
@@ -117,7 +118,11 @@ class Check:
         except Exception as error:  # a component may raise anything
             text = " ".join(str(error).split())
             hint = _undeclared(subject) if "NoneType" in text else ""
-            raise CheckFailure(self._message(subject, f"{type(error).__name__}: {text}{hint}")) from error
+            place = place_of(error, getattr(subject.spec, "factory", None))
+            told = f"{type(error).__name__}: {text}{hint}"
+            if place and not isinstance(error, SageError):  # a SageError says where, if it matters
+                told += f" at {place}"
+            raise CheckFailure(self._message(subject, told)) from error
 
     def result(self, subject: Subject) -> CheckResult:
         """Run the check and say how it went."""

@@ -205,7 +205,8 @@ class Subject:
         for number in numbers:
             reducer = self.build(n_components=number)
             try:
-                with disturbed(11):
+                self._load_packages()
+                with watched(self.effects, f"fit_transform() with {toy.ROWS} rows"), disturbed(11):
                     coordinates = self.fit(reducer, toy.train())
             except SageError as error:
                 refusals.append(error)

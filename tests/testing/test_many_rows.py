@@ -277,10 +277,10 @@ class RemovesCheckpoints(Observer):
         next(path.glob("*.safetensors")).unlink()
 
 
-class ChangesSummary(Observer):
+class ChangesSettings(Observer):
     @hookimpl
-    def sage_run_finished(self, summary: Any) -> None:
-        summary["dev"]["accuracy"] = 1.0
+    def sage_run_finished(self, run: Any) -> None:
+        run.config.observer_options["other"] = {}
 
 
 class Uploads(Observer):
@@ -343,7 +343,7 @@ def of(kind: str, factory: Any) -> Any:
         (of("observer", ReadsEachLoss), "observer_waits_for_no_step", "at 48 of 48 steps"),
         (of("observer", Synchronizes), "observer_waits_for_no_step", "or waits for the device"),
         (of("observer", RemovesCheckpoints), "observer_keeps_its_input", "the run's file checkpoints/round-000/"),
-        (of("observer", ChangesSummary), "observer_keeps_its_input", "it changes what it is shown: the summary"),
+        (of("observer", ChangesSettings), "observer_bears_every_hook", "this table is read-only"),
     ],
     ids=lambda value: value.factory.__name__ if hasattr(value, "factory") else None,
 )
