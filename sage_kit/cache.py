@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 import shutil
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +29,12 @@ MANIFEST = "entry.json"
 ARRAYS = "arrays.safetensors"
 LOCK_PREFIX = ".lock-"
 
-_LEFT_BEHIND = re.compile(rf"{re.escape(TEMPORARY_PREFIX)}\w+-[0-9a-f]{{8}}|{re.escape(LOCK_PREFIX)}\w+")
+_CACHES: weakref.WeakSet[Cache] = weakref.WeakSet()
+"""The caches of this process, whose holds do not keep it from clearing what it uses itself."""
+
+_LEFT_BEHIND = re.compile(
+    rf"{re.escape(TEMPORARY_PREFIX)}(?P<temporary>\w+)-[0-9a-f]{{8}}|{re.escape(LOCK_PREFIX)}(?P<lock>\w+)"
+)
 """Names beside the entries; `clear` may be pointed at any folder and takes away what a cache has written only."""
 
 
@@ -57,6 +64,9 @@ class Cache:
     def __init__(self, directory: Path, announce: Callable[[str], None] = lambda text: None) -> None:
         self.directory = Path(directory)
         self._announce = announce
+        self._held: dict[Path, int] = {}
+        _CACHES.add(self)
+        weakref.finalize(self, _close, self._held)
 
     def entry(self, kind: str, key: str, build: Callable[[Path], None], about: Mapping[str, Any] | None = None) -> Path:
         """The directory of an entry, computed if it is absent or corrupt.
@@ -85,13 +95,14 @@ class Cache:
         """
         path = self.directory / kind / key
         # without the lock first: a whole entry is found in a directory that may not be written
-        if path.exists() and fault(path, MANIFEST) is None:
+        if self._hold(path) and fault(path, MANIFEST) is None:
             self._announce(f"{kind}: found in the cache ({key[:8]})")
             return path
         with self._lock(path), disk_errors(f"the cache entry {path}"):
             if path.exists():
                 damage = fault(path, MANIFEST)
                 if damage is None:
+                    self._hold(path)
                     self._announce(f"{kind}: another process has computed it ({key[:8]})")
                     return path
                 self._announce(f"{kind}: cache entry {path} is damaged ({damage}); computing it again")
@@ -101,7 +112,21 @@ class Cache:
             with atomic_directory(path) as temporary:
                 build(temporary)
                 write_manifest(temporary, MANIFEST, {"kind": kind, "key": key, **(about or {})})
+            self._hold(path)
         return path
+
+    def _hold(self, path: Path) -> bool:
+        """Keep other processes from clearing an entry as long as this cache is in use; returns whether it is there."""
+        if (path / MANIFEST).is_file() and path in self._held and os.fstat(self._held[path]).st_nlink:
+            return True
+        _close(self._held, path)
+        try:
+            descriptor = os.open(path / MANIFEST, os.O_RDONLY)
+        except OSError:
+            return path.exists()
+        _flock(descriptor, exclusive=False)  # waits for one who is clearing it
+        self._held[path] = descriptor
+        return os.fstat(descriptor).st_nlink > 0
 
     def arrays(
         self, name: str, parts: Sequence[Any], compute: Callable[[], Mapping[str, NDArray[Any]]]
@@ -172,16 +197,79 @@ class Cache:
     def clear(self, kind: str = "") -> int:
         """Remove every entry, or those of one kind, and what killed processes left; return the number of bytes freed.
 
-        No run may be using the cache meanwhile.
+        What another process uses or is computing is left, and announced.
         """
+        for cache in list(_CACHES):
+            _close(cache._held)
+        return sum(
+            self._clear(folder, key)
+            for folder in sorted(self.directory.glob(kind or "*"))
+            for key in sorted(_keys(folder))
+        )
+
+    def _clear(self, folder: Path, key: str) -> int:
+        """Remove an entry with its lock and what is left of attempts to compute it, unless it is in use."""
+        from filelock import FileLock, Timeout
+
+        lock = folder / f"{LOCK_PREFIX}{key}"
+        is_free = False
         freed = 0
-        for entry in self.entries():
-            if kind in ("", entry.kind):
-                freed += _remove(entry.path)
-        for path in self.directory.glob("*/.*"):
-            if kind in ("", path.parent.name) and _LEFT_BEHIND.fullmatch(path.name):
-                freed += _remove(path)
+        with (
+            contextlib.suppress(Timeout),
+            FileLock(lock).acquire(timeout=0),
+            _alone(folder / key / MANIFEST) as is_free,
+        ):
+            if is_free:
+                there = [folder / key, *folder.glob(f"{TEMPORARY_PREFIX}{key}-*")]
+                freed = sum(_remove(path) for path in there if path.exists())
+        if is_free:
+            lock.unlink(missing_ok=True)
+        else:
+            self._announce(f"{folder.name} {key[:8]} is in use by another process, and is left")
         return freed
+
+
+def _keys(folder: Path) -> set[str]:
+    """Keys of the entries in a folder, and of what killed processes left; nothing that a cache has not written."""
+    left = (_LEFT_BEHIND.fullmatch(path.name) for path in folder.glob(".*"))
+    return {path.parent.name for path in folder.glob(f"[!.]*/{MANIFEST}")} | {
+        match["temporary"] or match["lock"] for match in left if match
+    }
+
+
+@contextlib.contextmanager
+def _alone(path: Path) -> Iterator[bool]:
+    """Whether no other process holds an entry by its manifest; it cannot begin to within the block."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except OSError:
+        yield True
+        return
+    try:
+        yield _flock(descriptor, exclusive=True)
+    finally:
+        os.close(descriptor)
+
+
+def _flock(descriptor: int, *, exclusive: bool) -> bool:
+    """Lock a file as long as it is open: shared, or alone if nobody else has it; returns whether that is so."""
+    try:
+        import fcntl
+    except ImportError:  # Windows, which removes no file that is open
+        return True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB if exclusive else fcntl.LOCK_SH)
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system without locks
+        return True
+    return True
+
+
+def _close(held: dict[Path, int], path: Path | None = None) -> None:
+    """Let go of one entry, or of all."""
+    for one in list(held) if path is None else [path] if path in held else []:
+        os.close(held.pop(one))
 
 
 def _remove(path: Path) -> int:

@@ -500,7 +500,7 @@ def cache_command(
     from sage_kit.cache import Cache
 
     directory = Path(cache_dir or load_config().cache_dir).expanduser()
-    cache = Cache(directory)
+    cache = Cache(directory, _print)
     if clear:
         freed = cache.clear(kind)
         _print(f"{directory}: {freed / 1e6:,.1f} MB freed")

@@ -317,6 +317,49 @@ def test_clear_removes_what_killed_processes_left_and_nothing_of_others(worker: 
     assert all((directory / "file").is_file() for directory in foreign)
 
 
+USE = """
+import sys
+from pathlib import Path
+from sage_kit.cache import Cache
+cache = Cache(Path(sys.argv[1]))
+def build(directory):
+    (directory / "data.bin").write_bytes(b"x")
+    if sys.argv[3] == "computing":
+        print("at work", flush=True)
+        sys.stdin.read()
+cache.entry("vectors", sys.argv[2], build)
+print("at work", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows removes no file that is open")
+@pytest.mark.parametrize("what", ["computing", "using"])
+def test_clear_leaves_what_another_process_uses(worker: Worker, what: str) -> None:
+    used = fingerprint("used")
+    free = worker.entry()
+    command = [sys.executable, "-c", USE, str(worker.cache.directory), used, what]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "at work\n"
+        before = sorted((worker.cache.directory / "vectors").glob(f"*{used}*"))
+        assert worker.cache.clear() > 7000
+        assert not free.exists()
+        assert sorted((worker.cache.directory / "vectors").glob(f"*{used}*")) == before
+        assert worker.messages[-1] == f"vectors {used[:8]} is in use by another process, and is left"
+        process.kill()
+        process.wait()
+    assert worker.cache.clear() > 0
+    assert [path for path in worker.cache.directory.rglob("*") if path.is_file()] == []
+
+
+def test_an_entry_that_was_cleared_meanwhile_is_computed_again(worker: Worker) -> None:
+    worker.entry()
+    Worker(worker.cache.directory).cache.clear()
+    assert worker.entry().is_dir()
+    assert worker.builds == 2
+
+
 def test_an_absent_cache_is_empty(tmp_path: Path) -> None:
     cache = Cache(tmp_path / "absent")
     assert cache.entries() == []

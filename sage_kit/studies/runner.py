@@ -228,10 +228,19 @@ def mark_stale(cell: Cell, state: str, error: str = "") -> bool:
     bool
         Whether that was so.
     """
-    record = read_record(cell.directory)
-    if record.get("state") != "running" or is_held(cell.directory):
+    from filelock import FileLock, Timeout
+
+    if read_record(cell.directory).get("state") != "running":
         return False
-    write_json(cell.directory / CELL, {**record, "state": state, "error": error or None})
+    try:
+        # held while it is written: whoever begins to execute the cell now would find its own record gone
+        with FileLock(cell.directory / LOCK).acquire(timeout=0):
+            record = read_record(cell.directory)
+            if record.get("state") != "running":
+                return False
+            write_json(cell.directory / CELL, {**record, "state": state, "error": error or None})
+    except Timeout:
+        return False
     return True
 
 
