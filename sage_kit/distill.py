@@ -26,6 +26,7 @@ from sage_kit.errors import PluginError, RunDirectoryError, SageError
 from sage_kit.evaluate import score
 from sage_kit.files import atomic_directory, disk_errors, write_bytes
 from sage_kit.frozen import frozen_copy
+from sage_kit.guard import counting_interrupts
 from sage_kit.learning_rate import learning_rate_factor
 from sage_kit.losses import LossSettings
 from sage_kit.models.export import export_student
@@ -133,6 +134,7 @@ def resume(directory: RunDirectory, plugins: Plugins) -> dict[str, Any]:
         directory.unlock()
 
 
+@counting_interrupts()  # once for the run: plugin code is called at each step
 def distill(config: RunConfig, plugins: Plugins, directory: RunDirectory, accelerator: Accelerator) -> dict[str, Any]:
     """Distil a student into a run directory, going on from its newest checkpoint if it has one.
 
