@@ -212,20 +212,16 @@ class Cache:
         from filelock import FileLock, Timeout
 
         lock = folder / f"{LOCK_PREFIX}{key}"
-        is_free = False
-        freed = 0
-        with (
-            contextlib.suppress(Timeout),
-            FileLock(lock).acquire(timeout=0),
-            _alone(folder / key / MANIFEST) as is_free,
-        ):
-            if is_free:
+        try:
+            with FileLock(lock).acquire(timeout=0), _alone(folder / key / MANIFEST) as is_free:
+                if not is_free:
+                    raise Timeout(str(lock))
                 there = [folder / key, *folder.glob(f"{TEMPORARY_PREFIX}{key}-*")]
                 freed = sum(_remove(path) for path in there if path.exists())
-        if is_free:
-            lock.unlink(missing_ok=True)
-        else:
+        except Timeout:
             self._announce(f"{folder.name} {key[:8]} is in use by another process, and is left")
+            return 0
+        lock.unlink(missing_ok=True)
         return freed
 
 
