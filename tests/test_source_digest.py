@@ -315,15 +315,25 @@ def test_what_is_no_python_counts_by_its_bytes(tmp_path: Path) -> None:
 # ---- what is followed -----------------------------------------------------------------------------------------------
 
 
-def test_imports_inside_functions_are_followed_and_those_for_types_are_not() -> None:
-    sources = walk(["sage_kit.tables"])
-    assert set(sources) <= {f"sage_kit.{name.relative_to(PACKAGE).with_suffix('')}".replace("/", ".")
-                            for name in PACKAGE.rglob("*.py")}  # fmt: skip
-    # `sage_kit.plugins` names records for types only, and the built-ins are a leaf
-    assert "sage_kit.records" not in walk(["sage_kit.plugins"])
-    assert not any(name.startswith("sage_kit.builtin") for name in walk(["sage_kit.plugins"]))
+def test_imports_inside_functions_are_followed_and_those_for_types_are_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for name in ("late_keys", "typed_keys"):
+        (tmp_path / f"{name}.py").write_text("x = 1")
+    plugin = tmp_path / "plugin.py"
+    plugin.write_text(
+        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import typed_keys\ndef f():\n    import late_keys\n"
+    )
+    assert set(walk([], [plugin])) == {"plugin.py", "late_keys"}
+
+
+def test_the_walk_from_the_loop() -> None:
+    found = set(walk(["sage_kit.distill"]))
     # `sage_kit.distill` imports it at the top, `sage_kit.warmup` reads its corpus
-    assert {"sage_kit.warmup", "sage_kit.data.corpus"} <= set(walk(["sage_kit.distill"]))
+    assert {"sage_kit.warmup", "sage_kit.data.corpus"} <= found
+    # the components that are chosen count by themselves
+    assert not any(name.startswith("sage_kit.builtin") for name in found)
 
 
 def test_each_leaf_is_there_and_says_why() -> None:
