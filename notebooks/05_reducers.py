@@ -22,10 +22,11 @@
 # the carved part, and no pair is chosen on it, but the default lift was (study 12), which favours every pair over
 # *plain*. Whether fidelity predicts them is a rank correlation over pairs. Two things are approximate. Variance that
 # comes back is not meaning itself, which is why runs are made as well. And pairs share reducers, so they are fewer
-# independent points than they look. An inverter that starts from the anchor's own vector keeps nearly all of it in a
-# run, and in the scorecard has to start from another example's, so the correlation is given among the pairs of the same
-# inverter, too: both numbers less the inverter's mean. The best other pair is chosen on one half of the held-out
-# examples and compared on the other half, so that choosing it does not flatter it.
+# independent points than they look; and a pair is scored under one seed of its reducer, so that what it keeps has an
+# interval over examples and, by the rule of five seeds, stays undecided. An inverter that starts from the anchor's own
+# vector keeps nearly all of it in a run, and in the scorecard has to start from another example's, so the correlation
+# is given among the pairs of the same inverter, too: both numbers less the inverter's mean. The best other pair is
+# chosen on one half of the held-out examples and compared on the other half, so that choosing it does not flatter it.
 #
 # **What would change our mind.** We give UMAP up for another reducer if the best other pair keeps more, with an
 # interval above zero, and if keeping more goes with teaching more. If fidelity does not predict the score, what a

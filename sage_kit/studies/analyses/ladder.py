@@ -325,6 +325,7 @@ def _parts(found: LiftedRound, example: int, reading: Reading) -> tuple[str, ...
 # ---- tables ----------------------------------------------------------------------------------------------------------
 
 MEASURES = ("found", "changed", "confidence", "margin", "cosine", "kept", "label_stays")
+SHARES = ("found", "changed", "kept", "label_stays")
 
 
 def rung_means(examples: DataFrame) -> DataFrame:
@@ -372,7 +373,10 @@ def over_rung(examples: DataFrame, measure: str, baseline: str) -> DataFrame:
         if baseline == MIDDLE:
             ends = means[means["rung"].isin(["real", "noise"])].groupby(["task", "seed"], sort=False)[measure].mean()
             means = pd.concat([means, ends.reset_index().assign(rung=MIDDLE)], ignore_index=True)
-        table = compare_arms(means.rename(columns={"rung": "arm"}), baseline, value=measure)
+        # a share among few examples is counted in steps, so that seeds with the same share are not thought to be exact
+        count = int(rows.groupby(["task", "rung", "seed"]).size().min())
+        step = 1 / count if measure in SHARES else 0.0
+        table = compare_arms(means.rename(columns={"rung": "arm"}), baseline, value=measure, resolution=step)
         real = table["task"].map(table[table["arm"] == "real"].set_index("task")["difference"])
         share = (table["difference"] / real).where(real > 0)
         found.append(table.assign(of_real=share, lift=lift, decoder=decoder, measure=measure))

@@ -248,8 +248,9 @@ def fidelity_table(scores: Scores, tasks: Sequence[str]) -> DataFrame:
     Returns
     -------
     DataFrame
-        Columns task, pair, reducer, inverter, n_components; for each of "r2", "cosine", "centred_cosine" and "mse" the
-        value and, with "_low" and "_high", its interval; vectors_per_second; reason. Rows by falling R2 within a task.
+        Columns task, pair, reducer, inverter, n_components, n_seeds (1: a pair is scored under one seed); for each of
+        "r2", "cosine", "centred_cosine" and "mse" the value and, with "_low" and "_high", its interval;
+        vectors_per_second; reason. Rows by falling R2 within a task.
     """
     from pandas import DataFrame
 
@@ -257,7 +258,7 @@ def fidelity_table(scores: Scores, tasks: Sequence[str]) -> DataFrame:
     groups = {task: [task] for task in tasks} | ({AVERAGE: list(tasks)} if len(tasks) > 1 else {})
     for name, members in groups.items():
         for pair in scores.pairs:
-            row: dict[str, Any] = {"task": name, "pair": pair.name, **pair.settings}
+            row: dict[str, Any] = {"task": name, "pair": pair.name, **pair.settings, "n_seeds": 1}
             for metric in ("r2", "cosine", "centred_cosine", "mse"):
                 numbers = Interval(np.nan, np.nan, np.nan)
                 if not pair.reason:

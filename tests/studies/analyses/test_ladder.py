@@ -217,6 +217,11 @@ def test_rungs_are_compared_by_the_seeds_means():
     assert row["low"] == pytest.approx(stats.ttest_1samp(halfway, 0).confidence_interval().low)
     means = rung_means(table).set_index(["task", "rung"])
     assert means.loc[("t", "real"), "confidence"] == pytest.approx(own["real"].mean())
+    # shares that are the same under every seed are known to the step in which six examples count, and no better
+    (row,) = over_rung(table, "kept", "noise").query("task == 't' and arm == 'synthetic'").to_dict("records")
+    assert row["difference"] == 0
+    assert row["high"] == pytest.approx(-row["low"])
+    assert row["high"] == pytest.approx(stats.t.ppf(0.975, 3) / 6 / 2 / np.sqrt(4))
     with pytest.raises(StudyError, match="there is no measure 'sureness'"):
         over_rung(table, "sureness", "noise")
 

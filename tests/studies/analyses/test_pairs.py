@@ -84,6 +84,7 @@ def test_the_table_has_an_average_over_tasks_and_the_reason(scores):
         low, high = (rows.loc[("average", GOOD.name), f"{metric}_{end}"] for end in ("low", "high"))
         assert low < np.mean(both) < high
     assert rows.loc[("average", GOOD.name), "vectors_per_second"] == 15
+    assert set(table["n_seeds"]) == {1}  # so that no finding rests on more
     assert rows.loc[("a", NONE.name), "reason"] == "it has no inverse"
     assert np.isnan(rows.loc[("a", NONE.name), "r2"])
     assert fidelity_table(scores, ["a"])["task"].unique().tolist() == ["a"]
