@@ -188,7 +188,7 @@ def require_use(subject: Subject) -> None:
         When it cannot be used, which another check tells.
     """
     subject.need_packages()
-    if isinstance(subject.recording, MissingPackageError):
+    if isinstance(subject.recording, (MissingPackageError, NotApplicable)):
         raise subject.recording
     if isinstance(subject.recording, BaseException):
         found_by = {"observer": "observer_bears_every_hook", "task": "task_loads"}

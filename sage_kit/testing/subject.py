@@ -206,12 +206,17 @@ class Subject:
             reducer = self.build(n_components=number)
             try:
                 self._load_packages()
-                with watched(self.effects, f"fit_transform() with {toy.ROWS} rows"), disturbed(11):
+                first: dict[str, list[str]] = {}
+                with watched(first, f"fit_transform() with {toy.ROWS} rows"), disturbed(11):
                     coordinates = self.fit(reducer, toy.train())
             except SageError as error:
                 refusals.append(error)
                 continue
             self.n_components = number
+            for aspect, sentences in first.items():
+                # a library such as numba sets threads up when it is first used; who sets them does so again
+                told = [sentence for sentence in sentences if " threads " not in sentence]
+                self.effects.setdefault(aspect, []).extend(told)
             return reducer, coordinates
         raise refusals[0]
 

@@ -6,6 +6,7 @@ import dataclasses
 import time
 import warnings
 import weakref
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -27,13 +28,11 @@ from sage_kit.testing.subject import (
     works_or_explains,
 )
 
-SECONDS_TO_INVERT = 2.0
-"""Processor time that the inverse of many rows may take; else only `HARD_TO_INVERT` of them are inverted [s]."""
+SLOW, FEWER = 2.0, 200
+"""Processor time that a transform or an inverse of many rows may take [s]; else it is given `FEWER` of them."""
 
-HARD_TO_INVERT = 200
-
-ROWS_TO_INVERT: weakref.WeakKeyDictionary[Subject, int] = weakref.WeakKeyDictionary()
-"""How many rows each reducer under check inverts."""
+AFFORDABLE: weakref.WeakKeyDictionary[Subject, dict[str, int]] = weakref.WeakKeyDictionary()
+"""How many rows each method of a reducer under check is given."""
 
 NEARER = 0.7
 """Largest distance of neighbours in the map [distance of rows at random]."""
@@ -52,29 +51,30 @@ def _make(subject: Subject, rows: int, round: int) -> Inputs:
 
 def _use(subject: Subject, reducer: Any, inputs: Inputs) -> Outputs:
     vectors, others = inputs["vectors"], inputs["other vectors"]
-    shape = (len(vectors), subject.n_components)
-    found: Outputs = {"coordinates": require_array("what fit_transform returns", subject.fit(reducer, vectors), shape)}
+    width = subject.n_components
+    coordinates = require_array("what fit_transform returns", subject.fit(reducer, vectors), (len(vectors), width))
+    found: Outputs = {"coordinates": coordinates}
     if _spec(subject).has_transform:
-        found["placed"] = require_array("what transform returns", reducer.transform(others), shape)
+        others = others[: _affordable(subject, "transform", reducer.transform, others)]
+        found["placed"] = require_array("what transform returns", reducer.transform(others), (len(others), width))
     if _spec(subject).has_inverse:
-        points = np.array(found["coordinates"], dtype=np.float32)[: _inverted_rows(subject, reducer, found)]
+        points = np.array(coordinates, dtype=np.float32)
+        points = points[: _affordable(subject, "inverse_transform", reducer.inverse_transform, points)]
         inverse = reducer.inverse_transform(points)
         found["inverse"] = require_array("what inverse_transform returns", inverse, (len(points), vectors.shape[1]))
     return found
 
 
-def _inverted_rows(subject: Subject, reducer: Any, found: Outputs) -> int:
-    """How many points are inverted: all, unless that would take long, as for libraries that search for each one."""
-    known = ROWS_TO_INVERT.get(subject)
-    if known is not None:
-        return known
-    points = np.array(found["coordinates"], dtype=np.float32)
-    reducer.inverse_transform(points)  # the first call may compile
-    started = time.process_time()
-    reducer.inverse_transform(points)
-    seconds = (time.process_time() - started) / len(points) * toy.MANY
-    ROWS_TO_INVERT[subject] = toy.MANY if seconds < SECONDS_TO_INVERT else HARD_TO_INVERT
-    return len(points)
+def _affordable(subject: Subject, method: str, call: Callable[[Any], Any], rows: Any) -> int:
+    """How many rows a method is given: all, unless that would take long, as for libraries that search for each one."""
+    known = AFFORDABLE.setdefault(subject, {})
+    if len(rows) <= toy.FEW:
+        call(rows)  # the first call may compile
+        started = time.process_time()
+        call(rows)
+        seconds = (time.process_time() - started) / len(rows) * toy.MANY
+        known[method] = toy.MANY if seconds < SLOW else FEWER
+    return known.get(method, toy.MANY)
 
 
 EXERCISES["reducer"] = Exercise(_make, _use)
@@ -265,7 +265,8 @@ def reducer_batch_invariance(subject: Subject) -> None:
         f"coordinates of the same vectors differ by {max(apart, turned):.2g} standard deviations between batches",
     )
     recording = recorded(subject)
-    many, others = np.asarray(recording.many.outputs["placed"]), recording.many.inputs["other vectors"]
+    many = np.asarray(recording.many.outputs["placed"])
+    others = recording.many.inputs["other vectors"][: len(many)]
     with disturbed(17):
         few = np.asarray(recording.component.transform(others[-30:].copy()))
     scale = np.std(np.asarray(recording.many.outputs["coordinates"], dtype=float), axis=0) + np.finfo(np.float32).tiny
@@ -339,9 +340,10 @@ def reducer_keeps_order(subject: Subject) -> None:
     vectors = toy.many()
     coordinates = np.asarray(recording.many.outputs["coordinates"], dtype=float)
     if _spec(subject).has_transform:
+        placed = len(recording.many.outputs["placed"])
         with disturbed(16):
-            again = np.asarray(recording.component.transform(vectors), dtype=float)
-        fit = r_squared(coordinates, again, coordinates.mean(axis=0))
+            again = np.asarray(recording.component.transform(vectors[:placed]), dtype=float)
+        fit = r_squared(coordinates[:placed], again, coordinates.mean(axis=0))
         require(fit > 0, f"with many rows transform places the same vectors elsewhere than fit_transform: R2 {fit:.2f}")
     if "inverse" in recording.many.outputs:
         inverse = recording.many.outputs["inverse"]
