@@ -352,7 +352,7 @@ def test_tensorboard_has_every_round_once_after_a_resume(tmp_path: Path, tiny_be
 
 
 def test_every_check_passes_without_any_package(plugins: Plugins) -> None:
-    options = {"to": ["memory"], "every_steps": 1}
+    options = {"to": ["memory"]}
     results = check_component(plugins.spec("observer", "tracker"), options=options)
     assert {result.name: result.message for result in results if not result.passed or result.skipped} == {}
     assert {tuple(tracker.calls) for tracker in Memory.made} == {("start", "finish")}
