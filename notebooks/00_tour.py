@@ -130,7 +130,7 @@ study.add_table("predictions", tour.predictions_table(run, texts, spec, rows))
 # %% [markdown]
 # ## 4. Where the student is weak: the loss profile on the map
 #
-# The losses fall out of the training pass of round one. The reducer lays the pooled vectors out in a plane; the darker
+# The training pass of round one gives the losses. The reducer lays the pooled vectors out in a plane; the darker
 # an example, the more student and teacher differ on it.
 
 # %%

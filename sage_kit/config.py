@@ -445,7 +445,7 @@ class RunConfig(BaseModel):
     observer_options: Table = _setting(FrozenTable, "Options by observer: {name = {option = value}}.", "output")
     evaluate_validation: Literal["every_round", "end"] = _setting(
         "every_round",
-        "When the student is scored on the official validation splits; nothing is decided by them.",
+        "When the student is scored on the official validation splits; no decision rests on them.",
         "output",
     )
     keep_checkpoints: int = _setting(2, "Checkpoints kept, the newest; 0 keeps all.", "output", "checkpoints", ge=0)

@@ -312,7 +312,7 @@ class Loop:
         with self._window("synthesis", LABELLED_BATCHES):
             synthetic = self._synthetic_examples(number) if number > 1 else None
 
-        # ---- train on real and synthetic batches; the new losses fall out of the pass
+        # ---- train on real and synthetic batches; the pass gives the new losses
         sources, dropped = self._sources(number, synthetic)
         with self._window("training", STUDENT_STEPS):
             did = self._train(number, sources)

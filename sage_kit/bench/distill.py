@@ -293,7 +293,7 @@ class OurSide:
         )
 
     def real_round(self) -> Work:
-        """A pass over all real examples with the teacher's cached outputs; the loss profile falls out of it."""
+        """A pass over all real examples with the teacher's cached outputs; which gives the loss profile."""
         return self._real_pass(lambda: None)
 
     def real_round_beside(self, ceiling: Gemm) -> Work:

@@ -494,7 +494,7 @@ def _error_line(error: Exception) -> str:
     from nbclient.exceptions import DeadKernelError
 
     if isinstance(error, DeadKernelError):
-        return "the kernel died, perhaps for want of memory"
+        return "the kernel died, perhaps because memory ran out"
     name = getattr(error, "ename", type(error).__name__)
     text = _plain(str(getattr(error, "evalue", error)))
     count = getattr(error, "exec_count", None)

@@ -153,7 +153,7 @@ def test_a_failing_cell_is_kept_with_its_error_and_executed_again() -> None:
 def test_a_kernel_that_dies_fails_the_cell() -> None:
     cell = cell_of("print('before', flush=True)", "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)")
     outcome = run_cell(cell)
-    assert (outcome.state, outcome.error) == ("failed", "the kernel died, perhaps for want of memory")
+    assert (outcome.state, outcome.error) == ("failed", "the kernel died, perhaps because memory ran out")
     notebook = json.loads((cell.directory / "failed.ipynb").read_text())
     assert "".join(notebook["cells"][0]["source"]) == outcome.error
 
