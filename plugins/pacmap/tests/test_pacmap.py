@@ -89,6 +89,8 @@ def test_spec() -> None:
         "uses_gpu": False,
         "repeatable": True,
         "has_state": False,
+        "needs_labels": False,
+        "inverse_min_components": 1,
     }
     assert SPEC.min_rows is not None
     assert SPEC.min_rows(PaCMAPOptions(), 2) == 36

@@ -75,7 +75,10 @@ def test_looking_for_plugins_imports_nothing_heavy() -> None:
 
 def test_specs() -> None:
     assert list(SPECS) == ["torchdr_umap", "torchdr_tsne"]
-    shared = {"has_inverse": False, "max_components": None, "uses_gpu": True, "repeatable": True, "has_state": False}
+    shared = {
+        "has_inverse": False, "max_components": None, "uses_gpu": True, "repeatable": True, "has_state": False,
+        "needs_labels": False, "inverse_min_components": 1,
+    }  # fmt: skip
     assert SPECS["torchdr_umap"].capabilities() == {"has_transform": True, **shared}
     assert SPECS["torchdr_tsne"].capabilities() == {"has_transform": False, **shared}
     for spec in SPECS.values():

@@ -86,6 +86,8 @@ def test_spec() -> None:
         "uses_gpu": False,
         "repeatable": True,
         "has_state": True,
+        "needs_labels": False,
+        "inverse_min_components": 1,
     }
     assert SPEC.min_rows is not None
     assert SPEC.min_rows(TSNEOptions(perplexity=4), 2) == 13

@@ -70,6 +70,8 @@ def test_spec() -> None:
         "uses_gpu": False,
         "repeatable": True,
         "has_state": False,
+        "needs_labels": False,
+        "inverse_min_components": 2,
     }
     assert SPEC.min_rows is not None
     assert SPEC.min_rows(UMAPOptions(n_neighbors=4), 2) == 5
