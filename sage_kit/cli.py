@@ -604,9 +604,7 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         with counting_interrupts():
             code = app(arguments, standalone_mode=False)
-        if (
-            code == INTERRUPTED
-        ):  # what newer versions of typer make of KeyboardInterrupt, and no command of ours returns
+        if code == INTERRUPTED:  # what newer versions of typer make of KeyboardInterrupt; no command of ours returns it
             raise KeyboardInterrupt
     except USAGE_ERROR as error:
         _fail(error.format_message(), error.exit_code)  # type: ignore[attr-defined]

@@ -193,6 +193,8 @@ def test_a_scikit_learn_transformer_that_learns_from_labels(tmp_path: Path, vect
 # ---- vectors that are alike
 
 REDUCERS = sorted(item.spec.name for item in Plugins().components() if item.spec.kind == "reducer")
+OPTIONS = {"hybrid": {"steps": [{"reducer": "pca", "n_components": 2}, {"reducer": "pca"}]}}
+"""Options of reducers whose defaults need a plugin."""
 
 
 @pytest.mark.parametrize("noise", [0.0, 1e-7])
@@ -202,7 +204,7 @@ def test_all_reducers_answer_alike_to_vectors_that_are_alike(tmp_path: Path, red
     vectors = (np.array([0.3, -2.0]) * (1 + noise * rng.uniform(-1, 1, (200, 2)))).astype(np.float32)
     assert (len(np.unique(vectors, axis=0)) > 1) == (noise > 0)
     with pytest.raises(DataError) as caught:
-        fit(tmp_path, Plugins(), vectors, reducer=reducer)
+        fit(tmp_path, Plugins(), vectors, reducer=reducer, reducer_options=OPTIONS.get(reducer, {}))
     assert str(caught.value) == (
         "the vectors of the 200 texts are all alike, of which no map can be made: look at the texts, and at whether "
         "the tokenizer knows their words (settings text_column, tokenizer and teacher), or set schedule='none' to "
@@ -214,7 +216,7 @@ def test_all_reducers_answer_alike_to_vectors_that_are_alike(tmp_path: Path, red
 def test_two_different_vectors_make_no_map_of_two_dimensions(tmp_path: Path, reducer: str) -> None:
     vectors = np.float32([[0, 1], [1, 0]])[np.arange(200) % 2]
     with pytest.raises(DataError, match=r"the vectors of the 200 texts are but 2 different ones, of which no map"):
-        fit(tmp_path, Plugins(), vectors, reducer=reducer)
+        fit(tmp_path, Plugins(), vectors, reducer=reducer, reducer_options=OPTIONS.get(reducer, {}))
 
 
 def test_landmarks_that_are_alike(tmp_path: Path, plugins: Plugins, vectors: Any) -> None:

@@ -139,7 +139,7 @@ def run_command(
         outcomes = run_cells(cells, backend, jobs, scheduler, again=again, announce=announce)
     except KeyboardInterrupt:
         announce("sage-kit: interrupted; what is done is kept, and the same command goes on from there")
-        return 130
+        sys.exit(130)  # a returned 130 is what typer makes of an interruption that nobody has told yet
     _print(_outcomes_table(outcomes))
     failed = [outcome for outcome in outcomes if outcome.state != "done"]
     for outcome in failed:
