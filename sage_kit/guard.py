@@ -87,7 +87,7 @@ def attempt(function: Callable[..., Any], *arguments: Any) -> Any:
     def was_pressed() -> bool:
         return main and _Counter.presses > before
 
-    with counting_interrupts():
+    with counting_interrupts(), torch_threads_kept():
         try:
             result = function(*arguments)
         except BaseException as error:  # plugin code may raise anything
@@ -101,6 +101,22 @@ def attempt(function: Callable[..., Any], *arguments: Any) -> Any:
         if was_pressed():
             raise KeyboardInterrupt
         return result
+
+
+@contextlib.contextmanager
+def torch_threads_kept() -> Iterator[None]:
+    """Put back the number of torch's threads, on which the last bits of a sum depend.
+
+    Libraries that share OpenMP with torch set it for both: numba does when umap fits a map, and a run would then come
+    out otherwise than one that finds the map in the cache.
+    """
+    torch = sys.modules.get("torch")
+    before = torch.get_num_threads() if torch is not None and hasattr(torch, "get_num_threads") else 0
+    try:
+        yield
+    finally:
+        if torch is not None and before and torch.get_num_threads() != before:
+            torch.set_num_threads(before)
 
 
 def _is_of_a_signal(error: BaseException) -> bool:

@@ -261,3 +261,21 @@ def test_an_error_that_cannot_be_printed_is_still_named() -> None:
 def test_a_plugin_error_with_a_place_survives_a_pickle() -> None:
     error = pickle.loads(pickle.dumps(PluginError("reducer 'mine' failed", "mine.py:3")))
     assert (str(error), error.place) == ("reducer 'mine' failed at mine.py:3", "mine.py:3")
+
+
+def test_the_number_of_torchs_threads_is_kept_whatever_plugin_code_does() -> None:
+    import torch
+
+    before = torch.get_num_threads()
+
+    def sets_threads(then_raises: bool) -> int:
+        torch.set_num_threads(before + 1)
+        if then_raises:
+            raise ValueError("after all")
+        return torch.get_num_threads()
+
+    assert attempt(sets_threads, False) == before + 1
+    assert torch.get_num_threads() == before
+    with pytest.raises(Failure):
+        attempt(sets_threads, True)
+    assert torch.get_num_threads() == before
