@@ -391,9 +391,8 @@ class Loop:
         return synthesizer.create(
             number,
             max(1, round(self.config.synthetic_ratio * len(self.prepared.train.store))),
-            # copies, which a sampler may keep: training goes on writing to the profile
             self.loss_history[-1],
-            frozen_copy(self.profile.logits.cpu().numpy()),
+            self.profile.logits.cpu().numpy(),
             self._divergence_gradient,
             self._student_hidden,
             np.stack(self.loss_history),

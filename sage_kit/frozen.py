@@ -73,6 +73,8 @@ def freeze(value: Any) -> Any:
 def frozen_copy(values: Any) -> NDArray[Any]:
     """A copy of an array that never changes: its memory is immutable, so that no flag makes it writable.
 
+    What such a copy holds is not copied again.
+
     Parameters
     ----------
     values : array of any shape and dtype
@@ -80,4 +82,9 @@ def frozen_copy(values: Any) -> NDArray[Any]:
     import numpy as np
 
     array = np.asarray(values)
+    owner: Any = array
+    while isinstance(owner, np.ndarray):
+        owner = owner.base
+    if isinstance(owner, bytes):
+        return array
     return np.frombuffer(array.tobytes(), dtype=array.dtype).reshape(array.shape)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from safetensors.torch import load_file
-from toyrun import toy_config
+from toyrun import go_back, toy_config, without_times
 
 from sage_kit.distill import resume, run
 from sage_kit.errors import PluginError
@@ -73,22 +71,6 @@ def sage_stop_rules():
 '''
 
 
-def go_back(directory: RunDirectory, to_round: int) -> None:
-    (directory.path / "summary.json").unlink()
-    for path in (directory.path / "checkpoints").glob("round-*"):
-        if int(path.name[-3:]) > to_round:
-            shutil.rmtree(path)
-
-
-def outcome(directory: RunDirectory) -> dict[str, Any]:
-    summary = directory.summary()
-    assert summary is not None
-    return {
-        "stopped": summary["stopped"],
-        "rounds": [{k: v for k, v in result.items() if k != "seconds"} for result in summary["rounds"]],
-    }
-
-
 @pytest.mark.parametrize("to_round", [1, 2, 3])
 def test_state_survives_a_resume(tmp_path: Path, tiny_bert: Path, to_round: int) -> None:
     plugin = tmp_path / "remembers.py"
@@ -97,13 +79,12 @@ def test_state_survives_a_resume(tmp_path: Path, tiny_bert: Path, to_round: int)
         tmp_path, tiny_bert, sampler="remembers", sampler_options={}, filter="remembers", stop_rule="fourth", rounds=9,
         keep_checkpoints=0,
     )  # fmt: skip
-    directory, _ = run(config, Plugins([plugin], allow=""))
-    expected, weights = outcome(directory), load_file(directory.student / "model.safetensors")
+    directory, summary = run(config, Plugins([plugin], allow=""))
+    expected, weights = without_times(summary), load_file(directory.student / "model.safetensors")
     assert expected["stopped"] == "asked 4 times"
     assert [result["dropped"] > 0 for result in expected["rounds"]] == [False, True, True, True]
     go_back(directory, to_round)
-    resume(RunDirectory.open(directory.path), Plugins([plugin], allow=""))
-    assert outcome(directory) == expected
+    assert without_times(resume(RunDirectory.open(directory.path), Plugins([plugin], allow=""))) == expected
     again = load_file(directory.student / "model.safetensors")
     assert all(bool((again[name] == weights[name]).all()) for name in weights)
 

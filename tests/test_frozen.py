@@ -133,3 +133,13 @@ def test_a_frozen_copy_does_not_follow_what_it_was_made_from() -> None:
     frozen = frozen_copy(values)
     values[:] = 1
     assert frozen.sum() == 0
+
+
+def test_what_a_frozen_copy_holds_is_not_copied_again() -> None:
+    values = np.arange(6.0).reshape(2, 3)
+    once = frozen_copy(values)
+    assert frozen_copy(once) is once
+    assert np.shares_memory(frozen_copy(once[1]), once)
+    view = values.view()
+    view.flags.writeable = False  # its owner can still write
+    assert not np.shares_memory(frozen_copy(view), values)

@@ -8,12 +8,11 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
-from toyrun import toy_config, toy_run
+from toyrun import go_back, toy_config, toy_run, without_times
 
 from sage_kit.config import load_config, to_toml, with_absolute_paths
 from sage_kit.distill import resume
@@ -58,14 +57,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def uninterrupted(folder: Path, tiny_bert: Path):
     return toy_run(folder, tiny_bert, hidden_weight=0.5)
-
-
-def without_times(summary: dict[str, Any]) -> dict[str, Any]:
-    """A summary without what the clock says."""
-    rounds = [{key: value for key, value in result.items() if key != "seconds"} for result in summary["rounds"]]
-    teacher = {key: value for key, value in summary["teacher"].items() if key != "seconds"}
-    rest = {key: value for key, value in summary.items() if key != "seconds"}
-    return {**rest, "rounds": rounds, "teacher": teacher}
 
 
 @pytest.mark.parametrize("moment", ["round 1:4", "synthetic:2", "round:3"])
@@ -164,16 +155,6 @@ def test_a_running_run_cannot_be_resumed(folder: Path, tiny_bert: Path, tmp_path
         except RunDirectoryError:
             time.sleep(0.2)
     assert RunDirectory.open(directory.path).summary() is not None
-
-
-def go_back(directory: RunDirectory, to_round: int) -> None:
-    """Make a finished run look as if it had been killed after a round."""
-    import shutil
-
-    (directory.path / "summary.json").unlink()
-    for path in (directory.path / "checkpoints").glob("round-*"):
-        if int(path.name[-3:]) > to_round:
-            shutil.rmtree(path)
 
 
 def test_relative_paths_mean_the_same_when_resumed_from_elsewhere(

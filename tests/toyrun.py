@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -58,3 +59,19 @@ def toy_config(folder: Path, teacher: Path, **overrides: Any) -> RunConfig:
 def toy_run(folder: Path, teacher: Path, **overrides: Any) -> tuple[RunDirectory, dict[str, Any]]:
     """Run it with the built-in plugins only."""
     return run(toy_config(folder, teacher, **overrides), Plugins(allow=""))
+
+
+def go_back(directory: RunDirectory, to_round: int) -> None:
+    """Make a finished run, all of whose checkpoints were kept, look as if it had been killed after a round."""
+    (directory.path / "summary.json").unlink()
+    for path in (directory.path / "checkpoints").glob("round-*"):
+        if int(path.name[-3:]) > to_round:
+            shutil.rmtree(path)
+
+
+def without_times(summary: dict[str, Any]) -> dict[str, Any]:
+    """A summary without what the clock says."""
+    rounds = [{key: value for key, value in result.items() if key != "seconds"} for result in summary["rounds"]]
+    teacher = {key: value for key, value in summary["teacher"].items() if key != "seconds"}
+    rest = {key: value for key, value in summary.items() if key != "seconds"}
+    return {**rest, "rounds": rounds, "teacher": teacher}

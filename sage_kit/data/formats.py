@@ -383,6 +383,7 @@ def reading(path: Path) -> Iterator[None]:
         yield
     except UnicodeDecodeError as error:
         raise _not_unicode(path, error) from None
+    # zipfile raises NotImplementedError for a way of compression that Python cannot undo
     except (EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, NotImplementedError) as error:
         raise DataError(f"{path} cannot be uncompressed: {one_line(error)}; make or download it again") from None
     except OSError as error:

@@ -351,17 +351,6 @@ def find_folders(results_dir: Path) -> list[Path]:
     return sorted(path for path in results_dir.glob("*/*") if path.is_dir())
 
 
-def find_results(results_dir: Path) -> list[StudyResult]:
-    """All whole results, by study and label.
-
-    Raises
-    ------
-    StudyError
-        For a result that is not readable.
-    """
-    return [StudyResult.load(folder) for folder in find_folders(results_dir) if (folder / RESULT).is_file()]
-
-
 def pick_row(table: DataFrame, row: Mapping[str, Any], where: str) -> dict[str, Any]:
     """The one row of a table whose columns have these values.
 

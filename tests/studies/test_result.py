@@ -15,7 +15,7 @@ from sage_kit.studies.result import (
     Finding,
     StudyResult,
     contradiction,
-    find_results,
+    find_folders,
     inconsistencies,
     label_of,
     pick_row,
@@ -106,7 +106,8 @@ def test_a_result_comes_back_from_its_folder(tmp_path: Path) -> None:
     first = result(finding(), finding(name="nan", low=math.nan, high=math.nan, df=4.0, counts=(3, 5)))
     folder = tmp_path / "01_x" / "small-cola"
     first.save(folder)
-    (again,) = find_results(tmp_path)
+    (found,) = find_folders(tmp_path)
+    again = StudyResult.load(found)
     assert again.findings[0] == first.findings[0]
     assert math.isnan(again.findings[1].low)
     assert (again.findings[0].df, again.findings[1].df, again.findings[1].counts) == (math.inf, 4, (3, 5))

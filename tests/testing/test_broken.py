@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from soundreducer import Axes
 
 from sage_kit import hookimpl
 from sage_kit.builtin.lifts import sage_lifts
@@ -30,32 +31,6 @@ from sage_kit.components import (
 )
 from sage_kit.errors import CompatibilityError
 from sage_kit.testing import check_component
-
-
-class Axes:
-    """A sound reducer: the first columns."""
-
-    def __init__(self, options: Any, context: Any) -> None:
-        self.width = context.n_components
-        self.seed = context.seed
-
-    def fit_transform(self, vectors: Any) -> Any:
-        self.mean_ = vectors.mean(0)
-        return self.transform(vectors)
-
-    def transform(self, vectors: Any) -> Any:
-        return vectors[:, : self.width].copy()
-
-    def inverse_transform(self, coordinates: Any) -> Any:
-        vectors = np.tile(self.mean_, (len(coordinates), 1))
-        vectors[:, : self.width] = coordinates
-        return vectors
-
-    def get_state(self) -> dict[str, Any]:
-        return {"mean": self.mean_}
-
-    def set_state(self, state: Any) -> None:
-        self.mean_ = state["mean"]
 
 
 def axes(factory: Any = Axes, **fields: Any) -> ReducerSpec:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from soundreducer import Axes
 
 from sage_kit import hookimpl
 from sage_kit.components import (
@@ -36,23 +37,6 @@ def outcome(spec: Any, name: str) -> CheckResult:
     """The result of one check."""
     (check,) = (check for check in checks_for(spec.kind) if check.name == name)
     return check.result(Subject(spec))
-
-
-class Axes:
-    def __init__(self, options: Any, context: Any) -> None:
-        self.width = context.n_components
-
-    def fit_transform(self, vectors: Any) -> Any:
-        self.mean_ = vectors.mean(0)
-        return self.transform(vectors)
-
-    def transform(self, vectors: Any) -> Any:
-        return vectors[:, : self.width].copy()
-
-    def inverse_transform(self, coordinates: Any) -> Any:
-        vectors = np.tile(self.mean_, (len(coordinates), 1))
-        vectors[:, : self.width] = coordinates
-        return vectors
 
 
 class View(Axes):

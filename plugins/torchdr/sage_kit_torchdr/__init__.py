@@ -28,7 +28,7 @@ class TorchDROptions(Options):
     init: Literal["pca", "random"] = Field(default="pca", description="Where points start.")
     backend: Literal["torch", "faiss"] = Field(
         default="torch",
-        description="What searches neighbours: torch (all distances at once) or faiss (exact, by and by; must be "
+        description="What searches neighbours: torch (all distances at once) or faiss (exact, in parts; must be "
         "installed).",
     )
 
