@@ -15,12 +15,31 @@ CHOSEN_KINDS = ("reducer", "sampler", "inverter", "lift", "filter", "stop_rule")
 
 
 def needed_kinds(config: RunConfig, plugins: Plugins) -> tuple[str, ...]:
-    """The kinds of component that a run with these settings uses."""
+    """The kinds of component that a run with these settings uses.
+
+    Raises
+    ------
+    UnknownComponentError, MissingPackageError, ConfigError
+        For a sampler, lift or filter, or an option of the lift, that is not there or a bad value.
+    """
     if config.schedule == "none":
         return ("stop_rule",)
-    if plugins.sampler(config.sampler).space == "full":
+    if plugins.sampler(config.sampler).space == "full" or not _looks_at_vectors(config, plugins):
         return ("sampler", "lift", "filter", "stop_rule")
     return CHOSEN_KINDS
+
+
+def _looks_at_vectors(config: RunConfig, plugins: Plugins) -> bool:
+    """Whether anything of a run in the map looks at the new points: if not, none need be made."""
+    if not plugins.sampler(config.sampler).anchors_alone:
+        return True
+    lift = plugins.lift(config.lift, config.lift_options)
+    return lift.uses_vectors or plugins.filter(config.filter).uses_vectors
+
+
+def first_synthetic_round(config: RunConfig, plugins: Plugins) -> int:
+    """The first round with synthetic examples: the first where the sampler needs no losses, else the second."""
+    return 2 if plugins.sampler(config.sampler).needs_losses else 1
 
 
 def chosen_options(config: RunConfig, plugins: Plugins) -> dict[str, dict[str, Any]]:
@@ -56,6 +75,8 @@ def check_choices(config: RunConfig, plugins: Plugins) -> None:
             raise CompatibilityError(
                 f"{kind} {name!r} looks at classes, and task {config.task!r} is a regression task: take another {kind}"
             )
+    if "filter" in kinds:
+        _check_surplus(config, plugins)
     needs_shares = "lift" in kinds and getattr(plugins.spec("lift", config.lift), "needs_shares", False)
     if needs_shares and not plugins.sampler(config.sampler).gives_shares:
         able = [i.spec.name for i in plugins.components("sampler") if getattr(i.spec, "gives_shares", False)]
@@ -74,6 +95,11 @@ def check_choices(config: RunConfig, plugins: Plugins) -> None:
     chain = _inverter_chain(config, plugins)
     if not plugins.inverter(chain[-1]).needs_inverse:
         return
+    if config.map_layer:
+        raise CompatibilityError(
+            f"inverter {' over '.join(map(repr, chain))} calls the reducer's inverse, which gives states of layer "
+            f"{config.map_layer} (map_layer) and no input of the student: take inverter 'knn', or 'anchored' over 'knn'"
+        )
     called = f"inverter {' over '.join(map(repr, chain))} calls the reducer's inverse, which reducer {reducer.name!r}"
     if not reducer.has_inverse:
         able = [item.spec.name for item in plugins.components("reducer") if getattr(item.spec, "has_inverse", False)]
@@ -85,6 +111,16 @@ def check_choices(config: RunConfig, plugins: Plugins) -> None:
         raise CompatibilityError(
             f"{called} has from {reducer.inverse_min_components} dimensions on, and n_components is "
             f"{config.n_components}: raise n_components, or take inverter 'knn', or 'anchored' over 'knn'"
+        )
+
+
+def _check_surplus(config: RunConfig, plugins: Plugins) -> None:
+    """Refuse a filter that keeps some of many where the examples are no text: its batches would not be filled again."""
+    options = plugins.options("filter", config.filter, config.filter_options)
+    if plugins.surplus(config.filter, options) > 1 and not plugins.lift(config.lift, config.lift_options).makes_text:
+        raise CompatibilityError(
+            f"filter {config.filter!r} keeps a part of the examples that are made, for which they must be text, and "
+            f"lift {config.lift!r} makes none with these options: take lift 'replace' or 'replace_random'"
         )
 
 
@@ -127,8 +163,9 @@ def check_sizes(config: RunConfig, plugins: Plugins, rows: int, dim: int) -> Non
         rows than neighbours.
     """
     kinds = needed_kinds(config, plugins)
-    if "sampler" in kinds:
-        sampler = plugins.sampler(config.sampler)
+    sampler = plugins.sampler(config.sampler) if "sampler" in kinds else None
+    # anchors alone need no neighbours
+    if sampler is not None and (sampler.space == "full" or "reducer" in kinds):
         chosen = plugins.options("sampler", config.sampler, config.sampler_options)
         needed = plugins.least_rows("sampler", sampler.name, chosen)
         if needed is not None and rows < needed:

@@ -211,6 +211,12 @@ class SamplerSpec(ComponentSpec):
         It calls ``request.student_hidden``.
     gives_shares : bool
         Its samples say how far each lies on the way to a partner (``Samples.shares``).
+    anchors_alone : bool
+        Without a map (``request.coordinates is None``) it returns anchors and nothing else, so that a run whose lift
+        and filter look at no synthetic vector needs neither reducer nor inverter.
+    needs_losses : bool
+        It looks at what the student has learned: losses, its outputs, gradients or hidden states. One that does not is
+        asked from round one on, before the student was trained.
     """
 
     kind: ClassVar[str] = "sampler"
@@ -221,6 +227,8 @@ class SamplerSpec(ComponentSpec):
     needs_gradient: bool = False
     needs_hidden: bool = False
     gives_shares: bool = False
+    anchors_alone: bool = False
+    needs_losses: bool = True
 
     def capabilities(self) -> dict[str, Any]:
         """What listings show beside the name."""
@@ -255,11 +263,26 @@ class LiftSpec(ComponentSpec):
     ----------
     needs_shares : bool
         It goes by ``request.shares``, so it takes samplers that give them only.
+    uses_vectors : bool
+        It looks at the synthetic vectors or at the neighbours that the sampler names. One that does not needs no map.
+    makes_text : bool
+        What it returns is text, ``request.embed`` of token ids, so that every synthetic example can be read.
+    refine : callable or None
+        For a lift whose capabilities depend on its options: ``refine(options)`` returns the capabilities that these
+        options give, by field name.
     """
 
     kind: ClassVar[str] = "lift"
 
     needs_shares: bool = False
+    uses_vectors: bool = True
+    makes_text: bool = False
+    refine: Callable[[Any], Mapping[str, Any]] | None = None
+
+    def capabilities(self) -> dict[str, Any]:
+        """What listings show beside the name."""
+        caps = super().capabilities()
+        return {"by_options": True} if caps.pop("refine") else caps
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -272,12 +295,26 @@ class FilterSpec(ComponentSpec):
         It looks at the teacher's logits of the synthetic examples, so it runs after labelling instead of before.
     needs_classes : bool
         It cannot work on a regression task.
+    uses_vectors : bool
+        It looks at the synthetic vectors or their coordinates. One that does not needs no map.
+    needs_student : bool
+        It looks at ``request.student_logits``, for which the student reads every synthetic example; needs labels too.
+    surplus : callable or None
+        ``surplus(options)`` gives how many times as many synthetic examples are to be made as the settings ask for, of
+        which the filter keeps the others; None for one.
     """
 
     kind: ClassVar[str] = "filter"
 
     needs_labels: bool = False
     needs_classes: bool = False
+    uses_vectors: bool = True
+    needs_student: bool = False
+    surplus: Callable[[Any], int] | None = None
+
+    def capabilities(self) -> dict[str, Any]:
+        """What listings show beside the name."""
+        return {**super().capabilities(), "surplus": self.surplus is not None}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -403,15 +440,48 @@ class TokenBatch:
         Front-end output; padding positions are zero.
     mask : Tensor of shape (batch, tokens), bool
         True at real tokens.
+    text : TextBatch or None
+        The text that these are the token states of, where they are those of text.
     """
 
     states: torch.Tensor
     mask: torch.Tensor
+    text: TextBatch | None = None
+
+
+@dataclass(frozen=True)
+class TextBatch:
+    """Some texts, or pairs of texts, as token ids, padded to the longest. All of shape (batch, tokens).
+
+    Attributes
+    ----------
+    ids : Tensor, int64
+        Token ids; the padding's at padding positions.
+    types : Tensor, int64
+        Token type ids, all 0 where the tokenizer has none.
+    mask : Tensor, bool
+        True at real tokens.
+    special : Tensor, bool
+        True at the tokens that the tokenizer adds around and between texts.
+    second : Tensor, bool
+        True at the tokens of the second text of a pair.
+    """
+
+    ids: torch.Tensor
+    types: torch.Tensor
+    mask: torch.Tensor
+    special: torch.Tensor
+    second: torch.Tensor
+
+    @property
+    def words(self) -> torch.Tensor:
+        """True at the tokens of the texts themselves: real ones that are not special."""
+        return self.mask & ~self.special
 
 
 @dataclass(frozen=True)
 class TokenIds:
-    """Real text as the teacher reads it: token ids, flat, one example after the other.
+    """Text as the teacher reads it: token ids, flat, one example after the other.
 
     Attributes
     ----------
@@ -420,11 +490,17 @@ class TokenIds:
         Token type ids, all 0 where the tokenizer has none.
     offsets : array of shape (n + 1,), int64
         Example i has the rows ``offsets[i]`` to ``offsets[i + 1]``.
+    special : array of shape (total_tokens,), bool
+        True at the tokens that the tokenizer adds around and between texts.
+    second : array of shape (total_tokens,), bool
+        True at the tokens of the second text of a pair.
     """
 
     ids: NDArray[np.int32]
     types: NDArray[np.uint8]
     offsets: Integers
+    special: NDArray[np.bool_]
+    second: NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -436,11 +512,12 @@ class SampleRequest:
     count : int
         How many synthetic examples to return.
     losses : array of shape (n,), float32
-        Per-instance student-teacher loss of the latest pass.
+        Per-instance student-teacher loss of the latest pass; NaN before the first, where the spec says `needs_losses`
+        is false.
     rng : numpy Generator
         Source of all randomness; a fresh one, derived from the seed and the round, at every call.
     coordinates : array of shape (n, n_components), float32, or None
-        The map; None for samplers whose space is "full".
+        The map; None for samplers whose space is "full", and where nothing else needs a map (`anchors_alone`).
     vectors : array of shape (n, dim), float32
         Pooled vectors.
     teacher_logits, student_logits : array of shape (n, n_outputs), float32
@@ -485,7 +562,7 @@ class Samples:
     anchors : array of shape (count,), int64
         Real examples that synthesis starts from.
     coordinates : array of shape (count, n_components), float32, or None
-        New points of the map, from samplers whose space is "map".
+        New points of the map, from samplers whose space is "map" where there is one.
     vectors : array of shape (count, dim), float32, or None
         New pooled vectors, from samplers whose space is "full".
     neighbors : array of shape (count, k), int64, or None
@@ -510,7 +587,7 @@ class LiftRequest:
     anchor : TokenBatch
         The anchors' token states, one row per synthetic example; not to be changed in place.
     vectors : Tensor of shape (batch, dim)
-        The synthetic pooled vectors.
+        The synthetic pooled vectors; where no map was needed, the anchors' own.
     displacement : Tensor of shape (batch, dim)
         Synthetic minus anchor's pooled vector.
     anchors : array of shape (batch,), int64
@@ -525,6 +602,20 @@ class LiftRequest:
         How many real examples there are.
     shares : array of shape (batch,), float32, or None
         As the sampler returned them; an array for lifts whose spec says `needs_shares`.
+    text : TextBatch or None
+        The anchors' text; None with ``granularity="pooled"``, whose examples are one vector each.
+    embed : callable or None
+        ``embed(text)`` runs the input layers on a TextBatch and returns its TokenBatch: each token gets the position
+        and the type of its place, and behind encoder blocks its context. What stands at padding does not count.
+    embed_alone : callable or None
+        ``embed_alone(text)`` gives, of shape (batch, tokens, dim), what the embeddings alone make of each token at its
+        place, without any block: what `embed` gives at ``cut="embeddings"``.
+    tokens : TokenIds or None
+        Token ids of the real examples, read-only.
+    teacher_logits : array of shape (n, n_outputs), float32, or None
+        The teacher's outputs on the real examples, read-only.
+    vocabulary : Vocabulary or None
+        Tokens that are alike, and proposals of a language model.
     """
 
     anchor: TokenBatch
@@ -536,6 +627,12 @@ class LiftRequest:
     generator: torch.Generator
     n_real: int
     shares: Floats | None = None
+    text: TextBatch | None = None
+    embed: Callable[[TextBatch], TokenBatch] | None = None
+    embed_alone: Callable[[TextBatch], torch.Tensor] | None = None
+    tokens: TokenIds | None = None
+    teacher_logits: Floats | None = None
+    vocabulary: Vocabulary | None = None
 
 
 @dataclass(frozen=True)
@@ -564,6 +661,10 @@ class FilterRequest:
         Token ids of the real examples.
     round : int
         Number of the round that will train on what is kept, from 1.
+    wanted : int
+        How many examples the settings ask for; there are `surplus` times as many.
+    student_logits : array of shape (m, n_outputs), float32, or None
+        The student's outputs on the synthetic examples, dropout off; None unless the spec says `needs_student`.
     """
 
     vectors: Floats
@@ -576,6 +677,8 @@ class FilterRequest:
     loss_history: Floats | None = None
     tokens: TokenIds | None = None
     round: int = 1
+    wanted: int = 0
+    student_logits: Floats | None = None
 
 
 @dataclass(frozen=True)
@@ -720,6 +823,31 @@ class Inverter(Protocol):
 
     def invert(self, coordinates: Floats, anchors: Integers) -> Floats:
         """Vectors of shape (m, dim), float32, for coordinates of shape (m, n_components) near `anchors` (m,)."""
+        ...
+
+
+class Vocabulary(Protocol):
+    """What a lift may ask about tokens. Special and unused tokens are never among the answers."""
+
+    def nearest(self, ids: torch.Tensor, k: int) -> torch.Tensor:
+        """The k tokens nearest to each, by cosine in the teacher's embedding table: int64 of shape (*ids.shape, k)."""
+        ...
+
+    def between(self, first: torch.Tensor, second: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
+        """The token nearest to the point that lies so far on the way from a token's embedding to another's; not the
+        first itself. All of one shape.
+        """
+        ...
+
+    def likely(self, text: TextBatch, places: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """What a masked language model would put at places, of shape (batch, p), all of which are masked.
+
+        Returns
+        -------
+        ids : Tensor of shape (batch, p, k), int64
+            The likeliest tokens.
+        log_probabilities : Tensor of shape (batch, p, k)
+        """
         ...
 
 

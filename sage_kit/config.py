@@ -329,6 +329,14 @@ class RunConfig(BaseModel):
         "synthesis",
     )
     reducer: str = _setting("umap", "Reducer: pooled vectors to coordinates.", "synthesis")
+    map_layer: int = _setting(
+        0,
+        "Whose states the reducer maps: 0 for those at the cut, as the paper does, or k for those that the teacher's "
+        "k-th block behind it puts out. Inverters lead to vectors at the cut all the same.",
+        "synthesis",
+        "blocks",
+        ge=0,
+    )
     n_components: int = _setting(2, "Dimensions of the map.", "synthesis", "dimensions", ge=1)
     reducer_options: Table = _setting(FrozenTable, "Options of the reducer.", "synthesis")
     reducer_seed: Seed = _setting(0, "Seed of the reducer; apart from `seed`, so that arms share its map.", "synthesis")

@@ -21,7 +21,7 @@ from sage_kit.plugins import Plugins
 from sage_kit.preparation import Prepared, PreparedSplit, prepare
 from sage_kit.records import Costs
 from sage_kit.rundir import RunDirectory
-from sage_kit.synthesis import Synthesizer, SyntheticSet, read_only
+from sage_kit.synthesis import FLAT, Synthesizer, SyntheticSet, read_only
 
 CANDIDATES = 2
 """Tokens per position that decoders are asked for: a margin lies between two."""
@@ -253,7 +253,8 @@ def view_of(config: RunConfig, prepared: Prepared) -> TeacherView:
 
     def text(split: PreparedSplit) -> TokenText:
         tokens, states = split.tokens, split.store.states
-        return TokenText(read_only(tokens.ids), read_only(tokens.types), read_only(tokens.offsets), read_only(states))
+        flat = {name: read_only(getattr(tokens, name)) for name in FLAT}
+        return TokenText(**flat, states=read_only(states))
 
     return teacher_view(
         prepared.teacher,
@@ -311,9 +312,17 @@ def _lift(
     )
     if synthetic.anchors.max() >= len(store) or synthetic.vectors.shape[1] != store.pooled.shape[1]:
         raise changed
-    outputs = prepared.train.outputs
     synthesizer = Synthesizer(
-        config, plugins, store, outputs, prepared.cache, prepared.device, lambda text: None, Costs()
+        config,
+        plugins,
+        store,
+        prepared.train.outputs,
+        prepared.cache,
+        prepared.device,
+        lambda text: None,
+        Costs(),
+        tokens=prepared.train.tokens,
+        front_end=prepared.front_end,
     )
     autocast = autocast_for(prepared.device, prepared.precision)
     found: dict[int, torch.Tensor] = {}

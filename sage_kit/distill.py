@@ -16,14 +16,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from sage_kit.compatibility import check_choices, chosen_options, needed_kinds
+from sage_kit.compatibility import check_choices, chosen_options, first_synthetic_round, needed_kinds
 from sage_kit.component_state import give_back, state_of
 from sage_kit.components import BuildContext
 from sage_kit.config import RunConfig, with_absolute_paths
 from sage_kit.devices import autocast_for, make_accelerator, synchronize
 from sage_kit.divergence import divergence_gradient
 from sage_kit.errors import PluginError, RunDirectoryError, SageError
-from sage_kit.evaluate import score
+from sage_kit.evaluate import one_sided, score
 from sage_kit.files import atomic_directory, disk_errors, write_bytes
 from sage_kit.frozen import frozen_copy
 from sage_kit.guard import counting_interrupts
@@ -37,7 +37,7 @@ from sage_kit.processes import from_main
 from sage_kit.records import Costs, RoundResult, RunInfo
 from sage_kit.rundir import Checkpoint, RunDirectory
 from sage_kit.student_states import mean_hidden_states
-from sage_kit.synthesis import Synthesizer, SyntheticSet, build_ahead, derive_seed, label_synthetic
+from sage_kit.synthesis import EMBED, Synthesizer, SyntheticSet, build_ahead, derive_seed, label_synthetic
 from sage_kit.teacher_report import label_counts
 from sage_kit.tracing import LABELLED_BATCHES, STUDENT_STEPS, RoundTrace
 from sage_kit.training import (
@@ -262,13 +262,14 @@ class Loop:
         self.predictions: dict[str, NDArray[np.float32]] = {}
         self.synthesizer: Synthesizer | None = None
         self.static_set: SyntheticSet | None = None
+        self.first_synthetic = first_synthetic_round(config, plugins)
         rule, options = config.component_choice("stop_rule")
         context = BuildContext(config=config, seed=config.seed)
         self.stop_rule = plugins.build("stop_rule", rule, options, context)
         self.info = self._run_info()
         self.trace: RoundTrace | None = None
         if config.trace and accelerator.is_main_process:
-            first = 1 if config.schedule == "none" else 2
+            first = 1 if config.schedule == "none" else self.first_synthetic
             self.trace = RoundTrace(directory.path, first, self.device)
 
     def trained_part(self, student: PreTrainedModel) -> Any:
@@ -308,9 +309,9 @@ class Loop:
             self.plugins.round_started(self.info, number)
         torch.manual_seed(derive_seed(self.config.seed, number, "dropout", self.accelerator.process_index))
 
-        # ---- synthesise from the losses of the latest pass (none before round two)
+        # ---- synthesise from the losses of the latest pass: from round two on, or from one where none are needed
         with self._window("synthesis", LABELLED_BATCHES):
-            synthetic = self._synthetic_examples(number) if number > 1 else None
+            synthetic = self._synthetic_examples(number) if number >= self.first_synthetic else None
 
         # ---- train on real and synthetic batches; the pass gives the new losses
         sources, dropped = self._sources(number, synthetic)
@@ -361,18 +362,22 @@ class Loop:
             return self.static_set
         main = self.accelerator.is_main_process
         synthesizer = self._synthesizer()
-        # a resumed run: the examples made in round two are on disk
-        is_found = config.schedule == "static" and number > 2
+        # a resumed run: the examples of the first round that had some are on disk
+        first = self.first_synthetic
+        is_found = config.schedule == "static" and number > first
         # one process draws, inverts and filters, and the others receive what it made
         made: SyntheticSet | None = None
         if main:
-            made = SyntheticSet.load(self.directory.synthetic(2)) if is_found else self._create(synthesizer, number)
+            made = SyntheticSet.load(self.directory.synthetic(first)) if is_found else self._create(synthesizer, number)
         synthetic = from_main(cast(SyntheticSet, made), self.accelerator)
         self._label(synthesizer, synthetic, count=not is_found)
         if not is_found:
             if main:
                 synthesizer.filter_labelled(synthetic)
             synthetic.kept = from_main(synthetic.kept, self.accelerator)
+            synthetic = synthesizer.without_dropped(synthetic)
+            if main:
+                self._tell_of_labels(number, synthetic)
         if config.schedule == "static":
             self.static_set = synthetic
         if main:
@@ -388,15 +393,25 @@ class Loop:
 
     def _create(self, synthesizer: Synthesizer, number: int) -> SyntheticSet:
         """New synthetic examples, without labels."""
+        n = len(self.prepared.train.store)
+        unknown = np.full(n, np.nan, np.float32)
         return synthesizer.create(
             number,
-            max(1, round(self.config.synthetic_ratio * len(self.prepared.train.store))),
-            self.loss_history[-1],
+            max(1, round(self.config.synthetic_ratio * n)),
+            self.loss_history[-1] if self.loss_history else unknown,
             self.profile.logits.cpu().numpy(),
             self._divergence_gradient,
             self._student_hidden,
-            np.stack(self.loss_history),
+            np.stack(self.loss_history) if self.loss_history else np.zeros((0, n), np.float32),
         )
+
+    def _tell_of_labels(self, number: int, synthetic: SyntheticSet) -> None:
+        """Say when the teacher makes of nearly all synthetic examples the same, and of the real ones it does not."""
+        if synthetic.logits is None or not len(synthetic):
+            return
+        problem = one_sided(synthetic.logits[synthetic.kept], self.prepared.train.outputs.logits, self.spec)
+        if problem:
+            self.plugins.message(self.info, f"round {number}: {problem}")
 
     def _divergence_gradient(self, indices: NDArray[np.int64]) -> NDArray[np.float32]:
         """What samplers that follow the gradient call."""
@@ -424,7 +439,7 @@ class Loop:
         """Let the teacher label a set; several processes share its batches."""
         accelerator = self.accelerator
         started = time.perf_counter()
-        lifted = self.costs.seconds.get("lift", 0.0)
+        lifted = self._lifting()
         step = self.steps("teacher's labels")
         tokens = label_synthetic(
             synthesizer,
@@ -438,17 +453,23 @@ class Loop:
             mine=lambda number: (
                 bool(self.prepared.teacher_layers) or number % accelerator.num_processes == accelerator.process_index
             ),
+            student=self.raw_trunk if count and synthesizer.needs_student else None,
         )
         if accelerator.num_processes > 1 and not self.prepared.teacher_layers:
-            merged = accelerator.reduce(torch.from_numpy(synthetic.logits).to(self.device), "sum")
-            synthetic.logits = merged.cpu().numpy()
+            for name in ("logits", "student_logits"):
+                if getattr(synthetic, name) is not None:
+                    merged = accelerator.reduce(torch.from_numpy(getattr(synthetic, name)).to(self.device), "sum")
+                    setattr(synthetic, name, merged.cpu().numpy())
             tokens = int(accelerator.reduce(torch.tensor(tokens, device=self.device), "sum"))
         synchronize(self.device)
-        seconds = time.perf_counter() - started - (self.costs.seconds.get("lift", 0.0) - lifted)
+        seconds = time.perf_counter() - started - (self._lifting() - lifted)
         lengths = self.prepared.train.store.lengths[synthetic.anchors]
         hidden = bool(self.prepared.teacher_layers)
         flops = count_flops(self.prepared.teacher_trunk, lengths, training=False, hidden=hidden)
         self.costs.add("teacher", seconds, tokens=tokens, flops=flops)
+        if count and synthesizer.needs_student:
+            # its seconds are among the teacher's: both read the same batches in turn
+            self.costs.add("choose", flops=count_flops(self.raw_trunk, lengths, training=False))
         if count:
             self.teacher_tokens += tokens
 
@@ -475,7 +496,7 @@ class Loop:
     def _train(self, number: int, sources: list[Batches]) -> Pass:
         config = self.config
         started = time.perf_counter()
-        lifted = self.costs.seconds.get("lift", 0.0)
+        lifted = self._lifting()
         planned, before = self._planned_steps(), self.total_steps
 
         def learning_rate(step: int) -> float:
@@ -497,11 +518,15 @@ class Loop:
         )
         synchronize(self.device)
         self.total_steps += did.steps
-        seconds = time.perf_counter() - started - (self.costs.seconds.get("lift", 0.0) - lifted)
+        seconds = time.perf_counter() - started - (self._lifting() - lifted)
         hidden = bool(self.prepared.student_layers)
         flops = count_flops(self.raw_trunk, did.lengths, training=True, hidden=hidden)
         self.costs.add("student", seconds, tokens=did.tokens, flops=flops)
         return did
+
+    def _lifting(self) -> float:
+        """Seconds spent so far on token states of synthetic examples."""
+        return self.costs.seconds.get("lift", 0.0) + self.costs.seconds.get(EMBED, 0.0)
 
     def _attribute(self, sources: list[Batches]) -> None:
         """Give examples that gave way to synthetic ones the loss of those that started from them."""
@@ -707,6 +732,8 @@ class Loop:
                 self.costs,
                 self.prepared.train.labels,
                 self.prepared.train.tokens,
+                self.prepared.front_end,
+                self.prepared.mapped,
             )
             if self.accelerator.is_main_process:  # the one that draws and filters
                 for kind in STATEFUL_KINDS:
@@ -730,11 +757,9 @@ class Loop:
             return config.lr_steps or config.max_steps
         count = len(RealBatches(self.prepared.train, self.profile, config, self.device, np.random.default_rng(0)))
         per_round = count / self.accelerator.num_processes
-        if config.schedule != "none" and config.mix == "add":
-            later = per_round * (1 + config.synthetic_ratio)
-        else:
-            later = per_round
-        return max(1, round(per_round + (config.rounds - 1) * later))
+        added = per_round * config.synthetic_ratio if config.schedule != "none" and config.mix == "add" else 0
+        with_synthetic = max(0, config.rounds + 1 - self.first_synthetic)
+        return max(1, round(config.rounds * per_round + with_synthetic * added))
 
     def _teacher_score(self, split: PreparedSplit) -> dict[str, float]:
         return score(self.spec, split.outputs.logits, split.labels)

@@ -15,6 +15,12 @@ AGREEMENT_TOLERANCE = 0.05
 
 CALIBRATION_BINS = 15
 
+ONE_CLASS = 0.95
+"""Share of synthetic examples in one class above which they teach little of the others."""
+
+ONE_VALUE = 0.25
+"""Spread of the teacher's outputs on synthetic examples, over that on real ones, below which they are alike."""
+
 Array = NDArray[Any]
 
 
@@ -111,6 +117,35 @@ def alike_with(student_logits: Array, teacher_logits: Array, spec: TaskSpec) -> 
 def agreement(student_logits: Array, teacher_logits: Array, spec: TaskSpec) -> float:
     """Share of examples on which student and teacher predict alike ("teacher-labelled accuracy", paper section 3.4)."""
     return float(np.mean(alike_with(student_logits, teacher_logits, spec)))
+
+
+def one_sided(synthetic: Array, real: Array, spec: TaskSpec) -> str:
+    """What is wrong where the teacher makes of nearly all synthetic examples the same, unlike of real ones, or "".
+
+    Parameters
+    ----------
+    synthetic, real : array of shape (m, n_outputs) and (n, n_outputs)
+        The teacher's outputs.
+    """
+    if spec.is_regression:
+        spreads = [float(outputs[:, 0].std()) for outputs in (synthetic, real)]
+        if spreads[0] >= ONE_VALUE * spreads[1]:
+            return ""
+        return (
+            f"the teacher's outputs on the synthetic examples spread by {spreads[0]:.2g}, on real ones by "
+            f"{spreads[1]:.2g}: they teach little; exchange fewer tokens, or consistent=true for pairs"
+        )
+    classes = predictions(synthetic, spec)
+    shares = np.bincount(classes, minlength=len(spec.labels)) / len(classes)
+    most = int(shares.argmax())
+    of_real = float(np.mean(predictions(real, spec) == most))
+    if shares[most] <= ONE_CLASS or of_real > ONE_CLASS:
+        return ""
+    return (
+        f"the teacher puts {shares[most]:.0%} of the synthetic examples into class {spec.labels[most]!r}, and "
+        f"{of_real:.0%} of the real ones: exchange fewer tokens, set consistent=true for pairs, or take filter "
+        "'choose' with balance='teacher'"
+    )
 
 
 def divergence(teacher: Array, student: Array) -> NDArray[np.float64]:

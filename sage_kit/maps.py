@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,9 @@ from sage_kit.landmarks import choose_landmarks, place
 from sage_kit.plugins import Plugins, Registered
 from sage_kit.provenance import code_parts
 from sage_kit.source_digest import artifact_digest
+
+if TYPE_CHECKING:
+    from sage_kit.vectors import Pooled
 
 FILE = "map.safetensors"
 STATE_PREFIX = "state."
@@ -49,17 +52,14 @@ class FittedMap:
 
 
 def fit_map(
-    vectors: NDArray[np.float32], vectors_key: str, plugins: Plugins, cache: Cache, context: BuildContext, *,
-    needs_reducer: bool, labels: NDArray[Any] | None = None,
+    pooled: Pooled, plugins: Plugins, cache: Cache, context: BuildContext, *, needs_reducer: bool,
+    labels: NDArray[Any] | None = None,
 ) -> FittedMap:  # fmt: skip
     """Fit the reducer that the settings name, or find its map in the cache.
 
     Parameters
     ----------
-    vectors : array of shape (n, dim), float32
-        May be a memory map.
-    vectors_key : str
-        Fingerprint of what they were computed from.
+    pooled : Pooled
     plugins : Plugins
     cache : Cache
     context : BuildContext
@@ -78,7 +78,7 @@ def fit_map(
     SageError
         What the reducer raises of it.
     """
-    config, say = context.config, context.announce
+    config, say, vectors = context.config, context.announce, pooled.vectors
     spec = plugins.reducer(config.reducer, config.reducer_options)
     title = f"reducer {spec.name!r} ({plugins.registered('reducer', spec.name).origin})"
     if spec.needs_labels and labels is None:
@@ -90,7 +90,7 @@ def fit_map(
     key = fingerprint(
         "map-4",
         artifact_digest("sage_kit.maps"),
-        vectors_key,
+        pooled.key,
         spec.name,
         options.model_dump(mode="json"),
         context.n_components,

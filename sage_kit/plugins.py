@@ -426,15 +426,19 @@ class Plugins:
             As `registered` does, also for a reducer that the options name.
         """
         spec = cast(ReducerSpec, self.spec("reducer", name))
-        refine = spec.refine
-        if refine is None:
-            return spec
-        checked = self.options("reducer", name, options or {})
-        found = self.call("reducer", name, refine, checked, self.reducer, step="refine")
-        refined: ReducerSpec = self.call("reducer", name, lambda: replace(spec, **found), step="refine")
+        return spec if spec.refine is None else cast(ReducerSpec, self._refined(spec, options, self.reducer))
+
+    def _refined(
+        self, spec: ReducerSpec | LiftSpec, options: Mapping[str, Any] | Options | None, *arguments: Any
+    ) -> ReducerSpec | LiftSpec:
+        """A spec with the capabilities that its `refine` gives it under some options."""
+        kind, name, refine = spec.kind, spec.name, cast(Callable[..., Any], spec.refine)
+        checked = self.options(kind, name, options or {})
+        found = self.call(kind, name, refine, checked, *arguments, step="refine")
+        refined: ReducerSpec | LiftSpec = self.call(kind, name, lambda: replace(spec, **found), step="refine")
         problem = _problem(refined)
         if problem:
-            raise PluginError(f"reducer {name!r} ({self._components['reducer', name].origin}) by refine: {problem}")
+            raise PluginError(f"{kind} {name!r} ({self._components[kind, name].origin}) by refine: {problem}")
         return refined
 
     def least_rows(self, kind: str, name: str, *arguments: Any) -> int | None:
@@ -460,6 +464,22 @@ class Plugins:
             raise PluginError(f"{_title(spec)} failed in min_rows: it gave {found!r}, not an integer")
         return int(found)
 
+    def surplus(self, name: str, options: Options) -> int:
+        """How many times as many examples a filter wants made as are asked for.
+
+        Raises
+        ------
+        PluginError
+            When its `surplus` fails or gives no integer of at least 1.
+        """
+        spec = self.filter(name)
+        if spec.surplus is None:
+            return 1
+        found = self.call("filter", name, spec.surplus, options, step="surplus")
+        if not isinstance(found, numbers.Integral) or found < 1:
+            raise PluginError(f"{_title(spec)} failed in surplus: it gave {found!r}, not an integer of at least 1")
+        return int(found)
+
     def sampler(self, name: str) -> SamplerSpec:
         """The spec of a sampler; raises as `registered` does."""
         return cast(SamplerSpec, self.spec("sampler", name))
@@ -467,6 +487,13 @@ class Plugins:
     def inverter(self, name: str) -> InverterSpec:
         """The spec of an inverter; raises as `registered` does."""
         return cast(InverterSpec, self.spec("inverter", name))
+
+    def lift(self, name: str, options: Mapping[str, Any] | Options | None = None) -> LiftSpec:
+        """The spec of a lift, with the capabilities that it has under some options; raises as `reducer` does."""
+        spec = cast(LiftSpec, self.spec("lift", name))
+        if spec.refine is None:
+            return spec
+        return cast(LiftSpec, self._refined(spec, options))
 
     def filter(self, name: str) -> FilterSpec:
         """The spec of a filter; raises as `registered` does."""

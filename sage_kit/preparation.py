@@ -28,7 +28,7 @@ from sage_kit.models.trunk import FrontEnd, Trunk, split_model
 from sage_kit.plugins import Plugins
 from sage_kit.records import Costs
 from sage_kit.teacher_report import TeacherReport, describe_labels, report_teacher
-from sage_kit.vectors import TeacherOutputs, VectorStore, embed_split, label_split
+from sage_kit.vectors import Pooled, TeacherOutputs, VectorStore, embed_split, label_split, pool_layer
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -82,6 +82,8 @@ class Prepared:
     student : PreTrainedModel
         The student as a whole model, front end included.
     train, dev : PreparedSplit
+    mapped : Pooled
+        What a reducer maps of train.
     validation : dict of str to PreparedSplit
     report : TeacherReport
         How well the teacher knows the task.
@@ -101,6 +103,7 @@ class Prepared:
     teacher_trunk: Trunk
     student: PreTrainedModel
     train: PreparedSplit
+    mapped: Pooled
     dev: PreparedSplit
     validation: dict[str, PreparedSplit]
     report: TeacherReport
@@ -179,10 +182,38 @@ def prepare(config: RunConfig, plugins: Plugins, accelerator: Accelerator, costs
             work.timed("teacher", started)
         return PreparedSplit(split.labels, tokens, store, outputs)
 
+    def pool(store: VectorStore) -> Pooled:
+        if config.map_layer == 0:
+            return Pooled(store.pooled, store.key)
+        if config.map_layer > teacher_trunk.n_blocks:
+            raise CompatibilityError(
+                f"map_layer is {config.map_layer}, but the teacher has {teacher_trunk.n_blocks} blocks behind the "
+                "front end: lower it"
+            )
+        with accelerator.local_main_process_first():
+            started = time.perf_counter()
+            found = pool_layer(
+                teacher_trunk,
+                teacher.fingerprint,
+                store,
+                config.map_layer,
+                name=data.train.name,
+                pooling=config.pooling,
+                cache=cache,
+                device=device,
+                autocast=autocast,
+                precision=precision,
+                on_step=work.steps(f"layer {config.map_layer} of {data.train.name}"),
+            )
+            work.timed("teacher", started)
+        return found
+
     embedded_train = embed(data.train)
+    mapped = Pooled(embedded_train[1].pooled, embedded_train[1].key)
     if "reducer" in needed_kinds(config, plugins):
+        mapped = pool(embedded_train[1])
         # now, and not after the first round
-        check_distinct(embedded_train[1].pooled, config.n_components)
+        check_distinct(mapped.vectors, config.n_components)
     dev = label(data.dev, embed(data.dev), [])
     # before the teacher labels train, which may take long
     report = report_teacher(config.teacher, data.spec, dev.outputs.logits, dev.labels, outputs=teacher.outputs)
@@ -198,6 +229,7 @@ def prepare(config: RunConfig, plugins: Plugins, accelerator: Accelerator, costs
         teacher_trunk=teacher_trunk,
         student=student,
         train=train,
+        mapped=mapped,
         dev=dev,
         validation=validation,
         report=report,

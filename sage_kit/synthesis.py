@@ -2,7 +2,7 @@
 
 `Synthesizer` builds the components and holds the map; each round it makes a `SyntheticSet`. Token states are not kept:
 they are lifted from the anchors batch by batch, when the teacher labels them and again when the student trains on them,
-which costs next to nothing and keeps memory flat.
+which costs next to nothing and keeps memory flat. Where a lift makes text, its token ids are kept and embedded again.
 """
 
 from __future__ import annotations
@@ -21,22 +21,45 @@ from numpy.typing import NDArray
 
 from sage_kit.cache import Cache
 from sage_kit.compatibility import inverter_needs_inverse, needed_kinds
-from sage_kit.components import BuildContext, FilterRequest, LiftRequest, SampleRequest, Samples, TokenBatch, TokenIds
+from sage_kit.components import (
+    BuildContext,
+    FilterRequest,
+    LiftRequest,
+    SampleRequest,
+    Samples,
+    TextBatch,
+    TokenBatch,
+    TokenIds,
+    Vocabulary,
+)
 from sage_kit.config import RunConfig
 from sage_kit.data.batches import plan_batches
+from sage_kit.data.tokens import Tokens, tokens_of
 from sage_kit.errors import PluginError
 from sage_kit.files import atomic_directory, disk_errors
 from sage_kit.fingerprint import fingerprint
 from sage_kit.frozen import frozen_copy
 from sage_kit.hull import Hull
 from sage_kit.maps import fit_map
-from sage_kit.models.trunk import Trunk
+from sage_kit.models.trunk import FrontEnd, Trunk
 from sage_kit.plugins import Plugins
 from sage_kit.records import Costs
-from sage_kit.vectors import TeacherOutputs, VectorStore
+from sage_kit.vectors import Pooled, TeacherOutputs, VectorStore
+
+EMBED = "embed"
+"""The activity under which the costs of running the input layers on synthetic text are counted."""
 
 OfExamples = Callable[[NDArray[np.int64]], NDArray[np.float32]]
 """Gives numbers for the real examples at some indices."""
+
+PER_EXAMPLE = ("anchors", "vectors", "coordinates", "neighbors", "shares", "logits", "student_logits")
+"""Arrays of a synthetic set that have a row per example, beside `kept`."""
+
+FLAT = ("ids", "types", "offsets", "special", "second")
+"""Arrays of its tokens."""
+
+TOKENS = "tokens."
+"""In front of their names on disk."""
 
 CHECKED_AT_ONCE = 8192
 """Rows that are looked through for NaN at once: the answers of all would take a quarter of the array's memory."""
@@ -58,7 +81,7 @@ class SyntheticSet:
     anchors : array of shape (m,), int64
         Real examples that they start from.
     vectors : array of shape (m, dim), float32
-        Synthetic pooled vectors.
+        Synthetic pooled vectors; where no map was needed, those of the anchors.
     coordinates : array of shape (m, n_components), float32, or None
         Their place in the map.
     neighbors : array of shape (m, k), int64, or None
@@ -73,6 +96,10 @@ class SyntheticSet:
         False for those that a filter dropped after labelling.
     logits : array of shape (m, n_outputs), float32, or None
         The teacher's labels.
+    student_logits : array of shape (m, n_outputs), float32, or None
+        The student's outputs before it trains on them, where the filter looks at these.
+    tokens : Tokens or None
+        The examples as text, once they are labelled; None where the lift makes none.
     hidden : list of Tensor
         Per batch of the plan, the teacher's hidden states in half precision; empty unless the loss needs them.
     """
@@ -87,6 +114,8 @@ class SyntheticSet:
     dropped: int = 0
     kept: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, bool))
     logits: NDArray[np.float32] | None = None
+    student_logits: NDArray[np.float32] | None = None
+    tokens: Tokens | None = None
     hidden: list[torch.Tensor] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -98,10 +127,25 @@ class SyntheticSet:
 
     def frozen(self) -> SyntheticSet:
         """A copy whose arrays never change, without the teacher's hidden states: what observers get."""
-        names = ("anchors", "vectors", "coordinates", "neighbors", "shares", "kept", "logits")
-        arrays = {name: getattr(self, name) for name in names}
+        arrays = {name: getattr(self, name) for name in (*PER_EXAMPLE, "kept")}
         copies: dict[str, Any] = {name: None if array is None else frozen_copy(array) for name, array in arrays.items()}
+        if self.tokens is not None:
+            own: dict[str, Any] = {name: frozen_copy(getattr(self.tokens, name)) for name in FLAT}
+            copies["tokens"] = replace(self.tokens, **own)
         return replace(self, **copies, hidden=[])
+
+    def take(self, rows: NDArray[np.int64]) -> SyntheticSet:
+        """Some of the examples, in that order, without the teacher's hidden states; the others count as dropped."""
+        arrays = {name: getattr(self, name) for name in PER_EXAMPLE}
+        taken: dict[str, Any] = {name: None if array is None else array[rows] for name, array in arrays.items()}
+        return replace(
+            self,
+            **taken,
+            kept=self.kept[rows],
+            tokens=None if self.tokens is None else self.tokens.take(rows),
+            dropped=self.dropped + len(self.anchors) - len(rows),
+            hidden=[],
+        )
 
     def save(self, path: Path) -> None:
         """Write the arrays as safetensors.
@@ -113,11 +157,14 @@ class SyntheticSet:
         """
         from safetensors.numpy import save_file
 
-        arrays: dict[str, NDArray[Any]] = {"anchors": self.anchors, "vectors": self.vectors, "kept": self.kept}
-        for name in ("coordinates", "neighbors", "shares", "logits"):
+        arrays: dict[str, NDArray[Any]] = {"kept": self.kept}
+        for name in PER_EXAMPLE:
             if getattr(self, name) is not None:
                 arrays[name] = np.ascontiguousarray(getattr(self, name))
         metadata = {name: str(getattr(self, name)) for name in ("round", "dropped", "outside_hull")}
+        if self.tokens is not None:
+            arrays |= {f"{TOKENS}{name}": getattr(self.tokens, name) for name in FLAT}
+            metadata[f"{TOKENS}pad_id"] = str(self.tokens.pad_id)
         with disk_errors(str(path)), atomic_directory(path.parent) as temporary:
             save_file(arrays, temporary / path.name, metadata)
 
@@ -129,10 +176,12 @@ class SyntheticSet:
         with safe_open(path, framework="np") as file:
             metadata = file.metadata()
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+        flat = {name: arrays.pop(f"{TOKENS}{name}") for name in FLAT if f"{TOKENS}{name}" in arrays}
         return cls(
             round=int(metadata["round"]),
             dropped=int(metadata["dropped"]),
             outside_hull=float(metadata.get("outside_hull", "nan")),
+            tokens=Tokens(**flat, pad_id=int(metadata[f"{TOKENS}pad_id"])) if flat else None,
             **arrays,
         )
 
@@ -158,8 +207,14 @@ class Synthesizer:
         Takes the time of "reduce", "sample", "invert", "filter" and "lift".
     labels : array of shape (n,), int64 or float32, or None
         Gold labels of the real examples, for the components that ask for them.
-    tokens : TokenIds or None
+    tokens : Tokens or None
         Their token ids.
+    front_end : FrontEnd or None
+        The input layers, for lifts that make text; None where nothing is lifted.
+    mapped : Pooled or None
+        What the reducer maps; None for the pooled vectors of `store`.
+    vocabulary : callable or None
+        Makes what lifts may ask about tokens.
     """
 
     def __init__(
@@ -173,16 +228,21 @@ class Synthesizer:
         announce: Callable[[str], None],
         costs: Costs,
         labels: NDArray[Any] | None = None,
-        tokens: TokenIds | None = None,
+        tokens: Tokens | None = None,
+        front_end: FrontEnd | None = None,
+        mapped: Pooled | None = None,
+        vocabulary: Callable[[], Vocabulary] | None = None,
     ) -> None:
         self.config = config
         self.store = store
         self.outputs = outputs
         self.costs = costs
         self._labels = None if labels is None else read_only(labels)
-        self._tokens = None
-        if tokens is not None:
-            self._tokens = TokenIds(read_only(tokens.ids), read_only(tokens.types), read_only(tokens.offsets))
+        self._text = tokens
+        self._tokens = None if tokens is None else TokenIds(*(read_only(getattr(tokens, name)) for name in FLAT))
+        self._front_end = front_end
+        self._mapped = Pooled(store.pooled, store.key) if mapped is None else mapped
+        self._make_vocabulary = vocabulary
         self.coordinates: NDArray[np.float32] | None = None
         self._plugins = plugins
         self._cache = cache
@@ -191,6 +251,7 @@ class Synthesizer:
         self._inverter: Any = None
         self._hull: Hull | None = None
         self._loss_history: NDArray[np.float32] | None = None
+        self._wanted = 0
         kinds = needed_kinds(config, plugins)
         self._uses_map = "reducer" in kinds
         self._context = BuildContext(
@@ -202,6 +263,13 @@ class Synthesizer:
             cached=cache.arrays,
         )
         self._filter_spec = plugins.filter(config.filter)
+        self._lift_spec = plugins.lift(config.lift, config.lift_options)
+        self._surplus = plugins.surplus(config.filter, plugins.options("filter", config.filter, config.filter_options))
+
+    @property
+    def makes_text(self) -> bool:
+        """Whether the synthetic examples are text."""
+        return self._lift_spec.makes_text and self._text is not None
 
     # built when they are first used: of several processes only one draws and filters
 
@@ -233,8 +301,7 @@ class Synthesizer:
         config = self.config
         seed = config.reducer_seed if config.refit == "never" else config.reducer_seed + round
         fitted = fit_map(
-            self.store.pooled,
-            self.store.key,
+            self._mapped,
             self._plugins,
             self._cache,
             replace(self._context, seed=seed),
@@ -269,9 +336,9 @@ class Synthesizer:
         round : int
             The round that will train on them.
         count : int
-            How many to make.
+            How many are wanted; a filter that keeps the best of more gets more.
         losses : array of shape (n,), float32
-            Per-instance losses of the real examples.
+            Per-instance losses of the real examples; NaN where they are not known.
         student_logits : array of shape (n, n_outputs), float32
             The student's outputs of the same pass.
         divergence_gradient, student_hidden : callable or None
@@ -290,6 +357,7 @@ class Synthesizer:
             When a component returns something of the wrong shape or not finite.
         """
         self.fit_map(round)
+        wanted, count = count, count * self._surplus
         pooled = read_only(self.store.pooled)
         spec = self._plugins.sampler(self.config.sampler)
         self._loss_history = read_only(losses[None] if loss_history is None else loss_history)
@@ -315,7 +383,9 @@ class Synthesizer:
 
         started = time.perf_counter()
         anchors = np.asarray(samples.anchors, dtype=np.int64)
-        if samples.vectors is not None:
+        if samples.vectors is None and not self._uses_map:
+            vectors = pooled[anchors]
+        elif samples.vectors is not None:
             vectors = self._checked("sampler", samples.vectors, (count, pooled.shape[1]))
         else:
             found = self._call("inverter", self._inverter.invert, samples.coordinates, anchors)
@@ -326,16 +396,11 @@ class Synthesizer:
         synthetic = SyntheticSet(
             round, anchors, vectors, samples.coordinates, samples.neighbors, samples.shares, self._outside(samples)
         )
+        self._wanted = wanted
         if not self._filter_spec.needs_labels:
-            keep = self._keep(synthetic, None)
-            dropped = int(count - keep.sum())
-            if dropped:
-                arrays = {
-                    name: getattr(synthetic, name)[keep]
-                    for name in ("anchors", "vectors", "coordinates", "neighbors", "shares")
-                    if getattr(synthetic, name) is not None
-                }
-                synthetic = SyntheticSet(round=round, outside_hull=synthetic.outside_hull, dropped=dropped, **arrays)
+            keep = self._keep(synthetic)
+            if not keep.all():
+                synthetic = synthetic.take(np.flatnonzero(keep))
         return synthetic
 
     def _outside(self, samples: Samples) -> float:
@@ -347,9 +412,15 @@ class Synthesizer:
     def filter_labelled(self, synthetic: SyntheticSet) -> None:
         """Let a filter that needs the teacher's labels drop examples, once they are there."""
         if self._filter_spec.needs_labels and synthetic.logits is not None:
-            synthetic.kept = self._keep(synthetic, synthetic.logits)
+            synthetic.kept = self._keep(synthetic)
 
-    def _keep(self, synthetic: SyntheticSet, logits: NDArray[np.float32] | None) -> NDArray[np.bool_]:
+    @property
+    def needs_student(self) -> bool:
+        """Whether the filter looks at the student's outputs on the synthetic examples."""
+        return self._filter_spec.needs_student
+
+    def _keep(self, synthetic: SyntheticSet) -> NDArray[np.bool_]:
+        logits, student = synthetic.logits, synthetic.student_logits
         started = time.perf_counter()
         request = FilterRequest(
             vectors=read_only(synthetic.vectors),
@@ -362,6 +433,8 @@ class Synthesizer:
             loss_history=self._loss_history,
             tokens=self._tokens,
             round=synthetic.round,
+            wanted=self._wanted,
+            student_logits=None if student is None else read_only(student),
         )
         keep = self._call("filter", np.asarray, self._call("filter", self.filter.keep, request))
         if keep.shape != (len(synthetic.anchors),) or keep.dtype != bool:
@@ -374,6 +447,8 @@ class Synthesizer:
 
     def lift(self, synthetic: SyntheticSet, rows: NDArray[np.int64], number: int) -> TokenBatch:
         """Token states of some rows of a set; `number` is the batch's, which seeds the lift's randomness."""
+        if synthetic.tokens is not None and self._front_end is not None:
+            return self._embed(synthetic.tokens.batch(rows, self._device), synthetic.tokens.lengths[rows])
         started = time.perf_counter()
         anchors = synthetic.anchors[rows]
         vectors = torch.from_numpy(synthetic.vectors[rows]).to(self._device, non_blocking=True)
@@ -389,7 +464,9 @@ class Synthesizer:
             generator=generator,
             n_real=len(self.store),
             shares=None if synthetic.shares is None else synthetic.shares[rows],
+            **self._text_of(anchors),
         )
+        embedded = self.costs.seconds.get(EMBED, 0.0)
         batch: Any = self._call("lift", self._lift.lift, request)
         if not isinstance(batch, TokenBatch):
             raise PluginError(f"lift {self.config.lift!r} returned {type(batch).__name__} instead of a TokenBatch")
@@ -404,9 +481,70 @@ class Synthesizer:
                 f"lift {self.config.lift!r} returned a mask of {batch.mask.dtype} and shape {tuple(batch.mask.shape)} "
                 f"instead of bool and {tuple(batch.states.shape[:2])}"
             )
-        self.costs.add("lift", time.perf_counter() - started)
+        if self.makes_text and batch.text is None:
+            raise PluginError(f"lift {self.config.lift!r} returned no text, though it says that it makes text")
+        self.costs.add("lift", time.perf_counter() - started - (self.costs.seconds.get(EMBED, 0.0) - embedded))
         checked: TokenBatch = batch
         return checked
+
+    def _text_of(self, anchors: NDArray[np.int64]) -> dict[str, Any]:
+        """What a lift gets that makes text; nothing where the examples are vectors."""
+        front_end = self._front_end
+        if front_end is None or self._text is None or self.config.granularity == "pooled":
+            return {}
+        return {
+            "text": self._text.batch(anchors, self._device),
+            "embed": lambda text: self._embed(text, self.store.lengths[anchors]),
+            "embed_alone": lambda text: front_end.alone(self._padded(text), text.types),
+            "tokens": self._tokens,
+            "teacher_logits": read_only(self.outputs.logits),
+            "vocabulary": self._vocabulary,
+        }
+
+    @cached_property
+    def _vocabulary(self) -> Vocabulary | None:
+        return None if self._make_vocabulary is None else self._make_vocabulary()
+
+    def _embed(self, text: TextBatch, lengths: NDArray[np.int64]) -> TokenBatch:
+        """The input layers' token states of a text; `lengths`, its tokens, are known without asking the device."""
+        if self._front_end is None:
+            raise ValueError("there are no input layers to run")
+        started = time.perf_counter()
+        with torch.no_grad():
+            states = self._front_end(self._padded(text), text.types, text.mask)
+        self.costs.add(EMBED, time.perf_counter() - started, flops=self._front_end.flops(lengths))
+        return TokenBatch(states, text.mask, text)
+
+    @property
+    def pad_id(self) -> int:
+        """Id that fills padding."""
+        return 0 if self._text is None else self._text.pad_id
+
+    def _padded(self, text: TextBatch) -> torch.Tensor:
+        """Ids with the padding's id at padding, by which some models count positions."""
+        return text.ids.masked_fill(~text.mask, self.pad_id)
+
+    def without_dropped(self, synthetic: SyntheticSet) -> SyntheticSet:
+        """A labelled set of text without what the filter dropped, so that its batches are full; others as they are.
+
+        What a lift that makes no text draws goes by its batch, which must stay what it was.
+        """
+        if synthetic.tokens is None or synthetic.kept.all():
+            return synthetic
+        taken = synthetic.take(np.flatnonzero(synthetic.kept))
+        if synthetic.hidden:
+            of_row = {
+                int(row): batch[place]
+                for rows, batch in zip(self.plan(synthetic), synthetic.hidden, strict=True)
+                for place, row in enumerate(rows)
+            }
+            own = [of_row[int(row)] for row in np.flatnonzero(synthetic.kept)]
+            lengths = taken.tokens.lengths if taken.tokens is not None else np.zeros(0, np.int64)
+            taken.hidden = [
+                torch.nn.utils.rnn.pad_sequence([own[row][: lengths[row]] for row in rows], batch_first=True)
+                for rows in self.plan(taken)
+            ]
+        return taken
 
     def plan(self, synthetic: SyntheticSet) -> list[NDArray[np.int64]]:
         """Batches of a set's rows, by the anchors' lengths; the same at every call, so that labels and lifts match."""
@@ -443,7 +581,7 @@ class Synthesizer:
             raise PluginError(f"{name} returned no shares or no neighbors, though it says that it gives them")
         if self._uses_map and samples.coordinates is None:
             raise PluginError(f"{name} returned no coordinates, though its space is 'map'")
-        if not self._uses_map and samples.vectors is None:
+        if self._plugins.sampler(self.config.sampler).space == "full" and samples.vectors is None:
             raise PluginError(f"{name} returned no vectors, though its space is 'full'")
         arrays: dict[str, NDArray[Any]] = {"anchors": anchors}
         if samples.shares is not None:
@@ -495,14 +633,16 @@ def label_synthetic(
     autocast: Callable[[], AbstractContextManager[Any]],
     on_step: Callable[[int, int], None],
     mine: Callable[[int], bool] = lambda number: True,
+    student: Trunk | None = None,
 ) -> int:
-    """Give a set the teacher's labels, batch by batch of its plan.
+    """Give a set the teacher's labels, and its text where it is text, batch by batch of its plan.
 
     Parameters
     ----------
     synthesizer : Synthesizer
     synthetic : SyntheticSet
-        Gets its `logits` and, if layers are asked for, `hidden`.
+        Gets its `logits`, `tokens` if it is text, `student_logits` if there is a student, and `hidden` if layers are
+        asked for.
     teacher : Trunk
     hidden_layers : sequence of int
         Blocks (from 1) whose output the loss needs.
@@ -513,6 +653,8 @@ def label_synthetic(
         Told the number of batches done and in all.
     mine : callable
         Whether this process labels the batch of that number.
+    student : Trunk or None
+        The student, where the filter asks what it makes of the examples.
 
     Returns
     -------
@@ -522,22 +664,37 @@ def label_synthetic(
     plan = synthesizer.plan(synthetic)
     n_outputs = synthesizer.outputs.logits.shape[1]
     logits = torch.zeros(len(synthetic.anchors), n_outputs, device=device)
+    of_student = torch.zeros_like(logits)
     tokens = torch.zeros((), dtype=torch.int64, device=device)
     synthetic.hidden = [torch.empty(0)] * len(plan) if hidden_layers else []
+    texts: list[TextBatch] = []
+    keeps_text = synthesizer.makes_text and synthetic.tokens is None
+    if student is not None:
+        student.eval()
     with torch.no_grad():
         for number, rows in enumerate(plan):
-            if not mine(number):
+            if not mine(number) and not keeps_text:
                 continue
             batch = synthesizer.lift(synthetic, rows, number)
+            if keeps_text and batch.text is not None:
+                texts.append(batch.text)
+            if not mine(number):  # every process keeps the text of all
+                continue
+            index = torch.from_numpy(rows).to(device)
             with autocast():
                 output = teacher(batch.states, batch.mask, hidden=bool(hidden_layers))
-            logits[torch.from_numpy(rows).to(device)] = output.logits.float()
+                if student is not None:
+                    of_student[index] = student(batch.states, batch.mask).logits.float()
+            logits[index] = output.logits.float()
             tokens += batch.mask.sum()
             if hidden_layers:
                 chosen = torch.stack([output.hidden[layer - 1] for layer in hidden_layers], dim=2)
                 synthetic.hidden[number] = chosen.to(torch.float16)
             on_step(number + 1, len(plan))
     synthetic.logits = logits.cpu().numpy()
+    synthetic.student_logits = None if student is None else of_student.cpu().numpy()
+    if texts:
+        synthetic.tokens = tokens_of(texts, np.concatenate(plan), synthesizer.pad_id)
     return int(tokens)
 
 

@@ -73,6 +73,22 @@ class VectorStore:
 
 
 @dataclass(frozen=True, eq=False)
+class Pooled:
+    """What a reducer maps.
+
+    Attributes
+    ----------
+    vectors : array of shape (n, dim), float32
+        One vector per example; may be a memory map.
+    key : str
+        Fingerprint of what they were computed from.
+    """
+
+    vectors: NDArray[np.float32]
+    key: str
+
+
+@dataclass(frozen=True, eq=False)
 class TeacherOutputs:
     """The teacher's outputs on a split.
 
@@ -271,6 +287,62 @@ def label_split(
     about = {"split": name, "examples": len(store), "hidden_layers": layers}
     arrays = tensorfile.open_mapped(cache.entry("labels", key, build, about) / FILE)
     return TeacherOutputs(np.asarray(arrays["logits"]), arrays.get("hidden"))
+
+
+def pool_layer(
+    teacher: Trunk,
+    teacher_fingerprint: str,
+    store: VectorStore,
+    layer: int,
+    *,
+    name: str,
+    pooling: str,
+    cache: Cache,
+    device: torch.device,
+    autocast: Callable[[], AbstractContextManager[Any]],
+    precision: str,
+    on_step: OnStep = lambda done, total: None,
+) -> Pooled:
+    """What a block of the teacher puts out on a split, pooled, from the cache or computed.
+
+    Parameters
+    ----------
+    teacher, teacher_fingerprint, store, name, cache, device, autocast, precision, on_step
+        As in `label_split`.
+    layer : int
+        The block, from 1.
+    pooling : "mean" or "cls"
+        Mean of the real tokens, or the first.
+
+    Returns
+    -------
+    Pooled
+
+    Raises
+    ------
+    DataError
+        When the teacher gives a value that is not finite; names the example.
+    """
+    code = artifact_digest("sage_kit.vectors")
+    key = fingerprint("layer-1", code, teacher_fingerprint, store.key, layer, pooling, precision)
+
+    def build(directory: Path) -> None:
+        layout = {"pooled": ("float32", (len(store), store.pooled.shape[1]))}
+        arrays = tensorfile.create(directory / FILE, layout)
+        batches = plan_batches(store.lengths, batch_size=INFERENCE_BATCH_SIZE, batch_tokens=INFERENCE_BATCH_TOKENS)
+        with torch.no_grad():
+            for done, indices in enumerate(batches, start=1):
+                batch = store.batch(indices, device)
+                with autocast():
+                    states = teacher(batch.states, batch.mask, hidden=True).hidden[layer - 1].float()
+                pooled = states[:, 0] if pooling == "cls" else masked_mean(states, batch.mask)
+                _check_finite(pooled, indices, name)
+                arrays["pooled"][indices] = pooled.cpu().numpy()
+                on_step(done, len(batches))
+
+    about = {"split": name, "examples": len(store), "layer": layer}
+    arrays = tensorfile.open_mapped(cache.entry("layer", key, build, about) / FILE)
+    return Pooled(arrays["pooled"], key)
 
 
 def masked_mean(states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

@@ -79,6 +79,8 @@ def test_capabilities_are_the_fields_beyond_the_head_and_can_be_written_as_json(
         "needs_gradient": False,
         "needs_hidden": False,
         "gives_shares": False,
+        "anchors_alone": False,
+        "needs_losses": True,
     }
     assert InverterSpec(name="x", summary="", factory=make).capabilities() == {
         "needs_inverse": False,

@@ -348,6 +348,22 @@ def test_filter_that_needs_labels_drops_after_labelling(folder: Path, tiny_bert:
     plugins._register(_LabelFilterPlugin(), Origin("test", "test", "1"))
     directory, summary = run(toy_config(folder, tiny_bert, filter="class_one", rounds=2), plugins)
     arrays = load_file(directory.synthetic(2))
+    # of text, what was dropped is left out, so that batches are full
+    assert arrays["kept"].all()
+    assert (arrays["logits"].argmax(-1) == 1).all()
+    last = summary["rounds"][-1]
+    assert last["synthetic"] == len(arrays["kept"]) < summary["examples"]["train"]
+    assert last["synthetic"] + last["dropped"] == summary["examples"]["train"]
+
+
+def test_filter_that_needs_labels_leaves_gaps_where_examples_are_no_text(folder: Path, tiny_bert: Path) -> None:
+    from sage_kit.plugins import Origin
+
+    plugins = Plugins(allow="")
+    plugins._register(_LabelFilterPlugin(), Origin("test", "test", "1"))
+    config = toy_config(folder, tiny_bert, filter="class_one", rounds=2, lift="shift", lift_options={})
+    directory, summary = run(config, plugins)
+    arrays = load_file(directory.synthetic(2))
     np.testing.assert_array_equal(arrays["kept"], arrays["logits"].argmax(-1) == 1)
     assert summary["rounds"][-1]["synthetic"] == arrays["kept"].sum()
     assert summary["rounds"][-1]["dropped"] == (~arrays["kept"]).sum()

@@ -18,6 +18,7 @@ from sage_kit.config import load_config
 from sage_kit.errors import CompatibilityError, DataError, PluginError
 from sage_kit.maps import BLOCK_ROWS, check_distinct, fit_map
 from sage_kit.plugins import Origin, Plugins
+from sage_kit.vectors import Pooled
 
 BLIND = """
 from sage_kit import hookimpl
@@ -60,7 +61,7 @@ def fit(tmp_path: Path, plugins: Plugins, vectors: Any, said: list[str] | None =
     needs_reducer = settings.pop("needs_reducer", False)
     config = load_config({"reducer": "pca", **settings})
     context = BuildContext(config=config, n_components=2, announce=(said if said is not None else []).append)
-    return fit_map(vectors, "key", plugins, Cache(tmp_path / "cache"), context, needs_reducer=needs_reducer)
+    return fit_map(Pooled(vectors, "key"), plugins, Cache(tmp_path / "cache"), context, needs_reducer=needs_reducer)
 
 
 @pytest.mark.parametrize("choice", ["random", "kmeans++"])
@@ -162,7 +163,7 @@ def test_a_reducer_that_needs_labels_gets_them_and_they_enter_the_key(tmp_path: 
 
     def coordinates(labels: Any, **settings: Any) -> Any:
         chosen = replace(context, config=load_config({"reducer": "supervised", **settings}))
-        return fit_map(vectors, "key", plugins, cache, chosen, needs_reducer=False, labels=labels).coordinates
+        return fit_map(Pooled(vectors, "key"), plugins, cache, chosen, needs_reducer=False, labels=labels).coordinates
 
     np.testing.assert_array_equal(coordinates(labels)[:, 0], labels)
     coordinates(labels)
@@ -184,7 +185,7 @@ def test_a_scikit_learn_transformer_that_learns_from_labels(tmp_path: Path, vect
     context = BuildContext(config=config, n_components=1)
     labels = (vectors[:, 0] > np.median(vectors[:, 0])).astype(np.int64)
     found = fit_map(
-        vectors, "key", plugins, Cache(tmp_path / "cache"), context, needs_reducer=False, labels=labels
+        Pooled(vectors, "key"), plugins, Cache(tmp_path / "cache"), context, needs_reducer=False, labels=labels
     ).coordinates
     apart = found[labels == 1].mean() - found[labels == 0].mean()
     assert abs(apart) > found[labels == 0].std()

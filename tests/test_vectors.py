@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -225,13 +225,13 @@ def other_weights(setting: Setting) -> dict[str, Any]:
 def other_text(setting: Setting) -> dict[str, Any]:
     ids = setting.tokens.ids.copy()
     ids[11] += 1
-    return {"tokens": Tokens(ids, setting.tokens.types, setting.tokens.offsets, setting.tokens.pad_id)}
+    return {"tokens": replace(setting.tokens, ids=ids)}
 
 
 def other_bounds(setting: Setting) -> dict[str, Any]:
     offsets = setting.tokens.offsets.copy()
     offsets[4] += 1
-    return {"tokens": Tokens(setting.tokens.ids, setting.tokens.types, offsets, setting.tokens.pad_id)}
+    return {"tokens": replace(setting.tokens, offsets=offsets)}
 
 
 CHANGES: list[Any] = [

@@ -69,12 +69,15 @@ def view_of_checkpoint(
     def text(rows: Sequence[str], seconds: Sequence[str] | None = None) -> TokenText:
         if not rows:
             nothing = np.zeros((0, front_end.dim), np.float32)
-            return TokenText(np.zeros(0, np.int32), np.zeros(0, np.uint8), np.zeros(1, np.int64), nothing)
+            no, none = np.zeros(1, np.int64), np.zeros(0, bool)
+            return TokenText(np.zeros(0, np.int32), np.zeros(0, np.uint8), no, none, none, nothing)
         ids, types, mask = encode(family, rows, seconds)
         with torch.no_grad():
             states = front_end(ids, types, mask)
         offsets = np.concatenate([[0], mask.sum(1).cumsum(0).numpy()])
-        arrays = ids[mask].int().numpy(), types[mask].to(torch.uint8).numpy(), offsets, states[mask].numpy()
+        flat = ids[mask].int().numpy()
+        special, second = np.isin(flat, tiny.make_tokenizer(family).all_special_ids), types[mask].bool().numpy()
+        arrays = flat, types[mask].to(torch.uint8).numpy(), offsets, special, second, states[mask].numpy()
         for array in arrays:
             array.flags.writeable = False
         return TokenText(*arrays)

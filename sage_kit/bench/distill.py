@@ -260,7 +260,16 @@ class OurSide:
         self.profile = Profile(len(train.store), prepared.data.spec.n_outputs, self.device)
         self.plan_steps = len(self._real_batches())
         self.synthesizer = Synthesizer(
-            config, plugins, train.store, train.outputs, prepared.cache, self.device, lambda text: None, self.costs
+            config,
+            plugins,
+            train.store,
+            train.outputs,
+            prepared.cache,
+            self.device,
+            lambda text: None,
+            self.costs,
+            tokens=train.tokens,
+            front_end=prepared.front_end,
         )
         self._round = 0
 

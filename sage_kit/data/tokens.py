@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from sage_kit.components import TokenIds
+from sage_kit.components import TextBatch, TokenIds
 from sage_kit.data.splits import Split
 from sage_kit.errors import CompatibilityError
 from sage_kit.fingerprint import fingerprint
@@ -28,7 +28,7 @@ class Tokens(TokenIds):
 
     Attributes
     ----------
-    ids, types, offsets
+    ids, types, offsets, special, second
         As in :class:`~sage_kit.components.TokenIds`.
     pad_id : int
         Id that fills padding.
@@ -62,15 +62,65 @@ class Tokens(TokenIds):
         mask : Tensor of shape (batch, tokens), bool
             True at real tokens.
         """
-        starts = self.offsets[indices]
-        lengths = self.offsets[indices + 1] - starts
-        steps = np.arange(lengths.max(initial=0))
-        mask = steps < lengths[:, None]
-        # padding reads the example's own last token first, so that every place is inside the arrays
-        places = starts[:, None] + np.minimum(steps, lengths[:, None] - 1)
+        places, mask = self._places(indices)
         ids = np.where(mask, self.ids[places], self.pad_id).astype(np.int64)
         types = np.where(mask, self.types[places], 0).astype(np.int64)
         return torch.from_numpy(ids), torch.from_numpy(types), torch.from_numpy(mask)
+
+    def batch(self, indices: NDArray[np.int64], device: torch.device) -> TextBatch:
+        """Some examples as text, padded on the right to the longest, on a device."""
+        places, mask = self._places(indices)
+        ids, types, real = self.pad(indices)
+        special, second = (torch.from_numpy(flags[places] & mask) for flags in (self.special, self.second))
+        tensors = (ids, types, real, special, second)
+        return TextBatch(*(tensor.to(device, non_blocking=True) for tensor in tensors))
+
+    def take(self, indices: NDArray[np.int64]) -> Tokens:
+        """Some examples, in that order."""
+        places, mask = self._places(indices)
+        chosen = places[mask]
+        offsets = np.concatenate([[0], np.cumsum(mask.sum(axis=1))]).astype(np.int64)
+        return Tokens(
+            self.ids[chosen], self.types[chosen], offsets, self.special[chosen], self.second[chosen], self.pad_id
+        )
+
+    def _places(self, indices: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """Places of a padded batch among the flat arrays, and which of them are real; both (batch, tokens)."""
+        starts = self.offsets[indices]
+        lengths = self.offsets[indices + 1] - starts
+        steps = np.arange(lengths.max(initial=0))
+        # padding reads the example's own last token, so that every place is inside the arrays
+        return starts[:, None] + np.minimum(steps, lengths[:, None] - 1), steps < lengths[:, None]
+
+
+def tokens_of(rows: list[TextBatch], order: NDArray[np.int64], pad_id: int) -> Tokens:
+    """Batches of text as flat tokens.
+
+    Parameters
+    ----------
+    rows : list of TextBatch
+    order : array of shape (n,), int64
+        Which example each row of the batches, one after another, is: a permutation of ``range(n)``.
+    pad_id : int
+    """
+    fields = ("ids", "types", "special", "second")
+    flat = {name: np.concatenate([_flat(batch, name) for batch in rows]) for name in fields}
+    lengths = np.concatenate([batch.mask.sum(1).cpu().numpy() for batch in rows])
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    found = Tokens(
+        flat["ids"].astype(np.int32),
+        flat["types"].astype(np.uint8),
+        offsets,
+        flat["special"],
+        flat["second"],
+        pad_id,
+    )
+    return found.take(np.argsort(order))
+
+
+def _flat(batch: TextBatch, name: str) -> NDArray[Any]:
+    values: NDArray[Any] = getattr(batch, name)[batch.mask].cpu().numpy()
+    return values
 
 
 def tokenize(split: Split, tokenizer: Any, max_length: int) -> Tokens:
@@ -102,8 +152,9 @@ def tokenize(split: Split, tokenizer: Any, max_length: int) -> Tokens:
             f"{special + is_pair + 1}"
         )
     has_types = "token_type_ids" in tokenizer.model_input_names
-    ids, types, lengths = [], [], []
+    ids, types, special_flags, lengths = [], [], [], []
     with _left_as_it_was(tokenizer):
+        leading = _leading(tokenizer) if is_pair else 0
         for start in range(0, len(split), CHUNK_ROWS):
             rows = slice(start, start + CHUNK_ROWS)
             encoded = tokenizer(
@@ -114,17 +165,40 @@ def tokenize(split: Split, tokenizer: Any, max_length: int) -> Tokens:
                 padding=False,
                 return_attention_mask=False,
                 return_token_type_ids=has_types,
+                return_special_tokens_mask=True,
             )
             lengths.append(np.fromiter(map(len, encoded["input_ids"]), np.int64))
             total = int(lengths[-1].sum())
             ids.append(np.fromiter(chain.from_iterable(encoded["input_ids"]), np.int32, total))
+            special_flags.append(np.fromiter(chain.from_iterable(encoded["special_tokens_mask"]), np.bool_, total))
             if has_types:
                 types.append(np.fromiter(chain.from_iterable(encoded["token_type_ids"]), np.uint8, total))
     offsets = np.zeros(len(split) + 1, np.int64)
     np.cumsum(np.concatenate(lengths or [offsets[:0]]), out=offsets[1:])
     flat = np.concatenate(ids or [np.empty(0, np.int32)])
     flat_types = np.concatenate(types) if types else np.zeros(len(flat), np.uint8)
-    return Tokens(flat, flat_types, offsets, tokenizer.pad_token_id or 0)
+    is_special = np.concatenate(special_flags or [np.empty(0, np.bool_)])
+    second = _second_texts(is_special, offsets, leading) if is_pair else np.zeros(len(flat), np.bool_)
+    return Tokens(flat, flat_types, offsets, is_special, second, tokenizer.pad_token_id or 0)
+
+
+def _leading(tokenizer: Any) -> int:
+    """How many special tokens stand in front of the first text of a pair."""
+    flags = tokenizer("a", "b", return_special_tokens_mask=True)["special_tokens_mask"]
+    return flags.index(0) if 0 in flags else 0
+
+
+def _second_texts(special: NDArray[np.bool_], offsets: NDArray[np.int64], leading: int) -> NDArray[np.bool_]:
+    """Which tokens belong to the second text: those of text behind the special ones that end the first.
+
+    The first text may be empty, so what stands in front of it is known by its number of tokens.
+    """
+    lengths = np.diff(offsets)
+    place = np.arange(len(special)) - np.repeat(offsets[:-1], lengths)
+    separators = special & (place >= leading)
+    before = np.concatenate([[0], np.cumsum(separators)])
+    seen = before[1:] - np.repeat(before[offsets[:-1]], lengths)
+    return ~special & (seen > 0)
 
 
 def unknown_shares(tokens: Tokens, tokenizer: Any) -> tuple[float, float]:

@@ -91,14 +91,18 @@ class FrontEnd(nn.Module):
         Tensor of shape (batch, tokens, dim)
             Zero at padding positions, so that an example's states do not depend on what it was batched with.
         """
-        # the modules are shared: a train() of the whole model would have turned their dropout on
-        self.eval()
-        types = (token_type_ids if self._uses_types else torch.zeros_like(input_ids)) if self._takes_types else None
-        states = embed(self.embeddings, input_ids, types)
+        states = self.alone(input_ids, token_type_ids)
         attention = attention_mask(mask)
         for block in self.blocks:
             states = block(states, attention_mask=attention)
         return states if mask is None else states * mask.unsqueeze(-1)
+
+    def alone(self, input_ids: Tensor, token_type_ids: Tensor) -> Tensor:
+        """What the embeddings make of each token at its place, of shape (batch, tokens, dim), without any block."""
+        # the modules are shared: a train() of the whole model would have turned their dropout on
+        self.eval()
+        types = (token_type_ids if self._uses_types else torch.zeros_like(input_ids)) if self._takes_types else None
+        return embed(self.embeddings, input_ids, types)
 
     def flops(self, lengths: NDArray[np.integer]) -> int:
         """Forward FLOPs of the front end's blocks, counted as in `Trunk.flops`; a look-up in the embeddings is none."""

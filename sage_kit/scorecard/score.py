@@ -52,6 +52,7 @@ from sage_kit.scorecard import measures
 from sage_kit.scorecard.measures import Figure
 from sage_kit.scorecard.vectors import POINTS, TaskVectors, load_vectors
 from sage_kit.synthesis import read_only
+from sage_kit.vectors import Pooled
 
 PUBLISHED: Mapping[str, float] = {"cosine": 0.34, "mse": 0.34}
 """What the paper (arXiv 2508.14783) says of its own inversion."""
@@ -257,7 +258,7 @@ def place_vectors(
     cache = Cache(Path(config.cache_dir).expanduser(), context.announce)
     # a pair may need the inverse, and the round trip the transform: fitted once, it serves all inverters
     needs_reducer = spec.has_transform or spec.has_inverse
-    fitted = fit_map(vectors.train, vectors.train_key, plugins, cache, context, needs_reducer=needs_reducer)
+    fitted = fit_map(Pooled(vectors.train, vectors.train_key), plugins, cache, context, needs_reducer=needs_reducer)
     if fitted.spec.has_transform:
         places = plugins.call("reducer", config.reducer, fitted.reducer.transform, vectors.held_out.copy())
     else:

@@ -19,14 +19,18 @@ from sage_kit.config import RunConfig, load_config
 from sage_kit.plugins import Plugins
 
 if TYPE_CHECKING:
-    from sage_kit.components import Floats, Integers, TeacherView, TokenBatch, TokenIds
+    import torch
+
+    from sage_kit.components import Floats, Integers, TeacherView, TextBatch, TokenBatch, TokenIds
 
 __all__ = [
     "CHOSEN_KINDS",
     "DIM",
     "FEW",
     "MANY",
+    "ToyVocabulary",
     "config",
+    "embed",
     "finished_run",
     "held_out",
     "labels",
@@ -36,6 +40,7 @@ __all__ = [
     "run_loop",
     "teacher_for",
     "teacher_view",
+    "text",
     "token_ids",
     "tokens",
     "train",
@@ -45,6 +50,8 @@ DIM = 16
 """Width of the toy vectors and of the toy teacher."""
 ROWS = 96
 HELD_OUT = 16
+TOKENS, FIRST_WORD = 40, 5
+"""Tokens of the toy texts, and the first that is not special."""
 FEW, MANY = ROWS, 2500
 """Rows with which a component is used: some faults show only where there are many."""
 
@@ -133,12 +140,78 @@ def tokens(indices: Integers | Sequence[int], vectors: Floats | None = None) -> 
 
 
 def token_ids(rows: int) -> TokenIds:
-    """Token ids of texts of 3 to 9 tokens."""
+    """Token ids of texts of 3 to 9 tokens, the first and the last of them special."""
     from sage_kit.components import TokenIds
 
     offsets = np.concatenate([[0], np.cumsum(3 + np.arange(rows) % 7)]).astype(np.int64)
-    ids = (5 + np.arange(offsets[-1]) % 20).astype(np.int32)
-    return TokenIds(ids, np.zeros(len(ids), np.uint8), offsets)
+    ids = (FIRST_WORD + np.arange(offsets[-1]) % (TOKENS - FIRST_WORD)).astype(np.int32)
+    special = np.zeros(len(ids), bool)
+    special[offsets[:-1]] = special[offsets[1:] - 1] = True
+    ids[offsets[:-1]], ids[offsets[1:] - 1] = 2, 3
+    return TokenIds(ids, np.zeros(len(ids), np.uint8), offsets, special, np.zeros(len(ids), bool))
+
+
+def text(indices: Integers | Sequence[int], real: TokenIds) -> TextBatch:
+    """Some of these texts, padded."""
+    import torch
+
+    from sage_kit.components import TextBatch
+
+    rows = np.asarray(indices)
+    lengths = np.diff(real.offsets)[rows]
+    steps = np.arange(lengths.max(initial=0))
+    mask = steps < lengths[:, None]
+    places = real.offsets[:-1][rows][:, None] + np.minimum(steps, lengths[:, None] - 1)
+    columns = [np.where(mask, values[places], 0) for values in (real.ids, real.types)]
+    ids, types = (torch.from_numpy(column.astype(np.int64)) for column in columns)
+    special, second = (torch.from_numpy(values[places] & mask) for values in (real.special, real.second))
+    return TextBatch(ids, types, torch.from_numpy(mask), special, second)
+
+
+@functools.cache
+def _embeddings() -> tuple[Floats, Floats]:
+    """Vectors of tokens and of positions."""
+    rng = np.random.default_rng(11)
+    table, positions = rng.standard_normal((TOKENS, DIM)), 0.3 * rng.standard_normal((64, DIM))
+    return table.astype(np.float32), positions.astype(np.float32)
+
+
+def embed(batch: TextBatch) -> TokenBatch:
+    """Token states of a text by its tokens and their positions."""
+    import torch
+
+    from sage_kit.components import TokenBatch
+
+    table, positions = (torch.from_numpy(values) for values in _embeddings())
+    states = (table[batch.ids] + positions[: batch.ids.shape[1]]) * batch.mask.unsqueeze(-1)
+    return TokenBatch(states, batch.mask, batch)
+
+
+class ToyVocabulary:
+    """Answers as `sage_kit.components.Vocabulary` says, from the toy's embeddings."""
+
+    def nearest(self, ids: torch.Tensor, k: int) -> torch.Tensor:
+        """The k nearest tokens of each."""
+        import torch
+
+        table = torch.nn.functional.normalize(torch.from_numpy(_embeddings()[0]), dim=1)
+        scores = table @ table.T
+        scores.fill_diagonal_(-2)
+        scores[:, :FIRST_WORD] = -2
+        return scores[ids].topk(min(k, TOKENS - FIRST_WORD - 1), dim=-1).indices
+
+    def between(self, first: torch.Tensor, second: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
+        """The second token, or the one nearest to the first."""
+        import torch
+
+        return torch.where((shares > 0.5) & (first != second), second, self.nearest(first, 1).squeeze(-1))
+
+    def likely(self, batch: TextBatch, places: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Tokens that are near those at the places, all as likely."""
+        import torch
+
+        ids = self.nearest(batch.ids.gather(1, places), k)
+        return ids, torch.full(ids.shape, -float(np.log(k)))
 
 
 # ---- the run --------------------------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 import torch
 from tiny import make_tokenizer
 
-from sage_kit.data import Split, Tokens, tokenize
+from sage_kit.data import Split, tokenize
 from sage_kit.data import tokens as tokens_module
 from sage_kit.data.tokens import unknown_shares
 from sage_kit.errors import CompatibilityError
@@ -108,10 +109,50 @@ def test_the_fingerprint_follows_the_contents() -> None:
     others = [
         tokenize(make_split(TEXTS[::-1]), tokenizer, 64),
         tokenize(make_split(TEXTS), tokenizer, 8),
-        Tokens(whole.ids, whole.types + np.uint8(1), whole.offsets, whole.pad_id),
-        Tokens(whole.ids, whole.types, np.sort(np.r_[whole.offsets, 3]), whole.pad_id),
+        replace(whole, types=whole.types + np.uint8(1)),
+        replace(whole, offsets=np.sort(np.r_[whole.offsets, 3])),
     ]
     assert len({tokens.fingerprint for tokens in (whole, *others)}) == 5
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta"])
+@pytest.mark.parametrize("length", [64, 8])
+def test_special_tokens_and_second_texts_are_those_of_the_tokenizer(family: str, length: int) -> None:
+    tokenizer = make_tokenizer(family)
+    for pairs in (None, PAIRS, ["", *PAIRS[1:]]):
+        texts = TEXTS if pairs is None else [TEXTS[0], "", *TEXTS[2:]]
+        tokens = tokenize(make_split(texts, pairs), tokenizer, length)
+        for row in range(len(texts)):
+            # in lists, for an empty second text would count as none
+            both = [texts[row]], None if pairs is None else [pairs[row]]
+            expected = tokenizer(*both, truncation="longest_first", max_length=length)
+            own = slice(tokens.offsets[row], tokens.offsets[row + 1])
+            parts = expected.sequence_ids(0)
+            assert tokens.special[own].tolist() == [part is None for part in parts]
+            assert tokens.second[own].tolist() == [part == 1 for part in parts]
+
+
+def test_batches_and_parts_of_the_tokens() -> None:
+    tokens = tokenize(make_split(TEXTS, PAIRS), make_tokenizer("bert"), 64)
+    rows = np.array([2, 0])
+    batch = tokens.batch(rows, torch.device("cpu"))
+    ids, types, mask = tokens.pad(rows)
+    assert torch.equal(batch.ids, ids)
+    assert torch.equal(batch.types, types)
+    assert torch.equal(batch.mask, mask)
+    assert not (batch.special & ~mask).any()
+    assert not (batch.words & batch.special).any()
+    taken = tokens.take(rows)
+    again = tokens_module.tokens_of([tokens.batch(rows[1:], torch.device("cpu")), batch], np.array([2, 1, 0]), 7)
+    for name in ("ids", "types", "special", "second"):
+        whole = [getattr(tokens, name)[tokens.offsets[row] : tokens.offsets[row + 1]] for row in rows]
+        np.testing.assert_array_equal(getattr(taken, name), np.concatenate(whole))
+        # the first of the two batches is example 2, the others 1 and 0
+        np.testing.assert_array_equal(getattr(again, name), np.concatenate([whole[1], whole[0], whole[1]]))
+        assert getattr(again, name).dtype == getattr(tokens, name).dtype
+    assert again.pad_id == 7
+    assert np.diff(again.offsets).tolist() == [len(values) for values in (whole[1], whole[0], whole[1])]
+    assert len(tokens.take(np.zeros(0, np.int64))) == 0
 
 
 @pytest.mark.parametrize(("family", "pairs", "least"), [("bert", None, 3), ("bert", PAIRS, 5), ("roberta", PAIRS, 6)])

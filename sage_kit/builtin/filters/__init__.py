@@ -1,8 +1,9 @@
-"""Built-in filters: `none`, `cosine`, `density`, `teacher_confidence` and `agreement_with_anchor`."""
+"""Built-in filters: `none`, `choose`, `cosine`, `density`, `teacher_confidence` and `agreement_with_anchor`."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Literal
 
 from pydantic import Field
 
@@ -47,12 +48,43 @@ class TeacherConfidenceOptions(Options):
     )
 
 
+class ChooseOptions(Options):
+    """Options of `choose`."""
+
+    factor: int = Field(
+        default=2, ge=1, le=100, description="Examples that are made for each one that is kept [examples]."
+    )
+    by: Literal["divergence", "chance"] = Field(
+        default="divergence",
+        description="Examples are kept by how much student and teacher differ on them, or by chance.",
+    )
+    draw: Literal["largest", "weighted"] = Field(
+        default="largest", description="The largest divergences are kept, or a draw in proportion to them."
+    )
+    balance: Literal["none", "teacher", "equal"] = Field(
+        default="none",
+        description="Classes, as the teacher labels the examples that are kept: as they fall (none), in the shares "
+        "that it gives them among the real examples (teacher), or alike (equal). Needs classes.",
+    )
+
+
 @hookimpl
 def sage_filters() -> Iterable[FilterSpec]:
     yield FilterSpec(
         name="none",
         summary="Keeps every synthetic example",
         factory=lazy("sage_kit.builtin.filters.keep_all:KeepAll"),
+        uses_vectors=False,
+    )
+    yield FilterSpec(
+        name="choose",
+        summary="Of `factor` times as many examples, keeps those on which student and teacher differ most",
+        factory=lazy("sage_kit.builtin.filters.choose:ChooseFilter"),
+        options=ChooseOptions,
+        needs_labels=True,
+        uses_vectors=False,
+        needs_student=True,
+        surplus=lambda options: int(options.factor),
     )
     yield FilterSpec(
         name="cosine",
@@ -73,6 +105,7 @@ def sage_filters() -> Iterable[FilterSpec]:
         options=TeacherConfidenceOptions,
         needs_labels=True,
         needs_classes=True,
+        uses_vectors=False,
     )
     yield FilterSpec(
         name="agreement_with_anchor",
@@ -80,4 +113,5 @@ def sage_filters() -> Iterable[FilterSpec]:
         factory=lazy("sage_kit.builtin.filters.labels:AgreementWithAnchorFilter"),
         needs_labels=True,
         needs_classes=True,
+        uses_vectors=False,
     )

@@ -1,15 +1,15 @@
-"""Lift `replace`: some of the anchor's tokens give way to tokens that move the mean toward the synthetic vector."""
+"""Lift `replace`: some of the anchor's tokens give way to tokens that move its text toward the synthetic vector."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 
-from sage_kit.builtin.lifts.token_replacement import random_examples, refuse_pooled, replace_tokens
+from sage_kit.builtin.lifts.exchange import Exchange
+from sage_kit.builtin.lifts.token_replacement import refuse_pooled, replace_tokens
+from sage_kit.builtin.lifts.token_sources import draw_examples
 from sage_kit.components import LiftRequest, TokenBatch
-from sage_kit.errors import CompatibilityError
 
 if TYPE_CHECKING:
     from sage_kit.builtin.lifts import ReplaceOptions
@@ -17,16 +17,18 @@ if TYPE_CHECKING:
 
 
 class ReplaceLift:
-    """Exchanges a share of the anchor's tokens for token states of other real examples.
+    """Exchanges a share of the anchor's tokens for tokens of a source, by how far that moves the text.
 
-    A token's score is its dot product with the displacement ``x_new - x_anchor``. Exchanging token p for c moves the
-    mean of n real tokens by ``(c - p) / n``, so the exchanges of lowest-scored tokens for highest-scored ones move it
-    as far along the displacement as that many exchanges can; one that would move it back is left out. The mean may pass
-    the synthetic vector, and moves in other directions as well.
+    A token's score is the dot product of its embedding, at its place, with the displacement ``x_new - x_anchor``.
+    Exchanging token p for c moves the mean of n real tokens by ``(c - p) / n``. At temperature 0 the lowest-scored
+    tokens give way, each to the highest-scored of its candidates, and an exchange that would move the text back is left
+    out; above it places and newcomers are drawn by the softmax of the scores over the temperature, in units of their
+    standard deviation within the row. Behind encoder blocks (``cut=k``) the scores are those of the embeddings, and so
+    an approximation.
 
-    The first and the last real token stay, since they are the special ones; a separator within a pair of texts is a
-    token like any other. At ``cut="embeddings"`` a token state contains the position that the token had in its own text
-    and keeps it at its new place; behind encoder blocks it contains its own text's context.
+    Special tokens stay. The new text is embedded as any other, so a newcomer gets the position and type of its place.
+    With ``positions="carried"`` it brings the token state that it had in its own text instead; the first and the last
+    real token stay then, and a separator within a pair is a token like any other.
 
     Parameters
     ----------
@@ -42,6 +44,8 @@ class ReplaceLift:
     def __init__(self, options: ReplaceOptions, context: BuildContext) -> None:
         refuse_pooled("replace", context)
         self.options = options
+        self._context = context
+        self._exchanges: dict[str, Exchange] = {}
 
     def lift(self, request: LiftRequest) -> TokenBatch:
         """Return token states of the anchors' shape and mask; padding stays zero.
@@ -54,17 +58,20 @@ class ReplaceLift:
         source = self.options.source
         if source == "auto":
             source = "any" if request.neighbors is None else "neighbors"
-        if source == "any":
-            sources = random_examples(request, self.options.examples)
-        elif request.neighbors is None:
-            raise CompatibilityError(
-                "lift 'replace' takes tokens of the neighbours in the map, and this sampler names none: set "
-                "source='any' in lift_options or take another sampler"
+        if self.options.positions == "carried":
+            sources = draw_examples(request, source, self.options.examples)
+
+            def along_displacement(states: torch.Tensor) -> torch.Tensor:
+                return torch.einsum("btd,bd->bt", states, request.displacement.to(states.dtype))
+
+            return replace_tokens(request, sources, self.options.one_share, along_displacement, only_gains=True)
+        if source not in self._exchanges:
+            self._exchanges[source] = Exchange(
+                "replace",
+                self.options,
+                self._context,
+                source=source,
+                temperature=self.options.temperature,
+                candidates=self.options.candidates,
             )
-        else:
-            sources = np.asarray(request.neighbors[:, : self.options.examples], dtype=np.int64)
-
-        def along_displacement(states: torch.Tensor) -> torch.Tensor:
-            return torch.einsum("btd,bd->bt", states, request.displacement.to(states.dtype))
-
-        return replace_tokens(request, sources, self.options.share, along_displacement, only_gains=True)
+        return self._exchanges[source].lift(request)

@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from sage_kit.builtin.lifts.token_replacement import random_examples, refuse_pooled, replace_tokens
+from sage_kit.builtin.lifts.exchange import Exchange
+from sage_kit.builtin.lifts.token_replacement import replace_tokens
+from sage_kit.builtin.lifts.token_sources import ANY, draw_examples
 from sage_kit.components import LiftRequest, TokenBatch
 
 if TYPE_CHECKING:
@@ -17,8 +19,8 @@ if TYPE_CHECKING:
 class ReplaceRandomLift:
     """Exchanges as many tokens as `replace` at random places for random tokens of random real examples.
 
-    It does not look at the synthetic vector, nor at the neighbours: what `replace` gains over it comes from them. The
-    first and the last real token stay, and what token states contain beside the token is as in `replace`.
+    It does not look at the synthetic vector, nor at the neighbours: what `replace` gains over it comes from them.
+    Special tokens stay, and positions are as in `replace`.
 
     Parameters
     ----------
@@ -32,14 +34,16 @@ class ReplaceRandomLift:
     """
 
     def __init__(self, options: ReplaceRandomOptions, context: BuildContext) -> None:
-        refuse_pooled("replace_random", context)
         self.options = options
+        self._exchange = Exchange("replace_random", options, context, source=ANY)
 
     def lift(self, request: LiftRequest) -> TokenBatch:
         """Return token states of the anchors' shape and mask; padding stays zero."""
-        sources = random_examples(request, self.options.examples)
+        if self.options.positions == "new":
+            return self._exchange.lift(request)
 
         def at_random(states: torch.Tensor) -> torch.Tensor:
             return torch.rand(states.shape[:2], generator=request.generator).to(states.device)
 
-        return replace_tokens(request, sources, self.options.share, at_random, only_gains=False)
+        sources = draw_examples(request, ANY, self.options.examples)
+        return replace_tokens(request, sources, self.options.one_share, at_random, only_gains=False)

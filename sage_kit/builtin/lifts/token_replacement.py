@@ -1,4 +1,4 @@
-"""What the replacing lifts share: which tokens may go, and the exchange of the best-scored ones."""
+"""The exchange of token states that keep the positions of their own texts: the best-scored ones come in."""
 
 from __future__ import annotations
 
@@ -36,13 +36,6 @@ def inner_tokens(mask: torch.Tensor) -> torch.Tensor:
     """Mask, of shape (batch, tokens), of the real tokens but the first and the last, which are the special ones."""
     positions = torch.arange(mask.shape[1], device=mask.device)
     return mask & (positions > 0) & (positions < mask.sum(dim=1, keepdim=True) - 1)
-
-
-def random_examples(request: LiftRequest, count: int) -> Integers:
-    """Indices, of shape (batch, count), of real examples drawn with the request's generator."""
-    shape = (len(request.anchors), count)
-    drawn: Integers = torch.randint(request.n_real, shape, generator=request.generator).numpy()
-    return drawn
 
 
 def replace_tokens(

@@ -156,6 +156,7 @@ def sage_samplers() -> Iterable[SamplerSpec]:
         factory=lazy("sage_kit.builtin.samplers.high_loss:HighLossSampler"),
         options=HighLossOptions,
         min_rows=_min_rows,
+        anchors_alone=True,
     )
     yield SamplerSpec(
         name="random",
@@ -163,6 +164,8 @@ def sage_samplers() -> Iterable[SamplerSpec]:
         factory=lazy("sage_kit.builtin.samplers.any_anchor:AnyAnchorSampler"),
         options=NeighborOptions,
         min_rows=_min_rows,
+        anchors_alone=True,
+        needs_losses=False,
     )
     yield SamplerSpec(
         name="low_loss",
@@ -170,6 +173,7 @@ def sage_samplers() -> Iterable[SamplerSpec]:
         factory=lazy("sage_kit.builtin.samplers.low_loss:LowLossSampler"),
         options=LowLossOptions,
         min_rows=_min_rows,
+        anchors_alone=True,
     )
     yield SamplerSpec(
         name="kl_max",
@@ -184,6 +188,8 @@ def sage_samplers() -> Iterable[SamplerSpec]:
         factory=lazy("sage_kit.builtin.samplers.boundary:BoundarySampler"),
         options=BoundaryOptions,
         min_rows=_min_rows,
+        anchors_alone=True,
+        needs_losses=False,
         needs_classes=True,
     )
     yield SamplerSpec(

@@ -27,12 +27,12 @@ class AnyAnchorSampler:
         self.options = options
 
     def sample(self, request: SampleRequest) -> Samples:
-        """Return ``request.count`` samples.
+        """Return ``request.count`` samples; without a map, anchors alone.
 
         Raises
         ------
         CompatibilityError
-            Without a map, or with too few examples.
+            With too few examples.
         """
         n = len(request.losses)
         anchors = draw_anchors(np.arange(n), np.zeros(n), request.count, request.rng)

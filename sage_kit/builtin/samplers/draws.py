@@ -73,15 +73,15 @@ def points_near(
     Returns
     -------
     Samples
-        With the coordinates and all k neighbours of each anchor.
+        With the coordinates and all k neighbours of each anchor; the anchors alone for a request without a map.
 
     Raises
     ------
     CompatibilityError
-        For a request without a map, and for fewer than k other examples.
+        For fewer than k other examples.
     """
     if request.coordinates is None:
-        raise CompatibilityError(f"sampler {sampler!r} works in the map, and there is none: name a reducer")
+        return Samples(anchors=anchors)
     n, dimensions = request.coordinates.shape
     if n <= options.k:
         raise CompatibilityError(

@@ -135,7 +135,19 @@ def lift_ratio(
 
 def _synthesizer(config: RunConfig, prepared: Prepared, plugins: Plugins) -> Synthesizer:
     train = prepared.train
-    return Synthesizer(config, plugins, train.store, train.outputs, prepared.cache, prepared.device, _quiet, Costs())
+    return Synthesizer(
+        config,
+        plugins,
+        train.store,
+        train.outputs,
+        prepared.cache,
+        prepared.device,
+        _quiet,
+        Costs(),
+        tokens=train.tokens,
+        front_end=prepared.front_end,
+        mapped=prepared.mapped,
+    )
 
 
 def _lifted(one: SyntheticSet, synthesizer: Synthesizer, prepared: Prepared, most: int) -> NDArray[np.float64]:

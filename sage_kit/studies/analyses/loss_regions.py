@@ -25,6 +25,7 @@ from sage_kit.studies.runs import ArmRun, Runs
 from sage_kit.studies.statistics import expected_jaccard, jaccard, morans_i
 from sage_kit.studies.study import Study
 from sage_kit.synthesis import SyntheticSet
+from sage_kit.vectors import Pooled
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -202,7 +203,11 @@ def make_maps(study: Study, task: str, seeds: int, options: RegionOptions) -> Ma
     coordinates = []
     for seed in range(config.reducer_seed, config.reducer_seed + seeds):
         fitted = fit_map(
-            vectors, fingerprint(vectors), study.plugins, cache, replace(context, seed=seed), needs_reducer=False
+            Pooled(vectors, fingerprint(vectors)),
+            study.plugins,
+            cache,
+            replace(context, seed=seed),
+            needs_reducer=False,
         )
         coordinates.append(fitted.coordinates)
     return Maps(coordinates, [cluster(points, options.clusters, seed) for seed, points in enumerate(coordinates)])

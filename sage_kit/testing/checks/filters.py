@@ -23,6 +23,8 @@ def _request(subject: Subject, count: int = toy.HELD_OUT, **fields: Any) -> Filt
         "real_vectors": toy.train(),
         "real_logits": toy.logits(),
         "logits": toy.logits(count, 9) if needs_labels else None,
+        "wanted": max(1, count // 2),
+        "student_logits": toy.logits(count, 8) if cast(FilterSpec, subject.spec).needs_student else None,
         "real_labels": toy.labels(),
         "loss_history": toy.losses()[None].copy(),
         "tokens": toy.token_ids(toy.ROWS),

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any, cast
 
 import numpy as np
 
-from sage_kit.components import LiftRequest, LiftSpec, TokenBatch
+from sage_kit.components import LiftRequest, LiftSpec, TextBatch, TokenBatch, TokenIds
 from sage_kit.testing import toy
 from sage_kit.testing.exercises import EXERCISES, Exercise, Inputs, Outputs
 from sage_kit.testing.registry import check, require
@@ -14,6 +15,12 @@ from sage_kit.testing.subject import Subject, disturbed, unchanged, works_or_exp
 
 BATCH = 6
 LARGE = 256
+
+
+@functools.cache
+def _real(rows: int) -> TokenIds:
+    """The text of the real examples, one object for all requests, as in a run."""
+    return toy.token_ids(rows)
 
 
 def _request(subject: Subject, **fields: Any) -> LiftRequest:
@@ -33,8 +40,16 @@ def _request(subject: Subject, **fields: Any) -> LiftRequest:
         "states": toy.tokens,
         "generator": torch.Generator().manual_seed(5),
         "n_real": toy.ROWS,
+        "embed": toy.embed,
+        "embed_alone": lambda text: toy.embed(text).states,
+        "vocabulary": toy.ToyVocabulary(),
         **fields,
     }
+    rows = int(given["n_real"])
+    real = _real(rows)
+    given.setdefault("text", toy.text(given["anchors"], real))
+    given.setdefault("tokens", real)
+    given.setdefault("teacher_logits", toy.logits(rows))
     if cast(LiftSpec, subject.spec).needs_shares:
         given["shares"] = np.linspace(0.1, 0.5, len(given["anchors"]), dtype=np.float32)
     return LiftRequest(**given)
@@ -57,6 +72,8 @@ def _lift(subject: Subject, request: LiftRequest, lift: Any = None) -> TokenBatc
     require(bool(mask.any(1).all()), "a row has no real token")
     require(bool(torch.isfinite(states).all()), "states hold NaN or infinity")
     require(bool((states[~mask] == 0).all()), "padding positions are not zero")
+    if subject.plugins.lift(subject.spec.name, subject.options).makes_text:
+        require(batch.text is not None, "the spec says that it makes text, and the batch has none: return embed(text)")
     return cast(TokenBatch, batch)
 
 
@@ -148,11 +165,13 @@ def lift_takes_hard_data(subject: Subject) -> None:
     one = np.zeros(1, dtype=np.int64)
     vectors = torch.from_numpy(toy.train()[:BATCH])
     single = TokenBatch(vectors.unsqueeze(1).clone(), torch.ones(BATCH, 1, dtype=torch.bool))
+    first = toy.text(np.arange(BATCH), _real(toy.ROWS))
+    alone = TextBatch(*(values[:, :1] for values in (first.ids, first.types, first.mask, first.special, first.second)))
     still = torch.zeros(BATCH, toy.DIM)
     cases: list[tuple[str, dict[str, Any]]] = [
         ("no neighbours", {"neighbors": None}),
         ("no displacement", {"displacement": still, "vectors": torch.from_numpy(toy.train()[::3][:BATCH].copy())}),
-        ("texts of one token", {"anchor": single}),
+        ("texts of one token", {"anchor": single, "text": alone}),
         (
             "one row",
             {
