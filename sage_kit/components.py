@@ -830,23 +830,27 @@ class Vocabulary(Protocol):
     """What a lift may ask about tokens. Special and unused tokens are never among the answers."""
 
     def nearest(self, ids: torch.Tensor, k: int) -> torch.Tensor:
-        """The k tokens nearest to each, by cosine in the teacher's embedding table: int64 of shape (*ids.shape, k)."""
+        """The k tokens nearest to each, by cosine in the teacher's embedding table: int64 of shape (*ids.shape, k).
+
+        -1 where there are fewer.
+        """
         ...
 
     def between(self, first: torch.Tensor, second: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
-        """The token nearest to the point that lies so far on the way from a token's embedding to another's; not the
-        first itself. All of one shape.
+        """The token nearest to the point that lies so far on the way from a token's embedding to another's.
+
+        Not the first itself; -1 where there is none. All of one shape.
         """
         ...
 
     def likely(self, text: TextBatch, places: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """What a masked language model would put at places, of shape (batch, p), all of which are masked.
+        """What a masked language model would put at places, bool of shape (batch, tokens), all of which are masked.
 
         Returns
         -------
-        ids : Tensor of shape (batch, p, k), int64
-            The likeliest tokens.
-        log_probabilities : Tensor of shape (batch, p, k)
+        ids : Tensor of shape (n, k), int64
+            For the n places, row by row, the likeliest tokens; -1 where there are fewer.
+        log_probabilities : Tensor of shape (n, k)
         """
         ...
 

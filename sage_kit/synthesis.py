@@ -381,17 +381,17 @@ class Synthesizer:
         samples = self._checked_samples(self._call("sampler", self.sampler.sample, request), count)
         self.costs.add("sample", time.perf_counter() - started)
 
-        started = time.perf_counter()
         anchors = np.asarray(samples.anchors, dtype=np.int64)
-        if samples.vectors is None and not self._uses_map:
-            vectors = pooled[anchors]
-        elif samples.vectors is not None:
+        if samples.vectors is not None:
             vectors = self._checked("sampler", samples.vectors, (count, pooled.shape[1]))
-        else:
+        elif self._uses_map:
+            started = time.perf_counter()
             found = self._call("inverter", self._inverter.invert, samples.coordinates, anchors)
             vectors = self._checked("inverter", found, (count, pooled.shape[1]))
+            self.costs.add("invert", time.perf_counter() - started)
+        else:
+            vectors = pooled[anchors]
         vectors = np.ascontiguousarray(vectors, dtype=np.float32)
-        self.costs.add("invert", time.perf_counter() - started)
 
         synthetic = SyntheticSet(
             round, anchors, vectors, samples.coordinates, samples.neighbors, samples.shares, self._outside(samples)

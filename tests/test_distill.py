@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -367,6 +369,89 @@ def test_filter_that_needs_labels_leaves_gaps_where_examples_are_no_text(folder:
     np.testing.assert_array_equal(arrays["kept"], arrays["logits"].argmax(-1) == 1)
     assert summary["rounds"][-1]["synthetic"] == arrays["kept"].sum()
     assert summary["rounds"][-1]["dropped"] == (~arrays["kept"]).sum()
+
+
+ANY_TOKENS: dict[str, Any] = {"sampler": "random", "sampler_options": {}, "lift": "replace_random", "lift_options": {}}
+
+
+def test_no_map_is_fitted_where_nothing_looks_at_it_and_synthesis_begins_in_round_one(
+    folder: Path, tiny_bert: Path
+) -> None:
+    directory, summary = toy_run(folder, tiny_bert, rounds=2, **ANY_TOKENS)
+    costs = json.loads((directory.path / "costs.json").read_text())
+    assert not costs["seconds"].keys() & {"reduce", "invert"}
+    assert not directory.map.exists()
+    assert [result["synthetic"] for result in summary["rounds"]] == [summary["examples"]["train"]] * 2
+    first, second = (load_file(directory.synthetic(number)) for number in (1, 2))
+    assert "coordinates" not in first
+    assert len(first["tokens.ids"]) == first["tokens.offsets"][-1]
+    assert not np.array_equal(first["tokens.ids"], second["tokens.ids"])
+
+
+@pytest.mark.parametrize("cut", ["embeddings", 1])
+@pytest.mark.parametrize("schedule", ["adaptive", "static"])
+def test_synthetic_text_is_labelled_as_the_teacher_labels_it(
+    folder: Path, tiny_bert: Path, cut: Any, schedule: str
+) -> None:
+    """The saved ids, read by the whole teacher as stock transformers run it, give the saved labels."""
+    from transformers import AutoModelForSequenceClassification
+
+    config = toy_config(folder, tiny_bert, rounds=2, cut=cut, schedule=schedule, student_layers=1, **ANY_TOKENS)
+    directory, _ = run(config, Plugins(allow=""))
+    [teacher] = [path.parent for path in Path(config.cache_dir).glob("teacher/*/config.json")]
+    model = AutoModelForSequenceClassification.from_pretrained(teacher).eval()
+    arrays = load_file(directory.synthetic(1))
+    offsets = arrays["tokens.offsets"]
+    changed = 0
+    for row in range(0, len(offsets) - 1, 5):
+        own = slice(offsets[row], offsets[row + 1])
+        ids, types = (torch.from_numpy(arrays[f"tokens.{name}"][own].astype(np.int64)) for name in ("ids", "types"))
+        with torch.no_grad():
+            logits = model(input_ids=ids[None], token_type_ids=types[None]).logits[0].numpy()
+        np.testing.assert_allclose(arrays["logits"][row], logits, rtol=1e-4, atol=1e-5)
+        changed += 1
+    assert changed > 3
+
+
+@pytest.mark.parametrize("more", [{}, {"hidden_weight": 0.5}, {"schedule": "static"}])
+def test_a_filter_that_chooses_gets_more_and_leaves_full_batches(
+    folder: Path, tiny_bert: Path, more: dict[str, Any]
+) -> None:
+    config = toy_config(
+        folder, tiny_bert, rounds=2, filter="choose", filter_options={"factor": 3}, **ANY_TOKENS, **more
+    )
+    directory, summary = run(config, Plugins(allow=""))
+    n = summary["examples"]["train"]
+    last = summary["rounds"][-1]
+    assert last["synthetic"] == n
+    assert last["steps"] == 2 * math.ceil(n / config.batch_size)
+    arrays = load_file(directory.synthetic(1))
+    assert len(arrays["anchors"]) == n == len(arrays["student_logits"])
+    assert summary["rounds"][0]["dropped"] == 2 * n
+    costs = json.loads((directory.path / "costs.json").read_text())
+    assert costs["flops"]["choose"] > 0
+
+
+def test_a_filter_that_chooses_needs_text(folder: Path, tiny_bert: Path) -> None:
+    with pytest.raises(CompatibilityError, match="must be text, and lift 'shift' makes none"):
+        toy_run(folder, tiny_bert, filter="choose", lift="shift", lift_options={})
+
+
+def test_the_map_of_a_deeper_layer(folder: Path, tiny_bert: Path) -> None:
+    from sage_kit.builtin.lifts import ReplaceOptions
+
+    assert ReplaceOptions().source == "auto"  # which looks at the map
+    maps = []
+    for layer in (0, 1):
+        directory, summary = toy_run(folder / str(layer), tiny_bert, rounds=2, map_layer=layer)
+        maps.append(load_file(directory.map)["coordinates"])
+        assert summary["rounds"][1]["synthetic"] > 0
+    assert maps[0].shape == maps[1].shape
+    assert not np.allclose(*maps)
+    with pytest.raises(CompatibilityError, match="map_layer is 9, but the teacher has 4 blocks"):
+        toy_run(folder / "9", tiny_bert, map_layer=9)
+    with pytest.raises(CompatibilityError, match="gives states of layer 1"):
+        toy_run(folder / "native", tiny_bert, map_layer=1, inverter="native")
 
 
 def test_a_filter_that_drops_everything_leaves_a_round_of_real_data(folder: Path, tiny_bert: Path) -> None:

@@ -80,13 +80,15 @@ class Exchange:
         counts = self._counts(leaders.sum(1), request.generator)
         most = self._most(leaders.shape[1])
         along = None if math.isinf(self._temperature) else self._along(request, text)
-        leaving = torch.zeros(leaders.shape, device=leaders.device) if along is None else -along
-        keys = self._drawn(leaving, leaders, request.generator)
+        scores = torch.zeros(leaders.shape, device=leaders.device) if along is None else -along
+        keys = self._drawn(scores, leaders, request.generator)
         keys, places = keys.topk(most, dim=1)
         chosen = (torch.arange(most, device=keys.device) < counts[:, None]) & torch.isfinite(keys)
 
+        at_chosen = torch.zeros_like(text.mask).scatter(1, places, chosen)
+        leaving = at_chosen.gather(1, first) & text.words
         found = candidates_of(
-            self._source, request, text, self._of_real(), places, self._options.examples, self._candidates
+            self._source, request, text, self._of_real(), places, leaving, self._options.examples, self._candidates
         )
         newcomers, is_good = self._pick(request, text, places, found, along)
         current = text.ids.gather(1, places)
@@ -171,7 +173,7 @@ class Exchange:
             best = gains.masked_fill(~found.valid, -torch.inf).argmax(2)
         else:
             keys = self._drawn(gains, found.valid, request.generator)
-            best = (keys + weights).argmax(2)
+            best = (keys + weights.masked_fill(~found.valid, 0)).argmax(2)
         best = best.unsqueeze(2)
         is_good = found.valid.gather(2, best).squeeze(2)
         if self._temperature == 0:

@@ -117,8 +117,8 @@ def _of_the_same_class(request: LiftRequest, u: NDArray[np.float32]) -> Integers
 
 
 def candidates_of(
-    source: str, request: LiftRequest, text: TextBatch, examples: Examples, places: torch.Tensor, examples_each: int,
-    count: int,
+    source: str, request: LiftRequest, text: TextBatch, examples: Examples, places: torch.Tensor,
+    leaving: torch.Tensor, examples_each: int, count: int,
 ) -> Candidates:  # fmt: skip
     """Tokens that may take some places of a batch.
 
@@ -132,6 +132,8 @@ def candidates_of(
     examples : Examples
         Of the real examples.
     places : Tensor of shape (batch, p), int64
+    leaving : Tensor of shape (batch, tokens), bool
+        All tokens that give way; a language model does not see them.
     examples_each : int
         Real examples, per row, that tokens come from.
     count : int
@@ -143,12 +145,16 @@ def candidates_of(
         For what the request does not hold.
     """
     device, shape = text.ids.device, (*places.shape, count)
-    leaving = text.ids.gather(1, places)
+    current = text.ids.gather(1, places)
     if source == NEAREST:
-        return _all_valid(_vocabulary(request).nearest(leaving, count))
+        return _found(_vocabulary(request).nearest(current, count))
     if source == LIKELY:
-        ids, log_probabilities = _vocabulary(request).likely(text, places, count)
-        return Candidates(ids, torch.ones_like(ids, dtype=torch.bool), log_probabilities)
+        ids, log_probabilities = _vocabulary(request).likely(text, leaving, count)
+        at_places = ids.new_full((*leaving.shape, count), -1)
+        weights = log_probabilities.new_full(at_places.shape, -torch.inf)
+        at_places[leaving], weights[leaving] = ids, log_probabilities
+        index = places.unsqueeze(2).expand(shape)
+        return _found(at_places.gather(1, index), weights.gather(1, index))
     if source == FREQUENCY:
         found = torch.randint(max(len(examples.ids), 1), shape, generator=request.generator).numpy()
         valid = np.full(shape, len(examples.ids) > 0)
@@ -161,12 +167,14 @@ def candidates_of(
     ids = torch.from_numpy(flat[found]).to(device)
     if source == BETWEEN:
         shares = torch.rand(shape, generator=request.generator).to(device)
-        ids = _vocabulary(request).between(leaving.unsqueeze(2).expand(shape), ids, shares)
+        ids = _vocabulary(request).between(current.unsqueeze(2).expand(shape), ids, shares)
+        return _found(torch.where(torch.from_numpy(valid).to(device), ids, -1))
     return Candidates(ids, torch.from_numpy(valid).to(device))
 
 
-def _all_valid(ids: torch.Tensor) -> Candidates:
-    return Candidates(ids, torch.ones_like(ids, dtype=torch.bool))
+def _found(ids: torch.Tensor, log_weights: torch.Tensor | None = None) -> Candidates:
+    """Answers of the vocabulary, which are -1 where there are none."""
+    return Candidates(ids.clamp(min=0), ids >= 0, log_weights)
 
 
 def _vocabulary(request: LiftRequest) -> Vocabulary:
