@@ -157,12 +157,13 @@ def quickstart(
     # before torch is imported: a missing package is told at once
     check_choices(load_config({"task": "movie_reviews", **settings}), plugins)
     from sage_kit.quickstart import SMOKE_NOTE, compare_with_plain, quickstart_config
-    from sage_kit.tables import comparison_table
+    from sage_kit.tables import comparison_table, evaluation_table
 
     if smoke:
         _print(SMOKE_NOTE)
     arms = compare_with_plain(quickstart_config(settings, smoke=smoke), plugins)
-    _print("", comparison_table({name: summary for name, (_, summary) in arms.items()}))
+    summaries = {name: summary for name, (_, summary) in arms.items()}
+    _print("", *filter(None, (comparison_table(summaries), evaluation_table(summaries))))
     if smoke:
         _print(SMOKE_NOTE)
     for name, (directory, _) in arms.items():
@@ -178,7 +179,7 @@ def show(
 ) -> None:
     """Print a run's tables and draw its learning curves and map."""
     from sage_kit.rundir import RunDirectory
-    from sage_kit.tables import comparison_table, costs_table, rounds_table
+    from sage_kit.tables import comparison_table, costs_table, evaluation_table, rounds_table
 
     run_directory = RunDirectory.open(directory)
     config = run_directory.config()
@@ -189,7 +190,9 @@ def show(
         typer.echo(json.dumps(summary or rounds, indent=2))
         return
     if summary:
-        _print(comparison_table({_arm_name(config): summary}), *_warnings(summary), f"Stopped: {summary['stopped']}.")
+        arms = {_arm_name(config): summary}
+        _print(*filter(None, (comparison_table(arms), evaluation_table(arms))))
+        _print(*_warnings(summary), f"Stopped: {summary['stopped']}.")
     else:
         _print(f"The run is not finished; go on with: sage-kit resume {directory}")
     _print_disabled(disabled)
@@ -566,10 +569,11 @@ def _warnings(summary: dict[str, Any]) -> list[Any]:
 
 
 def _print_outcome(path: Path, arms: dict[str, Any]) -> None:
-    from sage_kit.tables import comparison_table
+    from sage_kit.tables import comparison_table, evaluation_table
 
     summary = next(iter(arms.values()))
-    _print("", comparison_table(arms), *_warnings(summary), f"Stopped: {summary['stopped']}.", f"Run directory: {path}")
+    _print("", *filter(None, (comparison_table(arms), evaluation_table(arms))))
+    _print(*_warnings(summary), f"Stopped: {summary['stopped']}.", f"Run directory: {path}")
     _print_disabled(summary["disabled_observers"])
     _print(f"Student (plain transformers checkpoint): {path / 'student'}", f"Look at it: sage-kit show {path}")
 

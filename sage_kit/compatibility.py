@@ -153,6 +153,36 @@ def _inverter_chain(config: RunConfig, plugins: Plugins) -> list[str]:
         options = getattr(checked, f"{spec.base_option}_options", {})
 
 
+def check_labels(config: RunConfig, plugins: Plugins, rows: int, unlabelled: int) -> None:
+    """Check that nothing which the settings choose needs gold labels that the transfer set lacks.
+
+    Parameters
+    ----------
+    config : RunConfig
+    plugins : Plugins
+    rows, unlabelled : int
+        Rows of the transfer set, and those of them without a label.
+
+    Raises
+    ------
+    CompatibilityError
+        For a weight of the gold label, or a reducer that learns from labels.
+    """
+    if not unlabelled:
+        return
+    lacking = f"{unlabelled:,} of the {rows:,} rows that the student learns from have no label"
+    if config.hard_label_weight:
+        raise CompatibilityError(
+            f"hard_label_weight is {config.hard_label_weight:g}, but {lacking}: set it to 0, or give all labels"
+        )
+    if "reducer" in needed_kinds(config, plugins):
+        reducer = plugins.reducer(config.reducer, config.reducer_options)
+        if reducer.needs_labels:
+            raise CompatibilityError(
+                f"reducer {reducer.name!r} learns from labels, but {lacking}: take another reducer, or give all labels"
+            )
+
+
 def check_sizes(config: RunConfig, plugins: Plugins, rows: int, dim: int) -> None:
     """Check the components against the data: number of training examples and width of the vectors.
 

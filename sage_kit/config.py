@@ -246,7 +246,53 @@ class RunConfig(BaseModel):
     dev_fraction: float = _setting(
         0.1, "Part carved from train for every decision made during training.", "data", "share", gt=0, le=0.5
     )
-    split_seed: Seed = _setting(0, "Seed of the row subsets and the carved part; the same for every arm.", "data")
+    dev_rows: int = _setting(
+        0, "Carve exactly this many rows for these decisions; 0 goes by `dev_fraction`.", "data", "rows", ge=0
+    )
+    evaluation_rows: int = _setting(
+        0,
+        "Carve this many rows from train, on which the student is compared with the teacher at the end; 0 for none.",
+        "data",
+        "rows",
+        ge=0,
+    )
+    evaluation_file: str = _setting(
+        "",
+        "Texts for that comparison instead, a file as for `train_file` with the task's text columns; labels may be "
+        "missing.",
+        "data",
+    )
+    transfer_rows: int = _setting(
+        0,
+        "The student learns from this many rows, drawn from `transfer_pool` or `transfer_file`; 0 takes all of these "
+        "or, where none is set, all of train.",
+        "data",
+        "rows",
+        ge=0,
+    )
+    transfer_pool: int = _setting(
+        0,
+        "Rows of train that the teacher never sees, from which `transfer_rows` are drawn; 0 keeps as many as "
+        "`transfer_rows` or, where `teacher_rows` is set, all others.",
+        "data",
+        "rows",
+        ge=0,
+    )
+    transfer_seed: Seed = _setting(0, "Seed of the draw of `transfer_rows`.", "data")
+    transfer_file: str = _setting(
+        "",
+        "Texts that the student learns from, a file as for `train_file` with the task's text columns; labels may be "
+        "missing. The teacher gets the rows of train.",
+        "data",
+    )
+    teacher_rows: int = _setting(
+        0,
+        "Fine-tune the teacher on this many rows of train; 0 takes all that are left for it.",
+        "data",
+        "rows",
+        ge=0,
+    )
+    split_seed: Seed = _setting(0, "Seed of the row subsets and the carved parts; the same for every arm.", "data")
     max_length: int = _setting(128, "Longest text; longer ones are cut.", "data", "tokens", ge=4)
 
     # ---- models
@@ -453,7 +499,7 @@ class RunConfig(BaseModel):
     observer_options: Table = _setting(FrozenTable, "Options by observer: {name = {option = value}}.", "output")
     evaluate_validation: Literal["every_round", "end"] = _setting(
         "every_round",
-        "When the student is scored on the official validation splits; no decision rests on them.",
+        "When the student is scored on the validation splits; no decision rests on them.",
         "output",
     )
     keep_checkpoints: int = _setting(2, "Checkpoints kept, the newest; 0 keeps all.", "output", "checkpoints", ge=0)
@@ -481,6 +527,20 @@ class RunConfig(BaseModel):
             )
         if self.delimiter and self.delimiter == self.quote:
             raise ValueError(f"delimiter and quote are both {self.quote!r}: set one of them to another character")
+        if self.evaluation_rows and self.evaluation_file:
+            raise ValueError(
+                f"evaluation_rows is {self.evaluation_rows:,}, but evaluation_file gives that set: set one only"
+            )
+        if self.transfer_pool and self.transfer_file:
+            raise ValueError(
+                f"transfer_pool is {self.transfer_pool:,}, but transfer_rows are drawn from transfer_file: set "
+                "transfer_pool to 0, or empty transfer_file"
+            )
+        if self.transfer_pool and self.transfer_rows > self.transfer_pool:
+            raise ValueError(
+                f"transfer_rows is {self.transfer_rows:,}, but transfer_pool, from which they are drawn, is "
+                f"{self.transfer_pool:,}: lower transfer_rows or raise transfer_pool"
+            )
         if self.warmup_epochs and not self.warmup_corpus:
             raise ValueError(
                 "warmup_epochs is set, but warmup_corpus names no text; name one or set warmup_epochs to 0"
@@ -534,7 +594,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
 """Named sets of settings: `default`, the best measured, and `paper`, as close to the paper as its text allows."""
 
 
-PATHS = ("data_dir", "train_file", "validation_file", "cache_dir")
+PATHS = ("data_dir", "train_file", "validation_file", "evaluation_file", "transfer_file", "cache_dir")
 """Settings that are paths."""
 
 PATHS_OR_NAMES = ("teacher", "tokenizer", "warmup_corpus")

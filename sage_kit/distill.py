@@ -20,10 +20,11 @@ from sage_kit.compatibility import check_choices, chosen_options, first_syntheti
 from sage_kit.component_state import give_back, state_of
 from sage_kit.components import BuildContext
 from sage_kit.config import RunConfig, with_absolute_paths
+from sage_kit.data.splits import EVALUATION
 from sage_kit.devices import autocast_for, make_accelerator, synchronize
 from sage_kit.divergence import divergence_gradient
 from sage_kit.errors import PluginError, RunDirectoryError, SageError
-from sage_kit.evaluate import one_sided, score
+from sage_kit.evaluate import divergence, one_sided, score
 from sage_kit.files import atomic_directory, disk_errors, write_bytes
 from sage_kit.frozen import frozen_copy
 from sage_kit.guard import counting_interrupts
@@ -540,6 +541,15 @@ class Loop:
     def _evaluate_validation(self) -> dict[str, dict[str, float]]:
         return {name: self._score(name, split) for name, split in self.prepared.validation.items()}
 
+    def _evaluate_apart(self) -> dict[str, float]:
+        """The scores on the evaluation set, and the mean divergence from the teacher; nothing without such a set."""
+        split = self.prepared.evaluation
+        if split is None:
+            return {}
+        scores = self._score(EVALUATION, split)
+        apart = divergence(split.outputs.logits, self.predictions[EVALUATION])
+        return {**scores, "divergence": float(apart.mean())}
+
     def _score(self, name: str, split: PreparedSplit) -> dict[str, float]:
         started = time.perf_counter()
         logits = predict(self.trunk, split.store, self.spec.n_outputs, self.accelerator)
@@ -547,7 +557,7 @@ class Loop:
         flops = count_flops(self.raw_trunk, split.store.lengths, training=False)
         tokens = int(split.store.offsets[-1])
         self.costs.add("evaluate", time.perf_counter() - started, tokens=tokens, flops=flops)
-        return score(self.spec, logits, split.labels, split.outputs.logits)
+        return score(self.spec, logits, split.gold, split.outputs.logits)
 
     # ---- between rounds ---------------------------------------------------------------------------------------------
 
@@ -649,6 +659,7 @@ class Loop:
             self._evaluate_dev()
         if not self.predictions.keys() >= prepared.validation.keys():
             validation = self._evaluate_validation()
+        evaluation = self._evaluate_apart()
         summary: dict[str, Any] = {
             "task": config.task,
             "primary_metric": self.info.primary_metric,
@@ -662,6 +673,8 @@ class Loop:
             "labels": label_counts(prepared.data),
             "dev": dict(last.dev) if last else {},
             "validation": {name: dict(scores) for name, scores in validation.items()},
+            "validation_source": prepared.data.validation_source,
+            "evaluation": evaluation,
             "teacher": {
                 "name": config.teacher,
                 "finetuned_here": prepared.teacher.finetuned,
@@ -669,6 +682,7 @@ class Loop:
                 "dev": self._teacher_score(prepared.dev),
                 "report": prepared.report.to_json(),
                 "validation": {name: self._teacher_score(split) for name, split in prepared.validation.items()},
+                "evaluation": self._teacher_score(prepared.evaluation) if prepared.evaluation else {},
             },
             # a teacher is made once for all runs, so its seconds are not the student's
             "seconds": sum(self.costs.seconds.values()) - self.costs.seconds.get(FINE_TUNING, 0.0),
@@ -690,11 +704,13 @@ class Loop:
             )
         with disk_errors(str(self.directory.student)), atomic_directory(self.directory.student) as temporary:
             export_student(prepared.student, prepared.teacher.tokenizer, temporary, self.spec)
+        splits = {"dev": prepared.dev, **prepared.validation}
+        if prepared.evaluation:
+            splits[EVALUATION] = prepared.evaluation
         self.directory.write_predictions(
             {
-                name: {"student": logits, "teacher": split.outputs.logits, "labels": split.labels}
+                name: {"student": logits, "teacher": splits[name].outputs.logits, "labels": splits[name].labels}
                 for name, logits in self.predictions.items()
-                for split in (prepared.dev if name == "dev" else prepared.validation[name],)
             }
         )
         self.directory.write_costs(self.costs)
@@ -730,7 +746,7 @@ class Loop:
                 self.device,
                 lambda text: self.plugins.message(self.info, text) if self.accelerator.is_main_process else None,
                 self.costs,
-                self.prepared.train.labels,
+                self.prepared.train.gold,
                 self.prepared.train.tokens,
                 self.prepared.front_end,
                 self.prepared.mapped,
@@ -762,12 +778,14 @@ class Loop:
         return max(1, round(config.rounds * per_round + with_synthetic * added))
 
     def _teacher_score(self, split: PreparedSplit) -> dict[str, float]:
-        return score(self.spec, split.outputs.logits, split.labels)
+        return score(self.spec, split.outputs.logits, split.gold)
 
     def _run_info(self) -> RunInfo:
         prepared = self.prepared
         examples = {"train": len(prepared.train.store), "dev": len(prepared.dev.store)}
         examples.update({name: len(split.store) for name, split in prepared.validation.items()})
+        # of the teacher's own split no vectors are made
+        examples.update({name: len(split) for name, split in prepared.data.splits.items() if name not in examples})
         trained = sum(p.numel() for p in self.raw_trunk.parameters() if p.requires_grad)
         return RunInfo(
             directory=self.directory.path,

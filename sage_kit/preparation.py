@@ -13,12 +13,14 @@ import torch
 from numpy.typing import NDArray
 
 from sage_kit.cache import Cache
-from sage_kit.compatibility import check_sizes, needed_kinds
+from sage_kit.compatibility import check_labels, check_sizes, needed_kinds
 from sage_kit.config import RunConfig
 from sage_kit.data.splits import Split, TaskData, load_task
 from sage_kit.data.tokens import Tokens, tokenize, unknown_shares
+from sage_kit.data.unlabelled import count_unlabelled
 from sage_kit.devices import autocast_for, resolve_precision, synchronize
 from sage_kit.errors import CompatibilityError
+from sage_kit.evaluate import score
 from sage_kit.fingerprint import fingerprint
 from sage_kit.maps import check_distinct
 from sage_kit.models.checkpoints import load_classifier, load_tokenizer
@@ -52,7 +54,7 @@ class PreparedSplit:
     Attributes
     ----------
     labels : array of shape (n,)
-        Gold labels, int64, or float32 for regression.
+        Gold labels, int64, or float32 for regression; -1 or NaN where there is none.
     tokens : Tokens
         Token ids.
     store : VectorStore
@@ -65,6 +67,11 @@ class PreparedSplit:
     tokens: Tokens
     store: VectorStore
     outputs: TeacherOutputs
+
+    @property
+    def gold(self) -> NDArray[Any] | None:
+        """The labels; None where any is missing."""
+        return None if count_unlabelled(self.labels) else self.labels
 
 
 @dataclass(frozen=True)
@@ -85,6 +92,8 @@ class Prepared:
     mapped : Pooled
         What a reducer maps of train.
     validation : dict of str to PreparedSplit
+    evaluation : PreparedSplit or None
+        On which the student is compared with the teacher at the end.
     report : TeacherReport
         How well the teacher knows the task.
     teacher_layers, student_layers : list of int
@@ -113,6 +122,7 @@ class Prepared:
     cache: Cache
     device: torch.device
     precision: str
+    evaluation: PreparedSplit | None = None
 
 
 @dataclass(frozen=True)
@@ -146,6 +156,7 @@ def prepare(config: RunConfig, plugins: Plugins, accelerator: Accelerator, costs
     """
     work = _Preparation(config, plugins, accelerator, costs)
     data, cache, device = work.load_data(), work.cache, accelerator.device
+    check_labels(config, plugins, len(data.train), data.train.unlabelled)
     teacher = work.load_teacher(data)
     precision = resolve_precision(config.precision, device)
     autocast = autocast_for(device, precision)
@@ -221,7 +232,16 @@ def prepare(config: RunConfig, plugins: Plugins, accelerator: Accelerator, costs
         work.announce(line)
     train = label(data.train, embedded_train, teacher_layers)
     validation = {name: label(split, embed(split), []) for name, split in data.validation.items()}
-    content = fingerprint(teacher.fingerprint, train.store.key, dev.store.key, np.asarray(data.train.labels))
+    evaluation = None
+    mark = [teacher.fingerprint, train.store.key, dev.store.key, np.asarray(data.train.labels)]
+    if data.evaluation is not None:
+        evaluation = label(data.evaluation, embed(data.evaluation), [])
+        mark += [evaluation.store.key, np.asarray(data.evaluation.labels)]
+        if evaluation.gold is not None:
+            scores = score(data.spec, evaluation.outputs.logits, evaluation.gold)
+            rows, metric = len(evaluation.gold), data.spec.metrics[0]
+            work.announce(f"teacher {config.teacher!r} on evaluation ({rows:,} rows): {metric} {scores[metric]:.4f}")
+    content = fingerprint(*mark)
     return Prepared(
         data=data,
         teacher=teacher,
@@ -232,6 +252,7 @@ def prepare(config: RunConfig, plugins: Plugins, accelerator: Accelerator, costs
         mapped=mapped,
         dev=dev,
         validation=validation,
+        evaluation=evaluation,
         report=report,
         teacher_layers=teacher_layers,
         student_layers=student_layers,

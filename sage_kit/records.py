@@ -26,7 +26,8 @@ class RunInfo:
     config : RunConfig
         The settings.
     examples : mapping of str to int
-        Number of examples per split: "train", "dev" and the official validation splits.
+        Number of examples per split: "train", "dev", the validation splits and, where they are apart, "teacher" and
+        "evaluation".
     parameters : mapping of str to int
         "student" (deployable parameters, front end included), "student_trained" and "teacher".
     primary_metric : str
@@ -78,7 +79,7 @@ class RoundResult:
     dev : mapping of str to float
         Metrics and "agreement" on the part carved from train; every decision is made on these.
     validation : mapping of str to mapping
-        Per official validation split, the same, for reporting only; empty where those wait for the end of the run.
+        Per validation split, the same, for reporting only; empty where those wait for the end of the run.
     seconds : float
         Wall time of the round.
     padding : float

@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from sage_kit.records import RoundResult
 
 
+COMPARED = {"agreement": "agreement with teacher", "divergence": "divergence from teacher"}
+"""What a student's outputs are compared with the teacher's by, and the heading of each."""
+
+
 def comparison_table(arms: Mapping[str, Mapping[str, Any]]) -> Table:
     """The teacher and one row per arm: metrics and agreement on the validation splits, size, steps, tokens, seconds.
 
@@ -24,7 +28,9 @@ def comparison_table(arms: Mapping[str, Mapping[str, Any]]) -> Table:
     from rich.table import Table
 
     first = next(iter(arms.values()))
-    table = Table(title=f"{first['task']}: official validation data, used for reporting only", title_justify="left")
+    # summaries of earlier versions do not say
+    source = first.get("validation_source") or f"{'official ' if first['task'] != 'file' else ''}validation data"
+    table = Table(title=f"{first['task']}: {source}, used for reporting only", title_justify="left")
     table.add_column("model")
     columns = _score_columns(first["validation"])
     for split, name in columns:
@@ -47,6 +53,30 @@ def comparison_table(arms: Mapping[str, Mapping[str, Any]]) -> Table:
             f"{summary['teacher_tokens']:,}",
             f"{summary['seconds']:.0f}",
         )
+    return table
+
+
+def evaluation_table(arms: Mapping[str, Mapping[str, Any]]) -> Table | None:
+    """The teacher and one row per arm: scores on the evaluation set; None where there is none.
+
+    Parameters
+    ----------
+    arms : mapping of str to mapping
+        As for `comparison_table`.
+    """
+    from rich.table import Table
+
+    first = next(iter(arms.values()))
+    if not first.get("evaluation"):
+        return None
+    table = Table(title=f"evaluation set: {first['examples']['evaluation']:,} rows", title_justify="left")
+    table.add_column("model")
+    names = [name for name in first["evaluation"] if name not in (*COMPARED, "calibration_error")] + list(COMPARED)
+    for name in names:
+        table.add_column(COMPARED.get(name, name), justify="right")
+    scores = {"teacher": first["teacher"]["evaluation"]} | {arm: found["evaluation"] for arm, found in arms.items()}
+    for model, own in scores.items():
+        table.add_row(model, *(_number(own.get(name)) for name in names))
     return table
 
 

@@ -89,9 +89,11 @@ def label_counts(data: TaskData) -> dict[str, Any]:
     -------
     dict
         ``{"classes": {name: {"train": n, "dev": n}}}``, or ``{"range": [low, high], "train": {...}, "dev": {...}}``
-        with the lowest, highest and mean label of each.
+        with the lowest, highest and mean label of each. Where the teacher has rows of its own, "teacher" is among
+        them; "train" is left out if it lacks labels.
     """
-    parts = {"train": data.train.labels, "dev": data.dev.labels}
+    named = {"train": data.train, data.teacher.name: data.teacher, "dev": data.dev}
+    parts = {name: split.labels for name, split in named.items() if not split.unlabelled}
     if data.spec.is_regression:
         spread = {
             name: {"lowest": float(labels.min()), "highest": float(labels.max()), "mean": float(labels.mean())}
@@ -113,21 +115,24 @@ def describe_labels(data: TaskData) -> str:
     if data.spec.is_regression:
         low, high = found["range"]
         parts = [
-            f"{name} {found[name]['lowest']:g} to {found[name]['highest']:g}, mean {found[name]['mean']:.4g}"
-            for name in ("train", "dev")
+            f"{name} {part['lowest']:g} to {part['highest']:g}, mean {part['mean']:.4g}"
+            for name, part in found.items()
+            if name != "range"
         ]
         return f"labels: numbers from {low:g} to {high:g} ({'; '.join(parts)})"
     classes = found["classes"]
     if len(classes) <= LISTED_CLASSES:
         listed = ", ".join(
-            f"{name} ({counts['train']:,} train, {counts['dev']:,} dev)" for name, counts in classes.items()
+            f"{name} ({', '.join(f'{count:,} {part}' for part, count in counts.items())})"
+            for name, counts in classes.items()
         )
         return f"{len(classes)} classes: {listed}"
-    by_count = sorted(classes, key=lambda name: -classes[name]["train"])
+    trained = data.teacher.name
+    by_count = sorted(classes, key=lambda name: -classes[name][trained])
     most, fewest = by_count[0], by_count[-1]
     text = (
-        f"{len(classes)} classes: {', '.join(by_count[:3])}, ...: from {classes[fewest]['train']:,} ({fewest}) to "
-        f"{classes[most]['train']:,} ({most}) rows of train"
+        f"{len(classes)} classes: {', '.join(by_count[:3])}, ...: from {classes[fewest][trained]:,} ({fewest}) to "
+        f"{classes[most][trained]:,} ({most}) rows of {trained}"
     )
     absent = sum(not counts["dev"] for counts in classes.values())
     return f"{text}; {absent} of them have no row in dev" if absent else text

@@ -1,15 +1,14 @@
-"""A task's data: the training split, the part carved from it for decisions, and the official validation splits.
+"""A task's data: what the student learns from, the part carved for decisions, and the validation splits.
 
-The official validation splits are for reporting only. Every decision that is made during training (when to stop, what
-is hard) rests on ``dev``, which is carved from train. Subsets and carved parts depend on ``split_seed`` and the number
-of rows alone, so every arm and seed of a comparison sees the same rows.
+The validation splits are for reporting only. Every decision that is made during training (when to stop, what is hard)
+rests on ``dev``, which is carved from train. Subsets and carved parts depend on ``split_seed`` and the number of rows
+alone, so every arm and seed of a comparison sees the same rows; only the draw of the transfer set has its own seed.
 """
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 from sage_kit.components import TaskSpec
 from sage_kit.config import RunConfig
 from sage_kit.data import user_files
+from sage_kit.data.carving import Groups, Indices, Mask, carve_rows, carve_share, random_order
 from sage_kit.data.checks import (
     announce_little_content,
     check_labels,
@@ -26,9 +26,13 @@ from sage_kit.data.checks import (
     require_rows,
 )
 from sage_kit.data.sources import Table, read_tables
-from sage_kit.errors import DataError
+from sage_kit.data.unlabelled import count_unlabelled, known_labels, read_texts
+from sage_kit.errors import ConfigError, DataError
 
-Indices = NDArray[np.int64]
+Announce = Callable[[str], None]
+
+EVALUATION = "evaluation"
+"""Name of the split on which the student is compared with the teacher at the end."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,13 +42,14 @@ class Split:
     Attributes
     ----------
     name : str
-        "train", "dev", or the name of a validation split.
+        "train", "teacher", "dev", "evaluation", or the name of a validation split.
     texts : list of str
         The text, or the first of a pair.
     pairs : list of str or None
         The second texts; None when the task has single texts.
     labels : array of shape (n,)
-        int64 class indices, or float32 numbers for regression.
+        int64 class indices, -1 where there is none; or float32 numbers for regression, NaN where there is none. Labels
+        may be missing in "train", where the teacher has rows of its own, and in "evaluation".
     """
 
     name: str
@@ -54,6 +59,11 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.texts)
+
+    @property
+    def unlabelled(self) -> int:
+        """Number of rows without a label."""
+        return count_unlabelled(self.labels)
 
     def take(self, indices: Indices, name: str = "") -> Split:
         """The rows at `indices`, in that order, as a split of the same or another name."""
@@ -71,30 +81,54 @@ class TaskData:
     spec : TaskSpec
         Complete: the labels are known, for the user's own files too.
     train : Split
-        What the teacher and the student train on.
+        The transfer set: what the student learns from.
     dev : Split
         Carved from train; every decision made during training rests on it.
     validation : dict of str to Split
-        The official validation splits, for reporting only.
+        The validation splits, for reporting only.
+    teachers_own : Split or None
+        What the teacher is fine-tuned on, where a setting keeps it apart from the transfer set (see `teacher`).
+    evaluation : Split or None
+        On which the student is compared with the teacher at the end.
+    validation_source : str
+        What the validation splits are, for headings: "official validation data", or whose they are.
     """
 
     spec: TaskSpec
     train: Split
     dev: Split
     validation: dict[str, Split]
+    teachers_own: Split | None = None
+    evaluation: Split | None = None
+    validation_source: str = "validation data"
+
+    @property
+    def teacher(self) -> Split:
+        """What the teacher is fine-tuned on: rows of its own, or `train`."""
+        return self.train if self.teachers_own is None else self.teachers_own
+
+    @property
+    def splits(self) -> dict[str, Split]:
+        """Every split by its name, each once."""
+        parts = [self.train, self.dev, *self.validation.values()]
+        parts += filter(None, (self.teachers_own, self.evaluation))
+        return {part.name: part for part in parts}
 
 
-def load_task(spec: TaskSpec, config: RunConfig, announce: Callable[[str], None]) -> TaskData:
+def load_task(spec: TaskSpec, config: RunConfig, announce: Announce) -> TaskData:
     """Read, check and split a task's data.
 
     In this order: every row of every split is read and checked, and rows without a label are refused or left out; where
     there is no validation split (the user's own file without a validation file), `validation_fraction` of the rows is
-    set apart as "validation"; `train_rows` and `validation_rows` draw subsets; `dev_fraction` of what is left of train
-    becomes ``dev``. A larger subset holds every row of a smaller one.
+    set apart as "validation"; `train_rows` and `validation_rows` draw subsets; `dev_rows` or `dev_fraction` of what is
+    left of train becomes ``dev`` and `evaluation_rows` of the rest ``evaluation``; `transfer_pool` of what then is left
+    are kept for the draw of the transfer set, ``train``, and the teacher gets the others. A larger subset holds every
+    row of a smaller one, and so does a larger draw of the transfer set.
 
     Parts are carved by class, in proportion, and rows with the same text (or pair of texts) go to the same side, so
-    that no text is trained on and decided or reported on. Official validation splits are used as they are; how many of
-    their rows also stand in train is announced.
+    that no text is trained on and decided or reported on. Where a file gives the evaluation set, rows of train with one
+    of its texts are left out, and where a file gives the transfer set, rows of it with a text of dev or evaluation.
+    Validation splits are used as they are; how many of their rows also stand in train is announced.
 
     Parameters
     ----------
@@ -133,24 +167,162 @@ def load_task(spec: TaskSpec, config: RunConfig, announce: Callable[[str], None]
         train, part = _carve(train, config.validation_fraction, config.split_seed, "validation", spec, where)
         splits = {part.name: part}
     train = _subset(train, config.train_rows, config.split_seed, "train_rows", announce)
-    _require_classes(
-        train, spec, f"{where}, the {len(train):,} rows that train_rows draws", "raise train_rows or change split_seed"
-    )
-    train, dev = _carve(train, config.dev_fraction, config.split_seed, "dev", spec, where)
+    if config.train_rows:
+        where = f"{where}, the {len(train):,} rows that train_rows draws"
+    _require_classes(train, spec, where, "raise train_rows or change split_seed")
+    _require_room(train, config, where)
+    if config.dev_rows:
+        train, dev = _carve_rows(train, config.dev_rows, config, "dev", "dev_rows", spec, where)
+    else:
+        train, dev = _carve(train, config.dev_fraction, config.split_seed, "dev", spec, where)
     validation = {
         name: _subset(split, config.validation_rows, config.split_seed, "validation_rows", announce)
         for name, split in splits.items()
     }
+    if EVALUATION in validation and (config.evaluation_rows or config.evaluation_file):
+        raise ConfigError(
+            f"task {spec.name!r} has a validation split called {EVALUATION!r}, the name of the evaluation set: leave "
+            "evaluation_rows and evaluation_file unset"
+        )
+    train, evaluation = _set_evaluation_apart(train, dev, spec, config, where, half_empty, announce)
+    teacher, train, told = _set_transfer_apart(train, dev, evaluation, spec, config, where, half_empty, announce)
+    source = _validation_source(spec, config)
+    data = TaskData(spec, train, dev, validation, teacher, evaluation, source)
 
-    sizes = ", ".join(f"{len(split):,} {split.name}" for split in (train, dev, *validation.values()))
-    announce(f"task {spec.name}: {sizes} rows")
-    _announce_overlap(train, validation, announce)
-    return TaskData(spec, train, dev, validation)
+    sizes = ", ".join(f"{len(split):,} {name}" for name, split in data.splits.items())
+    announce(f"task {spec.name}: {sizes} rows{told}")
+    unlabelled = ", ".join(f"{s.unlabelled:,} of {name}" for name, s in data.splits.items() if s.unlabelled)
+    if unlabelled:
+        announce(f"rows without a label: {unlabelled}")
+    _announce_overlap(data, announce)
+    return data
 
 
-def _labelled(
-    tables: dict[str, Table], spec: TaskSpec, config: RunConfig, announce: Callable[[str], None]
-) -> dict[str, Table]:
+# ---- evaluation and transfer set ------------------------------------------------------------------------------------
+
+
+def _set_evaluation_apart(
+    train: Split, dev: Split, spec: TaskSpec, config: RunConfig, where: str, half_empty: bool, announce: Announce
+) -> tuple[Split, Split | None]:
+    """What is left of train, and the evaluation set, carved from it or read from a file."""
+    if config.evaluation_rows:
+        return _carve_rows(train, config.evaluation_rows, config, EVALUATION, "evaluation_rows", spec, where)
+    if not config.evaluation_file:
+        return train, None
+    evaluation = _read(EVALUATION, config.evaluation_file, spec, config, half_empty, announce)
+    _tell_overlap(evaluation, dev, announce)
+    rest = _leave_out(train, [evaluation], where, announce)
+    _require_classes(rest, spec, f"{where}, the {len(rest):,} rows left for training", "shorten evaluation_file")
+    return rest, evaluation
+
+
+def _set_transfer_apart(
+    train: Split,
+    dev: Split,
+    evaluation: Split | None,
+    spec: TaskSpec,
+    config: RunConfig,
+    where: str,
+    half_empty: bool,
+    announce: Announce,
+) -> tuple[Split | None, Split, str]:
+    """The teacher's own rows, None where it has none, the transfer set, and what to say of its draw."""
+    if config.transfer_file:
+        pool = _read("train", config.transfer_file, spec, config, half_empty, announce)
+        pool = _leave_out(pool, [dev, *filter(None, [evaluation])], config.transfer_file, announce)
+        _tell_overlap(pool, train, announce, "the teacher's rows")
+        teacher = train
+    elif config.transfer_pool or (config.transfer_rows and not config.teacher_rows):
+        setting = "transfer_pool" if config.transfer_pool else "transfer_rows"
+        rows = config.transfer_pool or config.transfer_rows
+        teacher, pool = _carve_rows(train, rows, config, "pool", setting, spec, where)
+    elif config.teacher_rows:
+        pool, teacher = _carve_rows(train, config.teacher_rows, config, "teacher", "teacher_rows", spec, where)
+    else:
+        return None, train, ""
+    pool = replace(pool, name="train")
+    teacher = replace(teacher, name="teacher")
+    if config.teacher_rows and len(teacher) != config.teacher_rows:
+        _require_rows(teacher, config.teacher_rows, "teacher_rows", where)
+        order = random_order(len(teacher), config.split_seed, "teacher")
+        teacher = teacher.take(np.sort(order[: config.teacher_rows]))
+        _require_classes(teacher, spec, f"{where}, the {len(teacher):,} that teacher_rows draws", "raise teacher_rows")
+    if not config.transfer_rows:
+        return teacher, pool, ""
+    _require_rows(pool, config.transfer_rows, "transfer_rows", config.transfer_file or where)
+    told = f"; train is drawn from a pool of {len(pool):,} rows under transfer_seed {config.transfer_seed}"
+    if config.transfer_rows == len(pool):
+        told = "; train is the whole pool, whatever transfer_seed is" if config.transfer_seed else ""
+    order = random_order(len(pool), config.transfer_seed, "transfer")
+    return teacher, pool.take(np.sort(order[: config.transfer_rows])), told
+
+
+def _read(name: str, file: str, spec: TaskSpec, config: RunConfig, half_empty: bool, announce: Announce) -> Split:
+    """A split of texts from a file, which may lack labels."""
+    table = read_texts(file, spec, config, announce)
+    texts, *pairs = check_texts(table, spec.text_columns, may_be_half_empty=half_empty)
+    for column, values in zip(spec.text_columns, [texts, *pairs], strict=True):
+        announce_little_content(table, column, values, announce)
+    return Split(name, texts, pairs[0] if pairs else None, known_labels(table, spec))
+
+
+def _leave_out(split: Split, others: list[Split], where: str, announce: Announce) -> Split:
+    """The rows of a split whose text does not stand in one of the others."""
+    seen = {key for other in others for key in _keys(other)}
+    kept = np.flatnonzero([key not in seen for key in _keys(split)])
+    gone = len(split) - len(kept)
+    if not gone:
+        return split
+    names = " or ".join(other.name for other in others)
+    if not len(kept):
+        raise DataError(f"{where}: each of its {len(split):,} rows has a text that stands in {names}: give other texts")
+    announce(f"{where}: {gone:,} of {len(split):,} rows left out, whose text stands in {names}")
+    return split.take(kept)
+
+
+def _require_room(train: Split, config: RunConfig, where: str) -> None:
+    """Raise DataError where the parts that the settings carve from train leave too few rows of it."""
+    takes_dev = max(1, int(config.dev_fraction * len(train) + 0.5))
+    parts = {
+        "dev_rows" if config.dev_rows else "dev_fraction": config.dev_rows or takes_dev,
+        "evaluation_rows": config.evaluation_rows,
+        "transfer_pool" if config.transfer_pool else "transfer_rows": 0
+        if config.transfer_file
+        else config.transfer_pool or config.transfer_rows,
+        "teacher_rows": config.teacher_rows,
+    }
+    parts = {name: rows for name, rows in parts.items() if rows}
+    if parts.keys() == {"dev_fraction"}:
+        return
+    needed = sum(parts.values())
+    has_pool = config.transfer_file or config.transfer_pool or config.transfer_rows
+    gets_rest = "teacher" if not config.teacher_rows else "student" if not has_pool else ""
+    if needed + bool(gets_rest) <= len(train):
+        return
+    listed = [f"{name} ({rows:,})" for name, rows in parts.items()]
+    names = listed[0] if len(listed) == 1 else f"{', '.join(listed[:-1])} and {listed[-1]}"
+    takes = f"{names} take{'s' if len(listed) == 1 else ''} {needed:,}"
+    none_left = f" and leave none for the {gets_rest}" if needed == len(train) else ""
+    raise DataError(
+        f"{where}: there are {len(train):,} rows, but {takes}{none_left}; lower these settings, or give more rows"
+    )
+
+
+def _require_rows(split: Split, rows: int, setting: str, where: str) -> None:
+    if rows > len(split):
+        raise DataError(f"{where}: {setting} is {rows:,}, but {len(split):,} rows are left for it; lower {setting}")
+
+
+def _validation_source(spec: TaskSpec, config: RunConfig) -> str:
+    """What the validation splits are, by where they come from."""
+    if spec.name == user_files.TASK and config.validation_file:
+        return "validation data from validation_file"
+    if spec.name == user_files.TASK or not spec.validation_splits:
+        return "validation data set apart from train"
+    return "validation data of the task's loader" if spec.loader is not None else "official validation data"
+
+
+def _labelled(tables: dict[str, Table], spec: TaskSpec, config: RunConfig, announce: Announce) -> dict[str, Table]:
     """The tables with labelled rows only."""
     for table in tables.values():
         require_rows(table)
@@ -175,12 +347,18 @@ def _require_classes(train: Split, spec: TaskSpec, where: str, remedy: str) -> N
         raise DataError(f"{where}: no row of class {names} to train on; {remedy}")
 
 
-def _announce_overlap(train: Split, validation: dict[str, Split], announce: Callable[[str], None]) -> None:
-    seen = set(_keys(train))
-    for split in validation.values():
-        shared = sum(key in seen for key in _keys(split))
-        if shared:
-            announce(f"{shared:,} of the {len(split):,} rows of {split.name} have a text that also stands in train")
+def _announce_overlap(data: TaskData, announce: Announce) -> None:
+    for other in filter(None, (data.train, data.teachers_own)):
+        for split in data.validation.values():
+            _tell_overlap(split, other, announce)
+
+
+def _tell_overlap(split: Split, other: Split, announce: Announce, called: str = "") -> None:
+    seen = set(_keys(other))
+    shared = sum(key in seen for key in _keys(split))
+    if shared:
+        where = called or other.name
+        announce(f"{shared:,} of the {len(split):,} rows of {split.name} have a text that also stands in {where}")
 
 
 def _keys(split: Split) -> list[Any]:
@@ -190,77 +368,51 @@ def _keys(split: Split) -> list[Any]:
 # ---- subsets and parts ----------------------------------------------------------------------------------------------
 
 
-def _random_order(n: int, seed: int, purpose: str) -> Indices:
-    """A random permutation of ``range(n)``.
-
-    It sorts the raw output of PCG64: numpy guarantees that this stream never changes, which it does not for
-    ``Generator.permutation``. So a seed draws the same rows under every version of numpy.
-    """
-    stream = np.random.PCG64(np.random.SeedSequence([seed, zlib.crc32(purpose.encode())]))
-    return np.argsort(stream.random_raw(n), kind="stable")
-
-
-def _subset(split: Split, rows: int, seed: int, setting: str, announce: Callable[[str], None]) -> Split:
+def _subset(split: Split, rows: int, seed: int, setting: str, announce: Announce) -> Split:
     """`rows` random rows in their old order; all when `rows` is 0 or more than there are."""
     if rows == 0 or rows == len(split):
         return split
     if rows > len(split):
         announce(f"{setting} is {rows:,}, but {split.name} has {len(split):,} rows: all are used")
         return split
-    return split.take(np.sort(_random_order(len(split), seed, f"subset {split.name}")[:rows]))
+    return split.take(np.sort(random_order(len(split), seed, f"subset {split.name}")[:rows]))
 
 
 def _carve(split: Split, fraction: float, seed: int, purpose: str, spec: TaskSpec, where: str) -> tuple[Split, Split]:
-    """What is left of a split, and the part of it that was carved off under the name `purpose`."""
-    # rows of one text make one group, and groups are carved
-    numbers: dict[Any, int] = {}
-    group = np.fromiter((numbers.setdefault(key, len(numbers)) for key in _keys(split)), np.int64, len(split))
-    if len(numbers) < 2:
+    """What is left of a split, and the share of it that was carved off under the name `purpose`."""
+    carved = carve_share(_groups(split, purpose, spec, where), fraction, seed, purpose)
+    if not carved.any():
+        raise DataError(
+            f"{where}: no class has 2 different texts, so {purpose} would take a class's last one; give more "
+            "different texts"
+        )
+    return _parted(split, carved, purpose)
+
+
+def _carve_rows(
+    split: Split, rows: int, config: RunConfig, purpose: str, setting: str, spec: TaskSpec, where: str
+) -> tuple[Split, Split]:
+    """What is left of a split, and the part of so many rows that was carved off under the name `purpose`."""
+    carved = carve_rows(_groups(split, purpose, spec, where), rows, config.split_seed, purpose)
+    if (found := int(carved.sum())) < rows:
+        raise DataError(
+            f"{where}: {setting} is {rows:,}, but only {found:,} of the {len(split):,} rows left can be set apart, "
+            f"since rows of one text stay together and each class keeps one; lower {setting}"
+        )
+    return _parted(split, carved, purpose)
+
+
+def _parted(split: Split, carved: Mask, name: str) -> tuple[Split, Split]:
+    return split.take(np.flatnonzero(~carved)), split.take(np.flatnonzero(carved), name)
+
+
+def _groups(split: Split, purpose: str, spec: TaskSpec, where: str) -> Groups:
+    groups = Groups.find(_keys(split), split.labels, regression=spec.is_regression)
+    if len(groups) < 2:
         same = " that all hold the same text" if len(split) > 1 else ""
         raise DataError(
             f"{where}: {len(split)} row{'s' if len(split) > 1 else ''}{same} cannot be parted into {split.name} and "
             f"{purpose}; give at least 2 different ones"
             + (", or set text_column to another column" if same and spec.name == user_files.TASK else "")
         )
-    stratum = _strata(split, group, len(numbers), spec)
-    quotas = _quotas(np.bincount(stratum), fraction)
-    if not quotas.any():
-        raise DataError(
-            f"{where}: no class has 2 different texts, so {purpose} would take a class's last one; give more "
-            "different texts"
-        )
-    # the first quotas[s] groups of each stratum s, in random order
-    order = _random_order(len(numbers), seed, purpose)
-    order = order[np.argsort(stratum[order], kind="stable")]
-    sizes = np.bincount(stratum)
-    rank = np.arange(len(order)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-    carved = np.zeros(len(numbers), bool)
-    carved[order[rank < quotas[stratum[order]]]] = True
-    inside = carved[group]
-    return split.take(np.flatnonzero(~inside)), split.take(np.flatnonzero(inside), purpose)
-
-
-def _strata(split: Split, group: Indices, n_groups: int, spec: TaskSpec) -> Indices:
-    """The class of each group, of shape (n_groups,); where its rows disagree, their rarest. All 0 for regression."""
-    if spec.is_regression:
-        return np.zeros(n_groups, np.int64)
-    rows_of_class = np.bincount(split.labels)
-    common_first = np.argsort(-rows_of_class[split.labels], kind="stable")
-    stratum = np.empty(n_groups, np.int64)
-    stratum[group[common_first]] = split.labels[common_first]  # the last one written, the rarest, stays
-    return stratum
-
-
-def _quotas(sizes: Indices, fraction: float) -> Indices:
-    """How many to take of each stratum: the fraction, by largest remainders.
-
-    At least one in all, and never a whole stratum.
-    """
-    spare = np.maximum(sizes - 1, 0)
-    exact = sizes * fraction
-    quotas = np.minimum(np.floor(exact).astype(np.int64), spare)
-    wanted = max(1, int(fraction * sizes.sum() + 0.5)) - int(quotas.sum())
-    may_take_more = (quotas < exact) & (quotas < spare)
-    by_remainder = np.argsort(quotas - exact, kind="stable")
-    quotas[by_remainder[may_take_more[by_remainder]][: max(0, wanted)]] += 1
-    return quotas
+    return groups

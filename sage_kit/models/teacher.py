@@ -80,7 +80,7 @@ def load_teacher(
     ----------
     config : RunConfig
     data : TaskData
-        The task; its training split is what a teacher without a trained head is fine-tuned on.
+        The task; its split "teacher" is what a teacher without a trained head is fine-tuned on.
     cache : Cache
         Where a fine-tuned teacher is kept.
     device : torch.device
@@ -253,11 +253,11 @@ def _finetuned(
     announce: Callable[[str], None],
     on_step: OnStep,
 ) -> PreTrainedModel:
-    """The teacher fine-tuned on the training split, from the cache if it was done before."""
+    """The teacher fine-tuned on its own split, from the cache if it was done before."""
     precision = resolve_precision(config.precision, device)
     # half precision without loss scaling underflows, and a teacher is made once: fp16 runs make theirs in fp32
     precision = "fp32" if precision == "fp16" else precision
-    tokens = tokenize(data.train, tokenizer, config.max_length)
+    tokens = tokenize(data.teacher, tokenizer, config.max_length)
     base = {name: tensor for name, tensor in checkpoint.model.state_dict().items() if name not in checkpoint.missing}
     recipe = {
         "epochs": config.teacher_epochs,
@@ -278,20 +278,20 @@ def _finetuned(
         base,
         tokenizer_fingerprint(tokenizer),
         tokens.fingerprint,
-        data.train.labels,
+        data.teacher.labels,
         recipe,
     )
 
     def build(directory: Path) -> None:
         announce(
             f"teacher {config.teacher!r} has no trained head for task {data.spec.name!r}: fine-tuning it on "
-            f"{len(data.train)} examples, {config.teacher_epochs} epochs"
+            f"{len(data.teacher)} examples, {config.teacher_epochs} epochs"
         )
         model = _new_head(checkpoint, data.spec, config.teacher_seed)
         _finetune(model, checkpoint.family, tokens, data, config, precision, device, on_step)
         export_student(model, tokenizer, directory, data.spec)
 
-    about = {"teacher": config.teacher, "task": data.spec.name, "examples": len(data.train)}
+    about = {"teacher": config.teacher, "task": data.spec.name, "examples": len(data.teacher)}
     # read back from disk in any case, so that a first run and a later one start from the same bits
     return load_classifier(str(cache.entry("teacher", key, build, about))).model
 
@@ -325,7 +325,7 @@ def _finetune(
     device: torch.device,
     on_step: OnStep,
 ) -> None:
-    """Train all of the model on the training split: AdamW, linear schedule with warm-up, dropout on."""
+    """Train all of the model on the teacher's split: AdamW, linear schedule with warm-up, dropout on."""
     seed = config.teacher_seed
     epochs = [
         plan_batches(
@@ -341,7 +341,7 @@ def _finetune(
     trunk = Trunk(model)
     embeddings = model.get_submodule(family.embeddings)
     uses_types = family.uses_token_types(model.config)
-    labels = torch.from_numpy(np.asarray(data.train.labels)).to(device)
+    labels = torch.from_numpy(np.asarray(data.teacher.labels)).to(device)
     autocast = autocast_for(device, precision)
     optimizer = torch.optim.AdamW(_decay_groups(model), lr=config.teacher_learning_rate, fused=True)
     schedule = torch.optim.lr_scheduler.LambdaLR(

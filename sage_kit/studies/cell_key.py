@@ -42,7 +42,7 @@ SHOWN = frozenset({
 })  # fmt: skip
 """Modules that notebooks import and that change no number: they draw and show, find folders, or make keys."""
 
-FILES = ("train_file", "validation_file", "warmup_corpus")
+FILES = ("train_file", "validation_file", "evaluation_file", "transfer_file", "warmup_corpus")
 CHECKPOINTS = ("teacher", "tokenizer")
 
 NEUTRAL = frozenset({"runs_dir", "results_dir", "cache_dir", "data_dir", "plugin", *FILES, *CHECKPOINTS})

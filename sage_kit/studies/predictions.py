@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sage_kit.components import TaskSpec
+from sage_kit.data.unlabelled import count_unlabelled
 from sage_kit.errors import StudyError, did_you_mean
 from sage_kit.evaluate import alike_with, divergence
 from sage_kit.evaluate import predictions as predicted
@@ -59,7 +60,7 @@ class Outputs(Protocol):
         """The students' outputs, (seeds, n, n_outputs); no seeds for an arm without runs."""
 
     def splits(self, task: str) -> list[str]:
-        """Names of the official validation splits, in order."""
+        """Names of the validation splits in order, and "evaluation" where there is such a set."""
 
 
 def compare_outputs(
@@ -80,7 +81,8 @@ def compare_outputs(
     baseline : str
         Name of the arm that the others are compared with.
     split : str
-        "dev", carved from train; "validation", the first official validation split; or the name of one.
+        "dev", carved from train; "validation", the first validation split, or the name of one; or "evaluation", the
+        set that `evaluation_rows` or `evaluation_file` gives.
     metric : str
         "" for each task's primary metric; "agreement" with the teacher; "divergence" from it, in the logarithm of its
         mean over examples; or a metric of `sage_kit.evaluate.METRICS`.
@@ -95,7 +97,7 @@ def compare_outputs(
     Raises
     ------
     StudyError
-        For an arm that is not there.
+        For an arm or a split that is not there, and for a metric that needs labels where some are missing.
     """
     known = outputs.arms
     for name in (baseline, *(arms or ())):
@@ -106,6 +108,11 @@ def compare_outputs(
     for task in outputs.tasks:
         spec, name = specs[task], split_name(outputs, task, split)
         labels, teacher = outputs.labels(task, name), halved(outputs.teacher_logits(task, name))
+        if metric not in (AGREEMENT, DIVERGENCE) and (missing := count_unlabelled(labels)):
+            raise StudyError(
+                f"task {task!r}: {missing:,} of the {len(labels):,} rows of split {name!r} have no label, which "
+                f"{metric or spec.metrics[0]} needs: compare by metric 'agreement' or 'divergence'"
+            )
         for arm in chosen:
             students = outputs.logits(task, arm, name)
             if len(students):
@@ -242,7 +249,7 @@ class SavedOutputs:
         return np.array([self._arrays[f"student/{task}/{split}/{run['run']}"] for run in own])
 
     def splits(self, task: str) -> list[str]:
-        """Names of the official validation splits, in order."""
+        """Names of the validation splits in order, and "evaluation" where there is such a set."""
         return list(self._result.scoring[task]["splits"])
 
     def spec(self, task: str) -> TaskSpec:

@@ -18,7 +18,7 @@ A finding names the cell of the table that it reads, so whoever doubts a sentenc
     settings              all settings of `RunConfig` that differ from the defaults, but those that say where things lie
     loop                  "module:function" of what made it in the place of `sage_kit.distill.run`; "" for that
     plugin_files          names of one-file plugins that it was started with
-    splits                those whose predictions are saved: "dev", and names of official validation splits
+    splits                those whose predictions are saved: "dev", names of validation splits, "evaluation"
     environment           of its environment.json, None where that does not tell: code (digest or digests of the
                           source), commit (of the clone, None outside one), precision (the one computed in), device,
                           threads, processor
@@ -228,7 +228,7 @@ class StudyResult:
         Of every run what it takes to execute it again (see the module's beginning).
     scoring : mapping of str to mapping
         By task how it is scored: "metrics" (the primary one first), "classes" (0 for regression), "label_range",
-        "splits" (of official validation, in order).
+        "splits" (of validation in order, and "evaluation").
     precision : str
         "fp32", "bf16" or "fp16", whoever chose it.
     commit : str

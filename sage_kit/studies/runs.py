@@ -24,7 +24,7 @@ import sage_kit
 from sage_kit.compatibility import CHOSEN_KINDS, needed_kinds
 from sage_kit.config import RunConfig, field_extra, load_config
 from sage_kit.data.corpus import find_corpus
-from sage_kit.data.splits import TaskData, load_task
+from sage_kit.data.splits import EVALUATION, TaskData, load_task
 from sage_kit.devices import device_of, precision_of
 from sage_kit.errors import RunDirectoryError, RunInUseError
 from sage_kit.evaluate import divergence
@@ -113,6 +113,11 @@ class ArmRun:
         outputs = self.predictions[split]
         return float(divergence(outputs["teacher"], outputs["student"]).mean())
 
+    @property
+    def splits(self) -> list[str]:
+        """Names of the validation splits in order, and "evaluation" where there is such a set."""
+        return [*self.summary["validation"], *([EVALUATION] if self.summary.get("evaluation") else [])]
+
     def record(self) -> dict[str, Any]:
         """What it takes to execute the run again, as `sage_kit.studies.result` describes it, without splits."""
         told = json.loads((self.directory.path / ENVIRONMENT_FILE).read_text(encoding="utf-8"))
@@ -141,6 +146,7 @@ class ArmRun:
         split = next(iter(splits), "")
         scores = splits.get(split, {})
         teacher = summary["teacher"]
+        evaluation = summary.get("evaluation", {})
         return {
             "task": self.task,
             "arm": self.arm,
@@ -152,8 +158,12 @@ class ArmRun:
             "validation": _number(scores.get(self.metric)),
             "validation_agreement": _number(scores.get("agreement")),
             "validation_split": split,
+            "evaluation": _number(evaluation.get(self.metric)),
+            "evaluation_agreement": _number(evaluation.get("agreement")),
+            "evaluation_divergence": _number(evaluation.get("divergence")),
             "teacher_dev": _number(teacher["dev"].get(self.metric)),
             "teacher_validation": _number(teacher["validation"].get(split, {}).get(self.metric)),
+            "teacher_evaluation": _number(teacher.get("evaluation", {}).get(self.metric)),
             "student_steps": summary["student_steps"],
             "teacher_tokens": summary["teacher_tokens"],
             "student_flops": flops.get("student", 0),
@@ -166,6 +176,8 @@ class ArmRun:
             "train_examples": summary["examples"]["train"],
             "dev_examples": summary["examples"]["dev"],
             "validation_examples": summary["examples"].get(split, 0),
+            "evaluation_examples": summary["examples"].get(EVALUATION, 0) if evaluation else 0,
+            "teacher_examples": summary["examples"].get("teacher", summary["examples"]["train"]),
             "run": self.directory.path.name,
         }
 
@@ -219,13 +231,13 @@ class Runs:
         return DataFrame(rows)
 
     def labels(self, task: str, split: str = "dev") -> NDArray[Any]:
-        """Gold labels of a split, of shape (n,)."""
+        """Gold labels of a split, of shape (n,); -1 or NaN where there is none."""
         labels: NDArray[Any] = self.of(task=task)[0].predictions[split]["labels"]
         return labels
 
     def splits(self, task: str) -> list[str]:
-        """Names of the official validation splits, in order."""
-        return list(self.of(task=task)[0].summary["validation"])
+        """Names of the validation splits in order, and "evaluation" where there is such a set."""
+        return self.of(task=task)[0].splits
 
     def logits(self, task: str, arm: str, split: str = "dev") -> NDArray[np.float32]:
         """The students' outputs on a split, of shape (seeds, n, n_outputs)."""
@@ -324,7 +336,8 @@ class RunStore:
         skipped = {"output", "machine"} | ({"synthesis"} if config.schedule == "none" else set())
         names = {name for name in RunConfig.model_fields if field_extra(name)["group"] not in skipped}
         # of these the content counts
-        names -= {"data_dir", "train_file", "validation_file", "teacher", "tokenizer", "warmup_corpus"}
+        names -= {"data_dir", "train_file", "validation_file", "evaluation_file", "transfer_file"}
+        names -= {"teacher", "tokenizer", "warmup_corpus"}
         names |= {"schedule", "losses_from", "vector_dtype", "compile"}
         names -= {name for kind in CHOSEN_KINDS for name in (kind, f"{kind}_options")}  # in the digest
         settings = config.model_dump(mode="json", include=names)
@@ -418,8 +431,7 @@ class RunStore:
         key = json.dumps(config.model_dump(mode="json", include=names), sort_keys=True)
         if key not in self._data:
             data = load_task(self.plugins.task(config.task), config, lambda text: None)
-            splits = [data.train, data.dev, *data.validation.values()]
-            parts = [[split.name, split.texts, split.pairs, split.labels] for split in splits]
+            parts = [[split.name, split.texts, split.pairs, split.labels] for split in data.splits.values()]
             self._data[key] = data, fingerprint(*parts)
         return self._data[key]
 

@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 
 from sage_kit.compatibility import check_choices
 from sage_kit.config import RunConfig, load_config
+from sage_kit.data.splits import EVALUATION
 from sage_kit.devices import precision_of
 from sage_kit.errors import ConfigError, StudyError, did_you_mean
 from sage_kit.files import disk_errors
@@ -41,7 +42,15 @@ from sage_kit.studies import scraps, statistics
 from sage_kit.studies.design import expected_table, plan_text
 from sage_kit.studies.parameters import Parameter, check, check_components, listed
 from sage_kit.studies.places import RESULTS, RUNS, in_project
-from sage_kit.studies.predictions import DEV, DIVERGENCE, compare_outputs, halved, save_predictions, split_name
+from sage_kit.studies.predictions import (
+    DEV,
+    DIVERGENCE,
+    VALIDATION,
+    compare_outputs,
+    halved,
+    save_predictions,
+    split_name,
+)
 from sage_kit.studies.result import PREDICTIONS, RESULT, Finding, StudyResult, decided, label_of, pick_row
 from sage_kit.studies.runs import LOOP, ArmRun, Loop, Runs, RunStore
 from sage_kit.studies.sizes import COMMON, size
@@ -323,7 +332,7 @@ class Study:
         Parameters
         ----------
         split : str
-            Where scores will be compared: "dev" or "validation".
+            Where scores will be compared: "dev", "validation", "evaluation", or the name of a validation split.
 
         Returns
         -------
@@ -333,7 +342,11 @@ class Study:
         examples = {}
         for task in self.tasks:
             data = self.store.data(self.config(task))
-            examples[task] = len(data.dev if split == DEV else next(iter(data.validation.values())))
+            name = next(iter(data.validation)) if split == VALIDATION else split
+            if name not in data.splits:
+                names = ["dev", *data.validation, *([EVALUATION] if data.evaluation is not None else [])]
+                raise StudyError(f"task {task!r} has no split {name!r}.{did_you_mean(name, names, 'Splits')}")
+            examples[task] = len(data.splits[name])
         table = expected_table(self.results_dir, examples, self.seeds, split)
         print(plan_text(table, self.seeds), flush=True)
         self._is_planned = True
@@ -352,8 +365,8 @@ class Study:
         baseline : str
             Name of the arm that the others are compared with.
         split : str
-            "dev", carved from train; "validation", the first official validation split, for reporting only; or the name
-            of one.
+            "dev", carved from train; "validation", the first validation split, for reporting only, or the name of one;
+            or "evaluation".
         metric : str
             "" for each task's primary metric; "agreement" with the teacher, or "divergence" from it, in the logarithm
             of its mean; or a metric of `sage_kit.evaluate.METRICS`.
@@ -607,7 +620,7 @@ class Study:
             "metrics": list(spec.metrics),
             "classes": len(spec.labels),
             "label_range": list(spec.label_range),
-            "splits": list(run.summary["validation"]),
+            "splits": run.splits,
         }
 
     def _opposed(

@@ -210,7 +210,8 @@ def _verify(
         if split not in after or after[split]["student"].shape != logits.shape:
             return check("impossible", f"{DATA_CHANGED}: split {split!r} has other rows than the result's", code)
         labels = saved.get(f"labels/{run['task']}/{split}")
-        if labels is not None and len(labels) == len(logits) and not np.array_equal(labels, after[split]["labels"]):
+        is_same = labels is None or np.array_equal(labels, after[split]["labels"], equal_nan=labels.dtype.kind == "f")
+        if labels is not None and len(labels) == len(logits) and not is_same:
             return check("impossible", f"{DATA_CHANGED}: split {split!r} has other labels than the result's", code)
         worst = worst.with_split(logits, after[split]["student"])
     if worst.is_equal:

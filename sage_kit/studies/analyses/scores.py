@@ -130,7 +130,7 @@ def compare_splits(study: Study, runs: Runs, baseline: str) -> DataFrame:
     parts = [
         study.compare(Runs(runs.of(task=task)), baseline, split=split)
         for task in runs.tasks
-        for split in runs.splits(task)
+        for split in runs.of(task=task)[0].summary["validation"]
     ]
     return concat(parts, ignore_index=True)
 

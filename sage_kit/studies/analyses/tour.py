@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from sage_kit.builtin.samplers.high_loss import hardest
 from sage_kit.components import TaskSpec, TokenBatch
+from sage_kit.data.unlabelled import count_unlabelled
 from sage_kit.decoding import LiftedRound
 from sage_kit.errors import StudyError
 from sage_kit.figures import ANCHOR, REAL, SYNTHETIC
@@ -41,7 +42,9 @@ LOSS_COLORS = "YlOrRd"
 
 
 def label_text(value: Any, spec: TaskSpec) -> str:
-    """A label in words, or a number."""
+    """A label in words, or a number; "none" where there is none."""
+    if count_unlabelled(np.asarray(value)):
+        return "none"
     return f"{float(value):.2f}" if spec.is_regression else str(spec.labels[int(value)])
 
 

@@ -223,4 +223,7 @@ def on_tokens(prepared: Prepared) -> Prepared:
         return replace(split, store=cast(Any, TokenStore(split.tokens)))
 
     validation = {name: one(split) for name, split in prepared.validation.items()}
-    return replace(prepared, train=one(prepared.train), dev=one(prepared.dev), validation=validation)
+    evaluation = None if prepared.evaluation is None else one(prepared.evaluation)
+    return replace(
+        prepared, train=one(prepared.train), dev=one(prepared.dev), validation=validation, evaluation=evaluation
+    )
