@@ -100,8 +100,6 @@ REFUSALS: list[tuple[dict[str, Any], int, str]] = [({}, 2, "not there"), ({"bala
 
 
 @pytest.mark.parametrize(("options", "classes", "expected"), REFUSALS)
-    ("options", "classes", "expected"), [({}, 2, "not there"), ({"balance": "equal"}, 1, "regress")]
-)
 def test_what_it_cannot_do_is_one_line(build: Any, options: dict[str, Any], classes: int, expected: str) -> None:
     teacher, student = outputs(classes=classes)
     with pytest.raises(CompatibilityError, match=expected) as caught:
