@@ -169,7 +169,9 @@ Cut = Annotated[Literal["embeddings"] | Annotated[int, Field(ge=1)], BeforeValid
 # lists and tables are frozen, since components and observers get the settings
 Frozen = AfterValidator(freeze)
 Init = Annotated[
-    Literal["uniform", "last", "scratch"] | list[Annotated[int, Field(ge=0)]], BeforeValidator(_layer_list), Frozen
+    Literal["uniform", "spread", "last", "scratch"] | list[Annotated[int, Field(ge=0)]],
+    BeforeValidator(_layer_list),
+    Frozen,
 ]
 HiddenLayers = Annotated[
     Literal["last", "mapped"] | list[Annotated[int, Field(ge=1)]], BeforeValidator(_layer_list), Frozen
@@ -329,7 +331,8 @@ class RunConfig(BaseModel):
     student_layers: int = _setting(6, "Encoder blocks of the student behind the front end.", "models", "blocks", ge=1)
     student_init: Init = _setting(
         "uniform",
-        "Student's blocks: teacher blocks at uniform distance, its `last` ones, a list of their numbers "
+        "Student's blocks: teacher blocks at uniform distance, from the first on (`uniform`: 0, 2, 4 of 6) or from the "
+        "first to the last (`spread`: 0, 3, 5), its `last` ones, a list of their numbers "
         "(from 0, behind the front end), or `scratch`.",
         "models",
     )

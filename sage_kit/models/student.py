@@ -16,7 +16,7 @@ from sage_kit.models.trunk import Cut, front_blocks
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-Init = Literal["uniform", "last", "scratch"] | Sequence[int]
+Init = Literal["uniform", "spread", "last", "scratch"] | Sequence[int]
 
 
 def layer_map(init: Init, teacher_blocks: int, student_blocks: int) -> list[int]:
@@ -24,8 +24,9 @@ def layer_map(init: Init, teacher_blocks: int, student_blocks: int) -> list[int]
 
     Parameters
     ----------
-    init : "uniform", "last", "scratch" or list of int
-        Blocks at uniform distance from the first one on, the last ones, none, or those listed.
+    init : "uniform", "spread", "last", "scratch" or list of int
+        Blocks at uniform distance from the first one on, the same with the last one among them, the last ones, none, or
+        those listed.
     teacher_blocks, student_blocks : int
         Blocks behind the front end.
 
@@ -49,6 +50,9 @@ def layer_map(init: Init, teacher_blocks: int, student_blocks: int) -> list[int]
         )
     if init == "uniform":
         return [index * teacher_blocks // student_blocks for index in range(student_blocks)]
+    if init == "spread":
+        last, gaps = teacher_blocks - 1, student_blocks - 1
+        return [round_half_up(index * last, gaps) for index in range(student_blocks)] if gaps else [last]
     if init == "last":
         return list(range(teacher_blocks - student_blocks, teacher_blocks))
     blocks = [int(block) for block in init]
@@ -61,6 +65,11 @@ def layer_map(init: Init, teacher_blocks: int, student_blocks: int) -> list[int]
                 f"{teacher_blocks - 1}"
             )
     return blocks
+
+
+def round_half_up(numerator: int, denominator: int) -> int:
+    """A quotient of whole numbers, rounded; a half upwards."""
+    return (2 * numerator + denominator) // (2 * denominator)
 
 
 def student_config(teacher_config: Any, *, cut: Cut, layers: int) -> Any:
@@ -89,7 +98,7 @@ def build_student(
         Where the front end ends; it is copied and frozen.
     layers : int
         Blocks behind the front end.
-    init : "uniform", "last", "scratch" or list of int
+    init : "uniform", "spread", "last", "scratch" or list of int
         Which of the teacher's blocks the student's start as (see `layer_map`). The head is the teacher's, too, except
         from scratch, where blocks and head are random.
     seed : int
