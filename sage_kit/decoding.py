@@ -337,6 +337,7 @@ def _lift(
         Costs(),
         tokens=prepared.train.tokens,
         front_end=prepared.front_end,
+        vocabulary=prepared.vocabulary,
     )
     autocast = autocast_for(prepared.device, prepared.precision)
     found: dict[int, torch.Tensor] = {}

@@ -54,6 +54,10 @@ class Head(Protocol):
         """Logits of shape (n, vocabulary)."""
         ...
 
+    def flops(self, lengths: NDArray[np.int64], places: int) -> int:
+        """FLOPs of both for texts of these lengths, with so many places in all."""
+        ...
+
 
 class PretrainedHead:
     """The head of a checkpoint, on its encoder.
@@ -78,6 +82,11 @@ class PretrainedHead:
         for module in self._head:
             states = module(states)
         return states
+
+    def flops(self, lengths: NDArray[np.int64], places: int) -> int:
+        """Products of the blocks over all tokens, and of the head at the places."""
+        weights = (parameter for module in self._head for parameter in module.parameters() if parameter.ndim == 2)
+        return self._encoder.flops(lengths) + 2 * places * sum(weight.numel() for weight in weights)
 
 
 class MaskedLanguage:
@@ -113,6 +122,10 @@ class MaskedLanguage:
         self.kinds: NDArray[np.int8] = token_kinds(tokenizer, rows)
         self._head = head
         self._kinds = torch.from_numpy(self.kinds).to(device)
+
+    def flops(self, lengths: NDArray[np.int64], places: int) -> int:
+        """FLOPs of proposals at so many places of texts of these lengths."""
+        return self._head.flops(lengths, places)
 
     @torch.no_grad()
     def proposals(self, ids: Tensor, types: Tensor, mask: Tensor, places: Tensor, k: int) -> tuple[Tensor, Tensor]:

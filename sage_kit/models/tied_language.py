@@ -152,6 +152,10 @@ class TiedHead(nn.Module):
         scores: Tensor = self(states)
         return scores
 
+    def flops(self, lengths: NDArray[np.int64], places: int) -> int:
+        """Products of the matrix and of the table at the places, however long the texts are."""
+        return 2 * places * (self.dense.weight.numel() + self._table.numel())
+
 
 def tied_head(
     table: Tensor, kinds: NDArray[np.int8], mask_id: int, tokens: Tokens, cache: Cache, started: Callable[[], None]
