@@ -9,13 +9,22 @@ The page is made of saved results alone, so that whoever adds one need only run 
 from __future__ import annotations
 
 import argparse
+import io
 import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from sage_kit.studies.claims import ledger_markdown, ledger_of, machine_text, read_results
-from sage_kit.studies.result import StudyResult
+from sage_kit.errors import StudyError
+from sage_kit.files import write_bytes
+from sage_kit.studies import figures
+from sage_kit.studies.claims import COUNTED_PROFILES, ledger_markdown, ledger_of, machine_text, read_results
+from sage_kit.studies.result import StudyResult, read_tables
+from sage_kit.studies.verdicts import PERCENT_CHANGE, POINTS, can_decide
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 FOLDER = Path(__file__).parents[1] / "results"
 PAGE = "README.md"
@@ -30,16 +39,96 @@ five seeds, it is *undecided*.
 
 NONE = "There is no result yet.\n"
 
+MAIN, ARM, GAINS = "09_glue", "SAGE default", "gains.png"
+"""The study whose numbers open the page, the arm that they are of, and the figure of them."""
+
+COMPARISONS = {"over_plain": "equal steps", "over_equal_flops": "equal FLOPs"}
+OUTCOMES = {"": ("score", POINTS), "agreement": ("agreement with the teacher", POINTS),
+            "divergence": ("divergence from the teacher", PERCENT_CHANGE)}  # fmt: skip
+
 
 def page(results: Sequence[StudyResult]) -> str:
     """The text of the page."""
     parts = [
         HEAD,
+        *opening(results),
         *(map(section, results) if results else [NONE]),
         "## The ledger\n",
         ledger_markdown(ledger_of(results)),
     ]
     return "\n".join(parts)
+
+
+def main_result(results: Sequence[StudyResult]) -> StudyResult | None:
+    """The result whose numbers open the page: of the largest profile, then over most tasks, then of most seeds."""
+    own = [one for one in results if one.study == MAIN and one.profile in COUNTED_PROFILES]
+    ranked = sorted(own, key=lambda one: (COUNTED_PROFILES.index(one.profile), -len(one.tasks), -one.seeds))
+    return next((one for one in ranked if gains_of(one) is not None), None)
+
+
+def gains_of(result: StudyResult) -> DataFrame | None:
+    """What `ARM` gains over plain distillation, by task, outcome and comparison; None where it has no such tables."""
+    from pandas import concat
+
+    try:
+        tables = read_tables(result)
+    except StudyError:
+        return None
+    parts = []
+    for name, comparison in COMPARISONS.items():
+        for outcome, (words, _) in OUTCOMES.items():
+            table = tables.get(f"{name}_{outcome}" if outcome else name)
+            if table is None:
+                return None
+            parts.append(table[table["arm"] == ARM].assign(outcome=words, comparison=comparison))
+    found = concat(parts, ignore_index=True)
+    return None if found.empty else found
+
+
+def opening(results: Sequence[StudyResult]) -> list[str]:
+    """The figure that the page opens with, and what stands below it; nothing without the main result."""
+    result = main_result(results)
+    if result is None:
+        return []
+    caption = (
+        f"What {ARM} gains over plain distillation on held-out rows, by task, at equal student steps and at equal "
+        f"FLOPs; 95 % intervals over {result.seeds} runs, each with a transfer set of its own, and the examples."
+    )
+    folder = f"{result.study}/{result.label}"
+    return [f"![{caption}]({GAINS})\n", f"*{caption} From [{result.study}]({folder}).*\n"]
+
+
+def gains_png(results: Sequence[StudyResult]) -> bytes | None:
+    """The picture that the page opens with; None without the main result."""
+    result = main_result(results)
+    if result is None:
+        return None
+    title = f"{ARM} over plain distillation ({result.profile})"
+    figure = figures.gains(gains_of(result), title=title, units=dict(OUTCOMES.values()))
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def paragraph(result: StudyResult) -> str:
+    """What one result found in words, by rule: what is decided, in full, and how much is not."""
+    decided = [finding for finding in result.findings if finding.state != "undecided"]
+    open_ones = [finding for finding in result.findings if finding.state == "undecided"]
+    parts = [finding.sentence for finding in decided]
+    if not result.findings:
+        return "Nothing was asked."
+    if not decided:
+        parts.append("None of its questions is decided.")
+    elif open_ones:
+        parts.append(f"Of its {len(result.findings)} questions, {len(open_ones)} {_are(len(open_ones))} not decided.")
+    few = [finding for finding in open_ones if not can_decide(finding.seeds)]
+    if few and len(few) == len(result.findings):
+        parts.append("All rest on fewer seeds than a decision needs.")
+    return " ".join(" ".join(part.split()) for part in parts)
+
+
+def _are(number: int) -> str:
+    return "is" if number == 1 else "are"
 
 
 def section(result: StudyResult) -> str:
@@ -52,6 +141,8 @@ def section(result: StudyResult) -> str:
         "",
         f"Profile {result.profile}, on {', '.join(result.tasks)}; {result.seeds} seeds; {result.time[:10]}, "
         f"{machine_text(result.machine)}.",
+        "",
+        paragraph(result),
         "",
         "| answer | finding | p, corrected |",
         "| --- | --- | --- |",
@@ -78,10 +169,14 @@ def main() -> int:
         print(fault, file=sys.stderr)
     path, text = FOLDER / PAGE, page(results)
     is_current = path.is_file() and path.read_text(encoding="utf-8") == text
+    is_current = is_current and (main_result(results) is None or (FOLDER / GAINS).is_file())
     if arguments.check:
         print("up to date" if is_current else f"{path} is not up to date: run python tools/write_results_page.py")
         return 0 if is_current and not faults else 1
     path.write_text(text, encoding="utf-8")
+    picture = gains_png(results)
+    if picture is not None:
+        write_bytes(FOLDER / GAINS, picture)
     print(f"Written: {path}")
     return 1 if faults else 0
 

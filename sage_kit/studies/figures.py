@@ -109,6 +109,58 @@ def intervals(
     return figure
 
 
+def gains(rows: pd.DataFrame | Rows, *, title: str, units: Mapping[str, str]) -> Figure:
+    """Gains by task: one panel per outcome, and on each task a point and its interval per comparison.
+
+    Parameters
+    ----------
+    rows : pandas DataFrame or iterable of mapping
+        With the columns task, outcome, comparison, difference, low and high.
+    title : str
+    units : mapping of str to str
+        By outcome, in the order of the panels: "points" or "percent change".
+
+    Returns
+    -------
+    matplotlib Figure
+
+    Raises
+    ------
+    ConfigError
+        If a column is missing.
+    DataError
+        If there are no rows.
+    """
+    records = _records(rows, "task", "outcome", "comparison", "difference", "low", "high")
+    tasks = list(dict.fromkeys(str(row["task"]) for row in records))
+    comparisons = list(dict.fromkeys(str(row["comparison"]) for row in records))
+    figure = _figure((2.0 + 3.0 * len(units), 1.5 + 0.5 * len(tasks)))
+    grid = figure.subplots(1, len(units), sharey=True, squeeze=False).ravel()
+    handles: dict[str, Any] = {}
+    for axes, (outcome, unit) in zip(grid, units.items(), strict=True):
+        for index, (comparison, style) in enumerate(zip(comparisons, _styles(), strict=False)):
+            offset = 0.3 * (index - (len(comparisons) - 1) / 2)
+            for row in records:
+                if (row["outcome"], row["comparison"]) != (outcome, comparison):
+                    continue
+                height = -tasks.index(str(row["task"])) - offset
+                value, low, high = (in_unit(float(row[name]), unit) for name in ("difference", "low", "high"))
+                axes.plot([low, high], [height, height], color=style["color"], linewidth=2, solid_capstyle="butt")
+                (point,) = axes.plot(value, height, color=style["color"], marker=style["marker"], linestyle="")
+                handles.setdefault(comparison, point)
+        axes.axvline(0, color=TEACHER, linestyle="--", linewidth=1, zorder=0)
+        axes.set_yticks([-index for index in range(len(tasks))], labels=tasks)
+        axes.tick_params(axis="y", length=0)
+        axes.grid(axis="x", alpha=0.25)
+        axes.spines[["top", "right", "left"]].set_visible(False)
+        axes.set_title(outcome, fontsize=10)
+        axes.set_xlabel("change [%]" if unit == PERCENT_CHANGE else unit, fontsize=9)
+        axes.locator_params(axis="x", nbins=5)
+    figure.legend(handles.values(), handles, loc="outside lower center", ncols=len(handles), frameon=False, fontsize=9)
+    figure.suptitle(title, fontsize=12)
+    return figure
+
+
 def _form(records: Sequence[Mapping[str, Any]], value: str, unit: str) -> Callable[[float], str]:
     """How the numbers of a figure are written, as in the sentences of findings where the unit says how."""
     if unit in (POINTS, PERCENT_CHANGE):

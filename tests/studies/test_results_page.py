@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from studies.fakeresults import make_finding, save_result
-from write_results_page import FOLDER, PAGE, page, section
+from write_results_page import FOLDER, GAINS, PAGE, gains_png, main_result, page, paragraph, section
 
 from sage_kit.studies.claims import read_results
 
@@ -39,6 +40,56 @@ def test_the_page_holds_every_result_and_the_ledger(tmp_path: Path) -> None:
     text = page(results)
     assert text.index("## 04 ") < text.index("## 05 ") < text.index("## The ledger")
     assert "| claim | paper | notebook |" in text
+
+
+def with_gains(root: Path, label: str, *, tasks: tuple[str, ...], **changes: Any) -> Any:
+    """A result of the main study, with the tables of its gains."""
+    pandas = pytest.importorskip("pandas")
+    names = [f"{name}{outcome}" for name in ("over_plain", "over_equal_flops") for outcome in OUTCOMES]
+    result = save_result(root, "09_glue", make_finding("default_over_plain", 0.01, 0.02), label=label, tasks=tasks,
+                         tables=tuple(names), **changes)  # fmt: skip
+    rows = [(task, arm, 0.01, 0.0, 0.02) for task in (*tasks, "average") for arm in ("SAGE default", "SAGE paper")]
+    for name in names:
+        table = pandas.DataFrame(rows, columns=["task", "arm", "difference", "low", "high"])
+        table.to_parquet(result.folder / f"{name}.parquet")
+    return result
+
+
+OUTCOMES = ("", "_agreement", "_divergence")
+
+
+def test_the_page_opens_with_the_gains_of_the_main_study(tmp_path: Path) -> None:
+    with_gains(tmp_path, "small-one", tasks=("sst2",))
+    best = with_gains(tmp_path, "small-two", tasks=("sst2", "mrpc"))
+    with_gains(tmp_path, "smoke-many", tasks=("sst2", "mrpc", "stsb"), profile="smoke")
+    save_result(tmp_path, "09_glue", make_finding("x", 0.1, 0.3), label="small-three", tasks=("a", "b", "c"))
+    results, _ = read_results(tmp_path)
+    assert main_result(results) == best
+    text = page(results)
+    figure = text.index(f"]({GAINS})")
+    assert text.index("# What the studies found") < figure < text.index("## 09 ")
+    assert "over 5 runs, each with a transfer set of its own" in text
+    assert "From [09_glue](09_glue/small-two).*" in text
+    picture = gains_png(results)
+    assert picture is not None
+    assert picture.startswith(b"\x89PNG")
+
+
+def test_without_the_main_study_no_figure_opens_the_page(tmp_path: Path) -> None:
+    save_result(tmp_path, "04_a", make_finding("gain", 0.1, 0.3))
+    results, _ = read_results(tmp_path)
+    assert GAINS not in page(results)
+    assert gains_png(results) is None
+
+
+def test_a_paragraph_follows_from_the_findings_alone(tmp_path: Path) -> None:
+    yes, no = make_finding("gain", 0.1, 0.3), make_finding("loss", -0.3, -0.1)
+    unknown = make_finding("cost", -0.1, 0.2)
+    text = paragraph(save_result(tmp_path, "04_a", yes, unknown, no))
+    assert text == "About gain. About loss. Of its 3 questions, 1 is not decided."
+    assert paragraph(save_result(tmp_path, "04_a", unknown)) == "None of its questions is decided."
+    few = paragraph(save_result(tmp_path, "04_a", make_finding("gain", 0.1, 0.3, seeds=2)))
+    assert few.endswith("All rest on fewer seeds than a decision needs.")
 
 
 def test_the_page_of_no_result_has_the_ledger() -> None:
