@@ -24,19 +24,19 @@
 # after round one), *half* become anchors, one synthetic example each, and chance alone says which: the other half is
 # what the anchors would have been. And each fall is held against that of the very same example in a run without
 # synthesis that takes as many student steps from the same state. Losses are measured after each round with dropout
-# off. This is training data; whether it helps on other data is what the scores on the carved part say, and the other
+# off. This is training data; whether it helps on other data is what the scores on held-out rows say, and the other
 # notebooks ask.
 #
 # **What would change our mind.** Synthesis reaches what it aims at if the anchors' losses fall more than those of the
 # other hard examples, with an interval above zero. If not, whatever it does is not done where it was aimed.
 
 # %% tags=["parameters"]
-profile: str = "smoke"  # size of the study: smoke (a minute), small (an hour on two cores) or full (a GPU)
+profile: str = "smoke"  # size of the study: smoke (a minute), small (two cores), medium or full (a GPU)
 task: str = None  # task, or several separated by commas, of which the first is shown; None takes the profile's
-seeds: int = None  # seeds of each arm; None takes the profile's
+seeds: int = None  # runs of each arm, each with a transfer set of its own; None takes the profile's
 teacher: str = None  # the teacher's checkpoint; None takes the profile's
 student_layers: int = None  # blocks of the student; None takes the profile's
-train_rows: int = None  # training rows drawn from each task, 0 for all; None takes the profile's
+transfer_rows: int = None  # texts that each student learns from, 0 for all; None takes the profile's
 rounds: int = None  # rounds whose steps every arm takes; None takes the profile's
 reducer: str = None  # reducer of the map; None takes the profile's
 plugin: str = ""  # one-file plugins to load, separated by commas
@@ -70,11 +70,11 @@ study = Study(
     seeds=seeds,
     teacher=teacher,
     student_layers=student_layers,
-    train_rows=train_rows,
+    transfer_rows=transfer_rows,
     rounds=rounds,
     reducer=reducer,
     data_dir=data_dir,
-    tasks={"small": "sst2", "full": "sst2"},
+    tasks={"small": "sst2", "medium": "sst2", "full": "sst2"},
     # the paper's steps, which can be drawn one by one
     base={"sampler_options": {"fraction": 0.3}, "lift": "shift"},
     plugin=plugin,
@@ -209,7 +209,7 @@ figure = figures.curves(
     group="arm",
     band="range",
     panel="task",
-    title="Score on the carved part",
+    title="Score on dev",
     x_label="student steps",
     y_label=run.metric,
     reference=teacher_score,

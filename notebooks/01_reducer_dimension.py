@@ -20,20 +20,19 @@
 # inverter says changes on the way. *PCA-2* does the same in the two directions of largest variance, by one
 # decomposition. *full space* goes part of the way to neighbours in full space and needs neither map nor inverter. So it
 # differs from the others in four things: which examples are neighbours, the way back to vectors, the noise, and the
-# length of the moves, which is measured below. Scores are those of the part carved from train; no arm is chosen on it,
-# but the default lift was (study 12), which favours the arms that use it. The paper averages over GLUE; here the
-# average is over the tasks of the profile, each weighing the same.
+# length of the moves, which is measured below. Scores are those of held-out rows, on which nothing was chosen. The
+# paper averages over GLUE; here the average is over the tasks of the profile, each weighing the same.
 #
 # **What would change our mind.** The map earns its place if the two-dimensional one is ahead of *plain* and of *full
 # space*, both with intervals above zero. If it is ahead of *plain* alone, synthesis helps and the map may be left out.
 
 # %% tags=["parameters"]
-profile: str = "smoke"  # size of the study: smoke (a minute), small (an hour on two cores) or full (a GPU)
+profile: str = "smoke"  # size of the study: smoke (a minute), small (two cores), medium or full (a GPU)
 task: str = None  # task, or several separated by commas; None takes the profile's
-seeds: int = None  # seeds of each arm; None takes the profile's
+seeds: int = None  # runs of each arm, each with a transfer set of its own; None takes the profile's
 teacher: str = None  # the teacher's checkpoint; None takes the profile's
 student_layers: int = None  # blocks of the student; None takes the profile's
-train_rows: int = None  # training rows drawn from each task, 0 for all; None takes the profile's
+transfer_rows: int = None  # texts that each student learns from, 0 for all; None takes the profile's
 rounds: int = None  # rounds whose steps every arm takes; None takes the profile's
 reducer: str = None  # reducer whose dimensions are compared; None takes umap
 dims: str = None  # dimensions of its map, separated by commas, the first being the main one; None takes 2,8
@@ -62,7 +61,7 @@ study = Study(
     seeds=seeds,
     teacher=teacher,
     student_layers=student_layers,
-    train_rows=train_rows,
+    transfer_rows=transfer_rows,
     rounds=rounds,
     data_dir=data_dir,
     more={"reducer": reducer, "dims": dims},
@@ -118,7 +117,7 @@ study.add_table("synthesis", means.reset_index())
 # Score, agreement with the teacher, and divergence from it (in the logarithm of its mean; below zero is closer).
 
 # %%
-study.add_table("scores", statistics.summarize(runs.table(), "dev"))
+study.add_table("scores", statistics.summarize(runs.table(), study.scored))
 add_outcomes(study, "over_plain", runs, "plain")
 figure = figures.intervals(study.tables["over_plain"], title="Over plain distillation", unit="points")
 study.add_figure("over_plain", figure, "Difference to plain distillation, paired by seed and example; 95 % intervals.")

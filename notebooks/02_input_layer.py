@@ -31,12 +31,12 @@
 # least half of what the method is said to bring.
 
 # %% tags=["parameters"]
-profile: str = "smoke"  # size of the study: smoke (a minute), small (an hour on two cores) or full (a GPU)
+profile: str = "smoke"  # size of the study: smoke (a minute), small (two cores), medium or full (a GPU)
 task: str = None  # task, or several separated by commas; None takes the profile's
-seeds: int = None  # seeds of each arm; None takes the profile's
+seeds: int = None  # runs of each arm, each with a transfer set of its own; None takes the profile's
 teacher: str = None  # the teacher's checkpoint; None takes the profile's
 student_layers: int = None  # blocks of every student, the front end's included; None takes 3, or 6 at full
-train_rows: int = None  # training rows drawn from each task, 0 for all; None takes the profile's
+transfer_rows: int = None  # texts that each student learns from, 0 for all; None takes the profile's
 rounds: int = None  # rounds whose steps every arm takes; None takes the profile's
 cuts: str = None  # cuts to compare, separated by commas; None takes embeddings, 1 and 2, if blocks are left behind
 margin: float = None  # loss of the primary metric that still counts as keeping what is learnt; None takes 0.0025
@@ -65,10 +65,10 @@ study = Study(
     seeds=seeds,
     teacher=teacher,
     student_layers=student_layers,
-    train_rows=train_rows,
+    transfer_rows=transfer_rows,
     rounds=rounds,
     data_dir=data_dir,
-    base={"schedule": "none", "student_layers": {"smoke": 3, "small": 3, "full": 6}[profile]},
+    base={"schedule": "none", "student_layers": {"smoke": 3, "small": 3, "medium": 6, "full": 6}[profile]},
     more={"cuts": cuts, "margin": margin},
     plugin=plugin,
     runs_dir=runs_dir,
@@ -128,7 +128,7 @@ figure = figures.curves(
     group="arm",
     band="range",
     panel="task",
-    title="Agreement with the teacher on the carved part",
+    title="Agreement with the teacher on dev",
     x_label="student steps",
     y_label="agreement",
 )

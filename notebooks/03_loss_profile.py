@@ -31,12 +31,12 @@
 # map's own noise.
 
 # %% tags=["parameters"]
-profile: str = "smoke"  # size of the study: smoke (a minute), small (an hour on two cores) or full (a GPU)
+profile: str = "smoke"  # size of the study: smoke (a minute), small (two cores), medium or full (a GPU)
 task: str = None  # task, or several separated by commas; None takes the profile's
-seeds: int = None  # seeds of each arm; None takes the profile's
+seeds: int = None  # runs of each arm, each with a transfer set of its own; None takes the profile's
 teacher: str = None  # the teacher's checkpoint; None takes the profile's
 student_layers: int = None  # blocks of the student; None takes the profile's
-train_rows: int = None  # training rows drawn from each task, 0 for all; None takes the profile's
+transfer_rows: int = None  # texts that each student learns from, 0 for all; None takes the profile's
 rounds: int = None  # rounds whose steps every arm takes; None takes the profile's
 reducer: str = None  # reducer of the map; None takes the profile's
 maps: int = None  # seeds of the reducer whose maps are compared, two at least; None takes 3, or 5 at full
@@ -71,7 +71,7 @@ study = Study(
     seeds=seeds,
     teacher=teacher,
     student_layers=student_layers,
-    train_rows=train_rows,
+    transfer_rows=transfer_rows,
     rounds=rounds,
     reducer=reducer,
     data_dir=data_dir,
@@ -104,7 +104,7 @@ study.add_table("compute", study.compute_table(runs))
 
 # %%
 options = RegionOptions(clusters=clusters or 20)
-count = maps or {"smoke": 2, "small": 3, "full": 5}[profile]
+count = maps or {"smoke": 2, "small": 3, "medium": 3, "full": 5}[profile]
 task_maps = {one: make_maps(study, one, count, options) for one in study.tasks}
 vectors = {one: study.vectors(one) for one in study.tasks}
 for one in study.tasks:

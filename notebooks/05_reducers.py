@@ -19,26 +19,26 @@
 # comes back (R2: 0 is the mean vector, 1 is everything), how close their direction is (cosine) and how far they are off
 # (mean squared error). Since an inverter may need an anchor, it gets the training example nearest *in the map*. The
 # pairs of some inverters are also trained with, at equal student steps, against plain distillation; scores are those of
-# the carved part, and no pair is chosen on it, but the default lift was (study 12), which favours every pair over
-# *plain*. Whether fidelity predicts them is a rank correlation over pairs. Two things are approximate. Variance that
-# comes back is not meaning itself, which is why runs are made as well. And pairs share reducers, so they are fewer
-# independent points than they look; and a pair is scored under one seed of its reducer, so that what it keeps has an
-# interval over examples and, by the rule of five seeds, stays undecided. An inverter that starts from the anchor's own
-# vector keeps nearly all of it in a run, and in the scorecard has to start from another example's, so the correlation
-# is given among the pairs of the same inverter, too: both numbers less the inverter's mean. The best other pair is
-# chosen on one half of the held-out examples and compared on the other half, so that choosing it does not flatter it.
+# held-out rows, on which nothing was chosen. Whether fidelity predicts them is a rank correlation over pairs. Two
+# things are approximate. Variance that comes back is not meaning itself, which is why runs are made as well. And pairs
+# share reducers, so they are fewer independent points than they look; and a pair is scored under one seed of its
+# reducer, so that what it keeps has an interval over examples and, by the rule of five seeds, stays undecided. An
+# inverter that starts from the anchor's own vector keeps nearly all of it in a run, and in the scorecard has to start
+# from another example's, so the correlation is given among the pairs of the same inverter, too: both numbers less the
+# inverter's mean. The best other pair is chosen on one half of the held-out examples and compared on the other half, so
+# that choosing it does not flatter it.
 #
 # **What would change our mind.** We give UMAP up for another reducer if the best other pair keeps more, with an
 # interval above zero, and if keeping more goes with teaching more. If fidelity does not predict the score, what a
 # reducer keeps is no reason to choose it.
 
 # %% tags=["parameters"]
-profile: str = "smoke"  # size of the study: smoke (a minute), small (an hour on two cores) or full (a GPU)
+profile: str = "smoke"  # size of the study: smoke (a minute), small (two cores), medium or full (a GPU)
 task: str = None  # task, or several separated by commas; None takes the profile's
-seeds: int = None  # seeds of each arm; None takes the profile's
+seeds: int = None  # runs of each arm, each with a transfer set of its own; None takes the profile's
 teacher: str = None  # the teacher's checkpoint; None takes the profile's
 student_layers: int = None  # blocks of the student; None takes the profile's
-train_rows: int = None  # training rows drawn from each task, 0 for all; None takes the profile's
+transfer_rows: int = None  # texts that each student learns from, 0 for all; None takes the profile's
 rounds: int = None  # rounds whose steps every arm takes; None takes the profile's
 reducers: str = None  # reducers of the grid, separated by commas; None takes the profile's
 inverters: str = None  # inverters of the grid, separated by commas; None takes the profile's
@@ -69,7 +69,7 @@ study = Study(
     seeds=seeds,
     teacher=teacher,
     student_layers=student_layers,
-    train_rows=train_rows,
+    transfer_rows=transfer_rows,
     rounds=rounds,
     n_components=n_components,
     data_dir=data_dir,
@@ -80,7 +80,12 @@ study = Study(
 )
 
 installed = study.plugins.names("reducer")
-usual = {"smoke": "umap,pca", "small": "umap,pca,tsne,pacmap,autoencoder", "full": "umap,pca,tsne,pacmap,autoencoder"}
+usual = {
+    "smoke": "umap,pca",
+    "small": "umap,pca,tsne,pacmap,autoencoder",
+    "medium": "umap,pca,tsne,pacmap,autoencoder",
+    "full": "umap,pca,tsne,pacmap,autoencoder",
+}
 usual_inverters = {"smoke": "knn,anchored,native", "small": "knn,local_affine,anchored,native"}
 usual_inverters["full"] = usual_inverters["small"]
 chosen = listed(reducers) if reducers else [name for name in listed(usual[profile]) if name in installed]
@@ -97,7 +102,9 @@ print(f"reducers {', '.join(chosen)} with inverters {', '.join(asked)}; trained 
 
 # %%
 study.plan()
-scores = pairs.score_pairs(study, chosen, asked, points={"smoke": 32, "small": 500, "full": 1000}[profile])
+scores = pairs.score_pairs(
+    study, chosen, asked, points={"smoke": 32, "small": 500, "medium": 500, "full": 1000}[profile]
+)
 fidelity = pairs.fidelity_table(scores, study.tasks)
 overall = fidelity[fidelity["task"] == study.overall]
 study.add_table("fidelity", fidelity, show=False)

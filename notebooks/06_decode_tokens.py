@@ -34,12 +34,12 @@
 # has.
 
 # %% tags=["parameters"]
-profile: str = "smoke"  # size of the study: smoke (a minute), small (an hour on two cores) or full (a GPU)
+profile: str = "smoke"  # size of the study: smoke (a minute), small (two cores), medium or full (a GPU)
 task: str = None  # task, or several separated by commas; None takes the profile's
-seeds: int = None  # seeds of each arm; None takes the profile's
+seeds: int = None  # runs of each arm, each with a transfer set of its own; None takes the profile's
 teacher: str = None  # the teacher's checkpoint; None takes the profile's
 student_layers: int = None  # blocks of the student; None takes the profile's
-train_rows: int = None  # training rows drawn from each task, 0 for all; None takes the profile's
+transfer_rows: int = None  # texts that each student learns from, 0 for all; None takes the profile's
 rounds: int = None  # rounds whose steps every arm takes; None takes the profile's
 reducer: str = None  # reducer of the map; None takes the profile's
 lifts: str = None  # lifts that are compared, separated by commas, the main one first; None takes shift,replace
@@ -68,7 +68,7 @@ study = Study(
     seeds=seeds,
     teacher=teacher,
     student_layers=student_layers,
-    train_rows=train_rows,
+    transfer_rows=transfer_rows,
     rounds=rounds,
     reducer=reducer,
     data_dir=data_dir,
@@ -94,7 +94,7 @@ study.add_table("compute", study.compute_table(runs))
 
 # %%
 wanted = listed(decoders or "nearest_token,probe,mlm_head")
-most = examples or {"smoke": 8, "small": 48, "full": 64}[profile]
+most = examples or {"smoke": 8, "small": 48, "medium": 48, "full": 64}[profile]
 read, left_out = [], {}
 for run in runs:
     found = ladder.read_ladder(run, study.plugins, wanted, limit=most)
@@ -171,7 +171,7 @@ study.add_table("changed_over_real", changed[changed["arm"] == "synthetic"])
 # of the anchor, of the synthetic states, and of the text that was read in them.
 
 # %%
-several = ladder.examples_table(table, main_decoder, count={"smoke": 4, "small": 8, "full": 10}[profile])
+several = ladder.examples_table(table, main_decoder, count={"smoke": 4, "small": 8, "medium": 8, "full": 10}[profile])
 study.add_table("to_be_read", several, show=False)
 scraps.show_table(several)
 

@@ -29,12 +29,12 @@
 # incoherent one with an interval above zero. An interval below zero says that the far ones teach more.
 
 # %% tags=["parameters"]
-profile: str = "smoke"  # size of the study: smoke (a minute), small (an hour on two cores) or full (a GPU)
+profile: str = "smoke"  # size of the study: smoke (a minute), small (two cores), medium or full (a GPU)
 task: str = None  # task, or several separated by commas; None takes the profile's
-seeds: int = None  # seeds of each arm; None takes the profile's
+seeds: int = None  # runs of each arm, each with a transfer set of its own; None takes the profile's
 teacher: str = None  # the teacher's checkpoint; None takes the profile's
 student_layers: int = None  # blocks of the student; None takes the profile's
-train_rows: int = None  # training rows drawn from each task, 0 for all; None takes the profile's
+transfer_rows: int = None  # texts that each student learns from, 0 for all; None takes the profile's
 rounds: int = None  # rounds whose steps every arm takes; None takes the profile's
 reducer: str = None  # reducer of the map; None takes the profile's
 inverters: str = None  # inverters whose halves are compared, with commas, main one first; None takes anchored,knn
@@ -75,7 +75,7 @@ study = Study(
     seeds=seeds,
     teacher=teacher,
     student_layers=student_layers,
-    train_rows=train_rows,
+    transfer_rows=transfer_rows,
     rounds=rounds,
     reducer=reducer,
     data_dir=data_dir,
@@ -191,7 +191,7 @@ figure = figures.curves(
     group="arm",
     band="range",
     panel="task",
-    title="Agreement with the teacher on the carved part",
+    title="Agreement with the teacher on dev",
     x_label="student steps",
     y_label="agreement",
 )

@@ -35,12 +35,12 @@
 # tasks with an interval above zero.
 
 # %% tags=["parameters"]
-profile: str = "smoke"  # size of the study: smoke (a minute), small (an hour on two cores) or full (a GPU)
+profile: str = "smoke"  # size of the study: smoke (a minute), small (two cores), medium or full (a GPU)
 task: str = None  # task, or several separated by commas; None takes the profile's
-seeds: int = None  # seeds of each arm; None takes the profile's
+seeds: int = None  # runs of each arm, each with a transfer set of its own; None takes the profile's
 teacher: str = None  # the teacher's checkpoint; None takes the profile's
 student_layers: int = None  # blocks of the student; None takes the profile's
-train_rows: int = None  # training rows drawn from each task, 0 for all; None takes the profile's
+transfer_rows: int = None  # texts that each student learns from, 0 for all; None takes the profile's
 rounds: int = None  # rounds whose steps every arm takes; None takes the profile's
 reducer: str = None  # reducer of the map; None takes the profile's
 validation_rows: int = None  # rows of each validation split, 0 for all; None takes the profile's
@@ -82,12 +82,12 @@ study = Study(
     seeds=seeds,
     teacher=teacher,
     student_layers=student_layers,
-    train_rows=train_rows,
+    transfer_rows=transfer_rows,
     rounds=rounds,
     reducer=reducer,
     validation_rows=validation_rows,
     data_dir=data_dir,
-    tasks={"small": TASKS, "full": TASKS},
+    tasks={"small": TASKS, "medium": TASKS, "full": TASKS},
     base=base[profile],
     plugin=",".join(filter(None, [companion("plugins/beyond_glue_tasks.py"), plugin])),
     runs_dir=runs_dir,

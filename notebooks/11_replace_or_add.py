@@ -33,12 +33,12 @@
 # method is said to bring.
 
 # %% tags=["parameters"]
-profile: str = "smoke"  # size of the study: smoke (a minute), small (an hour on two cores) or full (a GPU)
+profile: str = "smoke"  # size of the study: smoke (a minute), small (two cores), medium or full (a GPU)
 task: str = None  # task, or several separated by commas; None takes the profile's
-seeds: int = None  # seeds of each arm; None takes the profile's
+seeds: int = None  # runs of each arm, each with a transfer set of its own; None takes the profile's
 teacher: str = None  # the teacher's checkpoint; None takes the profile's
 student_layers: int = None  # blocks of the student; None takes the profile's
-train_rows: int = None  # training rows drawn from each task, 0 for all; None takes the profile's
+transfer_rows: int = None  # texts that each student learns from, 0 for all; None takes the profile's
 rounds: int = None  # rounds whose steps every arm takes; None takes the profile's
 reducer: str = None  # reducer of the map; None takes the profile's
 shares: str = None  # synthetic shares of a round, separated by commas; None takes the profile's
@@ -72,7 +72,7 @@ study = Study(
     seeds=seeds,
     teacher=teacher,
     student_layers=student_layers,
-    train_rows=train_rows,
+    transfer_rows=transfer_rows,
     rounds=rounds,
     reducer=reducer,
     data_dir=data_dir,
@@ -105,22 +105,22 @@ study.add_table("compute", study.compute_table(runs))
 
 # %%
 table = add_shares(runs.table(), [plain, *replacing])
-study.add_table("scores", statistics.summarize(runs.table(), "dev"))
+study.add_table("scores", statistics.summarize(runs.table(), study.scored))
 for one in study.tasks:
     here = table[table["task"] == one]
-    level = runs.table().query("task == @one and arm == 'add'")["dev"].mean()
+    level = runs.table().query("task == @one and arm == 'add'")[study.scored].mean()
     figure = figures.curves(
         here.assign(way="replace"),
         x="share",
-        y="dev",
+        y=study.scored,
         group="way",
         title=f"{one}: score by the synthetic share of a round",
         x_label="synthetic share of a round [%]",
         y_label=here["metric"].iloc[0],
-        reference={"add": float(level), "teacher": float(here["teacher_dev"].mean())},
+        reference={"add": float(level), "teacher": float(here[f"teacher_{study.scored}"].mean())},
     )
     study.add_figure(
-        f"shares_{one}", figure, "On the carved part; mean over seeds, the band is Student's 95 % interval of the mean."
+        f"shares_{one}", figure, "On held-out rows; mean over runs, the band is Student's 95 % interval of the mean."
     )
 
 # %%
@@ -141,7 +141,7 @@ figure = figures.curves(
     group="arm",
     band="range",
     panel="task",
-    title="Agreement with the teacher on the carved part",
+    title="Agreement with the teacher on dev",
     x_label="student steps",
     y_label="agreement",
 )
@@ -151,7 +151,7 @@ study.add_figure("agreement", figure, "Mean over seeds; the band is the range of
 # ## A stop rule, or a fixed budget
 
 # %%
-allowed = most_rounds or {"smoke": 3, "small": 8, "full": 10}[profile]
+allowed = most_rounds or {"smoke": 3, "small": 8, "medium": 8, "full": 10}[profile]
 budget = {"losses_from": "pass", "rounds": allowed}
 all_rounds = study.run(
     [Arm(f"{arm.name}, all rounds", arm.about, **arm.settings, **budget) for arm in (plain, largest, add)],

@@ -13,6 +13,12 @@ from sage_kit.distill import run
 from sage_kit.plugins import Plugins
 from sage_kit.rundir import RunDirectory
 
+ALL_ROWS: dict[str, Any] = {
+    "train_rows": 0, "validation_rows": 0, "teacher_rows": 0, "transfer_rows": 0, "transfer_pool": 0,
+    "evaluation_rows": 0, "dev_rows": 0, "dev_fraction": 0.25,
+}  # fmt: skip
+"""For a study of toy data: all rows that dev leaves are for teacher and student alike, whatever the profile says."""
+
 
 def toy_settings(folder: Path, teacher: Path, **overrides: Any) -> dict[str, Any]:
     """Settings of a run that takes a few seconds: 300 rows, four tiny blocks to two, three rounds.

@@ -47,13 +47,14 @@ STATE_MEANINGS: Mapping[ClaimState, str] = {
     "differs by task": "yes on some tasks and no on others, which are named",
     "differs in setting": "measured with another teacher, on other or fewer data, or with other components than the "
     "paper's, which are named: it neither holds nor fails, whatever the finding says",
-    "not run": "no result of profile small or full",
+    "not run": "no result of profile small, medium or full",
 }
 """Every state a claim can be in, and when."""
 
 RULE = (
-    "A claim takes a result in the paper's setting before others; then one of profile full before one of small; then "
-    "one whose parameters are the profile's own, then the one over most tasks, then of most seeds, then the newest. "
+    "A claim takes a result in the paper's setting before others; then one of profile full before one of medium, and "
+    "that before one of small; then one whose parameters are the profile's own, then the one over most tasks, then of "
+    "most seeds, then the newest. "
     "Smoke results never count, and a set of runs counts once, however many results show it. Findings are decided "
     "after Holm's correction over all that the ledger takes."
 )
@@ -73,10 +74,10 @@ LENGTH = ("rounds", "stop_rule", "stop_agreement", "stop_on")
 """Settings of `PAPER` that a claim may depend on: models, synthesis, and when a run ends. Studies compare arms at equal
 steps by design, so `LENGTH` counts for a claim about the length alone."""
 
-ROWS = ("train_rows", "validation_rows")
+ROWS = ("train_rows", "validation_rows", "teacher_rows", "transfer_rows")
 """Settings that leave rows out unless they are 0."""
 
-COUNTED_PROFILES = ("full", "small")
+COUNTED_PROFILES = ("full", "medium", "small")
 
 MARGIN = 0.0025
 """What a way that "keeps" or "suffices" may lose of a score: half of the 0.5 points that the paper's ablation credits

@@ -99,7 +99,9 @@ def run_command(
         Optional[list[str]],  # noqa: UP045 (typer reads this annotation at run time on Python 3.10)
         typer.Option("-p", "--parameter", metavar="NAME=VALUE", help="Parameter; may be given more than once."),
     ] = None,
-    profile: Annotated[str, typer.Option(metavar="NAME", help="Size: smoke, small or full; short for -p.")] = "",
+    profile: Annotated[
+        str, typer.Option(metavar="NAME", help="Size: smoke, small, medium or full; short for -p.")
+    ] = "",
     grid: Annotated[
         str, typer.Option("--grid", metavar="FILE", help="Grid of cells: a .toml, .json or .yaml file.")
     ] = "",

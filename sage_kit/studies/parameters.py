@@ -36,10 +36,14 @@ if TYPE_CHECKING:
     from sage_kit.plugins import Plugins
 
 STUDY_PARAMETERS: Mapping[str, str] = {
-    "profile": "size of the study: smoke, small or full",
+    "profile": "size of the study: smoke, small, medium or full",
     "seeds": "seeds of each arm",
     "plugin": "one-file plugins, separated by commas",
     "preset": "named settings that the arms build on",
+    "rates": "learning rates that every arm is tuned over",
+    "competitor": "arm that the default meets beside plain distillation",
+    "transfer_sizes": "rows of the transfer sets that are compared",
+    "corpora": "texts of the warm-ups that are compared",
     "runs_dir": "folder in which the runs of the arms are kept and found again",
     "results_dir": "folder in which tables, figures and the verdict are saved",
     "reducers": "reducers that are compared",
@@ -82,6 +86,7 @@ RANGES: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     "clusters": ("at least 2", lambda value: value >= 2),
     "examples": ("at least 2", lambda value: value >= 2),
     "margin": ("above 0", lambda value: value > 0),
+    "rates": ("one number or more, each above 0", lambda value: value and all(rate > 0 for rate in value)),
     "least": ("between 0 and 1", lambda value: 0 < value < 1),
     "let_through": ("between 0 and 1", lambda value: 0 < value < 1),
 }

@@ -204,7 +204,7 @@ class StudyResult:
     label : str
         Tells this result from others of the same study: profile, tasks, and what else differs.
     profile : str
-        "smoke", "small" or "full".
+        "smoke", "small", "medium" or "full".
     tasks : tuple of str
     seeds : int
         Runs per arm.

@@ -324,6 +324,11 @@ class RunStore:
         )
         return run
 
+    def has(self, config: RunConfig, loop: Loop | None = None) -> bool:
+        """Whether a finished run with these settings is there, whatever it keeps."""
+        key = self.key(config, loop)
+        return self._find(self.root / config.task / key, key) is not None
+
     def key(self, config: RunConfig, loop: Loop | None = None) -> str:
         """16 hexadecimal digits for settings, precision, code, versions, data, and content of the teacher.
 

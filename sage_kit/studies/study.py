@@ -19,7 +19,7 @@ from __future__ import annotations
 import io
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
@@ -40,6 +40,7 @@ from sage_kit.provenance import commit
 from sage_kit.source_digest import source_digest
 from sage_kit.studies import scraps, statistics
 from sage_kit.studies.design import expected_table, plan_text
+from sage_kit.studies.effort import Effort, Planned
 from sage_kit.studies.parameters import Parameter, check, check_components, listed
 from sage_kit.studies.places import RESULTS, RUNS, in_project
 from sage_kit.studies.predictions import (
@@ -54,6 +55,7 @@ from sage_kit.studies.predictions import (
 from sage_kit.studies.result import PREDICTIONS, RESULT, Finding, StudyResult, decided, label_of, pick_row
 from sage_kit.studies.runs import LOOP, ArmRun, Loop, Runs, RunStore
 from sage_kit.studies.sizes import COMMON, size
+from sage_kit.studies.tuning import TUNING_SEED, Try, Tuning, further, rates_text
 from sage_kit.studies.verdicts import PERCENT_CHANGE, POINTS, Direction, Margin, State, number_text
 
 if TYPE_CHECKING:
@@ -89,12 +91,23 @@ class Arm:
         One line: what it is there for.
     loop : callable or None
         What makes its runs (`sage_kit.studies.runs.Loop`); None takes the distillation loop.
+    by_task : mapping of task to mapping, or None
+        Settings that go over the others on a task, such as a learning rate that `Study.tune` found there.
     **settings
         Settings of `RunConfig` that make it differ from the study's other arms.
     """
 
-    def __init__(self, name: str, about: str = "", *, loop: Loop | None = None, **settings: Any) -> None:
-        unknown = [key for key in settings if key not in RunConfig.model_fields]
+    def __init__(
+        self,
+        name: str,
+        about: str = "",
+        *,
+        loop: Loop | None = None,
+        by_task: Mapping[str, Mapping[str, Any]] | None = None,
+        **settings: Any,
+    ) -> None:
+        named = [*settings, *(key for own in (by_task or {}).values() for key in own)]
+        unknown = [key for key in named if key not in RunConfig.model_fields]
         if unknown:
             hint = did_you_mean(unknown[0], RunConfig.model_fields, elsewhere="`sage-kit config` lists them.")
             raise StudyError(f"arm {name!r}: there is no setting {unknown[0]!r}.{hint}")
@@ -102,6 +115,11 @@ class Arm:
         self.about = about
         self.loop = loop
         self.settings = settings
+        self.by_task = {task: dict(own) for task, own in (by_task or {}).items()}
+
+    def on(self, task: str) -> dict[str, Any]:
+        """Its settings on a task."""
+        return {**self.settings, **self.by_task.get(task, {})}
 
     def __repr__(self) -> str:
         settings = "".join(f", {name}={value!r}" for name, value in self.settings.items())
@@ -120,7 +138,7 @@ class Study:
     question : str
         What it asks.
     profile : str
-        Name of its size: "smoke", "small" or "full".
+        Name of its size, of `sage_kit.studies.sizes.SIZES`.
     task : str or None
         Tasks, separated by commas; None takes `tasks`, or else the size's.
     seeds : int or None
@@ -135,6 +153,10 @@ class Study:
         (`sage_kit.studies.places`).
     tasks : mapping of str to str
         By profile, tasks that this study takes instead of the size's, separated by commas.
+    runs_per_arm : mapping of str to int
+        By profile, runs per arm that this study takes instead of the size's.
+    rates : sequence of float or None
+        Learning rates that arms are tuned over; None takes the size's, and one alone stands for no tuning.
     base : mapping
         Settings of every run of this study, over the size's.
     more : mapping
@@ -165,6 +187,8 @@ class Study:
         runs_dir: str | None = None,
         results_dir: str | None = None,
         tasks: Mapping[str, str] | None = None,
+        runs_per_arm: Mapping[str, int] | None = None,
+        rates: Sequence[float] | None = None,
         base: Mapping[str, Any] | None = None,
         more: Mapping[str, Any] | None = None,
         **settings: Any,
@@ -175,9 +199,15 @@ class Study:
         check(OWN_PARAMETERS, own, study=name)
         self.name, self.title, self.question = name, title, question
         self.size = size(profile)
-        self.seeds = self.size.seeds if seeds is None else seeds
-        if self.seeds < 1:
-            raise StudyError(f"seeds is {self.seeds}: a study needs at least one")
+        usual_seeds = (runs_per_arm or {}).get(profile, self.size.seeds)
+        self.seeds = usual_seeds if seeds is None else seeds
+        if not 1 <= self.seeds <= TUNING_SEED:
+            raise StudyError(
+                f"seeds is {self.seeds}: a study needs at least one, and seeds from {TUNING_SEED:,} are for tuning"
+            )
+        self.rates = tuple(sorted(set(self.size.rates if rates is None else rates)))
+        if not self.rates or self.rates[0] <= 0:
+            raise StudyError(f"rates are {list(self.rates)}: give at least one learning rate, each above 0")
         chosen = task or (tasks or {}).get(profile) or ",".join(self.size.tasks)
         self.tasks = tuple(dict.fromkeys(listed(chosen)))
         files = [str(Path(part).resolve()) for part in listed(plugin)]
@@ -188,20 +218,25 @@ class Study:
         self.preset = preset or "default"
         is_cold = preset is not None and profile != "full"
         cold = {"warmup_epochs": 0, "warmup_corpus": "", "warmup_rows": 0} if is_cold else {}
-        self.settings: dict[str, Any] = {**self.size.settings, **cold, **(base or {}), **given}
+        self._over = {**cold, **(base or {}), **given}
+        self.settings: dict[str, Any] = {**self.size.settings, **self._over}
+        self._takes_passes = self.size.passes > 0 and "rounds" not in given
         self._check_names(settings)
+        lacking = next((name for name in self.size.needs if not self.settings.get(name)), None)
+        if lacking is not None:
+            raise StudyError(f"profile {profile} needs the parameter {lacking!r}: {self.size.needs[lacking]}")
         self.config(self.tasks[0])  # a bad value is told before anything is computed
         self.parameters = {
-            "profile": profile, "task": task, "seeds": seeds, "plugin": plugin, "preset": preset, **settings,
-            **(more or {}),
+            "profile": profile, "task": task, "seeds": seeds, "plugin": plugin, "preset": preset,
+            "rates": None if rates is None else list(self.rates), **settings, **(more or {}),
         }  # fmt: skip
         # what tells this result from that of the profile as it stands; where things lie does not, and the precision
         # stands in the label, whoever chose it
-        told = {**given, "preset": preset, **(more or {})}
+        told = {**given, "preset": preset, "rates": None if rates is None else list(self.rates), **(more or {})}
         self._changed = {
             key: value for key, value in told.items() if value is not None and key not in (*PLACES, "precision")
         }
-        if seeds is not None and seeds != self.size.seeds:
+        if seeds is not None and seeds != usual_seeds:
             self._changed["seeds"] = seeds
         self.results_dir = in_project(results_dir, RESULTS)
         self.tables: dict[str, DataFrame] = {}
@@ -211,6 +246,9 @@ class Study:
         self._all_runs: dict[tuple[str, str, int], ArmRun] = {}
         self._compared: dict[tuple[str, str, int], tuple[ArmRun, set[str]]] = {}
         self._is_planned = False
+        self.tuning = Tuning()
+        self._choosing: set[int] = set()
+        self._effort = Effort(self.store.root, self.store.data)
         if profile == "smoke":
             print("This is a smoke run: it shows that every step works. Its numbers are no evidence.")
 
@@ -223,22 +261,32 @@ class Study:
 
     def config(self, task: str, **settings: Any) -> RunConfig:
         """The settings of a run of this study on a task, with some changed."""
-        return load_config({**self.settings, "task": task, **settings}, preset=self.preset)
+        own = self.size.by_task.get(task, {})
+        return load_config({**self.size.settings, **own, **self._over, "task": task, **settings}, preset=self.preset)
+
+    @property
+    def scored(self) -> str:
+        """The split that arms are compared on: "evaluation" where the settings hold rows out for it, else "dev"."""
+        config = self.config(self.tasks[0])
+        return EVALUATION if config.evaluation_rows or config.evaluation_file else DEV
 
     def steps(self, task: str, rounds: float | None = None) -> int:
-        """Student steps of a run on a task: those of `rounds` rounds of synthesis.
+        """Student steps of a run on a task: those of the size's passes, or of `rounds` rounds of synthesis.
 
         The first round sees the real examples, each later one as many synthetic ones as well. All arms take as many
-        steps, whatever a round is to them.
+        steps, whatever a round, or a transfer set, is to them.
 
         Parameters
         ----------
         task : str
         rounds : float or None
-            None takes the setting.
+            None takes the size's passes or, where it has none or `rounds` is given to the study, the setting.
         """
         config = self.config(task)
-        passes = 1 + ((rounds or config.rounds) - 1) * (1 + config.synthetic_ratio)
+        if rounds is None and self._takes_passes:
+            passes: float = self.size.passes
+        else:
+            passes = 1 + ((rounds or config.rounds) - 1) * (1 + config.synthetic_ratio)
         return max(2, math.ceil(passes * len(self.store.data(config).train) / config.batch_size))
 
     def run(
@@ -257,7 +305,7 @@ class Study:
         ----------
         arms : sequence of Arm
         tasks, seeds : sequence or None
-            None takes the study's.
+            None takes the study's. Each seed is that of the run and, unless the arm sets another, of its transfer set.
         equal_steps : bool
             Whether each run takes `steps(task)` student steps; if not, `rounds` and the stop rule decide.
         steps : mapping of task to int, or None
@@ -276,28 +324,154 @@ class Study:
         ConfigError, UnknownComponentError, MissingPackageError, CompatibilityError
             For settings of any of the arms, before the first run is made.
         """
+        chosen = tuple(tasks or self.tasks)
+        self._check_arms(arms, chosen)
+        if not self._is_planned:
+            self.plan(arms=arms, tasks=chosen, seeds=seeds, equal_steps=equal_steps, steps=steps)
+        runs = []
+        for task in chosen:
+            for arm in arms:
+                for seed in range(self.seeds) if seeds is None else seeds:
+                    config = self._run_config(task, arm, seed, self._limit(task, equal_steps, steps))
+                    run = self._one_run(arm, config, keep)
+                    runs.append(run)
+                    self._all_runs[task, arm.name, seed] = run
+        return Runs(runs)
+
+    def tune(
+        self,
+        arms: Sequence[Arm],
+        *,
+        rates: Sequence[float] | None = None,
+        seeds: Sequence[int] | None = None,
+        tasks: Sequence[str] | None = None,
+        equal_steps: bool = True,
+        steps: Mapping[str, int] | None = None,
+        extensions: int = 1,
+    ) -> list[Arm]:
+        """The arms with the learning rate that brings each closest to the teacher on dev, by task, after equal tries.
+
+        Each arm is run at each rate under the same seeds, on transfer sets of their own (`TUNING_SEED` and above). The
+        rate with the lowest mean divergence on dev is taken; held-out rows and official validation data are not read.
+        Where the best rate of an arm is the smallest or the largest, the list goes on by a rate for all arms of the
+        task alike; where it still is at an end, a line says so. Every try stands in the table ``tuning``.
+
+        Parameters
+        ----------
+        arms : sequence of Arm
+            All that will be compared. An arm that is tuned later, as plain distillation at equal FLOPs, takes the rates
+            that were tried before on the task.
+        rates : sequence of float or None
+            None takes the study's. With one rate there is nothing to choose: all arms get it.
+        seeds : sequence of int or None
+            None takes as many as the size says.
+        tasks, equal_steps, steps
+            As in `run`.
+        extensions : int
+            How often a list of three rates or more may be extended.
+
+        Returns
+        -------
+        list of Arm
+
+        Raises
+        ------
+        StudyError
+            For an arm that sets a learning rate of its own, seeds that a comparison may take, or an arm that no rate
+            trains.
+        """
+        chosen = tuple(tasks or self.tasks)
+        for arm in arms:
+            if any("learning_rate" in own for own in (arm.settings, *arm.by_task.values())):
+                raise StudyError(f"arm {arm.name!r} sets learning_rate: leave it out, for it is tuned")
+        self._check_arms(arms, chosen)
+        listed_rates = tuple(sorted(set(self.rates if rates is None else rates)))
+        if len(listed_rates) < 2:
+            print(f"All arms learn at a rate of {rates_text(listed_rates)}: none is tuned.", flush=True)
+            return [_at_rates(arm, dict.fromkeys(chosen, listed_rates[0])) for arm in arms]
+        tried = tuple(TUNING_SEED + number for number in range(self.size.tuning_seeds)) if seeds is None else seeds
+        self.choose_on(tried)
+        if not self._is_planned:
+            self.plan(arms=arms, tasks=chosen, tuned=True, equal_steps=equal_steps, steps=steps)
+        for task in chosen:
+            limit = self._limit(task, equal_steps, steps)
+            before = self.tuning.rates(task)
+            self._try(arms, task, before or listed_rates, tried, limit)
+            names = [arm.name for arm in arms]
+            # of two rates each is at an end; and arms of earlier comparisons would miss later rates
+            for _ in range(0 if before or len(listed_rates) < 3 else extensions):
+                more = further(self.tuning.rates(task), self.tuning.at_ends(task, names).values())
+                if not more:
+                    break
+                print(f"{task}: a best learning rate is at an end of the list, so all arms try {rates_text(more)} too")
+                self._try(arms, task, more, tried, limit)
+            for name, rate in self.tuning.at_ends(task, names).items():
+                print(
+                    f"{task}, {name}: the best learning rate, {rate:g}, is at an end of those tried "
+                    f"({rates_text(self.tuning.rates(task))}), for all arms alike"
+                )
+        self.add_table("tuning", self.tuning.table(), show=False)
+        found = {arm.name: {task: self.tuning.best(task, arm.name) for task in chosen} for arm in arms}
+        for name, by_task in found.items():
+            print(f"learning rate of {name}: {', '.join(f'{rate:g} on {task}' for task, rate in by_task.items())}")
+        return [_at_rates(arm, found[arm.name]) for arm in arms]
+
+    def choose_on(self, seeds: Iterable[int]) -> None:
+        """Keep seeds for choices: what is run under them is never compared.
+
+        Raises
+        ------
+        StudyError
+            For a seed below `TUNING_SEED`, which a comparison may take.
+        """
+        seeds = set(seeds)
+        wrong = next((seed for seed in sorted(seeds) if seed < TUNING_SEED), None)
+        if wrong is not None:
+            raise StudyError(
+                f"seed {wrong} is one of those that are compared: choose settings on {TUNING_SEED:,} and up"
+            )
+        self._choosing |= seeds
+
+    def _try(
+        self, arms: Sequence[Arm], task: str, rates: Sequence[float], seeds: Sequence[int], limit: Mapping[str, int]
+    ) -> None:
+        """Run every arm at every rate under every seed."""
+        for arm in arms:
+            for rate in rates:
+                for seed in seeds:
+                    config = self._run_config(task, _at_rates(arm, {task: rate}), seed, limit)
+                    run = self._one_run(arm, config, (), note=f", learning rate {rate:g}")
+                    row = run.row()
+                    self.tuning.add(
+                        Try(
+                            task, arm.name, rate, seed, row["student_steps"], row["dev_divergence"], row["dev"],
+                            row["dev_agreement"], row["run"],
+                        )
+                    )  # fmt: skip
+
+    def _check_arms(self, arms: Sequence[Arm], tasks: Sequence[str]) -> None:
         names = [arm.name for arm in arms]
         double = next((name for name in names if names.count(name) > 1), None)
         if double is not None:
             raise StudyError(f"two arms are called {double!r}: give each a name of its own")
-        chosen = tuple(tasks or self.tasks)
-        for task in chosen:  # what an arm lacks is told before the first one is trained
+        for task in tasks:  # what an arm lacks is told before the first one is trained
             for arm in arms:
-                check_choices(self.config(task, **arm.settings), self.plugins)
-        if not self._is_planned:
-            self.plan()
-        runs = []
-        for task in chosen:
-            limit = {"max_steps": (steps or {}).get(task) or self.steps(task)} if equal_steps or steps else {}
-            for arm in arms:
-                for seed in range(self.seeds) if seeds is None else seeds:
-                    config = self.config(task, **{**limit, **arm.settings, "seed": seed})
-                    run = self.store.run(
-                        arm.name, config, keep=keep, announce=lambda text: print(text, flush=True), loop=arm.loop
-                    )
-                    runs.append(run)
-                    self._all_runs[task, arm.name, seed] = run
-        return Runs(runs)
+                check_choices(self.config(task, **arm.on(task)), self.plugins)
+
+    def _limit(self, task: str, equal_steps: bool, steps: Mapping[str, int] | None) -> dict[str, int]:
+        return {"max_steps": (steps or {}).get(task) or self.steps(task)} if equal_steps or steps else {}
+
+    def _run_config(self, task: str, arm: Arm, seed: int, limit: Mapping[str, int]) -> RunConfig:
+        """The settings of a run: each seed also draws a transfer set of its own, where there is something to draw."""
+        own = {**limit, **arm.on(task), "seed": seed}
+        if "transfer_seed" not in own and self.config(task, **arm.on(task)).transfer_rows:
+            own["transfer_seed"] = seed
+        return self.config(task, **own)
+
+    def _one_run(self, arm: Arm, config: RunConfig, keep: Sequence[str], note: str = "") -> ArmRun:
+        return self.store.run(
+            arm.name, config, keep=keep, announce=lambda text: print(f"{text}{note}", flush=True), loop=arm.loop
+        )
 
     def vectors(self, task: str, **settings: Any) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """The pooled vectors of a task's training examples and of its carved part, as a run sees them.
@@ -326,19 +500,37 @@ class Study:
         """Every run that the study has asked for."""
         return Runs(list(self._all_runs.values()))
 
-    def plan(self, *, split: str = DEV) -> DataFrame:
-        """Print which difference this design can find; `run` does it where a notebook has not.
+    def plan(
+        self,
+        *,
+        split: str | None = None,
+        arms: Sequence[Arm] = (),
+        tasks: Sequence[str] | None = None,
+        seeds: Sequence[int] | None = None,
+        tuned: bool = False,
+        equal_steps: bool = True,
+        steps: Mapping[str, int] | None = None,
+    ) -> DataFrame:
+        """Print which difference this design can find, and its time; `run` and `tune` do it where a notebook has not.
 
         Parameters
         ----------
-        split : str
-            Where scores will be compared: "dev", "validation", "evaluation", or the name of a validation split.
+        split : str or None
+            Where scores will be compared: "evaluation", "dev", "validation", or the name of a validation split; None
+            takes `scored`.
+        arms : sequence of Arm
+            What will be run; without any, no time is told.
+        tasks, seeds, equal_steps, steps
+            As in `run`.
+        tuned : bool
+            Whether the arms will be tuned before: tries and comparison count.
 
         Returns
         -------
         DataFrame
             As `sage_kit.studies.design.expected_table` returns it.
         """
+        split = split or self.scored
         examples = {}
         for task in self.tasks:
             data = self.store.data(self.config(task))
@@ -349,13 +541,51 @@ class Study:
             examples[task] = len(data.splits[name])
         table = expected_table(self.results_dir, examples, self.seeds, split)
         print(plan_text(table, self.seeds), flush=True)
+        if arms:
+            planned = [
+                run
+                for task in tasks or self.tasks
+                for arm in arms
+                for run in self._planned(arm, task, seeds, tuned, self._limit(task, equal_steps, steps))
+            ]
+            print(f"Time: {self._effort.text(planned)}", flush=True)
         self._is_planned = True
         return table
 
+    def _planned(
+        self, arm: Arm, task: str, seeds: Sequence[int] | None, tuned: bool, limit: Mapping[str, int]
+    ) -> list[Planned]:
+        """The runs of an arm on a task: tries, and those that are compared, at whichever rate they are found."""
+        compared = range(self.seeds) if seeds is None else seeds
+        if not tuned or len(self.rates) < 2:
+            groups = [[self._run_config(task, arm, seed, limit)] for seed in compared]
+        else:
+            at_rates = [_at_rates(arm, {task: rate}) for rate in self.rates]
+            tries = range(TUNING_SEED, TUNING_SEED + self.size.tuning_seeds)
+            groups = [[self._run_config(task, one, seed, limit)] for one in at_rates for seed in tries]
+            groups += [[self._run_config(task, one, seed, limit) for one in at_rates] for seed in compared]
+        return [
+            Planned(
+                configs[0],
+                configs[0].max_steps or self.steps(task),
+                any(self.store.has(config, arm.loop) for config in configs),
+            )
+            for configs in groups
+        ]
+
     def compare(
-        self, runs: Runs, baseline: str, *, split: str = DEV, metric: str = "", arms: Sequence[str] | None = None
+        self,
+        runs: Runs,
+        baseline: str,
+        *,
+        split: str | None = None,
+        metric: str = "",
+        arms: Sequence[str] | None = None,
     ) -> DataFrame:
         """Each arm against a baseline, paired by seed and example.
+
+        Arms that are compared must have been tuned by the same tries, or not at all, and no run of a seed that chose
+        something may be among them.
 
         What is compared is saved with the result (`sage_kit.studies.predictions`).
 
@@ -364,9 +594,9 @@ class Study:
         runs : Runs
         baseline : str
             Name of the arm that the others are compared with.
-        split : str
-            "dev", carved from train; "validation", the first validation split, for reporting only, or the name of one;
-            or "evaluation".
+        split : str or None
+            "evaluation", rows held out from train; "dev", carved from train for choices; "validation", the first
+            official validation split, for reporting only; or the name of one. None takes `scored`.
         metric : str
             "" for each task's primary metric; "agreement" with the teacher, or "divergence" from it, in the logarithm
             of its mean; or a metric of `sage_kit.evaluate.METRICS`.
@@ -377,7 +607,14 @@ class Study:
         -------
         DataFrame
             As `sage_kit.studies.predictions.compare_outputs` returns it.
+
+        Raises
+        ------
+        StudyError
+            For an arm that is not there, arms that are tuned by unlike tries, or runs that something was chosen by.
         """
+        split = split or self.scored
+        self._check_fair([run for run in runs if arms is None or run.arm in (baseline, *arms)])
         specs = {task: self.store.data(runs.of(task=task)[0].config).spec for task in runs.tasks}
         table = compare_outputs(runs, specs, baseline, split=split, metric=metric, arms=arms)
         shown = {baseline, *table["arm"]}
@@ -386,6 +623,13 @@ class Study:
                 _, splits = self._compared.setdefault((run.task, run.arm, run.seed), (run, set()))
                 splits.add(split_name(runs, run.task, split))
         return table
+
+    def _check_fair(self, runs: Sequence[ArmRun]) -> None:
+        chosen_by = next((run.seed for run in runs if run.seed in self._choosing), None)
+        if chosen_by is not None:
+            raise StudyError(f"seed {chosen_by} chose settings in this study: compare runs under other seeds")
+        for task in dict.fromkeys(run.task for run in runs):
+            self.tuning.check_alike(task, [run.arm for run in runs if run.task == task])
 
     def equal_flops_steps(self, runs: Runs, arm: str, like: str) -> dict[str, int]:
         """How many student steps of an arm cost as many FLOPs as another arm's whole runs, by task.
@@ -644,6 +888,15 @@ class Study:
         if unknown:
             hint = did_you_mean(unknown[0], RunConfig.model_fields, elsewhere="`sage-kit config` lists them.")
             raise ConfigError(f"Unknown setting {unknown[0]!r}.{hint}")
+
+
+def _at_rates(arm: Arm, rates: Mapping[str, float]) -> Arm:
+    """The arm with a learning rate by task."""
+    by_task = {
+        **arm.by_task,
+        **{task: {**arm.by_task.get(task, {}), "learning_rate": rate} for task, rate in rates.items()},
+    }
+    return Arm(arm.name, arm.about, loop=arm.loop, by_task=by_task, **arm.settings)
 
 
 def _machine() -> dict[str, Any]:

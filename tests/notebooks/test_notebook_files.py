@@ -160,7 +160,8 @@ def test_an_unknown_component_is_refused_before_the_first_arm(path: Path, name: 
 WRONG = {
     "seeds": ["five", 2.5, True, "[2]"],
     "rounds": ["many", 2.5, False],
-    "train_rows": [0.5, [100]],
+    "transfer_rows": [0.5, [100]],
+    "rates": ["fast", [], [1e-4, 0.0], 1e-4],
     "task": [True, ["sst2"], 3.5],
     "profile": ["smal", None, 3],
     "n_components": ["[2]", 2.5],

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from toyrun import toy_settings
+from toyrun import ALL_ROWS, toy_settings
 
 from sage_kit.builtin.samplers import HardOptions, HighLossOptions
 from sage_kit.config import PRESETS
@@ -43,7 +43,15 @@ def make(place: Path, tiny_bert: Path, monkeypatch: pytest.MonkeyPatch, tmp_path
     def make_study(**changes: Any) -> Study:
         settings = toy_settings(place, tiny_bert, rounds=2, observers=["jsonl", "loss_profile"])
         del settings["task"], settings["runs_dir"]
-        arguments = {"profile": "small", "task": "file", "seeds": 2, "dev_fraction": 0.3, **settings, **changes}
+        arguments = {
+            "profile": "small",
+            "task": "file",
+            "seeds": 2,
+            **settings,
+            **ALL_ROWS,
+            "dev_fraction": 0.3,
+            **changes,
+        }
         return Study(
             "04_x", title="X", question="Is it?", runs_dir=str(place / "studies"),
             results_dir=str(tmp_path / "results"), **arguments,

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load, save
 from studies.fakeresults import make_finding, save_result
-from toyrun import toy_settings
+from toyrun import ALL_ROWS, toy_settings
 
 import sage_kit
 from sage_kit.cli import main
@@ -50,8 +50,9 @@ def make_result(place: Path, teacher: Path, name: str, **changes: Any) -> Path:
     settings = toy_settings(place, teacher, rounds=1, student_layers=1)
     del settings["task"], settings["runs_dir"]
     study = Study(
-        name, title="X", question="Is it?", profile="small", task="file", seeds=2, dev_fraction=0.3,
-        runs_dir=str(place / "studies"), results_dir=str(place / "results"), **{**settings, **changes},
+        name, title="X", question="Is it?", profile="small", task="file", seeds=2,
+        runs_dir=str(place / "studies"), results_dir=str(place / "results"),
+        **{**settings, **ALL_ROWS, "dev_fraction": 0.3, **changes},
     )  # fmt: skip
     runs = study.run([Arm("plain", schedule="none"), Arm("warm", schedule="none", temperature=3.0)])
     study.add_table("comparison", study.compare(runs, "plain"))

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def contrasts(
-    study: Study, runs: Runs, pairs: Sequence[tuple[str, str]], *, split: str = "dev", metric: str = ""
+    study: Study, runs: Runs, pairs: Sequence[tuple[str, str]], *, split: str | None = None, metric: str = ""
 ) -> DataFrame:
     """Each pair's first arm less its second, paired by seed and example.
 

@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from sage_kit.studies.predictions import AGREEMENT, DEV, DIVERGENCE
+from sage_kit.studies.predictions import AGREEMENT, DIVERGENCE
 from sage_kit.studies.runs import Runs
 from sage_kit.studies.study import Arm
+from sage_kit.studies.verdicts import PERCENT_CHANGE, number_text
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -43,7 +44,7 @@ _QUESTIONS = {
 
 
 def add_outcomes(
-    study: Study, name: str, runs: Runs, baseline: str, *, split: str = DEV, arms: Sequence[str] | None = None
+    study: Study, name: str, runs: Runs, baseline: str, *, split: str | None = None, arms: Sequence[str] | None = None
 ) -> None:
     """Add the comparison of arms with a baseline to a study: the table `name`, and one for each other outcome.
 
@@ -116,6 +117,8 @@ def _named(name: str, outcome: str) -> str:
 def with_equal_flops(study: Study, runs: Runs, like: str, *, name: str = EQUAL_FLOPS) -> Runs:
     """The runs, and plain distillation for as many steps as cost the FLOPs of an arm, on every task and seed.
 
+    In a study that tuned its arms it is tuned at that length too, by as many tries.
+
     Parameters
     ----------
     study : Study
@@ -128,7 +131,8 @@ def with_equal_flops(study: Study, runs: Runs, like: str, *, name: str = EQUAL_F
         Of the new arm.
     """
     steps = study.equal_flops_steps(runs, PLAIN, like)
-    more = study.run([Arm(name, f"FLOPs of {like}", schedule="none")], steps=steps)
+    arms = [Arm(name, f"FLOPs of {like}", schedule="none")]
+    more = study.run(study.tune(arms, steps=steps) if study.tuning else arms, steps=steps)
     return Runs([*runs, *more])
 
 
@@ -146,3 +150,27 @@ def compute_apart(study: Study, runs: Runs, apart: Sequence[str]) -> DataFrame:
     equal = study.compute_table(Runs([run for run in runs if run.arm not in apart]))
     others = study.compute_table(Runs([run for run in runs if run.arm in apart])).assign(equal=False)
     return concat([equal, others], ignore_index=True)
+
+
+def flatness(study: Study, compute: DataFrame, more_steps: DataFrame) -> str:
+    """In words how much more steps bring to plain distillation.
+
+    Parameters
+    ----------
+    study : Study
+    compute : DataFrame
+        Of `compute_apart`, with `PLAIN` and `EQUAL_FLOPS`.
+    more_steps : DataFrame
+        Of `Study.compare`: `EQUAL_FLOPS` against `PLAIN` in divergence.
+    """
+    steps = compute.set_index(["task", "arm"])["student_steps"]
+    parts = []
+    for row in more_steps.to_dict("records"):
+        if row["task"] not in study.tasks:
+            continue
+        longer = 100 * (steps[row["task"], EQUAL_FLOPS] / steps[row["task"], PLAIN] - 1)
+        change, low, high = (
+            number_text(row[name], PERCENT_CHANGE, signed=True) for name in ("difference", "low", "high")
+        )
+        parts.append(f"{row['task']} {change} % ({low} to {high}) by {longer:.0f} % more steps")
+    return f"divergence of plain distillation: {'; '.join(parts)}"

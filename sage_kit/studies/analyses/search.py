@@ -34,7 +34,8 @@ class Factor:
         Settings by the name of the level. The first is how things stand; a level's settings go over those chosen
         before, and its options over those chosen for the same component.
     needs : mapping
-        Values by setting, one of which must have been chosen for the factor to make sense.
+        Values by setting, one of which must have been chosen for the factor to make sense; ``lift_options.span`` is an
+        option, None where it was left to its default.
     """
 
     name: str
@@ -42,15 +43,54 @@ class Factor:
     needs: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
 
 
+RANDOM = "inf"
+"""Temperature of a lift that does not look at the synthetic vector: text, since JSON has no such number."""
+
+AS_BEFORE = "as before"
+"""First level of a factor whose others change what an earlier one chose."""
+
+_REPLACE: Mapping[str, tuple[Any, ...]] = {"lift": ("replace",)}
+
 FACTORS: tuple[Factor, ...] = (
     Factor(
         "lift",
         {
             "shift": {"lift": "shift"},
             "scale_shift": {"lift": "scale_shift"},
-            "replace": {"lift": "replace"},
-            "replace_random": {"lift": "replace_random"},
+            "replace, toward the vector": {"lift": "replace", "lift_options": {}},
+            "replace, at random": {"lift": "replace", "lift_options": {"source": "any", "temperature": RANDOM}},
         },
+    ),
+    Factor(
+        "exchange",
+        {
+            "token by token": {"lift_options": {}},
+            "consistent": {"lift_options": {"consistent": True}},
+            "spans of 3": {"lift_options": {"span": 3}},
+        },
+        needs={**_REPLACE, "lift_options.temperature": (RANDOM,)},
+    ),
+    Factor(
+        "source",
+        {
+            AS_BEFORE: {"lift_options": {}},
+            "neighbours": {"lift_options": {"source": "neighbors"}},
+            "same class": {"lift_options": {"source": "same_class"}},
+            "frequency": {"lift_options": {"source": "frequency"}},
+            "between": {"lift_options": {"source": "between"}},
+            "nearest": {"lift_options": {"source": "nearest"}},
+        },
+        needs=_REPLACE,
+    ),
+    Factor(
+        "guidance",
+        {
+            AS_BEFORE: {"lift_options": {}},
+            "drawn toward the vector": {"lift_options": {"temperature": 1.0}},
+            "the same, map of block 4": {"lift_options": {"temperature": 1.0}, "map_layer": 4},
+            "greedy": {"lift_options": {"temperature": 0.0}},
+        },
+        needs={**_REPLACE, "lift_options.span": (None, 1)},
     ),
     Factor(
         "share",
@@ -58,8 +98,9 @@ FACTORS: tuple[Factor, ...] = (
             "0.3": {"lift_options": {}},
             "0.15": {"lift_options": {"share": 0.15}},
             "0.5": {"lift_options": {"share": 0.5}},
+            "0.1 to 0.5": {"lift_options": {"share": [0.1, 0.5]}},
         },
-        needs={"lift": ("replace", "replace_random")},
+        needs=_REPLACE,
     ),
     Factor(
         "anchors",
@@ -81,6 +122,15 @@ FACTORS: tuple[Factor, ...] = (
         },
     ),
     Factor("schedule", {"adaptive": {"schedule": "adaptive"}, "static": {"schedule": "static"}}),
+    Factor(
+        "choice",
+        {
+            "none": {"filter": "none", "filter_options": {}},
+            "half, drawn by divergence": {"filter": "choose", "filter_options": {"draw": "weighted"}},
+            "half, the most divergent": {"filter": "choose", "filter_options": {}},
+        },
+        needs=_REPLACE,  # what is kept of many must be text
+    ),
     Factor(
         "temperature",
         {"2": {"temperature": 2.0}, "1": {"temperature": 1.0}, "4": {"temperature": 4.0}},
@@ -151,7 +201,14 @@ class Search:
     steps: DataFrame
 
 
-def search(study: Study, factors: Sequence[Factor], seeds: Sequence[int], *, least: float) -> Search:
+def search(
+    study: Study,
+    factors: Sequence[Factor],
+    seeds: Sequence[int],
+    *,
+    least: float,
+    by_task: Mapping[str, Mapping[str, Any]] | None = None,
+) -> Search:
     """Go through the factors, holding each level against the one chosen so far.
 
     The measure is the mean divergence of the student's outputs from the teacher's on the part carved from train
@@ -163,10 +220,12 @@ def search(study: Study, factors: Sequence[Factor], seeds: Sequence[int], *, lea
     study : Study
     factors : sequence of Factor
     seeds : sequence of int
-        Of every run.
+        Of every run: those from `sage_kit.studies.tuning.SEARCH_SEED`, so that no comparison takes them.
     least : float
         A level is taken if it lowers the divergence by at least this share; of several that do, the first that is not
         behind the best by so much. Levels stand in the order of how much they change.
+    by_task : mapping of task to mapping, or None
+        Settings of all levels alike on a task, such as the learning rate of the arm that the search starts from.
 
     Returns
     -------
@@ -175,9 +234,11 @@ def search(study: Study, factors: Sequence[Factor], seeds: Sequence[int], *, lea
     Raises
     ------
     StudyError
-        When no factor can be searched.
+        When no factor can be searched, or for seeds that a comparison may take.
     """
     from pandas import concat
+
+    study.choose_on(seeds)
 
     settings = first_settings()
     chosen: dict[str, str] = {}
@@ -190,8 +251,8 @@ def search(study: Study, factors: Sequence[Factor], seeds: Sequence[int], *, lea
             continue
         names = {level: f"{factor.name}: {level}" for level in factor.levels}
         held, *others = names
-        arms = [Arm(names[held], **settings)]
-        arms += [Arm(names[level], **changed(settings, factor.levels[level])) for level in others]
+        arms = [Arm(names[held], by_task=by_task, **settings)]
+        arms += [Arm(names[level], by_task=by_task, **changed(settings, factor.levels[level])) for level in others]
         table = differences(study.run(arms, seeds=seeds).table(), names[held])
         table.insert(0, "factor", factor.name)
         change = table[table["task"] == study.overall].set_index("arm")["change"]
@@ -234,6 +295,8 @@ def differences(runs: DataFrame, baseline: str) -> DataFrame:
 def _lacking(factor: Factor, have: Mapping[str, Any]) -> str:
     """What a factor needs and has not; "" where it has all."""
     for name, allowed in factor.needs.items():
-        if have[name] not in allowed:
-            return f"needs {name} to be {' or '.join(map(str, allowed))}, and it is {have[name]}"
+        setting, _, option = name.partition(".")
+        value = have[setting].get(option) if option else have[setting]
+        if value not in allowed:
+            return f"needs {name} to be {' or '.join(map(str, allowed))}, and it is {value}"
     return ""

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from toyrun import toy_settings
+from toyrun import ALL_ROWS, toy_settings
 
 from sage_kit.components import BuildContext, FilterRequest
 from sage_kit.errors import StudyError
@@ -111,7 +111,7 @@ def study(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path) -> Study:
     return Study(
         "toy", title="Toy", question="?", profile="smoke", task="file", seeds=1, plugin=str(PLUGIN),
         runs_dir=str(folder / "runs"), results_dir=str(folder / "results"), cache_dir=settings["cache_dir"],
-        base={"train_rows": 0, "validation_rows": 0, **rest},
+        base={**ALL_ROWS, **rest},
     )  # fmt: skip
 
 

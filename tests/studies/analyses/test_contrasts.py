@@ -30,8 +30,8 @@ class FakeStudy:
             ]
         )
 
-    def compare(self, runs: Any, baseline: str, *, split: str, metric: str, arms: list[str]) -> pd.DataFrame:
-        assert (split, metric) == ("dev", "")
+    def compare(self, runs: Any, baseline: str, *, split: str | None, metric: str, arms: list[str]) -> pd.DataFrame:
+        assert (split, metric) == (None, "")
         return statistics.compare_arms(self.table[self.table["arm"].isin([*arms, baseline])], baseline)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from toyrun import toy_settings
+from toyrun import ALL_ROWS, toy_settings
 
 from sage_kit.studies.analyses.outcomes import (
     EQUAL_FLOPS,
@@ -26,7 +26,8 @@ def study(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path) -> Study:
         settings.pop(name, None)
     return Study(
         "01_x", title="X", question="Is it?", profile="small", task="file", seeds=2,
-        runs_dir=str(folder / "runs"), results_dir=str(folder / "results"), **settings,
+        runs_dir=str(folder / "runs"), results_dir=str(folder / "results"),
+        **{**settings, **ALL_ROWS, "dev_fraction": 0.4},
     )  # fmt: skip
 
 

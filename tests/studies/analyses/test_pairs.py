@@ -138,7 +138,7 @@ def test_fidelity_and_score_within_an_inverter():
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory, tiny_bert):
-    from toyrun import toy_settings
+    from toyrun import ALL_ROWS, toy_settings
 
     folder = tmp_path_factory.mktemp("pairs")
     (folder / "mine.py").write_text(PLUGIN)
@@ -147,7 +147,7 @@ def study(tmp_path_factory, tiny_bert):
         del settings[name]
     return Study(
         "05_reducers", title="t", question="q", profile="smoke", task="file", seeds=1, plugin=str(folder / "mine.py"),
-        runs_dir=str(folder / "runs"), results_dir=str(folder / "results"), **settings,
+        runs_dir=str(folder / "runs"), results_dir=str(folder / "results"), **{**settings, **ALL_ROWS},
     )  # fmt: skip
 
 

@@ -67,7 +67,14 @@ def make_runs(task: str, splits: Sequence[str], metric: str = "accuracy") -> lis
             }
             runs.append(
                 SimpleNamespace(
-                    arm=arm, task=task, seed=seed, metric=metric, summary=summary, predictions=predictions, config=task
+                    arm=arm,
+                    task=task,
+                    seed=seed,
+                    metric=metric,
+                    summary=summary,
+                    predictions=predictions,
+                    config=task,
+                    splits=list(summary["validation"]),
                 )
             )
     return runs

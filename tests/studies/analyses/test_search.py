@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 
 import pandas as pd
 import pytest
 
+from sage_kit.compatibility import check_choices
 from sage_kit.config import load_config
 from sage_kit.errors import StudyError
+from sage_kit.plugins import Plugins
 from sage_kit.studies.analyses.search import (
     FACTORS,
     Factor,
@@ -49,6 +52,10 @@ class ToyStudy:
     def __init__(self, factors: dict[str, tuple[float, float]]) -> None:
         self.factors = factors
         self.asked: list[tuple[list[Arm], list[int]]] = []
+        self.kept: list[int] = []
+
+    def choose_on(self, seeds: Sequence[int]) -> None:
+        self.kept = list(seeds)
 
     def run(self, arms: Sequence[Arm], *, seeds: Sequence[int]) -> ToyRuns:
         self.asked.append((list(arms), list(seeds)))
@@ -72,7 +79,7 @@ def test_a_level_is_taken_if_it_lowers_the_divergence_enough() -> None:
     )
     assert found.chosen == {"temperature": "4"}
     assert found.settings["temperature"] == 4.0
-    assert study.asked[0][1] == [3, 4, 5]
+    assert study.asked[0][1] == study.kept == [3, 4, 5]
     taken = found.steps[found.steps["taken"]]
     assert set(taken["arm"]) == {"temperature: 4"}
     assert list(taken["task"]) == ["a", "b", "average"]
@@ -111,6 +118,24 @@ def test_a_factor_that_makes_no_sense_is_left_out_and_told() -> None:
         run_search({}, [SHARE])
 
 
+def test_a_factor_may_need_an_option() -> None:
+    spans = Factor("spans", {"1": {"lift_options": {}}, "3": {"lift_options": {"span": 3}}},
+                   {"lift_options.temperature": ("inf",), "lift_options.span": (None, 1)})  # fmt: skip
+    at_random = Factor("lift", {"shift": {"lift": "shift", "lift_options": {}},
+                                "any": {"lift": "replace", "lift_options": {"temperature": "inf"}}})  # fmt: skip
+    found, study = run_search({"lift: any": (0.5, 0.5), "spans: 3": (0.5, 0.5)}, [at_random, spans, spans])
+    assert study.asked[1][0][1].settings["lift_options"] == {"temperature": "inf", "span": 3}
+    assert found.skipped == {"spans": "needs lift_options.span to be None or 1, and it is 3"}
+    found, _ = run_search({}, [at_random, spans])
+    assert found.skipped == {"spans": "needs lift_options.temperature to be inf, and it is None"}
+
+
+def test_all_levels_learn_at_the_rate_of_the_start() -> None:
+    study = ToyStudy({})
+    search(study, [LIFT], [2000], least=0.03, by_task={"a": {"learning_rate": 3e-4}})  # type: ignore[arg-type]
+    assert [arm.on("a")["learning_rate"] for arm in study.asked[0][0]] == [3e-4, 3e-4]
+
+
 def test_options_stay_with_their_component_and_leave_with_it() -> None:
     start = {"sampler": "high_loss", "sampler_options": {"k": 5}}
     same = changed(start, {"sampler": "high_loss", "sampler_options": {"fraction": 1.0}})
@@ -129,7 +154,10 @@ def test_factors_are_chosen_by_name_and_order() -> None:
 
 
 def test_every_level_is_a_setting_that_a_run_takes() -> None:
+    replacing = FACTORS[0].levels["replace, at random"]
     for factor in FACTORS:
         assert len(factor.levels) > 1
         for level in factor.levels.values():
-            load_config(changed(first_settings(), level))
+            config = load_config(changed(changed(first_settings(), replacing if factor.needs else {}), level))
+            check_choices(config, Plugins())
+            json.dumps(config.model_dump(mode="json"), allow_nan=False)  # a result holds it

@@ -1,0 +1,133 @@
+"""The controls that the default must beat, by name: each is an arm that leaves out, or stands for, one part of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sage_kit.config import PRESETS, RunConfig, field_extra
+from sage_kit.errors import StudyError, did_you_mean
+from sage_kit.studies.study import Arm
+
+if TYPE_CHECKING:
+    from sage_kit.studies.study import Study
+
+CORPUS = "corpus/train.parquet"
+"""Below the folder of the data: generic text for a warm-up."""
+
+CORPUS_ROWS = 4000
+"""Rows of it that a warm-up takes."""
+
+PLAIN = "plain"
+
+
+@dataclass(frozen=True)
+class Control:
+    """A control.
+
+    Attributes
+    ----------
+    about : str
+        One line.
+    settings : mapping
+        What its arm has in the place of the default's settings.
+    """
+
+    about: str
+    settings: Mapping[str, Any]
+
+
+_NOTHING: Mapping[str, Any] = {"sampler_options": {}, "lift_options": {}, "inverter_options": {}}
+
+CONTROLS: Mapping[str, Control] = {
+    "random tokens": Control(
+        "no map, no loss: random tokens of random examples at random places of random anchors",
+        {**_NOTHING, "sampler": "random", "lift": "replace_random"},
+    ),
+    "mixup": Control(
+        "token states of two examples mixed place by place (Zhang et al. 2018, arXiv 1710.09412)",
+        {**_NOTHING, "sampler": "mixup", "lift": "mixup"},
+    ),
+    "hidden states": Control(
+        "no synthesis; the student's last hidden states follow the teacher's as well",
+        {"schedule": "none", "hidden_weight": 1.0},
+    ),
+}
+"""By the name of the arm."""
+
+
+def control(name: str) -> Arm:
+    """The arm of a control.
+
+    Raises
+    ------
+    StudyError
+        When there is none of that name.
+    """
+    if name not in CONTROLS:
+        raise StudyError(f"there is no control {name!r}.{did_you_mean(name, CONTROLS, 'Controls')}")
+    found = CONTROLS[name]
+    return Arm(name, found.about, **found.settings)
+
+
+def more_rows(study: Study, factor: int) -> Arm:
+    """Plain distillation with `factor` times the real transfer rows, as far as a task's pool goes, at equal steps.
+
+    Parameters
+    ----------
+    study : Study
+        Must draw transfer sets.
+    factor : int
+
+    Raises
+    ------
+    StudyError
+        When it draws none.
+    """
+    by_task = {}
+    for task in study.tasks:
+        config = study.config(task)
+        if not config.transfer_rows:
+            raise StudyError(f"task {task!r} draws no transfer set: set transfer_rows to compare with more of them")
+        by_task[task] = {"transfer_rows": min(factor * config.transfer_rows, config.transfer_pool or 2**31)}
+        short = by_task[task]["transfer_rows"] / config.transfer_rows
+        if short < factor:
+            print(f"{task}: its pool holds {short:.2g} times the transfer rows only, not {factor}")
+    return Arm(f"{PLAIN}, {factor} times the rows", f"{factor} times the real texts", schedule="none", by_task=by_task)
+
+
+def paper_settings(study: Study, *, inverter: str | None = None, warmup_corpus: str | None = None) -> dict[str, Any]:
+    """Settings of an arm that makes the choices of the preset `paper`, but for the models, which are the study's.
+
+    Its warm-up takes the corpus that is named, else `CORPUS` below the folder of the data, else at "full" the preset's
+    own; without any of them there is none, which a line says.
+
+    Parameters
+    ----------
+    study : Study
+    inverter : str or None
+        None takes "native" where the reducer is linear, else "knn": UMAP's own takes a tenth of a second per vector.
+    warmup_corpus : str or None
+    """
+    # what the preset leaves open is as a run has it by default; the reducer is the study's, losses are the same
+    own = ("reducer", "reducer_options", "reducer_seed")
+    names = [name for name in RunConfig.model_fields if field_extra(name)["group"] == "synthesis" and name not in own]
+    preset, as_usual = PRESETS["paper"], RunConfig().model_dump()
+    settings = {name: preset.get(name, as_usual[name]) for name in names}
+    config = study.config(study.tasks[0])
+    settings["inverter"] = inverter or ("native" if config.reducer == "pca" else "knn")
+    is_full = study.size.name == "full"
+    has_corpus = bool(config.data_dir) and (Path(config.data_dir).expanduser() / CORPUS).is_file()
+    corpus = warmup_corpus or (preset["warmup_corpus"] if is_full else CORPUS if has_corpus else "")
+    if study.size.name == "smoke" and not warmup_corpus:
+        corpus = ""
+    if corpus:
+        rows = preset["warmup_rows"] if is_full else CORPUS_ROWS
+        settings |= {"warmup_corpus": corpus, "warmup_epochs": preset["warmup_epochs"], "warmup_rows": rows}
+    else:
+        print("SAGE paper: no warm-up, since no text for it is at hand")
+    changed = {name: value for name, value in settings.items() if value != as_usual[name]}
+    print("SAGE paper:", ", ".join(f"{name}={value}" for name, value in changed.items()))
+    return settings

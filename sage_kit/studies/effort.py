@@ -1,0 +1,254 @@
+"""How long runs will take: by the seconds per step of earlier runs of their kind, or else by their FLOPs.
+
+What is not known of earlier runs on this kind of machine is worked out from the models' sizes and the texts' lengths,
+at the FLOPs per second of earlier runs or, where there are none, at half of what a matrix product reaches here.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+
+from sage_kit.config import RunConfig, toml_loads
+from sage_kit.data.splits import TaskData
+from sage_kit.devices import precision_of
+from sage_kit.machine import describe_machine
+from sage_kit.models.locations import resolve_checkpoint
+
+MODELS = ("task", "teacher", "cut", "granularity", "student_layers", "max_length", "batch_size", "hidden_weight",
+          "warmup_epochs", "warmup_rows")  # fmt: skip
+SYNTHESIS = ("schedule", "mix", "synthetic_ratio", "reducer", "refit", "sampler", "inverter", "lift", "filter")
+TEACHER = ("task", "teacher", "teacher_rows", "teacher_epochs", "max_length")
+"""Settings by which runs are of one kind: whose steps take as long, and who share a teacher."""
+
+TOKENS_PER_WORD = 1.3
+SPECIAL_TOKENS = 2.0
+SAMPLED = 500
+"""How texts' lengths are estimated without a tokenizer, and from how many of them."""
+
+REACHED = 0.5
+"""Part of a matrix product's FLOPs per second that training reaches, as measured of MiniLM on one core in fp32."""
+
+
+@dataclass(frozen=True)
+class Pace:
+    """What a finished run tells of the time it took.
+
+    Attributes
+    ----------
+    settings : mapping
+        Its config.toml.
+    steps : int
+        Student steps.
+    seconds : float
+        Wall time without the teacher's fine-tuning [s].
+    flops : float
+        Of all activities.
+    """
+
+    settings: Mapping[str, Any]
+    steps: int
+    seconds: float
+    flops: float
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A run that is asked for.
+
+    Attributes
+    ----------
+    config : RunConfig
+    steps : int
+        Student steps.
+    found : bool
+        Whether it is there already.
+    """
+
+    config: RunConfig
+    steps: int
+    found: bool
+
+
+class Effort:
+    """Estimates from the runs of a folder.
+
+    Parameters
+    ----------
+    root : Path
+        Folder of the runs.
+    data : callable
+        Gives the data of a run's settings.
+    """
+
+    def __init__(self, root: Path, data: Callable[[RunConfig], TaskData]) -> None:
+        self.root = root
+        self.data = data
+        self._tokens: dict[str, float] = {}
+
+    def text(self, runs: Sequence[Planned]) -> str:
+        """Runs to make, runs found, and about how many minutes of one core these take."""
+        missing = [run for run in runs if not run.found]
+        head = f"{_counted(len(runs), 'run')}: {len(runs) - len(missing)} found, {len(missing)} to make"
+        if not missing:
+            return f"{head}."
+        paces = {task: read_paces(self.root / task) for task in {run.config.task for run in missing}}
+        everything = [pace for folder in _folders(self.root) for pace in read_paces(folder)]
+        parts = [self._seconds(run, paces[run.config.task], everything) for run in missing]
+        teachers = self._teachers(missing, paces, everything)
+        minutes = sum(seconds for seconds, _ in parts) / 60
+        sources = " and ".join(sorted({source for _, source in parts}))
+        text = f"{head}, about {_minutes(minutes)} of one core ({sources})"
+        if teachers:
+            text += (
+                f", and about {_minutes(sum(teachers.values()) / 60)} to fine-tune {_counted(len(teachers), 'teacher')}"
+            )
+        return f"{text}."
+
+    def _seconds(self, run: Planned, own: Sequence[Pace], others: Sequence[Pace]) -> tuple[float, str]:
+        """Seconds of a run, and where they are known from."""
+        config = run.config
+        wanted = config.model_dump(mode="json")
+        alike = [pace for pace in own if _same(pace.settings, wanted, MODELS)]
+        is_plain = config.schedule == "none"
+        for names in (("schedule",) if is_plain else SYNTHESIS, ()):
+            found = [
+                pace
+                for pace in alike
+                if (pace.settings["schedule"] == "none") == is_plain and _same(pace.settings, wanted, names)
+            ]
+            if found:
+                return run.steps * median(pace.seconds / pace.steps for pace in found), "as earlier runs took"
+        rate, source = self._rate(config, others)
+        return self._flops(run) / rate, source
+
+    def _rate(self, config: RunConfig, paces: Sequence[Pace]) -> tuple[float, str]:
+        """FLOPs per second that runs reach, and where that is known from."""
+        known = [pace.flops / pace.seconds for pace in paces if pace.flops > 0]
+        if known:
+            return median(known), "by their FLOPs, at the rate of earlier runs"
+        return REACHED * product_rate(precision_of(config)), "by their FLOPs, at half the rate of matrix products here"
+
+    def _flops(self, run: Planned) -> float:
+        """FLOPs of a run: training, the teacher on synthetic examples, and scoring."""
+        config, data = run.config, self.data(run.config)
+        tokens = self._tokens_of(config)
+        dim, inner, layers = checkpoint_sizes(config.teacher)
+        block = 2 * (4 * dim**2 + 2 * dim * inner) * tokens + 4 * dim * tokens**2
+        front = 0 if config.cut == "embeddings" else int(config.cut)
+        share = 0.0 if config.schedule == "none" else config.synthetic_ratio
+        if config.mix == "add":
+            share /= 1 + share
+        examples = run.steps * config.batch_size
+        training = examples * block * (3 * config.student_layers + front + share * (layers - front))
+        passes = max(1.0, examples / max(len(data.train), 1))
+        scored = passes * len(data.dev) + sum(map(len, data.validation.values())) + len(data.evaluation or ())
+        warm_up = config.warmup_epochs * config.warmup_rows * block * (3 * config.student_layers + layers)
+        return training + scored * block * config.student_layers + warm_up
+
+    def _teachers(
+        self, missing: Sequence[Planned], paces: Mapping[str, Sequence[Pace]], others: Sequence[Pace]
+    ) -> dict[str, float]:
+        """Seconds of fine-tuning by teacher, of those that no earlier run used."""
+        found = {}
+        for run in missing:
+            config = run.config
+            wanted = config.model_dump(mode="json")
+            name = json.dumps([wanted[setting] for setting in TEACHER])
+            if name in found or any(_same(pace.settings, wanted, TEACHER) for pace in paces[config.task]):
+                continue
+            dim, inner, layers = checkpoint_sizes(config.teacher)
+            tokens = self._tokens_of(config)
+            block = 2 * (4 * dim**2 + 2 * dim * inner) * tokens + 4 * dim * tokens**2
+            rows = len(self.data(config).teacher) * config.teacher_epochs
+            found[name] = 3 * layers * block * rows / self._rate(config, others)[0]
+        return found
+
+    def _tokens_of(self, config: RunConfig) -> float:
+        """Mean tokens of a text, or pair, of a task."""
+        name = f"{config.task} {config.max_length}"
+        if name not in self._tokens:
+            split = self.data(config).dev
+            pairs = split.pairs or [""] * len(split.texts)
+            words = [len(f"{text} {pair}".split()) for text, pair in zip(split.texts, pairs, strict=True)][:SAMPLED]
+            lengths = [min(config.max_length, SPECIAL_TOKENS + TOKENS_PER_WORD * count) for count in words]
+            self._tokens[name] = sum(lengths) / max(len(lengths), 1)
+        return self._tokens[name]
+
+
+def read_paces(folder: Path) -> list[Pace]:
+    """What the finished runs of a task's folder, made on this kind of machine, tell of their time."""
+    processor = describe_machine().processor
+    return [pace for path in _runs(folder) if (pace := _pace(path, processor)) is not None]
+
+
+@functools.cache
+def _pace(path: Path, processor: str) -> Pace | None:
+    try:
+        summary, costs, environment = (
+            json.loads((path / name).read_text(encoding="utf-8"))
+            for name in ("summary.json", "costs.json", "environment.json")
+        )
+        settings = toml_loads((path / "config.toml").read_text(encoding="utf-8"))
+        steps, seconds = int(summary["student_steps"]), float(summary["seconds"])
+        flops = float(sum(costs["flops"].values()))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None  # unfinished, or of another version
+    is_known = steps > 0 and seconds > 0 and "schedule" in settings and environment.get("processor") == processor
+    return Pace(settings, steps, seconds, flops) if is_known else None
+
+
+def _folders(root: Path) -> list[Path]:
+    return sorted(path for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
+
+
+def _runs(folder: Path) -> Iterable[Path]:
+    return sorted(path.parent for path in folder.glob("*/summary.json"))
+
+
+def _same(settings: Mapping[str, Any], wanted: Mapping[str, Any], names: Iterable[str]) -> bool:
+    return all(settings.get(name) == wanted[name] for name in names)
+
+
+@functools.cache
+def checkpoint_sizes(name: str) -> tuple[int, int, int]:
+    """Width, inner width and blocks of a checkpoint by its config.json; those of BERT-base where that is not here."""
+    folder = resolve_checkpoint(name)
+    told: dict[str, Any] = {}
+    if folder is not None and (folder / "config.json").is_file():
+        told = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+
+    def first(default: int, *names: str) -> int:
+        return next((int(told[one]) for one in names if one in told), default)
+
+    dim = first(768, "hidden_size", "dim")
+    return dim, first(4 * dim, "intermediate_size", "hidden_dim"), first(12, "num_hidden_layers", "n_layers")
+
+
+@functools.cache
+def product_rate(precision: str) -> float:
+    """FLOPs per second of a matrix product of an encoder block's size on this machine, measured once [1/s]."""
+    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision, torch.float32)
+    left, right = torch.ones(1024, 384, dtype=dtype), torch.ones(384, 1536, dtype=dtype)
+    left @ right  # the first one prepares
+    products, started = 0, time.perf_counter()
+    while (elapsed := time.perf_counter() - started) < 0.1:
+        left @ right
+        products += 1
+    return products * 2 * 1024 * 384 * 1536 / elapsed
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def _minutes(minutes: float) -> str:
+    return f"{minutes:,.0f} minutes" if minutes >= 1.5 else "a minute" if minutes > 0.75 else f"{60 * minutes:.0f} s"
