@@ -262,7 +262,7 @@ def test_regression(tmp_path: Path, tiny_bert: Path) -> None:
 
 @pytest.mark.parametrize("cut", ["embeddings", 1])
 def test_families_and_cuts(tmp_path: Path, tiny_roberta: Path, tiny_distilbert: Path, cut) -> None:
-    for teacher in (tiny_roberta, tiny_distilbert):
+    for teacher in (tiny_roberta, tiny_distilbert, tiny.make_checkpoint(tmp_path / "tiny-mpnet", "mpnet")):
         directory, summary = toy_run(tmp_path, teacher, cut=cut, rounds=2, teacher_epochs=1)
         texts = [row["text"] for row in tiny.toy_task_rows(120, seed=2)]
         labels = np.array([row["label"] for row in tiny.toy_task_rows(120, seed=2)])

@@ -304,7 +304,9 @@ def _new_head(checkpoint: Checkpoint, spec: TaskSpec, seed: int) -> PreTrainedMo
     set_task(config, spec)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = AutoModelForSequenceClassification.from_config(config, attn_implementation="sdpa", dtype=torch.float32)
+        model = AutoModelForSequenceClassification.from_config(
+            config, attn_implementation=checkpoint.family.attention, dtype=torch.float32
+        )
     output = f"{checkpoint.family.head_output}."
     kept = {
         name: tensor
