@@ -67,11 +67,14 @@ from sage_kit.studies.places import companion
 check_parameters(globals(), "08_beyond_glue")
 
 TASKS = "strategyqa,strategyqa_facts,hotpotqa,pawsx,qqp_to_pawsx,xnli"
+ROWS = {"transfer_rows": 400, "transfer_pool": 500, "evaluation_rows": 0, "dev_rows": 140}
 # facts and paragraphs are longer than GLUE's sentences, and fifteen languages are scored
 base = {
     "smoke": {},
-    "small": {"max_length": 96, "validation_rows": 500},
-    "full": {"max_length": 128},
+    # scores are those of the validation splits, so no rows are held out; the smallest task has 1,140
+    "small": {"max_length": 96, "validation_rows": 500, **ROWS},
+    "medium": {"max_length": 96, "validation_rows": 500, **ROWS},
+    "full": {"max_length": 128, "evaluation_rows": 0, "dev_rows": 0},
 }
 study = Study(
     "08_beyond_glue",

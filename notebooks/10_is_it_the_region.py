@@ -333,7 +333,6 @@ find_ahead(
     "default",
     what="the preset default",
     other=f"the best control without a map, {best_for_default}",
-    claim="default_over_controls",
     against=best_for_default,
     outcomes=[""],
 )

@@ -343,13 +343,13 @@ CLAIMS: tuple[Claim, ...] = (
     ),
     Claim(
         "default_over_controls",
-        "Does the preset default beat every control that looks at no map?",
+        "Is the preset default closer to its teacher than every control?",
         "",
         "the aim of this toolkit; the paper has no such arm",
-        "10_is_it_the_region",
-        "default_over_every_control",
+        "16_controls",
+        "closest_control_divergence",
         "question",
-        "Against the control that comes nearest, picked by the scores that it is compared on, which favours it.",
+        "Against the control that comes nearest, picked by the divergence that it is compared on, which favours it.",
     ),
 )
 """The paper's claims in its order, then the questions that it leaves open."""

@@ -43,7 +43,6 @@ STUDY_PARAMETERS: Mapping[str, str] = {
     "rates": "learning rates that every arm is tuned over",
     "competitor": "arm that the default meets beside plain distillation",
     "transfer_sizes": "rows of the transfer sets that are compared",
-    "corpora": "texts of the warm-ups that are compared",
     "runs_dir": "folder in which the runs of the arms are kept and found again",
     "results_dir": "folder in which tables, figures and the verdict are saved",
     "reducers": "reducers that are compared",

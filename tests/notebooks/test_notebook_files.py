@@ -49,7 +49,7 @@ def keywords_of(path: Path, function: str) -> list[dict[str, Any]]:
 
 
 def test_all_are_there_in_order() -> None:
-    assert [path.stem[:2] for path in NOTEBOOKS] == [f"{number:02d}" for number in range(13)]
+    assert [path.stem[:2] for path in NOTEBOOKS] == [f"{number:02d}" for number in range(17)]
 
 
 def test_notebooks_and_scripts_are_alike() -> None:

@@ -56,7 +56,7 @@ def contrasts(
     return table.sort_values("task", key=lambda column: column.map(order), kind="stable", ignore_index=True)
 
 
-def closest(table: DataFrame, task: str) -> str:
+def closest(table: DataFrame, task: str, *, lower_is_better: bool = False) -> str:
     """Against which arm the difference is smallest: the strongest of those that an arm is held against.
 
     Parameters
@@ -65,6 +65,8 @@ def closest(table: DataFrame, task: str) -> str:
         Of `contrasts`.
     task : str
         Whose rows count.
+    lower_is_better : bool
+        Whether a small number is a good one, as a divergence is: then the largest difference is of the strongest.
 
     Returns
     -------
@@ -72,4 +74,5 @@ def closest(table: DataFrame, task: str) -> str:
         The first of several.
     """
     rows = table[table["task"] == task]
-    return str(rows.loc[rows["difference"].idxmin(), "against"])
+    best = rows["difference"].idxmax() if lower_is_better else rows["difference"].idxmin()
+    return str(rows.loc[best, "against"])

@@ -7,8 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sage_kit.compatibility import chosen_options, needed_kinds
 from sage_kit.config import PRESETS, RunConfig, field_extra
 from sage_kit.errors import StudyError, did_you_mean
+from sage_kit.files import write_bytes
+from sage_kit.studies.analyses.search import RANDOM
 from sage_kit.studies.study import Arm
 
 if TYPE_CHECKING:
@@ -46,6 +49,19 @@ CONTROLS: Mapping[str, Control] = {
         "no map, no loss: random tokens of random examples at random places of random anchors",
         {**_NOTHING, "sampler": "random", "lift": "replace_random"},
     ),
+    "text augmentation": Control(
+        "a static set of texts whose tokens gave way to near ones of the embedding table, as TinyBERT does with BERT "
+        "and GloVe (Jiao et al. 2020, arXiv 1909.10351: 40 % of the words, 15 candidates)",
+        {
+            **_NOTHING,
+            "schedule": "static",
+            "mix": "add",
+            "synthetic_ratio": 4.0,
+            "sampler": "random",
+            "lift": "replace",
+            "lift_options": {"source": "nearest", "temperature": RANDOM, "share": 0.4, "candidates": 15},
+        },
+    ),
     "mixup": Control(
         "token states of two examples mixed place by place (Zhang et al. 2018, arXiv 1710.09412)",
         {**_NOTHING, "sampler": "mixup", "lift": "mixup"},
@@ -70,6 +86,78 @@ def control(name: str) -> Arm:
         raise StudyError(f"there is no control {name!r}.{did_you_mean(name, CONTROLS, 'Controls')}")
     found = CONTROLS[name]
     return Arm(name, found.about, **found.settings)
+
+
+def parts_left_out(study: Study) -> list[Arm]:
+    """The default with one part left out at a time: the map, the guidance by the synthetic vector, the losses.
+
+    Without the map, tokens come from any example and no exchange looks at the synthetic vector; without guidance their
+    source stays. Without losses any example is an anchor. What the default does not have is told in a line, and has no
+    arm.
+
+    Parameters
+    ----------
+    study : Study
+    """
+    config = study.config(study.tasks[0], **PRESETS["default"])
+    options = dict(config.lift_options) if config.lift == "replace" else {}
+    of_map = options.get("source", "auto") in ("auto", "neighbors")
+    free = {**options, "temperature": RANDOM}
+    changes: dict[str, tuple[str, dict[str, Any]]] = {
+        "SAGE without the map": (
+            "tokens of any example",
+            {"lift": "replace", "lift_options": {**free, **({"source": "any"} if of_map else {})}},
+        ),
+        "SAGE without guidance": ("places and newcomers at random", {"lift": "replace", "lift_options": free}),
+        "SAGE without losses": ("any example as anchor", {"sampler": "random", "sampler_options": {}}),
+    }
+    seen, arms = [_content(study, config)], []
+    for name, (about, settings) in changes.items():
+        content = _content(study, study.config(study.tasks[0], **{**PRESETS["default"], **settings}))
+        if content in seen:
+            print(f"{name}: the same as an arm that is there, so it has none of its own")
+            continue
+        seen.append(content)
+        arms.append(Arm(name, about, **{**PRESETS["default"], **settings}))
+    return arms
+
+
+def _content(study: Study, config: RunConfig) -> dict[str, Any]:
+    """What a run synthesises by: the components that it uses, their options, and the settings beside them."""
+    settings = config.model_dump(mode="json")
+    beside = {name: settings[name] for name in ("schedule", "mix", "synthetic_ratio", "losses_from")}
+    kinds = needed_kinds(config, study.plugins)
+    names = {kind: config.component_choice(kind)[0] for kind in kinds}
+    return {**beside, **names, "options": chosen_options(config, study.plugins)}
+
+
+def warmup_text(study: Study, named: str | None = None) -> str:
+    """The text of a warm-up: the one that is named, else `CORPUS` below the folder of the data.
+
+    At profile smoke, without either, the texts of the teacher stand in for it.
+
+    Parameters
+    ----------
+    study : Study
+    named : str or None
+
+    Raises
+    ------
+    StudyError
+        When there is none.
+    """
+    config = study.config(study.tasks[0])
+    if named:
+        return named
+    if study.size.name == "smoke":
+        path = study.store.root / "smoke-texts.txt"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        texts = (" ".join(text.split()) for text in study.store.data(config).teacher.texts)
+        write_bytes(path, ("\n".join(texts) + "\n").encode("utf-8"))
+        return str(path)
+    if config.data_dir and (Path(config.data_dir).expanduser() / CORPUS).is_file():
+        return CORPUS
+    raise StudyError(f"there is no text for the warm-up: name one with warmup_corpus, or put {CORPUS} into data_dir")
 
 
 def more_rows(study: Study, factor: int) -> Arm:

@@ -57,6 +57,7 @@ def test_each_pair_is_its_own_difference(study: Any) -> None:
 def test_closest_is_the_strongest_rival(study: Any) -> None:
     table = contrasts(study, None, [("a", "c"), ("a", "b")])  # type: ignore[arg-type]
     assert closest(table, "average") == "b"
+    assert closest(table, "average", lower_is_better=True) == "c"
 
 
 @pytest.mark.parametrize("pairs", [[], [("a", "b"), ("a", "b")]])
