@@ -28,12 +28,14 @@ if TYPE_CHECKING:
 MANIFEST = "entry.json"
 ARRAYS = "arrays.safetensors"
 LOCK_PREFIX = ".lock-"
+PARTIAL_PREFIX = ".partial-"
 
 _CACHES: weakref.WeakSet[Cache] = weakref.WeakSet()
 """The caches of this process, whose holds do not keep it from clearing what it uses itself."""
 
 _LEFT_BEHIND = re.compile(
     rf"{re.escape(TEMPORARY_PREFIX)}(?P<temporary>\w+)-[0-9a-f]{{8}}|{re.escape(LOCK_PREFIX)}(?P<lock>\w+)"
+    rf"|{re.escape(PARTIAL_PREFIX)}(?P<partial>\w+)"
 )
 """Names beside the entries; `clear` may be pointed at any folder and takes away what a cache has written only."""
 
@@ -112,8 +114,13 @@ class Cache:
             with atomic_directory(path) as temporary:
                 build(temporary)
                 write_manifest(temporary, MANIFEST, {"kind": kind, "key": key, **(about or {})})
+            shutil.rmtree(self.partial(kind, key), ignore_errors=True)
             self._hold(path)
         return path
+
+    def partial(self, kind: str, key: str) -> Path:
+        """Folder beside an entry in which `build` may keep what it has done so far; removed when the entry is whole."""
+        return self.directory / kind / f"{PARTIAL_PREFIX}{key}"
 
     def _hold(self, path: Path) -> bool:
         """Keep other processes from clearing an entry as long as this cache is in use; returns whether it is there."""
@@ -216,7 +223,7 @@ class Cache:
             with FileLock(lock).acquire(timeout=0), _alone(folder / key / MANIFEST) as is_free:
                 if not is_free:
                     raise Timeout(str(lock))
-                there = [folder / key, *folder.glob(f"{TEMPORARY_PREFIX}{key}-*")]
+                there = [folder / key, folder / f"{PARTIAL_PREFIX}{key}", *folder.glob(f"{TEMPORARY_PREFIX}{key}-*")]
                 freed = sum(_remove(path) for path in there if path.exists())
         except Timeout:
             self._announce(f"{folder.name} {key[:8]} is in use by another process, and is left")
@@ -229,7 +236,7 @@ def _keys(folder: Path) -> set[str]:
     """Keys of the entries in a folder, and of what killed processes left; nothing that a cache has not written."""
     left = (_LEFT_BEHIND.fullmatch(path.name) for path in folder.glob(".*"))
     return {path.parent.name for path in folder.glob(f"[!.]*/{MANIFEST}")} | {
-        match["temporary"] or match["lock"] for match in left if match
+        match["temporary"] or match["lock"] or match["partial"] for match in left if match
     }
 
 

@@ -337,10 +337,10 @@ class _Preparation:
 
     def load_teacher(self, data: TaskData) -> Teacher:
         with self.accelerator.local_main_process_first():
-            started = time.perf_counter()
             device = self.accelerator.device
             teacher = load_teacher(self.config, data, self.cache, device, self.announce, self.steps("teacher"))
-            self.timed(FINE_TUNING, started)
+        if teacher.seconds:
+            self.costs.add(FINE_TUNING, teacher.seconds)
         return teacher
 
     def embed(

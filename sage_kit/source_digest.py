@@ -46,9 +46,10 @@ LEAVES: Mapping[str, str] = {
 """Modules that cannot change a result, and why. They are neither digested nor followed."""
 
 HELD_BY_VALUE = frozenset({
-    "sage_kit.cache", "sage_kit.compatibility", "sage_kit.components", "sage_kit.config", "sage_kit.data.checks",
-    "sage_kit.data.sources", "sage_kit.data.splits", "sage_kit.data.user_files", "sage_kit.files",
-    "sage_kit.fingerprint", "sage_kit.manifest", "sage_kit.plugins", "sage_kit.records",
+    "sage_kit.cache", "sage_kit.compatibility", "sage_kit.components", "sage_kit.config", "sage_kit.data.carving",
+    "sage_kit.data.checks", "sage_kit.data.sources", "sage_kit.data.splits", "sage_kit.data.unlabelled",
+    "sage_kit.data.user_files", "sage_kit.files", "sage_kit.fingerprint", "sage_kit.manifest", "sage_kit.plugins",
+    "sage_kit.records",
 })  # fmt: skip
 """Modules whose effect an entry of the cache holds by value: settings, texts, labels, and what names and keeps it."""
 

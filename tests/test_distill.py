@@ -262,7 +262,7 @@ def test_regression(tmp_path: Path, tiny_bert: Path) -> None:
 
 @pytest.mark.parametrize("cut", ["embeddings", 1])
 def test_families_and_cuts(tmp_path: Path, tiny_roberta: Path, tiny_distilbert: Path, cut) -> None:
-    for teacher in (tiny_roberta, tiny_distilbert):
+    for teacher in (tiny_roberta, tiny_distilbert, tiny.make_checkpoint(tmp_path / "tiny-mpnet", "mpnet")):
         directory, summary = toy_run(tmp_path, teacher, cut=cut, rounds=2, teacher_epochs=1)
         texts = [row["text"] for row in tiny.toy_task_rows(120, seed=2)]
         labels = np.array([row["label"] for row in tiny.toy_task_rows(120, seed=2)])
@@ -391,12 +391,14 @@ def test_no_map_is_fitted_where_nothing_looks_at_it_and_synthesis_begins_in_roun
 @pytest.mark.parametrize("cut", ["embeddings", 1])
 @pytest.mark.parametrize("schedule", ["adaptive", "static"])
 def test_synthetic_text_is_labelled_as_the_teacher_labels_it(
-    folder: Path, tiny_bert: Path, cut: Any, schedule: str
+    folder: Path, tmp_path: Path, tiny_bert: Path, cut: Any, schedule: str
 ) -> None:
     """The saved ids, read by the whole teacher as stock transformers run it, give the saved labels."""
     from transformers import AutoModelForSequenceClassification
 
-    config = toy_config(folder, tiny_bert, rounds=2, cut=cut, schedule=schedule, student_layers=1, **ANY_TOKENS)
+    config = toy_config(
+        folder, tiny_bert, rounds=2, cut=cut, schedule=schedule, student_layers=1, cache_dir=str(tmp_path), **ANY_TOKENS
+    )
     directory, _ = run(config, Plugins(allow=""))
     [teacher] = [path.parent for path in Path(config.cache_dir).glob("teacher/*/config.json")]
     model = AutoModelForSequenceClassification.from_pretrained(teacher).eval()

@@ -122,6 +122,23 @@ def test_a_resume_with_another_evaluation_set_is_refused(folder: Path, tiny_bert
         resume(RunDirectory.open(directory.path), Plugins(allow=""))
 
 
+# ---- costs ----------------------------------------------------------------------------------------------------------
+
+
+def test_fine_tuning_is_a_cost_of_the_run_that_does_it(folder: Path, tiny_bert: Path) -> None:
+    settings = unlabelled(folder, rounds=1, schedule="none", cache_dir=str(folder / "costs"))
+    seconds = []
+    for _ in range(2):
+        directory, summary = toy_run(folder, tiny_bert, **settings)
+        costs = json.loads((directory.path / "costs.json").read_text(encoding="utf-8"))["seconds"]
+        seconds.append(summary["teacher"]["seconds"])
+        assert costs.get("fine-tune teacher", 0.0) == seconds[-1]
+        assert summary["teacher"]["finetuned_here"]
+    assert seconds[0] > 0
+    assert seconds[1] == 0
+    assert "fine-tune teacher" not in costs
+
+
 # ---- what needs labels ----------------------------------------------------------------------------------------------
 
 

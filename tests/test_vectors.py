@@ -107,7 +107,7 @@ def close(found: Any, expected: Any, rtol: float = 1e-5, atol: float = 1e-6) -> 
 
 
 @pytest.mark.parametrize(
-    ("family", "cut"), [("bert", "embeddings"), ("bert", 2), ("roberta", 1), ("distilbert", "embeddings")]
+    ("family", "cut"), [("bert", "embeddings"), ("bert", 2), ("roberta", 1), ("distilbert", "embeddings"), ("mpnet", 1)]
 )
 def test_the_store_holds_the_front_ends_output_example_by_example(tmp_path: Path, family: str, cut: Any) -> None:
     setting = make(tmp_path, family, cut)
@@ -321,7 +321,7 @@ def reference_outputs(setting: Setting) -> tuple[NDArray[Any], list[list[NDArray
     with torch.no_grad():
         for row in range(ROWS):
             ids, types, _ = setting.tokens.pad(np.array([row]))
-            arguments = {} if setting.model.config.model_type == "distilbert" else {"token_type_ids": types}
+            arguments = {} if setting.model.config.model_type in ("distilbert", "mpnet") else {"token_type_ids": types}
             output = setting.model(ids, attention_mask=torch.ones_like(ids), output_hidden_states=True, **arguments)
             logits.append(output.logits[0].numpy())
             hidden.append([states[0].numpy() for states in output.hidden_states[1:]])
@@ -329,7 +329,7 @@ def reference_outputs(setting: Setting) -> tuple[NDArray[Any], list[list[NDArray
 
 
 @pytest.mark.parametrize(
-    ("family", "cut"), [("bert", "embeddings"), ("bert", 1), ("roberta", 2), ("distilbert", "embeddings")]
+    ("family", "cut"), [("bert", "embeddings"), ("bert", 1), ("roberta", 2), ("distilbert", "embeddings"), ("mpnet", 1)]
 )
 def test_logits_are_those_of_the_whole_model(tmp_path: Path, family: str, cut: Any) -> None:
     setting = make(tmp_path, family, cut)

@@ -46,13 +46,13 @@ ROBERTA_SPECIAL = {
     "cls_token": "<s>", "sep_token": "</s>",
 }  # fmt: skip
 
-FAMILIES = ("bert", "roberta", "xlm-roberta", "camembert", "distilbert")
+FAMILIES = ("bert", "roberta", "xlm-roberta", "camembert", "distilbert", "mpnet")
 """The model types that `make_checkpoint` can make."""
 
 
 def is_roberta(family: str) -> bool:
     """Whether a model type has RoBERTa's special tokens and positions."""
-    return family in ("roberta", "xlm-roberta", "camembert")
+    return family in ("roberta", "xlm-roberta", "camembert", "mpnet")
 
 
 def make_tokenizer(family: str = "bert", max_length: int = MAX_POSITIONS) -> Any:
@@ -115,10 +115,11 @@ def make_config(
         )
     settings["intermediate_size"] = 2 * dim
     if is_roberta(family):
+        types = {} if family == "mpnet" else {"type_vocab_size": 1}
         # positions start behind the padding index, which is 1
         return AutoConfig.for_model(
-            family, **settings, max_position_embeddings=MAX_POSITIONS + 2, type_vocab_size=1, pad_token_id=1,
-            bos_token_id=0, eos_token_id=2,
+            family, **settings, **types, max_position_embeddings=MAX_POSITIONS + 2, pad_token_id=1, bos_token_id=0,
+            eos_token_id=2,
         )  # fmt: skip
     return AutoConfig.for_model(family, **settings, max_position_embeddings=MAX_POSITIONS, pad_token_id=0)
 
@@ -136,7 +137,9 @@ def make_model(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         config = make_config(family, layers, dim, heads, labels)
-        model = AutoModelForSequenceClassification.from_config(config, attn_implementation="sdpa")
+        model = AutoModelForSequenceClassification.from_config(
+            config, attn_implementation="eager" if family == "mpnet" else "sdpa"
+        )
         with torch.no_grad():
             for parameter in model.parameters():
                 if parameter.ndim == 1:

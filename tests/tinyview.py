@@ -17,7 +17,7 @@ from sage_kit.models.teacher import Teacher
 from sage_kit.models.trunk import split_model
 from sage_kit.models.view import teacher_view
 
-FAMILIES = ("bert", "roberta", "distilbert")
+FAMILIES = ("bert", "roberta", "distilbert", "mpnet")
 
 
 def make_masked_lm(directory: Path, family: str, seed: int = 3) -> Any:

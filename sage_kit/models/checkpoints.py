@@ -93,7 +93,7 @@ def load_classifier(name: str) -> Checkpoint:
             source,
             config=config,
             dtype=torch.float32,
-            attn_implementation="sdpa",
+            attn_implementation=family.attention,
             output_loading_info=True,
             use_safetensors=True,
             trust_remote_code=False,

@@ -34,6 +34,11 @@ class Family:
         Whether the embeddings take token type ids.
     positions_from_padding : bool
         Whether position ids are counted from the padding index on, over the tokens that are no padding.
+    relative_positions : str
+        Path of the module that computes a bias of all blocks' attention from relative positions, and has its weights
+        as ``relative_attention_bias``; "" where there is none. The weights belong to what a student bypasses.
+    attention : "sdpa" or "eager"
+        Which of transformers' implementations the stock model is loaded with.
     """
 
     name: str
@@ -47,6 +52,8 @@ class Family:
     dropout_first: bool = False
     token_types: bool = True
     positions_from_padding: bool = False
+    relative_positions: str = ""
+    attention: Literal["sdpa", "eager"] = "sdpa"
 
     def max_tokens(self, config: Any) -> int:
         """The longest text a model of this family can take, in tokens, special ones included."""
@@ -97,6 +104,21 @@ FAMILIES = (
         activation="relu",
         token_types=False,
     ),
+    Family(
+        name="MPNet",
+        model_types=("mpnet",),
+        embeddings="mpnet.embeddings",
+        blocks="mpnet.encoder.layer",
+        head_dense="classifier.dense",
+        head_output="classifier.out_proj",
+        head_dropout="classifier.dropout",
+        activation="tanh",
+        dropout_first=True,
+        token_types=False,
+        positions_from_padding=True,
+        relative_positions="mpnet.encoder",
+        attention="eager",
+    ),
 )
 
 MODEL_TYPES = tuple(model_type for family in FAMILIES for model_type in family.model_types)
@@ -123,7 +145,7 @@ def family_of(config: Any, name: str = "") -> Family:
     Raises
     ------
     ModelError
-        For a model of another type, a decoder, or one with relative positions.
+        For a model of another type, a decoder, or one whose position embeddings are relative.
     """
     for family in FAMILIES:
         if config.model_type in family.model_types:

@@ -102,6 +102,8 @@ class Layout:
         What to add to the scores: minus infinity at padding.
     first : LongTensor of shape (batch,) or None
         Packed row of each example's first token.
+    positions : Tensor of shape (heads, tokens, tokens) or None
+        What relative positions add to the scores.
     """
 
     batch: int
@@ -110,6 +112,7 @@ class Layout:
     sources: Tensor | None = None
     bias: Tensor | None = None
     first: Tensor | None = None
+    positions: Tensor | None = None
 
     def split(self, packed: Tensor, parts: int, heads: int) -> Tensor:
         """Packed rows of shape (total, parts * dim) to (parts, batch * heads, tokens, dim / heads), contiguous."""
@@ -160,6 +163,24 @@ def parts_of(block: nn.Module) -> Parts:
             last_norm=found.output_layer_norm,
             heads=int(attention.n_heads),
             scale=float(attention.scaling),
+        )
+    if hasattr(attention, "attn"):
+        inner = attention.attn
+        return Parts(
+            query=inner.q,
+            key=inner.k,
+            value=inner.v,
+            out=inner.o,
+            attention_dropout=inner.dropout,
+            out_dropout=attention.dropout,
+            norm=attention.LayerNorm,
+            inner=found.intermediate.dense,
+            activation=found.intermediate.intermediate_act_fn,
+            outer=found.output.dense,
+            dropout=found.output.dropout,
+            last_norm=found.output.LayerNorm,
+            heads=int(inner.num_attention_heads),
+            scale=int(inner.attention_head_size) ** -0.5,
         )
     inner = attention.self
     return Parts(
@@ -271,20 +292,42 @@ def first_token_block(parts: Parts, states: Tensor, mask: Tensor | None) -> Tens
     ----------
     parts : Parts
     states : Tensor of shape (batch, tokens, dim)
-    mask : BoolTensor of shape (batch, 1, 1, tokens) or None
+    mask : Tensor or None
+        As for `padded_block`.
 
     Returns
     -------
     Tensor of shape (batch, 1, dim)
     """
-    first = states[:, :1]
+    return _block_of(parts, states[:, :1], states, None if mask is None else mask[:, :, :1])
+
+
+def padded_block(parts: Parts, states: Tensor, mask: Tensor | None) -> Tensor:
+    """A block's output on a padded batch, from stock operations.
+
+    Parameters
+    ----------
+    parts : Parts
+    states : Tensor of shape (batch, tokens, dim)
+    mask : Tensor or None
+        For (batch, heads, queries, tokens): True at real tokens, or what is added to the scores.
+
+    Returns
+    -------
+    Tensor of shape (batch, tokens, dim)
+    """
+    return _block_of(parts, states, states, mask)
+
+
+def _block_of(parts: Parts, queries: Tensor, states: Tensor, mask: Tensor | None) -> Tensor:
+    """A block's output for those of its states that ask."""
 
     def heads(rows: Tensor) -> Tensor:
         return rows.unflatten(-1, (parts.heads, -1)).transpose(1, 2)
 
     dropout = parts.attention_dropout
     attended = F.scaled_dot_product_attention(
-        heads(parts.query(first)),
+        heads(parts.query(queries)),
         heads(parts.key(states)),
         heads(parts.value(states)),
         attn_mask=mask,
@@ -294,9 +337,9 @@ def first_token_block(parts: Parts, states: Tensor, mask: Tensor | None) -> Tens
     attended = parts.out(attended.transpose(1, 2).flatten(2))
     if parts.out_dropout is not None:
         attended = parts.out_dropout(attended)
-    first = parts.norm(attended + first)
-    inner = parts.dropout(parts.outer(parts.activation(parts.inner(first))))
-    return cast(Tensor, parts.last_norm(inner + first))
+    middle = parts.norm(attended + queries)
+    inner = parts.dropout(parts.outer(parts.activation(parts.inner(middle))))
+    return cast(Tensor, parts.last_norm(inner + middle))
 
 
 def keep_mask(like: Tensor, p: float) -> Tensor:
@@ -370,7 +413,8 @@ def _attend(parts: Parts, packed: Tensor, queries: Tensor | None, layout: Layout
     p = dropout.p if dropout.training else 0.0
     if not p and layout.tokens >= FUSED_FROM:
         return _attend_fused(parts, packed, queries, layout)
-    return cast(Tensor, _Attention.apply(packed, queries, layout, parts.heads, p, parts.scale))
+    positions = layout.positions if queries is None or layout.positions is None else layout.positions[:, :1]
+    return cast(Tensor, _Attention.apply(packed, queries, layout, parts.heads, p, parts.scale, positions))
 
 
 def _attend_fused(parts: Parts, packed: Tensor, queries: Tensor | None, layout: Layout) -> Tensor:
@@ -382,7 +426,11 @@ def _attend_fused(parts: Parts, packed: Tensor, queries: Tensor | None, layout: 
         key, value = others
     else:
         first, key, value = queries.view(layout.batch, 1, parts.heads, -1).transpose(1, 2), first, others[0]
-    attended = F.scaled_dot_product_attention(first, key, value, attn_mask=layout.bias, scale=parts.scale)
+    added = layout.bias
+    if layout.positions is not None:
+        positions = layout.positions if queries is None else layout.positions[:, :1]
+        added = positions[None] if added is None else added + positions
+    attended = F.scaled_dot_product_attention(first, key, value, attn_mask=added, scale=parts.scale)
     attended = attended.transpose(1, 2).flatten(2).flatten(0, 1)
     return attended if layout.rows is None or queries is not None else attended.index_select(0, layout.rows)
 
@@ -428,17 +476,28 @@ class _Attention(torch.autograd.Function):
 
     With P the probabilities, M the dropout mask and O = (P M) V, the gradient of the scores is
     ``(P M) (dO V^T) - P rowsum(dO O)``, products elementwise but for dO V^T: the softmax's own correction is the sum of
-    P dP over a row, which is that of dO O, dropout or not (Dao et al. 2022, arXiv 2205.14135, appendix B.2).
+    P dP over a row, which is that of dO O, dropout or not (Dao et al. 2022, arXiv 2205.14135, appendix B.2). It is also
+    the gradient of what relative positions add, summed over the batch.
     """
 
     @staticmethod
     def forward(
-        ctx: Any, packed: Tensor, queries: Tensor | None, layout: Layout, heads: int, p: float, scale: float
+        ctx: Any,
+        packed: Tensor,
+        queries: Tensor | None,
+        layout: Layout,
+        heads: int,
+        p: float,
+        scale: float,
+        positions: Tensor | None,
     ) -> Tensor:
         split = layout.split(packed, 3 if queries is None else 2, heads)
         key, value = split[-2], split[-1]
         query = split[0] if queries is None else queries.reshape(len(key), 1, -1)
-        probabilities = _softmax(_product(query, key.transpose(1, 2), scale), layout, heads)
+        products = _product(query, key.transpose(1, 2), scale)
+        if positions is not None:
+            products.view(layout.batch, *positions.shape).add_(positions)
+        probabilities = _softmax(products, layout, heads)
         dropped = probabilities * keep_mask(probabilities, p) if p else probabilities
         attended = torch.bmm(dropped, value)
         ctx.layout, ctx.heads, ctx.scale, ctx.one_query = layout, heads, scale, queries is not None
@@ -447,7 +506,7 @@ class _Attention(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor | None, None, None, None, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         query, key, value, probabilities, dropped, attended = ctx.saved_tensors
         layout = ctx.layout
         outer = gradient.reshape(query.shape) if ctx.one_query else _heads(layout.spread(gradient), layout, ctx.heads)
@@ -455,11 +514,15 @@ class _Attention(torch.autograd.Function):
         torch.bmm(dropped.transpose(1, 2), outer, out=gradients[-1])
         scores = torch.bmm(outer, value.transpose(1, 2)).mul_(dropped)
         scores.addcmul_(probabilities, (outer * attended).sum(-1, keepdim=True), value=-1)
+        positions = None
+        if ctx.needs_input_grad[6]:
+            positions = scores.view(layout.batch, ctx.heads, *scores.shape[1:]).sum(0)
         _product(scores.transpose(1, 2), query, ctx.scale, gradients[-2])
         if ctx.one_query:
-            return layout.join(gradients), _product(scores, key, ctx.scale).view(layout.batch, -1), *(None,) * 4
+            of_queries = _product(scores, key, ctx.scale).view(layout.batch, -1)
+            return layout.join(gradients), of_queries, *(None,) * 4, positions
         _product(scores, key, ctx.scale, gradients[0])
-        return layout.join(gradients), *(None,) * 5
+        return layout.join(gradients), *(None,) * 5, positions
 
 
 def _heads(padded: Tensor, layout: Layout, heads: int) -> Tensor:

@@ -124,12 +124,15 @@ def build_student(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         student = AutoModelForSequenceClassification.from_config(
-            config, attn_implementation="sdpa", dtype=torch.float32
+            config, attn_implementation=family.attention, dtype=torch.float32
         )
     blocks = cast(nn.ModuleList, student.get_submodule(family.blocks))
 
     front = [(student.get_submodule(family.embeddings), teacher_model.get_submodule(family.embeddings))]
     front += [(blocks[index], teacher_blocks[index]) for index in range(n_front)]
+    if family.relative_positions:
+        path = f"{family.relative_positions}.relative_attention_bias"
+        front.append((student.get_submodule(path), teacher_model.get_submodule(path)))
     behind = [(blocks[n_front + index], teacher_blocks[n_front + source]) for index, source in enumerate(sources)]
     if sources:
         behind += [

@@ -4,40 +4,31 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from sage_kit.cache import Cache
 from sage_kit.components import TaskSpec
 from sage_kit.config import RunConfig
-from sage_kit.data.batches import plan_batches
 from sage_kit.data.splits import TaskData
-from sage_kit.data.tokens import Tokens, tokenize
-from sage_kit.devices import autocast_for, resolve_precision
+from sage_kit.data.tokens import tokenize
+from sage_kit.devices import resolve_precision
 from sage_kit.errors import CompatibilityError, ModelError
 from sage_kit.fingerprint import fingerprint
-from sage_kit.learning_rate import WARMUP_SHARE, learning_rate_factor
+from sage_kit.learning_rate import WARMUP_SHARE
 from sage_kit.models.checkpoints import Checkpoint, load_classifier, load_tokenizer
 from sage_kit.models.export import export_student, set_task
-from sage_kit.models.families import Family
+from sage_kit.models.finetuning import MAX_GRAD_NORM, WEIGHT_DECAY, OnStep, finetune
 from sage_kit.models.tokenizer_state import set_as_used
-from sage_kit.models.trunk import Trunk, embed
 from sage_kit.source_digest import artifact_digest
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-WEIGHT_DECAY = 0.01
-MAX_GRAD_NORM = 1.0
-
-OnStep = Callable[[int, int, Tensor | None], None]
 
 
 @dataclass(frozen=True)
@@ -57,6 +48,8 @@ class Teacher:
     outputs : tuple of int or None
         For each class of the task, the number that its output had in the checkpoint; None for a regression and for a
         head that was trained here.
+    seconds : float
+        Of its fine-tuning, with those of a process that was killed amid it; 0 where none was done now.
     """
 
     model: PreTrainedModel
@@ -64,6 +57,7 @@ class Teacher:
     fingerprint: str
     finetuned: bool
     outputs: tuple[int, ...] | None = None
+    seconds: float = 0.0
 
 
 def load_teacher(
@@ -102,21 +96,21 @@ def load_teacher(
     tokenizer = load_tokenizer(config.tokenizer or config.teacher)
     fit_tokenizer(tokenizer, checkpoint, config)
     finetuned = bool(checkpoint.missing)
-    outputs = None
+    outputs, seconds = None, 0.0
     if finetuned:
         if config.teacher_labels:
             raise CompatibilityError(
                 f"teacher_labels says what the outputs of a trained head mean, but teacher {config.teacher!r} has none "
                 f"and is fine-tuned on the task: leave it empty"
             )
-        model = _finetuned(checkpoint, tokenizer, config, data, cache, device, announce, on_step)
+        model, seconds = _finetuned(checkpoint, tokenizer, config, data, cache, device, announce, on_step)
     else:
         model = checkpoint.model
         outputs = _adopt_head(checkpoint, config.teacher, data.spec, config.teacher_labels, announce)
     model.eval().requires_grad_(False)
     mark = fingerprint("teacher-1", _settings(model.config), dict(model.state_dict()))
     cast(nn.Module, model).to(device)
-    return Teacher(model, tokenizer, mark, finetuned, outputs)
+    return Teacher(model, tokenizer, mark, finetuned, outputs, seconds)
 
 
 def fit_tokenizer(tokenizer: PreTrainedTokenizerBase, checkpoint: Checkpoint, config: RunConfig) -> None:
@@ -252,12 +246,11 @@ def _finetuned(
     device: torch.device,
     announce: Callable[[str], None],
     on_step: OnStep,
-) -> PreTrainedModel:
-    """The teacher fine-tuned on its own split, from the cache if it was done before."""
+) -> tuple[PreTrainedModel, float]:
+    """The teacher fine-tuned on its split, from the cache if it was done before, and the seconds that it took now."""
     precision = resolve_precision(config.precision, device)
     # half precision without loss scaling underflows, and a teacher is made once: fp16 runs make theirs in fp32
     precision = "fp32" if precision == "fp16" else precision
-    tokens = tokenize(data.teacher, tokenizer, config.max_length)
     base = {name: tensor for name, tensor in checkpoint.model.state_dict().items() if name not in checkpoint.missing}
     recipe = {
         "epochs": config.teacher_epochs,
@@ -270,30 +263,48 @@ def _finetuned(
         "max_grad_norm": MAX_GRAD_NORM,
         "precision": precision,
         "labels": data.spec.labels,
+        "max_length": config.max_length,
     }
     key = fingerprint(
-        "finetuned-teacher-2",
+        "finetuned-teacher-3",
         artifact_digest("sage_kit.models.teacher"),
         _settings(checkpoint.model.config),
         base,
         tokenizer_fingerprint(tokenizer),
-        tokens.fingerprint,
+        # texts and not their tokens: of a large split these take a minute, and a teacher is found many times
+        data.teacher.texts,
+        data.teacher.pairs,
         data.teacher.labels,
         recipe,
     )
 
+    seconds = 0.0
+
     def build(directory: Path) -> None:
+        nonlocal seconds
         announce(
             f"teacher {config.teacher!r} has no trained head for task {data.spec.name!r}: fine-tuning it on "
             f"{len(data.teacher)} examples, {config.teacher_epochs} epochs"
         )
         model = _new_head(checkpoint, data.spec, config.teacher_seed)
-        _finetune(model, checkpoint.family, tokens, data, config, precision, device, on_step)
+        seconds = finetune(
+            model,
+            checkpoint.family,
+            tokenize(data.teacher, tokenizer, config.max_length),
+            data.teacher.labels,
+            config,
+            precision=precision,
+            device=device,
+            kept=cache.partial("teacher", key) / "checkpoint.safetensors",
+            announce=announce,
+            on_step=on_step,
+        )
         export_student(model, tokenizer, directory, data.spec)
 
     about = {"teacher": config.teacher, "task": data.spec.name, "examples": len(data.teacher)}
     # read back from disk in any case, so that a first run and a later one start from the same bits
-    return load_classifier(str(cache.entry("teacher", key, build, about))).model
+    model = load_classifier(str(cache.entry("teacher", key, build, about))).model
+    return model, seconds
 
 
 def _new_head(checkpoint: Checkpoint, spec: TaskSpec, seed: int) -> PreTrainedModel:
@@ -304,7 +315,9 @@ def _new_head(checkpoint: Checkpoint, spec: TaskSpec, seed: int) -> PreTrainedMo
     set_task(config, spec)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = AutoModelForSequenceClassification.from_config(config, attn_implementation="sdpa", dtype=torch.float32)
+        model = AutoModelForSequenceClassification.from_config(
+            config, attn_implementation=checkpoint.family.attention, dtype=torch.float32
+        )
     output = f"{checkpoint.family.head_output}."
     kept = {
         name: tensor
@@ -313,85 +326,6 @@ def _new_head(checkpoint: Checkpoint, spec: TaskSpec, seed: int) -> PreTrainedMo
     }
     model.load_state_dict(kept, strict=False)
     return cast("PreTrainedModel", model)
-
-
-def _finetune(
-    model: PreTrainedModel,
-    family: Family,
-    tokens: Tokens,
-    data: TaskData,
-    config: RunConfig,
-    precision: str,
-    device: torch.device,
-    on_step: OnStep,
-) -> None:
-    """Train all of the model on the teacher's split: AdamW, linear schedule with warm-up, dropout on."""
-    seed = config.teacher_seed
-    epochs = [
-        plan_batches(
-            tokens.lengths,
-            batch_size=config.batch_size,
-            batch_tokens=config.batch_tokens,
-            rng=np.random.default_rng([seed, epoch]),
-        )
-        for epoch in range(config.teacher_epochs)
-    ]
-    total = sum(len(batches) for batches in epochs)
-    cast(nn.Module, model).to(device).train()
-    trunk = Trunk(model)
-    embeddings = model.get_submodule(family.embeddings)
-    uses_types = family.uses_token_types(model.config)
-    labels = torch.from_numpy(np.asarray(data.teacher.labels)).to(device)
-    autocast = autocast_for(device, precision)
-    optimizer = torch.optim.AdamW(_decay_groups(model), lr=config.teacher_learning_rate, fused=True)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: learning_rate_factor("linear", WARMUP_SHARE, step, total)
-    )
-    parameters = list(model.parameters())
-    done = 0
-    with _seeded(seed, device):
-        for batch in (batch for batches in epochs for batch in batches):
-            ids, types, mask = tokens.pad(batch)
-            padding = None if bool(mask.all()) else mask.to(device, non_blocking=True)
-            ids = ids.to(device, non_blocking=True)
-            kinds = None
-            if family.token_types:
-                kinds = types.to(device, non_blocking=True) if uses_types else torch.zeros_like(ids)
-            target = labels[torch.from_numpy(batch).to(device, non_blocking=True)]
-            with autocast():
-                logits = trunk(embed(embeddings, ids, kinds), padding).logits
-            if data.spec.is_regression:
-                loss = nn.functional.mse_loss(logits.float().squeeze(-1), target)
-            else:
-                loss = nn.functional.cross_entropy(logits.float(), target)
-            loss.backward()
-            nn.utils.clip_grad_norm_(parameters, MAX_GRAD_NORM)
-            optimizer.step()
-            schedule.step()
-            optimizer.zero_grad()
-            done += 1
-            on_step(done, total, loss.detach())
-    if not all(bool(parameter.isfinite().all()) for parameter in parameters):
-        raise ModelError(
-            f"fine-tuning teacher {config.teacher!r} diverged (its weights are not finite): lower "
-            f"teacher_learning_rate, now {config.teacher_learning_rate:g}"
-        )
-
-
-def _decay_groups(model: nn.Module) -> list[dict[str, Any]]:
-    """Weight decay for matrices; none for biases and layer norms, as in BERT's own training."""
-    matrices = [parameter for parameter in model.parameters() if parameter.ndim > 1]
-    vectors = [parameter for parameter in model.parameters() if parameter.ndim <= 1]
-    return [{"params": matrices, "weight_decay": WEIGHT_DECAY}, {"params": vectors, "weight_decay": 0.0}]
-
-
-@contextmanager
-def _seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Seed torch's generators, the device's too, and put them back afterwards."""
-    cuda = [torch.cuda.current_device() if device.index is None else device.index] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=cuda):
-        torch.manual_seed(seed)
-        yield
 
 
 # ---- fingerprints ---------------------------------------------------------------------------------------------------

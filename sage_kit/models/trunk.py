@@ -8,7 +8,8 @@ the same faster.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal, NamedTuple, cast
 
 import torch
@@ -16,7 +17,8 @@ from torch import Tensor, nn
 
 from sage_kit.errors import CompatibilityError
 from sage_kit.models.families import Family, family_of
-from sage_kit.models.packed import first_token_block, pack, packed_block, parts_of, runs_packed, unpack
+from sage_kit.models.packed import first_token_block, pack, packed_block, padded_block, parts_of, runs_packed, unpack
+from sage_kit.models.positions import PositionBias, position_bias, score_bias
 
 if TYPE_CHECKING:
     import numpy as np
@@ -45,6 +47,8 @@ class TrunkOutput(NamedTuple):
 class FrontEnd(nn.Module):
     """What the student bypasses: embeddings and, for ``cut=k``, the first k blocks. Frozen, always in eval mode.
 
+    The weights of relative positions, which all blocks of a model share, belong to it whatever the cut.
+
     Parameters
     ----------
     model : PreTrainedModel
@@ -64,6 +68,9 @@ class FrontEnd(nn.Module):
         self.dim = int(model.config.hidden_size)
         self.embeddings = model.get_submodule(family.embeddings)
         self.blocks = nn.ModuleList(_blocks(model, family)[:n_blocks])
+        self._positions = position_bias(model, family)
+        if self._positions is not None:
+            self.relative_positions = self._positions.weights
         self._takes_types = family.token_types
         self._uses_types = family.uses_token_types(model.config)
         self.requires_grad_(False)
@@ -92,9 +99,8 @@ class FrontEnd(nn.Module):
             Zero at padding positions, so that an example's states do not depend on what it was batched with.
         """
         states = self.alone(input_ids, token_type_ids)
-        attention = attention_mask(mask)
-        for block in self.blocks:
-            states = block(states, attention_mask=attention)
+        for output in through_blocks(self.blocks, states, mask, self._positions):
+            states = output
         return states if mask is None else states * mask.unsqueeze(-1)
 
     def alone(self, input_ids: Tensor, token_type_ids: Tensor) -> Tensor:
@@ -162,6 +168,7 @@ class Trunk(nn.Module):
         self.n_outputs = int(self.head.output.out_features)
         # a plain list: the parts are the blocks' modules, which are registered once already
         self._parts = [parts_of(block) for block in self.blocks]
+        self._positions = position_bias(model, family)
         # a new module says that it trains; this one is in the mode of the model that it shows
         self.train(model.training)
 
@@ -179,20 +186,21 @@ class Trunk(nn.Module):
         """
         if runs_packed(states):
             return self._packed(states, mask, hidden)
-        attention = attention_mask(mask)
         outputs: list[Tensor] = []
-        for block in self.blocks if hidden else self.blocks[:-1]:
-            states = block(states, attention_mask=attention)
+        for output in through_blocks(self.blocks if hidden else self.blocks[:-1], states, mask, self._positions):
+            states = output
             if hidden:
                 outputs.append(states)
         if not hidden:
-            states = first_token_block(self._parts[-1], states, attention)
+            states = first_token_block(self._parts[-1], states, _score_bias(states, mask, self._positions))
         return TrunkOutput(self.head(states), tuple(outputs))
 
     def _packed(self, states: Tensor, mask: Tensor | None, hidden: bool) -> TrunkOutput:
         """The same on packed rows."""
         tokens = states.shape[1]
         rows, layout = pack(states, mask)
+        if self._positions is not None:
+            layout = replace(layout, positions=self._positions(layout.tokens).to(states.dtype))
         outputs: list[Tensor] = []
         for parts in self._parts if hidden else self._parts[:-1]:
             rows = packed_block(parts, rows, layout)
@@ -269,8 +277,9 @@ def split_model(model: PreTrainedModel, cut: Cut) -> tuple[FrontEnd, Trunk]:
     """
     n_front = front_blocks(cut, int(model.config.num_hidden_layers))
     # the mask that blocks are given here is a boolean one, which eager attention would add to its scores
-    if model.config._attn_implementation != "sdpa":
-        model.set_attn_implementation("sdpa")
+    implementation = family_of(model.config).attention
+    if model.config._attn_implementation != implementation:
+        model.set_attn_implementation(implementation)
     return FrontEnd(model, n_front), Trunk(model, n_front)
 
 
@@ -291,9 +300,32 @@ def front_blocks(cut: Cut, n_blocks: int) -> int:
     return n_front
 
 
-def attention_mask(mask: Tensor | None) -> Tensor | None:
-    """The mask that a block takes: (batch, 1, 1, tokens), broadcast over heads and queries."""
-    return None if mask is None else mask[:, None, None, :]
+def through_blocks(
+    blocks: Iterable[nn.Module], states: Tensor, mask: Tensor | None, positions: PositionBias | None
+) -> Iterator[Tensor]:
+    """The output of each of some blocks, one after the other, on a padded batch.
+
+    Parameters
+    ----------
+    blocks : iterable of Module
+    states : Tensor of shape (batch, tokens, dim)
+    mask : BoolTensor of shape (batch, tokens) or None
+    positions : PositionBias or None
+        Of the model that the blocks are from. With it, they are computed from their parts: the stock ones differ in
+        what they take and return, and know no fused attention.
+    """
+    attention = _score_bias(states, mask, positions)
+    for block in blocks:
+        if positions is None:
+            states = block(states, attention_mask=attention)
+        else:
+            states = padded_block(parts_of(block), states, attention)
+        yield states
+
+
+def _score_bias(states: Tensor, mask: Tensor | None, positions: PositionBias | None) -> Tensor | None:
+    """The mask that a block takes, or what is added to its scores."""
+    return score_bias(mask, None if positions is None else positions(states.shape[1]).to(states.dtype))
 
 
 def embed(embeddings: nn.Module, input_ids: Tensor, token_type_ids: Tensor | None) -> Tensor:

@@ -15,8 +15,9 @@ from sage_kit.fingerprint import fingerprint
 from sage_kit.models.checkpoints import load_model_config, quiet, readable
 from sage_kit.models.families import family_of
 from sage_kit.models.locations import resolve
+from sage_kit.models.positions import position_bias
 from sage_kit.models.teacher import Teacher
-from sage_kit.models.trunk import Cut, FrontEnd, attention_mask, front_blocks
+from sage_kit.models.trunk import Cut, FrontEnd, front_blocks, through_blocks
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 HEADS = {
     "BERT": ("cls",),
     "RoBERTa": ("lm_head",),
+    "MPNet": ("lm_head",),
     "DistilBERT": ("vocab_transform", "activation", "vocab_layer_norm", "vocab_projector"),
 }
 """By family, the modules that make logits from final states, one after the other."""
@@ -101,16 +103,14 @@ def masked_lm(name: str, cut: Cut, device: torch.device) -> Callable[[Tensor, Te
     family = family_of(model.config, name)
     blocks = cast(nn.ModuleList, model.get_submodule(family.blocks))
     behind = blocks[front_blocks(cut, len(blocks)) :]
+    positions = position_bias(model, family)
     head = [model.get_submodule(path) for path in HEADS[family.name]]
-    for module in (*behind, *head):
-        module.to(device)
+    cast(nn.Module, model).to(device)
 
     def logits_of(states: Tensor, mask: Tensor) -> Tensor:
-        attention = attention_mask(mask.to(device))
         states = states.to(device, torch.float32)
         with torch.no_grad():
-            for block in behind:
-                states = block(states, attention_mask=attention)
+            *_, states = through_blocks(behind, states, mask.to(device), positions)
             for module in head:
                 states = module(states)
         return states
@@ -129,7 +129,7 @@ def _load(name: str) -> PreTrainedModel:
             source,
             config=config,
             dtype=torch.float32,
-            attn_implementation="sdpa",
+            attn_implementation=family_of(config, name).attention,
             output_loading_info=True,
             use_safetensors=True,
             trust_remote_code=False,

@@ -19,8 +19,9 @@ PAIRS = [row["text"] for row in tiny.toy_task_rows(13, seed=5)]
 
 
 @pytest.fixture(scope="module")
-def checkpoints(tiny_bert, tiny_roberta, tiny_distilbert):
-    return {"bert": tiny_bert, "roberta": tiny_roberta, "distilbert": tiny_distilbert}
+def checkpoints(tiny_bert, tiny_roberta, tiny_distilbert, tmp_path_factory):
+    mpnet = tiny.make_checkpoint(tmp_path_factory.mktemp("tiny-mpnet"), "mpnet")
+    return {"bert": tiny_bert, "roberta": tiny_roberta, "distilbert": tiny_distilbert, "mpnet": mpnet}
 
 
 @pytest.fixture
@@ -58,7 +59,11 @@ def reference(path, family, states, mask, types, banned):
     with torch.no_grad():
         for position in range(mask.shape[1]):
             base = words + embeddings.position_embeddings.weight[first + position]
-            kinds = [embeddings.token_type_embeddings.weight[kind] for kind in types] if family != "distilbert" else [0]
+            kinds = (
+                [embeddings.token_type_embeddings.weight[kind] for kind in types]
+                if family in ("bert", "roberta")
+                else [0]
+            )
             for kind in kinds:
                 rows = norm(base + kind)
                 cosines = torch.nn.functional.cosine_similarity(states[:, position, None].double(), rows[None], dim=2)

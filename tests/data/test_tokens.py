@@ -17,7 +17,7 @@ TEXTS = ["The movie was good.", "bad", "a very long and boring story about the c
 PAIRS = ["It was a great film.", "", "Not funny!"]
 
 
-@pytest.fixture(params=["bert", "roberta", "distilbert"])
+@pytest.fixture(params=["bert", "roberta", "distilbert", "mpnet"])
 def tokenizer(request: pytest.FixtureRequest) -> Any:
     return make_tokenizer(request.param)
 

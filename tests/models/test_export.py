@@ -24,7 +24,7 @@ def load(directory):
     return model, AutoTokenizer.from_pretrained(directory), info
 
 
-@pytest.mark.parametrize("family", ["bert", "roberta", "distilbert"])
+@pytest.mark.parametrize("family", ["bert", "roberta", "distilbert", "mpnet"])
 @pytest.mark.parametrize("cut", ["embeddings", 1])
 def test_plain_transformers_loads_it_with_the_same_logits(family, cut, tmp_path):
     tokenizer = tiny.make_tokenizer(family)

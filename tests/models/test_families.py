@@ -21,7 +21,7 @@ def test_paths_name_modules_of_the_stock_model(model_type):
     head = [name for name, _ in model.named_parameters() if family.in_head(name)]
     rest = [name for name, _ in model.named_parameters() if not family.in_head(name)]
     assert len(head) == 4
-    assert all("embeddings" in name or ".layer." in name for name in rest)
+    assert all("embeddings" in name or ".layer." in name or ".relative_attention_bias." in name for name in rest)
 
 
 def test_every_family_is_reached_by_its_types():
@@ -67,7 +67,7 @@ def test_token_types():
     used = {
         name: family_of(config).uses_token_types(config) for name in MODEL_TYPES for config in [tiny.make_config(name)]
     }
-    assert used == {"bert": True, "roberta": False, "xlm-roberta": False, "camembert": False, "distilbert": False}
+    assert {name for name, uses in used.items() if uses} == {"bert"}
 
 
 def test_module_is_light():

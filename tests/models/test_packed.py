@@ -16,7 +16,7 @@ from sage_kit.models.families import family_of
 from sage_kit.models.packed import keep_mask, pack, unpack
 from sage_kit.models.trunk import Trunk, split_model
 
-FAMILIES = pytest.mark.parametrize("family", ["bert", "roberta", "distilbert"])
+FAMILIES = pytest.mark.parametrize("family", ["bert", "roberta", "distilbert", "mpnet"])
 HIDDEN = pytest.mark.parametrize("hidden", [False, True], ids=["logits", "hidden"])
 LENGTHS = {
     "equal": [9, 9, 9, 9],
@@ -43,8 +43,12 @@ def stock(model, cut, states):
     family = family_of(model.config)
     blocks = model.get_submodule(family.blocks)[0 if cut == "embeddings" else cut :]
     hidden = []
+    relative = {}
+    if family.relative_positions:
+        relative["position_bias"] = model.get_submodule(family.relative_positions).compute_position_bias(states)
     for block in blocks:
-        states = block(states, attention_mask=None)
+        found = block(states, attention_mask=None, **relative)
+        states = found[0] if relative else found
         hidden.append(states)
     dense, output = model.get_submodule(family.head_dense), model.get_submodule(family.head_output)
     dropout = model.get_submodule(family.head_dropout)
@@ -92,8 +96,10 @@ def test_outputs_and_gradients_are_the_stock_models(family, cut, lengths, hidden
     given, mask = make_batch(lengths, extra=2 if min(lengths) != max(lengths) else 0)
     logits, kept, gradients, by_state = reference(model, cut, given, lengths, hidden)
     _, trunk = split_model(model.to(dtype), cut)
+    assert any("relative" in name for name in gradients) == (family == "mpnet")
     for training in (True, False):
-        trunk.train(training).zero_grad()
+        model.requires_grad_(True).zero_grad()  # relative positions too, as when a teacher is fine-tuned
+        trunk.train(training)
         states = given.to(dtype, copy=True).requires_grad_()
         output = trunk(states, None if bool(mask.all()) else mask, hidden=hidden)
         torch.testing.assert_close(output.logits.double(), logits, rtol=tolerance, atol=tolerance)
@@ -127,6 +133,7 @@ def test_padded_path_of_other_devices_computes_the_same(family, lengths, monkeyp
     logits, _, gradients, _ = reference(model, "embeddings", states, lengths, hidden=False)
     _, trunk = split_model(model, "embeddings")
     monkeypatch.setattr("sage_kit.models.trunk.runs_packed", lambda states: False)
+    model.requires_grad_(True)
     output = trunk.train()(states, mask)
     torch.testing.assert_close(output.logits, logits, rtol=1e-10, atol=1e-10)
     scalar(output.logits, []).backward()
@@ -137,9 +144,10 @@ def test_padded_path_of_other_devices_computes_the_same(family, lengths, monkeyp
 
 @BATCHES
 @HIDDEN
-def test_fused_attention_computes_the_same(lengths, hidden, monkeypatch):
+@pytest.mark.parametrize("family", ["bert", "mpnet"])
+def test_fused_attention_computes_the_same(family, lengths, hidden, monkeypatch):
     """Long sequences without dropout go through torch's fused kernel."""
-    _, trunk = split_model(tiny.make_model("bert", layers=2).double(), "embeddings")
+    _, trunk = split_model(tiny.make_model(family, layers=2).double(), "embeddings")
     states, mask = make_batch(lengths)
     expected = trunk(states, mask, hidden=hidden)
     calls = []

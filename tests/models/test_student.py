@@ -11,7 +11,7 @@ from sage_kit.models.families import family_of
 from sage_kit.models.student import build_student, layer_map, student_config
 from sage_kit.models.trunk import split_model
 
-FAMILIES = pytest.mark.parametrize("family", ["bert", "roberta", "distilbert"])
+FAMILIES = pytest.mark.parametrize("family", ["bert", "roberta", "distilbert", "mpnet"])
 IDS = torch.arange(11, 19)[None]
 
 

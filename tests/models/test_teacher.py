@@ -63,7 +63,7 @@ def load(tmp_path):
 def checkpoints(tmp_path_factory):
     """Tiny checkpoints of two blocks without a head, by family."""
     directory = tmp_path_factory.mktemp("two-blocks")
-    names = ("bert", "roberta", "distilbert")
+    names = ("bert", "roberta", "distilbert", "mpnet")
     return {name: tiny.make_checkpoint(directory / name, name, layers=2) for name in names}
 
 
@@ -94,7 +94,7 @@ def test_trained_teacher_is_taken_as_it_is(load, tmp_path):
     assert teacher.model.config.id2label == {0: "blame", 1: "praise"}
 
 
-@pytest.mark.parametrize("family", ["bert", "roberta", "distilbert"])
+@pytest.mark.parametrize("family", ["bert", "roberta", "distilbert", "mpnet"])
 def test_outputs_are_put_into_the_tasks_order(load, tmp_path, family):
     names = ["CONTRA_DICTION", "Entailment", "neutral"]
     path = tiny.make_checkpoint(tmp_path / "m", family, labels=3, label_names=names)
@@ -198,7 +198,7 @@ def test_multi_label_head_is_refused(load, tmp_path):
 # ---- fine-tuning
 
 
-@pytest.mark.parametrize("family", ["bert", "roberta", "distilbert"])
+@pytest.mark.parametrize("family", ["bert", "roberta", "distilbert", "mpnet"])
 def test_teacher_without_a_head_learns_the_task(load, checkpoints, family):
     data = make_data()
     teacher = load(checkpoints[family], data, **tiny.TOY_TRAINING)
@@ -443,7 +443,7 @@ def test_roberta_with_another_padding_id(load, tmp_path, tiny_roberta):
         load(tiny_roberta, tokenizer=other)
 
 
-@pytest.mark.parametrize("family", ["bert", "roberta", "distilbert"])
+@pytest.mark.parametrize("family", ["bert", "roberta", "distilbert", "mpnet"])
 def test_max_length_beyond_the_positions(load, tmp_path, family):
     path = tiny.make_checkpoint(tmp_path / "m", family, labels=2)
     load(path, max_length=tiny.MAX_POSITIONS)
