@@ -114,5 +114,6 @@ for name, arm, against, what, other in (
     ("warm_over_cold", *pairs[0], "plain distillation behind a warm-up", "plain distillation"),
     ("default_warm_over_cold", *pairs[2], "the default behind a warm-up", "the default without one"),
 ):
-    find_ahead(study, name, "pairs", arm, what=what, other=other, against=against)
+    claim = "warm_up" if name == "warm_over_equal_flops" else ""
+    find_ahead(study, name, "pairs", arm, what=what, other=other, against=against, claim=claim)
 study.finish()

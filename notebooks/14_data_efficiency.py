@@ -154,6 +154,15 @@ for row in rows:
 
 # %%
 for size in everywhere:
-    what, other = f"the default with {size:,} texts", f"plain distillation of {size:,} texts"
-    find_ahead(study, f"gain_at_{size}", "pairs", f"default, {size}", what=what, other=other, against=f"plain, {size}")
+    is_least = size == min(everywhere)
+    find_ahead(
+        study,
+        "gain_with_fewest_texts" if is_least else f"gain_at_{size}",
+        "pairs",
+        f"default, {size}",
+        what=f"the default with {size:,} texts",
+        other=f"plain distillation of {size:,} texts",
+        against=f"plain, {size}",
+        claim="few_texts" if is_least else "",
+    )
 study.finish()

@@ -117,5 +117,8 @@ for way in ways:
         what = f"{words[way]} behind {depth} frozen block{'' if depth == '1' else 's'}"
         other = f"{words[way]} behind the embeddings"
         arm, against = f"{way}, cut {depth}", f"{way}, cut 0"
-        find_ahead(study, f"{way}_cut_{depth}_over_0", "pairs", arm, what=what, other=other, against=against)
+        is_main = (way, depth) == ("default", "1")
+        name = "deeper_bypass" if is_main else f"{way}_cut_{depth}_over_0"
+        claim = "deeper_bypass" if is_main else ""
+        find_ahead(study, name, "pairs", arm, what=what, other=other, against=against, claim=claim)
 study.finish()

@@ -351,6 +351,35 @@ CLAIMS: tuple[Claim, ...] = (
         "question",
         "Against the control that comes nearest, picked by the divergence that it is compared on, which favours it.",
     ),
+    Claim(
+        "warm_up",
+        "Is a student better behind a warm-up on generic text than plain distillation for the same FLOPs?",
+        "",
+        "method summary; the paper has no run without it",
+        "13_warm_up",
+        "warm_over_equal_flops",
+        "question",
+    ),
+    Claim(
+        "few_texts",
+        "Does the preset default beat plain distillation where texts are fewest?",
+        "",
+        "the aim of this toolkit; the paper distils on whole tasks",
+        "14_data_efficiency",
+        "gain_with_fewest_texts",
+        "question",
+        "At profiles small and medium the fewest are 250.",
+    ),
+    Claim(
+        "deeper_bypass",
+        "Is a bypass of the first block better than that of the embeddings, at equal depth?",
+        "",
+        "Section 3.1: the paper bypasses the input layer alone",
+        "15_equal_cost_bypass",
+        "deeper_bypass",
+        "question",
+        "With the preset default on either side.",
+    ),
 )
 """The paper's claims in its order, then the questions that it leaves open."""
 
