@@ -142,9 +142,7 @@ def run_series(
             with disk_errors(str(path)):
                 write_vectors(path, covariance, size, series.tokens, seed=size)
             shared = {"reducer": "pca", "landmarks": LANDMARKS, "filter": "cosine"}
-            # the vectors have no text, so tokens keep the states that they have
-            carried = {"lift_options": {"positions": "carried"}}
-            settings = {**shared, **carried, "cache_dir": str(folder / f"cache-{size}"), **series.settings}
+            settings = {**shared, "cache_dir": str(folder / f"cache-{size}"), **series.settings}
             session.announce(f"{title}: {who}, map")
             try:
                 process = RoundProcess(path, settings, size)

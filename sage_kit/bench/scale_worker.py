@@ -33,6 +33,10 @@ LEAST_SECONDS = 1.0
 
 STEPS = ("sample", "invert", "filter", "lift")
 
+# the vectors have no text, so tokens keep the states that they have
+MEASURED = {"sampler": "high_loss", "lift": "replace", "lift_options": {"positions": "carried"}}
+"""Settings of what is measured: every step of the map."""
+
 
 class Rounds:
     """Rounds of synthesis on a store of generated vectors, with generated losses.
@@ -47,7 +51,7 @@ class Rounds:
     def __init__(self, setup: Mapping[str, Any]) -> None:
         self._count = int(setup["count"])
         self._batches = int(setup["batches"])
-        config = load_config(dict(setup["settings"]))
+        config = load_config({**MEASURED, **setup["settings"]})
         store = open_store(Path(setup["vectors"]))
         rng = np.random.default_rng(0)
         n = len(store)
