@@ -6,8 +6,10 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import tiny
 from toyrun import toy_run, toy_settings
 
 import sage_kit
@@ -87,17 +89,57 @@ def test_plugins_table_and_kind(capsys, monkeypatch) -> None:
 
 def test_run_with_flags_prints_the_table(capsys, tmp_path: Path, tiny_bert: Path, monkeypatch) -> None:
     monkeypatch.setenv("SAGE_KIT_PLUGINS", "")
-    settings = toy_settings(tmp_path, tiny_bert, rounds=1)
+    text = output(capsys, "run", *as_flags(toy_settings(tmp_path, tiny_bert, rounds=1)))
+    assert "teacher" in text
+    assert "SAGE" in text
+    assert "student steps" in text.replace("\n", " ")
+    assert "Run directory: " in text
+
+
+def as_flags(settings: dict[str, Any]) -> list[str]:
     arguments = []
     for name, value in settings.items():
         text = ",".join(value) if isinstance(value, list) else value
         text = ",".join(f"{k}={v}" for k, v in value.items()) if isinstance(value, dict) else text
         arguments += [f"--{name.replace('_', '-')}", str(text)]
-    text = output(capsys, "run", *arguments)
-    assert "teacher" in text
-    assert "SAGE" in text
-    assert "student steps" in text.replace("\n", " ")
-    assert "Run directory: " in text
+    return arguments
+
+
+def test_run_on_own_files_of_which_only_the_teachers_has_labels(capsys, tmp_path: Path, tiny_bert, monkeypatch) -> None:
+    monkeypatch.setenv("SAGE_KIT_PLUGINS", "")
+    parts = [tiny.toy_task_rows(n, seed) for n, seed in ((200, 1), (60, 2), (50, 3))]
+    words = ("blame", "praise")
+    (tmp_path / "labelled.csv").write_text(
+        "text,label\n" + "".join(f'"{row["text"]}",{words[row["label"]]}\n' for row in parts[0]), encoding="utf-8"
+    )
+    (tmp_path / "texts.csv").write_text(
+        "number,text\n" + "".join(f'{i},"{row["text"]}"\n' for i, row in enumerate(parts[1])), encoding="utf-8"
+    )
+    tiny.write_jsonl(tmp_path / "others.jsonl", [{"text": row["text"], "label": None} for row in parts[2]])
+    settings = toy_settings(
+        tmp_path, tiny_bert, rounds=2, train_file=str(tmp_path / "labelled.csv"), validation_file="",
+        transfer_file=str(tmp_path / "texts.csv"), evaluation_file=str(tmp_path / "others.jsonl"),
+    )  # fmt: skip
+    text = output(capsys, "run", *as_flags(settings))
+    assert "file: validation data set apart from train, used for reporting only" in " ".join(text.split())
+    assert "evaluation set: 50 rows" in text
+    [folder] = (tmp_path / "runs" / "file").iterdir()
+    summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    assert (summary["examples"]["train"], summary["examples"]["evaluation"]) == (60, 50)
+    assert sum(counts["teacher"] for counts in summary["labels"]["classes"].values()) == summary["examples"]["teacher"]
+    assert set(summary["evaluation"]) == {"agreement", "divergence"}
+    assert f"{summary['evaluation']['divergence']:.4f}" in text
+    assert summary["rounds"][-1]["synthetic"] > 0
+    assert "evaluation set: 50 rows" in output(capsys, "show", str(folder), "--no-figures")
+    # one line for what needs the labels that are not there
+    with pytest.raises(SystemExit) as exit_info:
+        main(["run", *as_flags(settings), "--hard-label-weight", "0.5"])
+    assert exit_info.value.code == 2
+    [line] = [line for line in capsys.readouterr().err.splitlines() if line.startswith("sage-kit: ")]
+    assert line == (
+        "sage-kit: hard_label_weight is 0.5, but 60 of the 60 rows that the student learns from have no label: set it "
+        "to 0, or give all labels"
+    )
 
 
 def test_show_prints_rounds_and_draws(capsys, finished) -> None:
