@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from sage_kit.components import BuildContext, DecoderSpec, Guesses, TeacherView, TokenBatch, TokenText
+from sage_kit.components import BuildContext, DecoderSpec, Guesses, TeacherView, TokenBatch, TokenIds, TokenText
 from sage_kit.config import RunConfig
 from sage_kit.devices import autocast_for, make_accelerator
 from sage_kit.errors import CompatibilityError, PluginError, RunDirectoryError
@@ -41,6 +41,8 @@ class DecodedExample:
         The real example that it starts from, among the training examples.
     text : str
         The anchor's text, as far as the teacher reads it.
+    synthetic_text : str
+        The synthetic example's own text where the lift makes text; "" where there is none to be known.
     anchor_decoded, synthetic_decoded : str
         What the decoder makes of the anchor's and of the synthetic token states.
     changed : float
@@ -53,6 +55,7 @@ class DecodedExample:
     row: int
     anchor: int
     text: str
+    synthetic_text: str
     anchor_decoded: str
     synthetic_decoded: str
     changed: float
@@ -146,8 +149,10 @@ def decode_run(
 
     prepared, rows, anchors = found.prepared, found.rows, found.anchors
     tokenizer, tokens = prepared.teacher.tokenizer, prepared.train.tokens
-    real = [tokens.ids[tokens.offsets[anchor] : tokens.offsets[anchor + 1]] for anchor in anchors]
-    texts = [text.strip() for text in tokenizer.batch_decode([ids.tolist() for ids in real], skip_special_tokens=True)]
+    real = _ids_of(tokens, anchors)
+    texts = _texts(tokenizer, real)
+    made = found.synthetic.tokens
+    own = [""] * len(rows) if made is None else _texts(tokenizer, _ids_of(made, rows))
     # all at once: some decoders take as long for many rows as for one
     readings = reader.read(joined([found.real, found.lifted]))
     of_anchors, of_synthetic = readings[: len(rows)], readings[len(rows) :]
@@ -165,12 +170,21 @@ def decode_run(
         unit="tokens" if reader.has_guesses else "words",
         counted=counted,
         examples=[
-            DecodedExample(int(row), int(anchor), text, before.text, after.text, item.changed, item.margin)
-            for row, anchor, text, before, after, item in zip(
-                rows, anchors, texts, of_anchors, of_synthetic, measured, strict=True
+            DecodedExample(int(row), int(anchor), text, new, before.text, after.text, item.changed, item.margin)
+            for row, anchor, text, new, before, after, item in zip(
+                rows, anchors, texts, own, of_anchors, of_synthetic, measured, strict=True
             )
         ],
     )
+
+
+def _ids_of(tokens: TokenIds, rows: NDArray[np.int64]) -> list[NDArray[np.int32]]:
+    return [tokens.ids[tokens.offsets[row] : tokens.offsets[row + 1]] for row in rows]
+
+
+def _texts(tokenizer: Any, ids: list[NDArray[np.int32]]) -> list[str]:
+    decoded = tokenizer.batch_decode([row.tolist() for row in ids], skip_special_tokens=True)
+    return [text.strip() for text in decoded]
 
 
 @dataclass(frozen=True, eq=False)
@@ -323,6 +337,7 @@ def _lift(
         Costs(),
         tokens=prepared.train.tokens,
         front_end=prepared.front_end,
+        vocabulary=prepared.vocabulary,
     )
     autocast = autocast_for(prepared.device, prepared.precision)
     found: dict[int, torch.Tensor] = {}

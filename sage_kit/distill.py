@@ -750,6 +750,7 @@ class Loop:
                 self.prepared.train.tokens,
                 self.prepared.front_end,
                 self.prepared.mapped,
+                self.prepared.vocabulary,
             )
             if self.accelerator.is_main_process:  # the one that draws and filters
                 for kind in STATEFUL_KINDS:

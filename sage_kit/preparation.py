@@ -24,9 +24,11 @@ from sage_kit.evaluate import score
 from sage_kit.fingerprint import fingerprint
 from sage_kit.maps import check_distinct
 from sage_kit.models.checkpoints import load_classifier, load_tokenizer
+from sage_kit.models.language import load_language
 from sage_kit.models.student import build_student
 from sage_kit.models.teacher import Teacher, fit_tokenizer, load_teacher
 from sage_kit.models.trunk import FrontEnd, Trunk, split_model
+from sage_kit.models.vocabulary import TeacherVocabulary
 from sage_kit.plugins import Plugins
 from sage_kit.records import Costs
 from sage_kit.teacher_report import TeacherReport, describe_labels, report_teacher
@@ -91,6 +93,8 @@ class Prepared:
     train, dev : PreparedSplit
     mapped : Pooled
         What a reducer maps of train.
+    vocabulary : TeacherVocabulary
+        What lifts may ask about tokens.
     validation : dict of str to PreparedSplit
     evaluation : PreparedSplit or None
         On which the student is compared with the teacher at the end.
@@ -113,6 +117,7 @@ class Prepared:
     student: PreTrainedModel
     train: PreparedSplit
     mapped: Pooled
+    vocabulary: TeacherVocabulary
     dev: PreparedSplit
     validation: dict[str, PreparedSplit]
     report: TeacherReport
@@ -250,6 +255,12 @@ def prepare(config: RunConfig, plugins: Plugins, accelerator: Accelerator, costs
         student=student,
         train=train,
         mapped=mapped,
+        vocabulary=TeacherVocabulary(
+            teacher,
+            train.tokens,
+            cache,
+            lambda: load_language(config, teacher.tokenizer, train.tokens, cache, device, work.announce),
+        ),
         dev=dev,
         validation=validation,
         evaluation=evaluation,

@@ -30,7 +30,6 @@ from sage_kit.components import (
     TextBatch,
     TokenBatch,
     TokenIds,
-    Vocabulary,
 )
 from sage_kit.config import RunConfig
 from sage_kit.data.batches import plan_batches
@@ -42,6 +41,7 @@ from sage_kit.frozen import frozen_copy
 from sage_kit.hull import Hull
 from sage_kit.maps import fit_map
 from sage_kit.models.trunk import FrontEnd, Trunk
+from sage_kit.models.vocabulary import TeacherVocabulary
 from sage_kit.plugins import Plugins
 from sage_kit.records import Costs
 from sage_kit.vectors import Pooled, TeacherOutputs, VectorStore
@@ -213,8 +213,8 @@ class Synthesizer:
         The input layers, for lifts that make text; None where nothing is lifted.
     mapped : Pooled or None
         What the reducer maps; None for the pooled vectors of `store`.
-    vocabulary : callable or None
-        Makes what lifts may ask about tokens.
+    vocabulary : TeacherVocabulary or None
+        What lifts may ask about tokens.
     """
 
     def __init__(
@@ -231,7 +231,7 @@ class Synthesizer:
         tokens: Tokens | None = None,
         front_end: FrontEnd | None = None,
         mapped: Pooled | None = None,
-        vocabulary: Callable[[], Vocabulary] | None = None,
+        vocabulary: TeacherVocabulary | None = None,
     ) -> None:
         self.config = config
         self.store = store
@@ -242,7 +242,7 @@ class Synthesizer:
         self._tokens = None if tokens is None else TokenIds(*(read_only(getattr(tokens, name)) for name in FLAT))
         self._front_end = front_end
         self._mapped = Pooled(store.pooled, store.key) if mapped is None else mapped
-        self._make_vocabulary = vocabulary
+        self._vocabulary = vocabulary
         self.coordinates: NDArray[np.float32] | None = None
         self._plugins = plugins
         self._cache = cache
@@ -467,6 +467,7 @@ class Synthesizer:
             **self._text_of(anchors),
         )
         embedded = self.costs.seconds.get(EMBED, 0.0)
+        asked = 0 if self._vocabulary is None else self._vocabulary.flops
         batch: Any = self._call("lift", self._lift.lift, request)
         if not isinstance(batch, TokenBatch):
             raise PluginError(f"lift {self.config.lift!r} returned {type(batch).__name__} instead of a TokenBatch")
@@ -483,7 +484,9 @@ class Synthesizer:
             )
         if self.makes_text and batch.text is None:
             raise PluginError(f"lift {self.config.lift!r} returned no text, though it says that it makes text")
-        self.costs.add("lift", time.perf_counter() - started - (self.costs.seconds.get(EMBED, 0.0) - embedded))
+        seconds = time.perf_counter() - started - (self.costs.seconds.get(EMBED, 0.0) - embedded)
+        flops = 0 if self._vocabulary is None else self._vocabulary.flops - asked
+        self.costs.add("lift", seconds, flops=flops)
         checked: TokenBatch = batch
         return checked
 
@@ -500,10 +503,6 @@ class Synthesizer:
             "teacher_logits": read_only(self.outputs.logits),
             "vocabulary": self._vocabulary,
         }
-
-    @cached_property
-    def _vocabulary(self) -> Vocabulary | None:
-        return None if self._make_vocabulary is None else self._make_vocabulary()
 
     def _embed(self, text: TextBatch, lengths: NDArray[np.int64]) -> TokenBatch:
         """The input layers' token states of a text; `lengths`, its tokens, are known without asking the device."""

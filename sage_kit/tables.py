@@ -132,13 +132,17 @@ def decoding_table(decoding: Decoding) -> Table:
         f"{decoding.decoder!r}"
     )
     table = Table(title=title, title_justify="left", show_lines=True)
-    for heading in ("anchor", "anchor's text", "anchor decoded", "synthetic decoded"):
+    # of a lift that makes text, no decoder has to say what it is
+    has_text = any(example.synthetic_text for example in decoding.examples)
+    own = ["synthetic text"] if has_text else []
+    for heading in ("anchor", "anchor's text", *own, "anchor decoded", "synthetic decoded"):
         table.add_column(heading, justify="right" if heading == "anchor" else "left")
     has_margin = any(not math.isnan(example.margin) for example in decoding.examples)
     for heading in ("changed", *(["margin"] if has_margin else [])):
         table.add_column(heading, justify="right")
     for example in decoding.examples:
-        texts = (example.text, example.anchor_decoded, example.synthetic_decoded)
+        written = [example.synthetic_text] if has_text else []
+        texts = (example.text, *written, example.anchor_decoded, example.synthetic_decoded)
         changed = "-" if math.isnan(example.changed) else f"{example.changed:.0%}"
         # as Text: what stands in brackets must not be taken for markup
         table.add_row(

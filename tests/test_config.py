@@ -129,7 +129,7 @@ def test_values(name: str, given: Any, expected: Any) -> None:
         ({"schedule": "adaptve"}, "setting 'schedule' is 'adaptve': input should be 'adaptive', 'static' or 'none'"),
         (
             {"student_init": "foo"},
-            "setting 'student_init' is 'foo': input should be 'uniform', 'last' or 'scratch' or a valid list",
+            "setting 'student_init' is 'foo': input should be 'uniform', 'spread', 'last' or 'scratch' or a valid list",
         ),
         (
             {"student_init": [1, "x"]},

@@ -88,6 +88,8 @@ def test_a_run_whose_lift_replaces_tokens(runs, plugins):
         assert len(words) == len(read)
         assert example.changed == pytest.approx(np.mean([a != b for a, b in zip(words, read, strict=True)]))
         assert example.margin > 0
+        # every token of it is a real one at its own place, so the decoder reads just what was written
+        assert example.synthetic_text == example.synthetic_decoded
     assert 0.1 < np.mean([example.changed for example in found.examples]) < 0.6
     assert decode_run(runs["replace"], plugins, "nearest_token", {}, limit=6) == found
 
@@ -318,7 +320,7 @@ def test_mistakes_are_answered_in_one_line(runs, capsys, arguments, message):
 def test_the_table_takes_brackets_as_text_and_unknown_numbers_as_dashes():
     from rich.console import Console
 
-    example = DecodedExample(0, 5, "a [bold] text", "[UNK]", "[/x]", float("nan"), float("nan"))
+    example = DecodedExample(0, 5, "a [bold] text", "b [i]", "[UNK]", "[/x]", float("nan"), float("nan"))
     decoding = Decoding("mine", 2, 1, float("nan"), "words", 0, [example])
     stream = io.StringIO()
     Console(width=120, file=stream).print(decoding_table(decoding))

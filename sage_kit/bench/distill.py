@@ -270,6 +270,7 @@ class OurSide:
             self.costs,
             tokens=train.tokens,
             front_end=prepared.front_end,
+            vocabulary=prepared.vocabulary,
         )
         self._round = 0
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -116,6 +116,15 @@ def tokens_of(rows: list[TextBatch], order: NDArray[np.int64], pad_id: int) -> T
         pad_id,
     )
     return found.take(np.argsort(order))
+
+
+def concatenated(parts: Sequence[Tokens]) -> Tokens:
+    """The examples of several, all of one tokenizer, one after another."""
+    flat = {
+        name: np.concatenate([getattr(part, name) for part in parts]) for name in ("ids", "types", "special", "second")
+    }
+    offsets = np.concatenate([[0], np.cumsum(np.concatenate([part.lengths for part in parts]))]).astype(np.int64)
+    return Tokens(offsets=offsets, pad_id=parts[0].pad_id, **flat)
 
 
 def _flat(batch: TextBatch, name: str) -> NDArray[Any]:

@@ -99,7 +99,11 @@ def masked_lm(name: str, cut: Cut, device: torch.device) -> Callable[[Tensor, Te
     ModelError
         When the checkpoint cannot be found or read.
     """
-    model = _load(name)
+    model = find_masked_lm(name)
+    if model is None:
+        raise CompatibilityError(
+            f"teacher {name!r} has no masked-language-model head: take decoder 'nearest_token' or 'probe'"
+        )
     family = family_of(model.config, name)
     blocks = cast(nn.ModuleList, model.get_submodule(family.blocks))
     behind = blocks[front_blocks(cut, len(blocks)) :]
@@ -118,8 +122,14 @@ def masked_lm(name: str, cut: Cut, device: torch.device) -> Callable[[Tensor, Te
     return logits_of
 
 
-def _load(name: str) -> PreTrainedModel:
-    """The checkpoint as a masked language model in eval mode, every parameter of which it holds itself."""
+def find_masked_lm(name: str) -> PreTrainedModel | None:
+    """A checkpoint as a masked language model in eval mode, frozen; None where it lacks any parameter of the head.
+
+    Raises
+    ------
+    ModelError
+        When the checkpoint cannot be found or read.
+    """
     from transformers import AutoModelForMaskedLM
 
     config = load_model_config(name)
@@ -136,9 +146,7 @@ def _load(name: str) -> PreTrainedModel:
         )
     # transformers draws what a checkpoint lacks at random; weights that are tied to others are not missing
     if info["missing_keys"]:
-        raise CompatibilityError(
-            f"teacher {name!r} has no masked-language-model head: take decoder 'nearest_token' or 'probe'"
-        )
+        return None
     # as for the teacher: away from the mapped file, whose alignment would change the last bits
     for parameter in model.parameters():
         parameter.data = parameter.data.clone()

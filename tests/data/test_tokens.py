@@ -10,7 +10,7 @@ from tiny import make_tokenizer
 
 from sage_kit.data import Split, tokenize
 from sage_kit.data import tokens as tokens_module
-from sage_kit.data.tokens import unknown_shares
+from sage_kit.data.tokens import concatenated, unknown_shares
 from sage_kit.errors import CompatibilityError
 
 TEXTS = ["The movie was good.", "bad", "a very long and boring story about the city and the people of the city"]
@@ -84,6 +84,20 @@ def test_the_chunks_make_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = tokenize(split, tokenizer, 10)
     monkeypatch.setattr(tokens_module, "CHUNK_ROWS", 4)
     assert tokenize(split, tokenizer, 10).fingerprint == whole.fingerprint
+
+
+def test_tokens_of_several_splits_in_one() -> None:
+    tokenizer = make_tokenizer()
+    parts = [tokenize(make_split(TEXTS), tokenizer, 64), tokenize(make_split([]), tokenizer, 64)]
+    parts.append(tokenize(make_split(TEXTS, PAIRS), tokenizer, 64))
+    found = concatenated(parts)
+    assert len(found) == 6
+    assert found.offsets.dtype == np.int64
+    for row, (part, own) in enumerate([(parts[0], row) for row in range(3)] + [(parts[2], row) for row in range(3)]):
+        one, expected = found.take(np.array([row])), part.take(np.array([own]))
+        assert one.fingerprint == expected.fingerprint
+        np.testing.assert_array_equal(one.special, expected.special)
+        np.testing.assert_array_equal(one.second, expected.second)
 
 
 def test_a_split_without_rows_has_no_tokens() -> None:

@@ -147,6 +147,7 @@ def _synthesizer(config: RunConfig, prepared: Prepared, plugins: Plugins) -> Syn
         tokens=train.tokens,
         front_end=prepared.front_end,
         mapped=prepared.mapped,
+        vocabulary=prepared.vocabulary,
     )
 
 
