@@ -143,7 +143,7 @@ def quickstart(
     seed: Annotated[int, typer.Option(help="Seed of both arms.")] = 0,
     rounds: Annotated[
         Optional[int],  # noqa: UP045 (typer reads this annotation at run time on Python 3.10)
-        typer.Option(help="Rounds of the SAGE arm.", show_default="3, in a smoke run 2"),
+        typer.Option(help="Rounds of the SAGE arm.", show_default="7, in a smoke run 2"),
     ] = None,
     smoke: Annotated[bool, typer.Option("--smoke", help="Only show that it runs, on a few hundred reviews.")] = False,
 ) -> None:

@@ -62,8 +62,17 @@ def test_settings_are_known_and_can_be_changed() -> None:
 
 def test_a_smoke_run_is_the_same_path_but_short() -> None:
     changed = {name for name in SMOKE_SETTINGS if SMOKE_SETTINGS[name] != SETTINGS.get(name)}
-    assert changed == {"train_rows", "validation_rows", "teacher_epochs", "rounds", "stop_agreement"}
-    assert SMOKE_SETTINGS["train_rows"] < 500
+    rows = {"teacher_rows", "transfer_rows", "transfer_pool", "evaluation_rows", "dev_rows", "validation_rows"}
+    assert changed == rows | {"teacher_epochs", "rounds", "stop_agreement"}
+    assert sum(SMOKE_SETTINGS[name] for name in rows) < 800
+
+
+def test_the_teacher_knows_more_than_the_student_is_shown() -> None:
+    assert SETTINGS["teacher_rows"] >= 4 * SETTINGS["transfer_rows"]
+    assert SETTINGS["evaluation_rows"] >= SETTINGS["transfer_rows"]
+
+
+def test_a_smoke_run_has_synthetic_examples() -> None:
     assert SMOKE_SETTINGS["rounds"] >= 2  # the first round has nothing synthetic yet
     assert SMOKE_SETTINGS["stop_agreement"] > 1
 
