@@ -24,10 +24,10 @@ SETTINGS: Mapping[str, Any] = {
     "student_layers": 3,
     # 416 steps, where plain distillation is flat
     "rounds": 7,
-    # of 1e-4, 2e-4 and 4e-4 the lowest divergence on dev for plain distillation, whose rate decides as much as synthesis
+    # of 1e-4, 2e-4 and 4e-4 the one of lowest divergence on dev for plain distillation
     "learning_rate": 1e-4,
 }
-"""Settings of the quickstart: a teacher of 4,000 rows, a student of 1,000 others, 2,500 held out and 500 for decisions."""
+"""Settings of the quickstart: a teacher of 4,000 rows, a student of 1,000 others, 2,500 held out, 500 for decisions."""
 
 SMOKE_SETTINGS: Mapping[str, Any] = {
     **SETTINGS,
