@@ -28,7 +28,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_tutorial_has_its_files() -> None:
-    assert set(examples()) == {"kernel_map.py", "study.py", "one_line.py", "easy_pairs.py", "watch.py"}
+    assert set(examples()) == {"kernel_map.py", "study.py", "one_line.py", "easy_pairs.py", "other_half.py", "watch.py"}
 
 
 @pytest.mark.parametrize(
@@ -37,6 +37,7 @@ def test_the_tutorial_has_its_files() -> None:
         ("kernel_map.py", {"reducer": "kernel_map", "reducer_options": {"gamma": 0.1}, "inverter": "native"}),
         ("one_line.py", {"reducer": "kernel_map", "inverter": "native"}),
         ("easy_pairs.py", {"sampler": "easy_pairs", "sampler_options": {}}),
+        ("other_half.py", {"lift": "other_half", "lift_options": {}}),
         ("watch.py", {}),
     ],
 )
@@ -51,7 +52,7 @@ def test_examples_run(name: str, settings, folder: Path, tiny_bert: Path, capsys
         assert "round 2: agreement" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("name", ["kernel_map.py", "one_line.py", "easy_pairs.py"])
+@pytest.mark.parametrize("name", ["kernel_map.py", "one_line.py", "easy_pairs.py", "other_half.py"])
 def test_examples_pass_their_checks(name: str, tmp_path: Path) -> None:
     file = tmp_path / name
     file.write_text(examples()[name], encoding="utf-8")
