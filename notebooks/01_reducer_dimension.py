@@ -37,6 +37,7 @@ rounds: int = None  # rounds whose steps every arm takes; None takes the profile
 reducer: str = None  # reducer whose dimensions are compared; None takes umap
 dims: str = None  # dimensions of its map, separated by commas, the first being the main one; None takes 2,8
 preset: str = None  # named settings that the arms build on, such as paper; None takes the defaults
+rates: list[float] = None  # learning rates that every arm is tuned over; None takes the profile's
 plugin: str = ""  # one-file plugins to load, separated by commas
 data_dir: str = None  # folder of GLUE's parquet files; None takes SAGE_KIT_DATA_DIR
 runs_dir: str = None  # where runs of arms are kept and found again; None takes runs/studies of the project
@@ -49,6 +50,7 @@ from sage_kit.studies import Arm, Study, figures, statistics
 from sage_kit.studies.analyses import neighborhoods
 from sage_kit.studies.analyses.outcomes import add_outcomes, find_ahead
 from sage_kit.studies.parameters import check_parameters, listed_counts
+from sage_kit.studies.sizes import FEW_TASKS
 
 check_parameters(globals(), "01_reducer_dimension")
 
@@ -64,8 +66,10 @@ study = Study(
     transfer_rows=transfer_rows,
     rounds=rounds,
     data_dir=data_dir,
+    tasks=FEW_TASKS,
     more={"reducer": reducer, "dims": dims},
     preset=preset,
+    rates=rates,
     plugin=plugin,
     runs_dir=runs_dir,
     results_dir=results_dir,
@@ -86,7 +90,7 @@ arms += [Arm("full space", "no map: towards neighbours in full space", sampler="
 arms += [Arm(name, f"a map of {size} dimensions", reducer=reducer, n_components=size) for size, name in maps.items()]
 if "PCA-2" not in maps.values():
     arms += [Arm("PCA-2", "a map of the two directions of largest variance", reducer="pca", n_components=2)]
-runs = study.run(arms, keep=["synthetic"])
+runs = study.run(study.tune(arms), keep=["synthetic"])
 
 # %% [markdown]
 # ## What it cost

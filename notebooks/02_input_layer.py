@@ -51,6 +51,7 @@ from sage_kit.studies.analyses.input_layer import cost_table, depth_arms, saved
 from sage_kit.studies.analyses.whole_student import run_whole_student
 from sage_kit.studies.claims import MARGIN
 from sage_kit.studies.parameters import check_parameters
+from sage_kit.studies.sizes import FEW_TASKS
 from sage_kit.studies.verdicts import Margin
 
 check_parameters(globals(), "02_input_layer")
@@ -68,6 +69,7 @@ study = Study(
     transfer_rows=transfer_rows,
     rounds=rounds,
     data_dir=data_dir,
+    tasks=FEW_TASKS,
     base={"schedule": "none", "student_layers": {"smoke": 3, "small": 3, "medium": 6, "full": 6}[profile]},
     more={"cuts": cuts, "margin": margin},
     plugin=plugin,

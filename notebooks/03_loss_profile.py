@@ -59,6 +59,7 @@ from sage_kit.studies.analyses.loss_regions import (
     spatial,
 )
 from sage_kit.studies.parameters import check_parameters
+from sage_kit.studies.sizes import FEW_TASKS
 
 check_parameters(globals(), "03_loss_profile")
 
@@ -75,6 +76,7 @@ study = Study(
     rounds=rounds,
     reducer=reducer,
     data_dir=data_dir,
+    tasks=FEW_TASKS,
     more={"maps": maps, "clusters": clusters},
     preset=preset,
     plugin=plugin,

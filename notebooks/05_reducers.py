@@ -57,6 +57,7 @@ from sage_kit.studies.analyses import pairs
 from sage_kit.studies.analyses.outcomes import add_outcomes, find_ahead
 from sage_kit.studies.claims import find_claim
 from sage_kit.studies.parameters import check_parameters, listed
+from sage_kit.studies.sizes import FEW_TASKS
 
 check_parameters(globals(), "05_reducers")
 
@@ -73,6 +74,7 @@ study = Study(
     rounds=rounds,
     n_components=n_components,
     data_dir=data_dir,
+    tasks=FEW_TASKS,
     more={"reducers": reducers, "inverters": inverters, "trained": trained},
     plugin=plugin,
     runs_dir=runs_dir,

@@ -56,6 +56,7 @@ import pandas as pd
 from sage_kit.studies import Arm, Study, figures, scraps
 from sage_kit.studies.analyses import ladder
 from sage_kit.studies.parameters import check_parameters, listed
+from sage_kit.studies.sizes import FEW_TASKS
 
 check_parameters(globals(), "06_decode_tokens")
 
@@ -72,6 +73,7 @@ study = Study(
     rounds=rounds,
     reducer=reducer,
     data_dir=data_dir,
+    tasks=FEW_TASKS,
     more={"examples": examples, "lifts": lifts, "decoders": decoders},
     plugin=plugin,
     runs_dir=runs_dir,

@@ -61,6 +61,7 @@ from sage_kit.studies.analyses.coherence import (
 from sage_kit.studies.analyses.outcomes import OUTCOMES, find_ahead
 from sage_kit.studies.parameters import check_parameters, listed
 from sage_kit.studies.places import companion
+from sage_kit.studies.sizes import FEW_TASKS
 
 check_parameters(globals(), "07_coherence_filter")
 
@@ -79,6 +80,7 @@ study = Study(
     rounds=rounds,
     reducer=reducer,
     data_dir=data_dir,
+    tasks=FEW_TASKS,
     more={"inverters": inverters, "filters": filters, "let_through": let_through},
     plugin=",".join(part for part in (companion("plugins/half_filter.py"), plugin) if part),
     runs_dir=runs_dir,

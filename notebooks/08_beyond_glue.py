@@ -44,6 +44,7 @@ transfer_rows: int = None  # texts that each student learns from, 0 for all; Non
 rounds: int = None  # rounds whose steps every arm takes; None takes the profile's
 reducer: str = None  # reducer of the map; None takes the profile's
 validation_rows: int = None  # rows of each validation split, 0 for all; None takes the profile's
+rates: list[float] = None  # learning rates that every arm is tuned over; None takes the profile's
 plugin: str = ""  # further one-file plugins to load, separated by commas
 data_dir: str = None  # folder of the tasks' parquet files; None takes SAGE_KIT_DATA_DIR
 runs_dir: str = None  # where runs of arms are kept and found again; None takes runs/studies of the project
@@ -92,6 +93,7 @@ study = Study(
     data_dir=data_dir,
     tasks={"small": TASKS, "medium": TASKS, "full": TASKS},
     base=base[profile],
+    rates=rates,
     plugin=",".join(filter(None, [companion("plugins/beyond_glue_tasks.py"), plugin])),
     runs_dir=runs_dir,
     results_dir=results_dir,
@@ -107,8 +109,8 @@ arms = [
     Arm("plain", "plain distillation", schedule="none"),
     Arm("SAGE", "the choices of the preset default", **PRESETS["default"]),
 ]
-study.plan(split="validation")
-runs = with_equal_flops(study, study.run(arms), "SAGE")
+study.plan(split="validation", arms=[*arms, Arm(EQUAL_FLOPS, schedule="none")], tuned=True)
+runs = with_equal_flops(study, study.run(study.tune(arms)), "SAGE")
 
 # %% [markdown]
 # ## What it cost

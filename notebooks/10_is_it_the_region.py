@@ -67,6 +67,7 @@ from sage_kit.studies.analyses.outcomes import (
 )
 from sage_kit.studies.parameters import check_parameters, listed
 from sage_kit.studies.predictions import AGREEMENT, DIVERGENCE
+from sage_kit.studies.sizes import FEW_TASKS
 
 check_parameters(globals(), "10_is_it_the_region")
 
@@ -88,6 +89,7 @@ study = Study(
     rounds=rounds,
     reducer=reducer,
     data_dir=data_dir,
+    tasks=FEW_TASKS,
     more={"samplers": samplers},
     preset=preset,
     plugin=plugin,

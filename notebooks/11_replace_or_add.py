@@ -45,6 +45,7 @@ shares: str = None  # synthetic shares of a round, separated by commas; None tak
 margin: float = None  # loss of the primary metric, or of agreement, that still counts as sufficing; None takes 0.0025
 most_rounds: int = None  # rounds allowed until 99 % agreement; None takes the profile's
 preset: str = None  # named settings that the arms build on, such as paper; None takes the defaults
+rates: list[float] = None  # learning rates that every arm is tuned over; None takes the profile's
 plugin: str = ""  # one-file plugins to load, separated by commas
 data_dir: str = None  # folder of GLUE's parquet files; None takes SAGE_KIT_DATA_DIR
 runs_dir: str = None  # where runs of arms are kept and found again; None takes runs/studies of the project
@@ -58,6 +59,7 @@ from sage_kit.studies.analyses.outcomes import add_outcomes, find_ahead
 from sage_kit.studies.analyses.shares import add_shares, read_shares, share_arms, sooner, stopped_at, stopping
 from sage_kit.studies.claims import MARGIN
 from sage_kit.studies.parameters import check_parameters
+from sage_kit.studies.sizes import FEW_TASKS
 from sage_kit.studies.verdicts import Margin
 
 check_parameters(globals(), "11_replace_or_add")
@@ -76,8 +78,10 @@ study = Study(
     rounds=rounds,
     reducer=reducer,
     data_dir=data_dir,
+    tasks=FEW_TASKS,
     more={"shares": shares, "margin": margin, "most_rounds": most_rounds},
     preset=preset,
+    rates=rates,
     plugin=plugin,
     runs_dir=runs_dir,
     results_dir=results_dir,
@@ -91,7 +95,8 @@ plain = Arm("plain", "a share of 0 %", schedule="none")
 beside = {"mix": "add", "synthetic_ratio": 1.0}
 add = Arm("add", "as many synthetic examples beside the real ones", schedule="adaptive", **beside)
 replacing = share_arms(read_shares(shares or {"smoke": "0.5,1"}.get(profile, "0.25,0.5,0.75,1")))
-largest = replacing[-1]
+plain, *replacing, add = study.tune([plain, *replacing, add])
+largest = replacing[-1]  # as it was tuned
 runs = study.run([plain, *replacing, add])
 
 # %% [markdown]
@@ -154,7 +159,10 @@ study.add_figure("agreement", figure, "Mean over seeds; the band is the range of
 allowed = most_rounds or {"smoke": 3, "small": 8, "medium": 8, "full": 10}[profile]
 budget = {"losses_from": "pass", "rounds": allowed}
 all_rounds = study.run(
-    [Arm(f"{arm.name}, all rounds", arm.about, **arm.settings, **budget) for arm in (plain, largest, add)],
+    [
+        Arm(f"{arm.name}, all rounds", arm.about, by_task=arm.by_task, **arm.settings, **budget)
+        for arm in (plain, largest, add)
+    ],
     equal_steps=False,
 )
 ends = stopped_at(all_rounds, 0.99)

@@ -1,0 +1,77 @@
+"""How fast students come to agree with their teacher: steps until a share of agreement, and area under the curve."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+LEVELS = (0.95, 0.99)
+"""Shares of agreement whose first round is told."""
+
+
+def speed(rounds: DataFrame, levels: Sequence[float] = LEVELS) -> DataFrame:
+    """When each run reaches some shares of agreement on dev, and its mean agreement over its steps.
+
+    Parameters
+    ----------
+    rounds : DataFrame
+        As `sage_kit.studies.runs.Runs.rounds` returns it.
+    levels : sequence of float
+        Shares of agreement.
+
+    Returns
+    -------
+    DataFrame
+        One row per run: task, arm, seed, steps_to_95 and so on (student steps at the end of the first round that
+        reaches it; NaN for a run that never does), and area: agreement on dev averaged over the steps from the end of
+        the first round to the end of the last, by the trapezoidal rule; that of the only round where there is one.
+    """
+    from pandas import DataFrame
+
+    rows = []
+    for (task, arm, seed), own in rounds.groupby(["task", "arm", "seed"], sort=False):
+        ordered = own.sort_values("total_steps")
+        steps = ordered["total_steps"].to_numpy(float)
+        agreement = ordered["dev_agreement"].to_numpy(float)
+        reached = {
+            f"steps_to_{100 * level:g}": next((step for step, share in zip(steps, agreement, strict=True)
+                                               if share >= level), np.nan)
+            for level in levels
+        }  # fmt: skip
+        widths = np.diff(steps)
+        area = float(agreement[0])
+        if widths.sum() > 0:
+            area = float((widths * (agreement[1:] + agreement[:-1]) / 2).sum() / widths.sum())
+        rows.append({"task": task, "arm": arm, "seed": seed, **reached, "area": area})
+    return DataFrame(rows)
+
+
+def speed_table(runs: DataFrame) -> DataFrame:
+    """Per task and arm: how many runs reach each share, their median steps, and the mean area.
+
+    Parameters
+    ----------
+    runs : DataFrame
+        Of `speed`.
+
+    Returns
+    -------
+    DataFrame
+        Columns task, arm, runs, and for each share reach_95 (how many runs) and steps_to_95 (median of those; NaN
+        without one), and area.
+    """
+    from pandas import DataFrame
+
+    levels = [name for name in runs.columns if name.startswith("steps_to_")]
+    rows = []
+    for (task, arm), own in runs.groupby(["task", "arm"], sort=False):
+        row = {"task": task, "arm": arm, "runs": len(own)}
+        for name in levels:
+            row |= {name.replace("steps_to", "reach"): int(own[name].notna().sum()), name: own[name].median()}
+        rows.append({**row, "area": own["area"].mean()})
+    return DataFrame(rows)
