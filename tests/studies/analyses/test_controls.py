@@ -45,7 +45,7 @@ def study(tmp_path: Path, tiny_bert: Path, monkeypatch: pytest.MonkeyPatch) -> S
 def test_every_control_is_a_run_that_goes_through(study: Study) -> None:
     for name in CONTROLS:
         check_choices(study.config("file", **control(name).settings), study.plugins)
-    runs = study.run([control("mixup"), control("hidden states"), control("random tokens")])
+    runs = study.run([control(name) for name in CONTROLS])
     assert runs.table()["student_steps"].nunique() == 1
     with pytest.raises(StudyError, match=r"there is no control 'mixp'. Did you mean 'mixup'"):
         control("mixp")
