@@ -129,6 +129,7 @@ def test_built_in_options_are_known_by_their_values() -> None:
             own = {name for name, value in vars(base).items() if callable(value) or isinstance(value, property)}
             validators = set(base.__pydantic_decorators__.field_validators)
             validators |= set(base.__pydantic_decorators__.model_validators)
+            validators |= set(base.__pydantic_decorators__.field_serializers)  # how values are written
             assert {name for name in own if not name.startswith("__")} <= validators | {"model_post_init"}, base
         lazily = getattr(item.spec, "factory", None)
         assert lazily is None or ":" in lazily.__qualname__, f"{item.spec.name} is not built by lazy()"

@@ -391,4 +391,4 @@ def test_infinity_is_written_as_text_and_read_back() -> None:
     options = ReplaceOptions(temperature=math.inf)
     assert options.model_dump(mode="json")["temperature"] == "inf"
     assert ReplaceOptions(**options.model_dump(mode="json")) == options
-    assert ReplaceRandomOptions(share=[0.1, 0.4]).one_share == 0.4
+    assert ReplaceRandomOptions(share=[0.1, 0.4]).share == (0.1, 0.4)

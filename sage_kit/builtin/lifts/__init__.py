@@ -44,11 +44,6 @@ class ReplaceRandomOptions(Options):
             raise ValueError("give the lower share first")
         return share
 
-    @property
-    def one_share(self) -> float:
-        """The share, the higher one where it is drawn between two."""
-        return self.share[1] if isinstance(self.share, tuple) else self.share
-
     @model_validator(mode="after")
     def _together(self) -> ReplaceRandomOptions:
         if self.span > 1 and self.consistent:

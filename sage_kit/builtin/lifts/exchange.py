@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from sage_kit.builtin.lifts.token_replacement import refuse_pooled
+from sage_kit.builtin.lifts.token_replacement import HALF, highest_share, refuse_pooled
 from sage_kit.builtin.lifts.token_sources import Candidates, Examples, candidates_of, draw_examples
 from sage_kit.components import LiftRequest, TextBatch, TokenBatch
 from sage_kit.errors import CompatibilityError
@@ -17,9 +17,6 @@ from sage_kit.errors import CompatibilityError
 if TYPE_CHECKING:
     from sage_kit.builtin.lifts import ReplaceRandomOptions
     from sage_kit.components import BuildContext
-
-HALF = 0.5 + 1e-4
-"""Added before rounding down; the tiny term lets 0.35 * 10 round up in single precision, too."""
 
 
 class Exchange:
@@ -124,7 +121,7 @@ class Exchange:
 
     def _most(self, tokens: int) -> int:
         """The most units that give way in a text of so many tokens: to ask the counts would wait for the device."""
-        return min(tokens, max(1, int(tokens * self._options.one_share + HALF)))
+        return min(tokens, max(1, int(tokens * highest_share(self._options.share) + HALF)))
 
     def _along(self, request: LiftRequest, text: TextBatch) -> torch.Tensor:
         """How far each token of a text lies along its row's displacement, of shape (batch, tokens)."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from sage_kit.builtin.lifts.exchange import Exchange
-from sage_kit.builtin.lifts.token_replacement import refuse_pooled, replace_tokens
+from sage_kit.builtin.lifts.token_replacement import highest_share, refuse_pooled, replace_tokens
 from sage_kit.builtin.lifts.token_sources import draw_examples
 from sage_kit.components import LiftRequest, TokenBatch
 
@@ -64,7 +64,9 @@ class ReplaceLift:
             def along_displacement(states: torch.Tensor) -> torch.Tensor:
                 return torch.einsum("btd,bd->bt", states, request.displacement.to(states.dtype))
 
-            return replace_tokens(request, sources, self.options.one_share, along_displacement, only_gains=True)
+            return replace_tokens(
+                request, sources, highest_share(self.options.share), along_displacement, only_gains=True
+            )
         if source not in self._exchanges:
             self._exchanges[source] = Exchange(
                 "replace",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from sage_kit.builtin.lifts.exchange import Exchange
-from sage_kit.builtin.lifts.token_replacement import replace_tokens
+from sage_kit.builtin.lifts.token_replacement import highest_share, replace_tokens
 from sage_kit.builtin.lifts.token_sources import ANY, draw_examples
 from sage_kit.components import LiftRequest, TokenBatch
 
@@ -46,4 +46,4 @@ class ReplaceRandomLift:
             return torch.rand(states.shape[:2], generator=request.generator).to(states.device)
 
         sources = draw_examples(request, ANY, self.options.examples)
-        return replace_tokens(request, sources, self.options.one_share, at_random, only_gains=False)
+        return replace_tokens(request, sources, highest_share(self.options.share), at_random, only_gains=False)

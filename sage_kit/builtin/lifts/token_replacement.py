@@ -32,6 +32,11 @@ def refuse_pooled(lift: str, context: BuildContext) -> None:
         )
 
 
+def highest_share(share: float | tuple[float, float]) -> float:
+    """A share, the higher one where it is drawn between two."""
+    return share[1] if isinstance(share, tuple) else share
+
+
 def inner_tokens(mask: torch.Tensor) -> torch.Tensor:
     """Mask, of shape (batch, tokens), of the real tokens but the first and the last, which are the special ones."""
     positions = torch.arange(mask.shape[1], device=mask.device)
