@@ -17,7 +17,16 @@ from torch import Tensor, nn
 
 from sage_kit.errors import CompatibilityError
 from sage_kit.models.families import Family, family_of
-from sage_kit.models.packed import first_token_block, pack, packed_block, padded_block, parts_of, runs_packed, unpack
+from sage_kit.models.packed import (
+    first_token_block,
+    pack,
+    packed_block,
+    padded_block,
+    parts_of,
+    products_dtype,
+    runs_packed,
+    unpack,
+)
 from sage_kit.models.positions import PositionBias, position_bias, score_bias
 
 if TYPE_CHECKING:
@@ -199,15 +208,17 @@ class Trunk(nn.Module):
         """The same on packed rows."""
         tokens = states.shape[1]
         rows, layout = pack(states, mask)
+        layout = replace(layout, products=products_dtype())
         if self._positions is not None:
             layout = replace(layout, positions=self._positions(layout.tokens).to(states.dtype))
         outputs: list[Tensor] = []
-        for parts in self._parts if hidden else self._parts[:-1]:
-            rows = packed_block(parts, rows, layout)
-            if hidden:
-                outputs.append(unpack(rows, layout, tokens))
-        first = layout.take_first(rows) if hidden else packed_block(self._parts[-1], rows, layout, first_only=True)
-        return TrunkOutput(self.head(first[:, None]), tuple(outputs))
+        with torch.autocast("cpu", enabled=False):  # the pass makes its own casts
+            for parts in self._parts if hidden else self._parts[:-1]:
+                rows = packed_block(parts, rows, layout)
+                if hidden:
+                    outputs.append(unpack(rows, layout, tokens))
+            first = layout.take_first(rows) if hidden else packed_block(self._parts[-1], rows, layout, first_only=True)
+            return TrunkOutput(self.head(first[:, None]), tuple(outputs))
 
     def flops(self, lengths: NDArray[np.integer], hidden: bool = False) -> int:
         """Forward FLOPs, multiplications and additions of matrix products, over real tokens; what is computed counts.
