@@ -23,7 +23,8 @@ from sage_kit.models.packed import (
     packed_block,
     padded_block,
     parts_of,
-    products_dtype,
+    project,
+    project_padded,
     runs_packed,
     unpack,
 )
@@ -47,10 +48,14 @@ class TrunkOutput(NamedTuple):
     hidden : tuple of Tensor of shape (batch, tokens, dim)
         Output of every block in order, the last one being the final hidden states; empty unless asked for. What stands
         at padding positions has no meaning.
+    projections : Tensor of shape (batch, tokens, 3, dim) or None
+        Queries, keys and values of the last block, heads beside each other; None unless asked for. What stands at
+        padding positions has no meaning.
     """
 
     logits: Tensor
     hidden: tuple[Tensor, ...]
+    projections: Tensor | None = None
 
 
 class FrontEnd(nn.Module):
@@ -165,6 +170,8 @@ class Trunk(nn.Module):
         Width of the token states.
     n_outputs : int
         Width of the logits.
+    heads : int
+        Attention heads of a block.
     """
 
     def __init__(self, model: PreTrainedModel, first_block: int = 0) -> None:
@@ -177,12 +184,15 @@ class Trunk(nn.Module):
         self.n_outputs = int(self.head.output.out_features)
         # a plain list: the parts are the blocks' modules, which are registered once already
         self._parts = [parts_of(block) for block in self.blocks]
+        self.heads = self._parts[-1].heads
         self._positions = position_bias(model, family)
         # a new module says that it trains; this one is in the mode of the model that it shows
         self.train(model.training)
 
-    def forward(self, states: Tensor, mask: Tensor | None = None, hidden: bool = False) -> TrunkOutput:
-        """Logits and, if asked for, the output of every block.
+    def forward(
+        self, states: Tensor, mask: Tensor | None = None, hidden: bool = False, projections: bool = False
+    ) -> TrunkOutput:
+        """Logits and, if asked for, the output of every block and the last one's queries, keys and values.
 
         Parameters
         ----------
@@ -192,49 +202,78 @@ class Trunk(nn.Module):
             True at real tokens; None when there is no padding, which is faster. The first token must be real.
         hidden : bool
             Whether to return the blocks' outputs.
+        projections : bool
+            Whether to return the last block's queries, keys and values.
         """
         if runs_packed(states):
-            return self._packed(states, mask, hidden)
+            return self._packed(states, mask, hidden, projections)
         outputs: list[Tensor] = []
-        for output in through_blocks(self.blocks if hidden else self.blocks[:-1], states, mask, self._positions):
+        projected: Tensor | None = None
+        stock = hidden and not projections
+        for output in through_blocks(self.blocks if stock else self.blocks[:-1], states, mask, self._positions):
             states = output
             if hidden:
                 outputs.append(states)
-        if not hidden:
-            states = first_token_block(self._parts[-1], states, _score_bias(states, mask, self._positions))
-        return TrunkOutput(self.head(states), tuple(outputs))
+        if not stock:
+            last, bias = self._parts[-1], _score_bias(states, mask, self._positions)
+            projected = project_padded(last, states) if projections else None
+            states = (padded_block if hidden else first_token_block)(last, states, bias, projected)
+            if hidden:
+                outputs.append(states)
+        return TrunkOutput(self.head(states), tuple(outputs), projected)
 
-    def _packed(self, states: Tensor, mask: Tensor | None, hidden: bool) -> TrunkOutput:
+    def project(self, layer: int, states: Tensor) -> Tensor:
+        """Queries, keys and values that a block makes of the states which enter it.
+
+        Parameters
+        ----------
+        layer : int
+            The block, from 1.
+        states : Tensor of shape (batch, tokens, dim)
+            Output of the block before; for the first one, token states.
+
+        Returns
+        -------
+        Tensor of shape (batch, tokens, 3, dim)
+        """
+        return project_padded(self._parts[layer - 1], states)
+
+    def _packed(self, states: Tensor, mask: Tensor | None, hidden: bool, projections: bool) -> TrunkOutput:
         """The same on packed rows."""
         tokens = states.shape[1]
         rows, layout = pack(states, mask)
-        layout = replace(layout, products=products_dtype())
         if self._positions is not None:
             layout = replace(layout, positions=self._positions(layout.tokens).to(states.dtype))
         outputs: list[Tensor] = []
-        with torch.autocast("cpu", enabled=False):  # the pass makes its own casts
-            for parts in self._parts if hidden else self._parts[:-1]:
-                rows = packed_block(parts, rows, layout)
-                if hidden:
-                    outputs.append(unpack(rows, layout, tokens))
-            first = layout.take_first(rows) if hidden else packed_block(self._parts[-1], rows, layout, first_only=True)
-            return TrunkOutput(self.head(first[:, None]), tuple(outputs))
+        *others, last = self._parts
+        for parts in others:
+            rows = packed_block(parts, rows, layout)
+            if hidden:
+                outputs.append(unpack(rows, layout, tokens))
+        projected = project(last, rows) if projections else None
+        first = packed_block(last, rows, layout, first_only=not hidden, projected=projected)
+        if hidden:
+            outputs.append(unpack(first, layout, tokens))
+            first = layout.take_first(first)
+        if projected is not None:
+            projected = unpack(projected, layout, tokens).unflatten(-1, (3, -1))
+        return TrunkOutput(self.head(first[:, None]), tuple(outputs), projected)
 
-    def flops(self, lengths: NDArray[np.integer], hidden: bool = False) -> int:
+    def flops(self, lengths: NDArray[np.integer], hidden: bool = False, projections: bool = False) -> int:
         """Forward FLOPs, multiplications and additions of matrix products, over real tokens; what is computed counts.
 
         With d the width and f the inner width, a block costs ``2 (4 d^2 + 2 d f)`` per token for its linear layers and
         ``4 d n^2`` per example of n tokens for attention (``Q K^T`` and the weighted sum of V). Without hidden states
         the last block is computed for the first token only: keys and values cost ``4 d^2`` per token, and an example
-        ``2 (2 d^2 + 2 d f)`` for the other layers and ``4 d n`` for attention. The head costs ``2 (d^2 + d n_outputs)``
-        per example.
+        ``2 (2 d^2 + 2 d f)`` for the other layers and ``4 d n`` for attention. Where its queries, keys and values are
+        asked for, its queries are computed for every token, too. The head costs ``2 (d^2 + d n_outputs)`` per example.
 
         Parameters
         ----------
         lengths : integer array of shape (n,)
             Real tokens of each example.
-        hidden : bool
-            Whether the blocks' outputs are asked for.
+        hidden, projections : bool
+            What is asked for beside the logits, as in `forward`.
         """
         examples, tokens = len(lengths), int(lengths.astype("int64").sum())
         total = 2 * examples * (self.head.dense.weight.numel() + self.head.output.weight.numel())
@@ -242,11 +281,15 @@ class Trunk(nn.Module):
             return total + _block_flops(self.blocks, self.dim, lengths)
         last = self._parts[-1]
         every = last.key.weight.numel() + last.value.weight.numel()
-        first = sum(layer.weight.numel() for layer in (last.query, last.out, last.inner, last.outer))
+        first = sum(layer.weight.numel() for layer in (last.out, last.inner, last.outer))
+        if projections:
+            every += last.query.weight.numel()
+        else:
+            first += last.query.weight.numel()
         total += 2 * (every * tokens + first * examples) + 4 * self.dim * tokens
         return total + _block_flops(self.blocks[:-1], self.dim, lengths)
 
-    def training_flops(self, lengths: NDArray[np.integer], hidden: bool = False) -> int:
+    def training_flops(self, lengths: NDArray[np.integer], hidden: bool = False, projections: bool = False) -> int:
         """FLOPs of a training step, counted as in `flops`: three forward passes less what no gradient needs.
 
         A backward pass has two products for each of the forward pass, the gradient of the weights and that of the
@@ -256,15 +299,15 @@ class Trunk(nn.Module):
         ----------
         lengths : integer array of shape (n,)
             Real tokens of each example.
-        hidden : bool
-            Whether the blocks' outputs are asked for.
+        hidden, projections : bool
+            What is asked for beside the logits, as in `forward`.
         """
         examples, tokens = len(lengths), int(lengths.astype("int64").sum())
         first = self._parts[0]
-        queries = tokens if hidden or len(self.blocks) > 1 else examples
+        queries = tokens if hidden or projections or len(self.blocks) > 1 else examples
         every = first.key.weight.numel() + first.value.weight.numel()
         unneeded = 2 * (every * tokens + first.query.weight.numel() * queries)
-        return 3 * self.flops(lengths, hidden) - unneeded
+        return 3 * self.flops(lengths, hidden, projections) - unneeded
 
 
 def split_model(model: PreTrainedModel, cut: Cut) -> tuple[FrontEnd, Trunk]:

@@ -13,7 +13,7 @@ from torch import nn
 
 from sage_kit.models import packed
 from sage_kit.models.families import family_of
-from sage_kit.models.packed import keep_mask, pack, unpack
+from sage_kit.models.packed import keep_mask, pack, parts_of, unpack
 from sage_kit.models.trunk import Trunk, split_model
 
 FAMILIES = pytest.mark.parametrize("family", ["bert", "roberta", "distilbert", "mpnet"])
@@ -124,129 +124,6 @@ def without_dropout(model):
     return model
 
 
-def distance(found, expected):
-    """Of two tensors, as a share of the second."""
-    return float((found.detach().double() - expected.detach()).norm() / expected.detach().norm())
-
-
-@FAMILIES
-@BATCHES
-@HIDDEN
-def test_outputs_and_gradients_in_bf16_are_off_by_rounding_alone(family, lengths, hidden):
-    """Under autocast: rounding to 8 bits, not errors that grow with the number of rows."""
-    model = without_dropout(tiny.make_model(family, layers=3, labels=3))
-    given, mask = make_batch(lengths, extra=2 if min(lengths) != max(lengths) else 0)
-    logits, kept, gradients, by_state = reference(model, 1, given, lengths, hidden)
-    _, trunk = split_model(model.float(), 1)
-    for training in (True, False):
-        model.requires_grad_(True).zero_grad()
-        trunk.train(training)
-        states = given.float().requires_grad_()
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            output = trunk(states, None if bool(mask.all()) else mask, hidden=hidden)
-        assert output.logits.dtype == torch.float32
-        assert not torch.equal(output.logits.double(), logits)
-        assert distance(output.logits, logits) < 0.01
-        for layer, found in enumerate(output.hidden):
-            for row, n in enumerate(lengths):
-                assert distance(found[row, :n], kept[row][layer]) < 0.01
-        scalar(output.logits, [found[mask] for found in output.hidden]).backward()
-        assert distance(states.grad, by_state) < 0.01
-        whole = [torch.cat([tensor.flatten() for tensor in tensors]) for tensors in zip(
-            *((model.get_parameter(name).grad, gradient) for name, gradient in gradients.items()), strict=True
-        )]  # fmt: skip
-        assert whole[0].dtype == torch.float32
-        assert distance(*whole) < 0.01
-        for name, gradient in gradients.items():
-            # a key's bias changes no attention: what is left of its gradient is rounding
-            if float(gradient.norm()) > 1e-6:
-                assert distance(model.get_parameter(name).grad, gradient) < 0.02, name
-
-
-@BATCHES
-@HIDDEN
-def test_bf16_draws_the_dropout_of_float32(lengths, hidden):
-    """The same seed, hence the same masks, so that only rounding is between the two."""
-    _, trunk = split_model(tiny.make_model("bert", layers=2), "embeddings")
-    trunk.train()
-    states, mask = make_batch(lengths, torch.float32)
-    found = []
-    for autocast in (False, True):
-        trunk.zero_grad()
-        torch.manual_seed(5)
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
-            output = trunk(states, mask, hidden=hidden)
-        scalar(output.logits, [layer[mask] for layer in output.hidden]).backward()
-        gradients = torch.cat([parameter.grad.flatten() for parameter in trunk.parameters()])
-        found.append([output.logits.detach(), gradients])
-    for exact, rounded in zip(*found, strict=True):
-        assert 0 < distance(rounded, exact.double()) < 0.01
-
-
-def test_a_copy_of_frozen_weights_is_kept_until_they_change(monkeypatch):
-    _, trunk = split_model(tiny.make_model("bert", layers=2), "embeddings")
-    states, mask = make_batch([7, 2, 4], torch.float32)
-    casts = []
-    cast = packed._cast
-    monkeypatch.setattr(packed, "_cast", lambda layers, dtype: casts.append(layers) or cast(layers, dtype))
-
-    def logits():
-        casts.clear()
-        with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
-            return trunk(states, mask).logits
-
-    trunk.requires_grad_(False)
-    first = logits()
-    assert len(casts) == 4 + 5
-    assert torch.equal(logits(), first)
-    assert not casts
-    with torch.no_grad():
-        trunk.blocks[0].attention.self.key.bias.add_(0)
-    assert torch.equal(logits(), first)
-    assert len(casts) == 1
-    inner = trunk.blocks[1].intermediate.dense.weight
-    inner.data = inner.data * 2
-    assert not torch.equal(logits(), first)
-    assert len(casts) == 1
-    # those that are trained are cast each time
-    trunk.requires_grad_(True)
-    for _ in range(2):
-        logits()
-        assert len(casts) == 4 + 5
-
-
-def test_weights_that_an_optimizer_updates_stay_float32():
-    """Steps far below the rounding of bf16 add up, and what is computed follows them."""
-    _, trunk = split_model(tiny.make_model("bert", layers=1), "embeddings")
-    states, mask = make_batch([7, 2, 4], torch.float32)
-    weight = trunk.blocks[0].intermediate.dense.weight
-    before, optimizer = weight.detach().clone(), torch.optim.SGD(trunk.parameters(), lr=1e-7)
-    with torch.no_grad():
-        weight.fill_(1.0)
-    for _ in range(3):
-        optimizer.zero_grad()
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            logits = trunk.train()(states, mask).logits
-        logits.square().sum().backward()
-        weight.grad.fill_(-1e3)
-        optimizer.step()
-    assert weight.dtype == torch.float32
-    torch.testing.assert_close(weight, torch.full_like(before, 1 + 3e-4), rtol=1e-6, atol=0)
-
-
-def test_autocast_to_another_type_and_a_compiler_take_the_stock_blocks(monkeypatch):
-    states, _ = make_batch([7, 2, 4], torch.float32)
-    assert packed.runs_packed(states)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert packed.runs_packed(states)
-        assert not packed.runs_packed(states.bfloat16())
-        monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
-        assert not packed.runs_packed(states)
-    monkeypatch.undo()
-    with torch.autocast("cpu", dtype=torch.float16):
-        assert not packed.runs_packed(states)
-
-
 @FAMILIES
 @BATCHES
 def test_padded_path_of_other_devices_computes_the_same(family, lengths, monkeypatch):
@@ -263,6 +140,57 @@ def test_padded_path_of_other_devices_computes_the_same(family, lengths, monkeyp
     for name, parameter in model.named_parameters():
         if name in gradients:
             torch.testing.assert_close(parameter.grad, gradients[name], rtol=1e-10, atol=1e-10)
+
+
+@FAMILIES
+@BATCHES
+@HIDDEN
+@pytest.mark.parametrize(
+    ("cut", "padded"), [("embeddings", False), (1, False), (1, True)], ids=["all", "1", "1-padded"]
+)
+def test_queries_keys_and_values_of_the_last_block(family, cut, padded, lengths, hidden, monkeypatch):
+    """Against the stock layers, on what enters the block; all the rest stays as it is without them."""
+    model = without_dropout(tiny.make_model(family, layers=2, labels=3)).double()
+    given, mask = make_batch(lengths, extra=2 if min(lengths) != max(lengths) else 0)
+    logits, kept, _, _ = reference(model, cut, given, lengths, hidden=True)
+    _, trunk = split_model(model, cut)
+    if padded:
+        monkeypatch.setattr("sage_kit.models.trunk.runs_packed", lambda states: False)
+    factors = torch.linspace(-1, 2, 3 * DIM, dtype=torch.float64).view(3, DIM)
+    found, gradients = {}, {}
+    for asked in (False, True):
+        trunk.zero_grad()
+        output = trunk.train()(given, None if bool(mask.all()) else mask, hidden=hidden, projections=asked)
+        torch.testing.assert_close(output.logits, logits, rtol=1e-10, atol=1e-10)
+        for layer, states in enumerate(output.hidden):
+            for row, n in enumerate(lengths):
+                torch.testing.assert_close(states[row, :n], kept[row][layer], rtol=1e-10, atol=1e-10)
+        assert len(output.hidden) == (trunk.n_blocks if hidden else 0)
+        total = scalar(output.logits, [states[mask] for states in output.hidden])
+        if asked:
+            total = total + (output.projections[mask] * factors).sin().sum()
+        total.backward()
+        found[asked] = output.projections
+        gradients[asked] = {name: parameter.grad.clone() for name, parameter in trunk.named_parameters()}
+    assert found[False] is None
+    assert found[True].shape == (*given.shape[:2], 3, DIM)
+    assert bool(found[True].isfinite().all())
+
+    # the stock layers, on each example alone, and the gradients which these products add to the others
+    layers = [parts_of(trunk.blocks[-1]).query, parts_of(trunk.blocks[-1]).key, parts_of(trunk.blocks[-1]).value]
+    trunk.zero_grad()
+    total = torch.zeros((), dtype=torch.float64)
+    for row, n in enumerate(lengths):
+        _, blocks = stock(model, cut, given[row : row + 1, :n])
+        entering = blocks[-2][0] if len(blocks) > 1 else given[row, :n]
+        expected = torch.stack([layer(entering) for layer in layers], dim=1)
+        torch.testing.assert_close(found[True][row, :n], expected, rtol=1e-10, atol=1e-10)
+        torch.testing.assert_close(trunk.project(trunk.n_blocks, entering[None])[0], expected, rtol=1e-10, atol=1e-10)
+        total = total + (expected * factors).sin().sum()
+    total.backward()
+    for name, parameter in trunk.named_parameters():
+        added = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+        torch.testing.assert_close(gradients[True][name], gradients[False][name] + added, rtol=1e-9, atol=1e-9)
 
 
 @BATCHES

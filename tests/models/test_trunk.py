@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 
 import numpy as np
 import pytest
@@ -209,17 +210,20 @@ def test_flops_equal_a_hand_count_and_torchs(family, monkeypatch):
     last = rows * n * 2 * 2 * d * d + rows * (2 * (2 * d * d + 2 * d * f) + 4 * d * n)
     assert trunk.flops(lengths, hidden=True) == 3 * block + head
     assert trunk.flops(lengths) == 2 * block + last + head
+    # and queries of every token, in place of the first one's
+    assert trunk.flops(lengths, projections=True) == trunk.flops(lengths) + 2 * rows * (n - 1) * d * d
+    assert trunk.flops(lengths, hidden=True, projections=True) == trunk.flops(lengths, hidden=True)
     states = torch.randn(rows, n, d)
     # the counter knows none of oneDNN's products
     monkeypatch.setattr(torch.backends.mkldnn, "enabled", False)
-    for hidden in (False, True):
+    for hidden, projections in itertools.product((False, True), repeat=2):
         for autocast in (False, True):
             # the math kernel is made of matrix products that the counter sees on every device
             math = torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH)
             precision = torch.autocast("cpu", enabled=autocast)  # the padded path
             with torch.no_grad(), math, precision, FlopCounterMode(display=False) as counter:
-                trunk(states, hidden=hidden)
-            assert counter.get_total_flops() == trunk.flops(lengths, hidden)
+                trunk(states, hidden=hidden, projections=projections)
+            assert counter.get_total_flops() == trunk.flops(lengths, hidden, projections)
 
 
 def test_flops_of_ragged_lengths_add_up():
@@ -238,6 +242,8 @@ def test_compiles_without_graph_breaks():
     compiled = torch.compile(trunk, backend="eager", fullgraph=True)
     torch.testing.assert_close(compiled(states, mask).logits, trunk(states, mask).logits)
     torch.testing.assert_close(compiled(states, None, hidden=True).hidden[-1], trunk(states, hidden=True).hidden[-1])
+    projections = compiled(states, mask, projections=True).projections
+    torch.testing.assert_close(projections[mask], trunk(states, mask, projections=True).projections[mask])
 
 
 def test_trains_under_ddp(tmp_path):
