@@ -69,12 +69,52 @@ def hidden_state_loss(
     return (distance.mean(-1) * weights).sum(1) / weights.sum(1)
 
 
+def relation_loss(student: torch.Tensor, teacher: torch.Tensor, mask: torch.Tensor, heads: int) -> torch.Tensor:
+    r"""Divergence of the relations among queries, among keys and among values: the loss of MiniLMv2.
+
+    .. math:: \frac{1}{3 A n} \sum_{X \in \{Q, K, V\}} \sum_{a=1}^{A} \sum_{t=1}^{n}
+        \mathrm{KL}(R^T_{X, a, t} \| R^S_{X, a, t}), \quad R_{X, a} = \mathrm{softmax}(X_a X_a^\top / \sqrt{w})
+
+    over the n real tokens of an example. The heads of the attention lie beside each other and are split anew into A
+    relation heads of width w = dim / A (Wang et al. 2020, arXiv 2012.15828, section 3.1, where the three kinds are
+    summed; here their mean is taken).
+
+    Parameters
+    ----------
+    student, teacher : Tensor of shape (batch, tokens, 3, dim)
+        Queries, keys and values. What stands at padding positions does not count, as long as it is finite.
+    mask : Tensor of shape (batch, tokens), bool
+        True at real tokens.
+    heads : int
+        Relation heads; a divisor of `dim`.
+
+    Returns
+    -------
+    Tensor of shape (batch,)
+    """
+    padding = ~mask[:, None, None, :]
+
+    def log_relations(projections: torch.Tensor) -> torch.Tensor:
+        """Logarithms of shape (batch, 3 * heads, tokens, tokens)."""
+        batch, tokens, kinds, dim = projections.shape
+        # half of the scale on each side of the product, which has more elements than its factors
+        scaled = projections.float() * (dim // heads) ** -0.25
+        split = scaled.unflatten(-1, (heads, -1)).permute(0, 2, 3, 1, 4).reshape(batch * kinds * heads, tokens, -1)
+        scores = torch.bmm(split, split.transpose(1, 2)).view(batch, kinds * heads, tokens, tokens)
+        # finite, since the difference of two infinities is none
+        return F.log_softmax(scores.masked_fill(padding, torch.finfo(scores.dtype).min), dim=-1)
+
+    parting = F.kl_div(log_relations(student), log_relations(teacher), reduction="none", log_target=True).sum(-1)
+    weights = mask.float()
+    return (parting.mean(1) * weights).sum(1) / weights.sum(1)
+
+
 @dataclass(frozen=True)
 class LossSettings:
     """How the losses are weighed; the fields are the settings of the same names.
 
     `regression` replaces the KL loss by the squared error to the teacher's output and the cross-entropy by the squared
-    error to the gold value.
+    error to the gold value. `relation_heads` is a number of heads, and not 0 for the teacher's own.
     """
 
     temperature: float
@@ -82,6 +122,8 @@ class LossSettings:
     hidden_weight: float
     hidden_loss: Literal["cosine", "mse"]
     regression: bool
+    relation_weight: float = 0.0
+    relation_heads: int = 1
 
 
 def instance_losses(
@@ -92,11 +134,14 @@ def instance_losses(
     *,
     student_hidden: torch.Tensor | None = None,
     teacher_hidden: torch.Tensor | None = None,
+    student_projections: torch.Tensor | None = None,
+    teacher_projections: torch.Tensor | None = None,
     mask: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """The training loss of each example.
 
-    ``(1 - h) * KL + h * cross_entropy + w * hidden`` with `h` the hard-label weight and `w` the hidden weight.
+    ``(1 - h) * KL + h * cross_entropy + w * hidden + r * relations`` with `h` the hard-label weight, `w` the hidden
+    weight and `r` the relation weight.
 
     Parameters
     ----------
@@ -106,8 +151,10 @@ def instance_losses(
         Gold labels, int64, or float for regression; for synthetic examples the teacher's.
     student_hidden, teacher_hidden : Tensor of shape (batch, tokens, n_layers, dim) or None
         Without the student's, the hidden-state loss is left out.
+    student_projections, teacher_projections : Tensor of shape (batch, tokens, 3, dim) or None
+        Queries, keys and values. Without the student's, the relations loss is left out.
     mask : Tensor of shape (batch, tokens), bool, or None
-        Real tokens, for the hidden states.
+        Real tokens, for the hidden states and the relations.
 
     Returns
     -------
@@ -117,7 +164,7 @@ def instance_losses(
     ------
     ValueError
         When the hidden weight is above zero and there are hidden states of the student, but none of the teacher or no
-        mask.
+        mask; so for the relation weight and the projections.
     """
     hard = settings.hard_label_weight
     if settings.regression:
@@ -133,5 +180,11 @@ def instance_losses(
             raise ValueError("the hidden-state loss needs the teacher's hidden states and the mask")
         loss = loss + settings.hidden_weight * hidden_state_loss(
             student_hidden, teacher_hidden, mask, settings.hidden_loss
+        )
+    if settings.relation_weight and student_projections is not None:
+        if teacher_projections is None or mask is None:
+            raise ValueError("the relations loss needs the teacher's queries, keys and values, and the mask")
+        loss = loss + settings.relation_weight * relation_loss(
+            student_projections, teacher_projections, mask, settings.relation_heads
         )
     return loss

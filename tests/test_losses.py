@@ -19,6 +19,7 @@ from sage_kit.losses import (
     hidden_state_loss,
     instance_losses,
     kl_divergence,
+    relation_loss,
     squared_error,
 )
 
@@ -30,6 +31,9 @@ LABELS = RNG.integers(0, 5, 16)
 LENGTHS = np.array([1, 2, 7, 7, 3, 5, 4, 6, 1, 2, 3, 4, 5, 6, 7, 1])
 MASK = np.arange(7) < LENGTHS[:, None]
 STUDENT_HIDDEN, TEACHER_HIDDEN = RNG.normal(0, 1, (16, 7, 3, 8)), RNG.normal(0.5, 2, (16, 7, 3, 8))
+
+
+STUDENT_QKV, TEACHER_QKV = RNG.normal(0, 1, (16, 7, 3, 8)), RNG.normal(0.3, 1.5, (16, 7, 3, 8))
 
 
 def tensor(values: Array) -> torch.Tensor:
@@ -52,6 +56,23 @@ def reference_hidden(student: Array, teacher: Array, lengths: Array, kind: str) 
             for i, n in enumerate(lengths)
         ]
     )
+
+
+def reference_relations(student: Array, teacher: Array, lengths: Array, heads: int) -> tuple[Array, Array]:
+    """Each example's relations loss, and its gradient by the student, head by head; zero at padding."""
+    width = student.shape[-1] // heads
+    losses, gradient = np.zeros(len(lengths)), np.zeros(student.shape)
+    for i, n in enumerate(lengths):
+        for kind in range(3):
+            for head in range(heads):
+                columns = slice(head * width, (head + 1) * width)
+                x, y = student[i, :n, kind, columns], teacher[i, :n, kind, columns]
+                q, p = (softmax(states @ states.T / np.sqrt(width), axis=-1) for states in (x, y))
+                for token in range(n):
+                    losses[i] += entropy(p[token], q[token]) / (3 * heads * n)
+                by_scores = (q - p) / (3 * heads * n)
+                gradient[i, :n, kind, columns] = (by_scores + by_scores.T) @ x / np.sqrt(width)
+    return losses, gradient
 
 
 def assert_close(found: torch.Tensor, expected: Array) -> None:
@@ -143,6 +164,48 @@ def test_what_stands_at_padding_positions_does_not_count(kind: Any) -> None:
     assert student.grad[tensor(MASK)].any(-1).all()
 
 
+@pytest.mark.parametrize("heads", [1, 2, 4, 8])
+def test_relations(heads: int) -> None:
+    student = tensor(STUDENT_QKV).requires_grad_()
+    found = relation_loss(student, tensor(TEACHER_QKV), tensor(MASK), heads)
+    losses, gradient = reference_relations(STUDENT_QKV, TEACHER_QKV, LENGTHS, heads)
+    assert (losses[LENGTHS > 1] > 1e-3).all()
+    assert_close(found.detach(), losses)
+    found.sum().backward()
+    np.testing.assert_allclose(student.grad, gradient, rtol=1e-4, atol=1e-6)
+    # the formula of the gradient itself, by finite differences
+    direction = np.random.default_rng(1).normal(size=STUDENT_QKV.shape)
+    ahead, behind = (
+        reference_relations(STUDENT_QKV + step * direction, TEACHER_QKV, LENGTHS, heads)[0] for step in (1e-6, -1e-6)
+    )
+    slope = (gradient * direction).sum((1, 2, 3))
+    np.testing.assert_allclose((ahead - behind) / 2e-6, slope, rtol=1e-5, atol=1e-8)
+
+
+def test_equal_relations_have_no_loss_whatever_turns_the_heads() -> None:
+    turned = TEACHER_QKV.copy()
+    # relations are inner products, so that a rotation within a head does not change them
+    turned[..., :4] = turned[..., :4] @ np.linalg.qr(RNG.normal(size=(4, 4)))[0]
+    assert_close(relation_loss(tensor(turned), tensor(TEACHER_QKV), tensor(MASK), 2), np.zeros(16))
+    across = relation_loss(tensor(turned), tensor(TEACHER_QKV), tensor(MASK), 4)
+    assert (across[tensor(LENGTHS > 1)] > 1e-3).all()
+
+
+def test_relations_of_padding_do_not_count() -> None:
+    student = tensor(STUDENT_QKV).requires_grad_()
+    plain = relation_loss(student, tensor(TEACHER_QKV), tensor(MASK), 2)
+    other_student, other_teacher = STUDENT_QKV.copy(), TEACHER_QKV.copy()
+    other_student[~MASK] = 1e6 * RNG.normal(size=other_student[~MASK].shape)
+    other_teacher[~MASK] = 0
+    garbage = tensor(other_student).requires_grad_()
+    found = relation_loss(garbage, tensor(other_teacher), tensor(MASK), 2)
+    torch.testing.assert_close(found, plain, rtol=0, atol=0)
+    for leaf, losses in ((student, plain), (garbage, found)):
+        losses.sum().backward()
+        assert not leaf.grad[tensor(~MASK)].any()
+    torch.testing.assert_close(garbage.grad, student.grad, rtol=0, atol=0)
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_is_computed_in_single(dtype: torch.dtype) -> None:
     student, teacher = tensor(STUDENT).to(dtype), tensor(TEACHER).to(dtype)
@@ -152,6 +215,9 @@ def test_half_precision_is_computed_in_single(dtype: torch.dtype) -> None:
     hidden = tensor(STUDENT_HIDDEN).to(dtype)
     found = hidden_state_loss(hidden, tensor(TEACHER_HIDDEN), tensor(MASK), "mse")
     assert_close(found, reference_hidden(hidden.double().numpy(), TEACHER_HIDDEN, LENGTHS, "mse"))
+    qkv = tensor(STUDENT_QKV).to(dtype)
+    found = relation_loss(qkv, tensor(TEACHER_QKV), tensor(MASK), 2)
+    assert_close(found, reference_relations(qkv.double().numpy(), TEACHER_QKV, LENGTHS, 2)[0])
     assert hard_label_loss(student, tensor(LABELS)).dtype == torch.float32
     assert squared_error(student, teacher).dtype == torch.float32
 
@@ -173,22 +239,28 @@ def settings(**changes: Any) -> LossSettings:
 HIDDEN = {
     "student_hidden": tensor(STUDENT_HIDDEN),
     "teacher_hidden": tensor(TEACHER_HIDDEN),
+    "student_projections": tensor(STUDENT_QKV),
+    "teacher_projections": tensor(TEACHER_QKV),
     "mask": tensor(MASK),
 }
 
 
 @pytest.mark.parametrize("hard", [0.0, 0.3, 1.0])
 @pytest.mark.parametrize("hidden", [0.0, 0.5])
+@pytest.mark.parametrize("relations", [0.0, 0.7])
 @pytest.mark.parametrize("kind", ["cosine", "mse"])
-def test_classes(hard: float, hidden: float, kind: str) -> None:
+def test_classes(hard: float, hidden: float, relations: float, kind: str) -> None:
     found = instance_losses(
-        settings(hard_label_weight=hard, hidden_weight=hidden, hidden_loss=kind),
+        settings(
+            hard_label_weight=hard, hidden_weight=hidden, hidden_loss=kind, relation_weight=relations, relation_heads=2
+        ),
         tensor(STUDENT), tensor(TEACHER), tensor(LABELS), **HIDDEN,
     )  # fmt: skip
     expected = (
         (1 - hard) * reference_kl(STUDENT, TEACHER, 2.0)
         - hard * log_softmax(STUDENT, -1)[np.arange(16), LABELS]
         + hidden * reference_hidden(STUDENT_HIDDEN, TEACHER_HIDDEN, LENGTHS, kind)
+        + relations * reference_relations(STUDENT_QKV, TEACHER_QKV, LENGTHS, 2)[0]
     )
     assert_close(found, expected)
 
@@ -197,19 +269,20 @@ def test_classes(hard: float, hidden: float, kind: str) -> None:
 def test_regression_has_squared_errors_in_place_of_both(hard: float) -> None:
     student, teacher, gold = STUDENT[:, :1], TEACHER[:, :1], RNG.uniform(0, 5, 16)
     found = instance_losses(
-        settings(hard_label_weight=hard, hidden_weight=0.5, regression=True),
+        settings(hard_label_weight=hard, hidden_weight=0.5, regression=True, relation_weight=2.0, relation_heads=4),
         tensor(student), tensor(teacher), tensor(gold), **HIDDEN,
     )  # fmt: skip
     expected = (
         (1 - hard) * (student - teacher)[:, 0] ** 2
         + hard * (student[:, 0] - gold) ** 2
         + 0.5 * reference_hidden(STUDENT_HIDDEN, TEACHER_HIDDEN, LENGTHS, "cosine")
+        + 2 * reference_relations(STUDENT_QKV, TEACHER_QKV, LENGTHS, 4)[0]
     )
     assert_close(found, expected)
 
 
 def test_each_example_has_its_own_loss() -> None:
-    choice = settings(hard_label_weight=0.3, hidden_weight=0.5)
+    choice = settings(hard_label_weight=0.3, hidden_weight=0.5, relation_weight=0.7, relation_heads=2)
     whole = instance_losses(choice, tensor(STUDENT), tensor(TEACHER), tensor(LABELS), **HIDDEN)
     for row in (0, 2, 15):
         alone = instance_losses(
@@ -223,6 +296,8 @@ def test_without_hidden_states_of_the_student_the_term_is_left_out() -> None:
     arguments = (tensor(STUDENT), tensor(TEACHER), tensor(LABELS))
     left_out = instance_losses(settings(hidden_weight=0.5), *arguments)
     torch.testing.assert_close(left_out, instance_losses(settings(), *arguments))
+    left_out = instance_losses(settings(relation_weight=0.5), *arguments)
+    torch.testing.assert_close(left_out, instance_losses(settings(), *arguments))
 
 
 @pytest.mark.parametrize("lacking", ["teacher_hidden", "mask"])
@@ -230,4 +305,12 @@ def test_half_of_the_hidden_states_is_a_mistake(lacking: str) -> None:
     with pytest.raises(ValueError, match="needs the teacher's hidden states and the mask"):
         instance_losses(
             settings(hidden_weight=0.5), tensor(STUDENT), tensor(TEACHER), tensor(LABELS), **{**HIDDEN, lacking: None}
+        )
+
+
+@pytest.mark.parametrize("lacking", ["teacher_projections", "mask"])
+def test_half_of_the_projections_is_a_mistake(lacking: str) -> None:
+    with pytest.raises(ValueError, match="needs the teacher's queries, keys and values, and the mask"):
+        instance_losses(
+            settings(relation_weight=0.5), tensor(STUDENT), tensor(TEACHER), tensor(LABELS), **{**HIDDEN, lacking: None}
         )
