@@ -436,6 +436,29 @@ class RunConfig(BaseModel):
         "uniform distance, or a list of teacher blocks (from 1, behind the front end), one per student block.",
         "losses",
     )
+    relation_weight: float = _setting(
+        0.0,
+        "Weight of the relations loss, added to the others: how the student's last block relates queries, keys and "
+        "values to each other, compared with a block of the teacher (MiniLMv2). 0 is off and costs nothing.",
+        "losses",
+        "",
+        ge=0,
+    )
+    relation_layer: int = _setting(
+        0,
+        "Teacher block whose relations the student's last block learns, from 1, behind the front end; 0 is the last.",
+        "losses",
+        "blocks",
+        ge=0,
+    )
+    relation_heads: int = _setting(
+        0,
+        "Heads into which queries, keys and values are split for it; a divisor of their width. 0 takes as many as the "
+        "teacher's attention has.",
+        "losses",
+        "heads",
+        ge=0,
+    )
 
     # ---- training
     rounds: int = _setting(5, "Most rounds.", "training", "rounds", ge=1)
@@ -478,10 +501,7 @@ class RunConfig(BaseModel):
     # ---- machine
     device: str = _setting("auto", "auto, cpu, cuda, cuda:N or mps.", "machine")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = _setting(
-        "auto",
-        "What models compute in; weights are always trained in fp32. auto takes bf16 on a GPU that has it and fp32 "
-        "elsewhere; on a CPU with avx512_bf16 or amx_bf16, bf16 is faster.",
-        "machine",
+        "auto", "Mixed precision; auto takes bf16 on a GPU that has it and fp32 elsewhere.", "machine"
     )
     vector_dtype: Literal["float32", "float16"] = _setting("float32", "How token states are stored on disk.", "machine")
     trace: bool = _setting(
@@ -557,6 +577,11 @@ class RunConfig(BaseModel):
                 raise ValueError(f"{name} lists {len(value)} blocks, but student_layers is {self.student_layers}")
         if self.granularity == "pooled" and self.hidden_layers != "last":
             raise ValueError("hidden_layers other than 'last' needs granularity='token'")
+        if self.granularity == "pooled" and self.relation_weight:
+            raise ValueError(
+                f"relation_weight is {self.relation_weight:g}, but one pooled vector relates to itself alone: set it "
+                "to 0, or granularity to 'token'"
+            )
         return self
 
     def component_choice(self, kind: str) -> tuple[str, dict[str, Any]]:

@@ -256,6 +256,8 @@ class Loop:
             config.hidden_weight,
             config.hidden_loss,
             self.spec.is_regression,
+            config.relation_weight,
+            prepared.relations.heads if prepared.relations else 1,
         )
         self.profile = Profile(len(prepared.train.store), self.spec.n_outputs, self.device)
         self.loss_history: list[NDArray[np.float32]] = []
@@ -499,6 +501,7 @@ class Loop:
         started = time.perf_counter()
         lifted = self._lifting()
         planned, before = self._planned_steps(), self.total_steps
+        relations = self.prepared.relations
 
         def learning_rate(step: int) -> float:
             factor = learning_rate_factor(config.lr_schedule, config.lr_warmup, before + step, planned)
@@ -516,12 +519,17 @@ class Loop:
             max_steps=config.max_steps - before if config.max_steps else None,
             rng=np.random.default_rng(derive_seed(config.seed, number, "order")),
             on_step=self.steps(f"round {number}"),
+            relations=relations,
         )
         synchronize(self.device)
         self.total_steps += did.steps
         seconds = time.perf_counter() - started - (self._lifting() - lifted)
         hidden = bool(self.prepared.student_layers)
-        flops = count_flops(self.raw_trunk, did.lengths, training=True, hidden=hidden)
+        flops = count_flops(
+            self.raw_trunk, did.lengths, training=True, hidden=hidden, projections=relations is not None
+        )
+        if relations is not None:
+            flops += relations.flops(did.lengths)
         self.costs.add("student", seconds, tokens=did.tokens, flops=flops)
         return did
 

@@ -22,7 +22,6 @@ from sage_kit.devices import autocast_for, resolve_precision, synchronize
 from sage_kit.errors import CompatibilityError
 from sage_kit.evaluate import score
 from sage_kit.fingerprint import fingerprint
-from sage_kit.machine import describe_machine, why_no_bf16
 from sage_kit.maps import check_distinct
 from sage_kit.models.checkpoints import load_classifier, load_tokenizer
 from sage_kit.models.language import load_language
@@ -32,6 +31,7 @@ from sage_kit.models.trunk import FrontEnd, Trunk, split_model
 from sage_kit.models.vocabulary import TeacherVocabulary
 from sage_kit.plugins import Plugins
 from sage_kit.records import Costs
+from sage_kit.relations import TeacherRelations, teacher_relations
 from sage_kit.teacher_report import TeacherReport, describe_labels, report_teacher
 from sage_kit.vectors import Pooled, TeacherOutputs, VectorStore, embed_split, label_split, pool_layer
 
@@ -102,7 +102,10 @@ class Prepared:
     report : TeacherReport
         How well the teacher knows the task.
     teacher_layers, student_layers : list of int
-        Blocks (from 1) that the hidden-state loss pairs; empty when it is off.
+        Blocks (from 1) that the hidden-state loss pairs, empty when it is off. What the relations loss needs stands
+        behind the teacher's.
+    relations : TeacherRelations or None
+        The teacher's side of the relations loss; None when it is off.
     content : str
         Fingerprint of data and teacher.
     cache : Cache
@@ -129,6 +132,7 @@ class Prepared:
     device: torch.device
     precision: str
     evaluation: PreparedSplit | None = None
+    relations: TeacherRelations | None = None
 
 
 @dataclass(frozen=True)
@@ -166,12 +170,11 @@ def prepare(config: RunConfig, plugins: Plugins, accelerator: Accelerator, costs
     teacher = work.load_teacher(data)
     precision = resolve_precision(config.precision, device)
     autocast = autocast_for(device, precision)
-    if precision == "bf16" and device.type == "cpu" and (reason := why_no_bf16(device, describe_machine())):
-        work.announce(f"precision is 'bf16', but {reason}: it is slower here than precision='fp32'")
 
     model = teacher.model.to(device)
     front_end, teacher_trunk = split_model(model, config.cut)
-    teacher_layers, student_layers = hidden_layer_pairs(config, teacher_trunk.n_blocks)
+    paired, student_layers = hidden_layer_pairs(config, teacher_trunk.n_blocks)
+    relations, teacher_layers = teacher_relations(config, teacher_trunk, paired)
     student = build_student(
         model, cut=config.cut, layers=config.student_layers, init=config.student_init, seed=config.seed
     )
@@ -270,6 +273,7 @@ def prepare(config: RunConfig, plugins: Plugins, accelerator: Accelerator, costs
         report=report,
         teacher_layers=teacher_layers,
         student_layers=student_layers,
+        relations=relations,
         content=content,
         cache=cache,
         device=device,

@@ -16,6 +16,7 @@ from sage_kit.evaluate import agreement
 from sage_kit.losses import LossSettings, instance_losses
 from sage_kit.models.trunk import Trunk
 from sage_kit.preparation import Prepared, PreparedSplit
+from sage_kit.relations import TeacherRelations
 from sage_kit.synthesis import Synthesizer, SyntheticSet
 from sage_kit.vectors import INFERENCE_BATCH_SIZE, INFERENCE_BATCH_TOKENS, VectorStore
 
@@ -277,6 +278,7 @@ def train_pass(
     max_steps: int | None,
     rng: np.random.Generator,
     on_step: Callable[[int, int, torch.Tensor], None],
+    relations: TeacherRelations | None = None,
 ) -> Pass:
     """Train on every batch of the sources once, in random order, and profile the losses on the way.
 
@@ -292,7 +294,7 @@ def train_pass(
     accelerator : Accelerator
     settings : LossSettings
     student_layers : sequence of int
-        Blocks (from 1) that the hidden-state loss uses.
+        Blocks (from 1) that the hidden-state loss pairs with the first ones kept of the teacher.
     learning_rate : callable
         Maps the step's number in this pass, from 0, to the learning rate.
     max_grad_norm : float
@@ -303,6 +305,8 @@ def train_pass(
         For the order.
     on_step : callable
         Told the steps done, the steps in all, and the mean loss as a tensor.
+    relations : TeacherRelations or None
+        The teacher's side of the relations loss; None where it is off.
 
     Returns
     -------
@@ -322,7 +326,12 @@ def train_pass(
         batch = source.fetch(number)
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(steps)
-        output = trunk(batch.states, batch.mask if batch.padded else None, hidden=bool(student_layers))
+        output = trunk(
+            batch.states,
+            batch.mask if batch.padded else None,
+            hidden=bool(student_layers),
+            projections=relations is not None,
+        )
         losses = instance_losses(
             settings,
             output.logits,
@@ -331,7 +340,9 @@ def train_pass(
             student_hidden=(
                 torch.stack([output.hidden[layer - 1] for layer in student_layers], dim=2) if student_layers else None
             ),
-            teacher_hidden=batch.hidden,
+            teacher_hidden=None if batch.hidden is None else batch.hidden[:, :, : len(student_layers)],
+            student_projections=output.projections,
+            teacher_projections=None if relations is None else _projections_of(relations, batch, accelerator),
             mask=batch.mask,
         )
         loss = losses.mean()
@@ -349,6 +360,12 @@ def train_pass(
         source.profile.merge(accelerator)
     flat = torch.cat(lengths).cpu().numpy() if lengths else np.zeros(0, np.int64)
     return Pass(steps, int(flat.sum()), padded_tokens, flat)
+
+
+def _projections_of(relations: TeacherRelations, batch: LabelledBatch, accelerator: Accelerator) -> torch.Tensor:
+    """The teacher's queries, keys and values on a batch, in the precision of the run."""
+    with accelerator.autocast():
+        return relations.projections(batch.states, batch.hidden)
 
 
 def predict(
@@ -382,7 +399,7 @@ def profile_pass(
     settings: LossSettings,
     accelerator: Accelerator,
 ) -> None:
-    """Fill the profile by a pass of the student over the real data, dropout off, without the hidden-state loss."""
+    """Fill the profile by a pass of the student over the real data, dropout off, by what the losses make of outputs."""
     logits = torch.from_numpy(predict(trunk, prepared.train.store, prepared.data.spec.n_outputs, accelerator)).to(
         accelerator.device
     )
@@ -394,7 +411,9 @@ def profile_pass(
     )
 
 
-def count_flops(trunk: Trunk, lengths: NDArray[np.int64], *, training: bool, hidden: bool = False) -> int:
+def count_flops(
+    trunk: Trunk, lengths: NDArray[np.int64], *, training: bool, hidden: bool = False, projections: bool = False
+) -> int:
     """FLOPs of a trunk on examples of these lengths: a forward pass, or a training step (`Trunk.training_flops`).
 
     Parameters
@@ -405,8 +424,11 @@ def count_flops(trunk: Trunk, lengths: NDArray[np.int64], *, training: bool, hid
         Whether the backward pass counts.
     hidden : bool
         Whether the blocks' outputs are asked for; without them the last block is computed for the first token only.
+    projections : bool
+        Whether the last block's queries, keys and values are asked for.
     """
-    return trunk.training_flops(lengths, hidden) if training else trunk.flops(lengths, hidden)
+    counted = trunk.training_flops if training else trunk.flops
+    return counted(lengths, hidden, projections)
 
 
 def _share(items: list[Any], accelerator: Accelerator) -> list[Any]:

@@ -96,7 +96,7 @@ class TeacherOutputs:
     ----------
     logits : array of shape (n, n_outputs), float32
     hidden : array of shape (total_tokens, n_layers, dim), float16, or None
-        Outputs of the teacher's blocks that the hidden-state loss uses, aligned with the store's rows; a memory map.
+        Outputs of the teacher's blocks that the losses use, aligned with the store's rows; a memory map.
     """
 
     logits: NDArray[np.float32]

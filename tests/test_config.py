@@ -187,6 +187,10 @@ def test_all_mistakes_are_told_at_once() -> None:
         ({"student_init": [0, 1]}, "student_init lists 2 blocks, but student_layers is 6"),
         ({"hidden_layers": [1]}, "hidden_layers lists 1 blocks, but student_layers is 6"),
         ({"granularity": "pooled", "hidden_layers": "mapped"}, "needs granularity='token'"),
+        (
+            {"granularity": "pooled", "relation_weight": 0.5},
+            "relation_weight is 0.5, but one pooled vector relates to itself alone: set it to 0, or granularity to",
+        ),
     ],
 )
 def test_settings_that_do_not_go_together(overrides: dict[str, Any], words: str) -> None:

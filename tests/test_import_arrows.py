@@ -40,7 +40,7 @@ LAYERS = (
     {"devices", "losses", "machine"},
     {"data"},
     {"models"},
-    {"evaluate", "maps", "teacher_report", "vectors"},
+    {"evaluate", "maps", "relations", "teacher_report", "vectors"},
     {"component_state", "divergence", "student_states", "synthesis"},
     {"preparation"},
     {"decoding", "tracing", "training"},

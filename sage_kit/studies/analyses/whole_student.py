@@ -67,8 +67,10 @@ class WholeStudent(nn.Module):
         self.embeddings.train(mode and not self._frozen)
         return self
 
-    def forward(self, tokens: torch.Tensor, mask: torch.Tensor | None = None, hidden: bool = False) -> TrunkOutput:
-        """Logits and, if asked for, the output of every block.
+    def forward(
+        self, tokens: torch.Tensor, mask: torch.Tensor | None = None, hidden: bool = False, projections: bool = False
+    ) -> TrunkOutput:
+        """Logits and, if asked for, the output of every block and the last one's queries, keys and values.
 
         Parameters
         ----------
@@ -76,28 +78,30 @@ class WholeStudent(nn.Module):
             Token ids and token type ids.
         mask : Tensor of shape (batch, tokens), bool, or None
             True at real tokens; None when there is no padding.
-        hidden : bool
-            Whether to return the blocks' outputs.
+        hidden, projections : bool
+            What to return beside the logits, as in `Trunk.forward`.
         """
         ids, types = tokens.unbind(-1)
         kinds = (types if self._uses_types else torch.zeros_like(ids)) if self._takes_types else None
         states = embed(self.embeddings, ids, kinds)
         if mask is not None:
             states = states * mask.unsqueeze(-1)
-        return cast(TrunkOutput, self.trunk(states, mask, hidden=hidden))
+        return cast(TrunkOutput, self.trunk(states, mask, hidden=hidden, projections=projections))
 
-    def flops(self, lengths: NDArray[np.integer[Any]], hidden: bool = False) -> int:
+    def flops(self, lengths: NDArray[np.integer[Any]], hidden: bool = False, projections: bool = False) -> int:
         """Forward FLOPs, counted as in `Trunk.flops`; a look-up in the embeddings is none."""
-        return self.trunk.flops(lengths, hidden)
+        return self.trunk.flops(lengths, hidden, projections)
 
-    def training_flops(self, lengths: NDArray[np.integer[Any]], hidden: bool = False) -> int:
+    def training_flops(self, lengths: NDArray[np.integer[Any]], hidden: bool = False, projections: bool = False) -> int:
         """FLOPs of a training step: three forward passes.
 
         `Trunk.training_flops` leaves out the gradient of the first block's input, which nothing needs there; here the
         embeddings are trained by it. Their own gradient and the optimizer's update are sums, not products, and count
         as none, though they take time.
         """
-        return self.trunk.training_flops(lengths, hidden) if self._frozen else 3 * self.trunk.flops(lengths, hidden)
+        if self._frozen:
+            return self.trunk.training_flops(lengths, hidden, projections)
+        return 3 * self.trunk.flops(lengths, hidden, projections)
 
 
 @dataclass(frozen=True, eq=False)
@@ -175,6 +179,11 @@ def run_whole_student(
         add_observers(config, plugins, str(accelerator.device))
         costs = Costs()
         prepared = prepare(config, plugins, accelerator, costs)
+        if prepared.relations is not None and prepared.relations.place is None:
+            raise ConfigError(
+                "the relations of the teacher's first block are those of token states, which a student with an input "
+                "layer does not share: set relation_layer to a later block, or relation_weight to 0"
+            )
         loop = _Loop(config, plugins, directory, accelerator, prepared, costs, freeze)
         plugins.run_started(loop.info)
         stopped = loop.reason_to_stop()
