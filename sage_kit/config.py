@@ -501,7 +501,10 @@ class RunConfig(BaseModel):
     # ---- machine
     device: str = _setting("auto", "auto, cpu, cuda, cuda:N or mps.", "machine")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = _setting(
-        "auto", "Mixed precision; auto takes bf16 on a GPU that has it and fp32 elsewhere.", "machine"
+        "auto",
+        "What models compute in; weights are always trained in fp32. auto takes bf16 on a GPU that has it and fp32 "
+        "elsewhere; on a CPU with avx512_bf16 or amx_bf16, bf16 is faster.",
+        "machine",
     )
     vector_dtype: Literal["float32", "float16"] = _setting("float32", "How token states are stored on disk.", "machine")
     trace: bool = _setting(

@@ -22,6 +22,7 @@ from sage_kit.devices import autocast_for, resolve_precision, synchronize
 from sage_kit.errors import CompatibilityError
 from sage_kit.evaluate import score
 from sage_kit.fingerprint import fingerprint
+from sage_kit.machine import describe_machine, why_no_bf16
 from sage_kit.maps import check_distinct
 from sage_kit.models.checkpoints import load_classifier, load_tokenizer
 from sage_kit.models.language import load_language
@@ -170,6 +171,8 @@ def prepare(config: RunConfig, plugins: Plugins, accelerator: Accelerator, costs
     teacher = work.load_teacher(data)
     precision = resolve_precision(config.precision, device)
     autocast = autocast_for(device, precision)
+    if precision == "bf16" and device.type == "cpu" and (reason := why_no_bf16(device, describe_machine())):
+        work.announce(f"precision is 'bf16', but {reason}: it is slower here than precision='fp32'")
 
     model = teacher.model.to(device)
     front_end, teacher_trunk = split_model(model, config.cut)

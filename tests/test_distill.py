@@ -272,6 +272,30 @@ def test_families_and_cuts(tmp_path: Path, tiny_roberta: Path, tiny_distilbert: 
         )
 
 
+def test_bf16_learns_as_float32_does(folder: Path, tiny_bert: Path) -> None:
+    """The same steps, order and dropout: only rounding is between the two."""
+    # one teacher for both
+    toy_run(folder, tiny_bert, rounds=1)
+    teacher = next((folder / "cache" / "teacher").glob("*/model.safetensors")).parent
+    (_, full), (_, short) = (
+        toy_run(folder, teacher, rounds=3, schedule="none", precision=precision) for precision in ("fp32", "bf16")
+    )
+    for exact, rounded in zip(full["rounds"], short["rounds"], strict=True):
+        assert rounded["steps"] == exact["steps"]
+        assert rounded["train_loss"] == pytest.approx(exact["train_loss"], rel=0.03)
+        assert rounded["train_loss"] != exact["train_loss"]
+    assert full["rounds"][-1]["train_loss"] < full["rounds"][0]["train_loss"] / 3
+
+
+@pytest.mark.parametrize("reason", ["", "the processor has neither avx512_bf16 nor amx_bf16"])
+def test_bf16_says_where_it_is_slow(folder: Path, tiny_bert: Path, monkeypatch, capfd, reason: str) -> None:
+    monkeypatch.setattr("sage_kit.preparation.why_no_bf16", lambda device, machine: reason)
+    toy_run(folder, tiny_bert, rounds=1, schedule="none", precision="bf16", observers=["progress"])
+    told = capfd.readouterr()
+    line = f"precision is 'bf16', but {reason}: it is slower here than precision='fp32'"
+    assert (told.out + told.err).count(line) == bool(reason)
+
+
 def test_bf16(folder: Path, tiny_bert: Path) -> None:
     directory, summary = toy_run(folder, tiny_bert, rounds=2, precision="bf16", hidden_weight=0.5)
     assert summary["precision"] == "bf16"

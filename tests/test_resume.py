@@ -99,6 +99,19 @@ def test_static_run_resumes_with_its_first_synthetic_examples(folder: Path, tiny
     assert without_times(resume(RunDirectory.open(directory.path), Plugins(allow=""))) == without_times(expected)
 
 
+def test_run_in_bf16_resumes_to_the_same_bits(folder: Path, tiny_bert: Path) -> None:
+    first, expected = toy_run(folder, tiny_bert, precision="bf16", rounds=2)
+    again, _ = toy_run(folder, tiny_bert, precision="bf16", rounds=2, keep_checkpoints=0)
+    go_back(again, to_round=1)
+    assert without_times(resume(RunDirectory.open(again.path), Plugins(allow=""))) == without_times(expected)
+    ours, theirs = (load_file(directory.student / "model.safetensors") for directory in (again, first))
+    for name in theirs:
+        assert ours[name].dtype == torch.float32
+        torch.testing.assert_close(ours[name], theirs[name], rtol=0, atol=0)
+        # a weight that was rounded to bf16 would be the same after it is rounded again
+        assert "layer" not in name or "weight" not in name or (ours[name].bfloat16().float() != ours[name]).any()
+
+
 def test_run_resumed_after_its_last_round_is_scored_on_validation(folder: Path, tiny_bert: Path) -> None:
     directory, expected = toy_run(folder, tiny_bert, evaluate_validation="end")
     (directory.path / "summary.json").unlink()

@@ -11,6 +11,10 @@ is computed on and masked. Three things are done otherwise than torch does them 
 * Attention with dropout is written out as batched matrix products with a backward pass of its own; torch has no fused
   kernel for it on a CPU and falls back to one that copies more and is slow for short rows.
 
+Under autocast to bfloat16 the linear layers and the activation between two of them compute in bfloat16, and all else in
+float32: attention, residuals, LayerNorm (whose gradients torch would add up in bfloat16) and the head. The parameters
+stay float32 and are what an optimizer updates: they are cast where they are used, and their gradients are cast back.
+
 When only the logits are asked for, the last block is computed for the first token alone, since the head sees no other:
 its keys and values need every token, all the rest but one row an example. This holds on every device.
 """
@@ -18,7 +22,7 @@ its keys and values need every token, all the rest but one row an example. This 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 import torch
@@ -42,6 +46,10 @@ _ONEDNN: Any = (
     if torch.backends.mkldnn.is_available() and torch.backends.cpu.get_cpu_capability().startswith("AVX")
     else None
 )
+
+
+Weights = tuple[Tensor, Tensor]
+"""Weight and bias of a linear layer."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,6 +76,9 @@ class Parts:
         Attention heads.
     scale : float
         Factor of the scores.
+    copies : dict
+        Casts of weights that are not trained, by the names of their layers, with what tells whether they are still the
+        same.
     """
 
     query: nn.Linear
@@ -84,6 +95,25 @@ class Parts:
     last_norm: nn.LayerNorm
     heads: int
     scale: float
+    copies: dict[tuple[str, ...], tuple[list[tuple[int, int]], Weights]] = field(default_factory=dict)
+
+    def weights(self, dtype: torch.dtype, *names: str) -> Weights:
+        """Weight and bias of one of the linear layers, or of several beside each other, in a floating-point type.
+
+        Weights that are trained are cast anew each time, so that gradients find their way back; of others a copy is
+        kept, until they are changed.
+        """
+        layers: list[nn.Linear] = [getattr(self, name) for name in names]
+        if layers[0].weight.dtype == dtype:
+            return _cast(layers, dtype)
+        parameters = [parameter for layer in layers for parameter in (layer.weight, layer.bias)]
+        if any(parameter.requires_grad for parameter in parameters):
+            return _cast(layers, dtype)
+        state = [(parameter.data_ptr(), parameter._version) for parameter in parameters]
+        known = self.copies.get(names)
+        if known is None or known[0] != state or known[1][0].dtype != dtype:
+            known = self.copies[names] = state, _cast(layers, dtype)
+        return known[1]
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,6 +134,8 @@ class Layout:
         Packed row of each example's first token.
     positions : Tensor of shape (heads, tokens, tokens) or None
         What relative positions add to the scores.
+    products : torch.dtype or None
+        Floating-point type that linear layers compute in; None for that of the rows.
     """
 
     batch: int
@@ -113,6 +145,7 @@ class Layout:
     bias: Tensor | None = None
     first: Tensor | None = None
     positions: Tensor | None = None
+    products: torch.dtype | None = None
 
     def split(self, packed: Tensor, parts: int, heads: int) -> Tensor:
         """Packed rows of shape (total, parts * dim) to (parts, batch * heads, tokens, dim / heads), contiguous."""
@@ -202,7 +235,7 @@ def parts_of(block: nn.Module) -> Parts:
 
 
 def runs_packed(states: Tensor) -> bool:
-    """Whether token states are computed on packed: on a CPU, in full precision and not under a compiler.
+    """Whether token states are computed on packed: on a CPU, not in half precision and not under a compiler.
 
     A GPU would have to wait for the lengths, which the padded pass does not need; a compiler fuses the padded pass by
     itself.
@@ -211,8 +244,13 @@ def runs_packed(states: Tensor) -> bool:
         states.device.type == "cpu"
         and states.dtype in (torch.float32, torch.float64)
         and not torch.compiler.is_compiling()
-        and not torch.is_autocast_enabled("cpu")
+        and products_dtype() in (None, torch.bfloat16)
     )
+
+
+def products_dtype() -> torch.dtype | None:
+    """The type of autocast on a CPU, in which linear layers compute; None without autocast."""
+    return torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else None
 
 
 def pack(states: Tensor, mask: Tensor | None) -> tuple[Tensor, Layout]:
@@ -257,9 +295,9 @@ def unpack(packed: Tensor, layout: Layout, tokens: int) -> Tensor:
     return states if tokens == layout.tokens else F.pad(states, (0, 0, 0, tokens - layout.tokens))
 
 
-def project(parts: Parts, rows: Tensor) -> Tensor:
+def project(parts: Parts, rows: Tensor, layout: Layout) -> Tensor:
     """Queries, keys and values beside each other, from one matrix product: (total, dim) to (total, 3 * dim)."""
-    return _joint_linear(rows, parts.query, parts.key, parts.value)
+    return _layer(parts, rows, layout, "query", "key", "value").to(rows.dtype)
 
 
 def packed_block(
@@ -284,15 +322,19 @@ def packed_block(
     queries: Tensor | None = None
     if first_only:
         dim = rows.shape[1]
-        packed = _joint_linear(rows, parts.key, parts.value) if projected is None else projected[:, dim:]
+        packed = _layer(parts, rows, layout, "key", "value").to(rows.dtype) if projected is None else projected[:, dim:]
         rows = layout.take_first(rows)
-        queries = _layer(rows, parts.query) if projected is None else layout.take_first(projected[:, :dim])
+        if projected is None:
+            queries = _layer(parts, rows, layout, "query").to(rows.dtype)
+        else:
+            queries = layout.take_first(projected[:, :dim])
     else:
-        packed = project(parts, rows) if projected is None else projected
-    attended = _layer(_attend(parts, packed, queries, layout), parts.out)
+        packed = project(parts, rows, layout) if projected is None else projected
+    attended = _layer(parts, _attend(parts, packed, queries, layout), layout, "out").to(rows.dtype)
     rows = parts.norm(_drop_and_add(attended, rows, parts.out_dropout))
-    inner = _layer(parts.activation(_layer(rows, parts.inner)), parts.outer)
-    return cast(Tensor, parts.last_norm(_drop_and_add(inner, rows, parts.dropout)))
+    inner = parts.activation(_layer(parts, rows, layout, "inner"))
+    outer = _layer(parts, inner, layout, "outer").to(rows.dtype)
+    return cast(Tensor, parts.last_norm(_drop_and_add(outer, rows, parts.dropout)))
 
 
 def project_padded(parts: Parts, states: Tensor) -> Tensor:
@@ -389,14 +431,17 @@ def keep_mask(like: Tensor, p: float) -> Tensor:
     return torch.ge(draws, dropped - RESOLUTION // 2, out=mask).mul_(RESOLUTION / (RESOLUTION - dropped))
 
 
-def _joint_linear(rows: Tensor, *layers: nn.Linear) -> Tensor:
-    """Outputs of several linear layers beside each other, from one matrix product."""
-    weight, bias = torch.cat([layer.weight for layer in layers]), torch.cat([layer.bias for layer in layers])
-    return _linear(rows, weight, bias, layers[0].training)
+def _cast(layers: list[nn.Linear], dtype: torch.dtype) -> Weights:
+    """Weights and biases of layers beside each other; the parameters themselves for one layer of that type."""
+    weights, biases = [layer.weight.to(dtype) for layer in layers], [layer.bias.to(dtype) for layer in layers]
+    return (weights[0], biases[0]) if len(layers) == 1 else (torch.cat(weights), torch.cat(biases))
 
 
-def _layer(rows: Tensor, layer: nn.Linear) -> Tensor:
-    return _linear(rows, layer.weight, layer.bias, layer.training)
+def _layer(parts: Parts, rows: Tensor, layout: Layout, *names: str) -> Tensor:
+    """Outputs of one or several linear layers beside each other, from one matrix product, in the type of products."""
+    dtype = layout.products or rows.dtype
+    weight, bias = parts.weights(dtype, *names)
+    return _linear(rows.to(dtype), weight, bias, getattr(parts, names[0]).training)
 
 
 def _linear(rows: Tensor, weight: Tensor, bias: Tensor, training: bool) -> Tensor:

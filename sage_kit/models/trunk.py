@@ -23,6 +23,7 @@ from sage_kit.models.packed import (
     packed_block,
     padded_block,
     parts_of,
+    products_dtype,
     project,
     project_padded,
     runs_packed,
@@ -242,22 +243,24 @@ class Trunk(nn.Module):
         """The same on packed rows."""
         tokens = states.shape[1]
         rows, layout = pack(states, mask)
+        layout = replace(layout, products=products_dtype())
         if self._positions is not None:
             layout = replace(layout, positions=self._positions(layout.tokens).to(states.dtype))
         outputs: list[Tensor] = []
         *others, last = self._parts
-        for parts in others:
-            rows = packed_block(parts, rows, layout)
+        with torch.autocast("cpu", enabled=False):  # the pass makes its own casts
+            for parts in others:
+                rows = packed_block(parts, rows, layout)
+                if hidden:
+                    outputs.append(unpack(rows, layout, tokens))
+            projected = project(last, rows, layout) if projections else None
+            first = packed_block(last, rows, layout, first_only=not hidden, projected=projected)
             if hidden:
-                outputs.append(unpack(rows, layout, tokens))
-        projected = project(last, rows) if projections else None
-        first = packed_block(last, rows, layout, first_only=not hidden, projected=projected)
-        if hidden:
-            outputs.append(unpack(first, layout, tokens))
-            first = layout.take_first(first)
-        if projected is not None:
-            projected = unpack(projected, layout, tokens).unflatten(-1, (3, -1))
-        return TrunkOutput(self.head(first[:, None]), tuple(outputs), projected)
+                outputs.append(unpack(first, layout, tokens))
+                first = layout.take_first(first)
+            if projected is not None:
+                projected = unpack(projected, layout, tokens).unflatten(-1, (3, -1))
+            return TrunkOutput(self.head(first[:, None]), tuple(outputs), projected)
 
     def flops(self, lengths: NDArray[np.integer], hidden: bool = False, projections: bool = False) -> int:
         """Forward FLOPs, multiplications and additions of matrix products, over real tokens; what is computed counts.

@@ -124,6 +124,129 @@ def without_dropout(model):
     return model
 
 
+def distance(found, expected):
+    """Of two tensors, as a share of the second."""
+    return float((found.detach().double() - expected.detach()).norm() / expected.detach().norm())
+
+
+@FAMILIES
+@BATCHES
+@HIDDEN
+def test_outputs_and_gradients_in_bf16_are_off_by_rounding_alone(family, lengths, hidden):
+    """Under autocast: rounding to 8 bits, not errors that grow with the number of rows."""
+    model = without_dropout(tiny.make_model(family, layers=3, labels=3))
+    given, mask = make_batch(lengths, extra=2 if min(lengths) != max(lengths) else 0)
+    logits, kept, gradients, by_state = reference(model, 1, given, lengths, hidden)
+    _, trunk = split_model(model.float(), 1)
+    for training in (True, False):
+        model.requires_grad_(True).zero_grad()
+        trunk.train(training)
+        states = given.float().requires_grad_()
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            output = trunk(states, None if bool(mask.all()) else mask, hidden=hidden)
+        assert output.logits.dtype == torch.float32
+        assert not torch.equal(output.logits.double(), logits)
+        assert distance(output.logits, logits) < 0.01
+        for layer, found in enumerate(output.hidden):
+            for row, n in enumerate(lengths):
+                assert distance(found[row, :n], kept[row][layer]) < 0.01
+        scalar(output.logits, [found[mask] for found in output.hidden]).backward()
+        assert distance(states.grad, by_state) < 0.01
+        whole = [torch.cat([tensor.flatten() for tensor in tensors]) for tensors in zip(
+            *((model.get_parameter(name).grad, gradient) for name, gradient in gradients.items()), strict=True
+        )]  # fmt: skip
+        assert whole[0].dtype == torch.float32
+        assert distance(*whole) < 0.01
+        for name, gradient in gradients.items():
+            # a key's bias changes no attention: what is left of its gradient is rounding
+            if float(gradient.norm()) > 1e-6:
+                assert distance(model.get_parameter(name).grad, gradient) < 0.02, name
+
+
+@BATCHES
+@HIDDEN
+def test_bf16_draws_the_dropout_of_float32(lengths, hidden):
+    """The same seed, hence the same masks, so that only rounding is between the two."""
+    _, trunk = split_model(tiny.make_model("bert", layers=2), "embeddings")
+    trunk.train()
+    states, mask = make_batch(lengths, torch.float32)
+    found = []
+    for autocast in (False, True):
+        trunk.zero_grad()
+        torch.manual_seed(5)
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
+            output = trunk(states, mask, hidden=hidden)
+        scalar(output.logits, [layer[mask] for layer in output.hidden]).backward()
+        gradients = torch.cat([parameter.grad.flatten() for parameter in trunk.parameters()])
+        found.append([output.logits.detach(), gradients])
+    for exact, rounded in zip(*found, strict=True):
+        assert 0 < distance(rounded, exact.double()) < 0.01
+
+
+def test_a_copy_of_frozen_weights_is_kept_until_they_change(monkeypatch):
+    _, trunk = split_model(tiny.make_model("bert", layers=2), "embeddings")
+    states, mask = make_batch([7, 2, 4], torch.float32)
+    casts = []
+    cast = packed._cast
+    monkeypatch.setattr(packed, "_cast", lambda layers, dtype: casts.append(layers) or cast(layers, dtype))
+
+    def logits():
+        casts.clear()
+        with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+            return trunk(states, mask).logits
+
+    trunk.requires_grad_(False)
+    first = logits()
+    assert len(casts) == 4 + 5
+    assert torch.equal(logits(), first)
+    assert not casts
+    with torch.no_grad():
+        trunk.blocks[0].attention.self.key.bias.add_(0)
+    assert torch.equal(logits(), first)
+    assert len(casts) == 1
+    inner = trunk.blocks[1].intermediate.dense.weight
+    inner.data = inner.data * 2
+    assert not torch.equal(logits(), first)
+    assert len(casts) == 1
+    # those that are trained are cast each time
+    trunk.requires_grad_(True)
+    for _ in range(2):
+        logits()
+        assert len(casts) == 4 + 5
+
+
+def test_weights_that_an_optimizer_updates_stay_float32():
+    """Steps far below the rounding of bf16 add up, and what is computed follows them."""
+    _, trunk = split_model(tiny.make_model("bert", layers=1), "embeddings")
+    states, mask = make_batch([7, 2, 4], torch.float32)
+    weight = trunk.blocks[0].intermediate.dense.weight
+    before, optimizer = weight.detach().clone(), torch.optim.SGD(trunk.parameters(), lr=1e-7)
+    with torch.no_grad():
+        weight.fill_(1.0)
+    for _ in range(3):
+        optimizer.zero_grad()
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            logits = trunk.train()(states, mask).logits
+        logits.square().sum().backward()
+        weight.grad.fill_(-1e3)
+        optimizer.step()
+    assert weight.dtype == torch.float32
+    torch.testing.assert_close(weight, torch.full_like(before, 1 + 3e-4), rtol=1e-6, atol=0)
+
+
+def test_autocast_to_another_type_and_a_compiler_take_the_stock_blocks(monkeypatch):
+    states, _ = make_batch([7, 2, 4], torch.float32)
+    assert packed.runs_packed(states)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert packed.runs_packed(states)
+        assert not packed.runs_packed(states.bfloat16())
+        monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+        assert not packed.runs_packed(states)
+    monkeypatch.undo()
+    with torch.autocast("cpu", dtype=torch.float16):
+        assert not packed.runs_packed(states)
+
+
 @FAMILIES
 @BATCHES
 def test_padded_path_of_other_devices_computes_the_same(family, lengths, monkeypatch):
