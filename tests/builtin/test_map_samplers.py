@@ -74,7 +74,7 @@ def test_duplicate_places(build: Any, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_too_few_examples_and_no_map_are_refused(build: Any, plugins: Plugins, name: str) -> None:
+def test_too_few_examples_are_refused_and_a_map_where_it_is_needed(build: Any, plugins: Plugins, name: str) -> None:
     min_rows = plugins.sampler(name).min_rows
     assert min_rows is not None
     assert min_rows(plugins.options("sampler", name, {"k": 7})) == 8
@@ -82,8 +82,13 @@ def test_too_few_examples_and_no_map_are_refused(build: Any, plugins: Plugins, n
     assert len(sampler.sample(request_of(9, n=8)).anchors) == 9
     with pytest.raises(CompatibilityError, match="7 neighbours among 6 other examples"):
         sampler.sample(request_of(9, n=7))
-    with pytest.raises(CompatibilityError, match="works in the map"):
-        sampler.sample(request_of(9, coordinates=None))
+    if plugins.sampler(name).anchors_alone:
+        alone = sampler.sample(request_of(9, coordinates=None))
+        assert alone.coordinates is alone.vectors is alone.neighbors is None
+        assert len(alone.anchors) == 9
+    else:
+        with pytest.raises(CompatibilityError, match="works in the map"):
+            sampler.sample(request_of(9, coordinates=None))
 
 
 @pytest.mark.parametrize("name", ["low_loss", "kl_max", "cluster"])

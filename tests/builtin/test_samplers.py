@@ -240,6 +240,9 @@ def test_too_few_examples_are_refused(build: Any, plugins: Plugins, name: str) -
 
 
 @pytest.mark.parametrize("name", ["high_loss", "random"])
-def test_a_map_is_needed(build: Any, name: str) -> None:
-    with pytest.raises(CompatibilityError, match="works in the map"):
-        build("sampler", name).sample(request_of(losses_of(30), None, 8))
+def test_without_a_map_there_are_anchors_alone(build: Any, name: str) -> None:
+    request = request_of(losses_of(30), None, 8)
+    samples = build("sampler", name).sample(request)
+    assert samples.coordinates is samples.vectors is samples.neighbors is None
+    assert samples.anchors.shape == (8,)
+    assert samples.anchors.dtype == np.int64

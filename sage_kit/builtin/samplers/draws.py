@@ -78,9 +78,11 @@ def points_near(
     Raises
     ------
     CompatibilityError
-        For fewer than k other examples.
+        For fewer than k other examples, and for scores without a map.
     """
     if request.coordinates is None:
+        if scores is not None:
+            raise CompatibilityError(f"sampler {sampler!r} works in the map, and there is none: name a reducer")
         return Samples(anchors=anchors)
     n, dimensions = request.coordinates.shape
     if n <= options.k:
