@@ -16,12 +16,12 @@
 # **Method.** Each control is a run, tuned over the same learning rates by as many tries as the default, at equal
 # student steps, on held-out rows: plain distillation, also for as many FLOPs and with two and four times the real
 # texts; random tokens of random examples; a static set of texts with near tokens exchanged, in TinyBERT's manner; mixup
-# of token states; the hidden-state loss without synthesis; and the default with one part left out at a time: the map,
-# the guidance by the synthetic vector, the losses. Divergence from the teacher is what a control is held against first,
-# since it moves with every example; score and agreement stand beside it.
+# of token states; the losses on hidden states and on relations without synthesis; and the default with one part left
+# out at a time: the map, the guidance by the synthetic vector, the losses. Divergence from the teacher is what a
+# control is held against first, since it moves with every example; score and agreement stand beside it.
 #
 # Approximate: arms that synthesise ask the teacher about as many examples, but the static set, the plain arms and the
-# hidden-state loss ask it less: see the costs. The control that comes closest is picked by the numbers that it is then
+# losses on states ask it less: see the costs. The control that comes closest is picked by the numbers that it is then
 # compared on, which favours it.
 #
 # **What would change our mind.** We call the method's parts worth their cost if the default is closer to the teacher

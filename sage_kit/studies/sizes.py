@@ -147,7 +147,7 @@ SIZES: Mapping[str, Size] = {
             "teacher_learning_rate": 1e-4,
             "student_layers": 3,
             "max_length": 64,
-            # where the processor has AMX, a run takes two thirds of the time; `size` sees to the others
+            # where the processor multiplies bf16, a run takes two thirds of the time; `size` sees to the others
             "precision": "bf16",
         },
         by_task=_FAIR_BY_TASK,
@@ -202,7 +202,8 @@ SIZES: Mapping[str, Size] = {
 def size(name: str) -> Size:
     """The size of that name, as this machine computes it: in bf16 on a CPU only where that is faster.
 
-    AVX512-BF16 without AMX is slower than fp32 (by 1.5), and a processor with neither by 14, as measured on small.
+    A training step in fp32 takes 1.6 to 1.8 times as long where the processor has AVX512-BF16, as measured on one
+    without AMX; where it has neither, bf16 is slower (`docs/performance.md`).
 
     Raises
     ------
@@ -216,6 +217,6 @@ def size(name: str) -> Size:
         return found
     from sage_kit.machine import describe_machine
 
-    if "amx_bf16" in describe_machine().instructions:
+    if {"amx_bf16", "avx512_bf16"} & set(describe_machine().instructions):
         return found
     return replace(found, settings={**found.settings, "precision": "auto"})

@@ -451,7 +451,8 @@ def test_arms_have_known_settings_and_names_of_their_own(make: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("instructions", "precision"), [(("avx2", "avx512_bf16", "amx_bf16"), "bf16"), (("avx2", "avx512_bf16"), "auto")]
+    ("instructions", "precision"),
+    [(("avx2", "avx512_bf16"), "bf16"), (("avx2", "amx_bf16"), "bf16"), (("avx2", "avx512f"), "auto")],
 )
 def test_small_computes_in_bf16_where_that_is_faster(
     monkeypatch: pytest.MonkeyPatch, instructions: tuple[str, ...], precision: str

@@ -70,6 +70,11 @@ CONTROLS: Mapping[str, Control] = {
         "no synthesis; the student's last hidden states follow the teacher's as well",
         {"schedule": "none", "hidden_weight": 1.0},
     ),
+    "relations": Control(
+        "no synthesis; the student's last block relates tokens as the teacher's does as well (Wang et al. 2021, arXiv "
+        "2012.15828)",
+        {"schedule": "none", "relation_weight": 1.0},
+    ),
 }
 """By the name of the arm."""
 
