@@ -183,6 +183,29 @@ def test_bf16_draws_the_dropout_of_float32(lengths, hidden):
         assert 0 < distance(rounded, exact.double()) < 0.01
 
 
+@HIDDEN
+@BATCHES
+def test_queries_keys_and_values_in_bf16(lengths, hidden):
+    """They go the same way as without them, and nothing else changes by them."""
+    _, trunk = split_model(without_dropout(tiny.make_model("bert", layers=2)), "embeddings")
+    states, mask = make_batch(lengths, torch.float32)
+    trunk.train()
+    found, logits, gradients = [], [], []
+    for autocast in (False, True):
+        trunk.zero_grad()
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
+            output = trunk(states, mask, hidden=hidden, projections=True)
+            without = trunk(states, mask, hidden=hidden)
+        torch.testing.assert_close(output.logits, without.logits, rtol=0.02, atol=0.002)
+        assert output.projections.dtype == torch.float32
+        scalar(output.logits, [output.projections[mask].sum(-2)]).backward()
+        found.append(output.projections[mask].detach())
+        logits.append(output.logits.detach())
+        gradients.append(torch.cat([parameter.grad.flatten() for parameter in trunk.parameters()]))
+    for exact, rounded in (found, logits, gradients):
+        assert 0 < distance(rounded, exact.double()) < 0.01
+
+
 def test_a_copy_of_frozen_weights_is_kept_until_they_change(monkeypatch):
     _, trunk = split_model(tiny.make_model("bert", layers=2), "embeddings")
     states, mask = make_batch([7, 2, 4], torch.float32)
