@@ -196,7 +196,7 @@ def embed_split(
                 ids, types, mask = (tensor.to(device) for tensor in tokens.pad(indices))
                 states = front_end(ids, types, mask).float()
                 _check_finite(states, indices, name)
-                pooled = states[:, 0] if pooling == "cls" else masked_mean(states, mask)
+                pooled = pool(states, mask, pooling)
                 if dtype == "float16":
                     _check_float16(states, indices, name)
                 arrays["pooled"][indices] = pooled.cpu().numpy()
@@ -335,7 +335,7 @@ def pool_layer(
                 batch = store.batch(indices, device)
                 with autocast():
                     states = teacher(batch.states, batch.mask, hidden=True).hidden[layer - 1].float()
-                pooled = states[:, 0] if pooling == "cls" else masked_mean(states, batch.mask)
+                pooled = pool(states, batch.mask, pooling)
                 _check_finite(pooled, indices, name)
                 arrays["pooled"][indices] = pooled.cpu().numpy()
                 on_step(done, len(batches))
@@ -343,6 +343,11 @@ def pool_layer(
     about = {"split": name, "examples": len(store), "layer": layer}
     arrays = tensorfile.open_mapped(cache.entry("layer", key, build, about) / FILE)
     return Pooled(arrays["pooled"], key)
+
+
+def pool(states: torch.Tensor, mask: torch.Tensor, pooling: str) -> torch.Tensor:
+    """One vector per example, of shape (batch, dim): the mean over the real tokens, or with "cls" the first."""
+    return states[:, 0] if pooling == "cls" else masked_mean(states, mask)
 
 
 def masked_mean(states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

@@ -21,7 +21,7 @@ from sage_kit.preparation import Prepared
 from sage_kit.records import Costs
 from sage_kit.synthesis import derive_seed
 from sage_kit.training import load_optimizer_tensors, make_optimizer, optimizer_tensors
-from sage_kit.vectors import masked_mean
+from sage_kit.vectors import pool
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -111,7 +111,7 @@ def warm_up(
         with torch.no_grad():
             states = prepared.front_end(ids, types, mask).float()
             if config.granularity == "pooled":
-                pooled = states[:, :1] if config.pooling == "cls" else masked_mean(states, mask)[:, None]
+                pooled = pool(states, mask, config.pooling)[:, None]
                 states, mask = pooled, torch.ones(len(rows), 1, dtype=torch.bool, device=prepared.device)
             with autocast():
                 target = prepared.teacher_trunk(states, mask, hidden=True).hidden[-1]

@@ -21,7 +21,7 @@ from sage_kit.errors import CompatibilityError
 from sage_kit.models.checkpoints import load_classifier
 from sage_kit.models.families import family_of
 from sage_kit.models.tied_language import Measured, tied_head
-from sage_kit.models.token_kinds import NOT_TEXT, token_kinds
+from sage_kit.models.token_kinds import NO_TOKEN, NOT_TEXT, token_kinds
 from sage_kit.models.trunk import FrontEnd
 from sage_kit.models.view import HEADS, find_masked_lm
 
@@ -39,8 +39,6 @@ LOGITS_AT_ONCE = 1 << 25
 
 MOST_TEXTS = 50_000
 """Texts of a corpus that are read; no head is trained long enough to see more."""
-
-NO_TOKEN = -1
 
 
 class Head(Protocol):

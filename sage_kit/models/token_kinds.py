@@ -13,6 +13,9 @@ from numpy.typing import NDArray
 NOT_TEXT, WORD, PIECE = 0, 1, 2
 """Kinds of tokens. `NOT_TEXT` are special and unused tokens, white space, bytes of a character, and unnamed rows."""
 
+NO_TOKEN = -1
+"""Stands for a token where there is none to name."""
+
 _UNUSED = re.compile(r"[\[<]unused_?\d+[\]>]|madeupword\d+")
 _BYTE = re.compile(r"<0x[0-9A-Fa-f]{2}>")
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from sage_kit.errors import CompatibilityError
-from sage_kit.models.token_kinds import NOT_TEXT, token_kinds
+from sage_kit.models.token_kinds import NO_TOKEN, NOT_TEXT, token_kinds
 from sage_kit.source_digest import artifact_digest
 
 if TYPE_CHECKING:
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
 CANDIDATES = 1 << 24
 """Cosines that are held at once: 64 MB of float32."""
-
-NO_TOKEN = -1
 
 
 class TokenNeighbors(NamedTuple):

@@ -12,8 +12,8 @@ from sage_kit.data.splits import Split
 from sage_kit.data.tokens import tokenize
 from sage_kit.errors import CompatibilityError, DataError
 from sage_kit.models import language, tied_language
-from sage_kit.models.language import NO_TOKEN, MaskedLanguage, PretrainedHead, load_language
-from sage_kit.models.token_kinds import NOT_TEXT, PIECE, WORD
+from sage_kit.models.language import MaskedLanguage, PretrainedHead, load_language
+from sage_kit.models.token_kinds import NO_TOKEN, NOT_TEXT, PIECE, WORD
 
 FAMILIES = pytest.mark.parametrize("family", tinyview.FAMILIES)
 CPU = torch.device("cpu")

@@ -8,8 +8,8 @@ import torch
 from sage_kit.cache import Cache
 from sage_kit.errors import CompatibilityError
 from sage_kit.models import token_neighbors
-from sage_kit.models.token_kinds import NOT_TEXT, PIECE, WORD
-from sage_kit.models.token_neighbors import NO_TOKEN, TokenTable
+from sage_kit.models.token_kinds import NO_TOKEN, NOT_TEXT, PIECE, WORD
+from sage_kit.models.token_neighbors import TokenTable
 
 ROWS, DIM = 60, 7
 

@@ -38,7 +38,7 @@ class Exchange:
     Raises
     ------
     CompatibilityError
-        For ``granularity="pooled"``, and for spans of tokens that are to be exchanged consistently.
+        For ``granularity="pooled"``.
     """
 
     def __init__(
@@ -64,14 +64,16 @@ class Exchange:
         text, embed = request.text, request.embed
         if text is None or embed is None or request.tokens is None:
             raise CompatibilityError(f"lift {self._name!r} exchanges tokens of text, and there is no text here")
-        if self._examples is None or self._examples.of is not request.tokens:
-            self._examples = Examples(request.tokens)
-        ids = self._spans(request, text) if self._options.span > 1 else self._tokens(request, text)
+        examples = self._examples
+        if examples is None or examples.of is not request.tokens:
+            examples = self._examples = Examples(request.tokens)
+        exchange = self._spans if self._options.span > 1 else self._tokens
+        ids = exchange(request, text, examples)
         return embed(replace(text, ids=ids))
 
     # ---- single tokens
 
-    def _tokens(self, request: LiftRequest, text: TextBatch) -> torch.Tensor:
+    def _tokens(self, request: LiftRequest, text: TextBatch, examples: Examples) -> torch.Tensor:
         """New ids of the batch."""
         first, leaders = self._units(text)
         counts = self._counts(leaders.sum(1), request.generator)
@@ -85,7 +87,7 @@ class Exchange:
         at_chosen = torch.zeros_like(text.mask).scatter(1, places, chosen)
         leaving = at_chosen.gather(1, first) & text.words
         found = candidates_of(
-            self._source, request, text, self._of_real(), places, leaving, self._options.examples, self._candidates
+            self._source, request, text, examples, places, leaving, self._options.examples, self._candidates
         )
         newcomers, is_good = self._pick(request, text, places, found, along)
         current = text.ids.gather(1, places)
@@ -179,7 +181,7 @@ class Exchange:
 
     # ---- spans
 
-    def _spans(self, request: LiftRequest, text: TextBatch) -> torch.Tensor:
+    def _spans(self, request: LiftRequest, text: TextBatch, real: Examples) -> torch.Tensor:
         """New ids of the batch, in which spans of text gave way to spans of other examples."""
         width, device = self._options.span, text.ids.device
         words = text.words
@@ -192,7 +194,6 @@ class Exchange:
         most = min(-(-self._most(words.shape[1]) // width), fits.shape[1])
         keys, starts = self._drawn(torch.zeros(fits.shape, device=device), fits, request.generator).topk(most, dim=1)
         chosen = (torch.arange(most, device=device) < spans[:, None]) & torch.isfinite(keys)
-        real = self._of_real()
         examples = draw_examples(request, self._source, self._options.examples)
         which = torch.randint(examples.shape[1], starts.shape, generator=request.generator).numpy()
         u = torch.rand(starts.shape, generator=request.generator, dtype=torch.float64).numpy()
@@ -207,11 +208,6 @@ class Exchange:
             places = starts + step
             ids.scatter_(1, places, torch.where(come_in, newcomers, ids.gather(1, places)))
         return ids
-
-    def _of_real(self) -> Examples:
-        if self._examples is None:
-            raise RuntimeError("lift() sets the examples first")
-        return self._examples
 
 
 def _spread(scores: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
