@@ -526,9 +526,10 @@ class RunConfig(BaseModel):
     )
     observers: Names = _setting(lambda: FrozenList(["jsonl", "progress"]), "Observers of the run.", "output")
     observer_options: Table = _setting(FrozenTable, "Options by observer: {name = {option = value}}.", "output")
-    evaluate_validation: Literal["every_round", "end"] = _setting(
+    evaluate_validation: Literal["every_round", "end", "never"] = _setting(
         "every_round",
-        "When the student is scored on the validation splits; no decision rests on them.",
+        "When the student is scored on the validation splits, on which no decision rests; never leaves out the "
+        "evaluation set as well, and saves the time where settings are only tried on dev.",
         "output",
     )
     keep_checkpoints: int = _setting(2, "Checkpoints kept, the newest; 0 keeps all.", "output", "checkpoints", ge=0)
@@ -633,6 +634,15 @@ PATHS = ("data_dir", "train_file", "validation_file", "evaluation_file", "transf
 
 PATHS_OR_NAMES = ("teacher", "tokenizer", "warmup_corpus")
 """Settings that are paths where there is something under them, and names of the hub's or a package's otherwise."""
+
+
+PLACES = frozenset({"run_dir", "runs_dir", "cache_dir", "data_dir"})
+"""Settings that say where things lie, and shape nothing."""
+
+
+def default_settings() -> dict[str, Any]:
+    """What settings are unless given, `PLACES` left out; ready for JSON."""
+    return {name: value for name, value in RunConfig().model_dump(mode="json").items() if name not in PLACES}
 
 
 def with_absolute_paths(config: RunConfig) -> RunConfig:

@@ -665,9 +665,11 @@ class Loop:
         validation = last.validation if last else {}
         if "dev" not in self.predictions:  # resumed after the last round
             self._evaluate_dev()
-        if not self.predictions.keys() >= prepared.validation.keys():
-            validation = self._evaluate_validation()
-        evaluation = self._evaluate_apart()
+        evaluation: dict[str, float] = {}
+        if config.evaluate_validation != "never":
+            if not self.predictions.keys() >= prepared.validation.keys():
+                validation = self._evaluate_validation()
+            evaluation = self._evaluate_apart()
         summary: dict[str, Any] = {
             "task": config.task,
             "primary_metric": self.info.primary_metric,

@@ -2,7 +2,8 @@
 
 The modules behind an entry are found by reading their imports, those inside functions too, so nothing is imported here
 and no list has to be kept by hand. The digest is of the code and not of its text: comments, docstrings, layout, the
-wording of errors and of help texts, and what is imported for types only leave it alone.
+wording of errors and of help texts, and what is imported for types only leave it alone. So do defaults of settings:
+whoever makes a key holds all values in it, given or not.
 
 Followed are `sage_kit` itself, the packages of the plugins in question, and modules that lie neither in Python's own
 library nor among the installed packages. Of installed packages the versions count instead (`COMPUTING`).
@@ -279,10 +280,10 @@ def _without_message(node: ast.Raise) -> ast.Raise:
 
 
 def _without_prose(node: ast.Call) -> ast.Call:
-    """The call without arguments that hold text for a reader."""
-    # the second argument of `_setting` in `sage_kit.config` is the help text
+    """The call without arguments that hold text for a reader, and of a setting without its default."""
+    # of `_setting` in `sage_kit.config` the first arguments are the default, held by value, and the help text
     is_setting = isinstance(node.func, ast.Name) and node.func.id == "_setting"
-    arguments = [*node.args[:1], *node.args[2:]] if is_setting else node.args
+    arguments = node.args[2:] if is_setting else node.args
     keywords = [item for item in node.keywords if not (item.arg in PROSE and _is_text(item.value))]
     return ast.Call(func=node.func, args=arguments, keywords=keywords)
 

@@ -107,6 +107,17 @@ def test_validation_at_the_end_gives_what_validation_in_every_round_ends_with(
     assert tokens[0] < tokens[1]
 
 
+def test_a_run_that_is_tried_on_dev_alone_trains_alike_and_scores_nothing_else(
+    sage, folder: Path, tiny_bert: Path
+) -> None:
+    directory, expected = sage
+    tried, summary = toy_run(folder, tiny_bert, evaluate_validation="never")
+    assert summary["validation"] == summary["evaluation"] == {}
+    assert [result["dev"] for result in summary["rounds"]] == [result["dev"] for result in expected["rounds"]]
+    assert tried.predictions().keys() == {"dev"}
+    np.testing.assert_equal(tried.predictions()["dev"], directory.predictions()["dev"])
+
+
 def test_exported_weights_equal_the_last_checkpoint(sage) -> None:
     from transformers import AutoModelForSequenceClassification
 

@@ -13,11 +13,13 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tiny
 
 import sage_kit
+from sage_kit.config import default_settings
 from sage_kit.source_digest import (
     COMPUTING,
     LEAVES,
@@ -29,6 +31,7 @@ from sage_kit.source_digest import (
     text_source,
     walk,
 )
+from sage_kit.studies.cell_key import cell_key
 
 PACKAGE = Path(sage_kit.__file__).parent
 
@@ -162,6 +165,7 @@ def all_changes() -> dict[str, list[tuple[str, str]]]:
         "easy examples first": edited("builtin/samplers/high_loss.py", "-losses[known]", "losses[known]"),
         "softer teacher": edited("losses.py", "/ temperature", "/ temperature / 2"),
         "another default": edited("config.py", "_setting(2.0,", "_setting(3.0,"),
+        "another default of an option": edited("builtin/lifts/__init__.py", "default=0.3,", "default=0.4,"),
     }
 
 
@@ -239,8 +243,24 @@ def test_comments_docstrings_and_prose_move_nothing(moved: dict[str, set[str]]) 
     assert moved["help of a setting"] == moved["help of an option"] == moved["message of an error"] == set()
 
 
+def test_a_default_is_no_code_since_keys_hold_its_value(moved: dict[str, set[str]]) -> None:
+    assert moved["another default"] == moved["another default of an option"] == set()
+
+
+def test_the_key_of_a_cell_holds_the_defaults_that_its_parameters_leave_alone(
+    notebook: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def key(parameters: dict[str, Any], **changed: Any) -> str:
+        with monkeypatch.context() as patch:
+            patch.setattr("sage_kit.studies.cell_key.default_settings", lambda: {**default_settings(), **changed})
+            return cell_key(notebook, parameters, Path())
+
+    assert key({"task": "sst2"}) != key({"task": "sst2"}, temperature=3.0)
+    assert key({"temperature": 1.0}) == key({"temperature": 1.0}, temperature=3.0)
+
+
 def test_lines_that_decide_move_the_keys(moved: dict[str, set[str]]) -> None:
-    assert {*RUNS, "cell"} <= moved["no step"] & moved["softer teacher"] & moved["another default"]
+    assert {*RUNS, "cell"} <= moved["no step"] & moved["softer teacher"]
     assert moved["easy examples first"] == {"adaptive", "autoencoder", "cell"}
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import sage_kit
-from sage_kit.config import DATA_DIR_VARIABLE
+from sage_kit.config import DATA_DIR_VARIABLE, default_settings
 from sage_kit.fingerprint import fingerprint
 from sage_kit.source_digest import (
     LEAVES,
@@ -70,7 +70,8 @@ def cell_key(notebook: Path, parameters: Mapping[str, Any], working_dir: Path) -
         16 hexadecimal digits.
     """
     sources = [text_source(text) for text in _code_cells(notebook)]
-    values = {name: value for name, value in parameters.items() if name not in NEUTRAL}
+    given = {name: value for name, value in parameters.items() if name not in NEUTRAL and value is not None}
+    values = {**default_settings(), **given}  # a default may change, and is no code
     files = (*_plugin_files(parameters, working_dir), *_companions(notebook))
     components, local = _components(files, os.environ.get("SAGE_KIT_PLUGINS"))
     code = notebook_digest(sources)

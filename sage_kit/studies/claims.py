@@ -788,10 +788,10 @@ def setting_deviations(result: StudyResult, claim: Claim) -> tuple[str, ...]:
 
 
 def _settings(result: StudyResult, claim: Claim) -> list[dict[str, Any]]:
-    """The settings that differ from the defaults, of each run of the arm that a claim is about, or of the result."""
+    """The settings of each run of the arm that a claim is about, or those of the result that differ from defaults."""
     rows = [finding.row for finding in _findings_of(result, claim.finding)]
     arms = {claim.arm} if claim.arm else {row.get("arm") for row in rows}
-    own = [dict(run["settings"]) for run in result.runs if run["arm"] in arms and "settings" in run]
+    own = [{**result.defaults, **run["settings"]} for run in result.runs if run["arm"] in arms and "settings" in run]
     if not own:
         fields = RunConfig.model_fields
         given = {name: value for name, value in result.parameters.items() if name in fields and value is not None}

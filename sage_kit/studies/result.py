@@ -15,7 +15,8 @@ A finding names the cell of the table that it reads, so whoever doubts a sentenc
     task, arm, seed       of the run
     run                   its folder's name below ``<runs_dir>/<task>/``, under which its predictions are saved
     key                   the fingerprint of whatever shapes it: the folder's name up to the first "+"
-    settings              all settings of `RunConfig` that differ from the defaults, but those that say where things lie
+    settings              all settings of `RunConfig` that differ from ``defaults`` in result.json, but those that say
+                          where things lie; options of its components with their defaults
     loop                  "module:function" of what made it in the place of `sage_kit.distill.run`; "" for that
     plugin_files          names of one-file plugins that it was started with
     splits                those whose predictions are saved: "dev", names of validation splits, "evaluation"
@@ -212,6 +213,8 @@ class StudyResult:
         The notebook's, complete.
     settings : mapping
         Settings of the runs that differ from the defaults.
+    defaults : mapping
+        The defaults as they were, so that a later change of them leaves the runs as they are told.
     findings : tuple of Finding
         The main one first.
     tables : tuple of str
@@ -247,6 +250,7 @@ class StudyResult:
     parameters: Mapping[str, Any]
     settings: Mapping[str, Any]
     findings: tuple[Finding, ...]
+    defaults: Mapping[str, Any] = field(default_factory=dict)
     tables: tuple[str, ...] = ()
     figures: tuple[tuple[str, str], ...] = ()
     time: str = ""
@@ -283,6 +287,7 @@ class StudyResult:
                 "seeds": self.seeds,
                 "parameters": dict(self.parameters),
                 "settings": dict(self.settings),
+                "defaults": dict(self.defaults),
                 "time": self.time,
                 "seconds": self.seconds,
                 "machine": dict(self.machine),
@@ -324,6 +329,7 @@ class StudyResult:
                     name: data[name]
                     for name in ("parameters", "settings", "time", "machine", "packages", "data", "scoring")
                 },
+                defaults=data.get("defaults", {}),
                 runs=tuple(data["runs"]),
                 tasks=tuple(data["tasks"]),
                 seconds=_number(data["seconds"]),

@@ -21,8 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 import sage_kit
-from sage_kit.compatibility import CHOSEN_KINDS, needed_kinds
-from sage_kit.config import RunConfig, field_extra, load_config
+from sage_kit.compatibility import CHOSEN_KINDS, chosen_options, needed_kinds
+from sage_kit.config import RunConfig, default_settings, field_extra, load_config
 from sage_kit.data.corpus import find_corpus
 from sage_kit.data.splits import EVALUATION, TaskData, load_task
 from sage_kit.devices import device_of, precision_of
@@ -49,9 +49,6 @@ VERSION = "runs-4"
 
 LOOP = "sage_kit.distill"
 """The module that makes runs, unless an arm brings a loop of its own."""
-
-PLACES = frozenset({"run_dir", "runs_dir", "cache_dir", "data_dir"})
-"""Settings that say where things lie, which a record of a run leaves out."""
 
 ENVIRONMENT_FILE = "environment.json"
 
@@ -118,14 +115,15 @@ class ArmRun:
         """Names of the validation splits in order, and "evaluation" where there is such a set."""
         return [*self.summary["validation"], *([EVALUATION] if self.summary.get("evaluation") else [])]
 
-    def record(self) -> dict[str, Any]:
+    def record(self, plugins: Plugins) -> dict[str, Any]:
         """What it takes to execute the run again, as `sage_kit.studies.result` describes it, without splits."""
         told = json.loads((self.directory.path / ENVIRONMENT_FILE).read_text(encoding="utf-8"))
-        defaults = RunConfig.model_fields
+        options = {f"{kind}_options": values for kind, values in chosen_options(self.config, plugins).items()}
+        usual = default_settings()
         settings = {
             name: value
-            for name, value in self.config.model_dump(mode="json").items()
-            if name not in PLACES and value != defaults[name].get_default(call_default_factory=True)
+            for name, value in {**self.config.model_dump(mode="json"), **options}.items()
+            if name in usual and value != usual[name]
         }
         return {
             "task": self.task,
@@ -344,6 +342,9 @@ class RunStore:
         names -= {"data_dir", "train_file", "validation_file", "evaluation_file", "transfer_file"}
         names -= {"teacher", "tokenizer", "warmup_corpus"}
         names |= {"schedule", "losses_from", "vector_dtype", "compile"}
+        names |= (
+            {"evaluate_validation"} if config.evaluate_validation == "never" else set()
+        )  # it lacks what others have
         names -= {name for kind in CHOSEN_KINDS for name in (kind, f"{kind}_options")}  # in the digest
         settings = config.model_dump(mode="json", include=names)
         content = [

@@ -29,7 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sage_kit.compatibility import check_choices
-from sage_kit.config import RunConfig, load_config
+from sage_kit.config import RunConfig, default_settings, load_config
 from sage_kit.data.splits import EVALUATION
 from sage_kit.devices import precision_of
 from sage_kit.errors import ConfigError, StudyError, did_you_mean
@@ -439,7 +439,7 @@ class Study:
         for arm in arms:
             for rate in rates:
                 for seed in seeds:
-                    config = self._run_config(task, _at_rates(arm, {task: rate}), seed, limit)
+                    config = self._run_config(task, for_choice(_at_rates(arm, {task: rate})), seed, limit)
                     run = self._one_run(arm, config, (), note=f", learning rate {rate:g}")
                     row = run.row()
                     self.tuning.add(
@@ -562,7 +562,7 @@ class Study:
         else:
             at_rates = [_at_rates(arm, {task: rate}) for rate in self.rates]
             tries = range(TUNING_SEED, TUNING_SEED + self.size.tuning_seeds)
-            groups = [[self._run_config(task, one, seed, limit)] for one in at_rates for seed in tries]
+            groups = [[self._run_config(task, for_choice(one), seed, limit)] for one in at_rates for seed in tries]
             groups += [[self._run_config(task, one, seed, limit) for one in at_rates] for seed in compared]
         return [
             Planned(
@@ -809,6 +809,7 @@ class Study:
             seeds=self.seeds,
             parameters=self.parameters,
             settings={key: value for key, value in self.settings.items() if COMMON.get(key) != value},
+            defaults=default_settings(),
             findings=decided([finding for finding, _ in self._asked], [texts for _, texts in self._asked]),
             tables=tuple(self.tables),
             figures=tuple((f"{name}.png", caption) for name, (_, caption) in self.figures.items()),
@@ -818,7 +819,7 @@ class Study:
             packages=_versions(),
             data={task: self.store.data_fingerprint(self.config(task)) for task in self.tasks},
             runs=tuple(
-                {**run.record(), "splits": sorted(self._compared.get(place, (run, set[str]()))[1])}
+                {**run.record(self.plugins), "splits": sorted(self._compared.get(place, (run, set[str]()))[1])}
                 for place, run in self._all_runs.items()
             ),
             scoring={task: self._scoring(task) for task in dict.fromkeys(task for task, *_ in self._compared)},
@@ -888,6 +889,13 @@ class Study:
         if unknown:
             hint = did_you_mean(unknown[0], RunConfig.model_fields, elsewhere="`sage-kit config` lists them.")
             raise ConfigError(f"Unknown setting {unknown[0]!r}.{hint}")
+
+
+def for_choice(arm: Arm) -> Arm:
+    """The arm as it is tried for a choice: by dev alone, and without the time for other splits."""
+    return Arm(
+        arm.name, arm.about, loop=arm.loop, by_task=arm.by_task, **{**arm.settings, "evaluate_validation": "never"}
+    )
 
 
 def _at_rates(arm: Arm, rates: Mapping[str, float]) -> Arm:

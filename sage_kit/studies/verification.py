@@ -191,13 +191,13 @@ def _verify(
     code = ""
     try:
         files = [_plugin_file(name, plugin_files) for name in run["plugin_files"]]
-        config = _config(run, told)
+        config = _config(run, told, result.defaults)
         loop = _loop(str(run["loop"]))
         with tempfile.TemporaryDirectory(prefix=TEMPORARY_PREFIX) as folder, _threads(told.get("threads")):
             store = RunStore(Path(folder), Plugins(files), files)
             code = "same" if store.code_digest(config, loop) == told["code"] else "changed"
             again = store.run(str(run["arm"]), config, loop=loop, announce=lambda text: None)
-            here = again.record()["environment"]
+            here = again.record(store.plugins)["environment"]
             after = {split: outputs for split, outputs in again.predictions.items() if split in before}
     except SageError as error:
         return check("impossible", str(error), code)
@@ -221,9 +221,10 @@ def _verify(
     return check(state, f"{worst}; on {where}", code, worst.largest)
 
 
-def _config(run: Mapping[str, Any], told: Mapping[str, Any]) -> RunConfig:
-    """The run's settings, in the precision that it was made in."""
-    settings = {**run["settings"], "task": run["task"], "seed": run["seed"]}
+def _config(run: Mapping[str, Any], told: Mapping[str, Any], defaults: Mapping[str, Any]) -> RunConfig:
+    """The run's settings, in the precision that it was made in; what it left out is as it was by default then."""
+    usual = {name: value for name, value in defaults.items() if name in RunConfig.model_fields}
+    settings = {**usual, **run["settings"], "task": run["task"], "seed": run["seed"]}
     if told.get("precision"):
         settings["precision"] = told["precision"]
     return load_config(settings)

@@ -87,15 +87,24 @@ def test_observers_that_only_show_something_do_not_count(folder: Path, store: Ru
     assert key("jsonl") != key("jsonl", "loss_profile")
 
 
+def test_a_run_without_validation_does_not_stand_for_one_with_it(
+    folder: Path, store: RunStore, tiny_bert: Path
+) -> None:
+    every, end, never = (
+        store.key(toy_config(folder, tiny_bert, evaluate_validation=when)) for when in ("every_round", "end", "never")
+    )
+    assert every == end != never
+
+
 def test_a_run_tells_what_made_it(folder: Path, store: RunStore, tiny_bert: Path) -> None:
     config = toy_config(folder, tiny_bert, rounds=1)
     run = store.run("a", config)
-    environment = run.record()["environment"]
+    environment = run.record(store.plugins)["environment"]
     assert environment["code"] == store.code_digest(config)
     assert (environment["precision"], environment["device"]) == ("fp32", "cpu")
     assert environment["threads"] >= 1
     assert environment["processor"]
-    assert run.record()["key"] == store.key(config)
+    assert run.record(store.plugins)["key"] == store.key(config)
 
 
 HOLD = """

@@ -87,6 +87,7 @@ class Runner:
 
     def __call__(self, arm: str, config: RunConfig, **others: Any) -> Any:
         self.made.append((arm, config.learning_rate, config.seed, config.transfer_seed))
+        assert config.evaluate_validation == ("never" if config.seed >= TUNING_SEED else "end")
         apart = abs(math.log(config.learning_rate / self.best[arm]))
         row = {"student_steps": config.max_steps, "dev_divergence": apart, "dev": -apart, "dev_agreement": 0.5,
                "run": f"{arm}{config.learning_rate}"}  # fmt: skip

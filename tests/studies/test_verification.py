@@ -52,7 +52,7 @@ def make_result(place: Path, teacher: Path, name: str, **changes: Any) -> Path:
     study = Study(
         name, title="X", question="Is it?", profile="small", task="file", seeds=2,
         runs_dir=str(place / "studies"), results_dir=str(place / "results"),
-        **{**settings, **ALL_ROWS, "dev_fraction": 0.3, **changes},
+        **{**settings, **ALL_ROWS, "dev_fraction": 0.3, "precision": "fp32", **changes},
     )  # fmt: skip
     runs = study.run([Arm("plain", schedule="none"), Arm("warm", schedule="none", temperature=3.0)])
     study.add_table("comparison", study.compare(runs, "plain"))
@@ -203,6 +203,12 @@ def test_a_loop_or_a_teacher_that_is_gone_is_told(result: Path) -> None:
     assert first.note == "what made the run, sage_kit.no_such_module:run, is not there any more: make the result again"
     assert second.state == "impossible"
     assert "gone/nowhere/teacher" in second.note
+
+
+def test_a_run_is_executed_under_the_defaults_that_it_was_made_under(result: Path) -> None:
+    change_json(result, lambda data: data["defaults"].update(temperature=9.0, gone_since=True))
+    plain, warm = verify_folder(result)
+    assert (plain.state, warm.state) == ("differs", "equal"), "arm warm sets a temperature, and plain leaves it open"
 
 
 def test_a_plugin_that_is_gone_is_told(

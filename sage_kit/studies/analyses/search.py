@@ -15,7 +15,7 @@ import numpy as np
 from sage_kit.errors import StudyError, did_you_mean
 from sage_kit.studies.parameters import listed
 from sage_kit.studies.statistics import compare_arms
-from sage_kit.studies.study import Arm
+from sage_kit.studies.study import Arm, for_choice
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -71,6 +71,24 @@ FACTORS: tuple[Factor, ...] = (
         needs={**_REPLACE, "lift_options.temperature": (RANDOM,)},
     ),
     Factor(
+        "anchors",
+        {
+            "hardest 30 %": {"sampler": "high_loss", "sampler_options": {"fraction": 0.3}},
+            "all, by loss": {"sampler": "high_loss", "sampler_options": {"fraction": 1.0}},
+            "toward divergence": {"sampler": "kl_max", "sampler_options": {"fraction": 0.3}},
+            "any": {"sampler": "random", "sampler_options": {}},
+        },
+    ),
+    Factor(
+        "mix",
+        {
+            "add 1": {"mix": "add", "synthetic_ratio": 1.0},
+            "add 2": {"mix": "add", "synthetic_ratio": 2.0},
+            "replace 50 %": {"mix": "replace", "synthetic_ratio": 0.5},
+            "replace 100 %": {"mix": "replace", "synthetic_ratio": 1.0},
+        },
+    ),
+    Factor(
         "source",
         {
             AS_BEFORE: {"lift_options": {}},
@@ -79,8 +97,9 @@ FACTORS: tuple[Factor, ...] = (
             "frequency": {"lift_options": {"source": "frequency"}},
             "between": {"lift_options": {"source": "between"}},
             "nearest": {"lift_options": {"source": "nearest"}},
+            "masked language model": {"lift_options": {"source": "masked_lm"}},
         },
-        needs=_REPLACE,
+        needs={**_REPLACE, "lift_options.span": (None, 1)},
     ),
     Factor(
         "guidance",
@@ -103,23 +122,9 @@ FACTORS: tuple[Factor, ...] = (
         needs=_REPLACE,
     ),
     Factor(
-        "anchors",
-        {
-            "hardest 30 %": {"sampler": "high_loss", "sampler_options": {"fraction": 0.3}},
-            "all, by loss": {"sampler": "high_loss", "sampler_options": {"fraction": 1.0}},
-            "toward divergence": {"sampler": "kl_max", "sampler_options": {"fraction": 0.3}},
-            "any": {"sampler": "random", "sampler_options": {}},
-        },
-    ),
-    Factor("inverter", {"anchored": {"inverter": "anchored"}, "knn": {"inverter": "knn"}}),
-    Factor(
-        "mix",
-        {
-            "add 1": {"mix": "add", "synthetic_ratio": 1.0},
-            "add 2": {"mix": "add", "synthetic_ratio": 2.0},
-            "replace 50 %": {"mix": "replace", "synthetic_ratio": 0.5},
-            "replace 100 %": {"mix": "replace", "synthetic_ratio": 1.0},
-        },
+        "inverter",
+        {"anchored": {"inverter": "anchored"}, "knn": {"inverter": "knn"}},
+        needs={"lift_options.temperature": (None, 0.0, 1.0)},  # others do not look at the synthetic vector
     ),
     Factor("schedule", {"adaptive": {"schedule": "adaptive"}, "static": {"schedule": "static"}}),
     Factor(
@@ -136,6 +141,8 @@ FACTORS: tuple[Factor, ...] = (
         {"2": {"temperature": 2.0}, "1": {"temperature": 1.0}, "4": {"temperature": 4.0}},
     ),
     Factor("hidden", {"0": {"hidden_weight": 0.0}, "1": {"hidden_weight": 1.0}}),
+    Factor("relations", {"0": {"relation_weight": 0.0}, "1": {"relation_weight": 1.0}}),
+    Factor("blocks", {"uniform": {"student_init": "uniform"}, "spread": {"student_init": "spread"}}),
 )
 """What is searched, in this order; the first levels together are the method as it was first written down."""
 
@@ -253,6 +260,7 @@ def search(
         held, *others = names
         arms = [Arm(names[held], by_task=by_task, **settings)]
         arms += [Arm(names[level], by_task=by_task, **changed(settings, factor.levels[level])) for level in others]
+        arms = [for_choice(arm) for arm in arms]
         table = differences(study.run(arms, seeds=seeds).table(), names[held])
         table.insert(0, "factor", factor.name)
         change = table[table["task"] == study.overall].set_index("arm")["change"]
