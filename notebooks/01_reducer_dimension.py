@@ -15,7 +15,8 @@
 # through eight dimensions, and than synthesis without any map?
 #
 # **Method.** The paper's Table 3, with controls. All arms take the same number of student steps and start from anchors
-# drawn in the same way, by their losses. *plain* synthesises nothing. The *UMAP* arms place new points between an
+# drawn in the same way, by their losses; tokens of the anchor give way to those tokens of its neighbours that move it
+# furthest toward the synthetic vector. *plain* synthesises nothing. The *UMAP* arms place new points between an
 # anchor and its neighbours in a map of so many dimensions, with a little noise, and bring them back by what the
 # inverter says changes on the way. *PCA-2* does the same in the two directions of largest variance, by one
 # decomposition. *full space* goes part of the way to neighbours in full space and needs neither map nor inverter. So it
@@ -48,6 +49,7 @@ import pandas as pd
 
 from sage_kit.studies import Arm, Study, figures, statistics
 from sage_kit.studies.analyses import neighborhoods
+from sage_kit.studies.analyses.controls import GUIDED
 from sage_kit.studies.analyses.outcomes import add_outcomes, find_ahead
 from sage_kit.studies.parameters import check_parameters, listed_counts
 from sage_kit.studies.sizes import FEW_TASKS
@@ -67,6 +69,7 @@ study = Study(
     rounds=rounds,
     data_dir=data_dir,
     tasks=FEW_TASKS,
+    base=None if preset else GUIDED,
     more={"reducer": reducer, "dims": dims},
     preset=preset,
     rates=rates,

@@ -40,6 +40,7 @@ transfer_rows: int = None  # texts that each student learns from, 0 for all; Non
 rounds: int = None  # rounds whose steps every arm takes; None takes the profile's
 cuts: str = None  # cuts to compare, separated by commas; None takes embeddings, 1 and 2, if blocks are left behind
 margin: float = None  # loss of the primary metric that still counts as keeping what is learnt; None takes 0.0025
+rates: list[float] = None  # learning rates that every arm is tuned over; None takes the profile's
 plugin: str = ""  # one-file plugins to load, separated by commas
 data_dir: str = None  # folder of GLUE's parquet files; None takes SAGE_KIT_DATA_DIR
 runs_dir: str = None  # where runs of arms are kept and found again; None takes runs/studies of the project
@@ -72,6 +73,7 @@ study = Study(
     tasks=FEW_TASKS,
     base={"schedule": "none", "student_layers": {"smoke": 3, "small": 3, "medium": 6, "full": 6}[profile]},
     more={"cuts": cuts, "margin": margin},
+    rates=rates,
     plugin=plugin,
     runs_dir=runs_dir,
     results_dir=results_dir,
@@ -86,7 +88,7 @@ depth = study.settings["student_layers"]
 possible = ["embeddings", *(str(blocks) for blocks in (1, 2) if blocks < depth)]
 bypasses = depth_arms(",".join(possible) if cuts is None else cuts, depth)
 pooled = Arm("embeddings, pooled", "one vector for each example", cut="embeddings", granularity="pooled")
-runs = study.run([own, *bypasses, pooled])
+runs = study.run(study.tune([own, *bypasses, pooled]))
 first = bypasses[0].name
 
 # %% [markdown]

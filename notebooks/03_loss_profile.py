@@ -42,6 +42,7 @@ reducer: str = None  # reducer of the map; None takes the profile's
 maps: int = None  # seeds of the reducer whose maps are compared, two at least; None takes 3, or 5 at full
 clusters: int = None  # clusters of the map, a fifth of which are regions of high loss; None takes 20
 preset: str = None  # named settings that the arms build on, such as paper; None takes the defaults
+rates: list[float] = None  # learning rates that every arm is tuned over; None takes the profile's
 plugin: str = ""  # one-file plugins to load, separated by commas
 data_dir: str = None  # folder of GLUE's parquet files; None takes SAGE_KIT_DATA_DIR
 runs_dir: str = None  # where runs of arms are kept and found again; None takes runs/studies of the project
@@ -49,6 +50,7 @@ results_dir: str = None  # where tables, figures and the verdict are saved; None
 
 # %%
 from sage_kit.studies import Arm, Study, figures, statistics
+from sage_kit.studies.analyses.controls import GUIDED
 from sage_kit.studies.analyses.loss_regions import (
     RegionOptions,
     figure_of_regions,
@@ -77,8 +79,10 @@ study = Study(
     reducer=reducer,
     data_dir=data_dir,
     tasks=FEW_TASKS,
+    base=None if preset else GUIDED,
     more={"maps": maps, "clusters": clusters},
     preset=preset,
+    rates=rates,
     plugin=plugin,
     runs_dir=runs_dir,
     results_dir=results_dir,
@@ -90,13 +94,11 @@ study = Study(
 # Plain distillation goes over the real examples alone and so has more, shorter rounds in the same steps.
 
 # %%
-runs = study.run(
-    [
-        Arm("plain", "plain distillation", schedule="none"),
-        Arm("adaptive", "synthesis before every round", schedule="adaptive"),
-    ],
-    keep=["synthetic"],
-)
+arms = [
+    Arm("plain", "plain distillation", schedule="none"),
+    Arm("adaptive", "synthesis before every round", schedule="adaptive"),
+]
+runs = study.run(study.tune(arms), keep=["synthetic"])
 study.add_table("compute", study.compute_table(runs))
 
 # %% [markdown]

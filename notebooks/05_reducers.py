@@ -18,7 +18,9 @@
 # has seen: those of the part carved from train, from their places in the map alone. It says how much of their variance
 # comes back (R2: 0 is the mean vector, 1 is everything), how close their direction is (cosine) and how far they are off
 # (mean squared error). Since an inverter may need an anchor, it gets the training example nearest *in the map*. The
-# pairs of some inverters are also trained with, at equal student steps, against plain distillation; scores are those of
+# pairs of some inverters are also trained with, at equal student steps, against plain distillation: anchors are drawn
+# by their loss, and tokens of an anchor give way to those tokens of its neighbours in the map that move it furthest
+# toward the vector that came back. Every arm is tuned over the same learning rates by as many tries. Scores are those of
 # held-out rows, on which nothing was chosen. Whether fidelity predicts them is a rank correlation over pairs. Two
 # things are approximate. Variance that comes back is not meaning itself, which is why runs are made as well. And pairs
 # share reducers, so they are fewer independent points than they look; and a pair is scored under one seed of its
@@ -44,6 +46,7 @@ reducers: str = None  # reducers of the grid, separated by commas; None takes th
 inverters: str = None  # inverters of the grid, separated by commas; None takes the profile's
 trained: str = None  # inverters whose pairs are trained with; None takes the profile's, or all that are given
 n_components: int = None  # dimensions of the map; None takes 2
+rates: list[float] = None  # learning rates that every arm is tuned over; None takes the profile's
 plugin: str = ""  # one-file plugins to load, separated by commas
 data_dir: str = None  # folder of GLUE's parquet files; None takes SAGE_KIT_DATA_DIR
 runs_dir: str = None  # where runs of arms are kept and found again; None takes runs/studies of the project
@@ -54,6 +57,7 @@ import pandas as pd
 
 from sage_kit.studies import Arm, Study, figures
 from sage_kit.studies.analyses import pairs
+from sage_kit.studies.analyses.controls import GUIDED
 from sage_kit.studies.analyses.outcomes import add_outcomes, find_ahead
 from sage_kit.studies.claims import find_claim
 from sage_kit.studies.parameters import check_parameters, listed
@@ -75,7 +79,9 @@ study = Study(
     n_components=n_components,
     data_dir=data_dir,
     tasks=FEW_TASKS,
+    base=GUIDED,
     more={"reducers": reducers, "inverters": inverters, "trained": trained},
+    rates=rates,
     plugin=plugin,
     runs_dir=runs_dir,
     results_dir=results_dir,
@@ -84,12 +90,11 @@ study = Study(
 installed = study.plugins.names("reducer")
 usual = {
     "smoke": "umap,pca",
-    "small": "umap,pca,tsne,pacmap,autoencoder",
-    "medium": "umap,pca,tsne,pacmap,autoencoder",
-    "full": "umap,pca,tsne,pacmap,autoencoder",
+    "small": "umap,pca,tsne,pacmap,autoencoder,vae,hybrid",
 }
+usual["medium"] = usual["full"] = usual["small"]
 usual_inverters = {"smoke": "knn,anchored,native", "small": "knn,local_affine,anchored,native"}
-usual_inverters["full"] = usual_inverters["small"]
+usual_inverters["medium"] = usual_inverters["full"] = usual_inverters["small"]
 chosen = listed(reducers) if reducers else [name for name in listed(usual[profile]) if name in installed]
 with_runs = listed(trained or inverters or "knn,anchored")
 asked = list(dict.fromkeys([*listed(inverters or usual_inverters[profile]), *with_runs]))
@@ -153,7 +158,7 @@ study.add_table("same_inverter", pairs.differences(scores, same, study.tasks))
 # %%
 arms = [Arm("plain", "plain distillation", schedule="none")]
 arms += [Arm(pair.name, "a pair", **pair.settings) for pair in scores.scored if pair.inverter in with_runs]
-runs = study.run(arms)
+runs = study.run(study.tune(arms))
 study.add_table("compute", study.compute_table(runs))
 
 # %%

@@ -25,6 +25,17 @@ CORPUS_ROWS = 4000
 
 PLAIN = "plain"
 
+GUIDED: Mapping[str, Any] = {
+    "sampler": "high_loss",
+    "sampler_options": {},
+    "inverter": "anchored",
+    "inverter_options": {},
+    "lift": "replace",
+    "lift_options": {"source": "neighbors", "temperature": 0.0},
+}
+"""The method with all its parts, for studies of one of them, whatever the default is: anchors by their loss, and of the
+tokens of neighbours in the map those that move a text furthest toward its synthetic vector."""
+
 
 @dataclass(frozen=True)
 class Control:
