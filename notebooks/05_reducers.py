@@ -20,8 +20,8 @@
 # (mean squared error). Since an inverter may need an anchor, it gets the training example nearest *in the map*. The
 # pairs of some inverters are also trained with, at equal student steps, against plain distillation: anchors are drawn
 # by their loss, and tokens of an anchor give way to those tokens of its neighbours in the map that move it furthest
-# toward the vector that came back. Every arm is tuned over the same learning rates by as many tries. Scores are those of
-# held-out rows, on which nothing was chosen. Whether fidelity predicts them is a rank correlation over pairs. Two
+# toward the vector that came back. Every arm is tuned over the same learning rates by as many tries. Scores are those
+# of held-out rows, on which nothing was chosen. Whether fidelity predicts them is a rank correlation over pairs. Two
 # things are approximate. Variance that comes back is not meaning itself, which is why runs are made as well. And pairs
 # share reducers, so they are fewer independent points than they look; and a pair is scored under one seed of its
 # reducer, so that what it keeps has an interval over examples and, by the rule of five seeds, stays undecided. An
@@ -61,7 +61,7 @@ from sage_kit.studies.analyses.controls import GUIDED
 from sage_kit.studies.analyses.outcomes import add_outcomes, find_ahead
 from sage_kit.studies.claims import find_claim
 from sage_kit.studies.parameters import check_parameters, listed
-from sage_kit.studies.sizes import FEW_TASKS
+from sage_kit.studies.sizes import FEW_RATES, FEW_TASKS
 
 check_parameters(globals(), "05_reducers")
 
@@ -81,7 +81,7 @@ study = Study(
     tasks=FEW_TASKS,
     base=GUIDED,
     more={"reducers": reducers, "inverters": inverters, "trained": trained},
-    rates=rates,
+    rates=rates or FEW_RATES.get(profile),
     plugin=plugin,
     runs_dir=runs_dir,
     results_dir=results_dir,

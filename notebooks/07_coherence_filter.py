@@ -14,16 +14,18 @@
 # **Question.** Inversion is approximate, so some synthetic vectors lie far from anything real. Does a student learn
 # more from those near real vectors than from those far off, and does any filter beat none?
 #
-# **Method.** Coherence is the cosine of a synthetic vector to the nearest real training vector. *Halves*: twice as many
-# examples are made as are trained on, and a one-file plugin, `plugins/half_filter.py`, keeps the half of the highest
-# cosine, that of the lowest, or any half; by rank, so the halves are equally large. An inverter that starts from the
-# anchor keeps near it, so the most coherent vectors are those least displaced; a further inverter, which does not, has
-# its halves too. *Filters*: a filter with a limit has it where it lets `let_through` of the examples through that the
-# first seed of *none* synthesised for the task; its default might let all through. Each makes so many examples that
-# about as many are left as without it, at most four per real one; the counts are printed. A filter that needs classes
-# is compared on the tasks that have them, and one that drops nothing or everything has no arm. All arms take the same
-# student steps. A curriculum feeds back: each arm synthesises from its own losses, so from the second synthesis on the
-# arms also choose their anchors apart.
+# **Method.** Coherence is the cosine of a synthetic vector to the nearest real training vector. *Halves*: twice as
+# many examples are made as are trained on, and a one-file plugin, `plugins/half_filter.py`, keeps the half of the
+# highest cosine, that of the lowest, or any half; by rank, so the halves are equally large. An inverter that starts
+# from the anchor keeps near it, so the most coherent vectors are those least displaced; a further inverter, which
+# does not, has its halves too. *Filters*: a filter with a limit has it where it lets `let_through` of the examples
+# through that the first seed of *none* synthesised for the task; its default might let all through. Each makes so
+# many examples that about as many are left as without it, at most four per real one; the counts are printed. A filter
+# that needs classes is compared on the tasks that have them, and one that drops nothing or everything has no arm. All
+# arms take the same student steps, and each is tuned over the same learning rates by as many tries. Tokens of an
+# anchor give way to those tokens of its neighbours in the map that move it furthest toward the synthetic vector. A
+# curriculum feeds back: each arm synthesises from its own losses, so from the second synthesis on the arms also
+# choose their anchors apart.
 #
 # **What would change our mind.** Dropping incoherent examples is worth it if the coherent half is ahead of the
 # incoherent one with an interval above zero. An interval below zero says that the far ones teach more.
@@ -59,10 +61,11 @@ from sage_kit.studies.analyses.coherence import (
     half_name,
     trained_on,
 )
+from sage_kit.studies.analyses.controls import GUIDED
 from sage_kit.studies.analyses.outcomes import OUTCOMES, find_ahead
 from sage_kit.studies.parameters import check_parameters, listed
 from sage_kit.studies.places import companion
-from sage_kit.studies.sizes import FEW_TASKS
+from sage_kit.studies.sizes import FEW_RATES, FEW_TASKS
 
 check_parameters(globals(), "07_coherence_filter")
 
@@ -82,8 +85,9 @@ study = Study(
     reducer=reducer,
     data_dir=data_dir,
     tasks=FEW_TASKS,
+    base=GUIDED,
     more={"inverters": inverters, "filters": filters, "let_through": let_through},
-    rates=rates,
+    rates=rates or FEW_RATES.get(profile),
     plugin=",".join(part for part in (companion("plugins/half_filter.py"), plugin) if part),
     runs_dir=runs_dir,
     results_dir=results_dir,
@@ -149,7 +153,7 @@ plain = Arm("plain", "plain distillation", schedule="none")
 runs = []
 for one in study.tasks:
     filtered = filter_arms([setting for setting in settings[one] if setting.is_usable], ratio)
-    runs += study.run([none, *others, *halves, *filtered, plain], tasks=[one])
+    runs += study.run(study.tune([none, *others, *halves, *filtered, plain], tasks=[one]), tasks=[one])
 runs = Runs(runs)
 compared = {name: [one for one in study.tasks if runs.of(task=one, arm=name)] for name in names}
 partly = [name for name in names if 0 < len(compared[name]) < len(study.tasks)]

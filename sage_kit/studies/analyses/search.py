@@ -46,6 +46,9 @@ class Factor:
 RANDOM = "inf"
 """Temperature of a lift that does not look at the synthetic vector: text, since JSON has no such number."""
 
+HARDEST: Mapping[str, Any] = {"sampler": "high_loss", "sampler_options": {"fraction": 0.3}}
+"""Synthesis near the examples of the highest loss."""
+
 AS_BEFORE = "as before"
 """First level of a factor whose others change what an earlier one chose."""
 
@@ -73,10 +76,10 @@ FACTORS: tuple[Factor, ...] = (
     Factor(
         "anchors",
         {
-            "hardest 30 %": {"sampler": "high_loss", "sampler_options": {"fraction": 0.3}},
+            "any": {"sampler": "random", "sampler_options": {}},
+            "hardest 30 %": HARDEST,
             "all, by loss": {"sampler": "high_loss", "sampler_options": {"fraction": 1.0}},
             "toward divergence": {"sampler": "kl_max", "sampler_options": {"fraction": 0.3}},
-            "any": {"sampler": "random", "sampler_options": {}},
         },
     ),
     Factor(
@@ -144,7 +147,7 @@ FACTORS: tuple[Factor, ...] = (
     Factor("relations", {"0": {"relation_weight": 0.0}, "1": {"relation_weight": 1.0}}),
     Factor("blocks", {"uniform": {"student_init": "uniform"}, "spread": {"student_init": "spread"}}),
 )
-"""What is searched, in this order; the first levels together are the method as it was first written down."""
+"""What is searched, in this order. The first level of each is the simplest, which another must beat."""
 
 
 def read_factors(text: str, factors: Sequence[Factor] = FACTORS) -> list[Factor]:
