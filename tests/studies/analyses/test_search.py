@@ -79,15 +79,39 @@ def test_a_level_is_taken_if_it_lowers_the_divergence_enough() -> None:
     )
     assert found.chosen == {"temperature": "4"}
     assert found.settings["temperature"] == 4.0
-    assert study.asked[0][1] == study.kept == [3, 4, 5]
+    assert study.kept == [3, 4, 5]
+    assert [seeds for _, seeds in study.asked] == [[3], [3, 4, 5]]
     taken = found.steps[found.steps["taken"]]
     assert set(taken["arm"]) == {"temperature: 4"}
     assert list(taken["task"]) == ["a", "b", "average"]
     assert found.steps["n_seeds"].tolist() == [3] * 6
 
 
+def test_a_level_that_loses_under_the_first_seed_is_not_run_again_and_one_that_wins_is_confirmed() -> None:
+    found, study = run_search({"temperature: 1": (0.9, 0.9), "temperature: 4": (0.98, 0.98)}, [TEMPERATURE])
+    assert [([arm.name for arm in arms], seeds) for arms, seeds in study.asked] == [
+        (["temperature: 2", "temperature: 1", "temperature: 4"], [0]),
+        (["temperature: 2", "temperature: 1"], [0, 1]),
+    ]
+    assert dict(zip(found.steps["arm"], found.steps["n_seeds"], strict=False)) == {
+        "temperature: 1": 2, "temperature: 4": 1,
+    }  # fmt: skip
+    assert found.chosen == {"temperature": "1"}
+
+    class Luck(ToyStudy):
+        def run(self, arms: Sequence[Arm], *, seeds: Sequence[int]) -> ToyRuns:
+            made = super().run(arms, seeds=seeds)
+            for row in made.rows:  # under any other seed it is no better
+                if row["arm"] == "temperature: 1" and row["seed"] == 1:
+                    row["dev_divergence"] /= 0.8
+            return made
+
+    lucky = search(Luck({"temperature: 1": (0.9, 0.9)}), [TEMPERATURE], (0, 1), least=0.03)  # type: ignore[arg-type]
+    assert lucky.chosen == {"temperature": "2"}
+
+
 def test_tasks_count_by_their_relative_change() -> None:
-    found, _ = run_search({"temperature: 1": (0.5, 2.0), "temperature: 4": (0.8, 1.1)}, [TEMPERATURE])
+    found, _ = run_search({"temperature: 1": (0.5, 2.0), "temperature: 4": (0.8, 1.1)}, [TEMPERATURE], [0])
     steps = found.steps.set_index(["task", "arm"])
     assert steps.loc[("average", "temperature: 1"), "change"] == pytest.approx(0.0)
     assert steps.loc[("average", "temperature: 4"), "change"] == pytest.approx((0.8 * 1.1) ** 0.5 - 1)
@@ -101,7 +125,7 @@ def test_tasks_count_by_their_relative_change() -> None:
 def test_later_factors_stand_on_what_was_chosen_before() -> None:
     better = {"lift: replace": (0.8, 0.9), "share: 0.5": (0.9, 0.9)}
     found, study = run_search(better, [LIFT, SHARE, TEMPERATURE])
-    settings = [[arm.settings for arm in arms] for arms, _ in study.asked]
+    settings = [[arm.settings for arm in arms] for arms, seeds in study.asked if len(seeds) == 1]
     assert [one["lift"] for one in settings[0]] == ["shift", "replace"]
     assert [(one["lift"], one["lift_options"]) for one in settings[1]] == [("replace", {}), ("replace", {"share": 0.5})]
     assert all(one["lift_options"] == {"share": 0.5} for one in settings[2])
@@ -123,7 +147,7 @@ def test_a_factor_may_need_an_option() -> None:
                    {"lift_options.temperature": ("inf",), "lift_options.span": (None, 1)})  # fmt: skip
     at_random = Factor("lift", {"shift": {"lift": "shift", "lift_options": {}},
                                 "any": {"lift": "replace", "lift_options": {"temperature": "inf"}}})  # fmt: skip
-    found, study = run_search({"lift: any": (0.5, 0.5), "spans: 3": (0.5, 0.5)}, [at_random, spans, spans])
+    found, study = run_search({"lift: any": (0.5, 0.5), "spans: 3": (0.5, 0.5)}, [at_random, spans, spans], [0])
     assert study.asked[1][0][1].settings["lift_options"] == {"temperature": "inf", "span": 3}
     assert found.skipped == {"spans": "needs lift_options.span to be None or 1, and it is 3"}
     found, _ = run_search({}, [at_random, spans])
