@@ -15,19 +15,17 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from sage_kit.compatibility import check_choices
 from sage_kit.components import TokenBatch
 from sage_kit.config import RunConfig
 from sage_kit.data.tokens import Tokens
-from sage_kit.devices import make_accelerator
-from sage_kit.distill import Loop, add_observers
-from sage_kit.errors import ConfigError, SageError
+from sage_kit.errors import ConfigError
 from sage_kit.models.families import family_of
 from sage_kit.models.trunk import Trunk, TrunkOutput, embed
 from sage_kit.plugins import Plugins
 from sage_kit.preparation import Prepared, PreparedSplit, prepare
 from sage_kit.records import Costs
 from sage_kit.rundir import RunDirectory
+from sage_kit.studies.analyses.own_loop import UnsavedLoop, run_loop
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -164,45 +162,22 @@ def run_whole_student(
     SageError
         As `sage_kit.distill.run` does.
     """
-    for name, value in {"schedule": "none", "cut": "embeddings", "granularity": "token", "warmup_epochs": 0}.items():
-        if getattr(config, name) != value:
-            raise ConfigError(f"{name} is {getattr(config, name)!r}, but a student with an input layer needs {value!r}")
-    check_choices(config, plugins)
-    accelerator = make_accelerator(config)
-    if accelerator.num_processes > 1:
-        raise ConfigError("a student with an input layer is trained by one process: leave out `accelerate launch`")
-    directory = RunDirectory.create(config)
-    directory.lock()
-    directory.write_environment({}, {}, plugin_files or [], str(accelerator.device))
-    plugins.remove_observers()
-    try:
-        add_observers(config, plugins, str(accelerator.device))
-        costs = Costs()
+
+    def make(accelerator: Accelerator, costs: Costs, directory: RunDirectory) -> UnsavedLoop:
         prepared = prepare(config, plugins, accelerator, costs)
         if prepared.relations is not None and prepared.relations.place is None:
             raise ConfigError(
                 "the relations of the teacher's first block are those of token states, which a student with an input "
                 "layer does not share: set relation_layer to a later block, or relation_weight to 0"
             )
-        loop = _Loop(config, plugins, directory, accelerator, prepared, costs, freeze)
-        plugins.run_started(loop.info)
-        stopped = loop.reason_to_stop()
-        while stopped is None:
-            loop.round()
-            stopped = loop.reason_to_stop()
-        summary = loop.finish(stopped)
-        plugins.run_finished(loop.info, summary)
-        return directory, summary
-    except SageError:
-        directory.remove_if_unused()
-        raise
-    finally:
-        plugins.remove_observers()
-        directory.unlock()
+        return _Loop(config, plugins, directory, accelerator, prepared, costs, freeze)
+
+    needs = {"cut": "embeddings", "granularity": "token"}
+    return run_loop(config, plugins, plugin_files or [], make, who="a student with an input layer", needs=needs)
 
 
-class _Loop(Loop):
-    """The usual loop on token ids, whose student trains its embeddings too and keeps no checkpoints."""
+class _Loop(UnsavedLoop):
+    """The usual loop on token ids, whose student trains its embeddings too."""
 
     def __init__(
         self,
@@ -220,9 +195,6 @@ class _Loop(Loop):
     def trained_part(self, student: PreTrainedModel) -> WholeStudent:
         """The whole student."""
         return WholeStudent(student, freeze=self._freeze)
-
-    def save(self, round: int, warmup: Any = None) -> None:
-        """Keep no checkpoint: a run that was killed is made again."""
 
 
 def on_tokens(prepared: Prepared) -> Prepared:

@@ -123,6 +123,21 @@ def test_own_embeddings_learn_and_cost_more(bypassed: tuple[Path, Any, Any], tin
     assert not np.array_equal(made.predictions["dev"]["student"], other.predictions()["dev"]["student"])
 
 
+def test_a_try_for_a_choice_reads_dev_alone(tmp_path: Path, tiny_bert: Path) -> None:
+    """As in the distillation loop, a run that shall not look at other splits predicts dev and nothing else."""
+    settings = {**SETTINGS, "evaluation_rows": 40}
+    seen = {}
+    for when in ("end", "never"):
+        config = toy_config(tmp_path, tiny_bert, **settings, evaluate_validation=when)
+        directory, summary = run_whole_student(config, Plugins(allow=""))
+        seen[when] = directory.predictions(), summary
+    assert set(seen["end"][0]) == {"dev", "validation", "evaluation"}
+    assert seen["end"][1]["validation"]["validation"].keys() >= {"accuracy", "agreement"}
+    assert set(seen["never"][0]) == {"dev"}
+    assert seen["never"][1]["validation"] == seen["never"][1]["evaluation"] == {}
+    np.testing.assert_array_equal(seen["never"][0]["dev"]["student"], seen["end"][0]["dev"]["student"])
+
+
 @pytest.mark.parametrize(("name", "value"), [("schedule", "adaptive"), ("cut", 1), ("granularity", "pooled")])
 def test_settings_without_a_use_are_told(tmp_path: Path, tiny_bert: Path, name: str, value: Any) -> None:
     config = toy_config(tmp_path, tiny_bert, **{**SETTINGS, name: value})

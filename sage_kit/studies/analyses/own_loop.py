@@ -1,0 +1,98 @@
+"""Runs of a loop of a study's own: plain distillation by the usual loop from something else than usual.
+
+Batches, losses, optimizer, seeds, evaluation and records are those of `sage_kit.distill`, whose loop this is. A run is
+made by one process and keeps no checkpoints: one that was killed is made again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from sage_kit.compatibility import check_choices
+from sage_kit.config import RunConfig
+from sage_kit.devices import make_accelerator
+from sage_kit.distill import Loop, add_observers
+from sage_kit.errors import ConfigError, SageError
+from sage_kit.plugins import Plugins
+from sage_kit.records import Costs
+from sage_kit.rundir import RunDirectory
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+PLAIN: Mapping[str, Any] = {"schedule": "none", "warmup_epochs": 0}
+"""Settings that every such run must have."""
+
+
+class UnsavedLoop(Loop):
+    """The usual loop, which keeps no checkpoints."""
+
+    def save(self, round: int, warmup: Any = None) -> None:
+        """Keep no checkpoint."""
+
+
+Make = Callable[["Accelerator", Costs, RunDirectory], UnsavedLoop]
+"""Prepares a run and gives its loop."""
+
+
+def run_loop(
+    config: RunConfig, plugins: Plugins, plugin_files: list[str], make: Make, *, who: str, needs: Mapping[str, Any]
+) -> tuple[RunDirectory, dict[str, Any]]:
+    """Distil into a new run directory; the counterpart of `sage_kit.distill.run`.
+
+    Parameters
+    ----------
+    config : RunConfig
+        What the directory records.
+    plugins : Plugins
+    plugin_files : list of str
+        One-file plugins that `plugins` was made with; recorded.
+    make : callable
+        Prepares the run and gives its loop.
+    who : str
+        What needs certain settings, for messages.
+    needs : mapping
+        These settings beside `PLAIN`.
+
+    Returns
+    -------
+    directory : RunDirectory
+    summary : dict
+        What summary.json holds, with the keys of any run's.
+
+    Raises
+    ------
+    ConfigError
+        For a setting that `needs` does not allow, and under several processes.
+    SageError
+        As `sage_kit.distill.run` does.
+    """
+    for name, value in {**PLAIN, **needs}.items():
+        if getattr(config, name) != value:
+            raise ConfigError(f"{name} is {getattr(config, name)!r}, but {who} needs {value!r}")
+    check_choices(config, plugins)
+    accelerator = make_accelerator(config)
+    if accelerator.num_processes > 1:
+        raise ConfigError(f"{who} is trained by one process: leave out `accelerate launch`")
+    directory = RunDirectory.create(config)
+    directory.lock()
+    directory.write_environment({}, {}, plugin_files, str(accelerator.device))
+    plugins.remove_observers()
+    try:
+        add_observers(config, plugins, str(accelerator.device))
+        loop = make(accelerator, Costs(), directory)
+        plugins.run_started(loop.info)
+        stopped = loop.reason_to_stop()
+        while stopped is None:
+            loop.round()
+            stopped = loop.reason_to_stop()
+        summary = loop.finish(stopped)
+        plugins.run_finished(loop.info, summary)
+        return directory, summary
+    except SageError:
+        directory.remove_if_unused()
+        raise
+    finally:
+        plugins.remove_observers()
+        directory.unlock()
