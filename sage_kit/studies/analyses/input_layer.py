@@ -1,7 +1,11 @@
-"""What a student's input layer costs: FLOPs of training and of the teacher, with and without a cache, and seconds."""
+"""What a student's input layer costs: FLOPs of training and of the teacher, with and without a cache, and seconds.
+
+And what the teacher of each arm scores, without which a student of pooled vectors cannot be judged.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,16 +13,22 @@ import numpy as np
 from sage_kit.config import RunConfig
 from sage_kit.devices import make_accelerator
 from sage_kit.errors import StudyError
+from sage_kit.evaluate import agreement, best_constant
+from sage_kit.evaluate import predictions as predicted
 from sage_kit.plugins import Plugins
 from sage_kit.preparation import prepare
 from sage_kit.records import Costs
 from sage_kit.studies.parameters import listed
+from sage_kit.studies.predictions import split_name
 from sage_kit.studies.runs import Runs
-from sage_kit.studies.statistics import AVERAGE, average, t_interval
-from sage_kit.studies.study import Arm
+from sage_kit.studies.statistics import AVERAGE, average, contributions, t_interval, two_way
+from sage_kit.studies.study import Arm, Study
 
 if TYPE_CHECKING:
     from pandas import DataFrame
+
+INPUTS: Mapping[str, str] = {"token": "sequences", "pooled": "pooled vectors"}
+"""What a model reads, by `granularity`."""
 
 
 def depth_arms(cuts: str, depth: int) -> list[Arm]:
@@ -156,3 +166,57 @@ def saved(table: DataFrame, baseline: str, column: str) -> DataFrame:
         ]  # fmt: skip
     order = [*tasks, AVERAGE]
     return DataFrame(sorted(rows, key=lambda row: order.index(row["task"])))
+
+
+def teacher_table(study: Study, runs: Runs, learnt_from: Mapping[str, str]) -> DataFrame:
+    """The score of each arm's own teacher, on the rows that arms are compared on, beside its students' scores.
+
+    Parameters
+    ----------
+    study : Study
+    runs : Runs
+    learnt_from : mapping of str to str
+        What an arm's teacher learnt from ("pooled vectors"), where that is not "sequences".
+
+    Returns
+    -------
+    DataFrame
+        One row per task and arm: task, arm, learnt_from, reads (what the teacher reads in this arm), metric (the
+        primary one), split, n_examples, constant (what the one answer that scores best does), teacher, low and high
+        (95 % interval over examples: the teacher is given), student (mean over seeds), n_seeds, and agreement of the
+        students with this very teacher.
+    """
+    from pandas import DataFrame
+
+    rows: list[dict[str, Any]] = []
+    for task in runs.tasks:
+        split = split_name(runs, task, study.scored)
+        labels = runs.labels(task, split)
+        for arm in runs.arms:
+            its = runs.of(task=task, arm=arm)
+            if not its:
+                continue
+            spec, metric = study.store.data(its[0].config).spec, its[0].metric
+            outputs = [run.predictions[split] for run in its]
+            teacher = two_way(contributions(metric, labels, predicted(outputs[0]["teacher"], spec)[None]))
+            students = contributions(metric, labels, np.stack([predicted(each["student"], spec) for each in outputs]))
+            alike = [agreement(each["student"], each["teacher"], spec) for each in outputs]
+            rows.append(
+                {
+                    "task": task,
+                    "arm": arm,
+                    "learnt_from": learnt_from.get(arm, INPUTS["token"]),
+                    "reads": INPUTS[its[0].config.granularity],
+                    "metric": metric,
+                    "split": split,
+                    "n_examples": len(labels),
+                    "constant": best_constant(labels, metric)[1],
+                    "teacher": teacher.value,
+                    "low": teacher.low,
+                    "high": teacher.high,
+                    "student": float(students.mean()),
+                    "n_seeds": len(its),
+                    "agreement": float(np.mean(alike)),
+                }
+            )
+    return DataFrame(rows)
