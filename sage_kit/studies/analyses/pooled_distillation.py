@@ -65,6 +65,13 @@ def run_pooled_teacher(
     return run_loop(config, plugins, plugin_files or [], make, who="a student of a pooled teacher", needs=needs)
 
 
+def run_frozen_pooled_teacher(
+    config: RunConfig, plugins: Plugins, plugin_files: list[str] | None = None
+) -> tuple[RunDirectory, dict[str, Any]]:
+    """The same from a teacher whose embeddings stay those of the checkpoint; see `run_pooled_teacher`."""
+    return run_pooled_teacher(config, plugins, plugin_files, freeze=True)
+
+
 def prepare_pooled(
     config: RunConfig, plugins: Plugins, accelerator: Accelerator, costs: Costs, *, freeze: bool = False
 ) -> Prepared:

@@ -21,7 +21,7 @@ from sage_kit.plugins import Plugins
 from sage_kit.rundir import RunDirectory
 from sage_kit.studies import Arm, Study
 from sage_kit.studies.analyses.input_layer import teacher_table
-from sage_kit.studies.analyses.pooled_distillation import run_pooled_teacher
+from sage_kit.studies.analyses.pooled_distillation import run_frozen_pooled_teacher, run_pooled_teacher
 from sage_kit.studies.analyses.pooled_teacher import pooled_teacher
 from sage_kit.studies.result import read_tables
 from sage_kit.studies.runs import RunStore
@@ -86,7 +86,7 @@ def test_teacher_and_student_know_the_task_and_frozen_ones_are_others(
     config, _, summary = made
     plugins = Plugins(allow="")
     _, usual = run(config, plugins)
-    _, frozen = run_pooled_teacher(config, plugins, freeze=True)
+    _, frozen = run_frozen_pooled_teacher(config, plugins)
     scores = {name: each["teacher"]["validation"]["validation"]["accuracy"] for name, each in
               {"pooled": summary, "usual": usual, "frozen": frozen}.items()}  # fmt: skip
     # what was fine-tuned on sequences reads pooled vectors too on this task, whose words say all
@@ -94,7 +94,8 @@ def test_teacher_and_student_know_the_task_and_frozen_ones_are_others(
     assert len(set(scores.values())) == 3
     assert summary["validation"]["validation"]["accuracy"] > 0.8
     store = RunStore(place / "store", plugins)
-    assert store.key(config) != store.key(config, run_pooled_teacher)
+    keys = {store.key(config, loop) for loop in (None, run_pooled_teacher, run_frozen_pooled_teacher)}
+    assert len(keys) == 3
 
 
 def test_a_try_for_a_choice_reads_dev_alone(place: Path, tiny_bert: Path) -> None:
