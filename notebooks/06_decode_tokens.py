@@ -11,11 +11,15 @@
 # %% [markdown]
 # # Do synthetic vectors correspond to language?
 #
-# **Question.** Are the token states of synthetic examples closer to language than the same anchors moved as far by
-# noise, and does the teacher say the same of the text that is read in them?
+# **Question.** Are synthetic examples closer to language than the same anchors moved as far by noise, as vectors and as
+# token states? Does the teacher say the same of them as of their anchors, and of the text that is read in them? Where
+# they are text, is it coherent?
 #
-# **Method.** The decoding ladder. From the top: *real*, the anchors' own token states; *synthetic*, what the lift made
-# of them; *shuffled*, the anchors moved as far, token by token, in directions that belong to other examples; *noise*,
+# **Method.** Lifts are compared under one sampler and one inverter, those that follow loss and map whatever the default
+# is. No student is compared with another, so no learning rate is tuned: runs are there for their synthetic examples.
+#
+# *The decoding ladder*, for token states. From the top: *real*, the anchors' own; *synthetic*, what the lift made of
+# them; *shuffled*, the anchors moved as far, token by token, in directions that belong to other examples; *noise*,
 # moved as far in random directions; *no text*, Gaussian noise of the same length, under which no text lies. Every
 # decoder reads every rung. *found* is the share of the anchor's tokens that it reads there, *changed* the share that
 # it reads differently than in the anchor, *confidence* the mean score of its best guess in its own unit (the cosine to
@@ -28,10 +32,29 @@
 # so its *real* rung flatters it; the other rungs are held against each other. Each seed synthesises other examples, so
 # an interval over the seeds' means holds chance in the examples, too.
 #
+# *Vectors*, before any lift. A pooled vector is the mean of an example's token states, and but for the positions these
+# depend on nothing but the token: a bag of tokens. Matching pursuit with weights above zero finds the bag, as many
+# tokens as the anchor has different ones: of a real vector it gets nearly all. *fit* is 1 less the length of what the
+# bag leaves of the vector, in units of the spread of the training vectors. The rungs are those of the ladder, and one
+# more: *to the mean* are the anchors moved as far toward the mean of all training vectors, for inverters average, and
+# the nearer to the mean, the better any bag fits. The other reading is retrieval: the nearest training vector but the
+# anchor's, and whether the teacher's label of its text is that of the vector (of the anchor's token states when all are
+# moved as the vector is, as lift *shift* does).
+#
+# *Label flips*: the share of all synthetic examples of the runs that the teacher labels otherwise than their anchors,
+# another class or, in regression, a number more than a twentieth of the range away; of regression the mean absolute
+# change, too.
+#
+# *Coherence*: the pseudo-perplexity of the synthetic texts, where a lift makes text, of their anchors, and of both
+# with their tokens in random order. It is that of the checkpoint's masked-language head if it has one. Most have none:
+# then a head is trained, tied to the word embeddings, on generic text and on rows that are held out from the students.
+# That is no pretrained head and knows far less of language; tables and captions say which it is.
+#
 # **What would change our mind.** Synthetic vectors correspond to language if the decoder is more confident of
 # *synthetic* than of *noise*, with an interval above zero, and if it is nearer to *real* than to *noise*: a lift that
 # hardly moves the token states can be ahead of noise by a trifle. If not, the student learns from inputs that no text
-# has.
+# has. Vectors hold language of their own if bags fit them better than noise, and better than *to the mean*, which holds
+# no more than the anchor does. A text is coherent if it is likelier than the same tokens in random order.
 
 # %% tags=["parameters"]
 profile: str = "smoke"  # size of the study: smoke (a minute), small (two cores), medium or full (a GPU)
@@ -42,7 +65,9 @@ student_layers: int = None  # blocks of the student; None takes the profile's
 transfer_rows: int = None  # texts that each student learns from, 0 for all; None takes the profile's
 rounds: int = None  # rounds whose steps every arm takes; None takes the profile's
 reducer: str = None  # reducer of the map; None takes the profile's
-lifts: str = None  # lifts that are compared, separated by commas, the main one first; None takes shift,replace
+lifts: str = (
+    None  # lifts that are compared, separated by commas, the main one first; None takes shift,replace,replace_random
+)
 decoders: str = None  # decoders, with commas, the first that fits being the main one; None takes all that come along
 examples: int = None  # synthetic examples of each run that are decoded; None takes the profile's
 plugin: str = ""  # one-file plugins to load, separated by commas
@@ -51,19 +76,24 @@ runs_dir: str = None  # where runs of arms are kept and found again; None takes 
 results_dir: str = None  # where tables, figures and the verdict are saved; None takes runs/results of the project
 
 # %%
+from dataclasses import asdict
+
 import pandas as pd
 
+from sage_kit.decoding import lift_round
 from sage_kit.studies import Arm, Study, figures, scraps
-from sage_kit.studies.analyses import ladder
+from sage_kit.studies.analyses import label_flips, ladder, text_perplexity, token_bags
+from sage_kit.studies.analyses.controls import GUIDED
 from sage_kit.studies.parameters import check_parameters, listed
 from sage_kit.studies.sizes import FEW_TASKS
+from sage_kit.studies.verdicts import PERCENT_CHANGE
 
 check_parameters(globals(), "06_decode_tokens")
 
 study = Study(
     "06_decode_tokens",
     title="Do synthetic vectors correspond to language?",
-    question="Are synthetic token states closer to language than noise of the same norm?",
+    question="Are synthetic vectors, and the token states that are made of them, closer to language than noise?",
     profile=profile,
     task=task,
     seeds=seeds,
@@ -74,6 +104,7 @@ study = Study(
     reducer=reducer,
     data_dir=data_dir,
     tasks=FEW_TASKS,
+    base={**GUIDED, "lift": "shift", "lift_options": {}},
     more={"examples": examples, "lifts": lifts, "decoders": decoders},
     plugin=plugin,
     runs_dir=runs_dir,
@@ -83,28 +114,53 @@ study = Study(
 # %% [markdown]
 # ## The arms
 #
-# They differ in the lift alone: *shift* moves every token of the anchor by the same way, *replace* exchanges some of
-# its tokens for real ones of its neighbours. Equal compute means equal student steps and equal teacher tokens.
+# They differ in the lift alone: *shift* moves every token of the anchor by the same way, *replace* exchanges those of
+# its tokens for real ones of its neighbours in the map that bring it nearest to the synthetic vector, and
+# *replace_random* exchanges any for any. Equal compute means equal student steps and equal teacher tokens.
 
 # %%
-arms = [Arm(name, f"lift {name}", lift=name) for name in listed(lifts or "shift,replace")]
+arms = [
+    Arm(name, f"lift {name}", lift=name, lift_options=GUIDED["lift_options"] if name == GUIDED["lift"] else {})
+    for name in listed(lifts or "shift,replace,replace_random")
+]
 runs = study.run(arms, keep=["synthetic"])
 study.add_table("compute", study.compute_table(runs))
 
 # %% [markdown]
-# ## The ladder
+# ## What is read
+#
+# The last synthetic examples of each run are lifted once more, as in training. Vectors are the same to every lift that
+# looks at them, so those of the first such lift are read.
 
 # %%
 wanted = listed(decoders or "nearest_token,probe,mlm_head")
 most = examples or {"smoke": 8, "small": 48, "medium": 48, "full": 64}[profile]
-read, left_out = [], {}
+uses_vectors = [
+    arm.name for arm in arms if study.plugins.lift(arm.settings["lift"], arm.settings["lift_options"]).uses_vectors
+]
+corpus = text_perplexity.corpus_for(study)
+read, left_out, vectors, flips, texts, no_texts, heads = [], {}, [], [], [], {}, {}
 for run in runs:
-    found = ladder.read_ladder(run, study.plugins, wanted, limit=most)
-    read.append(found.examples.assign(task=run.task, lift=run.arm, seed=run.seed))
-    left_out.update(found.left_out)
+    found = lift_round(run.directory, study.plugins, limit=most)
+    own = {"task": run.task, "lift": run.arm, "seed": run.seed}
+    rungs = ladder.read_ladder(found, study.plugins, wanted)
+    read.append(rungs.examples.assign(**own))
+    left_out.update(rungs.left_out)
+    if run.arm in uses_vectors[:1]:
+        vectors.append(token_bags.read_vectors(found).assign(**own))
+    flips.append({**own, **asdict(label_flips.count_flips(run, found.prepared))})
+    if found.synthetic.tokens is None:
+        no_texts[run.task, run.arm] = True
+        continue
+    if run.task not in heads:
+        heads[run.task] = text_perplexity.language_of(found, corpus, print)
+    texts.append(text_perplexity.perplexities(found, heads[run.task]).assign(**own, head=heads[run.task].about))
 table = pd.concat(read, ignore_index=True)
 study.add_table("examples", table, show=False)
 study.add_table("left_out", pd.DataFrame(left_out.items(), columns=["decoder", "reason"]).astype(str))
+
+# %% [markdown]
+# ## The ladder
 
 # %%
 means = ladder.rung_means(table)
@@ -167,6 +223,98 @@ changed = ladder.over_rung(table, "changed", baseline="real")
 study.add_table("changed_over_real", changed[changed["arm"] == "synthetic"])
 
 # %% [markdown]
+# ## Vectors, before any lift
+#
+# *found* is the share of the anchor's tokens that are in the bag, *own* how often the anchor is the nearest training
+# example, *cosine* that of the nearest other one, without the mean of all, and *same_label* how often the teacher says
+# the same of the two.
+
+# %%
+if vectors:
+    vectors = pd.concat(vectors, ignore_index=True)
+    study.add_table("vectors", vectors, show=False)
+    study.add_table("vector_rungs", token_bags.vector_means(vectors))
+    fit = token_bags.vectors_over(vectors, "fit", "noise")
+    study.add_table("fit_over_noise", fit)
+    over_mean = token_bags.vectors_over(vectors, "fit", token_bags.TO_MEAN)
+    study.add_table("fit_over_mean", over_mean[over_mean["arm"] == "inverted"])
+    label = token_bags.vectors_over(vectors, "same_label", "noise")
+    study.add_table("same_label_over_noise", label[label["arm"] == "inverted"])
+    figure = figures.intervals(
+        fit[fit["arm"] != "no text"], title="How well a bag of tokens fits vectors, beyond noise", unit="fit"
+    )
+    study.add_figure(
+        "fit_over_noise",
+        figure,
+        "Difference of each rung to the anchors moved as far in random directions; 95 % intervals over seeds. What is "
+        "nearer to the mean of all vectors fits better, and the rung that is moved there shows by how much.",
+    )
+else:
+    print("No lift looks at synthetic vectors, so none are read.")
+
+# %%
+if len(vectors):
+    several = token_bags.vectors_to_read(vectors, count={"smoke": 4, "small": 6, "medium": 6, "full": 8}[profile])
+    study.add_table("vectors_to_be_read", several, show=False)
+    scraps.show_table(several)
+
+# %% [markdown]
+# ## Label flips
+#
+# Over all synthetic examples that the runs trained on, those that were not decoded as well. Of anchors none is flipped,
+# so the difference from them is the share itself. For regression, `label_changes` has the mean absolute change in the
+# unit of the labels.
+
+# %%
+flips = pd.DataFrame(flips)
+study.add_table("flips", flips, show=False)
+study.add_table("label_flips", label_flips.flips_over(flips, label_flips.ANCHORS))
+if len(arms) > 1:
+    study.add_table("flips_over_main", label_flips.flips_over(flips, main_lift))
+changed_by = label_flips.changes(flips)
+if len(changed_by):
+    study.add_table("label_changes", changed_by)
+figure = figures.bars(
+    study.tables["label_flips"],
+    value="difference",
+    group="task" if len(study.tasks) > 1 else None,
+    title="Labels that synthesis flips",
+    unit="share of synthetic examples with another teacher label than their anchors'",
+)
+study.add_figure(
+    "label_flips",
+    figure,
+    "Another class, or a number more than a twentieth of the range away; 95 % intervals over seeds.",
+)
+
+# %% [markdown]
+# ## Coherence
+#
+# Perplexities are geometric means: the lower, the likelier the text. `head` says whose they are. `of_anchor` is what a
+# text is ahead of its tokens in random order, in the logarithm, as a share of what the anchors are ahead of that.
+
+# %%
+texts = pd.concat(texts, ignore_index=True) if texts else pd.DataFrame()
+study.add_table("perplexity", text_perplexity.perplexity_table(texts, list(no_texts)))
+text_lifts = list(dict.fromkeys(texts["lift"])) if len(texts) else []
+if text_lifts:
+    study.add_table("texts", texts, show=False)
+    over_shuffled = text_perplexity.perplexities_over(texts, text_perplexity.SYNTHETIC_SHUFFLED)
+    study.add_table("perplexity_over_shuffled", over_shuffled)
+    over = over_shuffled.assign(text=over_shuffled["lift"] + ": " + over_shuffled["arm"])
+    figure = figures.intervals(
+        over, label="text", title="Perplexity beside synthetic tokens in random order", unit=PERCENT_CHANGE
+    )
+    about = "; ".join(f"on {task}, {head.about}" for task, head in heads.items())
+    study.add_figure(
+        "perplexity",
+        figure,
+        f"Change of the pseudo-perplexity; 95 % intervals over seeds; below zero is more coherent. Head: {about}.",
+    )
+if len(text_lifts) > 1:
+    study.add_table("perplexity_of_lifts", text_perplexity.lifts_over(texts, text_lifts[0]))
+
+# %% [markdown]
 # ## To be read
 #
 # The anchor, what the decoder reads in the synthetic example and in noise of the same norm, and what the teacher says
@@ -181,7 +329,7 @@ scraps.show_table(several)
 # ## Verdict
 #
 # That other text is read in synthetic examples is said from one token in twenty on: less is about one token of a
-# sentence of these tasks, and leaves what it says as it was.
+# sentence of these tasks, and leaves what it says as it was. A lift flips labels from one in twenty on, too.
 
 # %%
 for lift in [arm.name for arm in arms]:
@@ -239,4 +387,63 @@ study.find(
     undecided="No significant difference in how often the teacher agrees with itself after decoding synthetic "
     "examples and noise",
 )
+if len(vectors):
+    study.find(
+        "vectors_over_noise",
+        "Are inverted vectors closer to bags of tokens than the anchors' vectors moved as far by noise?",
+        table="fit_over_noise",
+        row={"task": study.overall, "arm": "inverted"},
+        unit="of the spread of the training vectors",
+        yes="A bag of tokens fits inverted vectors better than noise as strong",
+        no="A bag of tokens fits inverted vectors worse than noise as strong",
+        undecided="No significant difference in how well a bag of tokens fits inverted vectors and noise as strong",
+    )
+    study.find(
+        "vectors_over_mean",
+        "Are inverted vectors closer to bags of tokens than the anchors' vectors moved as far toward the mean of all?",
+        table="fit_over_mean",
+        row={"task": study.overall, "arm": "inverted"},
+        unit="of the spread of the training vectors",
+        yes="A bag of tokens fits inverted vectors better than their anchors moved as far toward the mean",
+        no="A bag of tokens fits inverted vectors worse than their anchors moved as far toward the mean",
+        undecided="No significant difference in how well a bag of tokens fits inverted vectors and their anchors moved "
+        "as far toward the mean",
+    )
+for arm in arms:
+    study.find(
+        "labels_flipped" if arm.name == main_lift else f"{arm.name}_labels_flipped",
+        f"Does the teacher label more than 5 % of synthetic examples otherwise than their anchors (lift {arm.name})?",
+        table="label_flips",
+        row={"task": study.overall, "arm": arm.name},
+        threshold=0.05,
+        unit="points",
+        yes="Lift {arm} flips labels: share of synthetic examples that the teacher labels otherwise than their anchors",
+        no="Lift {arm} keeps labels: share of synthetic examples that the teacher labels otherwise than their anchors",
+        undecided="Lift {arm}: no significant difference between one label in twenty and the share that is flipped",
+    )
+for lift in text_lifts:
+    study.find(
+        f"{lift}_coherent",
+        f"Are the texts that lift {lift} makes more coherent than the same tokens in random order?",
+        table="perplexity_over_shuffled",
+        row={"task": study.overall, "lift": lift, "arm": text_perplexity.SYNTHETIC},
+        direction="below",
+        unit=PERCENT_CHANGE,
+        yes="Texts of lift {lift} have a lower perplexity than their tokens in random order ({of_anchor:.0%} of what "
+        "their anchors are ahead)",
+        no="Texts of lift {lift} have no lower perplexity than their tokens in random order",
+        undecided="No significant difference in perplexity between texts of lift {lift} and their tokens in random "
+        "order",
+    )
+for lift in text_lifts[1:]:
+    study.find(
+        f"{lift}_less_coherent",
+        f"Does lift {lift} raise the perplexity of texts more than lift {text_lifts[0]} does?",
+        table="perplexity_of_lifts",
+        row={"task": study.overall, "arm": lift},
+        unit=PERCENT_CHANGE,
+        yes=f"Lift {{arm}} raises the perplexity of texts more than lift {text_lifts[0]}",
+        no=f"Lift {{arm}} raises the perplexity of texts less than lift {text_lifts[0]}",
+        undecided=f"No significant difference in how lifts {{arm}} and {text_lifts[0]} raise the perplexity of texts",
+    )
 study.finish()

@@ -486,10 +486,14 @@ class Reader:
         if not callable(getattr(self._decoder, "decode", None)):
             raise PluginError(f"{self._title}: fit returned {type(self._decoder).__name__}, not the decoder itself")
 
-    def read(self, batch: TokenBatch) -> list[Reading]:
-        """What the decoder makes of each row."""
+    def read(self, batch: TokenBatch, *, only_guesses: bool = False) -> list[Reading]:
+        """What the decoder makes of each row.
+
+        With `only_guesses`, a decoder that names tokens is not asked for the text as well, which takes some as long
+        again: readings then have none.
+        """
         rows, tokens = batch.mask.shape
-        texts = self._call("decode", batch)
+        texts = [""] * rows if only_guesses and self.has_guesses else self._call("decode", batch)
         if not isinstance(texts, list) or len(texts) != rows or not all(isinstance(text, str) for text in texts):
             raise PluginError(f"{self._title}: decode returned no list of {rows} texts")
         if not self._spec.has_guesses:

@@ -17,12 +17,11 @@ from numpy.typing import NDArray
 from sage_kit.components import TaskSpec, TokenBatch
 from sage_kit.data.splits import Split
 from sage_kit.data.tokens import tokenize
-from sage_kit.decoding import LiftedRound, Reading, by_ids, by_words, fit_reader, joined, lift_round
+from sage_kit.decoding import LiftedRound, Reading, by_ids, by_words, fit_reader, joined
 from sage_kit.devices import autocast_for
 from sage_kit.errors import CompatibilityError, StudyError
 from sage_kit.evaluate import alike_with, predictions
 from sage_kit.plugins import Plugins
-from sage_kit.studies.runs import ArmRun
 from sage_kit.studies.statistics import compare_arms
 
 if TYPE_CHECKING:
@@ -141,23 +140,19 @@ class Ladder:
 
 
 def read_ladder(
-    run: ArmRun,
+    found: LiftedRound,
     plugins: Plugins,
     decoders: Sequence[str],
     *,
-    limit: int,
     announce: Callable[[str], None] = lambda text: None,
 ) -> Ladder:
-    """Let decoders read the rungs of a run's last synthetic examples.
+    """Let decoders read the rungs of a run's synthetic examples.
 
     Parameters
     ----------
-    run : ArmRun
-        With its synthetic examples (``keep=("synthetic",)``).
+    found : LiftedRound
     plugins : Plugins
     decoders : sequence of str
-    limit : int
-        Most examples, spread evenly over the round's.
     announce : callable
         Shows one line to the user.
 
@@ -171,19 +166,16 @@ def read_ladder(
         For a decoder that is not there.
     StudyError
         As `rungs` does.
-    SageError
-        As `sage_kit.decoding.lift_round` does.
     """
     from pandas import DataFrame
 
     for decoder in decoders:
         plugins.options("decoder", decoder, {})
-    found = lift_round(run.directory, plugins, limit=limit)
-    states = rungs(found, run.seed)
+    states = rungs(found, found.config.seed)
     batch, spec = joined(list(states.values())), found.prepared.data.spec
-    on_states = _teacher_on_states(found, batch)
+    on_states = teacher_on_states(found, batch)
     of_anchors = np.tile(on_states[: len(found.rows)], (len(RUNGS), 1))
-    texts = _anchor_texts(found)
+    texts = texts_of(found, found.anchors)
     cosines = np.concatenate([_cosines(found, those) for those in states.values()])
     rows: list[dict[str, Any]] = []
     left_out = {}
@@ -193,7 +185,7 @@ def read_ladder(
         except CompatibilityError as error:
             left_out[decoder] = str(error)
             continue
-        readings = reader.read(batch)
+        readings = reader.read(batch, only_guesses=True)  # text is made of the guesses, in the anchor's parts
         decoded, on_decoded = _teacher_on_readings(found, readings)
         kept, stays = alike_with(on_decoded, on_states, spec), alike_with(on_states, of_anchors, spec)
         for index, reading in enumerate(readings):
@@ -208,9 +200,9 @@ def read_ladder(
                     "decoded": decoded[index],
                     **_measured(found, example, texts[example], readings[example], reading, reader.has_guesses),
                     "cosine": cosines[index],
-                    "label_anchor": _label(of_anchors[index], spec),
-                    "label_states": _label(on_states[index], spec),
-                    "label_decoded": _label(on_decoded[index], spec),
+                    "label_anchor": label_text(of_anchors[index], spec),
+                    "label_states": label_text(on_states[index], spec),
+                    "label_decoded": label_text(on_decoded[index], spec),
                     "kept": float(kept[index]),
                     "label_stays": float(stays[index]),
                 }
@@ -224,11 +216,12 @@ def _ids(found: LiftedRound, example: int) -> NDArray[np.int32]:
     return np.asarray(tokens.ids[tokens.offsets[anchor] : tokens.offsets[anchor + 1]])
 
 
-def _anchor_texts(found: LiftedRound) -> list[str]:
-    """The anchors' texts as far as the teacher reads them."""
-    rows = [_ids(found, example).tolist() for example in range(len(found.rows))]
+def texts_of(found: LiftedRound, rows: NDArray[np.int64]) -> list[str]:
+    """The texts of some training examples as far as the teacher reads them."""
+    tokens = found.prepared.train.tokens
+    ids = [tokens.ids[tokens.offsets[row] : tokens.offsets[row + 1]].tolist() for row in rows]
     decode = found.prepared.teacher.tokenizer.batch_decode
-    return [text.strip() for text in decode(rows, skip_special_tokens=True)]
+    return [text.strip() for text in decode(ids, skip_special_tokens=True)]
 
 
 def _measured(
@@ -261,8 +254,8 @@ def _cosines(found: LiftedRound, batch: TokenBatch) -> NDArray[np.float64]:
     return np.asarray(((cosines * mask).sum(1) / mask.sum(1)).double().cpu().numpy())
 
 
-def _label(logits: Floats, spec: TaskSpec) -> str:
-    """A prediction in words, or a number."""
+def label_text(logits: Floats, spec: TaskSpec) -> str:
+    """A prediction in words, or a number, from outputs of shape (n_outputs,)."""
     value = predictions(logits[None], spec)[0]
     return f"{value:.2f}" if spec.is_regression else str(spec.labels[int(value)])
 
@@ -270,8 +263,8 @@ def _label(logits: Floats, spec: TaskSpec) -> str:
 # ---- the teacher -----------------------------------------------------------------------------------------------------
 
 
-def _teacher_on_states(found: LiftedRound, batch: TokenBatch) -> Floats:
-    """The teacher's outputs on token states, of shape (rows, n_outputs)."""
+def teacher_on_states(found: LiftedRound, batch: TokenBatch) -> Floats:
+    """The outputs of a run's teacher on token states, of shape (rows, n_outputs)."""
     prepared = found.prepared
     autocast = autocast_for(prepared.device, prepared.precision)
     parts = []
@@ -301,7 +294,7 @@ def _teacher_on_readings(found: LiftedRound, readings: Sequence[Reading]) -> tup
         ids, types, mask = (tensor.to(prepared.device) for tensor in tokens.pad(rows))
         with torch.no_grad():
             states = prepared.front_end(ids, types, mask)
-        logits.append(_teacher_on_states(found, TokenBatch(states, mask)))
+        logits.append(teacher_on_states(found, TokenBatch(states, mask)))
     return [" | ".join(part) for part in parts], np.concatenate(logits)
 
 
@@ -367,24 +360,47 @@ def over_rung(examples: DataFrame, measure: str, baseline: str) -> DataFrame:
         raise StudyError(f"there is no measure {measure!r}: take one of {', '.join(MEASURES)}")
     found = []
     for (lift, decoder), rows in examples.groupby(["lift", "decoder"], sort=False):
-        means = rows.groupby(["task", "rung", "seed"], sort=False)[measure].mean().reset_index()
-        if means[measure].isna().any():
+        if rows.groupby(["task", "rung", "seed"])[measure].mean().isna().any():
             continue
-        if baseline == MIDDLE:
-            ends = means[means["rung"].isin(["real", "noise"])].groupby(["task", "seed"], sort=False)[measure].mean()
-            means = pd.concat([means, ends.reset_index().assign(rung=MIDDLE)], ignore_index=True)
-        # a share among few examples is counted in steps, so that seeds with the same share are not thought to be exact
-        count = int(rows.groupby(["task", "rung", "seed"]).size().min())
-        step = 1 / count if measure in SHARES else 0.0
-        table = compare_arms(means.rename(columns={"rung": "arm"}), baseline, value=measure, resolution=step)
-        real = table["task"].map(table[table["arm"] == "real"].set_index("task")["difference"])
-        share = (table["difference"] / real).where(real > 0)
-        found.append(table.assign(of_real=share, lift=lift, decoder=decoder, measure=measure))
+        table = against_rung(rows, measure, baseline, is_share=measure in SHARES)
+        found.append(table.assign(lift=lift, decoder=decoder, measure=measure))
     if not found:
         raise StudyError(f"no decoder gives {measure!r}: take one that guesses tokens")
     table = pd.concat(found, ignore_index=True)
     first = ["lift", "decoder", "measure"]
     return table[first + [column for column in table.columns if column not in first]]
+
+
+def against_rung(examples: DataFrame, measure: str, baseline: str, *, is_share: bool) -> DataFrame:
+    """Every rung against one of them: `statistics.compare_arms` of the seeds' means.
+
+    Parameters
+    ----------
+    examples : DataFrame
+        One row per example and rung, with the columns task, seed, rung and the measure.
+    measure : str
+    baseline : str
+        A rung, or `MIDDLE`.
+    is_share : bool
+        Whether the measure counts among few examples.
+
+    Returns
+    -------
+    DataFrame
+        Columns of `compare_arms` with the rung as the arm; and of_real, the difference as a share of what *real* is
+        ahead of the baseline (NaN where it is not).
+    """
+    import pandas as pd
+
+    means = examples.groupby(["task", "rung", "seed"], sort=False)[measure].mean().reset_index()
+    if baseline == MIDDLE:
+        ends = means[means["rung"].isin(["real", "noise"])].groupby(["task", "seed"], sort=False)[measure].mean()
+        means = pd.concat([means, ends.reset_index().assign(rung=MIDDLE)], ignore_index=True)
+    # a share among few examples is counted in steps, so that seeds with the same share are not thought to be exact
+    count = int(examples.groupby(["task", "rung", "seed"]).size().min())
+    table = compare_arms(means.rename(columns={"rung": "arm"}), baseline, value=measure, resolution=is_share / count)
+    real = table["task"].map(table[table["arm"] == "real"].set_index("task")["difference"])
+    return table.assign(of_real=(table["difference"] / real).where(real > 0))
 
 
 def examples_table(examples: DataFrame, decoder: str, count: int) -> DataFrame:

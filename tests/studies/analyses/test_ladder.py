@@ -13,7 +13,7 @@ from scipy import stats
 from toyrun import toy_config
 
 from sage_kit.components import DecoderSpec, TokenBatch
-from sage_kit.decoding import lift_round
+from sage_kit.decoding import fit_reader, lift_round
 from sage_kit.distill import run
 from sage_kit.errors import StudyError, UnknownComponentError
 from sage_kit.plugins import Origin, Plugins, Registered
@@ -96,7 +96,9 @@ def test_shuffled_takes_the_next_examples_direction(runs, plugins):
 
 
 def test_a_ladder(runs, plugins):
-    ladder = read_ladder(runs["replace"], plugins, ["nearest_token", "mlm_head"], limit=6)
+    ladder = read_ladder(
+        lift_round(runs["replace"].directory, plugins, limit=6), plugins, ["nearest_token", "mlm_head"]
+    )
     assert list(ladder.left_out) == ["mlm_head"]
     assert "has no masked-language-model head" in ladder.left_out["mlm_head"]
     table = ladder.examples
@@ -131,13 +133,13 @@ def test_texts_in_pairs_are_read_in_pairs(tmp_path, tiny_bert, plugins):
         pairs = [{**row, "other": rows[-1 - index]["text"]} for index, row in enumerate(rows)]
         tiny.write_jsonl(tmp_path / f"{name}.jsonl", pairs)
     one = arm_run(tmp_path, tiny_bert, text_pair_column="other", max_length=48)
-    table = read_ladder(one, plugins, ["nearest_token"], limit=5).examples
+    found = lift_round(one.directory, plugins, limit=5)
+    table = read_ladder(found, plugins, ["nearest_token"]).examples
     real = table[table["rung"] == "real"]
     assert all(text.count(" | ") == 1 for text in real["decoded"])
     assert (real["found"] == 1).all()
     # only a pair that is tokenised as one gives the teacher what it saw before
     assert (real["kept"] == 1).all()
-    found = lift_round(one.directory, plugins, limit=5)
     first = found.prepared.data.train.texts[found.anchors[0]].lower()
     assert (
         real["decoded"].iloc[0].split(" | ")[0].split()
@@ -159,13 +161,23 @@ class Words:
 def test_a_decoder_without_guesses_is_measured_by_words(runs, plugins):
     spec = DecoderSpec(name="words", summary="Words", factory=Words)
     plugins._components["decoder", "words"] = Registered(spec, Origin("words", "words.py", ""))
-    table = read_ladder(runs["shift"], plugins, ["words"], limit=3).examples
+    table = read_ladder(lift_round(runs["shift"].directory, plugins, limit=3), plugins, ["words"]).examples
     assert table[["confidence", "margin"]].isna().all().all()
     assert (table["decoded"] == "the movie").all()
     assert (table["changed"] == 0).all()
     assert ((table["found"] >= 0) & (table["found"] < 1)).all()
     with pytest.raises(StudyError, match="no decoder gives 'confidence'"):
         over_rung(table.assign(task="t", lift="shift", seed=0), "confidence", "noise")
+
+
+def test_guesses_alone_are_those_that_come_with_the_text(runs, plugins):
+    found = lift_round(runs["shift"].directory, plugins, limit=3)
+    reader = fit_reader(plugins, "nearest_token", {}, found)
+    for both, alone in zip(reader.read(found.real), reader.read(found.real, only_guesses=True), strict=True):
+        assert both.text
+        assert not alone.text
+        for name in ("ids", "scores", "margins"):
+            np.testing.assert_array_equal(getattr(alone, name), getattr(both, name))
 
 
 def test_what_cannot_be_laddered(runs, plugins):
@@ -176,7 +188,7 @@ def test_what_cannot_be_laddered(runs, plugins):
     with pytest.raises(StudyError, match="two synthetic examples at least"):
         rungs(lift_round(runs["shift"].directory, plugins, limit=1), 0)
     with pytest.raises(UnknownComponentError, match="Did you mean 'probe'"):
-        read_ladder(runs["shift"], plugins, ["prob"], limit=3)
+        read_ladder(found, plugins, ["prob"])
 
 
 # ---- tables

@@ -1,0 +1,122 @@
+"""Label flips: what the teacher says of synthetic examples, held against what it says of their anchors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sage_kit.components import TaskSpec
+from sage_kit.errors import StudyError
+from sage_kit.evaluate import alike_with, predictions
+from sage_kit.preparation import Prepared
+from sage_kit.studies.runs import ArmRun
+from sage_kit.studies.statistics import compare_arms, summarize
+from sage_kit.synthesis import SyntheticSet
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+Floats = NDArray[np.float32]
+
+ANCHORS = "anchors"
+"""Stands for examples that are their anchors: no label flips, and none changes."""
+
+
+@dataclass(frozen=True)
+class Flips:
+    """How the teacher's labels of a run's synthetic examples stand to those of their anchors.
+
+    Attributes
+    ----------
+    examples : int
+        Synthetic examples that the run trained on, of all its rounds.
+    flips : float
+        Share of them whose label is not the anchor's: another class, or a number farther from it than
+        `sage_kit.evaluate.AGREEMENT_TOLERANCE` of the label range.
+    change : float
+        Mean absolute change of the label, in its unit; NaN for classes.
+    """
+
+    examples: int
+    flips: float
+    change: float
+
+
+def count_flips(run: ArmRun, prepared: Prepared) -> Flips:
+    """Compare the labels of all synthetic examples of a run, as they were trained on, with those of their anchors.
+
+    Parameters
+    ----------
+    run : ArmRun
+        Made with its synthetic examples kept.
+    prepared : Prepared
+        What the run started from.
+
+    Returns
+    -------
+    Flips
+
+    Raises
+    ------
+    StudyError
+        When the run has kept no synthetic examples, or the teacher has not labelled them.
+    """
+    sets = [SyntheticSet.load(run.directory.synthetic(round)) for round in run.directory.rounds_with_synthetic()]
+    labels = [one.logits[one.kept] for one in sets if one.logits is not None]
+    if not sets or len(labels) < len(sets):
+        raise StudyError(f"the run of arm {run.arm!r} has kept no labelled synthetic examples: keep 'synthetic'")
+    anchors = np.concatenate([one.anchors[one.kept] for one in sets])
+    return flips_of(np.concatenate(labels), prepared.train.outputs.logits[anchors], prepared.data.spec)
+
+
+def flips_of(synthetic: Floats, anchors: Floats, spec: TaskSpec) -> Flips:
+    """Compare the teacher's outputs on synthetic examples with those on their anchors, (m, n_outputs) each."""
+    flips = ~alike_with(synthetic, anchors, spec)
+    change = np.nan
+    if spec.is_regression:
+        change = float(np.abs(predictions(synthetic, spec) - predictions(anchors, spec)).mean(dtype=np.float64))
+    return Flips(len(flips), float(flips.mean()), change)
+
+
+def flips_over(runs: DataFrame, baseline: str) -> DataFrame:
+    """The share of flips of each lift against that of another, or against `ANCHORS`, of which none flips.
+
+    Parameters
+    ----------
+    runs : DataFrame
+        One row per run, with the columns task, lift and seed, and those of `Flips`.
+    baseline : str
+        A lift, or `ANCHORS`, whose difference is the share itself.
+
+    Returns
+    -------
+    DataFrame
+        As of `compare_arms`, with the lift as the arm.
+    """
+    import pandas as pd
+
+    table = runs.rename(columns={"lift": "arm"})
+    if baseline == ANCHORS:
+        none = table.drop_duplicates(["task", "seed"]).assign(arm=ANCHORS, flips=0.0)
+        table = pd.concat([none, table], ignore_index=True)
+    # shares are counted in steps of one example
+    return compare_arms(table, baseline, value="flips", resolution=1 / int(table["examples"].min()))
+
+
+def changes(runs: DataFrame) -> DataFrame:
+    """The mean absolute change of labels by task and lift, over seeds with Student's interval: of regression alone.
+
+    Parameters
+    ----------
+    runs : DataFrame
+        As for `flips_over`.
+
+    Returns
+    -------
+    DataFrame
+        Columns task, lift, n_seeds, mean, low and high, in the unit of the task's labels; empty without regression.
+    """
+    return summarize(runs[runs["change"].notna()], "change", by=["task", "lift"])
