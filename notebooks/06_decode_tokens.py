@@ -303,13 +303,14 @@ if text_lifts:
     study.add_table("perplexity_over_shuffled", over_shuffled)
     over = over_shuffled.assign(text=over_shuffled["lift"] + ": " + over_shuffled["arm"])
     figure = figures.intervals(
-        over, label="text", title="Perplexity beside synthetic tokens in random order", unit=PERCENT_CHANGE
+        over, label="text", title="Perplexity beside synthetic tokens in random order", unit="logarithm of the ratio"
     )
     about = "; ".join(f"on {task}, {head.about}" for task, head in heads.items())
     study.add_figure(
         "perplexity",
         figure,
-        f"Change of the pseudo-perplexity; 95 % intervals over seeds; below zero is more coherent. Head: {about}.",
+        "Natural logarithm of pseudo-perplexities over that of the synthetic tokens in random order; 95 % intervals over "
+        f"seeds; below zero is more coherent. Head: {about}.",
     )
 if len(text_lifts) > 1:
     study.add_table("perplexity_of_lifts", text_perplexity.lifts_over(texts, text_lifts[0]))
