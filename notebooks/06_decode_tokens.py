@@ -309,8 +309,8 @@ if text_lifts:
     study.add_figure(
         "perplexity",
         figure,
-        "Natural logarithm of pseudo-perplexities over that of the synthetic tokens in random order; 95 % intervals over "
-        f"seeds; below zero is more coherent. Head: {about}.",
+        "Natural logarithm of pseudo-perplexities over that of the synthetic tokens in random order; 95 % intervals "
+        f"over seeds; below zero is more coherent. Head: {about}.",
     )
 if len(text_lifts) > 1:
     study.add_table("perplexity_of_lifts", text_perplexity.lifts_over(texts, text_lifts[0]))
