@@ -221,8 +221,8 @@ def search(
 ) -> Search:
     """Go through the factors, holding each level against the one chosen so far.
 
-    Every level is run under the first seed, and those that lower the divergence enough there are run under the others as
-    well, with the one that they are held against; all seeds together decide.
+    Every level is run under the first seed, and those that lower the divergence enough there are run under the others
+    as well, with the one that they are held against; all seeds together decide.
 
     The measure is the mean divergence of the student's outputs from the teacher's on the part carved from train
     (`sage_kit.evaluate.divergence`): it moves with every example, where agreement and accuracy move with those few on
@@ -235,8 +235,8 @@ def search(
     seeds : sequence of int
         Of every run: those from `sage_kit.studies.tuning.SEARCH_SEED`, so that no comparison takes them.
     least : float
-        At least 0. A level is taken if it lowers the divergence by at least this share; of several that do, the first that is not
-        behind the best by so much. Levels stand in the order of how much they change.
+        At least 0. A level is taken if it lowers the divergence by at least this share; of several that do, the first
+        that is not behind the best by so much. Levels stand in the order of how much they change.
     by_task : mapping of task to mapping, or None
         Settings of all levels alike on a task, such as the learning rate of the arm that the search starts from.
 
