@@ -18,8 +18,8 @@ RATES = (5e-5, 1e-4, 2e-4, 4e-4)
 """Peak learning rates of the student that every arm is tuned over: between 1e-4 and 3e-4 plain distillation alone moves
 by more than most effects under study, and falls apart on some tasks above that."""
 
-FEW_RATES: Mapping[str, tuple[float, ...]] = {"small": (1e-4, 2e-4), "medium": (5e-5, 1e-4)}
-"""Rates of studies with many arms that differ in a part of synthesis alone, by profile."""
+FEW_RATES: Mapping[str, tuple[float, ...]] = {"smoke": (5e-4,), "small": (1e-4, 2e-4), "medium": (5e-5, 1e-4)}
+"""Rates of studies with many arms that differ in a part of synthesis alone, by profile; at smoke none is tuned."""
 
 FEW_TASKS: Mapping[str, str] = {"small": "sst2,stsb,qqp", "medium": "sst2,stsb,qqp"}
 """Tasks of studies with many arms, by profile: single texts, pairs with a number, pairs with a class."""
