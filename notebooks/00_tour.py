@@ -76,7 +76,7 @@ study = Study(
     data_dir=data_dir,
     tasks={"small": "sst2", "medium": "sst2", "full": "sst2"},
     # the paper's steps, which can be drawn one by one
-    base={"sampler_options": {"fraction": 0.3}, "lift": "shift"},
+    base={"sampler": "high_loss", "sampler_options": {"fraction": 0.3}, "lift": "shift"},
     plugin=plugin,
     runs_dir=runs_dir,
     results_dir=results_dir,

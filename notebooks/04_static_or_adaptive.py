@@ -14,14 +14,17 @@
 # **Question.** Does synthesising anew each round, from the student's latest losses, teach it more than synthesising
 # once, and does either teach it more than plain distillation?
 #
-# **Method.** Four arms take the same number of student steps. *plain* repeats the real examples. *static* synthesises
-# once, after round one. *adaptive* synthesises before every later round. *adaptive, map refitted* fits the reducer anew
-# each time under another seed, as the paper does. Scores are those of held-out rows, on which nothing was chosen. The
-# paper stops at 99 % agreement with
-# the teacher, after fewer than ten epochs: further runs of *adaptive* without the limit on steps count the rounds until
-# then. A run that does not get there needs nobody knows how many, so what is told is how many runs get there, by task,
-# and the median of those. *plain, equal FLOPs* takes as many steps as the FLOPs of *adaptive* pay for, the teacher's on
-# synthetic examples included.
+# **Method.** All arms take the same number of student steps, and each is tuned over the same learning rates by as
+# many tries. *plain* repeats the real examples. The next three are the method with its map: anchors are drawn by
+# their loss, and tokens of an anchor give way to those of its neighbours in the map that move it furthest toward the
+# synthetic vector. *static* synthesises once, after round one. *adaptive* synthesises before every later round.
+# *adaptive, map refitted* fits the reducer anew each time under another seed, as the paper does. *default* is the
+# preset as study 12 left it, which need not look at losses, and *default, once* makes its examples once. Scores are
+# those of held-out rows, on which nothing was chosen. The paper stops at 99 % agreement with the teacher, after fewer
+# than ten epochs: further runs of *adaptive* without the limit on steps count the rounds until then. A run that does
+# not get there needs nobody knows how many, so what is told is how many runs get there, by task, and the median of
+# those. *plain, equal FLOPs* takes as many steps as the FLOPs of *adaptive* pay for, the teacher's on synthetic
+# examples included.
 #
 # **What would change our mind.** We call the curriculum worth its cost if *adaptive* is ahead of *static* with an
 # interval above zero. An interval below zero, or one that holds zero although more seeds made it narrow, says that
@@ -45,7 +48,9 @@ runs_dir: str = None  # where runs of arms are kept and found again; None takes 
 results_dir: str = None  # where tables, figures and the verdict are saved; None takes runs/results of the project
 
 # %%
+from sage_kit.config import PRESETS
 from sage_kit.studies import Arm, Study, figures, statistics
+from sage_kit.studies.analyses.controls import GUIDED, as_by_default
 from sage_kit.studies.analyses.convergence import speed, speed_table
 from sage_kit.studies.analyses.outcomes import EQUAL_FLOPS, add_outcomes, compute_apart, find_ahead, with_equal_flops
 from sage_kit.studies.parameters import check_parameters
@@ -67,6 +72,7 @@ study = Study(
     reducer=reducer,
     data_dir=data_dir,
     tasks=FEW_TASKS,
+    base=None if preset else GUIDED,
     more={"most_rounds": most_rounds},
     preset=preset,
     rates=rates,
@@ -87,6 +93,12 @@ arms = [
     Arm("adaptive", "synthesis before every round", schedule="adaptive"),
     Arm("adaptive, map refitted", "the same, with a new map each time", schedule="adaptive", refit="every_round"),
 ]
+if preset is None:
+    usual = {**as_by_default(GUIDED), **PRESETS["default"]}
+    arms += [
+        Arm("default", "the preset default, anew each round", **usual),
+        Arm("default, once", "the preset default, once", **{**usual, "schedule": "static"}),
+    ]
 runs = with_equal_flops(study, study.run(study.tune(arms)), "adaptive")
 
 # %% [markdown]
@@ -142,6 +154,8 @@ study.add_figure("over_plain", figure, "Difference to plain distillation, paired
 # %%
 add_outcomes(study, "over_static", runs, "static", arms=["adaptive", "adaptive, map refitted"])
 add_outcomes(study, "over_equal_flops", runs, EQUAL_FLOPS, arms=["adaptive"])
+if preset is None:
+    add_outcomes(study, "over_default_once", runs, "default, once", arms=["default"])
 
 # %% [markdown]
 # ## Rounds until 99 % agreement
@@ -189,6 +203,15 @@ find_ahead(
     what=ANEW,
     other="plain distillation at equal FLOPs",
 )
+if preset is None:
+    find_ahead(
+        study,
+        "default_anew_over_once",
+        "over_default_once",
+        "default",
+        what="the preset default anew each round",
+        other="its examples made once",
+    )
 for one in study.tasks:
     study.find(
         f"rounds_to_agreement_{one}",

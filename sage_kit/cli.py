@@ -115,6 +115,14 @@ def run_command(
     from sage_kit.compatibility import check_choices
 
     check_choices(checked, plugins)  # before torch is imported: a misspelt name is answered at once
+    from sage_kit.unused_settings import unused_settings
+
+    usual = load_config()
+    given = {
+        name for name in checked.model_fields_set if name in settings or getattr(checked, name) != getattr(usual, name)
+    }
+    if unused := unused_settings(checked, plugins, given):
+        typer.echo(f"sage-kit: {unused}", err=True)
     from sage_kit.distill import run
 
     directory, summary = run(checked, plugins, [str(Path(file).resolve()) for file in plugin or ()])

@@ -278,7 +278,7 @@ def test_what_is_not_used_needs_no_rows(plugins: Plugins, changes: dict[str, Any
 
 def test_the_built_in_samplers_need_one_row_more_than_neighbours(plugins: Plugins) -> None:
     for sampler in ("high_loss", "random"):
-        settings = {"sampler": sampler, "sampler_options": {"k": 4}, "reducer": "pca"}
+        settings = {"sampler": sampler, "sampler_options": {"k": 4}, "reducer": "pca", "lift": "shift"}
         assert "needs at least 5 training examples" in too_small(plugins, 4, **settings)
         check_sizes(config(**settings), plugins, 5, 8)
 
@@ -287,9 +287,10 @@ def test_the_built_in_samplers_need_one_row_more_than_neighbours(plugins: Plugin
 @pytest.mark.parametrize("inverter", [{"inverter": "native"}, {"inverter_options": {"base": "native"}}])
 def test_the_inverse_of_umap_needs_a_plane(inverter: dict[str, Any]) -> None:
     plugins = Plugins()
-    check_choices(load_config({"task": "sst2", "reducer": "umap", "n_components": 1}), plugins)
+    settings = {"task": "sst2", "reducer": "umap", "n_components": 1, "lift": "shift"}
+    check_choices(load_config(settings), plugins)
     with pytest.raises(CompatibilityError, match=r"'umap' has from 2 dimensions on, and n_components is 1: raise"):
-        check_choices(load_config({"task": "sst2", "reducer": "umap", "n_components": 1, **inverter}), plugins)
+        check_choices(load_config({**settings, **inverter}), plugins)
 
 
 def test_the_inverse_of_a_chain_has_the_least_dimensions_of_its_last_step(plugins: Plugins) -> None:

@@ -122,7 +122,9 @@ def test_a_transform_of_the_wrong_width_is_named(tmp_path: Path, plugins: Plugin
 
 
 def test_too_few_landmarks_are_told_before_anything_is_fitted(plugins: Plugins) -> None:
-    config = load_config({"reducer": "pca", "n_components": 8, "landmarks": 5, "sampler_options": {"k": 3}})
+    config = load_config(
+        {"reducer": "pca", "n_components": 8, "landmarks": 5, "lift": "shift", "sampler_options": {"k": 3}}
+    )
     with pytest.raises(CompatibilityError, match=r"at least 9 landmarks .* there are 5"):
         check_sizes(config, plugins, 1000, 16)
     check_sizes(config.model_copy(update={"landmarks": 9}), plugins, 1000, 16)

@@ -45,7 +45,10 @@ def toy_settings(folder: Path, teacher: Path, **overrides: Any) -> dict[str, Any
         "student_layers": 2,
         "learning_rate": 2e-3,
         "reducer": "pca",
+        # the method with all its parts, which the default need not have
+        "sampler": "high_loss",
         "sampler_options": {"k": 8},
+        "lift_options": {"source": "auto", "temperature": 0.0},
         "rounds": 3,
         "stop_agreement": 1.01,
         "device": "cpu",
@@ -54,6 +57,8 @@ def toy_settings(folder: Path, teacher: Path, **overrides: Any) -> dict[str, Any
         "runs_dir": str(folder / "runs"),
         **tiny.TOY_TRAINING,
     }
+    if "lift" in overrides:  # another one has other options
+        del settings["lift_options"]
     return {**settings, **overrides}
 
 

@@ -376,7 +376,7 @@ def test_what_has_no_text_is_refused_in_one_line(build: Any, name: str) -> None:
         ({"positions": "carried", "consistent": True}, "positions='carried'"),
         ({"positions": "carried", "share": [0.1, 0.2]}, "positions='carried'"),
         ({"positions": "carried", "source": "nearest"}, "positions='carried'"),
-        ({"span": 2, "source": "any"}, "temperature to inf"),
+        ({"span": 2, "temperature": 0.0}, "temperature to inf"),
         ({"span": 2, "source": "nearest", "temperature": math.inf}, "set source to"),
         ({"temperature": math.nan}, "greater than or equal to 0"),
         ({"temperature": -1}, "greater than or equal to 0"),

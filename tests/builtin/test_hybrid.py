@@ -99,7 +99,7 @@ def test_one_step_that_lacks_something_takes_it_from_the_chain(tmp_path: Any) ->
     assert spec.max_components == 2
     assert spec.min_rows is not None
     assert spec.min_rows(plugins.options("reducer", "hybrid", options), 2) == 9
-    config = load_config({"reducer": "hybrid", "reducer_options": options, "inverter": "native"})
+    config = load_config({"reducer": "hybrid", "reducer_options": options, "inverter": "native", "lift": "shift"})
     with pytest.raises(CompatibilityError, match="reducer 'hybrid' does not have"):
         check_choices(config, plugins)
     with pytest.raises(CompatibilityError, match="n_components is 3, but reducer 'hybrid' takes at most 2"):

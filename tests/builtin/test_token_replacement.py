@@ -14,7 +14,10 @@ from sage_kit.config import RunConfig
 from sage_kit.errors import CompatibilityError
 
 DIM = 5
-CARRIED = {"positions": "carried"}
+CARRIED: dict[str, dict[str, Any]] = {
+    "replace": {"positions": "carried", "source": "auto", "temperature": 0.0},
+    "replace_random": {"positions": "carried"},
+}  # fmt: skip
 
 
 class Corpus:
@@ -80,7 +83,7 @@ def test_replace_takes_the_best_pairs(build: Any, share: float, examples: int) -
     corpus = Corpus()
     request = corpus.request(ANCHORS, NEIGHBORS, DISPLACEMENT)
     before = request.anchor.states.clone()
-    lifted = build("lift", "replace", CARRIED | {"share": share, "examples": examples}).lift(request)
+    lifted = build("lift", "replace", CARRIED["replace"] | {"share": share, "examples": examples}).lift(request)
     assert torch.equal(request.anchor.states, before)
     assert torch.equal(lifted.mask, request.anchor.mask)
     assert not lifted.states[~lifted.mask].any()
@@ -99,7 +102,7 @@ def test_replace_moves_the_mean_further_with_each_token_and_further_than_chance(
     request = corpus.request([11] * 64, [[9, 10, 8]] * 64, np.random.default_rng(3).standard_normal((64, DIM)))
 
     def progress(name: str, **options: Any) -> Any:
-        lifted = build("lift", name, CARRIED | options).lift(request)
+        lifted = build("lift", name, CARRIED[name] | options).lift(request)
         moved = (lifted.states - request.anchor.states).mean(1)
         return (moved * request.displacement).sum(1)
 
@@ -114,23 +117,25 @@ def test_replace_keeps_what_no_token_improves(build: Any) -> None:
     # the anchor's own tokens along the direction are all better than the neighbour's
     corpus.examples[11][:, 0] += 100
     request = corpus.request([11, 11], [[9], [9]], [[1, 0, 0, 0, 0], [0, 0, 0, 0, 0]])
-    lifted = build("lift", "replace", CARRIED | {"share": 1}).lift(request)
+    lifted = build("lift", "replace", CARRIED["replace"] | {"share": 1}).lift(request)
     assert torch.equal(lifted.states, request.anchor.states)
 
 
 def test_replace_needs_neighbours_or_another_source(build: Any) -> None:
     request = Corpus().request([11, 5], None, DISPLACEMENT[:2])
     with pytest.raises(CompatibilityError, match="source='any'") as caught:
-        build("lift", "replace", CARRIED | {"source": "neighbors"}).lift(request)
+        build("lift", "replace", CARRIED["replace"] | {"source": "neighbors"}).lift(request)
     assert "\n" not in str(caught.value)
-    lifted = build("lift", "replace", CARRIED | {"source": "any"}).lift(request)
+    lifted = build("lift", "replace", CARRIED["replace"] | {"source": "any"}).lift(request)
     assert not torch.equal(lifted.states, request.anchor.states)
 
 
 @pytest.mark.parametrize(("neighbors", "same_as"), [(NEIGHBORS, "neighbors"), (None, "any")])
 def test_replace_takes_neighbours_where_there_are_any(build: Any, neighbors: Any, same_as: str) -> None:
     lifted = [
-        build("lift", "replace", CARRIED | options).lift(Corpus().request(ANCHORS, neighbors, DISPLACEMENT)).states
+        build("lift", "replace", CARRIED["replace"] | options)
+        .lift(Corpus().request(ANCHORS, neighbors, DISPLACEMENT))
+        .states
         for options in ({}, {"source": same_as})
     ]
     assert torch.equal(*lifted)
@@ -140,7 +145,7 @@ def test_replace_from_any_example_takes_the_best_pairs(build: Any) -> None:
     corpus = Corpus()
     request = corpus.request(ANCHORS, NEIGHBORS, DISPLACEMENT)
     corpus.asked.clear()
-    lifted = build("lift", "replace", CARRIED | {"source": "any", "examples": 3}).lift(request)
+    lifted = build("lift", "replace", CARRIED["replace"] | {"source": "any", "examples": 3}).lift(request)
     drawn = np.stack(corpus.asked, axis=1)
     assert drawn.shape == (7, 3)
     for row, index in enumerate(ANCHORS):
@@ -158,7 +163,7 @@ def test_replace_random_exchanges_as_many_tokens_anywhere(build: Any) -> None:
         corpus.asked.clear()
         request = corpus.request([11] * 8, None, np.zeros((8, DIM)), seed)
         corpus.asked.clear()
-        lifted = build("lift", "replace_random", CARRIED | {"share": 0.3}).lift(request)
+        lifted = build("lift", "replace_random", CARRIED["replace_random"] | {"share": 0.3}).lift(request)
         examples |= set(np.concatenate(corpus.asked).tolist())
         assert len(corpus.asked) == 5
         changed = (lifted.states != request.anchor.states).any(-1)
@@ -179,7 +184,7 @@ def test_replace_random_exchanges_as_many_tokens_anywhere(build: Any) -> None:
 def test_the_same_generator_gives_the_same_tokens(build: Any, name: str, options: dict[str, Any]) -> None:
     corpus = Corpus()
     first, again, other = (
-        build("lift", name, CARRIED | options).lift(corpus.request(ANCHORS, None, DISPLACEMENT, seed)).states
+        build("lift", name, CARRIED[name] | options).lift(corpus.request(ANCHORS, None, DISPLACEMENT, seed)).states
         for seed in (0, 0, 1)
     )
     assert torch.equal(first, again)
@@ -190,18 +195,18 @@ def test_the_same_generator_gives_the_same_tokens(build: Any, name: str, options
 def test_special_tokens_stay_and_short_texts_are_left_alone(build: Any, name: str) -> None:
     corpus = Corpus()
     request = corpus.request([0, 1], [[9], [10]], DISPLACEMENT[:2])
-    lifted = build("lift", name, CARRIED | {"share": 1}).lift(request)
+    lifted = build("lift", name, CARRIED[name] | {"share": 1}).lift(request)
     assert torch.equal(lifted.states, request.anchor.states)
     # sources of one and two tokens have none to give
     request = corpus.request([9, 11], [[0], [1]], DISPLACEMENT[:2])
-    lifted = build("lift", "replace", CARRIED | {"share": 1}).lift(request)
+    lifted = build("lift", "replace", CARRIED["replace"] | {"share": 1}).lift(request)
     assert torch.equal(lifted.states, request.anchor.states)
 
 
 @pytest.mark.parametrize("name", ["replace", "replace_random"])
 def test_the_states_type_is_kept(build: Any, name: str) -> None:
     corpus = Corpus(torch.float16)
-    lifted = build("lift", name, CARRIED).lift(corpus.request(ANCHORS, NEIGHBORS, DISPLACEMENT))
+    lifted = build("lift", name, CARRIED[name]).lift(corpus.request(ANCHORS, NEIGHBORS, DISPLACEMENT))
     assert lifted.states.dtype == torch.float16
     assert torch.isfinite(lifted.states).all()
 

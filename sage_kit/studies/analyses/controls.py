@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,6 +35,12 @@ GUIDED: Mapping[str, Any] = {
 }
 """The method with all its parts, for studies of one of them, whatever the default is: anchors by their loss, and of the
 tokens of neighbours in the map those that move a text furthest toward its synthetic vector."""
+
+
+def as_by_default(names: Iterable[str]) -> dict[str, Any]:
+    """What some settings are by default, for an arm that takes them so beside a study's own."""
+    usual = RunConfig()
+    return {name: getattr(usual, name) for name in names}
 
 
 @dataclass(frozen=True)
@@ -70,7 +76,13 @@ CONTROLS: Mapping[str, Control] = {
             "synthetic_ratio": 4.0,
             "sampler": "random",
             "lift": "replace",
-            "lift_options": {"source": "nearest", "temperature": RANDOM, "share": 0.4, "candidates": 15},
+            "lift_options": {
+                "source": "nearest",
+                "temperature": RANDOM,
+                "share": 0.4,
+                "candidates": 15,
+                "consistent": False,
+            },
         },
     ),
     "mixup": Control(
@@ -116,7 +128,7 @@ def parts_left_out(study: Study) -> list[Arm]:
     study : Study
     """
     config = study.config(study.tasks[0], **PRESETS["default"])
-    options = dict(config.lift_options) if config.lift == "replace" else {}
+    options = chosen_options(config, study.plugins)["lift"] if config.lift == "replace" else {}
     of_map = options.get("source", "auto") in ("auto", "neighbors")
     free = {**options, "temperature": RANDOM}
     changes: dict[str, tuple[str, dict[str, Any]]] = {

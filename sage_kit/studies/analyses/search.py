@@ -53,6 +53,11 @@ AS_BEFORE = "as before"
 """First level of a factor whose others change what an earlier one chose."""
 
 _REPLACE: Mapping[str, tuple[Any, ...]] = {"lift": ("replace",)}
+# in full, so that the search begins alike whatever the defaults are by now
+_GREEDY: Mapping[str, Any] = {"temperature": 0.0, "share": 0.3, "consistent": False}
+_FREE: Mapping[str, Any] = {**_GREEDY, "temperature": RANDOM}
+# others do not look at the synthetic vector
+_GUIDING = (0.0, 1.0)
 
 FACTORS: tuple[Factor, ...] = (
     Factor(
@@ -60,18 +65,19 @@ FACTORS: tuple[Factor, ...] = (
         {
             "shift": {"lift": "shift"},
             "scale_shift": {"lift": "scale_shift"},
-            "replace, toward the vector": {"lift": "replace", "lift_options": {}},
-            "replace, at random": {"lift": "replace", "lift_options": {"source": "any", "temperature": RANDOM}},
+            "replace, toward the vector": {"lift": "replace", "lift_options": {"source": "auto", **_GREEDY}},
+            "replace, at random": {"lift": "replace", "lift_options": {"source": "any", **_FREE}},
         },
     ),
     Factor(
         "exchange",
-        {
-            "token by token": {"lift_options": {}},
-            "consistent": {"lift_options": {"consistent": True}},
-            "spans of 3": {"lift_options": {"span": 3}},
-        },
-        needs={**_REPLACE, "lift_options.temperature": (RANDOM,)},
+        {"token by token": {"lift_options": {}}, "consistent": {"lift_options": {"consistent": True}}},
+        needs=_REPLACE,
+    ),
+    Factor(
+        "spans",
+        {"single tokens": {"lift_options": {}}, "spans of 3": {"lift_options": {"span": 3}}},
+        needs={**_REPLACE, "lift_options.temperature": (RANDOM,), "lift_options.consistent": (None, False)},
     ),
     Factor(
         "anchors",
@@ -95,6 +101,7 @@ FACTORS: tuple[Factor, ...] = (
         "source",
         {
             AS_BEFORE: {"lift_options": {}},
+            "any": {"lift_options": {"source": "any"}},
             "neighbours": {"lift_options": {"source": "neighbors"}},
             "same class": {"lift_options": {"source": "same_class"}},
             "frequency": {"lift_options": {"source": "frequency"}},
@@ -109,10 +116,19 @@ FACTORS: tuple[Factor, ...] = (
         {
             AS_BEFORE: {"lift_options": {}},
             "drawn toward the vector": {"lift_options": {"temperature": 1.0}},
-            "the same, map of block 4": {"lift_options": {"temperature": 1.0}, "map_layer": 4},
             "greedy": {"lift_options": {"temperature": 0.0}},
         },
         needs={**_REPLACE, "lift_options.span": (None, 1)},
+    ),
+    Factor(
+        "candidates",
+        {"8": {"lift_options": {}}, "32": {"lift_options": {"candidates": 32}}},
+        needs={**_REPLACE, "lift_options.temperature": _GUIDING},
+    ),
+    Factor(
+        "map",
+        {"of the input": {"map_layer": 0}, "of block 4": {"map_layer": 4}},
+        needs={"lift_options.temperature": (None, *_GUIDING)},
     ),
     Factor(
         "share",
@@ -127,7 +143,7 @@ FACTORS: tuple[Factor, ...] = (
     Factor(
         "inverter",
         {"anchored": {"inverter": "anchored"}, "knn": {"inverter": "knn"}},
-        needs={"lift_options.temperature": (None, 0.0, 1.0)},  # others do not look at the synthetic vector
+        needs={"lift_options.temperature": (None, *_GUIDING)},
     ),
     Factor("schedule", {"adaptive": {"schedule": "adaptive"}, "static": {"schedule": "static"}}),
     Factor(
