@@ -63,7 +63,10 @@ def fails(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> str:
         (["run", "--reducer", "pcaa"], "Unknown reducer 'pcaa'. Did you mean 'pca'? Available: "),
         (["run", "--reducer", "pca", "--sampler", "high_los"], "Did you mean 'high_loss'"),
         (["run", "--reducer", "pca", "--reducer-options", "whitten=true"], "Did you mean 'whiten'"),
-        (["run", "--sampler", "high_loss", "--sampler-options", "fraction=7"], "less than or equal to 1"),
+        (
+            ["run", "--reducer", "pca", "--sampler", "high_loss", "--sampler-options", "fraction=7"],
+            "less than or equal to 1",
+        ),
         (["run", "--reducer", "pca", "--observers", "jsonll"], "Did you mean 'jsonl'"),
         (["run", "--preset", "papre"], "Did you mean 'paper'"),
         (["run", "--config", "/nowhere/config.toml"], "No such file"),

@@ -35,7 +35,7 @@ LAYERS = (
         "", "adapters", "cache", "child", "compatibility", "components", "config", "errors", "files", "fingerprint",
         "frozen", "guard", "hookspecs", "hull", "landmarks", "learning_rate", "loss_profiles", "manifest", "plugins",
         "processes", "provenance", "records", "reference", "registration", "rundir", "scaffold", "source_digest",
-        "tables", "tensorfile",
+        "tables", "tensorfile", "unused_settings",
     },
     {"devices", "losses", "machine"},
     {"data"},

@@ -135,7 +135,7 @@ def test_a_changed_setting_or_text_is_another_run(make: Any, place: Path) -> Non
     assert study.store.key(study.config("file", seed=0, runs_dir="elsewhere", trace=True)) == key
     assert study.store.key(study.config("file", seed=1)) != key
     assert study.store.key(study.config("file", seed=0, sampler_options={"k": 9})) != key
-    assert study.store.key(study.config("file", seed=0, lift="shift")) != key
+    assert study.store.key(study.config("file", seed=0, lift="shift", lift_options={})) != key
     assert study.store.key(study.config("file", seed=0, missing_labels="drop")) != key
     other = place / "other.jsonl"
     text = (place / "train.jsonl").read_text(encoding="utf-8")

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from toyrun import ALL_ROWS, toy_settings
 
-from sage_kit.compatibility import check_choices, needed_kinds
+from sage_kit.compatibility import check_choices, chosen_options, needed_kinds
 from sage_kit.config import PRESETS
 from sage_kit.errors import StudyError
 from sage_kit.studies import Study
@@ -75,8 +75,9 @@ def test_parts_are_left_out_one_at_a_time(study: Study, monkeypatch: pytest.Monk
     monkeypatch.setitem(controls.PRESETS, "default", {})  # type: ignore[index]
     arms = {arm.name: arm.settings for arm in parts_left_out(study)}
     assert list(arms) == ["SAGE without the map", "SAGE without guidance", "SAGE without losses"]
-    assert arms["SAGE without the map"]["lift_options"] == {"temperature": "inf", "source": "any"}
-    assert arms["SAGE without guidance"]["lift_options"] == {"temperature": "inf"}
+    usual = chosen_options(study.config("file"), study.plugins)["lift"]
+    assert arms["SAGE without the map"]["lift_options"] == {**usual, "temperature": "inf", "source": "any"}
+    assert arms["SAGE without guidance"]["lift_options"] == {**usual, "temperature": "inf"}
     assert arms["SAGE without losses"]["sampler"] == "random"
     kinds = {name: needed_kinds(study.config("file", **settings), study.plugins) for name, settings in arms.items()}
     assert "reducer" not in kinds["SAGE without the map"]
