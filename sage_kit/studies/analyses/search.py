@@ -65,8 +65,8 @@ FACTORS: tuple[Factor, ...] = (
         {
             "shift": {"lift": "shift"},
             "scale_shift": {"lift": "scale_shift"},
-            "replace, toward the vector": {"lift": "replace", "lift_options": {"source": "auto", **_GREEDY}},
             "replace, at random": {"lift": "replace", "lift_options": {"source": "any", **_FREE}},
+            "replace, toward the vector": {"lift": "replace", "lift_options": {"source": "auto", **_GREEDY}},
         },
     ),
     Factor(
