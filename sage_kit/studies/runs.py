@@ -284,6 +284,8 @@ class RunStore:
     ) -> ArmRun:
         """The finished run of an arm with these settings: found, gone on with, or made.
 
+        Where another study is making it, that is waited for.
+
         Parameters
         ----------
         arm : str
@@ -303,13 +305,43 @@ class RunStore:
         SageError
             As `sage_kit.distill.run` does.
         """
-        from filelock import FileLock
+        run = self._run(arm, config, keep, announce, loop, wait=True)
+        assert run is not None
+        return run
+
+    def run_unless_held(
+        self,
+        arm: str,
+        config: RunConfig,
+        *,
+        keep: Sequence[str] = (),
+        announce: Callable[[str], None] = print,
+        loop: Loop | None = None,
+    ) -> ArmRun | None:
+        """The same, and None where another study is making it at the moment."""
+        return self._run(arm, config, keep, announce, loop, wait=False)
+
+    def _run(
+        self,
+        arm: str,
+        config: RunConfig,
+        keep: Sequence[str],
+        announce: Callable[[str], None],
+        loop: Loop | None,
+        *,
+        wait: bool,
+    ) -> ArmRun | None:
+        from filelock import FileLock, Timeout
 
         digest = self.code_digest(config, loop)
         key = self._key(config, digest)
         path = self.root / config.task / "+".join([key, *sorted(set(keep))])
         path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(path.parent / f".{path.name}.lock"):
+        try:
+            lock = FileLock(path.parent / f".{path.name}.lock").acquire(timeout=-1 if wait else 0)
+        except Timeout:
+            return None
+        with lock:
             found = self._find(path, key)
             summary = self._make(path, config, loop, keep, digest) if found is None else found[1]
         directory = RunDirectory(path if found is None else found[0])

@@ -328,14 +328,14 @@ class Study:
         self._check_arms(arms, chosen)
         if not self._is_planned:
             self.plan(arms=arms, tasks=chosen, seeds=seeds, equal_steps=equal_steps, steps=steps)
-        runs = []
-        for task in chosen:
-            for arm in arms:
-                for seed in range(self.seeds) if seeds is None else seeds:
-                    config = self._run_config(task, arm, seed, self._limit(task, equal_steps, steps))
-                    run = self._one_run(arm, config, keep)
-                    runs.append(run)
-                    self._all_runs[task, arm.name, seed] = run
+        asked = [
+            (arm, self._run_config(task, arm, seed, self._limit(task, equal_steps, steps)), "")
+            for task in chosen
+            for arm in arms
+            for seed in (range(self.seeds) if seeds is None else seeds)
+        ]
+        runs = self._made(asked, keep)
+        self._all_runs |= {(run.task, run.arm, run.seed): run for run in runs}
         return Runs(runs)
 
     def tune(
@@ -436,18 +436,20 @@ class Study:
         self, arms: Sequence[Arm], task: str, rates: Sequence[float], seeds: Sequence[int], limit: Mapping[str, int]
     ) -> None:
         """Run every arm at every rate under every seed."""
-        for arm in arms:
-            for rate in rates:
-                for seed in seeds:
-                    config = self._run_config(task, for_choice(_at_rates(arm, {task: rate})), seed, limit)
-                    run = self._one_run(arm, config, (), note=f", learning rate {rate:g}")
-                    row = run.row()
-                    self.tuning.add(
-                        Try(
-                            task, arm.name, rate, seed, row["student_steps"], row["dev_divergence"], row["dev"],
-                            row["dev_agreement"], row["run"],
-                        )
-                    )  # fmt: skip
+        tries = [(arm, rate, seed) for arm in arms for rate in rates for seed in seeds]
+        asked = [
+            (arm, self._run_config(task, for_choice(_at_rates(arm, {task: rate})), seed, limit),
+             f", learning rate {rate:g}")
+            for arm, rate, seed in tries
+        ]  # fmt: skip
+        for (arm, rate, seed), run in zip(tries, self._made(asked), strict=True):
+            row = run.row()
+            self.tuning.add(
+                Try(
+                    task, arm.name, rate, seed, row["student_steps"], row["dev_divergence"], row["dev"],
+                    row["dev_agreement"], row["run"],
+                )
+            )  # fmt: skip
 
     def _check_arms(self, arms: Sequence[Arm], tasks: Sequence[str]) -> None:
         names = [arm.name for arm in arms]
@@ -468,10 +470,31 @@ class Study:
             own["transfer_seed"] = seed
         return self.config(task, **own)
 
-    def _one_run(self, arm: Arm, config: RunConfig, keep: Sequence[str], note: str = "") -> ArmRun:
-        return self.store.run(
-            arm.name, config, keep=keep, announce=lambda text: print(f"{text}{note}", flush=True), loop=arm.loop
-        )
+    def _made(self, asked: Sequence[tuple[Arm, RunConfig, str]], keep: Sequence[str] = ()) -> list[ArmRun]:
+        """The runs of arms with these settings, and a note for each line, in their order.
+
+        A run that another process is making at the moment is left for later, so that several processes that execute the
+        same study share its runs.
+        """
+        found: dict[int, ArmRun] = {}
+
+        def make(number: int, *, wait: bool) -> bool:
+            arm, config, note = asked[number]
+            run_it = self.store.run if wait else self.store.run_unless_held
+            run = run_it(
+                arm.name, config, keep=keep, announce=lambda text: print(f"{text}{note}", flush=True), loop=arm.loop
+            )
+            if run is not None:
+                found[number] = run
+            return run is not None
+
+        waiting = list(range(len(asked)))
+        while waiting:
+            held = [number for number in waiting if not make(number, wait=False)]
+            if len(held) == len(waiting):  # nothing else to do meanwhile
+                make(held[0], wait=True)
+            waiting = [number for number in held if number not in found]
+        return [found[number] for number in range(len(asked))]
 
     def vectors(self, task: str, **settings: Any) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """The pooled vectors of a task's training examples and of its carved part, as a run sees them.

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 from toyrun import toy_config, toy_settings
 
 from sage_kit import distill
@@ -94,6 +95,22 @@ def test_a_run_without_validation_does_not_stand_for_one_with_it(
         store.key(toy_config(folder, tiny_bert, evaluate_validation=when)) for when in ("every_round", "end", "never")
     )
     assert every == end != never
+
+
+def test_a_run_that_another_study_is_making_is_left_to_it(folder: Path, store: RunStore, tiny_bert: Path) -> None:
+    config = toy_config(folder, tiny_bert, rounds=1)
+    path = store.root / config.task / store.key(config)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path.parent / f".{path.name}.lock")
+    with lock:
+        assert store.run_unless_held("a", config) is None
+        assert not path.exists()
+    made = store.run_unless_held("a", config)
+    assert made is not None
+    assert made.directory.path == path
+    assert not lock.is_locked
+    with FileLock(lock.lock_file, timeout=0):
+        pass  # and it was given back
 
 
 def test_a_run_tells_what_made_it(folder: Path, store: RunStore, tiny_bert: Path) -> None:

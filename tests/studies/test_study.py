@@ -6,6 +6,7 @@ import math
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -126,6 +127,35 @@ def test_where_tasks_say_opposite_things_the_verdict_is_by_task(make: Any, secon
         assert [finding.row["task"] for finding in found] == ["a", "b"]
         assert found[0].question == "Is it? (a)"
         assert [finding.sentence.partition(": ")[0] for finding in found] == ["a", "b"]
+
+
+def test_runs_that_another_process_makes_are_left_for_later(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = make(seeds=2)
+    asked: list[tuple[str, str, int]] = []
+    # plain, seed 0, is held at first; sage, seed 1, until it is waited for
+    held = {("plain", 0): 1, ("sage", 1): 99}
+
+    def made(arm: str, config: Any) -> Any:
+        return SimpleNamespace(task=config.task, arm=arm, seed=config.seed)
+
+    def run_unless_held(arm: str, config: Any, **others: Any) -> Any:
+        asked.append(("try", arm, config.seed))
+        held[arm, config.seed] = held.get((arm, config.seed), 0) - 1
+        return None if held[arm, config.seed] >= 0 else made(arm, config)
+
+    def run(arm: str, config: Any, **others: Any) -> Any:
+        asked.append(("wait", arm, config.seed))
+        return made(arm, config)
+
+    monkeypatch.setattr(study.store, "run_unless_held", run_unless_held)
+    monkeypatch.setattr(study.store, "run", run)
+    runs = study.run([Arm("plain", schedule="none"), Arm("sage")])
+    assert [(one.arm, one.seed) for one in runs] == [("plain", 0), ("plain", 1), ("sage", 0), ("sage", 1)]
+    assert asked == [
+        ("try", "plain", 0), ("try", "plain", 1), ("try", "sage", 0), ("try", "sage", 1),
+        ("try", "plain", 0), ("try", "sage", 1),
+        ("try", "sage", 1), ("wait", "sage", 1),
+    ]  # fmt: skip
 
 
 def test_a_changed_setting_or_text_is_another_run(make: Any, place: Path) -> None:
