@@ -156,7 +156,10 @@ class Study:
     runs_per_arm : mapping of str to int
         By profile, runs per arm that this study takes instead of the size's.
     rates : sequence of float or None
-        Learning rates that arms are tuned over; None takes the size's, and one alone stands for no tuning.
+        Learning rates that arms are tuned over; None takes `usual_rates` or the size's, and one alone stands for no
+        tuning.
+    usual_rates : mapping of str to sequence of float
+        By profile, learning rates that this study takes instead of the size's.
     base : mapping
         Settings of every run of this study, over the size's.
     more : mapping
@@ -189,6 +192,7 @@ class Study:
         tasks: Mapping[str, str] | None = None,
         runs_per_arm: Mapping[str, int] | None = None,
         rates: Sequence[float] | None = None,
+        usual_rates: Mapping[str, Sequence[float]] | None = None,
         base: Mapping[str, Any] | None = None,
         more: Mapping[str, Any] | None = None,
         **settings: Any,
@@ -205,7 +209,8 @@ class Study:
             raise StudyError(
                 f"seeds is {self.seeds}: a study needs at least one, and seeds from {TUNING_SEED:,} are for tuning"
             )
-        self.rates = tuple(sorted(set(self.size.rates if rates is None else rates)))
+        usual = (usual_rates or {}).get(profile, self.size.rates)
+        self.rates = tuple(sorted(set(usual if rates is None else rates)))
         if not self.rates or self.rates[0] <= 0:
             raise StudyError(f"rates are {list(self.rates)}: give at least one learning rate, each above 0")
         chosen = task or (tasks or {}).get(profile) or ",".join(self.size.tasks)

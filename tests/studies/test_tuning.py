@@ -67,6 +67,20 @@ def test_a_list_goes_on_by_the_same_factor() -> None:
     assert further([1e-4, 3e-4], [3e-4]) == [9e-4]
 
 
+def test_a_study_may_take_other_rates_than_its_size_and_a_parameter_others_still(
+    tmp_path: Path, tiny_bert: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SAGE_KIT_PLUGINS", "")
+    own = {"small": (2e-4, 1e-4), "medium": (3e-4,)}
+    assert make_study(tmp_path, tiny_bert, usual_rates=own).rates == (1e-4, 2e-4)
+    assert make_study(tmp_path, tiny_bert, usual_rates={"medium": (3e-4,)}).rates == SIZES["small"].rates
+    study = make_study(tmp_path, tiny_bert, usual_rates=own, rates=[5e-4])
+    assert study.rates == (5e-4,)
+    # what a study takes by itself is no change of its profile, which a label would tell
+    assert "rates" in study._changed
+    assert "rates" not in make_study(tmp_path, tiny_bert, usual_rates=own)._changed
+
+
 def test_every_size_lists_rates_in_order_and_seeds_do_not_overlap() -> None:
     for size in SIZES.values():
         assert list(size.rates) == sorted(set(size.rates))
