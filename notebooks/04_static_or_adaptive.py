@@ -48,9 +48,9 @@ runs_dir: str = None  # where runs of arms are kept and found again; None takes 
 results_dir: str = None  # where tables, figures and the verdict are saved; None takes runs/results of the project
 
 # %%
-from sage_kit.config import PRESETS
+from sage_kit.config import PRESETS, default_settings
 from sage_kit.studies import Arm, Study, figures, statistics
-from sage_kit.studies.analyses.controls import GUIDED, as_by_default
+from sage_kit.studies.analyses.controls import GUIDED
 from sage_kit.studies.analyses.convergence import speed, speed_table
 from sage_kit.studies.analyses.outcomes import EQUAL_FLOPS, add_outcomes, compute_apart, find_ahead, with_equal_flops
 from sage_kit.studies.parameters import check_parameters
@@ -94,7 +94,8 @@ arms = [
     Arm("adaptive, map refitted", "the same, with a new map each time", schedule="adaptive", refit="every_round"),
 ]
 if preset is None:
-    usual = {**as_by_default(GUIDED), **PRESETS["default"]}
+    as_usual = {name: value for name, value in default_settings().items() if name in GUIDED}
+    usual = {**as_usual, **PRESETS["default"]}
     arms += [
         Arm("default", "the preset default, anew each round", **usual),
         Arm("default, once", "the preset default, once", **{**usual, "schedule": "static"}),

@@ -149,10 +149,10 @@ def decode_run(
 
     prepared, rows, anchors = found.prepared, found.rows, found.anchors
     tokenizer, tokens = prepared.teacher.tokenizer, prepared.train.tokens
-    real = _ids_of(tokens, anchors)
-    texts = _texts(tokenizer, real)
+    real = ids_of(tokens, anchors)
+    texts = decoded_texts(tokenizer, real)
     made = found.synthetic.tokens
-    own = [""] * len(rows) if made is None else _texts(tokenizer, _ids_of(made, rows))
+    own = [""] * len(rows) if made is None else decoded_texts(tokenizer, ids_of(made, rows))
     # all at once: some decoders take as long for many rows as for one
     readings = reader.read(joined([found.real, found.lifted]))
     of_anchors, of_synthetic = readings[: len(rows)], readings[len(rows) :]
@@ -178,11 +178,13 @@ def decode_run(
     )
 
 
-def _ids_of(tokens: TokenIds, rows: NDArray[np.int64]) -> list[NDArray[np.int32]]:
+def ids_of(tokens: TokenIds, rows: NDArray[np.int64]) -> list[NDArray[np.int32]]:
+    """Token ids of some examples, special ones included."""
     return [tokens.ids[tokens.offsets[row] : tokens.offsets[row + 1]] for row in rows]
 
 
-def _texts(tokenizer: Any, ids: list[NDArray[np.int32]]) -> list[str]:
+def decoded_texts(tokenizer: Any, ids: list[NDArray[np.int32]]) -> list[str]:
+    """Texts as far as the teacher reads them, from their token ids."""
     decoded = tokenizer.batch_decode([row.tolist() for row in ids], skip_special_tokens=True)
     return [text.strip() for text in decoded]
 

@@ -78,6 +78,10 @@ class RunInUseError(RunDirectoryError):
     """Another process holds a run directory: wait for it, or end it."""
 
 
+class RunHeldError(RunInUseError):
+    """Another study is making a run, and is not waited for: ask again later."""
+
+
 class DiskFullError(SageError):
     """The disk is full: free some space and resume."""
 

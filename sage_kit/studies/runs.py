@@ -26,7 +26,7 @@ from sage_kit.config import RunConfig, default_settings, field_extra, load_confi
 from sage_kit.data.corpus import find_corpus
 from sage_kit.data.splits import EVALUATION, TaskData, load_task
 from sage_kit.devices import device_of, precision_of
-from sage_kit.errors import RunDirectoryError, RunInUseError
+from sage_kit.errors import RunDirectoryError, RunHeldError, RunInUseError
 from sage_kit.evaluate import divergence
 from sage_kit.files import disk_errors, write_json
 from sage_kit.fingerprint import fingerprint
@@ -281,10 +281,9 @@ class RunStore:
         keep: Sequence[str] = (),
         announce: Callable[[str], None] = print,
         loop: Loop | None = None,
+        wait: bool = True,
     ) -> ArmRun:
         """The finished run of an arm with these settings: found, gone on with, or made.
-
-        Where another study is making it, that is waited for.
 
         Parameters
         ----------
@@ -297,40 +296,18 @@ class RunStore:
             Told in one line what becomes of it.
         loop : callable or None
             Makes the run; None takes `sage_kit.distill.run`.
+        wait : bool
+            Whether to wait where another study is making it at the moment.
 
         Raises
         ------
+        RunHeldError
+            When another study is making it, and `wait` is False.
         RunInUseError
             When another process than a study has the run in hand, by `sage-kit resume`.
         SageError
             As `sage_kit.distill.run` does.
         """
-        run = self._run(arm, config, keep, announce, loop, wait=True)
-        assert run is not None
-        return run
-
-    def run_unless_held(
-        self,
-        arm: str,
-        config: RunConfig,
-        *,
-        keep: Sequence[str] = (),
-        announce: Callable[[str], None] = print,
-        loop: Loop | None = None,
-    ) -> ArmRun | None:
-        """The same, and None where another study is making it at the moment."""
-        return self._run(arm, config, keep, announce, loop, wait=False)
-
-    def _run(
-        self,
-        arm: str,
-        config: RunConfig,
-        keep: Sequence[str],
-        announce: Callable[[str], None],
-        loop: Loop | None,
-        *,
-        wait: bool,
-    ) -> ArmRun | None:
         from filelock import FileLock, Timeout
 
         digest = self.code_digest(config, loop)
@@ -340,7 +317,7 @@ class RunStore:
         try:
             lock = FileLock(path.parent / f".{path.name}.lock").acquire(timeout=-1 if wait else 0)
         except Timeout:
-            return None
+            raise RunHeldError(f"{path} is in the hands of another study: wait for it") from None
         with lock:
             found = self._find(path, key)
             summary = self._make(path, config, loop, keep, digest) if found is None else found[1]

@@ -16,6 +16,7 @@ Findings are decided together, in `finish`.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import math
 import time
@@ -32,7 +33,7 @@ from sage_kit.compatibility import check_choices
 from sage_kit.config import RunConfig, default_settings, load_config
 from sage_kit.data.splits import EVALUATION
 from sage_kit.devices import precision_of
-from sage_kit.errors import ConfigError, StudyError, did_you_mean
+from sage_kit.errors import ConfigError, RunHeldError, StudyError, did_you_mean
 from sage_kit.files import disk_errors
 from sage_kit.fingerprint import fingerprint
 from sage_kit.plugins import Plugins
@@ -483,22 +484,22 @@ class Study:
         """
         found: dict[int, ArmRun] = {}
 
-        def make(number: int, *, wait: bool) -> bool:
+        def make(number: int, *, wait: bool) -> None:
             arm, config, note = asked[number]
-            run_it = self.store.run if wait else self.store.run_unless_held
-            run = run_it(
-                arm.name, config, keep=keep, announce=lambda text: print(f"{text}{note}", flush=True), loop=arm.loop
-            )
-            if run is not None:
-                found[number] = run
-            return run is not None
+            found[number] = self.store.run(
+                arm.name, config, keep=keep, announce=lambda text: print(f"{text}{note}", flush=True), loop=arm.loop,
+                wait=wait,
+            )  # fmt: skip
 
         waiting = list(range(len(asked)))
         while waiting:
-            held = [number for number in waiting if not make(number, wait=False)]
+            for number in waiting:
+                with contextlib.suppress(RunHeldError):
+                    make(number, wait=False)
+            held = [number for number in waiting if number not in found]
             if len(held) == len(waiting):  # nothing else to do meanwhile
-                make(held[0], wait=True)
-            waiting = [number for number in held if number not in found]
+                make(held.pop(0), wait=True)
+            waiting = held
         return [found[number] for number in range(len(asked))]
 
     def vectors(self, task: str, **settings: Any) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

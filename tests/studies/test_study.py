@@ -15,7 +15,7 @@ from toyrun import ALL_ROWS, toy_settings
 
 from sage_kit.builtin.samplers import HardOptions, HighLossOptions
 from sage_kit.config import PRESETS
-from sage_kit.errors import ConfigError, StudyError, UnknownComponentError
+from sage_kit.errors import ConfigError, RunHeldError, StudyError, UnknownComponentError
 from sage_kit.evaluate import METRICS
 from sage_kit.machine import describe_machine
 from sage_kit.studies import Arm, Study
@@ -135,19 +135,13 @@ def test_runs_that_another_process_makes_are_left_for_later(make: Any, monkeypat
     # plain, seed 0, is held at first; sage, seed 1, until it is waited for
     held = {("plain", 0): 1, ("sage", 1): 99}
 
-    def made(arm: str, config: Any) -> Any:
+    def run(arm: str, config: Any, *, wait: bool, **others: Any) -> Any:
+        asked.append(("wait" if wait else "try", arm, config.seed))
+        held[arm, config.seed] = held.get((arm, config.seed), 0) - 1
+        if held[arm, config.seed] >= 0 and not wait:
+            raise RunHeldError("held")
         return SimpleNamespace(task=config.task, arm=arm, seed=config.seed)
 
-    def run_unless_held(arm: str, config: Any, **others: Any) -> Any:
-        asked.append(("try", arm, config.seed))
-        held[arm, config.seed] = held.get((arm, config.seed), 0) - 1
-        return None if held[arm, config.seed] >= 0 else made(arm, config)
-
-    def run(arm: str, config: Any, **others: Any) -> Any:
-        asked.append(("wait", arm, config.seed))
-        return made(arm, config)
-
-    monkeypatch.setattr(study.store, "run_unless_held", run_unless_held)
     monkeypatch.setattr(study.store, "run", run)
     runs = study.run([Arm("plain", schedule="none"), Arm("sage")])
     assert [(one.arm, one.seed) for one in runs] == [("plain", 0), ("plain", 1), ("sage", 0), ("sage", 1)]

@@ -130,7 +130,7 @@ def test_all_arms_get_the_same_tries_and_each_its_own_rate(
     study: Study, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     runner = Runner({"plain": 1e-4, "sage": 2e-4})
-    monkeypatch.setattr(study.store, "run_unless_held", runner)
+    monkeypatch.setattr(study.store, "run", runner)
     plain, sage = study.tune([PLAIN, SAGE])
     assert (plain.on("file"), sage.on("file")) == ({"schedule": "none", "learning_rate": 1e-4}, {"learning_rate": 2e-4})
     tries = {arm: [rest for name, *rest in runner.made if name == arm] for arm in ("plain", "sage")}
@@ -149,7 +149,7 @@ def test_all_arms_get_the_same_tries_and_each_its_own_rate(
 def test_at_an_end_the_list_goes_on_for_all_arms_alike(
     study: Study, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(study.store, "run_unless_held", Runner({"plain": 1e-4, "sage": 3e-3}))
+    monkeypatch.setattr(study.store, "run", Runner({"plain": 1e-4, "sage": 3e-3}))
     plain, sage = study.tune([PLAIN, SAGE])
     assert sage.on("file")["learning_rate"] == 8e-4
     assert plain.on("file")["learning_rate"] == 1e-4
@@ -168,7 +168,7 @@ def test_at_an_end_the_list_goes_on_for_all_arms_alike(
 def test_one_rate_is_no_tuning(
     study: Study, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(study.store, "run_unless_held", Runner({}))
+    monkeypatch.setattr(study.store, "run", Runner({}))
     (plain,) = study.tune([PLAIN], rates=[3e-4])
     assert plain.on("file")["learning_rate"] == 3e-4
     assert not study.tuning

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,12 +35,6 @@ GUIDED: Mapping[str, Any] = {
 }
 """The method with all its parts, for studies of one of them, whatever the default is: anchors by their loss, and of the
 tokens of neighbours in the map those that move a text furthest toward its synthetic vector."""
-
-
-def as_by_default(names: Iterable[str]) -> dict[str, Any]:
-    """What some settings are by default, for an arm that takes them so beside a study's own."""
-    usual = RunConfig()
-    return {name: getattr(usual, name) for name in names}
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from sage_kit.components import TaskSpec, TokenBatch
 from sage_kit.data.splits import Split
 from sage_kit.data.tokens import tokenize
-from sage_kit.decoding import LiftedRound, Reading, by_ids, by_words, fit_reader, joined
+from sage_kit.decoding import LiftedRound, Reading, by_ids, by_words, decoded_texts, fit_reader, ids_of, joined
 from sage_kit.devices import autocast_for
 from sage_kit.errors import CompatibilityError, StudyError
 from sage_kit.evaluate import alike_with, predictions
@@ -210,18 +210,9 @@ def read_ladder(
     return Ladder(DataFrame(rows), left_out)
 
 
-def _ids(found: LiftedRound, example: int) -> NDArray[np.int32]:
-    """Token ids of an anchor, special ones included."""
-    tokens, anchor = found.prepared.train.tokens, found.anchors[example]
-    return np.asarray(tokens.ids[tokens.offsets[anchor] : tokens.offsets[anchor + 1]])
-
-
 def texts_of(found: LiftedRound, rows: NDArray[np.int64]) -> list[str]:
     """The texts of some training examples as far as the teacher reads them."""
-    tokens = found.prepared.train.tokens
-    ids = [tokens.ids[tokens.offsets[row] : tokens.offsets[row + 1]].tolist() for row in rows]
-    decode = found.prepared.teacher.tokenizer.batch_decode
-    return [text.strip() for text in decode(ids, skip_special_tokens=True)]
+    return decoded_texts(found.prepared.teacher.tokenizer, ids_of(found.prepared.train.tokens, rows))
 
 
 def _measured(
@@ -231,7 +222,8 @@ def _measured(
     if not has_guesses:
         own, changed = by_words(text, reading, reading), by_words(text, anchor, reading).changed
         return {"found": _share(own.right, own.counted), "changed": changed, "confidence": np.nan, "margin": np.nan}
-    ids, special = _ids(found, example), np.asarray(found.prepared.teacher.tokenizer.all_special_ids)
+    (ids,) = ids_of(found.prepared.train.tokens, found.anchors[[example]])
+    special = np.asarray(found.prepared.teacher.tokenizer.all_special_ids)
     own, beside = by_ids(ids, special, reading, reading), by_ids(ids, special, anchor, reading)
     counted = ~np.isin(ids, special)
     confidence = float(reading.scores[counted].mean()) if counted.any() else np.nan
@@ -304,7 +296,7 @@ def _parts(found: LiftedRound, example: int, reading: Reading) -> tuple[str, ...
     if not len(reading.ids):
         return (reading.text,)
     ends = [tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id]
-    ids = _ids(found, example)
+    (ids,) = ids_of(found.prepared.train.tokens, found.anchors[[example]])
     inside = ~np.isin(ids, [end for end in ends if end is not None])
     number = np.cumsum(~inside)  # tokens between the same two special ones have the same number
     groups = np.unique(number[inside])
@@ -420,17 +412,11 @@ def examples_table(examples: DataFrame, decoder: str, count: int) -> DataFrame:
         Columns task, lift, anchor text, decoded synthetic text, decoded noise, changed, label of the anchor, of the
         synthetic states, and of the decoded synthetic text.
     """
-    import pandas as pd
-
     own = examples[examples["decoder"] == decoder]
     keys = ["task", "lift", "seed", "row"]
     synthetic = own[own["rung"] == "synthetic"]
     noise = own[own["rung"] == "noise"][[*keys, "decoded"]].rename(columns={"decoded": "noise"})
     table = synthetic.merge(noise, on=keys, how="left")
-    parts = []
-    for _, rows in table.groupby(["task", "lift"], sort=False):
-        chosen = np.unique(np.linspace(0, len(rows) - 1, min(count, len(rows))).round().astype(int))
-        parts.append(rows.iloc[chosen])
     names = {
         "task": "task",
         "lift": "lift",
@@ -442,4 +428,15 @@ def examples_table(examples: DataFrame, decoder: str, count: int) -> DataFrame:
         "label_states": "on synthetic states",
         "label_decoded": "on decoded text",
     }
-    return pd.concat(parts, ignore_index=True)[list(names)].rename(columns=names)
+    return spread(table, ["task", "lift"], count, names)
+
+
+def spread(table: DataFrame, by: Sequence[str], count: int, names: Mapping[str, str]) -> DataFrame:
+    """Some rows of each group, `count` at most and evenly over it, and the columns in `names` under these names."""
+    import pandas as pd
+
+    parts = []
+    for _, rows in table.groupby(list(by), sort=False):
+        chosen = np.unique(np.linspace(0, len(rows) - 1, min(count, len(rows))).round().astype(int))
+        parts.append(rows.iloc[chosen])
+    return pd.concat(parts, ignore_index=True)[list(names)].rename(columns=dict(names))

@@ -18,12 +18,12 @@ import torch
 from numpy.typing import NDArray
 
 from sage_kit.components import TokenBatch, TokenIds
-from sage_kit.decoding import LiftedRound
+from sage_kit.decoding import LiftedRound, ids_of
 from sage_kit.errors import CompatibilityError, StudyError
 from sage_kit.evaluate import alike_with
 from sage_kit.models.token_kinds import NOT_TEXT, token_kinds
 from sage_kit.models.trunk import FrontEnd
-from sage_kit.studies.analyses.ladder import against_rung, label_text, teacher_on_states, texts_of
+from sage_kit.studies.analyses.ladder import against_rung, label_text, spread, teacher_on_states, texts_of
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -290,7 +290,7 @@ def read_vectors(found: LiftedRound) -> DataFrame:
     rungs = vector_rungs(pooled[found.anchors], found.synthetic.vectors[found.rows], center, config.seed)
     vectors = np.concatenate(list(rungs.values())).astype(np.float32)
     anchors = np.tile(found.anchors, len(RUNGS))
-    own_ids = [np.unique(_ids(train.tokens, anchor)) for anchor in found.anchors]
+    own_ids = [np.unique(ids) for ids in ids_of(train.tokens, found.anchors)]
     bags = read_bags(vectors, means.states, np.tile([len(ids) for ids in own_ids], len(RUNGS)))
 
     closeness = _normalized(vectors - center) @ _normalized(pooled - center).T
@@ -325,11 +325,6 @@ def read_vectors(found: LiftedRound) -> DataFrame:
             }
         )
     return DataFrame(rows)
-
-
-def _ids(tokens: TokenIds, row: int) -> NDArray[Any]:
-    """An example's token ids."""
-    return np.asarray(tokens.ids[tokens.offsets[row] : tokens.offsets[row + 1]])
 
 
 def _normalized(vectors: Floats) -> Floats:
@@ -399,15 +394,9 @@ def vectors_to_read(examples: DataFrame, count: int) -> DataFrame:
         Columns task, anchor text, bags of the inverted vector and of noise, nearest other text and its cosine, what the
         teacher says of the vector and of that text.
     """
-    import pandas as pd
-
     keys = ["task", "seed", "row"]
     inverted = examples[examples["rung"] == "inverted"]
     noise = examples[examples["rung"] == "noise"][[*keys, "bag"]].rename(columns={"bag": "noise"})
-    parts = []
-    for _, rows in inverted.merge(noise, on=keys, how="left").groupby("task", sort=False):
-        chosen = np.unique(np.linspace(0, len(rows) - 1, min(count, len(rows))).round().astype(int))
-        parts.append(rows.iloc[chosen])
     names = {
         "task": "task",
         "text": "anchor",
@@ -418,4 +407,4 @@ def vectors_to_read(examples: DataFrame, count: int) -> DataFrame:
         "label": "teacher on the vector",
         "label_nearest": "on that text",
     }
-    return pd.concat(parts, ignore_index=True)[list(names)].rename(columns=names)
+    return spread(inverted.merge(noise, on=keys, how="left"), ["task"], count, names)
