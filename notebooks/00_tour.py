@@ -57,29 +57,15 @@ from sage_kit.scorecard.measures import cosines
 from sage_kit.studies import Arm, Study, figures, statistics
 from sage_kit.studies.analyses import neighborhoods, tour
 from sage_kit.studies.analyses.outcomes import add_outcomes, find_ahead
-from sage_kit.studies.parameters import check_parameters
 
-check_parameters(globals(), "00_tour")
-
-study = Study(
+study = Study.from_parameters(
+    globals(),
     "00_tour",
     title="A tour: what SAGE does, step by step",
     question="What happens in a run, and do the losses that synthesis aims at fall more than others?",
-    profile=profile,
-    task=task,
-    seeds=seeds,
-    teacher=teacher,
-    student_layers=student_layers,
-    transfer_rows=transfer_rows,
-    rounds=rounds,
-    reducer=reducer,
-    data_dir=data_dir,
     tasks={"small": "sst2", "medium": "sst2", "full": "sst2"},
     # the paper's steps, which can be drawn one by one
     base={"sampler": "high_loss", "sampler_options": {"fraction": 0.3}, "lift": "shift"},
-    plugin=plugin,
-    runs_dir=runs_dir,
-    results_dir=results_dir,
 )
 
 # %% [markdown]

@@ -51,31 +51,17 @@ from sage_kit.studies import Arm, Study, figures, statistics
 from sage_kit.studies.analyses import neighborhoods
 from sage_kit.studies.analyses.controls import GUIDED
 from sage_kit.studies.analyses.outcomes import add_outcomes, find_ahead
-from sage_kit.studies.parameters import check_parameters, listed_counts
+from sage_kit.studies.parameters import listed_counts
 from sage_kit.studies.sizes import FEW_TASKS
 
-check_parameters(globals(), "01_reducer_dimension")
-
-study = Study(
+study = Study.from_parameters(
+    globals(),
     "01_reducer_dimension",
     title="The map and its dimension",
     question="Does synthesis through a two-dimensional map beat none, more dimensions, and no map at all?",
-    profile=profile,
-    task=task,
-    seeds=seeds,
-    teacher=teacher,
-    student_layers=student_layers,
-    transfer_rows=transfer_rows,
-    rounds=rounds,
-    data_dir=data_dir,
     tasks=FEW_TASKS,
     base=None if preset else GUIDED,
-    more={"reducer": reducer, "dims": dims},
-    preset=preset,
-    rates=rates,
-    plugin=plugin,
-    runs_dir=runs_dir,
-    results_dir=results_dir,
+    own=["reducer"],
 )
 
 # %% [markdown]

@@ -61,33 +61,18 @@ from sage_kit.studies.analyses.input_layer import cost_table, depth_arms, saved,
 from sage_kit.studies.analyses.pooled_distillation import run_frozen_pooled_teacher, run_pooled_teacher
 from sage_kit.studies.analyses.whole_student import run_whole_student
 from sage_kit.studies.claims import MARGIN
-from sage_kit.studies.parameters import check_parameters
 from sage_kit.studies.sizes import FEW_TASKS
 from sage_kit.studies.verdicts import Margin
 
-check_parameters(globals(), "02_input_layer")
-
-keeps = Margin(margin or MARGIN, "half of what the paper credits synthesis with", 2 * MARGIN)
-study = Study(
+study = Study.from_parameters(
+    globals(),
     "02_input_layer",
     title="With the input layer or without: what does the bypass save, and what does it cost?",
     question="Does bypassing the input layer make distillation cheaper and keep what the student learns?",
-    profile=profile,
-    task=task,
-    seeds=seeds,
-    teacher=teacher,
-    student_layers=student_layers,
-    transfer_rows=transfer_rows,
-    rounds=rounds,
-    data_dir=data_dir,
     tasks=FEW_TASKS,
-    base={"schedule": "none", "student_layers": {"smoke": 3, "small": 3, "medium": 6, "full": 6}[profile]},
-    more={"cuts": cuts, "margin": margin},
-    rates=rates,
-    plugin=plugin,
-    runs_dir=runs_dir,
-    results_dir=results_dir,
+    base={"schedule": "none", "student_layers": {"smoke": 3, "small": 3, "medium": 6, "full": 6}.get(profile)},
 )
+keeps = Margin(margin or MARGIN, "half of what the paper credits synthesis with", 2 * MARGIN)
 
 # %% [markdown]
 # ## The arms

@@ -60,32 +60,15 @@ from sage_kit.studies.analyses.loss_regions import (
     movement,
     spatial,
 )
-from sage_kit.studies.parameters import check_parameters
 from sage_kit.studies.sizes import FEW_TASKS
 
-check_parameters(globals(), "03_loss_profile")
-
-study = Study(
+study = Study.from_parameters(
+    globals(),
     "03_loss_profile",
     title="The loss profile: does a curriculum have something to follow?",
     question="Do the regions of high loss move from round to round, more than noise moves them?",
-    profile=profile,
-    task=task,
-    seeds=seeds,
-    teacher=teacher,
-    student_layers=student_layers,
-    transfer_rows=transfer_rows,
-    rounds=rounds,
-    reducer=reducer,
-    data_dir=data_dir,
     tasks=FEW_TASKS,
     base=None if preset else GUIDED,
-    more={"maps": maps, "clusters": clusters},
-    preset=preset,
-    rates=rates,
-    plugin=plugin,
-    runs_dir=runs_dir,
-    results_dir=results_dir,
 )
 
 # %% [markdown]

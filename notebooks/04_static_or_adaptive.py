@@ -53,32 +53,15 @@ from sage_kit.studies import Arm, Study, figures, statistics
 from sage_kit.studies.analyses.controls import GUIDED
 from sage_kit.studies.analyses.convergence import speed, speed_table
 from sage_kit.studies.analyses.outcomes import EQUAL_FLOPS, add_outcomes, compute_apart, find_ahead, with_equal_flops
-from sage_kit.studies.parameters import check_parameters
 from sage_kit.studies.sizes import FEW_TASKS
 
-check_parameters(globals(), "04_static_or_adaptive")
-
-study = Study(
+study = Study.from_parameters(
+    globals(),
     "04_static_or_adaptive",
     title="Static or adaptive: is the curriculum worth it?",
     question="Does synthesising anew each round teach the student more than synthesising once?",
-    profile=profile,
-    task=task,
-    seeds=seeds,
-    teacher=teacher,
-    student_layers=student_layers,
-    transfer_rows=transfer_rows,
-    rounds=rounds,
-    reducer=reducer,
-    data_dir=data_dir,
     tasks=FEW_TASKS,
     base=None if preset else GUIDED,
-    more={"most_rounds": most_rounds},
-    preset=preset,
-    rates=rates,
-    plugin=plugin,
-    runs_dir=runs_dir,
-    results_dir=results_dir,
 )
 
 # %% [markdown]

@@ -60,45 +60,25 @@ from sage_kit.studies.analyses import pairs
 from sage_kit.studies.analyses.controls import GUIDED
 from sage_kit.studies.analyses.outcomes import add_outcomes, find_ahead
 from sage_kit.studies.claims import find_claim
-from sage_kit.studies.parameters import check_parameters, listed
+from sage_kit.studies.parameters import listed
 from sage_kit.studies.sizes import FEW_RATES, FEW_TASKS
 
-check_parameters(globals(), "05_reducers")
-
-study = Study(
+study = Study.from_parameters(
+    globals(),
     "05_reducers",
     title="Reducers: what they keep, and whether it matters",
     question="Can other reducers keep more of the meaning than UMAP, and does it matter to the student?",
-    profile=profile,
-    task=task,
-    seeds=seeds,
-    teacher=teacher,
-    student_layers=student_layers,
-    transfer_rows=transfer_rows,
-    rounds=rounds,
-    n_components=n_components,
-    data_dir=data_dir,
     tasks=FEW_TASKS,
     base=GUIDED,
-    more={"reducers": reducers, "inverters": inverters, "trained": trained},
-    rates=rates,
     usual_rates=FEW_RATES,
-    plugin=plugin,
-    runs_dir=runs_dir,
-    results_dir=results_dir,
 )
 
 installed = study.plugins.names("reducer")
-usual = {
-    "smoke": "umap,pca",
-    "small": "umap,pca,tsne,pacmap,autoencoder,vae,hybrid",
-}
-usual["medium"] = usual["full"] = usual["small"]
-usual_inverters = {"smoke": "knn,anchored,native", "small": "knn,local_affine,anchored,native"}
-usual_inverters["medium"] = usual_inverters["full"] = usual_inverters["small"]
-chosen = listed(reducers) if reducers else [name for name in listed(usual[profile]) if name in installed]
+usual = {"smoke": "umap,pca"}.get(profile, "umap,pca,tsne,pacmap,autoencoder,vae,hybrid")
+usual_inverters = {"smoke": "knn,anchored,native"}.get(profile, "knn,local_affine,anchored,native")
+chosen = listed(reducers) if reducers else [name for name in listed(usual) if name in installed]
 with_runs = listed(trained or inverters or "knn,anchored")
-asked = list(dict.fromkeys([*listed(inverters or usual_inverters[profile]), *with_runs]))
+asked = list(dict.fromkeys([*listed(inverters or usual_inverters), *with_runs]))
 print(f"reducers {', '.join(chosen)} with inverters {', '.join(asked)}; trained with: {', '.join(with_runs)}")
 
 # %% [markdown]

@@ -84,31 +84,17 @@ from sage_kit.decoding import lift_round
 from sage_kit.studies import Arm, Study, figures, scraps
 from sage_kit.studies.analyses import label_flips, ladder, text_perplexity, token_bags
 from sage_kit.studies.analyses.controls import GUIDED
-from sage_kit.studies.parameters import check_parameters, listed
+from sage_kit.studies.parameters import listed
 from sage_kit.studies.sizes import FEW_TASKS
 from sage_kit.studies.verdicts import PERCENT_CHANGE
 
-check_parameters(globals(), "06_decode_tokens")
-
-study = Study(
+study = Study.from_parameters(
+    globals(),
     "06_decode_tokens",
     title="Do synthetic vectors correspond to language?",
     question="Are synthetic vectors, and the token states that are made of them, closer to language than noise?",
-    profile=profile,
-    task=task,
-    seeds=seeds,
-    teacher=teacher,
-    student_layers=student_layers,
-    transfer_rows=transfer_rows,
-    rounds=rounds,
-    reducer=reducer,
-    data_dir=data_dir,
     tasks=FEW_TASKS,
     base={**GUIDED, "lift": "shift", "lift_options": {}},
-    more={"examples": examples, "lifts": lifts, "decoders": decoders},
-    plugin=plugin,
-    runs_dir=runs_dir,
-    results_dir=results_dir,
 )
 
 # %% [markdown]

@@ -63,36 +63,22 @@ from sage_kit.studies.analyses.coherence import (
 )
 from sage_kit.studies.analyses.controls import GUIDED
 from sage_kit.studies.analyses.outcomes import OUTCOMES, find_ahead
-from sage_kit.studies.parameters import check_parameters, listed
+from sage_kit.studies.parameters import listed
 from sage_kit.studies.places import companion
 from sage_kit.studies.sizes import FEW_RATES, FEW_TASKS
 
-check_parameters(globals(), "07_coherence_filter")
-
-names = listed(filters or "cosine,density,teacher_confidence,agreement_with_anchor")
-ways, share_kept = listed(inverters or "anchored,knn"), let_through or 0.75
-study = Study(
+study = Study.from_parameters(
+    globals(),
     "07_coherence_filter",
     title="The coherence filter: does dropping incoherent synthetic examples help?",
     question="Does a student learn more from synthetic examples near real ones than from those far off?",
-    profile=profile,
-    task=task,
-    seeds=seeds,
-    teacher=teacher,
-    student_layers=student_layers,
-    transfer_rows=transfer_rows,
-    rounds=rounds,
-    reducer=reducer,
-    data_dir=data_dir,
     tasks=FEW_TASKS,
     base=GUIDED,
-    more={"inverters": inverters, "filters": filters, "let_through": let_through},
-    rates=rates,
     usual_rates=FEW_RATES,
-    plugin=",".join(part for part in (companion("plugins/half_filter.py"), plugin) if part),
-    runs_dir=runs_dir,
-    results_dir=results_dir,
+    companion=companion("plugins/half_filter.py"),
 )
+names = listed(filters or "cosine,density,teacher_confidence,agreement_with_anchor")
+ways, share_kept = listed(inverters or "anchored,knn"), let_through or 0.75
 
 # %% [markdown]
 # ## How coherent are they?

@@ -62,10 +62,7 @@ from sage_kit.studies.analyses.scores import (
     transfer,
     validation_scores,
 )
-from sage_kit.studies.parameters import check_parameters
 from sage_kit.studies.places import companion
-
-check_parameters(globals(), "08_beyond_glue")
 
 TASKS = "strategyqa,strategyqa_facts,hotpotqa,pawsx,qqp_to_pawsx,xnli"
 ROWS = {"transfer_rows": 400, "transfer_pool": 500, "evaluation_rows": 0, "dev_rows": 140}
@@ -77,26 +74,14 @@ base = {
     "medium": {"max_length": 96, "validation_rows": 500, **ROWS},
     "full": {"max_length": 128, "evaluation_rows": 0, "dev_rows": 0},
 }
-study = Study(
+study = Study.from_parameters(
+    globals(),
     "08_beyond_glue",
     title="Beyond GLUE: multi-hop questions, paraphrase adversaries, other languages",
     question="Does the method help on tasks that ask for more than GLUE does?",
-    profile=profile,
-    task=task,
-    seeds=seeds,
-    teacher=teacher,
-    student_layers=student_layers,
-    transfer_rows=transfer_rows,
-    rounds=rounds,
-    reducer=reducer,
-    validation_rows=validation_rows,
-    data_dir=data_dir,
     tasks={"small": TASKS, "medium": TASKS, "full": TASKS},
-    base=base[profile],
-    rates=rates,
-    plugin=",".join(filter(None, [companion("plugins/beyond_glue_tasks.py"), plugin])),
-    runs_dir=runs_dir,
-    results_dir=results_dir,
+    base=base.get(profile),
+    companion=companion("plugins/beyond_glue_tasks.py"),
 )
 if study.tasks == ("movie_reviews",):
     print("movie_reviews stands in for the tasks of this study, which need a data_dir; it says nothing about them.")

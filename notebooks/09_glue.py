@@ -78,33 +78,18 @@ from sage_kit.studies.analyses.outcomes import (
 )
 from sage_kit.studies.analyses.scores import beside_published, taught, teacher_over_constant, validation_scores
 from sage_kit.studies.claims import CLAIMS
-from sage_kit.studies.parameters import check_parameters
 from sage_kit.studies.sizes import GLUE
 
-check_parameters(globals(), "09_glue")
-
-rival = control(competitor or "random tokens")
-study = Study(
+study = Study.from_parameters(
+    globals(),
     "09_glue",
     title="The main table: GLUE",
     question="What does the method add to plain distillation on GLUE, on held-out rows and official validation sets?",
-    profile=profile,
-    task=task,
-    seeds=seeds,
-    teacher=teacher,
-    student_layers=student_layers,
-    transfer_rows=transfer_rows,
-    rounds=rounds,
-    reducer=reducer,
-    data_dir=data_dir,
     tasks={"full": ",".join(GLUE)},
     runs_per_arm={"small": 10},
-    rates=rates,
-    more={"competitor": competitor, "inverter": inverter, "warmup_corpus": warmup_corpus},
-    plugin=plugin,
-    runs_dir=runs_dir,
-    results_dir=results_dir,
+    own=["inverter", "warmup_corpus"],
 )
+rival = control(competitor or "random tokens")
 
 # %% [markdown]
 # ## The arms

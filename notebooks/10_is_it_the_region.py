@@ -72,39 +72,20 @@ from sage_kit.studies.analyses.outcomes import (
     with_equal_flops,
 )
 from sage_kit.studies.analyses.search import RANDOM
-from sage_kit.studies.parameters import check_parameters, listed
+from sage_kit.studies.parameters import listed
 from sage_kit.studies.predictions import AGREEMENT, DIVERGENCE
 from sage_kit.studies.sizes import FEW_RATES, FEW_TASKS
 
-check_parameters(globals(), "10_is_it_the_region")
-
-FULL_SPACE = "gaussian,smote,mixup,adversarial,shuffled"
-chosen = (
-    samplers or {"smoke": "mixup,adversarial", "small": FULL_SPACE, "medium": FULL_SPACE, "full": FULL_SPACE}[profile]
-)
-controls = listed(chosen)
-study = Study(
+study = Study.from_parameters(
+    globals(),
     "10_is_it_the_region",
     title="Is it the region, or only more data?",
     question="Does it matter where synthetic examples are made, or only that there are more of them?",
-    profile=profile,
-    task=task,
-    seeds=seeds,
-    teacher=teacher,
-    student_layers=student_layers,
-    transfer_rows=transfer_rows,
-    rounds=rounds,
-    reducer=reducer,
-    data_dir=data_dir,
     tasks=FEW_TASKS,
-    more={"samplers": samplers},
-    preset=preset,
-    rates=rates,
     usual_rates=FEW_RATES,
-    plugin=plugin,
-    runs_dir=runs_dir,
-    results_dir=results_dir,
 )
+FULL_SPACE = "gaussian,smote,mixup,adversarial,shuffled"
+controls = listed(samplers or {"smoke": "mixup,adversarial"}.get(profile, FULL_SPACE))
 displacement.check_samplers(controls)
 
 # %% [markdown]

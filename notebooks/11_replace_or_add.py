@@ -58,34 +58,17 @@ from sage_kit.studies import Arm, Study, figures, statistics
 from sage_kit.studies.analyses.outcomes import add_outcomes, find_ahead
 from sage_kit.studies.analyses.shares import add_shares, read_shares, share_arms, sooner, stopped_at, stopping
 from sage_kit.studies.claims import MARGIN
-from sage_kit.studies.parameters import check_parameters
 from sage_kit.studies.sizes import FEW_TASKS
 from sage_kit.studies.verdicts import Margin
 
-check_parameters(globals(), "11_replace_or_add")
-
-suffices = Margin(margin or MARGIN, "half of what the paper credits synthesis with", 2 * MARGIN)
-study = Study(
+study = Study.from_parameters(
+    globals(),
     "11_replace_or_add",
     title="Replace or add: how much of a round should be synthetic, and when should it end?",
     question="Does replacing the data with synthetic examples do as well as adding them?",
-    profile=profile,
-    task=task,
-    seeds=seeds,
-    teacher=teacher,
-    student_layers=student_layers,
-    transfer_rows=transfer_rows,
-    rounds=rounds,
-    reducer=reducer,
-    data_dir=data_dir,
     tasks=FEW_TASKS,
-    more={"shares": shares, "margin": margin, "most_rounds": most_rounds},
-    preset=preset,
-    rates=rates,
-    plugin=plugin,
-    runs_dir=runs_dir,
-    results_dir=results_dir,
 )
+suffices = Margin(margin or MARGIN, "half of what the paper credits synthesis with", 2 * MARGIN)
 
 # %% [markdown]
 # ## The arms

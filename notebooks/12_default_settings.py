@@ -65,36 +65,18 @@ from sage_kit.config import field_extra
 from sage_kit.studies import Arm, Study, figures, statistics
 from sage_kit.studies.analyses.controls import CONTROLS
 from sage_kit.studies.analyses.outcomes import add_outcomes, find_ahead
-from sage_kit.studies.analyses.search import FACTORS, HARDEST, first_settings, read_factors, search
-from sage_kit.studies.parameters import check_parameters
+from sage_kit.studies.analyses.search import FACTORS, read_factors, search
+from sage_kit.studies.sizes import FEW_RATES
 from sage_kit.studies.tuning import SEARCH_SEED
 
-check_parameters(globals(), "12_default_settings")
-
 FOUR = "sst2,stsb,qqp,mnli"  # a class of one text, a number and classes of pairs
-study = Study(
+study = Study.from_parameters(
+    globals(),
     "12_default_settings",
     title="Which settings should be the default?",
     question="Which settings bring the student closest to its teacher, and are they ahead of plain distillation?",
-    profile=profile,
-    task=task,
-    seeds=seeds,
-    teacher=teacher,
-    student_layers=student_layers,
-    transfer_rows=transfer_rows,
-    rounds=rounds,
-    reducer=reducer,
-    data_dir=data_dir,
     tasks={"small": FOUR, "medium": FOUR},
-    rates=rates,
-    more={
-        "factors": factors,
-        "search_seeds": search_seeds,
-        "least": least,
-    },
-    plugin=plugin,
-    runs_dir=runs_dir,
-    results_dir=results_dir,
+    usual_rates=FEW_RATES,
 )
 
 # %% [markdown]
@@ -149,7 +131,6 @@ print("unlike the defaults as they are now:", ", ".join(other) or "nothing")
 losses = {name: value for name, value in found.settings.items() if field_extra(name)["group"] == "losses"}
 arms = [
     Arm("plain", "plain distillation with the same loss", schedule="none", **losses),
-    Arm("first settings", "the method as it was first written down", **{**first_settings(), **HARDEST}),
     Arm("chosen", "what the search chose", **found.settings),
     Arm("random tokens", CONTROLS["random tokens"].about, **{**found.settings, **CONTROLS["random tokens"].settings}),
 ]

@@ -46,29 +46,15 @@ from sage_kit.studies import Arm, Study, figures
 from sage_kit.studies.analyses.contrasts import contrasts
 from sage_kit.studies.analyses.controls import CORPUS_ROWS, warmup_text
 from sage_kit.studies.analyses.outcomes import OUTCOMES, compute_apart, find_ahead, with_equal_flops
-from sage_kit.studies.parameters import check_parameters
 from sage_kit.studies.sizes import FEW_TASKS
 
-check_parameters(globals(), "13_warm_up")
-
-study = Study(
+study = Study.from_parameters(
+    globals(),
     "13_warm_up",
     title="Does the warm-up help?",
     question="Is a student better for having learned the teacher's hidden states on generic text?",
-    profile=profile,
-    task=task,
-    seeds=seeds,
-    teacher=teacher,
-    student_layers=student_layers,
-    transfer_rows=transfer_rows,
-    rounds=rounds,
-    data_dir=data_dir,
     tasks=FEW_TASKS,
-    rates=rates,
-    more={"warmup_corpus": warmup_corpus},
-    plugin=plugin,
-    runs_dir=runs_dir,
-    results_dir=results_dir,
+    own=["warmup_corpus"],
 )
 
 # %% [markdown]

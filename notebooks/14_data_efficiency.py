@@ -50,24 +50,13 @@ check_parameters(globals(), "14_data_efficiency")
 
 USUAL = "250,500,1000,2000,4000,8000"
 sizes = listed_counts(transfer_sizes or {"smoke": "32,96"}.get(profile, USUAL), "transfer_sizes")
-study = Study(
+study = Study.from_parameters(
+    globals(),
     "14_data_efficiency",
     title="How much data is synthesis worth?",
     question="How do plain distillation and the method compare from few texts to many?",
-    profile=profile,
-    task=task,
-    seeds=seeds,
-    teacher=teacher,
-    student_layers=student_layers,
-    rounds=rounds,
-    data_dir=data_dir,
     tasks={"small": "sst2,qqp", "medium": "sst2,qqp", "full": "sst2"},  # pools of 8,000
     base={"transfer_pool": max(sizes)} if profile == "full" else {},
-    rates=rates,
-    more={"transfer_sizes": transfer_sizes},
-    plugin=plugin,
-    runs_dir=runs_dir,
-    results_dir=results_dir,
 )
 
 # %% [markdown]

@@ -46,35 +46,21 @@ from sage_kit.errors import StudyError
 from sage_kit.studies import Arm, Study, figures
 from sage_kit.studies.analyses.contrasts import contrasts
 from sage_kit.studies.analyses.outcomes import OUTCOMES, find_ahead
-from sage_kit.studies.parameters import check_parameters, listed
+from sage_kit.studies.parameters import listed
 from sage_kit.studies.sizes import FEW_TASKS
 
-check_parameters(globals(), "15_equal_cost_bypass")
-
+study = Study.from_parameters(
+    globals(),
+    "15_equal_cost_bypass",
+    title="How deep should the bypass go?",
+    question="Is a student better that leaves more of the teacher's first blocks in place, for the same depth in all?",
+    tasks=FEW_TASKS,
+    base={"student_layers": 3} if profile == "smoke" else {},
+)
 depths = listed(cuts or {"smoke": "0,1"}.get(profile, "0,1,2"))
 wrong = next((depth for depth in depths if not depth.isdecimal()), None)
 if wrong is not None or depths[:1] != ["0"] or len(set(depths)) < 2:
     raise StudyError(f"cuts is {cuts!r}: give whole numbers separated by commas, 0 first and each once")
-study = Study(
-    "15_equal_cost_bypass",
-    title="How deep should the bypass go?",
-    question="Is a student better that leaves more of the teacher's first blocks in place, for the same depth in all?",
-    profile=profile,
-    task=task,
-    seeds=seeds,
-    teacher=teacher,
-    student_layers=student_layers,
-    transfer_rows=transfer_rows,
-    rounds=rounds,
-    data_dir=data_dir,
-    tasks=FEW_TASKS,
-    base={"student_layers": 3} if profile == "smoke" else {},
-    rates=rates,
-    more={"cuts": cuts},
-    plugin=plugin,
-    runs_dir=runs_dir,
-    results_dir=results_dir,
-)
 total = study.config(study.tasks[0]).student_layers
 if int(depths[-1]) >= total:
     raise StudyError(f"cuts is {cuts!r}: of {total} blocks at least one must be the student's own")

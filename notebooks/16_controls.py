@@ -50,29 +50,15 @@ from sage_kit.studies import Arm, Study, figures
 from sage_kit.studies.analyses.contrasts import closest, contrasts
 from sage_kit.studies.analyses.controls import CONTROLS, control, more_rows, parts_left_out
 from sage_kit.studies.analyses.outcomes import EQUAL_FLOPS, OUTCOMES, compute_apart, find_ahead, with_equal_flops
-from sage_kit.studies.parameters import check_parameters
 from sage_kit.studies.predictions import DIVERGENCE
 from sage_kit.studies.sizes import FEW_TASKS
 
-check_parameters(globals(), "16_controls")
-
-study = Study(
+study = Study.from_parameters(
+    globals(),
     "16_controls",
     title="What must the method beat?",
     question="Is the default closer to its teacher than everything simpler that could stand for it?",
-    profile=profile,
-    task=task,
-    seeds=seeds,
-    teacher=teacher,
-    student_layers=student_layers,
-    transfer_rows=transfer_rows,
-    rounds=rounds,
-    data_dir=data_dir,
     tasks=FEW_TASKS,
-    rates=rates,
-    plugin=plugin,
-    runs_dir=runs_dir,
-    results_dir=results_dir,
 )
 
 # %% [markdown]

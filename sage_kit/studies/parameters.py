@@ -414,18 +414,23 @@ def check(
     return values
 
 
-def check_parameters(namespace: MutableMapping[str, Any], study: str = "") -> None:
+def check_parameters(namespace: MutableMapping[str, Any], study: str = "") -> dict[str, Any]:
     """Check the parameters of a notebook from within, before it computes anything, whatever has set them.
 
-    A notebook calls it with ``globals()`` behind its cell of parameters, whose annotations say the types. papermill
+    The annotations in the cell of parameters say the types. papermill
     takes text for a number where it looks like one (``-p dims 2``): that becomes the text again.
 
     Parameters
     ----------
     namespace : mutable mapping
-        Of the notebook; the values are put back as they are meant.
+        ``globals()`` of the notebook; the values are put back as they are meant.
     study : str
         Its name, for the message.
+
+    Returns
+    -------
+    dict
+        The parameters with their values.
 
     Raises
     ------
@@ -443,7 +448,9 @@ def check_parameters(namespace: MutableMapping[str, Any], study: str = "") -> No
         value = namespace[name]
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
         given[name] = str(value) if kind == "str" and is_number else value
-    namespace.update(check(parameters, given, study=study))
+    checked = check(parameters, given, study=study)
+    namespace.update(checked)
+    return checked
 
 
 def check_components(plugins: Plugins, values: Mapping[str, Any]) -> None:

@@ -20,7 +20,7 @@ import contextlib
 import io
 import math
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
@@ -42,7 +42,7 @@ from sage_kit.source_digest import source_digest
 from sage_kit.studies import scraps, statistics
 from sage_kit.studies.design import expected_table, plan_text
 from sage_kit.studies.effort import Effort, Planned
-from sage_kit.studies.parameters import Parameter, check, check_components, listed
+from sage_kit.studies.parameters import Parameter, check, check_components, check_parameters, listed
 from sage_kit.studies.places import RESULTS, RUNS, in_project
 from sage_kit.studies.predictions import (
     DEV,
@@ -257,6 +257,54 @@ class Study:
         self._effort = Effort(self.store.root, self.store.data)
         if profile == "smoke":
             print("This is a smoke run: it shows that every step works. Its numbers are no evidence.")
+
+    @classmethod
+    def from_parameters(
+        cls,
+        namespace: MutableMapping[str, Any],
+        name: str,
+        *,
+        own: Sequence[str] = (),
+        companion: str = "",
+        **given: Any,
+    ) -> Study:
+        """The study of a notebook, with the parameters of its tagged cell as they are set.
+
+        They are checked first (`sage_kit.studies.parameters.check_parameters`). Those that this class takes by name are
+        handed on, those that name a setting of a run become one of every run, and the others are recorded as `more`.
+
+        Parameters
+        ----------
+        namespace : mutable mapping
+            ``globals()`` of the notebook.
+        name : str
+            The notebook's name without its ending.
+        own : sequence of str
+            Parameters that name a setting and yet are not one of every run: the notebook sees to them.
+        companion : str
+            File of a plugin that lies beside the notebook and is always loaded; "" for none.
+        **given
+            Further parameters of this class, such as `title`, `question`, `tasks` and `base`.
+
+        Returns
+        -------
+        Study
+
+        Raises
+        ------
+        StudyError
+            For a parameter that the notebook does not take, and as the class does.
+        """
+        values = check_parameters(namespace, name)
+        of_study = {parameter.name for parameter in OWN_PARAMETERS} | {"rates"}
+        settings = {
+            parameter: value
+            for parameter, value in values.items()
+            if parameter in of_study or (parameter in RunConfig.model_fields and parameter not in own)
+        }
+        more = {parameter: value for parameter, value in values.items() if parameter not in settings}
+        plugin = ",".join(filter(None, [companion, settings.get("plugin")]))
+        return cls(name, **{**settings, "plugin": plugin}, more=more, **given)
 
     # ---- runs -------------------------------------------------------------------------------------------------------
 

@@ -23,6 +23,7 @@ from sage_kit.studies.parameters import (
     load_notebook,
     read_parameters,
 )
+from sage_kit.studies.study import OWN_PARAMETERS
 
 FOLDER = Path(__file__).parents[2] / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
@@ -36,16 +37,6 @@ def code_after_parameters(path: Path) -> str:
     own = next(i for i, cell in enumerate(cells) if PARAMETERS_TAG in cell["metadata"].get("tags", []))
     assert own == 0, "the parameters come first"
     return "\n".join(cell_source(cell) for cell in cells[1:])
-
-
-def keywords_of(path: Path, function: str) -> list[dict[str, Any]]:
-    """Literal keyword arguments of each call of a function or method of that name."""
-    calls = []
-    for node in ast.walk(ast.parse(code_after_parameters(path))):
-        if isinstance(node, ast.Call) and (getattr(node.func, "id", "") or getattr(node.func, "attr", "")) == function:
-            literal = {k.arg: k.value.value for k in node.keywords if k.arg and isinstance(k.value, ast.Constant)}
-            calls.append({**literal, 0: getattr(node.args[0], "value", None) if node.args else None})
-    return calls
 
 
 def test_all_are_there_in_order() -> None:
@@ -74,24 +65,20 @@ def test_every_parameter_is_known_and_used(path: Path) -> None:
     names = [parameter.name for parameter in parameters]
     assert set(COMMON) <= set(names)
     assert all(parameter.help for parameter in parameters)
-    loaded = {
-        node.id
-        for node in ast.walk(ast.parse(code_after_parameters(path)))
-        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)
-    }
-    assert not set(names) - loaded, "a parameter is not used"
+    nodes = list(ast.walk(ast.parse(code_after_parameters(path))))
+    loaded = {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
+    given = [ast.literal_eval(node.value) for node in nodes if isinstance(node, ast.keyword) and node.arg == "own"]
+    # the study itself takes the others
+    left = {*names} - {parameter.name for parameter in OWN_PARAMETERS} - {"rates"} - {*RunConfig.model_fields}
+    assert not left.union(*given) - loaded, "a parameter is not used"
     assert not [name for name in names if name not in RunConfig.model_fields and name not in STUDY_PARAMETERS]
 
 
 @each
 def test_a_result_is_that_of_the_profile_unless_a_parameter_changes_it(path: Path) -> None:
-    """What `more` holds makes a label of its own, unless it is None: a default must become None."""
+    """Whatever is not None makes a label of its own."""
     defaults = {parameter.name: parameter.default for parameter in read_parameters(path)}
-    calls = [node for node in ast.walk(ast.parse(code_after_parameters(path))) if isinstance(node, ast.Call)]
-    more = [keyword.value for call in calls for keyword in call.keywords if keyword.arg == "more"]
-    values = [value for one in more if isinstance(one, ast.Dict) for value in one.values]
-    passed_on = [value.id for value in values if isinstance(value, ast.Name)]
-    assert not [name for name in passed_on if defaults.get(name) is not None]
+    assert {name for name, value in defaults.items() if value is not None} == {"profile", "plugin"}
 
 
 @each
@@ -108,19 +95,10 @@ def test_texts_state_question_method_and_what_would_change_our_mind(path: Path) 
     assert not re.search(r"\b(we find|we found|results show|significantly)\b", text, re.IGNORECASE)
 
 
-@each
-def test_study_is_called_like_its_notebook(path: Path) -> None:
-    (study,) = keywords_of(path, "Study")
-    title, question = describe_notebook(path)
-    assert study[0] == path.stem
-    assert study["title"] == title
-    assert question
-
-
 def up_to_its_study(path: Path, **given: Any) -> dict[str, Any]:
     """What a notebook holds once its study is made, with parameters as papermill injects them."""
     cells = [cell_source(cell) for cell in load_notebook(path)["cells"] if cell["cell_type"] == "code"]
-    own = next(number for number, source in enumerate(cells) if "study = Study(" in source)
+    own = next(number for number, source in enumerate(cells) if "study = Study." in source)
     namespace: dict[str, Any] = {"__name__": "notebook"}
     for number, source in enumerate(cells[: own + 1]):
         exec(compile(source, f"{path.name}, cell {number}", "exec"), namespace)
@@ -197,8 +175,11 @@ def test_a_value_of_a_wrong_type_is_one_line_before_the_first_arm(
 
 
 @each
-def test_its_own_defaults_are_taken(path: Path, elsewhere: Path) -> None:
+def test_study_is_called_like_its_notebook_and_takes_its_own_defaults(path: Path, elsewhere: Path) -> None:
     study = up_to_its_study(path)["study"]
+    title, question = describe_notebook(path)
+    assert (study.name, study.title) == (path.stem, title)
+    assert question
     assert study.results_dir == elsewhere / "runs" / "results"
     assert study.store.root == elsewhere / "runs" / "studies"
     assert not list(elsewhere.iterdir())

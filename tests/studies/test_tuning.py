@@ -16,7 +16,7 @@ from sage_kit.errors import StudyError
 from sage_kit.studies import Arm, Study
 from sage_kit.studies.result import StudyResult, read_tables
 from sage_kit.studies.runs import Runs
-from sage_kit.studies.sizes import SIZES
+from sage_kit.studies.sizes import RATES, SIZES
 from sage_kit.studies.tuning import SEARCH_SEED, TUNING_SEED, Try, Tuning, further
 from sage_kit.studies.verification import verify_folder
 
@@ -113,7 +113,7 @@ class Runner:
 @pytest.fixture
 def study(tmp_path: Path, tiny_bert: Path, monkeypatch: pytest.MonkeyPatch) -> Study:
     monkeypatch.setenv("SAGE_KIT_PLUGINS", "")
-    return make_study(tmp_path, tiny_bert)
+    return make_study(tmp_path, tiny_bert, rates=RATES)
 
 
 def make_study(place: Path, tiny_bert: Path, **changes: Any) -> Study:
