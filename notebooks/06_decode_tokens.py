@@ -81,7 +81,7 @@ from dataclasses import asdict
 import pandas as pd
 
 from sage_kit.decoding import lift_round
-from sage_kit.studies import Arm, Study, figures, scraps
+from sage_kit.studies import Arm, Study, figures
 from sage_kit.studies.analyses import label_flips, ladder, text_perplexity, token_bags
 from sage_kit.studies.analyses.controls import GUIDED
 from sage_kit.studies.parameters import listed
@@ -241,8 +241,7 @@ else:
 # %%
 if len(vectors):
     several = token_bags.vectors_to_read(vectors, count={"smoke": 4, "small": 6, "medium": 6, "full": 8}[profile])
-    study.add_table("vectors_to_be_read", several, show=False)
-    scraps.show_table(several)
+    study.add_table("vectors_to_be_read", several)
 
 # %% [markdown]
 # ## Label flips
@@ -309,8 +308,7 @@ if len(text_lifts) > 1:
 
 # %%
 several = ladder.examples_table(table, main_decoder, count={"smoke": 4, "small": 8, "medium": 8, "full": 10}[profile])
-study.add_table("to_be_read", several, show=False)
-scraps.show_table(several)
+study.add_table("to_be_read", several)
 
 # %% [markdown]
 # ## Verdict

@@ -26,7 +26,7 @@ LIGHT = {
     "sage_kit.components", "sage_kit.config", "sage_kit.errors", "sage_kit.hookspecs", "sage_kit.plugins",
     "sage_kit.records", "sage_kit.reference", "sage_kit.rundir", "sage_kit.studies", "sage_kit.studies.backends",
     "sage_kit.studies.commands", "sage_kit.studies.grid", "sage_kit.studies.parameters", "sage_kit.studies.result",
-    "sage_kit.studies.cell_key", "sage_kit.studies.runner",
+    "sage_kit.studies.cell_key", "sage_kit.studies.page", "sage_kit.studies.runner",
 }  # fmt: skip
 """Modules that may be imported where torch may not; so may whatever they import, and whatever calls itself light."""
 

@@ -59,7 +59,7 @@ OTHER_COMPONENTS = (
 NO_RUN = (
     "builtin/observers/progress", "builtin/observers/lines", "builtin/observers/tracker", "cli", "errors", "figures",
     "hookspecs", "quickstart", "reference", "scaffold", "studies/claims", "studies/commands", "studies/figures",
-    "studies/gallery", "studies/runner", "studies/scraps", "testing/registry", "tracing", "bench/distill",
+    "studies/gallery", "studies/runner", "studies/display", "testing/registry", "tracing", "bench/distill",
 )  # fmt: skip
 """Modules that no run depends on: they show, draw, report and check."""
 

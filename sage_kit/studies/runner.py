@@ -3,6 +3,7 @@
 A cell lies in ``<out>/<study>/<key>/``::
 
     notebook.ipynb   the executed notebook
+    notebook.html    the same as a page, its code folded
     failed.ipynb     what was executed of it, with the error, when it failed
     cell.json        study, parameters, state, times, error, machine and versions
     log.txt          when each cell of the notebook started and ended, and what it printed
@@ -37,11 +38,13 @@ from sage_kit.config import DATA_DIR_VARIABLE
 from sage_kit.errors import MissingPackageError, StudyError
 from sage_kit.files import TEMPORARY_PREFIX, disk_errors, remove_temporaries, write_json
 from sage_kit.studies.cell_key import FORMAT, cell_key, check_names, version_of
+from sage_kit.studies.page import write_page
 from sage_kit.studies.parameters import cell_source, check, load_notebook, read_parameters
 from sage_kit.studies.places import RESULTS
 
 CELL = "cell.json"
 NOTEBOOK = "notebook.ipynb"
+PAGE = "notebook.html"
 FAILED = "failed.ipynb"
 LOG = "log.txt"
 LOCK = ".lock"
@@ -397,11 +400,16 @@ def _execute(cell: Cell, invocation: str, threads: int, announce: Announce | Non
             _pass_on_full_disk(error)
             text = _error_line(error)
             _keep_failed(temporary, directory / FAILED, text, is_marked=hasattr(error, "ename"))
-            (directory / NOTEBOOK).unlink(missing_ok=True)  # of an earlier execution
+            for earlier in (NOTEBOOK, PAGE):
+                (directory / earlier).unlink(missing_ok=True)
             log.line(f"failed: {text}")
             return Outcome(cell, "failed", write("failed", text), text)
         temporary.replace(directory / NOTEBOOK)
         (directory / FAILED).unlink(missing_ok=True)
+        try:
+            write_page(directory / NOTEBOOK, directory / PAGE)
+        except ImportError as error:
+            log.line(f"no {PAGE}, for {error.name} is not installed: pip install 'sage-kit[notebooks]'")
         log.line("done")
         return Outcome(cell, "done", write("done"))
 

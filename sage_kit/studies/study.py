@@ -39,8 +39,9 @@ from sage_kit.fingerprint import fingerprint
 from sage_kit.plugins import Plugins
 from sage_kit.provenance import commit
 from sage_kit.source_digest import source_digest
-from sage_kit.studies import scraps, statistics
+from sage_kit.studies import statistics
 from sage_kit.studies.design import expected_table, plan_text
+from sage_kit.studies.display import VerdictBox, show_figure, show_table
 from sage_kit.studies.effort import Effort, Planned
 from sage_kit.studies.parameters import Parameter, check, check_components, check_parameters, listed
 from sage_kit.studies.places import RESULTS, RUNS, in_project
@@ -255,6 +256,7 @@ class Study:
         self.tuning = Tuning()
         self._choosing: set[int] = set()
         self._effort = Effort(self.store.root, self.store.data)
+        self._verdict = VerdictBox()
         if profile == "smoke":
             print("This is a smoke run: it shows that every step works. Its numbers are no evidence.")
 
@@ -770,14 +772,14 @@ class Study:
         """Keep a table, and show it: it is saved, and findings may point into it."""
         self.tables[name] = table
         if show:
-            scraps.show_table(table)
+            show_table(table, name.replace("_", " "))
 
     def add_figure(self, name: str, figure: Figure, caption: str) -> None:
         """Keep a figure, and show it: it is saved as ``<name>.png``."""
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
         self.figures[name] = buffer.getvalue(), caption
-        scraps.show_figure(buffer.getvalue(), caption)
+        show_figure(buffer.getvalue(), caption)
 
     def find(
         self,
@@ -916,7 +918,7 @@ class Study:
                 (folder / f"{name}.png").write_bytes(png)
         save_predictions(folder, self._outputs())
         result.save(folder)
-        scraps.glue_result(result, self.tables)
+        self._verdict.fill(result)
         self.result = result
 
     def _outputs(self) -> dict[str, NDArray[Any]]:

@@ -1,16 +1,17 @@
-"""Every notebook at profile smoke: scraps, tables, and verdicts that the numbers bear out."""
+"""Every notebook at profile smoke: tables, figures, and verdicts that the numbers bear out."""
 
 from __future__ import annotations
 
-import json
+import html
+import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from sage_kit.studies.claims import claim_problems
 from sage_kit.studies.result import StudyResult, inconsistencies, read_tables
-from sage_kit.studies.scraps import read_scraps
 
 pytest.importorskip("papermill")
 pytest.importorskip("ipykernel")
@@ -45,17 +46,22 @@ def test_notebook_runs_and_its_verdict_is_what_its_numbers_say(path: Path, place
     outcome = run_cell(make_cell(path, parameters, place / "cells"))
     assert outcome.state == "done", outcome.error
 
-    notebook = nbformat.read(outcome.cell.directory / "notebook.ipynb", as_version=4)
-    scraps = read_scraps(notebook)
     (folder,) = (place / "results" / path.stem).iterdir()
     result = StudyResult.load(folder)
-    assert scraps["result"] == json.loads((folder / "result.json").read_text(encoding="utf-8"))
-    assert set(result.tables) <= set(scraps)
+    notebook = nbformat.read(outcome.cell.directory / "notebook.ipynb", as_version=4)
+    (verdict,) = re.findall(r'<div class="verdict".*?</div>', "".join(html_of(notebook)), re.DOTALL)
+    assert all(html.escape(finding.sentence) in verdict for finding in result.findings)
     assert result.findings
     assert result.figures
     assert inconsistencies(result, read_tables(result)) == []
     assert all((folder / file).stat().st_size > 5000 for file, _ in result.figures)
     assert {"runs"} <= set(result.tables)
+
+
+def html_of(notebook: Any) -> Iterator[str]:
+    for cell in notebook.cells:
+        for output in cell.get("outputs", ()):
+            yield output.get("data", {}).get("text/html", "")
 
 
 def test_findings_and_claims_agree(place: Path) -> None:

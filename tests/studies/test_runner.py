@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -82,7 +83,7 @@ def test_a_cell_is_executed_once_in_this_interpreter(tmp_path: Path) -> None:
     assert (outcome.state, outcome.reused, outcome.error) == ("done", False, "")
     # the kernel that the file names does not exist
     assert json.loads(Path("seen").read_text()) == [sys.executable, str(tmp_path), 5, [2, 8], "3"]
-    assert names(cell.directory) == [".lock", "cell.json", "log.txt", "notebook.ipynb"]
+    assert names(cell.directory) == [".lock", "cell.json", "log.txt", "notebook.html", "notebook.ipynb"]
 
     record = read_record(cell.directory)
     assert record["state"] == "done"
@@ -98,6 +99,10 @@ def test_a_cell_is_executed_once_in_this_interpreter(tmp_path: Path) -> None:
 
     notebook = json.loads((cell.directory / "notebook.ipynb").read_text())
     assert {"output_type": "stream", "name": "stdout", "text": ["to stdout\n"]} in notebook["cells"][3]["outputs"]
+    page = (cell.directory / "notebook.html").read_text(encoding="utf-8")
+    assert "to stdout" in page
+    assert page.count("<summary>code</summary>") == 4
+    assert not re.search(r"<(script|link|img)[^>]+(src|href)=.https?:", page)
 
     log = log_of(cell)
     assert lines == log.splitlines()
@@ -146,7 +151,7 @@ def test_a_failing_cell_is_kept_with_its_error_and_executed_again() -> None:
     Path("mended").touch()
     assert run_cell(cell).state == "done"
     assert times() == 2
-    assert names(cell.directory) == [".lock", "cell.json", "log.txt", "notebook.ipynb"]
+    assert names(cell.directory) == [".lock", "cell.json", "log.txt", "notebook.html", "notebook.ipynb"]
 
 
 @needs_papermill
@@ -237,7 +242,7 @@ def test_a_killed_runner_leaves_nothing_half_done() -> None:
 
     assert run_cell(cell).state == "done"
     assert times() == 2
-    assert names(cell.directory) == [".lock", "cell.json", "log.txt", "notebook.ipynb"]
+    assert names(cell.directory) == [".lock", "cell.json", "log.txt", "notebook.html", "notebook.ipynb"]
 
 
 @needs_papermill
