@@ -7,7 +7,7 @@ sized to be read as it is. `sage_kit.studies.statistics.compare_arms` makes the 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import cycle
+from itertools import count, cycle
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
@@ -27,7 +27,7 @@ Rows = Iterable[Mapping[str, Any]]
 Band = Literal["interval", "range", "none"]
 
 PALETTE = (SYNTHETIC, ANCHOR, "#2f8f6b", "#7a5bb5", "#c8961e", "#3fa7c4", "#a8447a", "#5b6270")
-"""Colours of groups, in order; further groups repeat them with another marker and line."""
+"""Colours of groups, in order, each with a marker and a line of its own; further groups repeat them with others."""
 
 MARKERS = ("o", "s", "^", "D")
 LINES = ("-", "--", ":", "-.")
@@ -45,7 +45,9 @@ def intervals(
     label: str = "arm",
     value: str = "difference",
 ) -> Figure:
-    """A forest plot: per arm a point and its interval, one panel per task, or one for all if the tasks are the labels.
+    """A forest plot: per arm a point, its interval and their numbers, in one panel per task with a scale of its own.
+
+    Where the tasks are the labels there is one panel for all.
 
     The intervals are those that findings are decided by, so a figure of a finding's table shows its numbers. An
     interval with NaN ends is drawn as a point alone.
@@ -83,13 +85,14 @@ def intervals(
     across = min(len(panels), PANELS_PER_ROW)
     down = -(-len(panels) // across)
     width = 8.0 if single else 2.2 + 2.9 * across
-    figure = _figure((width, down * (1.15 + 0.34 * len(names)) + 0.35))
-    grid = figure.subplots(down, across, sharey=True, sharex=True, squeeze=False).ravel()
+    figure = _figure((width, down * (1.15 + (0.34 if single else 0.42) * len(names)) + 0.35))
+    # each panel has a scale of its own: one task with a wide interval would flatten the others
+    grid = figure.subplots(down, across, sharey=True, squeeze=False).ravel()
     heights = {name: -index for index, name in enumerate(names)}
     form = _form(records, value, unit)
     for axes, (task, group) in zip(grid, panels.items(), strict=False):
         for row in group:
-            _draw_interval(axes, row, value, unit, heights[str(row[label])], form if single else None)
+            _draw_interval(axes, row, value, unit, heights[str(row[label])], form, is_beside=single)
         if zero:
             axes.axvline(in_unit(threshold, unit), color=TEACHER, linestyle="--", linewidth=1, zorder=0)
         axes.set_yticks(list(heights.values()), labels=list(heights))
@@ -99,11 +102,10 @@ def intervals(
         axes.spines[["top", "right", "left"]].set_visible(False)
         if not single:
             axes.set_title(str(task), fontsize=10)
+        axes.locator_params(axis="x", nbins=5)  # long numbers would run into each other
     for axes in grid[len(panels) :]:
         axes.set_visible(False)
     for axes in grid[max(0, len(panels) - across) : len(panels)]:
-        axes.tick_params(axis="x", labelbottom=True)
-        axes.locator_params(axis="x", nbins=5)  # long numbers would run into each other
         axes.set_xlabel("change [%]" if unit == PERCENT_CHANGE else unit, fontsize=10 if single else 9)
     figure.suptitle(title, fontsize=12)
     return figure
@@ -173,17 +175,28 @@ def _form(records: Sequence[Mapping[str, Any]], value: str, unit: str) -> Callab
 
 
 def _draw_interval(
-    axes: Axes, row: Mapping[str, Any], value: str, unit: str, height: float, form: Callable[[float], str] | None
+    axes: Axes,
+    row: Mapping[str, Any],
+    value: str,
+    unit: str,
+    height: float,
+    form: Callable[[float], str],
+    *,
+    is_beside: bool,
 ) -> None:
+    """An interval and its numbers: beside the axes, or above the point where panels stand side by side."""
     number, low, high = (float(row.get(name, np.nan)) for name in (value, "low", "high"))
     known = np.isfinite(low) and np.isfinite(high)
     if known:
         ends = [in_unit(low, unit), in_unit(high, unit)]
         axes.plot(ends, [height, height], color=SYNTHETIC, linewidth=2, solid_capstyle="butt")
     axes.plot(in_unit(number, unit), height, "o", markersize=7, color=SYNTHETIC)
-    if form is not None:
-        text = f"{form(number)} [{form(low)}, {form(high)}]" if known else f"{form(number)} (no interval)"
+    text = f"{form(number)} [{form(low)}, {form(high)}]" if known else f"{form(number)} (no interval)"
+    if is_beside:
         axes.text(1.02, height, text, transform=axes.get_yaxis_transform(), va="center", fontsize=9)
+    else:
+        axes.text(0.5, height + 0.2, text, transform=axes.get_yaxis_transform(), ha="center", va="bottom", fontsize=7,
+                  bbox={"color": "white", "alpha": 0.8, "pad": 0.5, "linewidth": 0})  # fmt: skip
 
 
 def curves(
@@ -517,12 +530,14 @@ def _grouped(records: Iterable[Mapping[str, Any]], column: str) -> dict[Any, lis
 
 
 def _styles() -> Iterable[dict[str, Any]]:
-    """Colour, marker and line of one group after the other, without end."""
-    index = 0
-    while True:
-        turn = index // len(PALETTE) % len(MARKERS)
-        yield {"color": PALETTE[index % len(PALETTE)], "marker": MARKERS[turn], "linestyle": LINES[turn]}
-        index += 1
+    """Colour, marker and line of one group after the other, without end; without colours they can be told apart too."""
+    for index in count():
+        turn = index + index // len(PALETTE)  # or the ninth would look like the first
+        yield {
+            "color": PALETTE[index % len(PALETTE)],
+            "marker": MARKERS[turn % len(MARKERS)],
+            "linestyle": LINES[turn % len(LINES)],
+        }
 
 
 def _figure(size: tuple[float, float]) -> Figure:
