@@ -57,9 +57,9 @@ OTHER_COMPONENTS = (
 )  # fmt: skip
 
 NO_RUN = (
-    "builtin/observers/progress", "builtin/observers/lines", "builtin/observers/tracker", "cli", "errors", "figures",
-    "hookspecs", "quickstart", "reference", "scaffold", "studies/claims", "studies/commands", "studies/figures",
-    "studies/gallery", "studies/runner", "studies/display", "testing/registry", "tracing", "bench/distill",
+    "builtin/observers/progress", "builtin/observers/lines", "builtin/observers/tracker", "cli/app", "errors",
+    "figures", "hookspecs", "quickstart", "reference", "scaffold", "studies/claims", "studies/figures",
+    "studies/gallery", "studies/runner", "studies/display", "testing/registry", "tracing", "cli/study_commands",
 )  # fmt: skip
 """Modules that no run depends on: they show, draw, report and check."""
 

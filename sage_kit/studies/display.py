@@ -72,7 +72,7 @@ def show_figure(png: bytes, caption: str) -> None:
 def in_notebook() -> bool:
     """Whether this process is the kernel of a notebook."""
     try:
-        from IPython import get_ipython
+        from IPython.core.getipython import get_ipython
     except ImportError:
         return False
     shell = get_ipython()

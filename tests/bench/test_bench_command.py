@@ -1,4 +1,4 @@
-"""The command `sage-kit bench`."""
+"""The command `python benchmarks`."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 
-from sage_kit import bench
-from sage_kit.bench.measure import Session
-from sage_kit.bench.records import Line, Result, Spread
+import sage_kit_bench as bench
 from sage_kit.cli import main
+from sage_kit_bench.command import app
+from sage_kit_bench.measure import Session
+from sage_kit_bench.records import Line, Result, Spread
 
 
 @pytest.fixture
@@ -34,7 +35,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 
 def call(*arguments: str) -> int:
     with pytest.raises(SystemExit) as ended:
-        main(["bench", *arguments])
+        main([*arguments], app)
     return int(ended.value.code or 0)
 
 

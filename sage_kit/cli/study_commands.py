@@ -1,4 +1,4 @@
-"""The commands `sage-kit study`: list, run, status, verify, report.
+"""The commands `sage-kit study`: list, run, status, verify, report; and `sage-kit claims`.
 
 Whatever takes time to import is imported inside them.
 """
@@ -12,6 +12,7 @@ from typing import Annotated, Any, Optional
 
 import typer
 
+from sage_kit.cli.options import AsJson, make_table, print_all
 from sage_kit.errors import StudyError, did_you_mean
 from sage_kit.studies.places import CELLS, RESULTS, SHARED_RESULTS, in_project, result_folders, shown
 
@@ -22,7 +23,8 @@ study_app = typer.Typer(
     rich_markup_mode=None,
 )
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+claims_app = typer.Typer()
+
 Notebooks = Annotated[
     str,
     typer.Option(
@@ -50,24 +52,6 @@ ResultsDir = Annotated[
 ]
 
 
-def _print(*renderables: Any) -> None:
-    from rich.console import Console
-
-    # where there is no terminal, a table must not be folded to 80 columns
-    console = Console(width=None if sys.stdout.isatty() else 160, highlight=False)
-    for item in renderables:
-        console.print(item)
-
-
-def _table(*headings: str) -> Any:
-    from rich.table import Table
-
-    table = Table()
-    for heading in headings:
-        table.add_column(heading, justify="right" if heading == "seconds" else "left", overflow="fold")
-    return table
-
-
 @study_app.command("list")
 def list_command(notebooks: Notebooks = "", as_json: AsJson = False) -> None:
     """List the studies: name, title and question."""
@@ -82,12 +66,10 @@ def list_command(notebooks: Notebooks = "", as_json: AsJson = False) -> None:
         ]
         typer.echo(json.dumps(listing, indent=2))
         return
-    from rich.markup import escape
-
-    table = _table("study", "title", "question")
+    table = make_table("study", "title", "question")
     for path, title, question in studies:
-        table.add_row(path.stem, escape(title), escape(question))
-    _print(table, f"{len(studies)} in {folder}")
+        table.add_row(path.stem, title, question)
+    print_all(table, f"{len(studies)} in {folder}")
 
 
 @study_app.command("run")
@@ -142,7 +124,7 @@ def run_command(
     except KeyboardInterrupt:
         announce("sage-kit: interrupted; what is done is kept, and the same command goes on from there")
         sys.exit(130)  # a returned 130 is what typer makes of an interruption that nobody has told yet
-    _print(_outcomes_table(outcomes))
+    print_all(_outcomes_table(outcomes))
     failed = [outcome for outcome in outcomes if outcome.state != "done"]
     for outcome in failed:
         announce(f"sage-kit: {outcome.cell.name} failed: {outcome.error}; see {outcome.cell.directory}")
@@ -159,18 +141,18 @@ def status(out: CellsOut = "", as_json: AsJson = False) -> None:
     if as_json:
         typer.echo(json.dumps(records, indent=2))
         return
-    from rich.markup import escape
-
-    table = _table("study", "key", "state", "started", "seconds", "parameters", "last line of the log")
+    table = make_table("study", "key", "state", "started", "seconds", "parameters", "last line of the log")
     for record in records:
         seconds = record.get("seconds")
         table.add_row(
             record["study"], record["key"][:8], record["state"], record.get("started") or "",
-            "" if seconds is None else f"{seconds:.1f}", escape(parameters_text(record["parameters"])),
-            escape(record["error"] or record["last_line"]),
+            "" if seconds is None else f"{seconds:.1f}", parameters_text(record["parameters"]),
+            record["error"] or record["last_line"],
         )  # fmt: skip
     counts = {state: sum(record["state"] == state for record in records) for state in sorted(_states(records))}
-    _print(table, ", ".join(f"{count} {state}" for state, count in counts.items()) or f"No cells in {shown(folder)}.")
+    print_all(
+        table, ", ".join(f"{count} {state}" for state, count in counts.items()) or f"No cells in {shown(folder)}."
+    )
 
 
 @study_app.command()
@@ -186,7 +168,7 @@ def report(
     from sage_kit.studies.gallery import build_gallery
 
     page = build_gallery(results_dir=result_folders(results), out=Path(out), cells_dir=in_project(cells, CELLS))
-    _print(f"Saved: {page}")
+    print_all(f"Saved: {page}")
 
 
 @study_app.command()
@@ -244,18 +226,38 @@ def verify(
 
         typer.echo(json.dumps(only_finite([{**vars(check), "is_good": check.is_good} for check in checks]), indent=2))
     else:
-        from rich.markup import escape
-
-        table = _table("study", "result", "task", "arm", "seed", "code", "predictions", "seconds", "note")
+        table = make_table("study", "result", "task", "arm", "seed", "code", "predictions", "seconds", "note")
         for check in checks:
             table.add_row(
-                escape(check.study), escape(check.label), escape(check.task), escape(check.arm),
+                check.study, check.label, check.task, check.arm,
                 str(check.seed) if check.arm else "", check.code, MEANINGS[check.state], f"{check.seconds:.0f}",
-                escape(check.note),
+                check.note,
             )  # fmt: skip
         counts = {text: sum(check.state == state for check in checks) for state, text in MEANINGS.items()}
-        _print(table, ", ".join(f"{count} {text}" for text, count in counts.items() if count))
+        print_all(table, ", ".join(f"{count} {text}" for text, count in counts.items() if count))
     return 0 if all(check.is_good for check in checks) else 1
+
+
+@claims_app.command("claims")
+def claims_command(
+    results: ResultsDir = "",
+    as_json: AsJson = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print a Markdown table.")] = False,
+) -> None:
+    """Print the ledger: the paper's claims and open questions, and what the studies say of each."""
+    from sage_kit.studies.claims import ledger_json, ledger_markdown, ledger_of, ledger_table, read_results
+    from sage_kit.studies.places import result_folders
+
+    found, faults = read_results(*result_folders(results))
+    entries = ledger_of(found)
+    for fault in faults:
+        typer.echo(f"sage-kit: {fault}", err=True)
+    if as_json:
+        typer.echo(json.dumps(ledger_json(entries, faults), indent=2))
+    elif markdown:
+        typer.echo(ledger_markdown(entries))
+    else:
+        print_all(ledger_table(entries))
 
 
 def _overrides(pairs: list[str], profile: str, plugins: list[str]) -> dict[str, str]:
@@ -278,18 +280,14 @@ def _overrides(pairs: list[str], profile: str, plugins: list[str]) -> dict[str, 
 
 
 def _outcomes_table(outcomes: list[Any]) -> Any:
-    from rich.markup import escape
-
     from sage_kit.studies.runner import parameters_text
 
-    table = _table("study", "key", "state", "seconds", "parameters", "folder")
+    table = make_table("study", "key", "state", "seconds", "parameters", "folder")
     for outcome in outcomes:
         cell = outcome.cell
         state = "done before" if outcome.reused else outcome.state
         text = parameters_text(cell.parameters, _varying(outcomes, cell.study) or None)
-        table.add_row(
-            cell.study, cell.key[:8], state, f"{outcome.seconds:.1f}", escape(text), escape(shown(cell.directory))
-        )
+        table.add_row(cell.study, cell.key[:8], state, f"{outcome.seconds:.1f}", text, shown(cell.directory))
     return table
 
 

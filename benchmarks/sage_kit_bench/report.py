@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sage_kit.bench.records import Line, Result, Spread, Target
 from sage_kit.files import disk_errors
 from sage_kit.machine import Machine
+from sage_kit_bench.records import Line, Result, Spread, Target
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -113,7 +113,7 @@ def result_figure(result: Result, machine: Machine) -> Figure:
     groups = [[line for line in result.lines if line.work == work] for work in works(result)]
     heights = [len(lines) + 1.6 for lines in groups] or [1.0]
     figure = Figure(figsize=(10.5, 0.30 * sum(heights) + 0.9), layout="constrained")
-    figure.suptitle(f"sage-kit bench {result.bench}\n{machine}", fontsize=8, x=0.01, ha="left")
+    figure.suptitle(f"benchmark: {result.bench}\n{machine}", fontsize=8, x=0.01, ha="left")
     panels: Any = figure.subplots(max(1, len(groups)), 1, height_ratios=heights, squeeze=False)[: len(groups), 0]
     for axes, lines in zip(panels, groups, strict=True):
         _draw_work(axes, lines)

@@ -1,4 +1,4 @@
-"""The benchmark behind `sage-kit bench`: this project and its peers on the same work, alternately, in one run. Light.
+"""The benchmark behind `python benchmarks`: this project and its peers on the same work, alternately in one run. Light.
 
 A bench is a module of this package with a function ``run(session)`` that returns a `records.Result`; `BENCHES` names
 it. What benches share: `measure` (alternating repeats), `ceilings` (matrix products and copies), `child` (processes
@@ -14,10 +14,10 @@ from sage_kit.errors import ConfigError, did_you_mean
 
 BENCHES: Mapping[str, str] = MappingProxyType(
     {
-        "start": "sage_kit.bench.start",
-        "distill": "sage_kit.bench.distill",
-        "synthesis": "sage_kit.bench.synthesis",
-        "scale": "sage_kit.bench.scale",
+        "start": "sage_kit_bench.start",
+        "distill": "sage_kit_bench.distill",
+        "synthesis": "sage_kit_bench.synthesis",
+        "scale": "sage_kit_bench.scale",
     }
 )
 """Module of each bench, in the order in which they run."""

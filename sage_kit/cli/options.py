@@ -1,0 +1,80 @@
+"""What several commands take and print: the flags of a run's settings, and tables on the terminal. Light."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from typing import Annotated, Any, Optional
+
+import typer
+
+from sage_kit.config import GROUPS, PRESETS, RunConfig, field_extra
+
+PluginFiles = Annotated[
+    Optional[list[str]],  # noqa: UP045 (typer reads this annotation at run time on Python 3.10)
+    typer.Option("--plugin", metavar="FILE", help="Load a one-file plugin. May be given more than once."),
+]
+ConfigFile = Annotated[str, typer.Option("--config", metavar="FILE", help="TOML file of settings.")]
+Preset = Annotated[str, typer.Option("--preset", metavar="NAME", help=f"Named settings: {', '.join(PRESETS)}.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def load_plugins(files: list[str] | None) -> Any:
+    """The plugins that are installed and those of files."""
+    from sage_kit.plugins import Plugins
+
+    return Plugins(files or ())
+
+
+def make_table(*headings: str, title: str | None = None) -> Any:
+    """A table for the terminal; columns of seconds and of sizes are flush right."""
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left")
+    for heading in headings:
+        table.add_column(heading, justify="right" if heading in ("seconds", "MB") else "left", overflow="fold")
+    return table
+
+
+def print_all(*renderables: Any) -> None:
+    """Print lines and tables; where there is no terminal, a table is not folded to 80 columns."""
+    from rich.console import Console
+
+    # what stands in brackets, in a plugin's summary or a path, is no markup
+    console = Console(width=None if sys.stdout.isatty() else 160, highlight=False, markup=False)
+    for item in renderables:
+        console.print(item)
+
+
+def take_settings(function: Any) -> Any:
+    """Give a command one flag for each setting; `function` gets those that were given as the mapping `settings`."""
+
+    def command(**arguments: Any) -> None:
+        given = {name: arguments.pop(name) for name in RunConfig.model_fields}
+        function(settings={name: value for name, value in given.items() if value is not None}, **arguments)
+
+    parameters = [p for p in inspect.signature(function, eval_str=True).parameters.values() if p.name != "settings"]
+    by_group = sorted(RunConfig.model_fields.items(), key=lambda item: GROUPS.index(field_extra(item[0])["group"]))
+    for name, field in by_group:
+        extra = field_extra(name)
+        flag = "--" + name.replace("_", "-")
+        is_flag = field.annotation is bool
+        default = field.get_default(call_default_factory=True)
+        shown = ",".join(default) if isinstance(default, list) else default
+        unit = f" [{extra['unit']}]" if extra["unit"] else ""
+        tail = "" if shown in ("", {}) or is_flag else f" Default: {shown}."
+        option = typer.Option(
+            *([f"{flag}/--no-{flag[2:]}"] if is_flag else [flag]),
+            help=f"{field.description}{unit}{tail}",
+            metavar=None if is_flag else "VALUE",
+            show_default=False,
+            rich_help_panel=extra["group"].capitalize(),
+        )
+        kind: Any = Optional[bool if is_flag else str]  # noqa: UP045 (typer reads it at run time on Python 3.10)
+        annotation: Any = Annotated[kind, option]
+        parameters.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation))
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {p.name: p.annotation for p in parameters}
+    command.__doc__ = function.__doc__
+    command.__name__ = function.__name__
+    return command

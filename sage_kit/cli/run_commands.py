@@ -1,0 +1,220 @@
+"""The commands around a run: run, resume, quickstart, show, decode."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Optional
+
+import typer
+
+from sage_kit.cli.options import AsJson, ConfigFile, PluginFiles, Preset, load_plugins, print_all, take_settings
+from sage_kit.config import RunConfig, load_config
+from sage_kit.errors import ConfigError
+
+app = typer.Typer()
+
+
+@app.command("run")
+@take_settings
+def run_command(
+    *,
+    settings: dict[str, Any],
+    config: ConfigFile = "",
+    preset: Preset = "",
+    plugin: PluginFiles = None,
+    profile: Annotated[bool, typer.Option("--profile", help="Say where a round goes; the same as --trace.")] = False,
+) -> None:
+    """Distil a student and write a run directory.
+
+    Settings come from the preset, then the TOML file, then the flags; `sage-kit config` prints them all.
+    """
+    if profile:
+        settings["trace"] = True
+    checked = load_config(settings, preset=preset, file=config)
+    plugins = load_plugins(plugin)
+    from sage_kit.compatibility import check_choices
+
+    check_choices(checked, plugins)  # before torch is imported: a misspelt name is answered at once
+    from sage_kit.unused_settings import unused_settings
+
+    usual = load_config()
+    given = {
+        name for name in checked.model_fields_set if name in settings or getattr(checked, name) != getattr(usual, name)
+    }
+    if unused := unused_settings(checked, plugins, given):
+        typer.echo(f"sage-kit: {unused}", err=True)
+    from sage_kit.distill import run
+
+    directory, summary = run(checked, plugins, [str(Path(file).resolve()) for file in plugin or ()])
+    _print_outcome(directory.path, {_arm_name(checked): summary})
+
+
+@app.command()
+def resume(directory: Annotated[str, typer.Argument(metavar="DIR", help="Run directory.")]) -> None:
+    """Go on with a run that was interrupted, from its newest checkpoint."""
+    from sage_kit.rundir import RunDirectory
+
+    run_directory = RunDirectory.open(directory)
+    config = run_directory.config()
+    plugins = load_plugins(run_directory.plugin_files())
+    if run_directory.summary() is not None:
+        print_all(f"{directory} is finished already; nothing to do.")
+    from sage_kit.distill import resume as resume_run
+
+    summary = resume_run(run_directory, plugins)
+    _print_outcome(run_directory.path, {_arm_name(config): summary})
+
+
+@app.command()
+def quickstart(
+    runs_dir: Annotated[str, typer.Option(metavar="DIR", help="Folder for the two run directories.")] = "runs",
+    seed: Annotated[int, typer.Option(help="Seed of both arms.")] = 0,
+    rounds: Annotated[
+        Optional[int],  # noqa: UP045 (typer reads this annotation at run time on Python 3.10)
+        typer.Option(help="Rounds of the SAGE arm.", show_default="7, in a smoke run 2"),
+    ] = None,
+    smoke: Annotated[bool, typer.Option("--smoke", help="Only show that it runs, on a few hundred reviews.")] = False,
+) -> None:
+    """Fine-tune a packaged teacher on packaged reviews; distil it with SAGE and, for as many steps, plainly."""
+    plugins = load_plugins(None)
+    from sage_kit.compatibility import check_choices
+
+    settings = {"runs_dir": runs_dir, "seed": seed}
+    if rounds is not None:
+        settings["rounds"] = rounds
+    # before torch is imported: a missing package is told at once
+    check_choices(load_config({"task": "movie_reviews", **settings}), plugins)
+    from sage_kit.quickstart import SMOKE_NOTE, compare_with_plain, quickstart_config
+    from sage_kit.tables import comparison_table, evaluation_table
+
+    if smoke:
+        print_all(SMOKE_NOTE)
+    arms = compare_with_plain(quickstart_config(settings, smoke=smoke), plugins)
+    summaries = {name: summary for name, (_, summary) in arms.items()}
+    print_all("", *filter(None, (comparison_table(summaries), evaluation_table(summaries))))
+    if smoke:
+        print_all(SMOKE_NOTE)
+    for name, (directory, _) in arms.items():
+        print_all(f"{name}: {directory.path}")
+    print_all(f"Look at a run: sage-kit show {arms['SAGE'][0].path}")
+
+
+@app.command()
+def show(
+    directory: Annotated[str, typer.Argument(metavar="DIR", help="Run directory.")],
+    figures: Annotated[bool, typer.Option(help="Draw learning curves and the map as PNG.")] = True,
+    as_json: AsJson = False,
+) -> None:
+    """Print a run's tables and draw its learning curves and map."""
+    from sage_kit.rundir import RunDirectory
+    from sage_kit.tables import comparison_table, costs_table, evaluation_table, rounds_table
+
+    run_directory = RunDirectory.open(directory)
+    config = run_directory.config()
+    summary, history = run_directory.summary(), run_directory.history()
+    disabled = run_directory.disabled_observers()
+    if as_json:
+        rounds = {"rounds": [result.to_json() for result in history], "disabled_observers": disabled}
+        typer.echo(json.dumps(summary or rounds, indent=2))
+        return
+    if summary:
+        arms = {_arm_name(config): summary}
+        print_all(*filter(None, (comparison_table(arms), evaluation_table(arms))))
+        print_all(*_warnings(summary), f"Stopped: {summary['stopped']}.")
+    else:
+        print_all(f"The run is not finished; go on with: sage-kit resume {directory}")
+    _print_disabled(disabled)
+    if not history:
+        print_all("No round is finished yet.")
+        return
+    primary = summary["primary_metric"] if summary else next(iter(history[-1].dev))
+    print_all(rounds_table(history, primary))
+    costs = run_directory.path / "costs.json"
+    if costs.exists():
+        print_all(costs_table(json.loads(costs.read_text(encoding="utf-8"))))
+    if figures:
+        from sage_kit.figures import draw_run
+
+        for path in draw_run(run_directory):
+            print_all(f"Drawn: {path}")
+
+
+@app.command("decode")
+def decode_command(
+    directory: Annotated[str, typer.Argument(metavar="DIR", help="Run directory.")],
+    decoder: Annotated[str, typer.Option(metavar="NAME", help="Decoder.")] = "nearest_token",
+    options: Annotated[
+        str, typer.Option(metavar="VALUE", help="Options of the decoder, name=value pairs separated by commas.")
+    ] = "",
+    round: Annotated[
+        Optional[int],  # noqa: UP045 (typer reads this annotation at run time on Python 3.10)
+        typer.Option(metavar="N", help="Round; the last one with synthetic examples unless given."),
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Most examples to show.")] = 10,
+    as_json: AsJson = False,
+    plugin: PluginFiles = None,
+) -> None:
+    """Read a run's synthetic examples: their token states as text, beside the text of their anchors."""
+    from sage_kit.rundir import RunDirectory
+
+    run_directory = RunDirectory.open(directory)
+    files = dict.fromkeys(str(Path(file).resolve()) for file in [*run_directory.plugin_files(), *(plugin or ())])
+    plugins = load_plugins(list(files))
+    given = _component_options(options)
+    plugins.options("decoder", decoder, given)  # before torch is imported: a misspelt name is answered at once
+    from sage_kit.decoding import decode_run
+    from sage_kit.tables import decoding_table
+
+    decoding = decode_run(
+        run_directory, plugins, decoder, given, round=round, limit=limit,
+        announce=lambda text: typer.echo(text, err=True),
+    )  # fmt: skip
+    if as_json:
+        typer.echo(json.dumps(decoding.to_json(), indent=2))
+        return
+    known = f"{decoding.accuracy:.1%} of the {decoding.counted}" if decoding.counted else "none of the 0"
+    print_all(f"Decoder {decoder!r} finds {known} {decoding.unit} of these anchors' real text, which is training text.")
+    print_all(decoding_table(decoding))
+
+
+def _component_options(text: str) -> dict[str, Any]:
+    """Options of a component as a table, from the text that the settings take for such tables."""
+    from pydantic import TypeAdapter, ValidationError
+
+    from sage_kit.config import Table
+
+    try:
+        table: dict[str, Any] = TypeAdapter(Table).validate_python(text)
+    except ValidationError as error:
+        problem = error.errors()[0]["msg"].removeprefix("Value error, ")
+        raise ConfigError(f"options is {text!r}: {problem}") from None
+    return table
+
+
+def _arm_name(config: RunConfig) -> str:
+    return "plain distillation" if config.schedule == "none" else "SAGE"
+
+
+def _warnings(summary: dict[str, Any]) -> list[Any]:
+    """What a run warned of before it trained, as it stands in the summary; none in summaries of earlier versions."""
+    from rich.text import Text
+
+    # text, since brackets would be taken for markup
+    return [Text(warning) for warning in summary["teacher"].get("report", {}).get("warnings", ())]
+
+
+def _print_outcome(path: Path, arms: dict[str, Any]) -> None:
+    from sage_kit.tables import comparison_table, evaluation_table
+
+    summary = next(iter(arms.values()))
+    print_all("", *filter(None, (comparison_table(arms), evaluation_table(arms))))
+    print_all(*_warnings(summary), f"Stopped: {summary['stopped']}.", f"Run directory: {path}")
+    _print_disabled(summary["disabled_observers"])
+    print_all(f"Student (plain transformers checkpoint): {path / 'student'}", f"Look at it: sage-kit show {path}")
+
+
+def _print_disabled(disabled: dict[str, str]) -> None:
+    """The observers that failed in a run, so that nobody takes what they have left for all there was."""
+    for name, cause in disabled.items():
+        typer.echo(f"Disabled in the run: {name}: {cause}")
