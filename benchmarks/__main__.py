@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
+from sage_bench.command import app
 from sage_kit.cli import main
-from sage_kit_bench.command import app
 
 main(command=app)

@@ -7,9 +7,9 @@ import pytest
 import tiny
 import torch
 
+from sage_bench.ceilings import CEILING, SHARE, Copy, Gemm, beside, block_products, linear_products, stock_flops
+from sage_bench.measure import Work
 from sage_kit.machine import describe_machine, why_no_bf16
-from sage_kit_bench.ceilings import CEILING, SHARE, Copy, Gemm, beside, block_products, linear_products, stock_flops
-from sage_kit_bench.measure import Work
 
 CPU = torch.device("cpu")
 

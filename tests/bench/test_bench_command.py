@@ -9,11 +9,11 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 
-import sage_kit_bench as bench
+import sage_bench as bench
+from sage_bench.command import app
+from sage_bench.measure import Session
+from sage_bench.records import Line, Result, Spread
 from sage_kit.cli import main
-from sage_kit_bench.command import app
-from sage_kit_bench.measure import Session
-from sage_kit_bench.records import Line, Result, Spread
 
 
 @pytest.fixture

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import tiny
 
+from sage_bench import distill
+from sage_bench.ceilings import SHARE, Copy
+from sage_bench.measure import Session
 from sage_kit.plugins import Plugins
 from sage_kit.training import count_flops
-from sage_kit_bench import distill
-from sage_kit_bench.ceilings import SHARE, Copy
-from sage_kit_bench.measure import Session
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ import math
 
 import pytest
 
-from sage_kit_bench.measure import Contender, Work, alternate
-from sage_kit_bench.records import Line, Result, Spread, Target
+from sage_bench.measure import Contender, Work, alternate
+from sage_bench.records import Line, Result, Spread, Target
 
 
 class Clock:

@@ -11,10 +11,8 @@ import tiny
 import torch
 from safetensors.numpy import save_file
 
-from sage_kit.losses import LossSettings, instance_losses
-from sage_kit.models.trunk import split_model
-from sage_kit_bench import peer_worker
-from sage_kit_bench.peers import (
+from sage_bench import peer_worker
+from sage_bench.peers import (
     PYTHON_VARIABLE,
     PeerError,
     PeerProcess,
@@ -23,6 +21,8 @@ from sage_kit_bench.peers import (
     trainer_data,
     trainer_epochs,
 )
+from sage_kit.losses import LossSettings, instance_losses
+from sage_kit.models.trunk import split_model
 
 LENGTHS = (5, 9, 7, 9, 4, 6)
 

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sage_kit_bench import generated, scale, scale_worker
-from sage_kit_bench.generated import Covariance, open_store, write_vectors
-from sage_kit_bench.measure import Session, Work
-from sage_kit_bench.memory import PeakMemory, most_resident, resident
-from sage_kit_bench.scale import COST, RoundError, RoundProcess, Series
+from sage_bench import generated, scale, scale_worker
+from sage_bench.generated import Covariance, open_store, write_vectors
+from sage_bench.measure import Session, Work
+from sage_bench.memory import PeakMemory, most_resident, resident
+from sage_bench.scale import COST, RoundError, RoundProcess, Series
 
 SETTINGS = {"reducer": "pca", "filter": "cosine", "landmarks": 100}
 

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from sage_bench import synthesis
+from sage_bench.measure import Session
+from sage_bench.scale import COST
+from sage_bench.synthesis import INVERTERS, LINEAR, LOOP, NATIVE, Peer, Sides, Size
 from sage_kit.errors import MissingPackageError
 from sage_kit.plugins import Plugins
-from sage_kit_bench import synthesis
-from sage_kit_bench.measure import Session
-from sage_kit_bench.scale import COST
-from sage_kit_bench.synthesis import INVERTERS, LINEAR, LOOP, NATIVE, Peer, Sides, Size
 
 SMALL = Size(0, 20, (6,), (50, 400), 1, 0.05, {"epochs": 2})
 
@@ -117,8 +117,8 @@ def test_the_bench_compares_all_sides(session: Session, vectors: Any, monkeypatc
 
 
 def test_targets_are_for_the_slowest_with_a_better_fit() -> None:
+    from sage_bench.measure import Measured, Work
     from sage_kit.scorecard.measures import Figure
-    from sage_kit_bench.measure import Measured, Work
 
     def r2(value: float) -> dict[str, Figure]:
         return {"r2": Figure(value, value - 0.1, value + 0.1)}

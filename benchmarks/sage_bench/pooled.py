@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from sage_bench.distill import MINILM, task_settings
+from sage_bench.measure import Session
 from sage_kit.config import load_config
 from sage_kit.plugins import Plugins
 from sage_kit.scorecard.vectors import TaskVectors, load_vectors
-from sage_kit_bench.distill import MINILM, task_settings
-from sage_kit_bench.measure import Session
 
 Floats = NDArray[np.float32]
 

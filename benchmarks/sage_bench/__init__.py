@@ -14,10 +14,10 @@ from sage_kit.errors import ConfigError, did_you_mean
 
 BENCHES: Mapping[str, str] = MappingProxyType(
     {
-        "start": "sage_kit_bench.start",
-        "distill": "sage_kit_bench.distill",
-        "synthesis": "sage_kit_bench.synthesis",
-        "scale": "sage_kit_bench.scale",
+        "start": "sage_bench.start",
+        "distill": "sage_bench.distill",
+        "synthesis": "sage_bench.synthesis",
+        "scale": "sage_bench.scale",
     }
 )
 """Module of each bench, in the order in which they run."""

@@ -16,16 +16,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from sage_bench.generated import Covariance, write_vectors
+from sage_bench.measure import Contender, Measured, Session, Work, alternate
+from sage_bench.pooled import real_vectors, side_by_side
+from sage_bench.records import Line, Result, Spread, Target
 from sage_kit.child import Child, ChildEnded, ChildFailed
 from sage_kit.errors import MissingPackageError, UnknownComponentError
 from sage_kit.files import disk_errors
 from sage_kit.plugins import Plugins
-from sage_kit_bench.generated import Covariance, write_vectors
-from sage_kit_bench.measure import Contender, Measured, Session, Work, alternate
-from sage_kit_bench.pooled import real_vectors, side_by_side
-from sage_kit_bench.records import Line, Result, Spread, Target
 
-WORKER = "sage_kit_bench.scale_worker"
+WORKER = "sage_bench.scale_worker"
 LANDMARKS = 20_000
 LIFTED_BATCHES = 256
 GIGABYTE = 1e9
@@ -223,7 +223,7 @@ class RoundError(Exception):
 
 
 class RoundProcess:
-    """Rounds at one size in a process of its own; see `sage_kit_bench.scale_worker`.
+    """Rounds at one size in a process of its own; see `sage_bench.scale_worker`.
 
     Parameters
     ----------

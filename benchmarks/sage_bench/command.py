@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
+from sage_bench import chosen_benches
 from sage_kit.cli.options import AsJson, print_all
 from sage_kit.config import load_config
-from sage_kit_bench import chosen_benches
 
 app = typer.Typer(pretty_exceptions_enable=False, add_completion=False, rich_markup_mode=None)
 
@@ -28,8 +28,8 @@ def bench(
     """
     names = chosen_benches(name)  # before torch is imported: a misspelt name is answered at once
     data_dir = load_config().data_dir
-    from sage_kit_bench import runner
-    from sage_kit_bench.report import result_tables
+    from sage_bench import runner
+    from sage_bench.report import result_tables
 
     def tell(run: runner.BenchRun) -> None:
         if not as_json:

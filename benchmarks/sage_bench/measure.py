@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sage_kit_bench.records import Spread
+from sage_bench.records import Spread
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from sage_bench.measure import Work
 from sage_kit.devices import synchronize
-from sage_kit_bench.measure import Work
 
 
 @dataclass(frozen=True)

@@ -13,13 +13,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import sage_kit_bench as bench
+import sage_bench as bench
+from sage_bench.measure import Session
+from sage_bench.records import Result
+from sage_bench.report import draw_result
 from sage_kit import tensorfile
 from sage_kit.files import disk_errors, write_json
 from sage_kit.machine import Machine, describe_machine
-from sage_kit_bench.measure import Session
-from sage_kit_bench.records import Result
-from sage_kit_bench.report import draw_result
 
 FORMAT = 1
 """Version of the JSON layout."""
@@ -75,7 +75,7 @@ def run_benches(
     Parameters
     ----------
     names : sequence of str
-        Keys of `sage_kit_bench.BENCHES`.
+        Keys of `sage_bench.BENCHES`.
     quick : bool
     out : Path
         Folder for the files; made if absent.

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sage_bench.records import Line, Result, Spread, Target
 from sage_kit.files import disk_errors
 from sage_kit.machine import Machine
-from sage_kit_bench.records import Line, Result, Spread, Target
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
