@@ -245,7 +245,8 @@ def claims_command(
     markdown: Annotated[bool, typer.Option("--markdown", help="Print a Markdown table.")] = False,
 ) -> None:
     """Print the ledger: the paper's claims and open questions, and what the studies say of each."""
-    from sage_kit.studies.claims import ledger_json, ledger_markdown, ledger_of, ledger_table, read_results
+    from sage_kit.studies.ledger import ledger_of, read_results
+    from sage_kit.studies.ledger_text import ledger_json, ledger_markdown, ledger_table
     from sage_kit.studies.places import result_folders
 
     found, faults = read_results(*result_folders(results))

@@ -2,10 +2,10 @@
 
 >>> from sage_kit.studies import Arm, Study
 
-`study` is what a notebook writes with; `runs` makes and finds the runs of arms, `sizes` holds the three profiles,
-`statistics` the paired intervals and tests, `figures` the pictures, `result` and `display` what is left behind.
-`analyses` holds what single studies compute beyond that. `parameters`, `grid`, `cell_key`, `runner` and `backends`
-execute notebooks; `claims` and `gallery` read what they found.
+`study`, `arms` and `findings` are what a notebook writes with; `runs` makes and finds the runs of arms, `sizes` holds
+the profiles, `statistics` the paired intervals and tests, `figures` the pictures, `result` and `display` what is left
+behind. `analyses` holds what single studies compute beyond that. `parameters`, `grid`, `cell_key`, `runner` and
+`backends` execute notebooks; `claims`, `ledger` and `gallery` read what they found.
 """
 
 from __future__ import annotations
@@ -18,20 +18,18 @@ from typing import TYPE_CHECKING, Any
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 if TYPE_CHECKING:
+    from sage_kit.studies.arms import Arm
     from sage_kit.studies.runs import ArmRun, Runs
-    from sage_kit.studies.study import Arm, Study
+    from sage_kit.studies.study import Study
 
 __all__ = ["Arm", "ArmRun", "Runs", "Study"]
 
 
 def __getattr__(name: str) -> Any:
     # the command line imports light modules of this package, so torch waits until a study is made
-    if name in ("Arm", "Study"):
-        from sage_kit.studies import study
+    if name in __all__:
+        from sage_kit.studies import arms, runs, study
 
-        return getattr(study, name)
-    if name in ("ArmRun", "Runs"):
-        from sage_kit.studies import runs
-
-        return getattr(runs, name)
+        module = {"Arm": arms, "Study": study}.get(name, runs)
+        return getattr(module, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

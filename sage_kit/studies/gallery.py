@@ -21,20 +21,9 @@ from sage_kit.errors import MissingPackageError
 from sage_kit.files import disk_errors, only_finite, write_bytes, write_text
 from sage_kit.studies import verdicts
 from sage_kit.studies.cell_key import NEUTRAL
-from sage_kit.studies.claims import (
-    CLAIMS,
-    RULE,
-    STATE_MEANINGS,
-    TITLE,
-    Claim,
-    Entry,
-    Fault,
-    interval_text,
-    ledger_of,
-    machine_text,
-    number_text,
-    read_results,
-)
+from sage_kit.studies.claims import CLAIMS, TITLE, Claim
+from sage_kit.studies.ledger import RULE, STATE_MEANINGS, Entry, Fault, ledger_of, read_results
+from sage_kit.studies.ledger_text import interval_text, machine_text, number_text
 from sage_kit.studies.result import RESULT, Finding, StudyResult
 from sage_kit.studies.runner import find_cells, parameters_text
 from sage_kit.studies.verdicts import numbers_text

@@ -17,7 +17,6 @@ Findings are decided together, in `finish`.
 from __future__ import annotations
 
 import contextlib
-import io
 import math
 import time
 from collections.abc import Iterable, Mapping, MutableMapping, Sequence
@@ -40,28 +39,27 @@ from sage_kit.plugins import Plugins
 from sage_kit.provenance import commit
 from sage_kit.source_digest import source_digest
 from sage_kit.studies import statistics
+from sage_kit.studies.arms import Arm, at_rates, for_choice
 from sage_kit.studies.design import expected_table, plan_text
-from sage_kit.studies.display import VerdictBox, show_figure, show_table
+from sage_kit.studies.display import VerdictBox
 from sage_kit.studies.effort import Effort, Planned
+from sage_kit.studies.findings import Findings
 from sage_kit.studies.parameters import Parameter, check, check_components, check_parameters, listed
 from sage_kit.studies.places import RESULTS, RUNS, in_project
 from sage_kit.studies.predictions import (
     DEV,
-    DIVERGENCE,
     VALIDATION,
     compare_outputs,
     halved,
     save_predictions,
     split_name,
 )
-from sage_kit.studies.result import PREDICTIONS, RESULT, Finding, StudyResult, decided, label_of, pick_row
-from sage_kit.studies.runs import LOOP, ArmRun, Loop, Runs, RunStore
+from sage_kit.studies.result import PREDICTIONS, RESULT, StudyResult, label_of
+from sage_kit.studies.runs import LOOP, ArmRun, Runs, RunStore
 from sage_kit.studies.sizes import COMMON, size
 from sage_kit.studies.tuning import TUNING_SEED, Try, Tuning, further, rates_text
-from sage_kit.studies.verdicts import PERCENT_CHANGE, POINTS, Direction, Margin, State, number_text
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
     from pandas import DataFrame
 
 PACKAGES = ("sage-kit", "torch", "transformers", "numpy", "scipy", "scikit-learn", "umap-learn", "openTSNE", "pacmap")
@@ -82,53 +80,7 @@ PLACES = ("data_dir", "cache_dir", "device")
 """Settings that say where things are."""
 
 
-class Arm:
-    """One configuration in a comparison.
-
-    Parameters
-    ----------
-    name : str
-        As tables and figures show it.
-    about : str
-        One line: what it is there for.
-    loop : callable or None
-        What makes its runs (`sage_kit.studies.runs.Loop`); None takes the distillation loop.
-    by_task : mapping of task to mapping, or None
-        Settings that go over the others on a task, such as a learning rate that `Study.tune` found there.
-    **settings
-        Settings of `RunConfig` that make it differ from the study's other arms.
-    """
-
-    def __init__(
-        self,
-        name: str,
-        about: str = "",
-        *,
-        loop: Loop | None = None,
-        by_task: Mapping[str, Mapping[str, Any]] | None = None,
-        **settings: Any,
-    ) -> None:
-        named = [*settings, *(key for own in (by_task or {}).values() for key in own)]
-        unknown = [key for key in named if key not in RunConfig.model_fields]
-        if unknown:
-            hint = did_you_mean(unknown[0], RunConfig.model_fields, elsewhere="`sage-kit config` lists them.")
-            raise StudyError(f"arm {name!r}: there is no setting {unknown[0]!r}.{hint}")
-        self.name = name
-        self.about = about
-        self.loop = loop
-        self.settings = settings
-        self.by_task = {task: dict(own) for task, own in (by_task or {}).items()}
-
-    def on(self, task: str) -> dict[str, Any]:
-        """Its settings on a task."""
-        return {**self.settings, **self.by_task.get(task, {})}
-
-    def __repr__(self) -> str:
-        settings = "".join(f", {name}={value!r}" for name, value in self.settings.items())
-        return f"Arm({self.name!r}{settings})"
-
-
-class Study:
+class Study(Findings):
     """A study: what it asks, its size, and all that it finds.
 
     Parameters
@@ -199,6 +151,7 @@ class Study:
         more: Mapping[str, Any] | None = None,
         **settings: Any,
     ) -> None:
+        super().__init__()
         self._started = time.perf_counter()
         own = {"profile": profile, "task": task, "seeds": seeds, "plugin": plugin, "runs_dir": runs_dir,
                "results_dir": results_dir, "preset": preset}  # fmt: skip
@@ -246,9 +199,6 @@ class Study:
         if seeds is not None and seeds != usual_seeds:
             self._changed["seeds"] = seeds
         self.results_dir = in_project(results_dir, RESULTS)
-        self.tables: dict[str, DataFrame] = {}
-        self._asked: list[tuple[Finding, dict[State, str]]] = []
-        self.figures: dict[str, tuple[bytes, str]] = {}
         self.result: StudyResult | None = None
         self._all_runs: dict[tuple[str, str, int], ArmRun] = {}
         self._compared: dict[tuple[str, str, int], tuple[ArmRun, set[str]]] = {}
@@ -444,7 +394,7 @@ class Study:
         listed_rates = tuple(sorted(set(self.rates if rates is None else rates)))
         if len(listed_rates) < 2:
             print(f"All arms learn at a rate of {rates_text(listed_rates)}: none is tuned.", flush=True)
-            return [_at_rates(arm, dict.fromkeys(chosen, listed_rates[0])) for arm in arms]
+            return [at_rates(arm, dict.fromkeys(chosen, listed_rates[0])) for arm in arms]
         tried = tuple(TUNING_SEED + number for number in range(self.size.tuning_seeds)) if seeds is None else seeds
         self.choose_on(tried)
         if not self._is_planned:
@@ -470,7 +420,7 @@ class Study:
         found = {arm.name: {task: self.tuning.best(task, arm.name) for task in chosen} for arm in arms}
         for name, by_task in found.items():
             print(f"learning rate of {name}: {', '.join(f'{rate:g} on {task}' for task, rate in by_task.items())}")
-        return [_at_rates(arm, found[arm.name]) for arm in arms]
+        return [at_rates(arm, found[arm.name]) for arm in arms]
 
     def choose_on(self, seeds: Iterable[int]) -> None:
         """Keep seeds for choices: what is run under them is never compared.
@@ -494,7 +444,7 @@ class Study:
         """Run every arm at every rate under every seed."""
         tries = [(arm, rate, seed) for arm in arms for rate in rates for seed in seeds]
         asked = [
-            (arm, self._run_config(task, for_choice(_at_rates(arm, {task: rate})), seed, limit),
+            (arm, self._run_config(task, for_choice(at_rates(arm, {task: rate})), seed, limit),
              f", learning rate {rate:g}")
             for arm, rate, seed in tries
         ]  # fmt: skip
@@ -639,7 +589,7 @@ class Study:
         if not tuned or len(self.rates) < 2:
             groups = [[self._run_config(task, arm, seed, limit)] for seed in compared]
         else:
-            at_rates = [_at_rates(arm, {task: rate}) for rate in self.rates]
+            at_rates = [at_rates(arm, {task: rate}) for rate in self.rates]
             tries = range(TUNING_SEED, TUNING_SEED + self.size.tuning_seeds)
             groups = [[self._run_config(task, for_choice(one), seed, limit)] for one in at_rates for seed in tries]
             groups += [[self._run_config(task, one, seed, limit) for one in at_rates] for seed in compared]
@@ -766,110 +716,7 @@ class Study:
         means["equal"] = near[0] & near[1]
         return means
 
-    # ---- what was found ---------------------------------------------------------------------------------------------
-
-    def add_table(self, name: str, table: DataFrame, *, show: bool = True) -> None:
-        """Keep a table, and show it: it is saved, and findings may point into it."""
-        self.tables[name] = table
-        if show:
-            show_table(table, name.replace("_", " "))
-
-    def add_figure(self, name: str, figure: Figure, caption: str) -> None:
-        """Keep a figure, and show it: it is saved as ``<name>.png``."""
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
-        self.figures[name] = buffer.getvalue(), caption
-        show_figure(buffer.getvalue(), caption)
-
-    def find(
-        self,
-        name: str,
-        question: str,
-        *,
-        table: str,
-        row: Mapping[str, Any],
-        yes: str,
-        no: str,
-        undecided: str = "",
-        unit: str | None = None,
-        threshold: float = 0.0,
-        margin: Margin | None = None,
-        direction: Direction = "above",
-        columns: tuple[str, str, str] = ("difference", "low", "high"),
-        claim: str = "",
-    ) -> None:
-        """Ask a question whose answer is in one row of a table; `finish` decides all of them together.
-
-        Where the row is an average over tasks of which some lie above the threshold and others below, each with its
-        whole interval, the average would hide that: the question is then asked of every task, as ``<name>_<task>``.
-
-        Parameters
-        ----------
-        name, question, direction, claim
-            As in `Finding`.
-        table : str
-            Name of a table that was added. Columns of it that are read where they are there: "n_seeds" (0 where no seed
-            enters; without it, the study's seeds count), "n_examples", "df" (without it, n_seeds - 1, as Student's
-            interval over seeds has it; without both, the interval counts as normal), "identical", and "k" and "n" of a
-            share of runs with its exact interval (`statistics.reached_table`).
-        row : mapping
-            Columns and values that pick one row.
-        yes, no, undecided : str
-            The answers in words, without their numbers, which are put behind them: value, interval and, of an undecided
-            one, the difference that could have been found. ``{column}`` is filled in from the row. `undecided` is "No
-            significant difference" unless given.
-        unit : str or None
-            As in `Finding`; None takes "points" for scores and agreement, and "percent change" for divergence.
-        threshold : float
-            As in `Finding`.
-        margin : Margin or None
-            By how much a value may fall short of 0 and still suffice; stands for a threshold.
-        columns : tuple of str
-            Columns of value, low and high.
-
-        Raises
-        ------
-        StudyError
-            When the table or the row is not there, or a threshold and a margin are given.
-        """
-        if table not in self.tables:
-            raise StudyError(f"finding {name!r}: there is no table {table!r}.{did_you_mean(table, self.tables)}")
-        if margin is not None and threshold:
-            raise StudyError(f"finding {name!r} has a threshold and a margin: give one of them")
-        if margin is not None:
-            threshold = -margin.value if direction == "above" else margin.value
-        opposed = self._opposed(table, row, columns, threshold)
-        for task in opposed:
-            self.find(
-                f"{name}_{task}", f"{question} ({task})", table=table, row={**row, "task": task}, yes=f"{task}: {yes}",
-                no=f"{task}: {no}", undecided=f"{task}: {undecided or 'No significant difference'}", unit=unit,
-                threshold=0.0 if margin else threshold, margin=margin, direction=direction, columns=columns,
-                claim=claim,
-            )  # fmt: skip
-        if opposed:
-            return
-        there = pick_row(self.tables[table], row, table)
-        value, low, high = (float(there[column]) for column in columns)
-        # a comparison may rest on fewer seeds than the study has
-        seeds = int(there.get("n_seeds", self.seeds))
-        df = float(there.get("df", seeds - 1 if "n_seeds" in there and seeds > 1 else math.inf))
-        if unit is None:
-            unit = "" if "metric" not in there else PERCENT_CHANGE if there["metric"] == DIVERGENCE else POINTS
-        usual = "No significant difference" if columns[0] == "difference" and margin is None else "Undecided"
-        texts: dict[State, str] = {"yes": yes, "no": no, "undecided": undecided or usual}
-        numbers = {"value": value, "low": low, "high": high, "threshold": threshold}
-        shown = {key: number_text(number, unit, signed=columns[0] == "difference") for key, number in numbers.items()}
-        finding = Finding(
-            name, question, value, low, high, threshold, "undecided", "", unit, seeds, table, dict(row), columns,
-            direction, claim, examples=int(there.get("n_examples", 0)), df=df,
-            identical=bool(there.get("identical", False)),
-            counts=(int(there["k"]), int(there["n"])) if {"k", "n"} <= there.keys() else None,
-            margin_reason="" if margin is None else margin.reason,
-            margin_effect=math.nan if margin is None else margin.effect,
-        )  # fmt: skip
-        self._asked.append(
-            (finding, {state: text.format(**{**there, **shown, "unit": unit}) for state, text in texts.items()})
-        )
+    # ---- the end ----------------------------------------------------------------------------------------------------
 
     def finish(self) -> None:
         """Decide the findings, save them with tables, figures and predictions, and show the verdict: see `result`."""
@@ -889,7 +736,7 @@ class Study:
             parameters=self.parameters,
             settings={key: value for key, value in self.settings.items() if COMMON.get(key) != value},
             defaults=default_settings(),
-            findings=decided([finding for finding, _ in self._asked], [texts for _, texts in self._asked]),
+            findings=self.decide(),
             tables=tuple(self.tables),
             figures=tuple((f"{name}.png", caption) for name, (_, caption) in self.figures.items()),
             time=datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -947,20 +794,6 @@ class Study:
             "splits": run.splits,
         }
 
-    def _opposed(
-        self, table: str, row: Mapping[str, Any], columns: tuple[str, str, str], threshold: float
-    ) -> list[str]:
-        """The tasks that a row averages over, where some lie above the threshold and others below; else none."""
-        if row.get("task") != statistics.AVERAGE:
-            return []
-        _, low, high = columns
-        rows = self.tables[table]
-        for name in (name for name in row if name != "task" and name in rows.columns):
-            rows = rows[rows[name] == row[name]]
-        rows = rows[rows["task"].isin(self.tasks)]
-        is_mixed = (rows[low] > threshold).any() and (rows[high] < threshold).any()
-        return [str(task) for task in rows["task"]] if is_mixed else []
-
     # ---- small parts ------------------------------------------------------------------------------------------------
 
     def _check_names(self, settings: Mapping[str, Any]) -> None:
@@ -968,22 +801,6 @@ class Study:
         if unknown:
             hint = did_you_mean(unknown[0], RunConfig.model_fields, elsewhere="`sage-kit config` lists them.")
             raise ConfigError(f"Unknown setting {unknown[0]!r}.{hint}")
-
-
-def for_choice(arm: Arm) -> Arm:
-    """The arm as it is tried for a choice: by dev alone, and without the time for other splits."""
-    return Arm(
-        arm.name, arm.about, loop=arm.loop, by_task=arm.by_task, **{**arm.settings, "evaluate_validation": "never"}
-    )
-
-
-def _at_rates(arm: Arm, rates: Mapping[str, float]) -> Arm:
-    """The arm with a learning rate by task."""
-    by_task = {
-        **arm.by_task,
-        **{task: {**arm.by_task.get(task, {}), "learning_rate": rate} for task, rate in rates.items()},
-    }
-    return Arm(arm.name, arm.about, loop=arm.loop, by_task=by_task, **arm.settings)
 
 
 def _machine() -> dict[str, Any]:

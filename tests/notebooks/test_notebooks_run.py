@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from studies.claimcheck import claim_problems
 
-from sage_kit.studies.claims import claim_problems
 from sage_kit.studies.result import StudyResult, inconsistencies, read_tables
 
 pytest.importorskip("papermill")

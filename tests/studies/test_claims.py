@@ -12,30 +12,22 @@ from typing import Any
 import pandas
 import pytest
 from rich.console import Console
+from studies.claimcheck import claim_problems
 from studies.fakeresults import MACHINE, make_finding, runs_of, save_result
 
 from sage_kit.errors import StudyError
 from sage_kit.files import only_finite
-from sage_kit.studies.claims import (
-    CLAIMS,
+from sage_kit.studies.claims import CLAIMS, PAPER_TASKS, Claim, find_claim
+from sage_kit.studies.ledger import RULE, STATE_MEANINGS, Entry, ledger, ledger_of, read_results
+from sage_kit.studies.ledger_text import (
     HEADINGS,
-    PAPER_TASKS,
-    RULE,
-    STATE_MEANINGS,
-    Claim,
-    Entry,
-    claim_problems,
-    find_claim,
     interval_text,
-    ledger,
     ledger_json,
     ledger_markdown,
-    ledger_of,
     ledger_rows,
     ledger_table,
     machine_text,
     number_text,
-    read_results,
 )
 
 NAN = float("nan")

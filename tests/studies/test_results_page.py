@@ -9,7 +9,7 @@ import pytest
 from studies.fakeresults import make_finding, save_result
 from write_results_page import FOLDER, GAINS, PAGE, gains_png, main_result, page, paragraph, section
 
-from sage_kit.studies.claims import read_results
+from sage_kit.studies.ledger import read_results
 
 
 def test_a_result_has_its_findings_and_the_figure_of_the_first(tmp_path: Path) -> None:

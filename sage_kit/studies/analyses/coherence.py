@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from sage_kit.components import BuildContext, FilterRequest
 from sage_kit.errors import StudyError
 from sage_kit.preparation import Prepared, prepare
+from sage_kit.studies.arms import Arm
 from sage_kit.studies.runs import ArmRun, Runs
-from sage_kit.studies.study import Arm, Study
+from sage_kit.studies.study import Study
 from sage_kit.synthesis import SyntheticSet, read_only
 
 if TYPE_CHECKING:

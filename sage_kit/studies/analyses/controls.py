@@ -12,7 +12,7 @@ from sage_kit.config import PRESETS, RunConfig, field_extra
 from sage_kit.errors import StudyError, did_you_mean
 from sage_kit.files import write_bytes
 from sage_kit.studies.analyses.search import RANDOM
-from sage_kit.studies.study import Arm
+from sage_kit.studies.arms import Arm
 
 if TYPE_CHECKING:
     from sage_kit.studies.study import Study

@@ -18,11 +18,12 @@ from sage_kit.evaluate import predictions as predicted
 from sage_kit.plugins import Plugins
 from sage_kit.preparation import prepare
 from sage_kit.records import Costs
+from sage_kit.studies.arms import Arm
 from sage_kit.studies.parameters import listed
 from sage_kit.studies.predictions import split_name
 from sage_kit.studies.runs import Runs
 from sage_kit.studies.statistics import AVERAGE, average, contributions, t_interval, two_way
-from sage_kit.studies.study import Arm, Study
+from sage_kit.studies.study import Study
 
 if TYPE_CHECKING:
     from pandas import DataFrame

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from sage_kit.studies.arms import Arm
 from sage_kit.studies.predictions import AGREEMENT, DIVERGENCE
 from sage_kit.studies.runs import Runs
-from sage_kit.studies.study import Arm
 from sage_kit.studies.verdicts import PERCENT_CHANGE, number_text
 
 if TYPE_CHECKING:

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sage_kit.errors import StudyError, did_you_mean
+from sage_kit.studies.arms import Arm, for_choice
 from sage_kit.studies.parameters import listed
 from sage_kit.studies.statistics import compare_arms
-from sage_kit.studies.study import Arm, for_choice
 
 if TYPE_CHECKING:
     from pandas import DataFrame

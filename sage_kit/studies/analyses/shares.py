@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sage_kit.errors import StudyError
+from sage_kit.studies.arms import Arm
 from sage_kit.studies.parameters import listed
 from sage_kit.studies.runs import Runs
 from sage_kit.studies.statistics import Interval, compare_arms, count_interval
-from sage_kit.studies.study import Arm
 
 if TYPE_CHECKING:
     from pandas import DataFrame

@@ -27,8 +27,9 @@ from sage_kit.studies.analyses.coherence import (
     synthetic_sets,
     trained_on,
 )
+from sage_kit.studies.arms import Arm
 from sage_kit.studies.runs import Runs
-from sage_kit.studies.study import Arm, Study
+from sage_kit.studies.study import Study
 from sage_kit.testing import check_component
 
 PLUGIN = Path(__file__).parents[3] / "notebooks" / "plugins" / "half_filter.py"

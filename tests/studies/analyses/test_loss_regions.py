@@ -31,9 +31,10 @@ from sage_kit.studies.analyses.loss_regions import (
     spatial,
     targeted,
 )
+from sage_kit.studies.arms import Arm
 from sage_kit.studies.runs import ArmRun, Runs
 from sage_kit.studies.statistics import compare_arms, morans_i
-from sage_kit.studies.study import Arm, Study
+from sage_kit.studies.study import Study
 
 
 def test_the_hard_set_is_that_of_the_highest_losses() -> None:

@@ -14,8 +14,9 @@ from sage_kit.studies.analyses.outcomes import (
     find_ahead,
     with_equal_flops,
 )
+from sage_kit.studies.arms import Arm
 from sage_kit.studies.result import StudyResult
-from sage_kit.studies.study import Arm, Study
+from sage_kit.studies.study import Study
 
 
 @pytest.fixture(scope="module")

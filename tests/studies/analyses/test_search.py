@@ -21,7 +21,7 @@ from sage_kit.studies.analyses.search import (
     read_factors,
     search,
 )
-from sage_kit.studies.study import Arm
+from sage_kit.studies.arms import Arm
 
 TEMPERATURE = Factor("temperature", {"2": {"temperature": 2.0}, "1": {"temperature": 1.0}, "4": {"temperature": 4.0}})
 SHARE = Factor("share", {"0.3": {"lift_options": {}}, "0.5": {"lift_options": {"share": 0.5}}}, {"lift": ("replace",)})

@@ -16,9 +16,9 @@ from toyrun import toy_config
 from sage_kit.errors import StudyError
 from sage_kit.plugins import Plugins
 from sage_kit.studies.analyses.shares import add_shares, read_shares, share_arms, sooner, stopped_at, stopping
+from sage_kit.studies.arms import Arm
 from sage_kit.studies.runs import Runs, RunStore
 from sage_kit.studies.statistics import reached_table
-from sage_kit.studies.study import Arm
 
 
 def test_shares_rise_and_zero_is_left_out() -> None:
