@@ -14,19 +14,19 @@
 # **Question.** Which lift, share of tokens, anchors, inverter, mix, schedule and loss bring the student closest to its
 # teacher, and is the method with them ahead of plain distillation with the same loss?
 #
-# **Method.** One factor after another, in a fixed order, starting from the simplest level of each: shifted tokens
-# near any example. The levels of a factor are held against the one chosen so far, at equal student steps, by the mean
+# **Method.** One factor after another, in a fixed order, starting from the simplest level of each: shifted tokens near
+# any example. The levels of a factor are held against the one chosen so far, at equal student steps, by the mean
 # divergence of the student's outputs from the teacher's: KL for classes, half the squared difference for numbers. It
 # moves with every example, where agreement moves with those few on which a student changes its mind. A level is taken
 # if it lowers the divergence, averaged over tasks, by at least `least`; of several that do, the first that is not
 # behind the best by so much, levels standing in the order of how much they change. `least` is 3 % unless given: a
 # quarter of the 12 % that the best step of an earlier search on SST-2 and STS-B brought; steps that bring less change
 # sign from task to task. Every level is run under one seed, and those that lower the divergence enough there are run
-# under the others as well; all seeds together decide. Whatever the search reads is of *dev*, the part carved from
-# train for choices. Then the chosen settings meet plain distillation with the same loss, synthesis that looks at no
-# map and no loss (*random tokens*), and the defaults as they are if those are others, on held-out rows, under seeds
-# and transfer sets that the search has not seen. There each arm is tuned over the same learning rates by as many
-# tries.
+# under the others as well; all seeds together decide. A level that costs a quarter more FLOPs than the one before is
+# confirmed at equal FLOPs: for as many steps as cost no more. Whatever the search reads is of *dev*, the part carved
+# from train for choices. Then the chosen settings meet plain distillation with the same loss, synthesis that looks at
+# no map and no loss (*random tokens*), and the defaults as they are if those are others, on held-out rows, under seeds
+# and transfer sets that the search has not seen. There each arm is tuned over the same learning rates by as many tries.
 #
 # Approximate: the search takes each factor once and in one order, so it may miss settings that are good only
 # together. All its levels learn at the rate that was best for plain distillation, so a level that wants another rate

@@ -20,6 +20,7 @@ from sage_kit.studies.statistics import compare_arms
 if TYPE_CHECKING:
     from pandas import DataFrame
 
+    from sage_kit.studies.runs import Runs
     from sage_kit.studies.study import Study
 
 
@@ -48,6 +49,10 @@ RANDOM = "inf"
 
 HARDEST: Mapping[str, Any] = {"sampler": "high_loss", "sampler_options": {"fraction": 0.3}}
 """Synthesis near the examples of the highest loss."""
+
+DEARER = 1.25
+"""How many times the FLOPs of the level before a level may cost and still be compared at equal steps: teacher tokens of
+single runs differ by less."""
 
 AS_BEFORE = "as before"
 """First level of a factor whose others change what an earlier one chose."""
@@ -218,7 +223,8 @@ class Search:
     steps : DataFrame
         A row per factor, level and task (and one over all tasks), as `compare_arms` returns it for the logarithm of the
         divergence, against the level held before; with the columns factor, change (of the divergence itself, as a
-        share), agreement and score (differences in agreement and in the primary metric), and whether it was taken.
+        share), agreement and score (differences in agreement and in the primary metric), equal ("steps" or "FLOPs",
+        whichever both took alike), and whether it was taken.
     """
 
     settings: Mapping[str, Any]
@@ -237,8 +243,9 @@ def search(
 ) -> Search:
     """Go through the factors, holding each level against the one chosen so far.
 
-    Every level is run under the first seed, and those that lower the divergence enough there are run under the others
-    as well, with the one that they are held against; all seeds together decide.
+    Every level is run under the first seed, for as many student steps as the others. Those that lower the divergence
+    enough there are run under the other seeds as well, with the one that they are held against; all seeds together
+    decide. A level that costs more FLOPs by `DEARER` is then run for as many steps as cost no more.
 
     The measure is the mean divergence of the student's outputs from the teacher's on the part carved from train
     (`sage_kit.evaluate.divergence`): it moves with every example, where agreement and accuracy move with those few on
@@ -283,12 +290,19 @@ def search(
         arms = [Arm(names[held], by_task=by_task, **settings)]
         arms += [Arm(names[level], by_task=by_task, **changed(settings, factor.levels[level])) for level in others]
         arms = [for_choice(arm) for arm in arms]
-        table = differences(study.run(arms, seeds=seeds[:1]).table(), names[held])
+        first = study.run(arms, seeds=seeds[:1])
+        table = differences(first.table(), names[held]).assign(equal="steps")
         # the best of several under one seed owes some of it to chance: another seed has its say
         gains = (table["task"] == study.overall) & (table["change"] <= -least)
         promising = [arm for arm in arms if arm.name in set(table[gains]["arm"])]
-        if promising and len(seeds) > 1:
-            confirmed = differences(study.run([arms[0], *promising], seeds=seeds).table(), names[held])
+        dearer = {arm.name: steps for arm in promising if (steps := _fewer_steps(study, first, arm.name, names[held]))}
+        if promising and (len(seeds) > 1 or dearer):
+            alike = [arms[0], *(arm for arm in promising if arm.name not in dearer)]
+            runs = [study.run(alike, seeds=seeds).table()]
+            for arm in (arm for arm in promising if arm.name in dearer):
+                runs.append(study.run([arm], seeds=seeds, steps=dearer[arm.name]).table())
+            confirmed = differences(concat(runs, ignore_index=True), names[held])
+            confirmed["equal"] = ["FLOPs" if name in dearer else "steps" for name in confirmed["arm"]]
             rest = table[~table["arm"].isin(confirmed["arm"])]
             table = table[["task", "arm"]].merge(concat([confirmed, rest]), how="left")  # in the order of the levels
         table.insert(0, "factor", factor.name)
@@ -327,6 +341,12 @@ def differences(runs: DataFrame, baseline: str) -> DataFrame:
     for name, value in (("agreement", "dev_agreement"), ("score", "dev")):
         table[name] = compare_arms(runs, baseline, value=value)["difference"]
     return table
+
+
+def _fewer_steps(study: Study, runs: Runs, arm: str, held: str) -> dict[str, int]:
+    """The steps of an arm, by task, that cost the FLOPs of a run of another; empty where it costs little more."""
+    steps = study.equal_flops_steps(runs, arm, held)
+    return steps if np.mean([study.steps(task) / count for task, count in steps.items()]) >= DEARER else {}
 
 
 def _lacking(factor: Factor, have: Mapping[str, Any]) -> str:

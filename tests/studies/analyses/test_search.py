@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 import pytest
@@ -57,9 +57,15 @@ class ToyStudy:
     def choose_on(self, seeds: Sequence[int]) -> None:
         self.kept = list(seeds)
 
-    def run(self, arms: Sequence[Arm], *, seeds: Sequence[int]) -> ToyRuns:
+    def run(self, arms: Sequence[Arm], *, seeds: Sequence[int], steps: Mapping[str, int] | None = None) -> ToyRuns:
         self.asked.append((list(arms), list(seeds)))
         return ToyRuns(arms, seeds, self.factors)
+
+    def steps(self, task: str) -> int:
+        return 400
+
+    def equal_flops_steps(self, runs: ToyRuns, arm: str, like: str) -> dict[str, int]:
+        return {"a": 390, "b": 410}
 
 
 def run_search(
@@ -99,7 +105,7 @@ def test_a_level_that_loses_under_the_first_seed_is_not_run_again_and_one_that_w
     assert found.chosen == {"temperature": "1"}
 
     class Luck(ToyStudy):
-        def run(self, arms: Sequence[Arm], *, seeds: Sequence[int]) -> ToyRuns:
+        def run(self, arms: Sequence[Arm], *, seeds: Sequence[int], steps: Mapping[str, int] | None = None) -> ToyRuns:
             made = super().run(arms, seeds=seeds)
             for row in made.rows:  # under any other seed it is no better
                 if row["arm"] == "temperature: 1" and row["seed"] == 1:
@@ -108,6 +114,29 @@ def test_a_level_that_loses_under_the_first_seed_is_not_run_again_and_one_that_w
 
     lucky = search(Luck({"temperature: 1": (0.9, 0.9)}), [TEMPERATURE], (0, 1), least=0.03)  # type: ignore[arg-type]
     assert lucky.chosen == {"temperature": "2"}
+
+
+@pytest.mark.parametrize(("shorter", "chosen"), [(0.95, "1"), (0.99, "2")])
+@pytest.mark.parametrize("seeds", [(0, 1), (0,)])
+def test_a_level_that_costs_more_is_confirmed_at_equal_flops(
+    shorter: float, chosen: str, seeds: tuple[int, ...]
+) -> None:
+    class Dear(ToyStudy):
+        def equal_flops_steps(self, runs: ToyRuns, arm: str, like: str) -> dict[str, int]:
+            assert like == "temperature: 2"
+            return {"a": 200, "b": 300} if arm == "temperature: 1" else {"a": 400, "b": 400}
+
+        def run(self, arms: Sequence[Arm], *, seeds: Sequence[int], steps: Mapping[str, int] | None = None) -> ToyRuns:
+            assert steps in (None, {"a": 200, "b": 300})
+            self.factors["temperature: 1"] = (0.9, 0.9) if steps is None else (shorter, shorter)
+            return super().run(arms, seeds=seeds)
+
+    found = search(Dear({"temperature: 4": (0.98, 0.98)}), [TEMPERATURE], seeds, least=0.03)  # type: ignore[arg-type]
+    assert found.chosen == {"temperature": chosen}
+    steps = found.steps.set_index(["task", "arm"])
+    assert steps.loc[("average", "temperature: 1"), "change"] == pytest.approx(shorter - 1)
+    assert steps.loc[("average", "temperature: 1"), "equal"] == "FLOPs"
+    assert steps.loc[("average", "temperature: 4"), "equal"] == "steps"
 
 
 def test_tasks_count_by_their_relative_change() -> None:
