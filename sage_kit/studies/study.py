@@ -589,10 +589,10 @@ class Study(Findings):
         if not tuned or len(self.rates) < 2:
             groups = [[self._run_config(task, arm, seed, limit)] for seed in compared]
         else:
-            at_rates = [at_rates(arm, {task: rate}) for rate in self.rates]
+            tuned_arms = [at_rates(arm, {task: rate}) for rate in self.rates]
             tries = range(TUNING_SEED, TUNING_SEED + self.size.tuning_seeds)
-            groups = [[self._run_config(task, for_choice(one), seed, limit)] for one in at_rates for seed in tries]
-            groups += [[self._run_config(task, one, seed, limit) for one in at_rates] for seed in compared]
+            groups = [[self._run_config(task, for_choice(one), seed, limit)] for one in tuned_arms for seed in tries]
+            groups += [[self._run_config(task, one, seed, limit) for one in tuned_arms] for seed in compared]
         return [
             Planned(
                 configs[0],
