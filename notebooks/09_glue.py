@@ -86,7 +86,6 @@ study = Study.from_parameters(
     title="The main table: GLUE",
     question="What does the method add to plain distillation on GLUE, on held-out rows and official validation sets?",
     tasks={"full": ",".join(GLUE)},
-    runs_per_arm={"small": 10},
     own=["inverter", "warmup_corpus"],
 )
 rival = control(competitor or "random tokens")

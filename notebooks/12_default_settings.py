@@ -24,9 +24,9 @@
 # sign from task to task. Every level is run under one seed, and those that lower the divergence enough there are run
 # under the others as well; all seeds together decide. A level that costs a quarter more FLOPs than the one before is
 # confirmed at equal FLOPs: for as many steps as cost no more. Whatever the search reads is of *dev*, the part carved
-# from train for choices. Then the chosen settings meet plain distillation with the same loss, synthesis that looks at
-# no map and no loss (*random tokens*), and the defaults as they are if those are others, on held-out rows, under seeds
-# and transfer sets that the search has not seen. There each arm is tuned over the same learning rates by as many tries.
+# from train for choices. Then the chosen settings meet plain distillation with the same loss, and the defaults as they
+# are if those are others, on held-out rows, under seeds and transfer sets that the search has not seen. There each arm
+# is tuned over the same learning rates by as many tries.
 #
 # Approximate: the search takes each factor once and in one order, so it may miss settings that are good only
 # together. All its levels learn at the rate that was best for plain distillation, so a level that wants another rate
@@ -34,8 +34,8 @@
 # plain distillation at equal FLOPs.
 #
 # **What would change our mind.** The chosen settings deserve to be the default if they are ahead of plain distillation
-# with an interval above zero. They owe it to map and loss if they are ahead of *random tokens* as well. They should
-# take the place of the defaults as they are if they are ahead of those.
+# with an interval above zero, and should take the place of the defaults as they are if they are ahead of those. Whether
+# map, guidance and losses earn their place in them is the question of study 16.
 
 # %% tags=["parameters"]
 profile: str = "smoke"  # size of the study: smoke (a minute), small (some hours on two cores), medium or full (a GPU)
@@ -63,7 +63,6 @@ from pandas import DataFrame
 from sage_kit.compatibility import chosen_options
 from sage_kit.config import field_extra
 from sage_kit.studies import Arm, Study, figures, statistics
-from sage_kit.studies.analyses.controls import CONTROLS
 from sage_kit.studies.analyses.outcomes import add_outcomes, find_ahead
 from sage_kit.studies.analyses.search import FACTORS, read_factors, search
 from sage_kit.studies.sizes import FEW_RATES
@@ -132,7 +131,6 @@ losses = {name: value for name, value in found.settings.items() if field_extra(n
 arms = [
     Arm("plain", "plain distillation with the same loss", schedule="none", **losses),
     Arm("chosen", "what the search chose", **found.settings),
-    Arm("random tokens", CONTROLS["random tokens"].about, **{**found.settings, **CONTROLS["random tokens"].settings}),
 ]
 if other:
     arms.append(Arm("defaults", "the defaults as they are"))
@@ -142,7 +140,6 @@ study.add_table("scores", statistics.summarize(runs.table(), study.scored))
 
 # %%
 add_outcomes(study, "over_plain", runs, "plain")
-add_outcomes(study, "over_random_tokens", runs, "random tokens", arms=["chosen"])
 if other:
     add_outcomes(study, "over_defaults", runs, "defaults", arms=["chosen"])
 figure = figures.intervals(study.tables["over_plain"], title="Over plain distillation", unit="points")
@@ -159,14 +156,6 @@ find_ahead(
     "chosen",
     what="the chosen settings",
     other="plain distillation with the same loss",
-)
-find_ahead(
-    study,
-    "chosen_over_random_tokens",
-    "over_random_tokens",
-    "chosen",
-    what="the chosen settings",
-    other="random tokens, which look at no map and no loss",
 )
 if other:
     find_ahead(

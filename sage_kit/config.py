@@ -403,7 +403,7 @@ class RunConfig(BaseModel):
     landmark_choice: Literal["random", "kmeans++"] = _setting(
         "random", "Landmarks are drawn uniformly, or spread out in the manner of k-means++.", "synthesis"
     )
-    sampler: str = _setting("high_loss", "Sampler: chooses anchors and new points near them.", "synthesis")
+    sampler: str = _setting("random", "Sampler: chooses anchors and new points near them.", "synthesis")
     sampler_options: Table = _setting(FrozenTable, "Options of the sampler.", "synthesis")
     inverter: str = _setting("anchored", "Inverter: coordinates back to vectors.", "synthesis")
     inverter_options: Table = _setting(FrozenTable, "Options of the inverter.", "synthesis")

@@ -107,8 +107,6 @@ class Study(Findings):
         (`sage_kit.studies.places`).
     tasks : mapping of str to str
         By profile, tasks that this study takes instead of the size's, separated by commas.
-    runs_per_arm : mapping of str to int
-        By profile, runs per arm that this study takes instead of the size's.
     rates : sequence of float or None
         Learning rates that arms are tuned over; None takes `usual_rates` or the size's, and one alone stands for no
         tuning.
@@ -144,7 +142,6 @@ class Study(Findings):
         runs_dir: str | None = None,
         results_dir: str | None = None,
         tasks: Mapping[str, str] | None = None,
-        runs_per_arm: Mapping[str, int] | None = None,
         rates: Sequence[float] | None = None,
         usual_rates: Mapping[str, Sequence[float]] | None = None,
         base: Mapping[str, Any] | None = None,
@@ -158,8 +155,7 @@ class Study(Findings):
         check(OWN_PARAMETERS, own, study=name)
         self.name, self.title, self.question = name, title, question
         self.size = size(profile)
-        usual_seeds = (runs_per_arm or {}).get(profile, self.size.seeds)
-        self.seeds = usual_seeds if seeds is None else seeds
+        self.seeds = self.size.seeds if seeds is None else seeds
         if not 1 <= self.seeds <= TUNING_SEED:
             raise StudyError(
                 f"seeds is {self.seeds}: a study needs at least one, and seeds from {TUNING_SEED:,} are for tuning"
@@ -196,7 +192,7 @@ class Study(Findings):
         self._changed = {
             key: value for key, value in told.items() if value is not None and key not in (*PLACES, "precision")
         }
-        if seeds is not None and seeds != usual_seeds:
+        if seeds is not None and seeds != self.size.seeds:
             self._changed["seeds"] = seeds
         self.results_dir = in_project(results_dir, RESULTS)
         self.result: StudyResult | None = None

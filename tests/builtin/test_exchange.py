@@ -226,7 +226,7 @@ def test_the_greedy_choice_moves_the_text_as_far_as_its_candidates_can(build: An
     rng = np.random.default_rng(7)
     displacement = torch.from_numpy(rng.standard_normal((30, DIM)))
     asked = request(range(30), displacement=displacement)
-    options = {"source": "nearest", "temperature": 0, "candidates": 6, "share": 0.4}
+    options = {"source": "nearest", "temperature": 0, "candidates": 6, "share": 0.4, "consistent": False}
     new = lifted(build, "replace", options, asked)
     kept = 0
     for row in range(30):
@@ -392,3 +392,16 @@ def test_infinity_is_written_as_text_and_read_back() -> None:
     assert options.model_dump(mode="json")["temperature"] == "inf"
     assert ReplaceOptions(**options.model_dump(mode="json")) == options
     assert ReplaceRandomOptions(share=[0.1, 0.4]).share == (0.1, 0.4)
+
+
+def test_replace_is_consistent_unless_something_else_is_asked_for(build: Any) -> None:
+    asked = request([20, 3, 9, 31])
+    usual, asked_for = (lifted(build, "replace", {"source": "any", **own}, asked) for own in ({}, {"consistent": True}))
+    assert torch.equal(usual.ids, asked_for.ids)
+    assert ReplaceOptions().consistent
+    assert not ReplaceOptions(consistent=False).consistent
+    for options in ({"positions": "carried"}, {"span": 3, "source": "any", "temperature": math.inf}):
+        assert not ReplaceOptions(**options).consistent
+    with pytest.raises(ValidationError, match="choose one of them"):
+        ReplaceOptions(span=3, source="any", temperature=math.inf, consistent=True)
+    assert not ReplaceRandomOptions().consistent

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from typing import Annotated, Literal
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_serializer, field_validator, model_validator
 
@@ -64,6 +64,11 @@ class ReplaceOptions(ReplaceRandomOptions):
         "nearest to a point between the leaving token and one of any example (between); a masked language model at "
         "that place (masked_lm). auto takes neighbors, or any where the sampler names none.",
     )
+    consistent: bool = Field(
+        default=True,
+        description="Every occurrence of a token, in both texts of a pair, gives way to the same newcomer; `share` is "
+        "then of the different tokens. Where `span` or positions='carried' is given, off unless it is asked for.",
+    )
     temperature: float = Field(
         default=0.0,
         ge=0,
@@ -72,6 +77,13 @@ class ReplaceOptions(ReplaceRandomOptions):
         "[standard deviations].",
     )
     candidates: int = Field(default=8, ge=1, description="Tokens that each place may choose from [tokens].")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _consistent_where_it_can_be(cls, given: Any) -> Any:
+        if isinstance(given, Mapping) and (given.get("span", 1) != 1 or given.get("positions", "new") != "new"):
+            return {"consistent": False, **given}
+        return given
 
     @field_serializer("temperature", when_used="json")
     def _as_json(self, temperature: float) -> float | str:
