@@ -51,7 +51,7 @@ from sage_kit.studies.analyses.contrasts import closest, contrasts
 from sage_kit.studies.analyses.controls import CONTROLS, control, more_rows, parts_left_out
 from sage_kit.studies.analyses.outcomes import EQUAL_FLOPS, OUTCOMES, compute_apart, find_ahead, with_equal_flops
 from sage_kit.studies.predictions import DIVERGENCE
-from sage_kit.studies.sizes import FEW_TASKS
+from sage_kit.studies.sizes import FEW_RATES, FEW_TASKS
 
 study = Study.from_parameters(
     globals(),
@@ -59,6 +59,7 @@ study = Study.from_parameters(
     title="What must the method beat?",
     question="Is the default closer to its teacher than everything simpler that could stand for it?",
     tasks=FEW_TASKS,
+    usual_rates=FEW_RATES,
 )
 
 # %% [markdown]
