@@ -418,7 +418,7 @@ class RunConfig(BaseModel):
     filter_options: Table = _setting(FrozenTable, "Options of the filter.", "synthesis")
 
     # ---- losses
-    temperature: float = _setting(2.0, "Softens both distributions of the KL loss.", "losses", "", gt=0)
+    temperature: float = _setting(1.0, "Softens both distributions of the KL loss.", "losses", "", gt=0)
     hard_label_weight: float = _setting(
         0.0,
         "Weight of the cross-entropy to the gold label (the teacher's label for synthetic examples); the KL loss "
