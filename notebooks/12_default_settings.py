@@ -56,6 +56,7 @@ runs_dir: str = None  # where runs of arms are kept and found again; None takes 
 results_dir: str = None  # where tables, figures and the verdict are saved; None takes runs/results of the project
 
 # %%
+from collections.abc import Mapping
 from typing import Any
 
 from pandas import DataFrame
@@ -64,7 +65,7 @@ from sage_kit.compatibility import chosen_options
 from sage_kit.config import field_extra
 from sage_kit.studies import Arm, Study, figures, statistics
 from sage_kit.studies.analyses.outcomes import add_outcomes, find_ahead
-from sage_kit.studies.analyses.search import FACTORS, read_factors, search
+from sage_kit.studies.analyses.search import FACTORS, first_settings, read_factors, search
 from sage_kit.studies.sizes import FEW_RATES
 from sage_kit.studies.tuning import SEARCH_SEED
 
@@ -84,10 +85,16 @@ study = Study.from_parameters(
 # A row per factor and level, held against the level that was chosen before it. *change* is that of the divergence as a
 # share; *difference* is the same in its logarithm, with Student's interval over seeds, wide for so few.
 
+
 # %%
+def losses_of(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of some settings that plain distillation has too."""
+    return {name: value for name, value in settings.items() if field_extra(name)["group"] == "losses"}
+
+
 everything = ",".join(factor.name for factor in FACTORS)
 asked = read_factors(factors or {"smoke": "lift,share"}.get(profile, everything))
-(start,) = study.tune([Arm("plain", schedule="none")])
+(start,) = study.tune([Arm("plain, first loss", schedule="none", **losses_of(first_settings()))])
 own_seeds = range(SEARCH_SEED, SEARCH_SEED + (search_seeds or 2))  # no comparison takes them
 found = search(study, asked, own_seeds, least=least or 0.03, by_task=start.by_task)
 study.add_table("search", found.steps)
@@ -127,9 +134,8 @@ print("unlike the defaults as they are now:", ", ".join(other) or "nothing")
 # ## Against plain distillation, on held-out rows
 
 # %%
-losses = {name: value for name, value in found.settings.items() if field_extra(name)["group"] == "losses"}
 arms = [
-    Arm("plain", "plain distillation with the same loss", schedule="none", **losses),
+    Arm("plain", "plain distillation with the same loss", schedule="none", **losses_of(found.settings)),
     Arm("chosen", "what the search chose", **found.settings),
 ]
 if other:

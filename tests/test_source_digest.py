@@ -164,7 +164,7 @@ def all_changes() -> dict[str, list[tuple[str, str]]]:
         "no step": edited("training.py", "optimizer.step()", "pass"),
         "easy examples first": edited("builtin/samplers/high_loss.py", "-losses[known]", "losses[known]"),
         "softer teacher": edited("losses.py", "/ temperature", "/ temperature / 2"),
-        "another default": edited("config.py", "_setting(2.0,", "_setting(3.0,"),
+        "another default": edited("config.py", "_setting(1.0,", "_setting(3.0,"),
         "another default of an option": edited("builtin/lifts/__init__.py", "default=0.3,", "default=0.4,"),
     }
 
