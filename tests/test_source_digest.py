@@ -49,7 +49,7 @@ SYNTHESIS = (
     "builtin/lifts/replace", "builtin/lifts/token_replacement", "builtin/inverters/anchored", "builtin/inverters/knn",
     "builtin/reducers/pca", "builtin/filters/keep_all",
 )  # fmt: skip
-"""Those of a run with reducer pca and the default components besides."""
+"""Those of a run with reducer pca, sampler high_loss and the default components besides."""
 
 OTHER_COMPONENTS = (
     "builtin/networks", "builtin/reducers/vae", "builtin/reducers/autoencoder", "builtin/samplers/any_anchor",
@@ -177,7 +177,7 @@ def moved(tmp_path_factory: pytest.TempPathFactory, notebook: Path) -> dict[str,
     tiny.write_jsonl(root / "train.jsonl", tiny.toy_task_rows(60, seed=1))
     settings = {
         "task": "file", "train_file": str(root / "train.jsonl"), "teacher": "none/here", "reducer": "pca",
-        "device": "cpu",
+        "sampler": "high_loss", "device": "cpu",
     }  # fmt: skip
     environment = {
         **os.environ, "PYTHONPATH": str(root), "COPY": str(root / "sage_kit"), "SAGE_KIT_PLUGINS": "",
