@@ -358,7 +358,8 @@ class RunConfig(BaseModel):
     # ---- synthesis
     schedule: Literal["adaptive", "static", "none"] = _setting(
         "adaptive",
-        "Synthesise anew each round, once after round one, or never (plain distillation).",
+        "Synthesise anew each round, once, or never (plain distillation); where the sampler looks at losses, from "
+        "round two on.",
         "synthesis",
     )
     mix: Literal["add", "replace"] = _setting(

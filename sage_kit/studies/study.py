@@ -275,7 +275,7 @@ class Study(Findings):
     def steps(self, task: str, rounds: float | None = None) -> int:
         """Student steps of a run on a task: those of the size's passes, or of `rounds` rounds of synthesis.
 
-        The first round sees the real examples, each later one as many synthetic ones as well. All arms take as many
+        The first round counts as one pass, each later one as one and its synthetic examples. All arms take as many
         steps, whatever a round, or a transfer set, is to them.
 
         Parameters
