@@ -58,6 +58,7 @@ results_dir: str = None  # where tables, figures and the verdict are saved; None
 # %%
 from sage_kit.studies import Arm, Study, figures
 from sage_kit.studies.analyses.input_layer import cost_table, depth_arms, saved, teacher_table
+from sage_kit.studies.analyses.outcomes import find_within
 from sage_kit.studies.analyses.pooled_distillation import run_frozen_pooled_teacher, run_pooled_teacher
 from sage_kit.studies.analyses.whole_student import run_whole_student
 from sage_kit.studies.claims import MARGIN
@@ -201,27 +202,14 @@ study.find(
     no="The bypass (front end: {arm}) costs more FLOPs: it saves",
     undecided="No significant saving of FLOPs by the bypass (front end: {arm})",
 )
-study.find(
-    "bypass_preserves",
-    "Does the bypass lose less of the primary metric than the margin?",
-    table="over_own",
-    row=row,
-    margin=keeps,
-    claim="bypass_preserves",
-    yes="The bypass keeps what is learnt, to within the margin",
-    no="The bypass loses more than the margin",
-    undecided="A loss of the margin by the bypass is neither shown nor excluded",
+OWN_LAYER = "students with an input layer of their own"
+find_within(
+    study, "bypass_preserves", "over_own", first, keeps, what="the bypass", other=OWN_LAYER, claim="bypass_preserves"
 )
-study.find(
-    "bypass_keeps_agreement",
-    "Does the bypass lose less agreement with the teacher than the margin?",
-    table="agreement_over_own",
-    row=row,
-    margin=keeps,
-    yes="The bypass keeps the agreement with the teacher, to within the margin",
-    no="The bypass loses more agreement with the teacher than the margin",
-    undecided="A loss of agreement of the margin by the bypass is neither shown nor excluded",
-)
+find_within(
+    study, "bypass_keeps_agreement", "agreement_over_own", first, keeps,
+    what="the bypass", other=OWN_LAYER, measure="agreement with the teacher",
+)  # fmt: skip
 study.find(
     "bypass_faster",
     "Does the bypass save time in the training steps on this machine?",
@@ -234,26 +222,12 @@ study.find(
     undecided="No significant saving of time in training steps here",
 )
 for arm in [*bypasses[1:], pooled]:
-    study.find(
-        "preserves_" + arm.name.replace(",", "").replace(" ", "_"),
-        f"Does a front end of {arm.name} lose less of the primary metric than the margin?",
-        table="over_own",
-        row={"task": study.overall, "arm": arm.name},
-        margin=keeps,
-        yes="With {arm}, what the student learns is kept to within the margin",
-        no="With {arm}, more than the margin is lost",
-        undecided="With {arm}, a loss of the margin is neither shown nor excluded",
-    )
-for name, arm in zip(("literal_reading", "literal_reading_frozen"), literal, strict=True):
-    study.find(
-        f"{name}_preserves",
-        f"Does the literal reading, one vector for teacher and student alike ({arm.name}), lose less of the primary "
-        "metric against the bypass on tokens than the margin?",
-        table="over_bypass",
-        row={"task": study.overall, "arm": arm.name},
-        margin=keeps,
-        yes="The literal reading ({arm}) keeps what the bypass on tokens learns, to within the margin",
-        no="The literal reading ({arm}) loses more than the margin against the bypass on tokens",
-        undecided="A loss of the margin by the literal reading ({arm}) is neither shown nor excluded",
-    )
+    name = "preserves_" + arm.name.replace(",", "").replace(" ", "_")
+    find_within(study, name, "over_own", arm.name, keeps, what=f"a front end of {arm.name}", other=OWN_LAYER)
+for name, arm in zip(("literal_reading_preserves", "literal_reading_frozen_preserves"), literal, strict=True):
+    find_within(
+        study, name, "over_bypass", arm.name, keeps,
+        what=f"the literal reading, one vector for teacher and student alike ({arm.name}),",
+        other="the bypass on tokens",
+    )  # fmt: skip
 study.finish()

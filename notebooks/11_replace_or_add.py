@@ -55,7 +55,7 @@ results_dir: str = None  # where tables, figures and the verdict are saved; None
 from pandas import concat
 
 from sage_kit.studies import Arm, Study, figures, statistics
-from sage_kit.studies.analyses.outcomes import add_outcomes, find_ahead
+from sage_kit.studies.analyses.outcomes import add_outcomes, find_ahead, find_within
 from sage_kit.studies.analyses.shares import add_shares, read_shares, share_arms, sooner, stopped_at, stopping
 from sage_kit.studies.claims import MARGIN
 from sage_kit.studies.sizes import FEW_TASKS
@@ -171,27 +171,14 @@ study.add_table("sooner_than_plain", concat(pairs, ignore_index=True))
 # ## Verdict
 
 # %%
-study.find(
-    "replacing_suffices",
-    "Does replacing the data with synthetic examples lose less of the score than the margin against adding them?",
-    table="over_add",
-    row={"task": study.overall, "arm": largest.name},
-    margin=suffices,
-    claim="replacing",
-    yes="With {arm}, as much is learnt as by adding, to within the margin",
-    no="With {arm}, more than the margin is lost against adding",
-    undecided="With {arm}, a loss of the margin against adding is neither shown nor excluded",
-)
-study.find(
-    "replacing_keeps_agreement",
-    "Does replacing the data lose less agreement with the teacher than the margin, against adding?",
-    table="over_add_agreement",
-    row={"task": study.overall, "arm": largest.name},
-    margin=suffices,
-    yes="With {arm}, agreement with the teacher is not behind adding by more than the margin",
-    no="With {arm}, agreement with the teacher is behind adding by more than the margin",
-    undecided="With {arm}, a loss of agreement of the margin against adding is neither shown nor excluded",
-)
+find_within(
+    study, "replacing_suffices", "over_add", largest.name, suffices,
+    what=f"replacing ({largest.name})", other="adding", claim="replacing",
+)  # fmt: skip
+find_within(
+    study, "replacing_keeps_agreement", "over_add_agreement", largest.name, suffices,
+    what=f"replacing ({largest.name})", other="adding", measure="agreement with the teacher",
+)  # fmt: skip
 for one in study.tasks:
     study.find(
         f"replacing_needs_fewer_rounds_{one}",

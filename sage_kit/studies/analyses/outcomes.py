@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from sage_kit.studies.arms import Arm
 from sage_kit.studies.predictions import AGREEMENT, DIVERGENCE
 from sage_kit.studies.runs import Runs
-from sage_kit.studies.verdicts import PERCENT_CHANGE, number_text
+from sage_kit.studies.verdicts import PERCENT_CHANGE, Margin, number_text
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -108,6 +108,46 @@ def find_ahead(
             no=no.format(**words),
             undecided=f"No significant difference between {what} and {other} {where}",
         )
+
+
+def find_within(
+    study: Study,
+    name: str,
+    table: str,
+    arm: str,
+    margin: Margin,
+    *,
+    what: str,
+    other: str,
+    measure: str = "score",
+    claim: str = "",
+) -> None:
+    """Ask whether an arm keeps a measure to within a margin, from a table of `Study.compare`.
+
+    Parameters
+    ----------
+    study : Study
+    name, claim
+        As in `Study.find`.
+    table : str
+    arm : str
+    margin : Margin
+    what, other : str
+        The arm and the baseline in words.
+    measure : str
+        What the table compares, in words.
+    """
+    study.find(
+        name,
+        f"Does {what} lose less {measure} than the margin, against {other}?",
+        table=table,
+        row={"task": study.overall, "arm": arm},
+        margin=margin,
+        claim=claim,
+        yes=f"{what[0].upper()}{what[1:]} keeps the {measure} of {other}, to within the margin",
+        no=f"{what[0].upper()}{what[1:]} loses more {measure} than the margin against {other}",
+        undecided=f"A loss of {measure} of the margin by {what} against {other} is neither shown nor excluded",
+    )
 
 
 def _named(name: str, outcome: str) -> str:

@@ -12,11 +12,13 @@ from sage_kit.studies.analyses.outcomes import (
     add_outcomes,
     compute_apart,
     find_ahead,
+    find_within,
     with_equal_flops,
 )
 from sage_kit.studies.arms import Arm
 from sage_kit.studies.result import StudyResult
 from sage_kit.studies.study import Study
+from sage_kit.studies.verdicts import Margin
 
 
 @pytest.fixture(scope="module")
@@ -54,14 +56,23 @@ def test_every_outcome_is_a_finding_at_equal_steps_and_at_equal_flops(study: Stu
 
     find_ahead(study, "gain", "over_plain", "SAGE", what="synthesis", other="plain distillation", claim="adaptive")
     find_ahead(study, "spent", "over_equal_flops", "SAGE", what="synthesis", other="as many FLOPs", outcomes=[""])
+    margin = Margin(0.01, "half a point does not matter", 0.02)
+    find_within(
+        study, "kept", "over_plain_agreement", "SAGE", margin,
+        what="synthesis", other="plain distillation", measure="agreement", claim="replacing",
+    )  # fmt: skip
     study.finish()
     assert study.result is not None
     assert study.result.folder is not None
     found = {finding.name: finding for finding in StudyResult.load(study.result.folder).findings}
-    assert list(found) == ["gain", "gain_agreement", "gain_divergence", "spent"]
-    assert [finding.claim for finding in found.values()] == ["adaptive", "", "", ""]
-    assert [finding.direction for finding in found.values()] == ["above", "above", "below", "above"]
-    assert [finding.unit for finding in found.values()] == ["points", "points", "percent change", "points"]
+    assert list(found) == ["gain", "gain_agreement", "gain_divergence", "spent", "kept"]
+    assert [finding.claim for finding in found.values()] == ["adaptive", "", "", "", "replacing"]
+    assert [finding.direction for finding in found.values()] == ["above", "above", "below", "above", "above"]
+    assert [finding.unit for finding in found.values()] == ["points", "points", "percent change", "points", "points"]
     start = "No significant difference between synthesis and plain distillation in agreement with the teacher: "
     assert found["gain_agreement"].sentence.startswith(start)
     assert "2 seeds, and a decision needs 5" in found["gain"].sentence
+    kept = found["kept"]
+    assert (kept.threshold, kept.margin_reason) == (-0.01, margin.reason)
+    assert kept.question == "Does synthesis lose less agreement than the margin, against plain distillation?"
+    assert kept.sentence.startswith("A loss of agreement of the margin by synthesis against plain distillation is")
