@@ -12,14 +12,29 @@ import os
 import queue
 import signal
 import subprocess
+import sys
 import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 GRACE = 60.0
 """Most seconds that an ended process's output may take to be closed."""
+
+
+def on_standard_streams(serve: Callable[[TextIO, TextIO], None]) -> None:
+    """In the child: let a function answer on the standard streams; what else is printed goes to the error output.
+
+    Parameters
+    ----------
+    serve : callable
+        Gets the requests and the stream for the answers.
+    """
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    sys.stdout = sys.stderr
+    serve(sys.stdin, answers)
 
 
 class ChildEnded(Exception):

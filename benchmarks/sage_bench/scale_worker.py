@@ -8,8 +8,6 @@ with the most memory that it took.
 from __future__ import annotations
 
 import json
-import os
-import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,6 +19,7 @@ import torch
 from sage_bench.generated import open_store
 from sage_bench.memory import PeakMemory, most_resident, resident
 from sage_kit.cache import Cache
+from sage_kit.child import on_standard_streams
 from sage_kit.config import load_config
 from sage_kit.errors import SageError
 from sage_kit.plugins import Plugins
@@ -134,13 +133,5 @@ def serve(requests: TextIO, answers: TextIO) -> None:
                 answer({"event": "failed", "reason": "out of memory"})
 
 
-def main() -> None:
-    """Serve on the standard streams; what else is printed goes to the error output."""
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
-    sys.stdout = sys.stderr
-    serve(sys.stdin, answers)
-
-
 if __name__ == "__main__":
-    main()
+    on_standard_streams(serve)

@@ -9,11 +9,10 @@ is there, and for each pair ``{"event": "scored", "card": ...}`` or ``{"event": 
 from __future__ import annotations
 
 import json
-import os
-import sys
 from pathlib import Path
 from typing import Any, TextIO
 
+from sage_kit.child import on_standard_streams
 from sage_kit.config import load_config
 from sage_kit.errors import BudgetError, SageError
 from sage_kit.files import only_finite
@@ -56,13 +55,5 @@ def serve(requests: TextIO, answers: TextIO) -> None:
             answer("failed", reason=f"{type(error).__name__}: {' '.join(str(error).split())}", late=False)
 
 
-def main() -> None:
-    """Serve on the standard streams; what else is printed goes to the error output."""
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
-    sys.stdout = sys.stderr
-    serve(sys.stdin, answers)
-
-
 if __name__ == "__main__":
-    main()
+    on_standard_streams(serve)
