@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any, Optional
 
@@ -149,10 +150,8 @@ def status(out: CellsOut = "", as_json: AsJson = False) -> None:
             "" if seconds is None else f"{seconds:.1f}", parameters_text(record["parameters"]),
             record["error"] or record["last_line"],
         )  # fmt: skip
-    counts = {state: sum(record["state"] == state for record in records) for state in sorted(_states(records))}
-    print_all(
-        table, ", ".join(f"{count} {state}" for state, count in counts.items()) or f"No cells in {shown(folder)}."
-    )
+    counts = sorted(Counter(record["state"] for record in records).items())
+    print_all(table, ", ".join(f"{count} {state}" for state, count in counts) or f"No cells in {shown(folder)}.")
 
 
 @study_app.command()
@@ -296,7 +295,3 @@ def _varying(outcomes: list[Any], study: str) -> list[str]:
     """The parameters in which the cells of a study differ."""
     rows = [outcome.cell.parameters for outcome in outcomes if outcome.cell.study == study]
     return [name for name in rows[0] if any(row[name] != rows[0][name] for row in rows)]
-
-
-def _states(records: list[dict[str, Any]]) -> set[str]:
-    return {record["state"] for record in records}

@@ -27,9 +27,17 @@ __all__ = ["Arm", "ArmRun", "Runs", "Study"]
 
 def __getattr__(name: str) -> Any:
     # the command line imports light modules of this package, so torch waits until a study is made
-    if name in __all__:
-        from sage_kit.studies import arms, runs, study
+    # each by a statement of its own, which keys of notebooks follow (`sage_kit.source_digest`)
+    if name == "Arm":
+        from sage_kit.studies import arms
 
-        module = {"Arm": arms, "Study": study}.get(name, runs)
-        return getattr(module, name)
+        return arms.Arm
+    if name == "Study":
+        from sage_kit.studies import study
+
+        return study.Study
+    if name in __all__:
+        from sage_kit.studies import runs
+
+        return getattr(runs, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -39,7 +39,7 @@ LOOP = "sage_kit.distill"
 SHOWN = frozenset({
     "sage_kit.figures", "sage_kit.studies.cell_key", "sage_kit.studies.contents", "sage_kit.studies.effort",
     "sage_kit.studies.figures", "sage_kit.studies.gallery", "sage_kit.studies.places", "sage_kit.studies.runner",
-    "sage_kit.studies.display", "sage_kit.studies.page",
+    "sage_kit.studies.display",
 })  # fmt: skip
 """Modules that notebooks import and that change no number: they draw and show, find folders, or make keys."""
 

@@ -35,7 +35,7 @@ class VerdictBox:
             print(_verdict_text(result))
         else:
             self._handle.update(_contents(_verdict_html(result), _verdict_text(result)), raw=True)
-            print(f"{result.title} The verdict: {result.verdict[0]}; its findings stand at the top of the notebook.")
+            print(f"The verdict is {result.verdict[0]!r}; the findings stand at the top of the notebook.")
 
 
 def show_table(table: DataFrame, title: str = "") -> None:
@@ -48,7 +48,9 @@ def show_table(table: DataFrame, title: str = "") -> None:
         Above it.
     """
     if not in_notebook():
-        print(f"{title}\n".lstrip("\n") + table.to_string(index=False, float_format="{:.4g}".format))
+        if title:
+            print(title)
+        print(table.to_string(index=False, float_format="{:.4g}".format))
         return
     from IPython.display import display
 

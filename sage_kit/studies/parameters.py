@@ -417,8 +417,8 @@ def check(
 def check_parameters(namespace: MutableMapping[str, Any], study: str = "") -> dict[str, Any]:
     """Check the parameters of a notebook from within, before it computes anything, whatever has set them.
 
-    The annotations in the cell of parameters say the types. papermill
-    takes text for a number where it looks like one (``-p dims 2``): that becomes the text again.
+    The annotations in the cell of parameters say the types. papermill takes text for a number where it looks like one
+    (``-p dims 2``): that becomes the text again.
 
     Parameters
     ----------

@@ -409,6 +409,7 @@ def _execute(cell: Cell, invocation: str, threads: int, announce: Announce | Non
         try:
             write_page(directory / NOTEBOOK, directory / PAGE)
         except ImportError as error:
+            (directory / PAGE).unlink(missing_ok=True)  # of an earlier execution
             log.line(f"no {PAGE}, for {error.name} is not installed: pip install 'sage-kit[notebooks]'")
         log.line("done")
         return Outcome(cell, "done", write("done"))

@@ -96,7 +96,7 @@ def find_ahead(
     """
     for outcome in outcomes:
         question, yes, no, where = _QUESTIONS[outcome]
-        words = {"what": what, "What": what[0].upper() + what[1:], "other": other}
+        words = {"what": what, "What": _capital(what), "other": other}
         study.find(
             _named(name, outcome),
             question.format(**words),
@@ -144,10 +144,14 @@ def find_within(
         row={"task": study.overall, "arm": arm},
         margin=margin,
         claim=claim,
-        yes=f"{what[0].upper()}{what[1:]} keeps the {measure} of {other}, to within the margin",
-        no=f"{what[0].upper()}{what[1:]} loses more {measure} than the margin against {other}",
+        yes=f"{_capital(what)} keeps the {measure} of {other}, to within the margin",
+        no=f"{_capital(what)} loses more {measure} than the margin against {other}",
         undecided=f"A loss of {measure} of the margin by {what} against {other} is neither shown nor excluded",
     )
+
+
+def _capital(text: str) -> str:
+    return text[0].upper() + text[1:]
 
 
 def _named(name: str, outcome: str) -> str:

@@ -299,8 +299,9 @@ def search(
         if promising and (len(seeds) > 1 or dearer):
             alike = [arms[0], *(arm for arm in promising if arm.name not in dearer)]
             runs = [study.run(alike, seeds=seeds).table()]
-            for arm in (arm for arm in promising if arm.name in dearer):
-                runs.append(study.run([arm], seeds=seeds, steps=dearer[arm.name]).table())
+            runs += [
+                study.run([arm], seeds=seeds, steps=dearer[arm.name]).table() for arm in promising if arm.name in dearer
+            ]
             confirmed = differences(concat(runs, ignore_index=True), names[held])
             confirmed["equal"] = ["FLOPs" if name in dearer else "steps" for name in confirmed["arm"]]
             rest = table[~table["arm"].isin(confirmed["arm"])]
