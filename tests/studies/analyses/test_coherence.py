@@ -134,7 +134,7 @@ def test_limits_let_the_share_through(study: Study) -> None:
         assert strictest - width < limit < strictest + 1e-6, name
         assert (score >= strictest).mean() <= settings[name].share <= (score >= strictest - width).mean(), name
     for name in ("cosine", "density", "teacher_confidence"):
-        assert 0.7 <= settings[name].share < 0.75, name
+        assert 0.7 <= settings[name].share < 0.9, name  # how far above depends on how many have the same score
         # the same synthetic examples: the first synthesis follows a round that no filter has touched
         arm = Arm(name, schedule="adaptive", filter=name, filter_options=dict(settings[name].options))
         (filtered,) = study.run([arm])
