@@ -49,10 +49,10 @@ import numpy as np
 import pandas as pd
 from safetensors.numpy import load_file
 
-from sage_kit.decoding import lift_round
-from sage_kit.evaluate import alike_with
-from sage_kit.figures import synthesis_map
-from sage_kit.loss_profiles import read_loss_profiles
+from sage_kit.data.metrics import alike_with
+from sage_kit.reports.decoding import lift_round
+from sage_kit.reports.figures import synthesis_map
+from sage_kit.rundir.loss_profiles import read_loss_profiles
 from sage_kit.scorecard.measures import cosines
 from sage_kit.studies import Arm, Study, figures, statistics
 from sage_kit.studies.analyses import neighborhoods, tour

@@ -61,8 +61,8 @@ from typing import Any
 
 from pandas import DataFrame
 
-from sage_kit.compatibility import chosen_options
 from sage_kit.config import field_extra
+from sage_kit.recipe import chosen_options
 from sage_kit.studies import Arm, Study, figures, statistics
 from sage_kit.studies.analyses.outcomes import add_outcomes, find_ahead
 from sage_kit.studies.analyses.search import FACTORS, first_settings, read_factors, search

@@ -1,4 +1,4 @@
-"""Adapters that make components of other libraries' objects: `sklearn_reducer`. Light."""
+"""Adapters that make components of other libraries' objects: `sklearn_reducer`."""
 
 from __future__ import annotations
 

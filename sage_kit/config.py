@@ -29,7 +29,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 
 from sage_kit.errors import ConfigError, did_you_mean
-from sage_kit.frozen import FrozenList, FrozenTable, freeze
+from sage_kit.storage.frozen import FrozenList, FrozenTable, freeze
 
 DATA_DIR_VARIABLE = "SAGE_KIT_DATA_DIR"
 CACHE_DIR_VARIABLE = "SAGE_KIT_CACHE_DIR"

@@ -16,32 +16,30 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from sage_kit.compatibility import check_choices, chosen_options, first_synthetic_round, needed_kinds
-from sage_kit.component_state import give_back, state_of
 from sage_kit.components import BuildContext
+from sage_kit.components.guard import counting_interrupts
+from sage_kit.components.plugins import Plugins
+from sage_kit.components.records import Costs, RoundResult, RunInfo
 from sage_kit.config import RunConfig, with_absolute_paths
+from sage_kit.data.metrics import divergence, one_sided, score
 from sage_kit.data.splits import EVALUATION
-from sage_kit.devices import autocast_for, make_accelerator, synchronize
-from sage_kit.divergence import divergence_gradient
+from sage_kit.data.teacher_report import label_counts
 from sage_kit.errors import PluginError, RunDirectoryError, SageError
-from sage_kit.evaluate import divergence, one_sided, score
-from sage_kit.files import atomic_directory, disk_errors, write_bytes
-from sage_kit.frozen import frozen_copy
-from sage_kit.guard import counting_interrupts
-from sage_kit.learning_rate import learning_rate_factor
-from sage_kit.losses import LossSettings
 from sage_kit.models.export import export_student
+from sage_kit.models.learning_rate import learning_rate_factor
 from sage_kit.models.trunk import split_model
-from sage_kit.plugins import Plugins
-from sage_kit.preparation import FINE_TUNING, Prepared, PreparedSplit, prepare
-from sage_kit.processes import from_main
-from sage_kit.records import Costs, RoundResult, RunInfo
+from sage_kit.recipe import check_choices, chosen_options, first_synthetic_round, needed_kinds
 from sage_kit.rundir import Checkpoint, RunDirectory
-from sage_kit.student_states import mean_hidden_states
-from sage_kit.synthesis import EMBED, Synthesizer, SyntheticSet, build_ahead, derive_seed, label_synthetic
-from sage_kit.teacher_report import label_counts
-from sage_kit.tracing import LABELLED_BATCHES, STUDENT_STEPS, RoundTrace
-from sage_kit.training import (
+from sage_kit.storage.files import atomic_directory, disk_errors, write_bytes
+from sage_kit.storage.frozen import frozen_copy
+from sage_kit.synthesis.synthesizer import EMBED, Synthesizer, SyntheticSet, build_ahead, derive_seed, label_synthetic
+from sage_kit.system.devices import autocast_for, make_accelerator, synchronize
+from sage_kit.system.processes import from_main
+from sage_kit.training.component_state import give_back, state_of
+from sage_kit.training.divergence import divergence_gradient
+from sage_kit.training.losses import LossSettings
+from sage_kit.training.preparation import FINE_TUNING, Prepared, PreparedSplit, prepare
+from sage_kit.training.steps import (
     Batches,
     Pass,
     Profile,
@@ -55,7 +53,9 @@ from sage_kit.training import (
     profile_pass,
     train_pass,
 )
-from sage_kit.warmup import warm_up
+from sage_kit.training.student_states import mean_hidden_states
+from sage_kit.training.tracing import LABELLED_BATCHES, STUDENT_STEPS, RoundTrace
+from sage_kit.training.warmup import warm_up
 
 if TYPE_CHECKING:
     from accelerate import Accelerator

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from sage_kit.components.plugins import Plugins
 from sage_kit.config import RunConfig, load_config
 from sage_kit.distill import run
-from sage_kit.plugins import Plugins
 from sage_kit.rundir import RunDirectory
 
 SETTINGS: Mapping[str, Any] = {

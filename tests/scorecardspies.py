@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sage_kit.plugins import Plugins
+from sage_kit.components.plugins import Plugins
 
 PLUGIN = '''
 import os

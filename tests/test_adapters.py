@@ -15,9 +15,9 @@ from sklearn.random_projection import GaussianRandomProjection
 
 from sage_kit.adapters import FreeOptions, sklearn_reducer
 from sage_kit.components import BuildContext, Reducer, ReducerSpec
+from sage_kit.components.plugins import Plugins
 from sage_kit.config import RunConfig
 from sage_kit.errors import CompatibilityError, ConfigError, PluginError
-from sage_kit.plugins import Plugins
 
 
 @pytest.fixture

@@ -244,8 +244,8 @@ def test_full_disk_leaves_the_last_checkpoint(folder: Path, tiny_bert: Path, tmp
     assert line.startswith("sage-kit: disk full while writing")
     assert "Traceback" not in done.stderr
 
+    from sage_kit.components.plugins import Plugins
     from sage_kit.distill import resume
-    from sage_kit.plugins import Plugins
     from sage_kit.rundir import RunDirectory
 
     directory = RunDirectory.open(target)

@@ -20,8 +20,8 @@ from sage_kit.components import (
     TaskSpec,
     lazy,
 )
+from sage_kit.components.plugins import KINDS
 from sage_kit.config import RunConfig
-from sage_kit.plugins import KINDS
 
 SPECS = [value for name, value in vars(components).items() if name.endswith("Spec") and value is not ComponentSpec]
 

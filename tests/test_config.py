@@ -22,7 +22,7 @@ from sage_kit.config import (
     toml_loads,
 )
 from sage_kit.errors import ConfigError
-from sage_kit.frozen import freeze
+from sage_kit.storage.frozen import freeze
 
 
 def message(overrides: dict[str, Any] | None = None, **arguments: Any) -> str:
@@ -307,7 +307,7 @@ def test_component_choice() -> None:
 
 
 def test_component_kinds_have_their_settings() -> None:
-    from sage_kit.compatibility import CHOSEN_KINDS
+    from sage_kit.recipe import CHOSEN_KINDS
 
     for kind in CHOSEN_KINDS:
         assert {kind, f"{kind}_options"} <= set(RunConfig.model_fields)

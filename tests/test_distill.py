@@ -16,10 +16,10 @@ from toyrun import toy_config, toy_run
 
 from sage_kit import hookimpl
 from sage_kit.components import FilterSpec, Options
+from sage_kit.components.plugins import Origin, Plugins
+from sage_kit.data.metrics import predictions
 from sage_kit.distill import run
 from sage_kit.errors import BudgetError, CompatibilityError, PluginError, RunDirectoryError
-from sage_kit.evaluate import predictions
-from sage_kit.plugins import Origin, Plugins
 from sage_kit.rundir import RunDirectory
 
 
@@ -300,7 +300,7 @@ def test_bf16_learns_as_float32_does(folder: Path, tiny_bert: Path) -> None:
 
 @pytest.mark.parametrize("reason", ["", "the processor has neither avx512_bf16 nor amx_bf16"])
 def test_bf16_says_where_it_is_slow(folder: Path, tiny_bert: Path, monkeypatch, capfd, reason: str) -> None:
-    monkeypatch.setattr("sage_kit.preparation.why_no_bf16", lambda device, machine: reason)
+    monkeypatch.setattr("sage_kit.training.preparation.why_no_bf16", lambda device, machine: reason)
     toy_run(folder, tiny_bert, rounds=1, schedule="none", precision="bf16", observers=["progress"])
     told = capfd.readouterr()
     line = f"precision is 'bf16', but {reason}: it is slower here than precision='fp32'"
@@ -379,7 +379,7 @@ class _LabelFilterPlugin:
 
 
 def test_filter_that_needs_labels_drops_after_labelling(folder: Path, tiny_bert: Path) -> None:
-    from sage_kit.plugins import Origin
+    from sage_kit.components.plugins import Origin
 
     plugins = Plugins(allow="")
     plugins._register(_LabelFilterPlugin(), Origin("test", "test", "1"))
@@ -394,7 +394,7 @@ def test_filter_that_needs_labels_drops_after_labelling(folder: Path, tiny_bert:
 
 
 def test_filter_that_needs_labels_leaves_gaps_where_examples_are_no_text(folder: Path, tiny_bert: Path) -> None:
-    from sage_kit.plugins import Origin
+    from sage_kit.components.plugins import Origin
 
     plugins = Plugins(allow="")
     plugins._register(_LabelFilterPlugin(), Origin("test", "test", "1"))
@@ -501,10 +501,10 @@ def test_synthetic_vectors_are_what_the_teacher_labelled(folder: Path, tiny_bert
 
     The lift is one that is written down in a line.
     """
-    from sage_kit.cache import Cache
     from sage_kit.data import load_task, tokenize
     from sage_kit.models.teacher import load_teacher
     from sage_kit.models.trunk import split_model
+    from sage_kit.storage.cache import Cache
 
     config = toy_config(folder, tiny_bert, rounds=2, lift="shift")
     plugins = Plugins(allow="")

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from toyrun import toy_config, toy_settings
 
+from sage_kit.components.plugins import Plugins
 from sage_kit.distill import run
-from sage_kit.plugins import Plugins
 from sage_kit.testing import check_component
 
 ROOT = Path(__file__).parent.parent

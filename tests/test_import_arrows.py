@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,41 +22,26 @@ HEAVY = {
     "pynndescent", "safetensors", "scipy", "sklearn", "tokenizers", "torch", "torchdr", "transformers", "umap", "yaml",
 }  # fmt: skip
 
-LIGHT = {
-    "sage_kit", "sage_kit.__main__", "sage_kit.adapters", "sage_kit.builtin", "sage_kit.cli",
-    "sage_kit.cli.app", "sage_kit.cli.component_commands", "sage_kit.cli.options", "sage_kit.cli.run_commands",
-    "sage_kit.cli.study_commands", "sage_kit.compatibility",
-    "sage_kit.components", "sage_kit.config", "sage_kit.errors", "sage_kit.hookspecs", "sage_kit.plugins",
-    "sage_kit.records", "sage_kit.reference", "sage_kit.rundir", "sage_kit.studies", "sage_kit.studies.backends",
-    "sage_kit.studies.grid", "sage_kit.studies.parameters", "sage_kit.studies.result",
-    "sage_kit.studies.cell_key", "sage_kit.studies.page", "sage_kit.studies.runner",
-}  # fmt: skip
-"""Modules that may be imported where torch may not; so may whatever they import, and whatever calls itself light."""
+LIGHT_ROOMS = {"", "__main__", "adapters", "cli", "components", "config", "errors", "recipe", "rundir"}
+"""Rooms whose modules may be imported where torch may not; so may whatever they import."""
 
-LAYERS = (
-    {
-        "", "adapters", "cache", "child", "compatibility", "components", "config", "errors", "files", "fingerprint",
-        "frozen", "guard", "hookspecs", "hull", "landmarks", "learning_rate", "loss_profiles", "manifest", "plugins",
-        "processes", "provenance", "records", "reference", "registration", "rundir", "scaffold", "source_digest",
-        "tables", "tensorfile", "unused_settings",
-    },
-    {"devices", "losses", "machine"},
-    {"data"},
-    {"models"},
-    {"evaluate", "maps", "relations", "teacher_report", "vectors"},
-    {"component_state", "divergence", "student_states", "synthesis"},
-    {"preparation"},
-    {"decoding", "tracing", "training"},
-    {"warmup"},
-    {"distill"},
-    {"figures", "quickstart", "scorecard", "studies", "testing"},
-    {"cli", "__main__"},
+LIGHT = {
+    "sage_kit.builtin", "sage_kit.reports.reference", "sage_kit.studies", "sage_kit.studies.backends",
+    "sage_kit.studies.cell_key", "sage_kit.studies.grid", "sage_kit.studies.page", "sage_kit.studies.parameters",
+    "sage_kit.studies.result", "sage_kit.studies.runner",
+}  # fmt: skip
+"""Other modules of that kind."""
+
+ROOMS = (
+    "", "errors", "storage", "config", "components", "adapters", "recipe", "rundir", "system", "data", "models",
+    "synthesis", "training", "distill", "quickstart", "reports", "scorecard", "studies", "testing", "cli", "__main__",
 )  # fmt: skip
-"""The house from the ground up: a module imports from its own layer and from those before it."""
+"""The house from the ground up: a module imports from its own room and from those before it."""
 
 PUBLIC = {
-    "sage_kit", "sage_kit.adapters", "sage_kit.components", "sage_kit.config", "sage_kit.errors", "sage_kit.evaluate",
-    "sage_kit.files", "sage_kit.loss_profiles", "sage_kit.records", "sage_kit.testing",
+    "sage_kit", "sage_kit.adapters", "sage_kit.components", "sage_kit.components.records", "sage_kit.config",
+    "sage_kit.data.metrics", "sage_kit.errors", "sage_kit.rundir.loss_profiles", "sage_kit.storage.files",
+    "sage_kit.testing",
 }  # fmt: skip
 """What a plugin may import: built-ins are ordinary plugins, and tests of a plugin may use `sage_kit.testing`."""
 
@@ -108,18 +94,14 @@ MODULES = {
 IMPORTS = {name: list(imports(path)) for name, path in MODULES.items()}
 
 
-def calls_itself_light(path: Path) -> bool:
-    return "Light" in (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "")
-
-
 def target(item: Import) -> str:
-    """The module that an import loads: ``from sage_kit import tensorfile`` loads ``sage_kit.tensorfile``."""
+    """The module that an import loads: ``from sage_kit.storage import files`` loads ``sage_kit.storage.files``."""
     inner = f"{item.module}.{item.name}"
     return inner if inner in MODULES else item.module
 
 
-def inside(name: str) -> str:
-    """The part of the package that a module belongs to: "" for the package itself."""
+def room(name: str) -> str:
+    """The folder of the package that a module lies in, or its own name: "" for the package itself."""
     return name.partition("sage_kit.")[2].partition(".")[0]
 
 
@@ -130,7 +112,7 @@ def test_the_walk_sees_the_package() -> None:
     assert any(not item.at_import_time for item in IMPORTS["sage_kit.cli.run_commands"])
 
 
-@pytest.mark.parametrize("name", sorted(LIGHT | {name for name, path in MODULES.items() if calls_itself_light(path)}))
+@pytest.mark.parametrize("name", sorted(LIGHT | {name for name in MODULES if room(name) in LIGHT_ROOMS}))
 def test_light_modules_import_nothing_heavy(name: str) -> None:
     reached, waiting = {name: name}, [name]
     while waiting:
@@ -158,18 +140,24 @@ def test_hook_modules_of_the_built_ins_are_light() -> None:
 
 @pytest.mark.parametrize("name", [name for name in MODULES if not name.startswith("sage_kit.builtin")])
 def test_imports_point_to_the_ground(name: str) -> None:
-    rank = {part: index for index, layer in enumerate(LAYERS) for part in layer}
-    assert inside(name) in rank, f"give {name} its place in LAYERS"
+    assert room(name) in ROOMS, f"give {name} its place in ROOMS"
     for item in IMPORTS[name]:
-        part = inside(target(item))
-        if not item.module.startswith("sage_kit") or item.for_types_only or part == "builtin":
+        other = room(target(item))
+        if not item.module.startswith("sage_kit") or item.for_types_only or other == "builtin":
             continue
-        assert rank[part] <= rank[inside(name)], f"{name}:{item.line} imports {target(item)}, which stands above it"
+        above = ROOMS.index(other) > ROOMS.index(room(name))
+        assert not above, f"{name}:{item.line} imports {target(item)}, whose room stands above"
+
+
+def test_a_module_name_occurs_once() -> None:
+    # a built-in is called as its component, and a sampler may share its name with a lift
+    names = [name.rpartition(".")[2] for name, path in MODULES.items() if room(name) not in ("", "builtin")]
+    assert {name for name, count in Counter(names).items() if count > 1} == set()
 
 
 def test_nothing_imports_the_command_line() -> None:
-    importing = {name for name in MODULES for item in IMPORTS[name] if inside(target(item)) == "cli"}
-    assert {name for name in importing if inside(name) != "cli"} == {"sage_kit.__main__"}
+    importing = {name for name in MODULES for item in IMPORTS[name] if room(target(item)) == "cli"}
+    assert {name for name in importing if room(name) != "cli"} == {"sage_kit.__main__"}
 
 
 def test_only_the_plugin_manager_knows_the_built_ins() -> None:
@@ -177,17 +165,17 @@ def test_only_the_plugin_manager_knows_the_built_ins() -> None:
         name
         for name in MODULES
         for item in IMPORTS[name]
-        if inside(target(item)) == "builtin" and inside(name) != "builtin"
+        if room(target(item)) == "builtin" and room(name) != "builtin"
     }
     # an analysis of what certain components do knows these
     analyses = {name for name in importing if name.startswith("sage_kit.studies.analyses.")}
-    assert importing - analyses == {"sage_kit.plugins"}
+    assert importing - analyses == {"sage_kit.components.plugins"}
 
 
 def plugin_sources() -> list[Path]:
     """The source files of the built-ins and, where the repository is at hand, of the plugin distributions."""
     root = Path(__file__).parents[1]
-    return [path for name, path in MODULES.items() if inside(name) == "builtin"] + sorted(root.glob("plugins/*/*/*.py"))
+    return [path for name, path in MODULES.items() if room(name) == "builtin"] + sorted(root.glob("plugins/*/*/*.py"))
 
 
 @pytest.mark.parametrize("path", plugin_sources(), ids=lambda path: f"{path.parent.name}/{path.name}")
@@ -196,7 +184,7 @@ def test_plugins_import_public_names_only(path: Path) -> None:
         if item.module.partition(".")[0] != "sage_kit" or item.for_types_only:
             continue
         module = target(item)
-        if inside(module) == "builtin":
+        if room(module) == "builtin":
             assert path.is_relative_to(PACKAGE), f"{path}:{item.line} imports {module}"
             continue
         assert module in PUBLIC, f"{path}:{item.line} imports {module}"
@@ -206,9 +194,9 @@ def test_plugins_import_public_names_only(path: Path) -> None:
 @pytest.mark.parametrize(
     "code",
     [
-        "import sage_kit.plugins; sage_kit.plugins.Plugins(allow='')",
+        "import sage_kit.components.plugins; sage_kit.components.plugins.Plugins(allow='')",
         "import sage_kit.cli",
-        "import sage_kit.reference; sage_kit.reference.configuration_page()",
+        "import sage_kit.reports.reference; sage_kit.reports.reference.configuration_page()",
         "from sage_kit.config import *; to_toml(load_config(preset='paper'))",
     ],
 )

@@ -21,8 +21,8 @@ from packaging.requirements import Requirement
 from packaging.version import Version
 
 import sage_kit
+from sage_kit.components.registration import unregistered
 from sage_kit.config import toml_loads
-from sage_kit.registration import unregistered
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = Path(sage_kit.__file__).parent

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from sage_kit.plugins import FIRST_PARTY, Plugins
-from sage_kit.scaffold import distribution_name
+from sage_kit.components.plugins import FIRST_PARTY, Plugins
+from sage_kit.components.scaffold import distribution_name
 
 FOLDERS = sorted(path.parent for path in (Path(__file__).parents[1] / "plugins").glob("*/pyproject.toml"))
 
@@ -32,4 +32,6 @@ def test_every_component_of_a_plugin_has_a_conformance_run(folder: Path) -> None
     assert checked_names(folder / "tests" / "test_conformance.py") == {item.spec.name for item in items}
     # so that whoever names one without having installed it is told how
     known = {FIRST_PARTY.get((item.spec.kind, item.spec.name)) for item in items}
-    assert known == {folder.name}, f"sage_kit/plugins.py: FIRST_PARTY lacks a component of plugins/{folder.name}"
+    assert known == {folder.name}, (
+        f"sage_kit/components/plugins.py: FIRST_PARTY lacks a component of plugins/{folder.name}"
+    )

@@ -14,10 +14,10 @@ import torch
 from safetensors.torch import load_file
 from toyrun import go_back, toy_config, toy_run, without_times
 
+from sage_kit.components.plugins import Plugins
 from sage_kit.config import load_config, to_toml, with_absolute_paths
 from sage_kit.distill import resume
 from sage_kit.errors import RunDirectoryError
-from sage_kit.plugins import Plugins
 from sage_kit.rundir import RunDirectory
 
 KILL_PLUGIN = '''

@@ -17,9 +17,9 @@ import numpy as np
 import pytest
 import torch
 
+from sage_kit.components.records import Costs, RoundResult
 from sage_kit.config import RunConfig, load_config
 from sage_kit.errors import DiskFullError, RunDirectoryError, RunInUseError
-from sage_kit.records import Costs, RoundResult
 from sage_kit.rundir import Checkpoint, RunDirectory, settings_hash
 
 
@@ -498,7 +498,7 @@ def test_a_disk_that_fills_leaves_the_earlier_checkpoints(run: RunDirectory) -> 
         import resource, sys
         import torch
         from sage_kit.errors import DiskFullError
-        from sage_kit.records import Costs
+        from sage_kit.components.records import Costs
         from sage_kit.rundir import Checkpoint, RunDirectory
 
         run = RunDirectory.open(sys.argv[1])

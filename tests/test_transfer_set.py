@@ -14,14 +14,14 @@ from toyrun import go_back, toy_config, toy_run, toy_settings, without_times
 from sage_kit import hookimpl
 from sage_kit.builtin.samplers.high_loss import HighLossSampler
 from sage_kit.components import ReducerSpec, SampleRequest
+from sage_kit.components.plugins import Origin, Plugins
 from sage_kit.config import load_config
+from sage_kit.data.metrics import divergence
 from sage_kit.distill import resume, run
 from sage_kit.errors import CompatibilityError, RunDirectoryError
-from sage_kit.evaluate import divergence
-from sage_kit.plugins import Origin, Plugins
+from sage_kit.reports.tables import evaluation_table
 from sage_kit.rundir import RunDirectory
 from sage_kit.studies.runs import Runs, RunStore
-from sage_kit.tables import evaluation_table
 
 
 @pytest.fixture(scope="module")

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
+from sage_kit.components.plugins import Plugins
 from sage_kit.config import load_config
 from sage_kit.errors import ConfigError, UnknownComponentError
-from sage_kit.plugins import Plugins
-from sage_kit.unused_settings import unused_settings
+from sage_kit.recipe import unused_settings
 
 
 @pytest.fixture(scope="module")

@@ -8,9 +8,9 @@ from typing import Any
 
 import tiny
 
+from sage_kit.components.plugins import Plugins
 from sage_kit.config import RunConfig, load_config
 from sage_kit.distill import run
-from sage_kit.plugins import Plugins
 from sage_kit.rundir import RunDirectory
 
 ALL_ROWS: dict[str, Any] = {

@@ -76,7 +76,9 @@ def main(arguments: list[str]) -> None:
     empty.mkdir()
     wheels = [build(path, built) for path in FOLDERS]
     templates = [
-        name for name in package_files(ROOT) if name.startswith("sage_kit/templates/") and name.endswith(".in")
+        name
+        for name in package_files(ROOT)
+        if name.startswith("sage_kit/components/templates/") and name.endswith(".in")
     ]
     require(bool(templates), "there are no templates to look for in the wheel")
 

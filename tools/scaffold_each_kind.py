@@ -11,7 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from sage_kit.scaffold import SCAFFOLD_KINDS
+from sage_kit.components.scaffold import SCAFFOLD_KINDS
 
 PYTHON = (sys.executable, "-m")
 SAGE_KIT = (*PYTHON, "sage_kit")

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sage_kit.errors import StudyError
-from sage_kit.files import write_bytes
-from sage_kit.studies import figures
+from sage_kit.storage.files import write_bytes
+from sage_kit.studies import plots as figures
 from sage_kit.studies.ledger import COUNTED_PROFILES, ledger_of, read_results
 from sage_kit.studies.ledger_text import ledger_markdown, machine_text
 from sage_kit.studies.result import StudyResult, read_tables

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from sage_bench.measure import Work
-from sage_kit.devices import synchronize
+from sage_kit.system.devices import synchronize
 
 
 @dataclass(frozen=True)

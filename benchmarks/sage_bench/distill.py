@@ -27,20 +27,20 @@ from sage_bench.measure import Contender, Measured, Session, Work, alternate
 from sage_bench.peers import PeerError, PeerProcess, PeerWork, trainer_epochs
 from sage_bench.records import Line, Result, Spread, Target
 from sage_bench.whole_batches import write_examples
-from sage_kit.compatibility import check_choices
+from sage_kit.components.plugins import Plugins
+from sage_kit.components.records import Costs
 from sage_kit.config import RunConfig, load_config
-from sage_kit.devices import autocast_for, make_accelerator, synchronize
 from sage_kit.errors import ConfigError, MissingPackageError
-from sage_kit.losses import LossSettings
-from sage_kit.machine import describe_machine, why_no_bf16
 from sage_kit.models.checkpoints import load_classifier, load_tokenizer, quiet
 from sage_kit.models.export import export_student
 from sage_kit.models.trunk import split_model
-from sage_kit.plugins import Plugins
-from sage_kit.preparation import prepare
-from sage_kit.records import Costs
-from sage_kit.synthesis import Synthesizer, label_synthetic
-from sage_kit.training import (
+from sage_kit.recipe import check_choices
+from sage_kit.synthesis.synthesizer import Synthesizer, label_synthetic
+from sage_kit.system.devices import autocast_for, make_accelerator, synchronize
+from sage_kit.system.machine import describe_machine, why_no_bf16
+from sage_kit.training.losses import LossSettings
+from sage_kit.training.preparation import prepare
+from sage_kit.training.steps import (
     Batches,
     Pass,
     Profile,

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sage_kit import tensorfile
-from sage_kit.vectors import VectorStore
+from sage_kit.models.vectors import VectorStore
+from sage_kit.storage import tensorfile
 
 Floats = NDArray[np.float32]
 

@@ -1,7 +1,7 @@
 """Another library's distillation loop in a process of its own, on the same models and examples.
 
 Started as a script, perhaps by the Python of another environment, so it imports nothing of this package. It answers as
-`sage_kit.child` has it: first to the set-up, then to one line per epoch that is to be trained. The answers go to
+`sage_kit.system.child` has it: first to the set-up, then to one line per epoch that is to be trained. The answers go to
 what was standard output when it began; whatever libraries print goes to standard error.
 """
 

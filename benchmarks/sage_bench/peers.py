@@ -18,10 +18,10 @@ import torch
 from torch.nn import functional as F
 
 from sage_bench.measure import Work
-from sage_kit.child import Child, ChildEnded, ChildFailed
-from sage_kit.devices import synchronize
 from sage_kit.errors import MissingPackageError
 from sage_kit.models.checkpoints import quiet
+from sage_kit.system.child import Child, ChildEnded, ChildFailed
+from sage_kit.system.devices import synchronize
 
 try:
     from transformers import (

@@ -7,9 +7,9 @@ from numpy.typing import NDArray
 
 from sage_bench.distill import MINILM, task_settings
 from sage_bench.measure import Session
+from sage_kit.components.plugins import Plugins
 from sage_kit.config import load_config
-from sage_kit.plugins import Plugins
-from sage_kit.scorecard.vectors import TaskVectors, load_vectors
+from sage_kit.scorecard.held_out import TaskVectors, load_vectors
 
 Floats = NDArray[np.float32]
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sage_kit.files import only_finite
+from sage_kit.storage.files import only_finite
 
 
 @dataclass(frozen=True)

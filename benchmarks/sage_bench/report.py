@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sage_bench.records import Line, Result, Spread, Target
-from sage_kit.files import disk_errors
-from sage_kit.machine import Machine
+from sage_kit.storage.files import disk_errors
+from sage_kit.system.machine import Machine
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

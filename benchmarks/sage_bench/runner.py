@@ -17,9 +17,9 @@ import sage_bench as bench
 from sage_bench.measure import Session
 from sage_bench.records import Result
 from sage_bench.report import draw_result
-from sage_kit import tensorfile
-from sage_kit.files import disk_errors, write_json
-from sage_kit.machine import Machine, describe_machine
+from sage_kit.storage import tensorfile
+from sage_kit.storage.files import disk_errors, write_json
+from sage_kit.system.machine import Machine, describe_machine
 
 FORMAT = 1
 """Version of the JSON layout."""

@@ -20,10 +20,10 @@ from sage_bench.generated import Covariance, write_vectors
 from sage_bench.measure import Contender, Measured, Session, Work, alternate
 from sage_bench.pooled import real_vectors, side_by_side
 from sage_bench.records import Line, Result, Spread, Target
-from sage_kit.child import Child, ChildEnded, ChildFailed
+from sage_kit.components.plugins import Plugins
 from sage_kit.errors import MissingPackageError, UnknownComponentError
-from sage_kit.files import disk_errors
-from sage_kit.plugins import Plugins
+from sage_kit.storage.files import disk_errors
+from sage_kit.system.child import Child, ChildEnded, ChildFailed
 
 WORKER = "sage_bench.scale_worker"
 LANDMARKS = 20_000

@@ -1,8 +1,8 @@
 """A process that makes rounds' synthetic examples at one size, so that its memory is its own.
 
-It answers as `sage_kit.child` has it. The first line it reads is the set-up of `Rounds`; it answers with the cost
-of the map. For every further line it makes one round and answers with what that took, and after the line ``"memory"``
-with the most memory that it took.
+It answers as `sage_kit.system.child` has it. The first line it reads is the set-up of `Rounds`; it answers with the
+cost of the map. For every further line it makes one round and answers with what that took, and after the line
+``"memory"`` with the most memory that it took.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ import torch
 
 from sage_bench.generated import open_store
 from sage_bench.memory import PeakMemory, most_resident, resident
-from sage_kit.cache import Cache
-from sage_kit.child import on_standard_streams
+from sage_kit.components.plugins import Plugins
+from sage_kit.components.records import Costs
 from sage_kit.config import load_config
 from sage_kit.errors import SageError
-from sage_kit.plugins import Plugins
-from sage_kit.records import Costs
-from sage_kit.synthesis import Synthesizer
-from sage_kit.vectors import TeacherOutputs
+from sage_kit.models.vectors import TeacherOutputs
+from sage_kit.storage.cache import Cache
+from sage_kit.synthesis.synthesizer import Synthesizer
+from sage_kit.system.child import on_standard_streams
 
 LEAST_SECONDS = 1.0
 """Small rounds are made several times, since single ones are too short to time."""

@@ -19,9 +19,9 @@ from typing import Any
 from sage_bench.distill import MINILM, MINILM_MODEL, task_settings, write_teacher
 from sage_bench.measure import Contender, Session, Work, alternate
 from sage_bench.records import Line, Result, Spread, Target
+from sage_kit.components.plugins import Plugins
 from sage_kit.config import load_config
 from sage_kit.errors import SageError
-from sage_kit.plugins import Plugins
 
 TORCH, HELP, LISTING, STEP = "import torch", "sage-kit --help", "sage-kit plugins", "first step, warm caches"
 BEYOND = "first step, beyond import torch"

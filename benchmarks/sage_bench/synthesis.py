@@ -26,12 +26,12 @@ from sage_bench.generated import Covariance
 from sage_bench.measure import Contender, Measured, Session, Work, alternate
 from sage_bench.pooled import real_vectors, side_by_side
 from sage_bench.records import Line, Result, Spread, Target
-from sage_kit.cache import Cache
 from sage_kit.components import BuildContext, SampleRequest
+from sage_kit.components.plugins import Plugins
 from sage_kit.config import load_config
 from sage_kit.errors import MissingPackageError, UnknownComponentError
-from sage_kit.plugins import Plugins
 from sage_kit.scorecard.measures import Figure, fidelity_figures
+from sage_kit.storage.cache import Cache
 
 Floats = NDArray[np.float32]
 Integers = NDArray[np.int64]

@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sage_kit.components.plugins import Plugins
 from sage_kit.config import load_config
 from sage_kit.data.splits import Split, load_task
 from sage_kit.data.tokens import tokenize
 from sage_kit.models.checkpoints import load_tokenizer
-from sage_kit.plugins import Plugins
 
 MOST_ROWS = 8000
 """Rows of a task that are looked at."""

@@ -1,4 +1,4 @@
-"""Options that the components share that train a network in torch. Light."""
+"""Options that the components share that train a network in torch."""
 
 from __future__ import annotations
 

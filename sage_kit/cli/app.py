@@ -14,9 +14,9 @@ import sage_kit
 from sage_kit.cli import component_commands, run_commands
 from sage_kit.cli.options import ConfigFile, Preset, make_table, print_all
 from sage_kit.cli.study_commands import claims_app, study_app
+from sage_kit.components.guard import counting_interrupts, show_traceback
 from sage_kit.config import RunConfig, load_config, to_toml
 from sage_kit.errors import DEBUG_VARIABLE, PluginError, SageError
-from sage_kit.guard import counting_interrupts, show_traceback
 
 TRACEBACK = "--traceback"
 INTERRUPTED = 130
@@ -63,7 +63,7 @@ def cache_command(
     cache_dir: Annotated[str, typer.Option(metavar="DIR", help="Folder of the cache.")] = "",
 ) -> None:
     """List what is cached (teachers, vectors, labels, maps), or clear it."""
-    from sage_kit.cache import Cache
+    from sage_kit.storage.cache import Cache
 
     directory = Path(cache_dir or load_config().cache_dir).expanduser()
     cache = Cache(directory, print_all)

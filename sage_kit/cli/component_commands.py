@@ -30,8 +30,8 @@ def plugins_command(
     kind: Annotated[str, typer.Option(metavar="KIND", help="Only components of this kind.")] = "",
 ) -> None:
     """List every component with its kind, summary, origin and capabilities, and the plugins in quarantine."""
+    from sage_kit.components.plugins import KINDS
     from sage_kit.errors import did_you_mean
-    from sage_kit.plugins import KINDS
 
     plugins = load_plugins(plugin)
     if kind and kind not in KINDS:
@@ -103,7 +103,7 @@ def check_command(
     for a missing package.
     """
     plugins = load_plugins(plugin)
-    from sage_kit.testing.report import check_all, chosen_components
+    from sage_kit.testing.conformance import check_all, chosen_components
 
     tables, ok = check_all(chosen_components(plugins, name, kind, plugin or []), plugin or [], time_limit)
     print_all(*tables)
@@ -126,8 +126,8 @@ def new_plugin_command(
     ] = False,
 ) -> None:
     """Write an installable plugin distribution that passes its checks, to start your own from."""
-    from sage_kit.registration import new_registered_plugin
-    from sage_kit.scaffold import distribution_name, new_plugin, next_steps
+    from sage_kit.components.registration import new_registered_plugin
+    from sage_kit.components.scaffold import distribution_name, new_plugin, next_steps
 
     taken = next((item for item in load_plugins([]).components(kind) if item.spec.name == name), None)
     # a plugin that is installed from the repository may still have to be registered
@@ -179,9 +179,9 @@ def scorecard_command(
         if kind in settings or not every_pair:
             plugins.options(kind, name, options)
     from sage_kit import scorecard
-    from sage_kit.compatibility import check_choices
     from sage_kit.components import BuildContext
-    from sage_kit.files import only_finite
+    from sage_kit.recipe import check_choices
+    from sage_kit.storage.files import only_finite
 
     if not every_pair:
         check_choices(scorecard.scoring_config(checked), plugins)

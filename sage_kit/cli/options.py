@@ -1,4 +1,4 @@
-"""What several commands take and print: the flags of a run's settings, and tables on the terminal. Light."""
+"""What several commands take and print: the flags of a run's settings, and tables on the terminal."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 def load_plugins(files: list[str] | None) -> Any:
     """The plugins that are installed and those of files."""
-    from sage_kit.plugins import Plugins
+    from sage_kit.components.plugins import Plugins
 
     return Plugins(files or ())
 

@@ -33,10 +33,10 @@ def run_command(
         settings["trace"] = True
     checked = load_config(settings, preset=preset, file=config)
     plugins = load_plugins(plugin)
-    from sage_kit.compatibility import check_choices
+    from sage_kit.recipe import check_choices
 
     check_choices(checked, plugins)  # before torch is imported: a misspelt name is answered at once
-    from sage_kit.unused_settings import unused_settings
+    from sage_kit.recipe import unused_settings
 
     usual = load_config()
     given = {
@@ -78,7 +78,7 @@ def quickstart(
 ) -> None:
     """Fine-tune a packaged teacher on packaged reviews; distil it with SAGE and, for as many steps, plainly."""
     plugins = load_plugins(None)
-    from sage_kit.compatibility import check_choices
+    from sage_kit.recipe import check_choices
 
     settings = {"runs_dir": runs_dir, "seed": seed}
     if rounds is not None:
@@ -86,7 +86,7 @@ def quickstart(
     # before torch is imported: a missing package is told at once
     check_choices(load_config({"task": "movie_reviews", **settings}), plugins)
     from sage_kit.quickstart import SMOKE_NOTE, compare_with_plain, quickstart_config
-    from sage_kit.tables import comparison_table, evaluation_table
+    from sage_kit.reports.tables import comparison_table, evaluation_table
 
     if smoke:
         print_all(SMOKE_NOTE)
@@ -107,8 +107,8 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """Print a run's tables and draw its learning curves and map."""
+    from sage_kit.reports.tables import comparison_table, costs_table, evaluation_table, rounds_table
     from sage_kit.rundir import RunDirectory
-    from sage_kit.tables import comparison_table, costs_table, evaluation_table, rounds_table
 
     run_directory = RunDirectory.open(directory)
     config = run_directory.config()
@@ -134,7 +134,7 @@ def show(
     if costs.exists():
         print_all(costs_table(json.loads(costs.read_text(encoding="utf-8"))))
     if figures:
-        from sage_kit.figures import draw_run
+        from sage_kit.reports.figures import draw_run
 
         for path in draw_run(run_directory):
             print_all(f"Drawn: {path}")
@@ -163,8 +163,8 @@ def decode_command(
     plugins = load_plugins(list(files))
     given = _component_options(options)
     plugins.options("decoder", decoder, given)  # before torch is imported: a misspelt name is answered at once
-    from sage_kit.decoding import decode_run
-    from sage_kit.tables import decoding_table
+    from sage_kit.reports.decoding import decode_run
+    from sage_kit.reports.tables import decoding_table
 
     decoding = decode_run(
         run_directory, plugins, decoder, given, round=round, limit=limit,
@@ -205,7 +205,7 @@ def _warnings(summary: dict[str, Any]) -> list[Any]:
 
 
 def _print_outcome(path: Path, arms: dict[str, Any]) -> None:
-    from sage_kit.tables import comparison_table, evaluation_table
+    from sage_kit.reports.tables import comparison_table, evaluation_table
 
     summary = next(iter(arms.values()))
     print_all("", *filter(None, (comparison_table(arms), evaluation_table(arms))))

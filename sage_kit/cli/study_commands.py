@@ -221,7 +221,7 @@ def verify(
         )
     ]  # fmt: skip
     if as_json:
-        from sage_kit.files import only_finite
+        from sage_kit.storage.files import only_finite
 
         typer.echo(json.dumps(only_finite([{**vars(check), "is_good": check.is_good} for check in checks]), indent=2))
     else:

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from sage_kit.components import HubSource, TaskSpec
+from sage_kit.components.guard import Failure, attempt, cause_of, place_of
 from sage_kit.config import DATA_DIR_VARIABLE, RunConfig
 from sage_kit.data.formats import Dialect, FileReader, class_names, one_line, require_columns
 from sage_kit.errors import DataError, PluginError
-from sage_kit.guard import Failure, attempt, cause_of, place_of
 
 
 @dataclass(frozen=True, eq=False)

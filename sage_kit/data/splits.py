@@ -18,7 +18,7 @@ from sage_kit.components import TaskSpec
 from sage_kit.config import RunConfig
 from sage_kit.data import user_files
 from sage_kit.data.carving import Groups, Indices, Mask, carve_rows, carve_share, random_order
-from sage_kit.data.checks import (
+from sage_kit.data.row_checks import (
     announce_little_content,
     check_labels,
     check_texts,

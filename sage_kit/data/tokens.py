@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from sage_kit.components import TextBatch, TokenIds
 from sage_kit.data.splits import Split
 from sage_kit.errors import CompatibilityError
-from sage_kit.fingerprint import fingerprint
+from sage_kit.storage.fingerprint import fingerprint
 
 CHUNK_ROWS = 4096
 """Rows tokenised at a time: enough for the tokenizer's threads, and few enough to keep its lists small."""

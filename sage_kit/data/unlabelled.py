@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from sage_kit.components import TaskSpec
 from sage_kit.config import RunConfig
-from sage_kit.data.checks import class_indices, complain, parse_numbers, require_rows
 from sage_kit.data.classes import MISSING_CODES, ClassFinder, Label, read_labels
 from sage_kit.data.formats import Dialect
+from sage_kit.data.row_checks import class_indices, complain, parse_numbers, require_rows
 from sage_kit.data.sources import Table, read_file
 from sage_kit.data.user_files import TASK
 

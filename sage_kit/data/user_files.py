@@ -12,7 +12,18 @@ import numpy as np
 
 from sage_kit.components import TaskSpec
 from sage_kit.config import RunConfig
-from sage_kit.data.checks import (
+from sage_kit.data.classes import (
+    ClassFinder,
+    FoundClasses,
+    Label,
+    difference,
+    find_classes,
+    missing_codes,
+    read_labels,
+    shown,
+)
+from sage_kit.data.formats import Dialect
+from sage_kit.data.row_checks import (
     DROP,
     LONGEST_NAMES,
     as_setting,
@@ -25,17 +36,6 @@ from sage_kit.data.checks import (
     require_rows,
     settle_missing,
 )
-from sage_kit.data.classes import (
-    ClassFinder,
-    FoundClasses,
-    Label,
-    difference,
-    find_classes,
-    missing_codes,
-    read_labels,
-    shown,
-)
-from sage_kit.data.formats import Dialect
 from sage_kit.data.sources import Table, read_file
 from sage_kit.errors import ConfigError, DataError
 

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from sage_kit.errors import ModelError, SageError
-from sage_kit.files import disk_errors
 from sage_kit.models.families import MODEL_TYPES, Family, family_of, unsupported
 from sage_kit.models.layouts import (
     has_weights,
@@ -24,6 +23,7 @@ from sage_kit.models.layouts import (
     tokenizer_near,
 )
 from sage_kit.models.locations import resolve
+from sage_kit.storage.files import disk_errors
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

@@ -1,4 +1,4 @@
-"""The supported families of encoders: where each keeps its embeddings, blocks and head. Light.
+"""The supported families of encoders: where each keeps its embeddings, blocks and head.
 
 A family is data, not code: the paths of the stock transformers modules inside the sequence classifier, and how its head
 puts them together. Adding a family of the same build is one more entry in `FAMILIES`.

@@ -20,12 +20,12 @@ from torch import Tensor, nn
 from sage_kit.config import RunConfig
 from sage_kit.data.batches import plan_batches
 from sage_kit.data.tokens import Tokens
-from sage_kit.devices import autocast_for, synchronize
 from sage_kit.errors import ModelError
-from sage_kit.files import write_bytes
-from sage_kit.learning_rate import WARMUP_SHARE, learning_rate_factor
 from sage_kit.models.families import Family
+from sage_kit.models.learning_rate import WARMUP_SHARE, learning_rate_factor
 from sage_kit.models.trunk import Trunk, embed
+from sage_kit.storage.files import write_bytes
+from sage_kit.system.devices import autocast_for, synchronize
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -28,8 +28,8 @@ from sage_kit.models.view import HEADS, find_masked_lm
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from sage_kit.cache import Cache
     from sage_kit.config import RunConfig
+    from sage_kit.storage.cache import Cache
 
 TOKENS_AT_ONCE = 1 << 13
 """Tokens of a batch, padding included, that the encoder sees at once."""

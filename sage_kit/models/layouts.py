@@ -1,4 +1,4 @@
-"""What a folder holds that cannot be read as a checkpoint, and what to give instead. Light."""
+"""What a folder holds that cannot be read as a checkpoint, and what to give instead."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a checkpoint lies, by its name: hub names, local directories, and folders inside installed packages. Light."""
+"""Where a checkpoint lies, by its name: hub names, local directories, and folders inside installed packages."""
 
 from __future__ import annotations
 

@@ -12,20 +12,20 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import nn
 
-from sage_kit.cache import Cache
 from sage_kit.components import TaskSpec
 from sage_kit.config import RunConfig
 from sage_kit.data.splits import TaskData
 from sage_kit.data.tokens import tokenize
-from sage_kit.devices import resolve_precision
 from sage_kit.errors import CompatibilityError, ModelError
-from sage_kit.fingerprint import fingerprint
-from sage_kit.learning_rate import WARMUP_SHARE
 from sage_kit.models.checkpoints import Checkpoint, load_classifier, load_tokenizer
 from sage_kit.models.export import export_student, set_task
 from sage_kit.models.finetuning import MAX_GRAD_NORM, WEIGHT_DECAY, OnStep, finetune
+from sage_kit.models.learning_rate import WARMUP_SHARE
 from sage_kit.models.tokenizer_state import set_as_used
-from sage_kit.source_digest import artifact_digest
+from sage_kit.storage.cache import Cache
+from sage_kit.storage.fingerprint import fingerprint
+from sage_kit.storage.source_digest import artifact_digest
+from sage_kit.system.devices import resolve_precision
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

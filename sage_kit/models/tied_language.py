@@ -22,18 +22,18 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, linear, pad
 from torch.nn.utils import skip_init
 
-from sage_kit import tensorfile
 from sage_kit.data.batches import plan_batches
 from sage_kit.data.tokens import Tokens
 from sage_kit.errors import DataError
-from sage_kit.files import write_json
-from sage_kit.fingerprint import fingerprint
-from sage_kit.learning_rate import WARMUP_SHARE, learning_rate_factor
+from sage_kit.models.learning_rate import WARMUP_SHARE, learning_rate_factor
 from sage_kit.models.token_kinds import NOT_TEXT
-from sage_kit.source_digest import artifact_digest
+from sage_kit.storage import tensorfile
+from sage_kit.storage.files import write_json
+from sage_kit.storage.fingerprint import fingerprint
+from sage_kit.storage.source_digest import artifact_digest
 
 if TYPE_CHECKING:
-    from sage_kit.cache import Cache
+    from sage_kit.storage.cache import Cache
 
 WINDOW = 3
 """Places on each side whose embeddings are seen one by one."""

@@ -18,12 +18,12 @@ from torch.nn.functional import normalize
 
 from sage_kit.errors import CompatibilityError
 from sage_kit.models.token_kinds import NO_TOKEN, NOT_TEXT, token_kinds
-from sage_kit.source_digest import artifact_digest
+from sage_kit.storage.source_digest import artifact_digest
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from sage_kit.cache import Cache
+    from sage_kit.storage.cache import Cache
 
 CANDIDATES = 1 << 24
 """Cosines that are held at once: 64 MB of float32."""

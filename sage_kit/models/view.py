@@ -11,13 +11,13 @@ from torch import Tensor, nn
 
 from sage_kit.components import TeacherView, TokenText
 from sage_kit.errors import CompatibilityError
-from sage_kit.fingerprint import fingerprint
 from sage_kit.models.checkpoints import load_model_config, quiet, readable
 from sage_kit.models.families import family_of
 from sage_kit.models.locations import resolve
 from sage_kit.models.positions import position_bias
 from sage_kit.models.teacher import Teacher
 from sage_kit.models.trunk import Cut, FrontEnd, front_blocks, through_blocks
+from sage_kit.storage.fingerprint import fingerprint
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

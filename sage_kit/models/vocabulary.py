@@ -13,11 +13,11 @@ from sage_kit.models.token_neighbors import TokenTable
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from sage_kit.cache import Cache
     from sage_kit.components import TextBatch
     from sage_kit.data.tokens import Tokens
     from sage_kit.models.language import MaskedLanguage
     from sage_kit.models.teacher import Teacher
+    from sage_kit.storage.cache import Cache
 
 
 class TeacherVocabulary:

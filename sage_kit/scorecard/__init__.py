@@ -1,7 +1,7 @@
 """The scorecard of inversion: what a map and an inverter keep of vectors that neither of them has seen.
 
 >>> from sage_kit.config import load_config
->>> from sage_kit.plugins import Plugins
+>>> from sage_kit.components.plugins import Plugins
 >>> from sage_kit.scorecard import load_vectors, score_pair
 >>> config = load_config({"task": "movie_reviews", "reducer": "pca", "inverter": "knn"})  # doctest: +SKIP
 >>> vectors = load_vectors(config, Plugins())  # doctest: +SKIP
@@ -11,11 +11,11 @@
 
 from __future__ import annotations
 
-from sage_kit.scorecard.grid import Grid, Row, score_grid
+from sage_kit.scorecard.all_pairs import Grid, Row, score_grid
+from sage_kit.scorecard.held_out import TaskVectors, load_vectors
 from sage_kit.scorecard.measures import Figure
-from sage_kit.scorecard.report import draw_grid, grid_notes, grid_table, scorecard_tables
+from sage_kit.scorecard.presentation import draw_grid, grid_notes, grid_table, scorecard_tables
 from sage_kit.scorecard.score import Placement, Scorecard, place_vectors, score_pair, scoring_config
-from sage_kit.scorecard.vectors import TaskVectors, load_vectors
 
 __all__ = [
     "Figure", "Grid", "Placement", "Row", "Scorecard", "TaskVectors", "draw_grid", "grid_notes", "grid_table",

@@ -36,23 +36,23 @@ import torch
 from numpy.typing import NDArray
 
 import sage_kit
-from sage_kit import tensorfile
-from sage_kit.cache import Cache
-from sage_kit.compatibility import check_choices, check_sizes
 from sage_kit.components import BuildContext, ReducerSpec, SampleRequest, Samples
+from sage_kit.components.plugins import Plugins
 from sage_kit.config import RunConfig
-from sage_kit.devices import make_accelerator
 from sage_kit.errors import PluginError
-from sage_kit.files import atomic_directory, disk_errors, write_json
-from sage_kit.hull import Hull
-from sage_kit.landmarks import neighbor_average
-from sage_kit.maps import fit_map
-from sage_kit.plugins import Plugins
+from sage_kit.models.vectors import Pooled
+from sage_kit.recipe import check_choices, check_sizes
 from sage_kit.scorecard import measures
+from sage_kit.scorecard.held_out import POINTS, TaskVectors, load_vectors
 from sage_kit.scorecard.measures import Figure
-from sage_kit.scorecard.vectors import POINTS, TaskVectors, load_vectors
-from sage_kit.synthesis import read_only
-from sage_kit.vectors import Pooled
+from sage_kit.storage import tensorfile
+from sage_kit.storage.cache import Cache
+from sage_kit.storage.files import atomic_directory, disk_errors, write_json
+from sage_kit.synthesis.hull import Hull
+from sage_kit.synthesis.landmarks import neighbor_average
+from sage_kit.synthesis.maps import fit_map
+from sage_kit.synthesis.synthesizer import read_only
+from sage_kit.system.devices import make_accelerator
 
 PUBLISHED: Mapping[str, float] = {"cosine": 0.34, "mse": 0.34}
 """What the paper (arXiv 2508.14783) says of its own inversion."""

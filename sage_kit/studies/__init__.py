@@ -27,7 +27,7 @@ __all__ = ["Arm", "ArmRun", "Runs", "Study"]
 
 def __getattr__(name: str) -> Any:
     # the command line imports light modules of this package, so torch waits until a study is made
-    # each by a statement of its own, which keys of notebooks follow (`sage_kit.source_digest`)
+    # each by a statement of its own, which keys of notebooks follow (`sage_kit.storage.source_digest`)
     if name == "Arm":
         from sage_kit.studies import arms
 

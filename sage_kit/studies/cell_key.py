@@ -1,4 +1,4 @@
-"""What the outcome of a cell depends on: its key, and the names that must be there before it starts. Light."""
+"""What the outcome of a cell depends on: its key, and the names that must be there before it starts."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import sage_kit
 from sage_kit.config import DATA_DIR_VARIABLE, default_settings
-from sage_kit.fingerprint import fingerprint
-from sage_kit.source_digest import (
+from sage_kit.storage.fingerprint import fingerprint
+from sage_kit.storage.source_digest import (
     LEAVES,
     Source,
     module_targets,
@@ -29,7 +29,7 @@ from sage_kit.studies.sizes import SIZES
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
-    from sage_kit.plugins import Plugins
+    from sage_kit.components.plugins import Plugins
 
 FORMAT = 1
 """Version of cell.json, and part of every key."""
@@ -37,8 +37,8 @@ FORMAT = 1
 LOOP = "sage_kit.distill"
 
 SHOWN = frozenset({
-    "sage_kit.figures", "sage_kit.studies.cell_key", "sage_kit.studies.contents", "sage_kit.studies.effort",
-    "sage_kit.studies.figures", "sage_kit.studies.gallery", "sage_kit.studies.places", "sage_kit.studies.runner",
+    "sage_kit.reports.figures", "sage_kit.studies.cell_key", "sage_kit.studies.contents", "sage_kit.studies.effort",
+    "sage_kit.studies.plots", "sage_kit.studies.gallery", "sage_kit.studies.places", "sage_kit.studies.runner",
     "sage_kit.studies.display",
 })  # fmt: skip
 """Modules that notebooks import and that change no number: they draw and show, find folders, or make keys."""
@@ -105,7 +105,7 @@ def _plugin_files(parameters: Mapping[str, Any], working_dir: Path) -> tuple[str
 
 @functools.cache
 def _plugins(files: tuple[str, ...], allowed: str | None) -> Plugins:
-    from sage_kit.plugins import Plugins
+    from sage_kit.components.plugins import Plugins
 
     return Plugins(files, allow=allowed)
 
@@ -142,7 +142,7 @@ def check_names(notebook: Path, parameters: Mapping[str, Any], given: Set[str], 
 def _components(files: tuple[str, ...], allowed: str | None) -> tuple[list[Any], dict[str, str]]:
     """What the key holds of the components, and the folder below `data_dir` of every task that is read from there."""
     from sage_kit.components import TaskSpec
-    from sage_kit.provenance import code_parts, plain_fields
+    from sage_kit.components.provenance import code_parts, plain_fields
 
     parts: dict[str, Any] = {}
     local = {}

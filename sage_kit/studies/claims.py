@@ -1,4 +1,4 @@
-"""What the paper says, which study tests it, and what the studies ask beyond that: the claims. Light."""
+"""What the paper says, which study tests it, and what the studies ask beyond that: the claims."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a key holds of files: their content, never their time or where they lie. Light."""
+"""What a key holds of files: their content, never their time or where they lie."""
 
 from __future__ import annotations
 

@@ -19,9 +19,9 @@ import torch
 
 from sage_kit.config import RunConfig, toml_loads
 from sage_kit.data.splits import TaskData
-from sage_kit.devices import precision_of
-from sage_kit.machine import describe_machine
 from sage_kit.models.locations import resolve_checkpoint
+from sage_kit.system.devices import precision_of
+from sage_kit.system.machine import describe_machine
 
 MODELS = ("task", "teacher", "cut", "granularity", "student_layers", "max_length", "batch_size", "hidden_weight",
           "warmup_epochs", "warmup_rows")  # fmt: skip

@@ -1,6 +1,6 @@
 """The gallery: one HTML page of every study's result, and a table of all findings as CSV and parquet beside it.
 
-The page holds its figures, styles and script itself and asks for nothing from elsewhere, so it can be mailed. Light.
+The page holds its figures, styles and script itself and asks for nothing from elsewhere, so it can be mailed.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from urllib.parse import quote
 
 import sage_kit
 from sage_kit.errors import MissingPackageError
-from sage_kit.files import disk_errors, only_finite, write_bytes, write_text
+from sage_kit.storage.files import disk_errors, only_finite, write_bytes, write_text
 from sage_kit.studies import verdicts
 from sage_kit.studies.cell_key import NEUTRAL
 from sage_kit.studies.claims import CLAIMS, TITLE, Claim

@@ -1,4 +1,4 @@
-"""The cells of a grid: studies, and for each parameter a value or several, from a TOML, JSON or YAML file. Light.
+"""The cells of a grid: studies, and for each parameter a value or several, from a TOML, JSON or YAML file.
 
 ::
 

@@ -1,4 +1,4 @@
-"""The ledger: what the paper says, which study tests it, and what came out. Light.
+"""The ledger: what the paper says, which study tests it, and what came out.
 
 The state of a claim is that of the findings of one study, which follow from their numbers alone; no result is chosen by
 what it says. A claim of the paper is reproduced, or not, in the paper's setting only (`PAPER`); elsewhere it "differs
@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from sage_kit.config import RunConfig
 from sage_kit.errors import StudyError
-from sage_kit.files import TEMPORARY_PREFIX, only_finite
+from sage_kit.storage.files import TEMPORARY_PREFIX, only_finite
 from sage_kit.studies.claims import CLAIMS, PAPER, PAPER_TASKS, PAPER_TEACHERS, Claim
 from sage_kit.studies.result import RESULT, Finding, StudyResult, contradiction, find_folders, label_of
 from sage_kit.studies.verdicts import ALPHA, State, can_decide, holm

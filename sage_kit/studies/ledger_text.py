@@ -1,4 +1,4 @@
-"""The ledger for people and programs: a table on the terminal, Markdown, JSON. Light."""
+"""The ledger for people and programs: a table on the terminal, Markdown, JSON."""
 
 from __future__ import annotations
 

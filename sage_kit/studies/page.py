@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sage_kit.files import write_text
+from sage_kit.storage.files import write_text
 
 _TEMPLATE = """{%- extends 'lab/index.html.j2' -%}
 {%- block input_group -%}<details><summary>code</summary>{{ super() }}</details>{%- endblock input_group -%}

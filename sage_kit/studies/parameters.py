@@ -1,4 +1,4 @@
-"""Where the studies are, and what parameters their notebooks take: read, and checked by name and type. Light.
+"""Where the studies are, and what parameters their notebooks take: read, and checked by name and type.
 
 A notebook's first code cell is tagged ``parameters`` and holds annotated literals, one per name, each with a comment::
 
@@ -33,7 +33,7 @@ from sage_kit.studies.places import project_root
 from sage_kit.studies.sizes import SIZES
 
 if TYPE_CHECKING:
-    from sage_kit.plugins import Plugins
+    from sage_kit.components.plugins import Plugins
 
 STUDY_PARAMETERS: Mapping[str, str] = {
     "profile": "size of the study: smoke, small, medium or full",

@@ -1,4 +1,4 @@
-"""Where studies find what they made, and files that lie beside the notebooks, from any folder of a project. Light."""
+"""Where studies find what they made, and files that lie beside the notebooks, from any folder of a project."""
 
 from __future__ import annotations
 

@@ -22,11 +22,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sage_kit.components import TaskSpec
+from sage_kit.data.metrics import alike_with, divergence
+from sage_kit.data.metrics import predictions as predicted
 from sage_kit.data.unlabelled import count_unlabelled
 from sage_kit.errors import StudyError, did_you_mean
-from sage_kit.evaluate import alike_with, divergence
-from sage_kit.evaluate import predictions as predicted
-from sage_kit.files import disk_errors, write_bytes
+from sage_kit.storage.files import disk_errors, write_bytes
 from sage_kit.studies import statistics
 from sage_kit.studies.result import PREDICTIONS, StudyResult, pick_row
 
@@ -85,7 +85,7 @@ def compare_outputs(
         set that `evaluation_rows` or `evaluation_file` gives.
     metric : str
         "" for each task's primary metric; "agreement" with the teacher; "divergence" from it, in the logarithm of its
-        mean over examples; or a metric of `sage_kit.evaluate.METRICS`.
+        mean over examples; or a metric of `sage_kit.data.metrics.METRICS`.
     arms : sequence of str or None
         Arms to compare; None takes all.
 

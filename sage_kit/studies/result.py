@@ -1,4 +1,4 @@
-"""What a study found: findings whose state follows from their numbers, and the folder that holds them. Light.
+"""What a study found: findings whose state follows from their numbers, and the folder that holds them.
 
 A result lies in ``<results_dir>/<study>/<label>/``::
 
@@ -36,7 +36,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sage_kit.errors import StudyError
-from sage_kit.files import disk_errors, only_finite, write_json
+from sage_kit.storage.files import disk_errors, only_finite, write_json
 from sage_kit.studies.verdicts import ALPHA, STATES, Direction, State, can_decide, holm, sentence, state_of
 
 if TYPE_CHECKING:
@@ -237,7 +237,7 @@ class StudyResult:
     commit : str
         Of the clone that made it, with a "+" behind it where files had been changed; "" outside one.
     code : str
-        Digest of the source of the loop and of what a study computes with (`sage_kit.source_digest`).
+        Digest of the source of the loop and of what a study computes with (`sage_kit.storage.source_digest`).
     """
 
     study: str

@@ -36,7 +36,7 @@ from typing import Any, TextIO
 import sage_kit
 from sage_kit.config import DATA_DIR_VARIABLE
 from sage_kit.errors import MissingPackageError, StudyError
-from sage_kit.files import TEMPORARY_PREFIX, disk_errors, remove_temporaries, write_json
+from sage_kit.storage.files import TEMPORARY_PREFIX, disk_errors, remove_temporaries, write_json
 from sage_kit.studies.cell_key import FORMAT, cell_key, check_names, version_of
 from sage_kit.studies.page import write_page
 from sage_kit.studies.parameters import cell_source, check, load_notebook, read_parameters

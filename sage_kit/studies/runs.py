@@ -1,9 +1,10 @@
 """Runs of arms, made once: a finished run with the same settings, code and data is found again, by any study.
 
 A run lies in ``<runs_dir>/<task>/<key>/``, where the key is a fingerprint of whatever shapes the result: settings, the
-source of the loop and of the chosen components (`sage_kit.source_digest`), data, and the content of the teacher. What
-only a resume needs is removed when it is finished, and so are synthetic examples and the student unless a study looks
-at them: then the folder is called ``<key>+synthetic`` or the like, and lies beside that of a study that did not.
+source of the loop and of the chosen components (`sage_kit.storage.source_digest`), data, and the content of the
+teacher. What only a resume needs is removed when it is finished, and so are synthetic examples and the student unless a
+study looks at them: then the folder is called ``<key>+synthetic`` or the like, and lies beside that of a study that did
+not.
 """
 
 from __future__ import annotations
@@ -21,21 +22,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 import sage_kit
-from sage_kit.compatibility import CHOSEN_KINDS, chosen_options, needed_kinds
+from sage_kit.components.plugins import Plugins
+from sage_kit.components.provenance import commit, component_parts, plain_fields, registered_parts
 from sage_kit.config import RunConfig, default_settings, field_extra, load_config
 from sage_kit.data.corpus import find_corpus
+from sage_kit.data.metrics import divergence
 from sage_kit.data.splits import EVALUATION, TaskData, load_task
-from sage_kit.devices import device_of, precision_of
 from sage_kit.errors import RunDirectoryError, RunHeldError, RunInUseError
-from sage_kit.evaluate import divergence
-from sage_kit.files import disk_errors, write_json
-from sage_kit.fingerprint import fingerprint
-from sage_kit.machine import describe_machine
-from sage_kit.plugins import Plugins
-from sage_kit.provenance import commit, component_parts, plain_fields, registered_parts
+from sage_kit.recipe import CHOSEN_KINDS, chosen_options, needed_kinds
 from sage_kit.rundir import PREDICTIONS, RunDirectory
-from sage_kit.source_digest import LEAVES, modules_of, source_digest
+from sage_kit.storage.files import disk_errors, write_json
+from sage_kit.storage.fingerprint import fingerprint
+from sage_kit.storage.source_digest import LEAVES, modules_of, source_digest
 from sage_kit.studies.contents import checkpoint_content, file_content
+from sage_kit.system.devices import device_of, precision_of
+from sage_kit.system.machine import describe_machine
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -106,7 +107,7 @@ class ArmRun:
         return self.directory.predictions()
 
     def divergence(self, split: str = "dev") -> float:
-        """Mean divergence of the student's outputs from the teacher's on a split (`sage_kit.evaluate.divergence`)."""
+        """Mean divergence of student from teacher on a split (`sage_kit.data.metrics.divergence`)."""
         outputs = self.predictions[split]
         return float(divergence(outputs["teacher"], outputs["student"]).mean())
 

@@ -1,4 +1,4 @@
-"""The sizes of a study, which its parameter `profile` chooses. Light.
+"""The sizes of a study, which its parameter `profile` chooses.
 
 A parameter of a notebook that is None takes what stands here.
 """
@@ -220,7 +220,7 @@ def size(name: str) -> Size:
     found = SIZES[name]
     if found.settings.get("precision") != "bf16":
         return found
-    from sage_kit.machine import describe_machine
+    from sage_kit.system.machine import describe_machine
 
     if {"amx_bf16", "avx512_bf16"} & set(describe_machine().instructions):
         return found

@@ -28,16 +28,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sage_kit.compatibility import check_choices
+from sage_kit.components.plugins import Plugins
+from sage_kit.components.provenance import commit
 from sage_kit.config import RunConfig, default_settings, load_config
 from sage_kit.data.splits import EVALUATION
-from sage_kit.devices import precision_of
 from sage_kit.errors import ConfigError, RunHeldError, StudyError, did_you_mean
-from sage_kit.files import disk_errors
-from sage_kit.fingerprint import fingerprint
-from sage_kit.plugins import Plugins
-from sage_kit.provenance import commit
-from sage_kit.source_digest import source_digest
+from sage_kit.recipe import check_choices
+from sage_kit.storage.files import disk_errors
+from sage_kit.storage.fingerprint import fingerprint
+from sage_kit.storage.source_digest import source_digest
 from sage_kit.studies import statistics
 from sage_kit.studies.arms import Arm, at_rates, for_choice
 from sage_kit.studies.design import expected_table, plan_text
@@ -58,6 +57,7 @@ from sage_kit.studies.result import PREDICTIONS, RESULT, StudyResult, label_of
 from sage_kit.studies.runs import LOOP, ArmRun, Runs, RunStore
 from sage_kit.studies.sizes import COMMON, size
 from sage_kit.studies.tuning import TUNING_SEED, Try, Tuning, further, rates_text
+from sage_kit.system.devices import precision_of
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -512,9 +512,9 @@ class Study(Findings):
         train : array of shape (n, dim), float32
         dev : array of shape (m, dim), float32
         """
-        from sage_kit.devices import make_accelerator
-        from sage_kit.preparation import prepare_vectors
-        from sage_kit.records import Costs
+        from sage_kit.components.records import Costs
+        from sage_kit.system.devices import make_accelerator
+        from sage_kit.training.preparation import prepare_vectors
 
         config = self.config(task, **settings)
         there = prepare_vectors(config, self.plugins, make_accelerator(config), Costs(), fine_tune=True)
@@ -624,7 +624,7 @@ class Study(Findings):
             official validation split, for reporting only; or the name of one. None takes `scored`.
         metric : str
             "" for each task's primary metric; "agreement" with the teacher, or "divergence" from it, in the logarithm
-            of its mean; or a metric of `sage_kit.evaluate.METRICS`.
+            of its mean; or a metric of `sage_kit.data.metrics.METRICS`.
         arms : sequence of str or None
             Arms to compare; None takes all.
 
@@ -800,7 +800,7 @@ class Study(Findings):
 
 
 def _machine() -> dict[str, Any]:
-    from sage_kit.machine import describe_machine
+    from sage_kit.system.machine import describe_machine
 
     return describe_machine().to_json()
 

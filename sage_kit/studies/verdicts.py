@@ -1,4 +1,4 @@
-"""The verdict on each finding of a study, and the one way in which it is put into words. Light.
+"""The verdict on each finding of a study, and the one way in which it is put into words.
 
 A finding is "yes" or "no" where its p against the threshold, corrected for all findings that are decided together, is
 below 5 %; the side on which its value lies says which of the two. Else, and whenever it rests on fewer than

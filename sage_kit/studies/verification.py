@@ -23,10 +23,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from sage_kit.components.plugins import Plugins
 from sage_kit.config import RunConfig, load_config
 from sage_kit.errors import SageError, StudyError
-from sage_kit.files import TEMPORARY_PREFIX
-from sage_kit.plugins import Plugins
+from sage_kit.storage.files import TEMPORARY_PREFIX
 from sage_kit.studies.places import companion
 from sage_kit.studies.predictions import halved, read_predictions
 from sage_kit.studies.result import RESULT, StudyResult

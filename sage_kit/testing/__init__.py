@@ -14,6 +14,6 @@ what it looks at and how to mend what it finds.
 """
 
 from sage_kit.testing.registry import CheckFailure, CheckResult
-from sage_kit.testing.runner import check_component, check_names, parametrize_with_checks
+from sage_kit.testing.run_checks import check_component, check_names, parametrize_with_checks
 
 __all__ = ["CheckFailure", "CheckResult", "check_component", "check_names", "parametrize_with_checks"]

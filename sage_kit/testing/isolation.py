@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sage_kit.child import Child, ChildEnded, ChildSilent
-from sage_kit.plugins import Registered
+from sage_kit.components.plugins import Registered
+from sage_kit.system.child import Child, ChildEnded, ChildSilent
 from sage_kit.testing.registry import FIX, CheckResult
-from sage_kit.testing.runner import check_names, not_run
+from sage_kit.testing.run_checks import check_names, not_run
 
 TIME_LIMIT = 120.0
 """Processor time that a check may take [s]."""
@@ -82,7 +82,7 @@ def _ask(message: dict[str, Any], title: str, hash_seed: str, time_limit: float)
     results: list[CheckResult] = []
     current, started = LOADING, time.perf_counter()
     with _hash_seed(hash_seed):
-        child = Child([sys.executable, "-m", "sage_kit.testing.worker"])
+        child = Child([sys.executable, "-m", "sage_kit.testing.check_worker"])
     try:
         child.send(message)
         watch = _Watch(time_limit)

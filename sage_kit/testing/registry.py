@@ -8,8 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from sage_kit.components.guard import place_of
 from sage_kit.errors import MissingPackageError, SageError
-from sage_kit.guard import place_of
 from sage_kit.testing.surroundings import preserved
 
 if TYPE_CHECKING:

@@ -15,9 +15,9 @@ from typing import Any, cast
 import numpy as np
 
 from sage_kit.components import BuildContext, ComponentSpec, LiftSpec, Options, ReducerSpec, TaskSpec
+from sage_kit.components.plugins import Origin, Plugins, Registered, Spec, missing_requirements
 from sage_kit.config import RunConfig
 from sage_kit.errors import SageError
-from sage_kit.plugins import Origin, Plugins, Registered, Spec, missing_requirements
 from sage_kit.testing import toy
 from sage_kit.testing.exercises import PLAYS, Recording
 from sage_kit.testing.registry import CheckFailure, NotApplicable, require

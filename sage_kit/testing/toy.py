@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sage_kit.compatibility import CHOSEN_KINDS
+from sage_kit.components.plugins import Plugins
 from sage_kit.config import RunConfig, load_config
-from sage_kit.plugins import Plugins
+from sage_kit.recipe import CHOSEN_KINDS
 
 if TYPE_CHECKING:
     import torch
@@ -340,10 +340,10 @@ def config(**settings: Any) -> RunConfig:
 @functools.cache
 def teacher_view() -> TeacherView:
     """What decoders may use of the toy teacher, with the toy texts; made once per process."""
-    from sage_kit.decoding import view_of
-    from sage_kit.devices import make_accelerator
-    from sage_kit.preparation import prepare
-    from sage_kit.records import Costs
+    from sage_kit.components.records import Costs
+    from sage_kit.reports.decoding import view_of
+    from sage_kit.system.devices import make_accelerator
+    from sage_kit.training.preparation import prepare
 
     settings = config()
     return view_of(settings, prepare(settings, Plugins(allow=""), make_accelerator(settings), Costs()))

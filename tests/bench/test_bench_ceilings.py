@@ -9,7 +9,7 @@ import torch
 
 from sage_bench.ceilings import CEILING, SHARE, Copy, Gemm, beside, block_products, linear_products, stock_flops
 from sage_bench.measure import Work
-from sage_kit.machine import describe_machine, why_no_bf16
+from sage_kit.system.machine import describe_machine, why_no_bf16
 
 CPU = torch.device("cpu")
 

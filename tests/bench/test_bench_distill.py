@@ -12,8 +12,8 @@ import tiny
 from sage_bench import distill
 from sage_bench.ceilings import SHARE, Copy
 from sage_bench.measure import Session
-from sage_kit.plugins import Plugins
-from sage_kit.training import count_flops
+from sage_kit.components.plugins import Plugins
+from sage_kit.training.steps import count_flops
 
 
 @pytest.fixture

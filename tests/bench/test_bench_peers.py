@@ -21,8 +21,8 @@ from sage_bench.peers import (
     trainer_data,
     trainer_epochs,
 )
-from sage_kit.losses import LossSettings, instance_losses
 from sage_kit.models.trunk import split_model
+from sage_kit.training.losses import LossSettings, instance_losses
 
 LENGTHS = (5, 9, 7, 9, 4, 6)
 

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from sage_bench.records import Line, Result, Spread, Target
 from sage_bench.report import draw_result, number, result_figure, result_tables, shown
-from sage_kit.machine import Machine
+from sage_kit.system.machine import Machine
 
 MACHINE = Machine("a processor", 2, ("avx2",), "", "2.13", "5.23", "3.11", "Linux", 2, 0.5)
 

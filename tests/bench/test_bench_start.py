@@ -11,9 +11,9 @@ import pytest
 
 from sage_bench import start
 from sage_kit.components import BuildContext
+from sage_kit.components.plugins import Plugins
 from sage_kit.config import load_config
 from sage_kit.errors import SageError
-from sage_kit.plugins import Plugins
 
 REPORT = """\
 import time: self [us] | cumulative | imported package

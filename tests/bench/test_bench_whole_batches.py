@@ -8,10 +8,10 @@ import numpy as np
 import tiny
 
 from sage_bench.whole_batches import choose, write_examples
+from sage_kit.components.plugins import Plugins
 from sage_kit.config import load_config
 from sage_kit.data.batches import padding_share, plan_batches
 from sage_kit.data.splits import load_task
-from sage_kit.plugins import Plugins
 
 
 def padding(lengths: np.ndarray) -> float:

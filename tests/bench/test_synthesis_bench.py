@@ -12,8 +12,8 @@ from sage_bench import synthesis
 from sage_bench.measure import Session
 from sage_bench.scale import COST
 from sage_bench.synthesis import INVERTERS, LINEAR, LOOP, NATIVE, Peer, Sides, Size
+from sage_kit.components.plugins import Plugins
 from sage_kit.errors import MissingPackageError
-from sage_kit.plugins import Plugins
 
 SMALL = Size(0, 20, (6,), (50, 400), 1, 0.05, {"epochs": 2})
 

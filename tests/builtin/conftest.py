@@ -10,8 +10,8 @@ import pytest
 from numpy.typing import NDArray
 
 from sage_kit.components import BuildContext
+from sage_kit.components.plugins import Plugins
 from sage_kit.config import RunConfig
-from sage_kit.plugins import Plugins
 
 
 @pytest.fixture(scope="session")

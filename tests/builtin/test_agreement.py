@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from sage_kit.components.records import RoundResult
 from sage_kit.config import RunConfig
-from sage_kit.records import RoundResult
 
 
 def result(round: int, train: float, dev: float) -> RoundResult:

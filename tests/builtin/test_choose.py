@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from sage_kit.components import FilterRequest
+from sage_kit.data.metrics import divergence
 from sage_kit.errors import CompatibilityError
-from sage_kit.evaluate import divergence
 
 
 def request(logits: Any, student: Any, wanted: int, real: Any = None, round: int = 2) -> FilterRequest:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sage_kit.plugins import Plugins
+from sage_kit.components.plugins import Plugins
 from sage_kit.testing import parametrize_with_checks
 
 # All of them: a component that is added cannot be left out. The expected failures are strict.

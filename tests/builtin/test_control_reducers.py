@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from sklearn.random_projection import GaussianRandomProjection
 
-from sage_kit.compatibility import check_sizes
+from sage_kit.components.plugins import Plugins
 from sage_kit.config import RunConfig
 from sage_kit.errors import CompatibilityError
-from sage_kit.plugins import Plugins
+from sage_kit.recipe import check_sizes
 
 
 def test_random_projection_agrees_with_scikit_learn(build: Any, vectors: Any) -> None:

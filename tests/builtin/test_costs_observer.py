@@ -14,10 +14,10 @@ from toyrun import toy_run
 
 from sage_kit.builtin.observers import costs as module
 from sage_kit.builtin.observers.costs import FILE_NAME, peak_cuda_memory, peak_memory
+from sage_kit.components.plugins import Plugins
+from sage_kit.components.records import Costs, RoundResult, RunInfo
 from sage_kit.config import RunConfig
 from sage_kit.distill import resume
-from sage_kit.plugins import Plugins
-from sage_kit.records import Costs, RoundResult, RunInfo
 from sage_kit.rundir import RunDirectory
 
 MEASURES = ("seconds", "tokens", "flops")

@@ -10,8 +10,8 @@ from samplerequest import request_of
 
 from sage_kit.builtin.samplers import full_space
 from sage_kit.builtin.samplers.full_space import others
+from sage_kit.components.plugins import Plugins
 from sage_kit.errors import CompatibilityError, ConfigError
-from sage_kit.plugins import Plugins
 
 NAMES = ["gaussian", "smote", "shuffled"]
 

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from sklearn.decomposition import PCA
 
-from sage_kit.compatibility import check_choices
 from sage_kit.components import BuildContext
+from sage_kit.components.plugins import Plugins
 from sage_kit.config import RunConfig, load_config
 from sage_kit.errors import CompatibilityError, ConfigError, MissingPackageError, UnknownComponentError
-from sage_kit.plugins import Plugins
+from sage_kit.recipe import check_choices
 
 TWO_PCAS = {"steps": [{"reducer": "pca", "n_components": 10}, {"reducer": "pca"}]}
 WHITE = {

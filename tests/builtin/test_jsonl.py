@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from sage_kit.builtin.observers.jsonl import FILE_NAME
+from sage_kit.components.records import RoundResult, RunInfo
 from sage_kit.config import RunConfig
-from sage_kit.records import RoundResult, RunInfo
 
 
 def result(round: int, loss: float = 0.25) -> RoundResult:

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from sage_kit.components import FilterRequest
+from sage_kit.components.plugins import Plugins
 from sage_kit.errors import CompatibilityError
-from sage_kit.plugins import Plugins
 
 NAMES = ["teacher_confidence", "agreement_with_anchor"]
 

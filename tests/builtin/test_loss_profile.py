@@ -1,4 +1,4 @@
-"""Observer `loss_profile`, and `sage_kit.loss_profiles`, which writes and reads its files."""
+"""Observer `loss_profile`, and `sage_kit.rundir.loss_profiles`, which writes and reads its files."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import pytest
 from numpy.typing import NDArray
 from toyrun import toy_run
 
+from sage_kit.components.records import RunInfo
 from sage_kit.config import RunConfig
 from sage_kit.errors import DiskFullError, RunDirectoryError
-from sage_kit.loss_profiles import read_loss_profiles, write_loss_profile
-from sage_kit.records import RunInfo
+from sage_kit.rundir.loss_profiles import read_loss_profiles, write_loss_profile
 
 
 def run_in(directory: Path) -> RunInfo:

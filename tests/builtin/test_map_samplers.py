@@ -9,9 +9,9 @@ import pytest
 
 from sage_kit.builtin.samplers.boundary import margins
 from sage_kit.components import SampleRequest
+from sage_kit.components.plugins import Plugins
+from sage_kit.data.metrics import divergence
 from sage_kit.errors import CompatibilityError, ConfigError
-from sage_kit.evaluate import divergence
-from sage_kit.plugins import Plugins
 
 NAMES = ["low_loss", "kl_max", "boundary", "cluster"]
 

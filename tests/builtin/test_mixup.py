@@ -11,11 +11,11 @@ import torch
 from samplerequest import request_of
 from scipy.stats import beta, kstest
 
-from sage_kit.compatibility import check_choices
 from sage_kit.components import LiftRequest, TokenBatch
+from sage_kit.components.plugins import Plugins
 from sage_kit.config import load_config
 from sage_kit.errors import CompatibilityError
-from sage_kit.plugins import Plugins
+from sage_kit.recipe import check_choices
 
 
 def test_vectors_lie_on_the_way_to_the_partner(build: Any, vectors: Any) -> None:

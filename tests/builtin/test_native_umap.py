@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from sage_kit.components import BuildContext
+from sage_kit.components.plugins import Plugins
 from sage_kit.config import RunConfig
 from sage_kit.errors import BudgetError
-from sage_kit.plugins import Plugins
 
 pytestmark = pytest.mark.plugins
 pytest.importorskip("sage_kit_umap", reason="needs plugins/umap")

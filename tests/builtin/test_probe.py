@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 from sage_kit.builtin.decoders.probe import LEAST_VARIANCE, ODDS, SHRINKAGE, ProbeDecoder, _start_from_means
-from sage_kit.cache import Cache
 from sage_kit.components import TokenBatch
 from sage_kit.errors import CompatibilityError
+from sage_kit.storage.cache import Cache
 
 TRAIN = [row["text"] for row in tiny.toy_task_rows(80, seed=7)]
 HELD_OUT = [*(row["text"] for row in tiny.toy_task_rows(20, seed=8)), "the comedy was silly"]

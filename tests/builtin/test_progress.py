@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from sage_kit.builtin.observers import progress
+from sage_kit.components.records import RoundResult, RunInfo
 from sage_kit.config import RunConfig
-from sage_kit.records import RoundResult, RunInfo
 
 RESULT = RoundResult(
     round=2, steps=57, total_steps=114, train_loss=0.12345, train_agreement=0.9, synthetic_loss=0.2, synthetic=1000,

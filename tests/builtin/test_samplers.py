@@ -10,8 +10,8 @@ import pytest
 from sage_kit.builtin.samplers.draws import draw_anchors
 from sage_kit.builtin.samplers.high_loss import hardest, log_losses
 from sage_kit.components import SampleRequest
+from sage_kit.components.plugins import Plugins
 from sage_kit.errors import CompatibilityError, ConfigError
-from sage_kit.plugins import Plugins
 
 
 def request_of(losses: Any, coordinates: Any, count: int, seed: int = 0) -> SampleRequest:

@@ -8,9 +8,9 @@ import pytest
 
 from sage_kit.builtin import BUILT_INS
 from sage_kit.components import BuildContext, ComponentSpec
+from sage_kit.components.plugins import Plugins
 from sage_kit.config import RunConfig
 from sage_kit.errors import ConfigError, MissingPackageError, UnknownComponentError
-from sage_kit.plugins import Plugins
 
 SPECS = [
     item.spec

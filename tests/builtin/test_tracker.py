@@ -17,13 +17,13 @@ from accelerate.tracking import LOGGER_TYPE_TO_CLASS, GeneralTracker
 from toyrun import toy_config, toy_run
 
 from sage_kit.builtin.observers import tracker as module
+from sage_kit.components.plugins import Plugins
+from sage_kit.components.records import RoundResult, RunInfo
 from sage_kit.config import RunConfig, load_config
-from sage_kit.devices import make_accelerator
 from sage_kit.distill import resume
 from sage_kit.errors import ConfigError, MissingPackageError
-from sage_kit.plugins import Plugins
-from sage_kit.records import RoundResult, RunInfo
 from sage_kit.rundir import RunDirectory
+from sage_kit.system.devices import make_accelerator
 from sage_kit.testing import check_component
 
 NAN = float("nan")

@@ -12,13 +12,13 @@ import pytest
 import tiny
 import torch
 
-from sage_kit.cache import Cache
 from sage_kit.components import TaskSpec
 from sage_kit.config import load_config
 from sage_kit.data.splits import Split, TaskData
 from sage_kit.errors import ModelError
 from sage_kit.models import finetuning, teacher
 from sage_kit.models.teacher import Teacher, load_teacher
+from sage_kit.storage.cache import Cache
 
 CPU = torch.device("cpu")
 

@@ -6,7 +6,6 @@ import tiny
 import tinyview
 import torch
 
-from sage_kit.cache import Cache
 from sage_kit.config import RunConfig
 from sage_kit.data.splits import Split
 from sage_kit.data.tokens import tokenize
@@ -14,6 +13,7 @@ from sage_kit.errors import CompatibilityError, DataError
 from sage_kit.models import language, tied_language
 from sage_kit.models.language import MaskedLanguage, PretrainedHead, load_language
 from sage_kit.models.token_kinds import NO_TOKEN, NOT_TEXT, PIECE, WORD
+from sage_kit.storage.cache import Cache
 
 FAMILIES = pytest.mark.parametrize("family", tinyview.FAMILIES)
 CPU = torch.device("cpu")

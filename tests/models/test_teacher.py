@@ -10,7 +10,6 @@ import pytest
 import tiny
 import torch
 
-from sage_kit.cache import Cache
 from sage_kit.components import TaskSpec
 from sage_kit.config import load_config
 from sage_kit.data.splits import Split, TaskData
@@ -18,6 +17,7 @@ from sage_kit.data.tokens import tokenize
 from sage_kit.errors import CompatibilityError, ModelError
 from sage_kit.models.checkpoints import load_tokenizer
 from sage_kit.models.teacher import label_order, load_teacher, tokenizer_fingerprint
+from sage_kit.storage.cache import Cache
 
 CPU = torch.device("cpu")
 SPEC = TaskSpec(name="toy", summary="", text_columns=("text",), labels=("blame", "praise"))

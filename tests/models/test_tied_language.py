@@ -8,13 +8,13 @@ import pytest
 import tiny
 import torch
 
-from sage_kit.cache import Cache
 from sage_kit.data.splits import Split
 from sage_kit.data.tokens import tokenize
 from sage_kit.errors import DataError
 from sage_kit.models import tied_language
 from sage_kit.models.tied_language import WINDOW, TiedHead, tied_head
 from sage_kit.models.token_kinds import token_kinds
+from sage_kit.storage.cache import Cache
 
 NOUNS = ("movie", "film", "story", "plot", "actor", "scene")
 

@@ -5,11 +5,11 @@ import pytest
 import tiny
 import torch
 
-from sage_kit.cache import Cache
 from sage_kit.errors import CompatibilityError
 from sage_kit.models import token_neighbors
 from sage_kit.models.token_kinds import NO_TOKEN, NOT_TEXT, PIECE, WORD
 from sage_kit.models.token_neighbors import TokenTable
+from sage_kit.storage.cache import Cache
 
 ROWS, DIM = 60, 7
 

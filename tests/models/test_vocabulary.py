@@ -14,11 +14,11 @@ from safetensors.numpy import load_file
 from toyrun import toy_config, toy_run
 
 from sage_kit.components import Vocabulary
-from sage_kit.devices import make_accelerator
+from sage_kit.components.plugins import Plugins
+from sage_kit.components.records import Costs
 from sage_kit.models.token_kinds import NOT_TEXT, token_kinds
-from sage_kit.plugins import Plugins
-from sage_kit.preparation import Prepared, prepare
-from sage_kit.records import Costs
+from sage_kit.system.devices import make_accelerator
+from sage_kit.training.preparation import Prepared, prepare
 
 
 @pytest.fixture(scope="module")

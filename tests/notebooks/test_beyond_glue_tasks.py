@@ -8,10 +8,10 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from sage_kit.components.plugins import Plugins
 from sage_kit.config import load_config
 from sage_kit.data.splits import TaskData, load_task
 from sage_kit.errors import DataError
-from sage_kit.plugins import Plugins
 
 FILE = Path(__file__).parents[2] / "notebooks" / "plugins" / "beyond_glue_tasks.py"
 PAWSX = ("en", "de", "es", "fr", "ja", "ko", "zh")

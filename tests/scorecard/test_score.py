@@ -19,9 +19,9 @@ from sklearn.metrics.pairwise import cosine_similarity
 from sklearn.neighbors import KNeighborsRegressor
 from toyrun import toy_config
 
+from sage_kit.components.plugins import Plugins
 from sage_kit.config import RunConfig
 from sage_kit.errors import BudgetError, CompatibilityError, PluginError
-from sage_kit.plugins import Plugins
 from sage_kit.scorecard import Scorecard, TaskVectors, load_vectors, measures, place_vectors, score, score_pair
 from sage_kit.testing import toy
 
@@ -79,9 +79,9 @@ def test_vectors_are_those_of_train_and_of_the_carved_part(settings, plugins, ve
 
 
 def test_vectors_equal_those_of_a_run(settings, plugins, vectors) -> None:
-    from sage_kit.devices import make_accelerator
-    from sage_kit.preparation import prepare
-    from sage_kit.records import Costs
+    from sage_kit.components.records import Costs
+    from sage_kit.system.devices import make_accelerator
+    from sage_kit.training.preparation import prepare
 
     config = settings(teacher_epochs=1)
     prepared = prepare(config, plugins, make_accelerator(config), Costs())

@@ -16,7 +16,7 @@ from studies.claimcheck import claim_problems
 from studies.fakeresults import MACHINE, make_finding, runs_of, save_result
 
 from sage_kit.errors import StudyError
-from sage_kit.files import only_finite
+from sage_kit.storage.files import only_finite
 from sage_kit.studies.claims import CLAIMS, PAPER_TASKS, Claim, find_claim
 from sage_kit.studies.ledger import RULE, STATE_MEANINGS, Entry, ledger, ledger_of, read_results
 from sage_kit.studies.ledger_text import (

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from sage_kit.config import RunConfig, load_config, to_toml
-from sage_kit.machine import describe_machine
 from sage_kit.studies import effort
 from sage_kit.studies.effort import Effort, Planned, checkpoint_sizes, product_rate, read_paces
+from sage_kit.system.machine import describe_machine
 
 
 def leave_run(root: Path, name: str, *, seconds: float, steps: int = 100, flops: float = 1e9, processor: str = "",

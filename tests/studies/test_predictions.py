@@ -9,8 +9,8 @@ import pytest
 from numpy.typing import NDArray
 
 from sage_kit.components import TaskSpec
+from sage_kit.data.metrics import METRICS, agreement, divergence
 from sage_kit.errors import StudyError
-from sage_kit.evaluate import METRICS, agreement, divergence
 from sage_kit.studies.predictions import compare_outputs, halved
 
 Array = NDArray[Any]

@@ -15,9 +15,9 @@ from filelock import FileLock
 from toyrun import toy_config, toy_settings
 
 from sage_kit import distill
+from sage_kit.components.plugins import Plugins
 from sage_kit.config import load_config
 from sage_kit.errors import RunHeldError, RunInUseError
-from sage_kit.plugins import Plugins
 from sage_kit.rundir import RunDirectory
 from sage_kit.studies import runs
 from sage_kit.studies.contents import checkpoint_content

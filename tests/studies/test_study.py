@@ -15,15 +15,15 @@ from toyrun import ALL_ROWS, toy_settings
 
 from sage_kit.builtin.samplers import HardOptions, HighLossOptions
 from sage_kit.config import PRESETS
+from sage_kit.data.metrics import METRICS
 from sage_kit.errors import ConfigError, RunHeldError, StudyError, UnknownComponentError
-from sage_kit.evaluate import METRICS
-from sage_kit.machine import describe_machine
 from sage_kit.studies import Arm, Study
 from sage_kit.studies.analyses.scores import validation_scores
 from sage_kit.studies.predictions import SavedOutputs, recomputed
 from sage_kit.studies.result import StudyResult, contradiction, inconsistencies, read_tables
 from sage_kit.studies.sizes import SIZES, size
 from sage_kit.studies.verdicts import Margin
+from sage_kit.system.machine import describe_machine
 
 pandas = pytest.importorskip("pandas")
 DataFrame = pandas.DataFrame
@@ -482,7 +482,7 @@ def test_small_computes_in_bf16_where_that_is_faster(
     monkeypatch: pytest.MonkeyPatch, instructions: tuple[str, ...], precision: str
 ) -> None:
     machine = replace(describe_machine(), instructions=instructions)
-    monkeypatch.setattr("sage_kit.machine.describe_machine", lambda: machine)
+    monkeypatch.setattr("sage_kit.system.machine.describe_machine", lambda: machine)
     assert size("small").settings["precision"] == precision
     assert {**size("small").settings, "precision": "bf16"} == SIZES["small"].settings
     assert size("smoke") == SIZES["smoke"]

@@ -27,7 +27,7 @@ from sage_kit.components import (
     TokenBatch,
 )
 from sage_kit.testing.registry import CheckResult
-from sage_kit.testing.runner import checks_for
+from sage_kit.testing.run_checks import checks_for
 from sage_kit.testing.subject import Subject
 
 MANY = 1000

@@ -23,7 +23,7 @@ import torch
 from sage_kit import hookimpl
 from sage_kit.components import FilterSpec, ObserverSpec
 from sage_kit.testing.registry import CheckResult
-from sage_kit.testing.runner import checks_for
+from sage_kit.testing.run_checks import checks_for
 from sage_kit.testing.subject import Subject
 from sage_kit.testing.surroundings import ASPECTS, look_for_pools
 

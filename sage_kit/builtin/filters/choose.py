@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sage_kit.data.metrics import divergence
 from sage_kit.errors import CompatibilityError
-from sage_kit.evaluate import divergence
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

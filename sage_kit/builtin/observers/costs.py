@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from sage_kit import hookimpl
 from sage_kit.builtin.observers.lines import append_record, as_line, records_by_round
-from sage_kit.files import write_text
+from sage_kit.storage.files import write_text
 
 if TYPE_CHECKING:
     from sage_kit.components import BuildContext, Options
-    from sage_kit.records import Costs, RoundResult, RunInfo
+    from sage_kit.components.records import Costs, RoundResult, RunInfo
 
 FILE_NAME = "costs.jsonl"
 MEASURES = ("seconds", "tokens", "flops")
@@ -29,7 +29,7 @@ class CostsObserver:
     A line holds
 
     round, steps, total_steps : int
-        As in :class:`sage_kit.records.RoundResult`; no steps in round 0.
+        As in :class:`sage_kit.components.records.RoundResult`; no steps in round 0.
     seconds, tokens, flops : object
         By activity, since the line before; activities that cost nothing are left out.
     total : object

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from sage_kit import hookimpl
 from sage_kit.builtin.observers.lines import append_record, as_line, records_by_round
-from sage_kit.files import write_text
+from sage_kit.storage.files import write_text
 
 if TYPE_CHECKING:
     from sage_kit.components import BuildContext, Options
-    from sage_kit.records import RoundResult, RunInfo
+    from sage_kit.components.records import RoundResult, RunInfo
 
 FILE_NAME = "metrics.jsonl"
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from sage_kit import hookimpl
-from sage_kit.loss_profiles import write_loss_profile
+from sage_kit.rundir.loss_profiles import write_loss_profile
 
 if TYPE_CHECKING:
     from sage_kit.components import BuildContext, Options
-    from sage_kit.records import RunInfo
+    from sage_kit.components.records import RunInfo
 
 
 class LossProfileObserver:
-    """Writes each round's losses where :func:`sage_kit.loss_profiles.read_loss_profiles` finds them.
+    """Writes each round's losses where :func:`sage_kit.rundir.loss_profiles.read_loss_profiles` finds them.
 
     A round that a resumed run goes through again replaces its file.
 

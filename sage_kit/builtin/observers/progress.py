@@ -18,7 +18,7 @@ from sage_kit import hookimpl
 if TYPE_CHECKING:
     from sage_kit.builtin.observers import ProgressOptions
     from sage_kit.components import BuildContext
-    from sage_kit.records import RoundResult, RunInfo
+    from sage_kit.components.records import RoundResult, RunInfo
 
 READ_INTERVAL = 0.5
 """Seconds between two looks at the loss: each one waits for the device."""

@@ -19,12 +19,12 @@ from accelerate.utils import LoggerType
 
 from sage_kit import hookimpl
 from sage_kit.errors import ConfigError, MissingPackageError, SageError, did_you_mean
-from sage_kit.files import write_json
+from sage_kit.storage.files import write_json
 
 if TYPE_CHECKING:
     from sage_kit.builtin.observers import TrackerOptions
     from sage_kit.components import BuildContext
-    from sage_kit.records import RoundResult, RunInfo
+    from sage_kit.components.records import RoundResult, RunInfo
 
 IDS_FILE = "trackers.json"
 """Which run of each tracker this run is, so that a resumed run goes on in the same ones."""
@@ -34,8 +34,8 @@ class TrackerObserver:
     """Sends a run to one tracker or more.
 
     At the start the settings go there, with the sizes of data and models; after each round every number of its
-    :class:`sage_kit.records.RoundResult`, at step `total_steps`; at the end the summary, as ``summary/...``. A table's
-    parts are named ``dev/accuracy``; NaN and infinity are left out.
+    :class:`sage_kit.components.records.RoundResult`, at step `total_steps`; at the end the summary, as
+    ``summary/...``. A table's parts are named ``dev/accuracy``; NaN and infinity are left out.
 
     A resumed run goes on in the same run of TensorBoard, MLflow, W&B and Trackio; in another tracker it begins a new
     one at the right step. What a killed process had sent beyond its last checkpoint is hidden in TensorBoard, stays in

@@ -9,7 +9,7 @@ import numpy as np
 from sage_kit.builtin.samplers.draws import points_near
 from sage_kit.builtin.samplers.high_loss import hard_anchors
 from sage_kit.components import SampleRequest, Samples
-from sage_kit.evaluate import divergence
+from sage_kit.data.metrics import divergence
 
 if TYPE_CHECKING:
     from sage_kit.builtin.samplers import HighLossOptions

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from sage_kit.components import BuildContext, Options
-    from sage_kit.records import RoundResult
+    from sage_kit.components.records import RoundResult
 
 
 class AgreementRule:

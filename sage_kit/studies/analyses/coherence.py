@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from sage_kit.components import BuildContext, FilterRequest
 from sage_kit.errors import StudyError
-from sage_kit.preparation import Prepared, prepare
 from sage_kit.studies.arms import Arm
 from sage_kit.studies.runs import ArmRun, Runs
 from sage_kit.studies.study import Study
-from sage_kit.synthesis import SyntheticSet, read_only
+from sage_kit.synthesis.synthesizer import SyntheticSet, read_only
+from sage_kit.training.preparation import Prepared, prepare
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -161,8 +161,8 @@ def filter_settings(study: Study, run: ArmRun, filters: Sequence[str], share: fl
         raise StudyError(
             f"a filter cannot let a share of {share:g} through and drop the rest: give one between 0 and 1"
         )
-    from sage_kit.devices import make_accelerator
-    from sage_kit.records import Costs
+    from sage_kit.components.records import Costs
+    from sage_kit.system.devices import make_accelerator
 
     prepared = prepare(run.config, study.plugins, make_accelerator(run.config), Costs())
     sets = synthetic_sets(run)
@@ -293,7 +293,7 @@ def figure_of_cosines(table: DataFrame, title: str) -> Figure:
     """
     from matplotlib.figure import Figure
 
-    from sage_kit.studies.figures import PALETTE
+    from sage_kit.studies.plots import PALETTE
 
     figure = Figure(figsize=(7.2, 4.0), layout="constrained")
     axes = figure.subplots()

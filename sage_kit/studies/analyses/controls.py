@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sage_kit.compatibility import chosen_options, needed_kinds
 from sage_kit.config import PRESETS, RunConfig, field_extra
 from sage_kit.errors import StudyError, did_you_mean
-from sage_kit.files import write_bytes
+from sage_kit.recipe import chosen_options, needed_kinds
+from sage_kit.storage.files import write_bytes
 from sage_kit.studies.analyses.search import RANDOM
 from sage_kit.studies.arms import Arm
 

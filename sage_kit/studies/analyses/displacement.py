@@ -19,18 +19,18 @@ from numpy.typing import NDArray
 from sage_kit.builtin.samplers import FullSpaceOptions
 from sage_kit.builtin.samplers.full_space import CHUNK, neighborhood
 from sage_kit.components import SampleRequest, TokenBatch
+from sage_kit.components.records import Costs
 from sage_kit.errors import StudyError, did_you_mean
-from sage_kit.records import Costs
-from sage_kit.synthesis import Synthesizer, SyntheticSet
+from sage_kit.synthesis.synthesizer import Synthesizer, SyntheticSet
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from sage_kit.components.plugins import Plugins
     from sage_kit.config import RunConfig
-    from sage_kit.plugins import Plugins
-    from sage_kit.preparation import Prepared
     from sage_kit.studies.runs import ArmRun
     from sage_kit.studies.study import Study
+    from sage_kit.training.preparation import Prepared
 
 Floats = NDArray[np.float32]
 Indices = NDArray[np.int64]
@@ -75,8 +75,8 @@ class Match:
 
 def prepare_task(study: Study, task: str) -> Prepared:
     """Vectors, token states and all else that a study's runs on a task start from; mostly found in the cache."""
-    from sage_kit.devices import make_accelerator
-    from sage_kit.preparation import prepare
+    from sage_kit.system.devices import make_accelerator
+    from sage_kit.training.preparation import prepare
 
     config = study.config(task)
     return prepare(config, study.plugins, make_accelerator(config), Costs())

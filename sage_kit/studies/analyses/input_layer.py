@@ -10,20 +10,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sage_kit.components.plugins import Plugins
+from sage_kit.components.records import Costs
 from sage_kit.config import RunConfig
-from sage_kit.devices import make_accelerator
+from sage_kit.data.metrics import agreement, best_constant
+from sage_kit.data.metrics import predictions as predicted
 from sage_kit.errors import StudyError
-from sage_kit.evaluate import agreement, best_constant
-from sage_kit.evaluate import predictions as predicted
-from sage_kit.plugins import Plugins
-from sage_kit.preparation import prepare
-from sage_kit.records import Costs
 from sage_kit.studies.arms import Arm
 from sage_kit.studies.parameters import listed
 from sage_kit.studies.predictions import split_name
 from sage_kit.studies.runs import Runs
 from sage_kit.studies.statistics import AVERAGE, average, contributions, t_interval, two_way
 from sage_kit.studies.study import Study
+from sage_kit.system.devices import make_accelerator
+from sage_kit.training.preparation import prepare
 
 if TYPE_CHECKING:
     from pandas import DataFrame

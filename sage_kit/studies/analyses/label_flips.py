@@ -9,12 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sage_kit.components import TaskSpec
+from sage_kit.data.metrics import alike_with, predictions
 from sage_kit.errors import StudyError
-from sage_kit.evaluate import alike_with, predictions
-from sage_kit.preparation import Prepared
 from sage_kit.studies.runs import ArmRun
 from sage_kit.studies.statistics import compare_arms, summarize
-from sage_kit.synthesis import SyntheticSet
+from sage_kit.synthesis.synthesizer import SyntheticSet
+from sage_kit.training.preparation import Prepared
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -35,7 +35,7 @@ class Flips:
         Synthetic examples that the run trained on, of all its rounds.
     flips : float
         Share of them whose label is not the anchor's: another class, or a number farther from it than
-        `sage_kit.evaluate.AGREEMENT_TOLERANCE` of the label range.
+        `sage_kit.data.metrics.AGREEMENT_TOLERANCE` of the label range.
     change : float
         Mean absolute change of the label, in its unit; NaN for classes.
     """

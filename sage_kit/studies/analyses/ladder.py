@@ -15,14 +15,14 @@ import torch
 from numpy.typing import NDArray
 
 from sage_kit.components import TaskSpec, TokenBatch
+from sage_kit.components.plugins import Plugins
+from sage_kit.data.metrics import alike_with, predictions
 from sage_kit.data.splits import Split
 from sage_kit.data.tokens import tokenize
-from sage_kit.decoding import LiftedRound, Reading, by_ids, by_words, decoded_texts, fit_reader, ids_of, joined
-from sage_kit.devices import autocast_for
 from sage_kit.errors import CompatibilityError, StudyError
-from sage_kit.evaluate import alike_with, predictions
-from sage_kit.plugins import Plugins
+from sage_kit.reports.decoding import LiftedRound, Reading, by_ids, by_words, decoded_texts, fit_reader, ids_of, joined
 from sage_kit.studies.statistics import compare_arms
+from sage_kit.system.devices import autocast_for
 
 if TYPE_CHECKING:
     from pandas import DataFrame

@@ -20,12 +20,12 @@ from numpy.typing import NDArray
 
 from sage_kit.components import BuildContext
 from sage_kit.errors import StudyError
-from sage_kit.loss_profiles import read_loss_profiles
+from sage_kit.models.vectors import Pooled
+from sage_kit.rundir.loss_profiles import read_loss_profiles
 from sage_kit.studies.runs import ArmRun, Runs
 from sage_kit.studies.statistics import expected_jaccard, jaccard, morans_i
 from sage_kit.studies.study import Study
-from sage_kit.synthesis import SyntheticSet
-from sage_kit.vectors import Pooled
+from sage_kit.synthesis.synthesizer import SyntheticSet
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -192,9 +192,9 @@ def make_maps(study: Study, task: str, seeds: int, options: RegionOptions) -> Ma
     for name, number in (("maps", seeds), ("clusters", options.clusters)):
         if number < 2:
             raise StudyError(f"{name} is {number}: two at least are compared")
-    from sage_kit.cache import Cache
-    from sage_kit.fingerprint import fingerprint
-    from sage_kit.maps import fit_map
+    from sage_kit.storage.cache import Cache
+    from sage_kit.storage.fingerprint import fingerprint
+    from sage_kit.synthesis.maps import fit_map
 
     config = study.config(task)
     vectors, _ = study.vectors(task)
@@ -347,7 +347,7 @@ def dev_losses(run: ArmRun) -> Floats:
     """The training loss of each carved-out example at the run's end: shape (m,), from the predictions."""
     import torch
 
-    from sage_kit.losses import kl_divergence, squared_error
+    from sage_kit.training.losses import kl_divergence, squared_error
 
     outputs = run.predictions["dev"]
     student, teacher = torch.from_numpy(outputs["student"]), torch.from_numpy(outputs["teacher"])

@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from sage_kit.compatibility import check_choices
+from sage_kit.components.plugins import Plugins
+from sage_kit.components.records import Costs
 from sage_kit.config import RunConfig
-from sage_kit.devices import make_accelerator
 from sage_kit.distill import Loop, add_observers
 from sage_kit.errors import ConfigError, SageError
-from sage_kit.plugins import Plugins
-from sage_kit.records import Costs
+from sage_kit.recipe import check_choices
 from sage_kit.rundir import RunDirectory
+from sage_kit.system.devices import make_accelerator
 
 if TYPE_CHECKING:
     from accelerate import Accelerator

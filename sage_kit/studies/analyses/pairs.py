@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sage_kit.compatibility import check_choices, check_sizes
 from sage_kit.errors import BudgetError, CompatibilityError, MissingPackageError, StudyError
+from sage_kit.recipe import check_choices, check_sizes
 from sage_kit.scorecard import Placement, Scorecard, TaskVectors, load_vectors, place_vectors, score_pair
 from sage_kit.scorecard.measures import METRICS, terms
 from sage_kit.studies.statistics import AVERAGE, Interval, average, correlation, two_way

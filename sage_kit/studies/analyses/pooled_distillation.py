@@ -10,16 +10,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sage_kit.cache import Cache
+from sage_kit.components.plugins import Plugins
+from sage_kit.components.records import Costs
 from sage_kit.config import RunConfig
 from sage_kit.data.splits import load_task
-from sage_kit.plugins import Plugins
-from sage_kit.preparation import FINE_TUNING, Prepared, prepare
-from sage_kit.records import Costs
+from sage_kit.data.teacher_report import report_teacher
 from sage_kit.rundir import RunDirectory
+from sage_kit.storage.cache import Cache
 from sage_kit.studies.analyses.own_loop import UnsavedLoop, run_loop
 from sage_kit.studies.analyses.pooled_teacher import pooled_teacher
-from sage_kit.teacher_report import report_teacher
+from sage_kit.training.preparation import FINE_TUNING, Prepared, prepare
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -75,7 +75,7 @@ def run_frozen_pooled_teacher(
 def prepare_pooled(
     config: RunConfig, plugins: Plugins, accelerator: Accelerator, costs: Costs, *, freeze: bool = False
 ) -> Prepared:
-    """What a run starts from, as `sage_kit.preparation.prepare` gives it, with a teacher fine-tuned on pooled input.
+    """What a run starts from (`sage_kit.training.preparation.prepare`), with a teacher fine-tuned on pooled input.
 
     Raises
     ------

@@ -18,21 +18,21 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from sage_kit.cache import Cache
 from sage_kit.config import RunConfig
 from sage_kit.data.splits import TaskData
 from sage_kit.data.tokens import Tokens, tokenize
-from sage_kit.devices import resolve_precision
-from sage_kit.fingerprint import fingerprint
-from sage_kit.learning_rate import WARMUP_SHARE
 from sage_kit.models.export import export_student
 from sage_kit.models.families import Family, family_of
 from sage_kit.models.finetuning import MAX_GRAD_NORM, WEIGHT_DECAY, OnStep, finetune
+from sage_kit.models.learning_rate import WARMUP_SHARE
 from sage_kit.models.teacher import Teacher, load_teacher
 from sage_kit.models.trunk import embed
-from sage_kit.source_digest import artifact_digest
+from sage_kit.models.vectors import pool
+from sage_kit.storage.cache import Cache
+from sage_kit.storage.fingerprint import fingerprint
+from sage_kit.storage.source_digest import artifact_digest
 from sage_kit.studies.contents import checkpoint_content
-from sage_kit.vectors import pool
+from sage_kit.system.devices import resolve_precision
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,4 +1,4 @@
-"""Scores of students of BERT-base that others published, with their sources, and the sizes of GLUE's splits. Light.
+"""Scores of students of BERT-base that others published, with their sources, and the sizes of GLUE's splits.
 
 They are development-set scores of single models. What the sources report beside them (seeds, search over settings) does
 not go with them, so they are anchors, not baselines: a difference to them has no interval.
@@ -20,7 +20,7 @@ class Published:
     task : str
         As `sage_kit` names it.
     metric : str
-        A metric of `sage_kit.evaluate.METRICS`.
+        A metric of `sage_kit.data.metrics.METRICS`.
     score : float
         On the metric's own scale: 0.915, not 91.5.
     split : str

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sage_kit.evaluate import METRICS, best_constant
-from sage_kit.evaluate import predictions as predicted
+from sage_kit.data.metrics import METRICS, best_constant
+from sage_kit.data.metrics import predictions as predicted
 from sage_kit.studies import statistics
 from sage_kit.studies.analyses.published import published, split_text
 from sage_kit.studies.runs import ArmRun, Runs

@@ -248,8 +248,8 @@ def search(
     decide. A level that costs more FLOPs by `DEARER` is then run for as many steps as cost no more.
 
     The measure is the mean divergence of the student's outputs from the teacher's on the part carved from train
-    (`sage_kit.evaluate.divergence`): it moves with every example, where agreement and accuracy move with those few on
-    which a student changes its mind. Tasks are averaged in its logarithm, so each counts by its relative change.
+    (`sage_kit.data.metrics.divergence`): it moves with every example, where agreement and accuracy move with those few
+    on which a student changes its mind. Tasks are averaged in its logarithm, so each counts by its relative change.
 
     Parameters
     ----------

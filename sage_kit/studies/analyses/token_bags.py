@@ -18,11 +18,11 @@ import torch
 from numpy.typing import NDArray
 
 from sage_kit.components import TokenBatch, TokenIds
-from sage_kit.decoding import LiftedRound, ids_of
+from sage_kit.data.metrics import alike_with
 from sage_kit.errors import CompatibilityError, StudyError
-from sage_kit.evaluate import alike_with
 from sage_kit.models.token_kinds import NOT_TEXT, token_kinds
 from sage_kit.models.trunk import FrontEnd
+from sage_kit.reports.decoding import LiftedRound, ids_of
 from sage_kit.studies.analyses.ladder import against_rung, label_text, spread, teacher_on_states, texts_of
 
 if TYPE_CHECKING:

@@ -13,19 +13,19 @@ from numpy.typing import NDArray
 from sage_kit.builtin.samplers.high_loss import hardest
 from sage_kit.components import TaskSpec, TokenBatch
 from sage_kit.data.unlabelled import count_unlabelled
-from sage_kit.decoding import LiftedRound
 from sage_kit.errors import StudyError
-from sage_kit.figures import ANCHOR, REAL, SYNTHETIC
-from sage_kit.loss_profiles import read_loss_profiles
-from sage_kit.synthesis import SyntheticSet
+from sage_kit.reports.decoding import LiftedRound
+from sage_kit.reports.figures import ANCHOR, REAL, SYNTHETIC
+from sage_kit.rundir.loss_profiles import read_loss_profiles
+from sage_kit.synthesis.synthesizer import SyntheticSet
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from pandas import DataFrame
 
-    from sage_kit.preparation import Prepared
     from sage_kit.studies.runs import ArmRun
     from sage_kit.studies.study import Study
+    from sage_kit.training.preparation import Prepared
 
 Array = NDArray[Any]
 

@@ -16,16 +16,16 @@ from numpy.typing import NDArray
 from torch import nn
 
 from sage_kit.components import TokenBatch
+from sage_kit.components.plugins import Plugins
+from sage_kit.components.records import Costs
 from sage_kit.config import RunConfig
 from sage_kit.data.tokens import Tokens
 from sage_kit.errors import ConfigError
 from sage_kit.models.families import family_of
 from sage_kit.models.trunk import Trunk, TrunkOutput, embed
-from sage_kit.plugins import Plugins
-from sage_kit.preparation import Prepared, PreparedSplit, prepare
-from sage_kit.records import Costs
 from sage_kit.rundir import RunDirectory
 from sage_kit.studies.analyses.own_loop import UnsavedLoop, run_loop
+from sage_kit.training.preparation import Prepared, PreparedSplit, prepare
 
 if TYPE_CHECKING:
     from accelerate import Accelerator

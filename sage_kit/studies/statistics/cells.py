@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sage_kit.errors import ConfigError, DataError, did_you_mean
-from sage_kit.studies.statistics.checks import check_rows
+from sage_kit.studies.statistics.seed_checks import check_rows
 
 Array = NDArray[Any]
 Floats = NDArray[np.float64]
@@ -28,7 +28,7 @@ def contributions(metric: str, labels: Array, predictions: Array) -> Floats:
     Parameters
     ----------
     metric : str
-        A metric of `sage_kit.evaluate.METRICS`.
+        A metric of `sage_kit.data.metrics.METRICS`.
     labels : array of shape (n,)
         Gold labels.
     predictions : array of shape (seeds, n)

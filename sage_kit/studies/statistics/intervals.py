@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from sage_kit.errors import DataError
-from sage_kit.studies.statistics.checks import no_spread, seed_values
+from sage_kit.studies.statistics.seed_checks import no_spread, seed_values
 
 Array = NDArray[Any]
 Floats = NDArray[np.float64]

@@ -1,1 +1,1 @@
-"""The checks, by kind of component; `sage_kit.testing.runner` knows their order."""
+"""The checks, by kind of component; `sage_kit.testing.run_checks` knows their order."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from sage_kit.compatibility import inverter_needs_inverse
+from sage_kit.recipe import inverter_needs_inverse
 from sage_kit.testing import toy
 from sage_kit.testing.exercises import EXERCISES, Exercise, Inputs, Outputs, recorded
 from sage_kit.testing.registry import check, require

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sage_kit.plugins import Plugins
-from sage_kit.records import Costs, RoundResult, RunInfo
+from sage_kit.components.plugins import Plugins
+from sage_kit.components.records import Costs, RoundResult, RunInfo
 from sage_kit.testing import toy
 from sage_kit.testing.exercises import PLAYS
 from sage_kit.testing.registry import check, require
@@ -21,7 +21,7 @@ from sage_kit.testing.subject import Subject, disturbed, random_states, unchange
 from sage_kit.testing.surroundings import watched, workspace
 
 if TYPE_CHECKING:
-    from sage_kit.synthesis import SyntheticSet
+    from sage_kit.synthesis.synthesizer import SyntheticSet
 
 
 STEPS = 24
@@ -36,8 +36,8 @@ READING = ("item", "tolist", "cpu", "numpy", "to", "__float__", "__int__", "__bo
 def observer_hooks(subject: Subject) -> None:
     """It implements observing hooks that exist, and bears those that are called before the run has a directory.
 
-    To fix: decorate methods with sage_kit.hookimpl, name them and their parameters as in sage_kit.hookspecs, and expect
-    ``run`` to be None in sage_step_finished and sage_message.
+    To fix: decorate methods with sage_kit.hookimpl, name them and their parameters as in
+    sage_kit.components.hookspecs, and expect ``run`` to be None in sage_step_finished and sage_message.
     """
     with _Hooked(subject) as plugins:
         plugins.message(None, "a line")
@@ -134,7 +134,7 @@ def observer_waits_for_no_step(subject: Subject) -> None:
 
 def _play(subject: Subject) -> None:
     """Two rounds and an end, watched as a whole: what it sets up at the start it may take down at the end."""
-    from sage_kit.devices import make_accelerator
+    from sage_kit.system.devices import make_accelerator
 
     make_accelerator(subject.config())
     toy.finished_run()
@@ -180,7 +180,7 @@ class _Hooked:
         self._build = subject.build_watched if watch else subject.build
 
     def __enter__(self) -> Plugins:
-        from sage_kit.devices import make_accelerator
+        from sage_kit.system.devices import make_accelerator
 
         # in a run Accelerate's state is there before observers are
         make_accelerator(self._subject.config())
@@ -363,7 +363,7 @@ class _Story:
 
 
 def _synthetic_set() -> SyntheticSet:
-    from sage_kit.synthesis import SyntheticSet
+    from sage_kit.synthesis.synthesizer import SyntheticSet
 
     anchors = np.arange(0, toy.ROWS, 4)
     coordinates = np.random.default_rng(5).standard_normal((len(anchors), 2)).astype(np.float32)

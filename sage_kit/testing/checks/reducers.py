@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from sage_kit.compatibility import check_choices
 from sage_kit.components import ReducerSpec
 from sage_kit.errors import CompatibilityError
+from sage_kit.recipe import check_choices
 from sage_kit.testing import toy
 from sage_kit.testing.exercises import EXERCISES, Exercise, Inputs, Outputs, recorded
 from sage_kit.testing.registry import NotApplicable, check, require

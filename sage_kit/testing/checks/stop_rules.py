@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-from sage_kit.records import RoundResult
+from sage_kit.components.records import RoundResult
 from sage_kit.testing.exercises import EXERCISES, Exercise, Inputs, Outputs
 from sage_kit.testing.registry import check, require
 from sage_kit.testing.subject import Subject

@@ -30,9 +30,9 @@ def task_is_declared(subject: Subject) -> None:
     """Columns, labels and metrics fit each other and exist.
 
     To fix: name one or two text columns, at least two labels (or none, and a `label_range`, for regression) and metrics
-    of sage_kit.evaluate.METRICS.
+    of sage_kit.data.metrics.METRICS.
     """
-    from sage_kit.evaluate import METRICS
+    from sage_kit.data.metrics import METRICS
 
     spec = cast(TaskSpec, subject.spec)
     if spec.name == "file":

@@ -11,8 +11,8 @@ import pytest
 from toyrun import ALL_ROWS, toy_settings
 
 from sage_kit.components import BuildContext, FilterRequest
+from sage_kit.components.plugins import Plugins
 from sage_kit.errors import StudyError
-from sage_kit.plugins import Plugins
 from sage_kit.studies.analyses.coherence import (
     HALVINGS,
     MOST_RATIO,

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from toyrun import ALL_ROWS, toy_settings
 
-from sage_kit.compatibility import check_choices, chosen_options, needed_kinds
 from sage_kit.config import PRESETS
 from sage_kit.errors import StudyError
+from sage_kit.recipe import check_choices, chosen_options, needed_kinds
 from sage_kit.studies import Study
 from sage_kit.studies.analyses import controls
 from sage_kit.studies.analyses.controls import (

@@ -13,16 +13,16 @@ from scipy import integrate, stats
 from toyrun import toy_config, toy_run
 
 from sage_kit.components import BuildContext
+from sage_kit.components.plugins import Plugins
+from sage_kit.components.records import Costs
 from sage_kit.config import load_config
-from sage_kit.devices import make_accelerator
 from sage_kit.errors import StudyError
-from sage_kit.plugins import Plugins
-from sage_kit.preparation import prepare
-from sage_kit.records import Costs
 from sage_kit.rundir import RunDirectory
 from sage_kit.studies.analyses import displacement
 from sage_kit.studies.analyses.displacement import anchors_of, lifted, match, mean_share, measure, near, options_text
-from sage_kit.synthesis import SyntheticSet
+from sage_kit.synthesis.synthesizer import SyntheticSet
+from sage_kit.system.devices import make_accelerator
+from sage_kit.training.preparation import prepare
 
 COUNT = 6000
 

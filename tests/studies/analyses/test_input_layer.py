@@ -10,9 +10,9 @@ import pandas as pd
 import pytest
 from toyrun import toy_config
 
+from sage_kit.components.plugins import Plugins
 from sage_kit.errors import StudyError
 from sage_kit.models.checkpoints import load_classifier
-from sage_kit.plugins import Plugins
 from sage_kit.studies.analyses.input_layer import cost_table, depth_arms, saved, teacher_pass
 from sage_kit.studies.runs import Runs, RunStore
 

@@ -11,7 +11,7 @@ import pytest
 from toyrun import ALL_ROWS, toy_settings
 
 from sage_kit.errors import StudyError
-from sage_kit.loss_profiles import write_loss_profile
+from sage_kit.rundir.loss_profiles import write_loss_profile
 from sage_kit.studies.analyses.loss_regions import (
     Maps,
     RegionOptions,

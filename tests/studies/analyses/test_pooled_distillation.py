@@ -11,14 +11,13 @@ import numpy as np
 import pytest
 from toyrun import ALL_ROWS, toy_config, toy_settings, without_times
 
-from sage_kit.cache import Cache
+from sage_kit.components.plugins import Plugins
 from sage_kit.config import RunConfig
 from sage_kit.data.splits import load_task
-from sage_kit.devices import make_accelerator
 from sage_kit.distill import run
 from sage_kit.errors import ConfigError
-from sage_kit.plugins import Plugins
 from sage_kit.rundir import RunDirectory
+from sage_kit.storage.cache import Cache
 from sage_kit.studies import Arm, Study
 from sage_kit.studies.analyses.input_layer import teacher_table
 from sage_kit.studies.analyses.pooled_distillation import run_frozen_pooled_teacher, run_pooled_teacher
@@ -26,6 +25,7 @@ from sage_kit.studies.analyses.pooled_teacher import pooled_teacher
 from sage_kit.studies.result import read_tables
 from sage_kit.studies.runs import RunStore
 from sage_kit.studies.verification import verify_folder
+from sage_kit.system.devices import make_accelerator
 
 SETTINGS: dict[str, Any] = {"schedule": "none", "granularity": "pooled", "rounds": 2, "evaluation_rows": 40}
 

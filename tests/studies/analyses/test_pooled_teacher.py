@@ -11,7 +11,6 @@ import pytest
 import tiny
 import torch
 
-from sage_kit.cache import Cache
 from sage_kit.components import TaskSpec
 from sage_kit.config import load_config
 from sage_kit.data.splits import Split, TaskData
@@ -19,13 +18,14 @@ from sage_kit.data.tokens import Tokens, tokenize
 from sage_kit.models.checkpoints import load_classifier, load_tokenizer
 from sage_kit.models.families import family_of
 from sage_kit.models.trunk import Trunk, split_model
+from sage_kit.models.vectors import pool
+from sage_kit.storage.cache import Cache
 from sage_kit.studies.analyses.pooled_teacher import (
     NumberedExamples,
     PooledEmbeddings,
     pooled_teacher,
     untrained_teacher,
 )
-from sage_kit.vectors import pool
 
 CPU = torch.device("cpu")
 ENCODERS = {"bert": "bert.encoder", "roberta": "roberta.encoder", "distilbert": "distilbert.transformer"}

@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 import pytest
 
-from sage_kit.compatibility import check_choices
+from sage_kit.components.plugins import Plugins
 from sage_kit.config import load_config
 from sage_kit.errors import StudyError
-from sage_kit.plugins import Plugins
+from sage_kit.recipe import check_choices
 from sage_kit.studies.analyses.search import (
     FACTORS,
     Factor,

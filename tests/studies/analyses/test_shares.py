@@ -13,8 +13,8 @@ import pytest
 from scipy.stats import binomtest
 from toyrun import toy_config
 
+from sage_kit.components.plugins import Plugins
 from sage_kit.errors import StudyError
-from sage_kit.plugins import Plugins
 from sage_kit.studies.analyses.shares import add_shares, read_shares, share_arms, sooner, stopped_at, stopping
 from sage_kit.studies.arms import Arm
 from sage_kit.studies.runs import Runs, RunStore

@@ -11,12 +11,12 @@ import torch
 from scipy import stats
 from toyrun import toy_config
 
+from sage_kit.components.plugins import Plugins
 from sage_kit.data.splits import Split
 from sage_kit.data.tokens import tokenize
-from sage_kit.decoding import lift_round
 from sage_kit.distill import run
 from sage_kit.models import tied_language
-from sage_kit.plugins import Plugins
+from sage_kit.reports.decoding import lift_round
 from sage_kit.studies import Study
 from sage_kit.studies.analyses import text_perplexity
 from sage_kit.studies.analyses.text_perplexity import (

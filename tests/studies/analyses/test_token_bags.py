@@ -13,14 +13,14 @@ from scipy import stats
 from scipy.optimize import nnls
 from toyrun import toy_config
 
+from sage_kit.components.plugins import Plugins
 from sage_kit.data.splits import Split
 from sage_kit.data.tokens import tokenize
-from sage_kit.decoding import lift_round
 from sage_kit.distill import run
 from sage_kit.errors import CompatibilityError, StudyError
 from sage_kit.models.checkpoints import load_classifier, load_tokenizer
 from sage_kit.models.trunk import FrontEnd
-from sage_kit.plugins import Plugins
+from sage_kit.reports.decoding import lift_round
 from sage_kit.studies.analyses.token_bags import (
     RUNGS,
     TO_MEAN,

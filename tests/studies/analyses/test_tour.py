@@ -6,14 +6,14 @@ import torch
 from safetensors.numpy import load_file
 from toyrun import toy_config
 
-from sage_kit.decoding import lift_round
+from sage_kit.components.plugins import Plugins
 from sage_kit.distill import run
 from sage_kit.errors import StudyError
-from sage_kit.loss_profiles import read_loss_profiles
-from sage_kit.plugins import Plugins
+from sage_kit.reports.decoding import lift_round
+from sage_kit.rundir.loss_profiles import read_loss_profiles
 from sage_kit.studies.analyses import tour
 from sage_kit.studies.runs import ArmRun
-from sage_kit.synthesis import SyntheticSet
+from sage_kit.synthesis.synthesizer import SyntheticSet
 
 STEPS = 19  # 270 examples of which 9 batches make a round, and 41 synthetic ones
 

@@ -12,12 +12,12 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from toyrun import toy_config
 
+from sage_kit.components.plugins import Plugins
 from sage_kit.distill import run
 from sage_kit.errors import ConfigError
-from sage_kit.loss_profiles import read_loss_profiles
 from sage_kit.models.checkpoints import load_classifier
 from sage_kit.models.student import build_student
-from sage_kit.plugins import Plugins
+from sage_kit.rundir.loss_profiles import read_loss_profiles
 from sage_kit.studies.analyses.whole_student import WholeStudent, run_whole_student
 from sage_kit.studies.runs import RunStore
 

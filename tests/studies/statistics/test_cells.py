@@ -9,8 +9,8 @@ import pytest
 from numpy.typing import NDArray
 from scipy import stats
 
+from sage_kit.data.metrics import METRICS
 from sage_kit.errors import ConfigError, DataError
-from sage_kit.evaluate import METRICS
 from sage_kit.studies.statistics import cells, contributions, log_mean
 
 Array = NDArray[Any]

@@ -1,0 +1,383 @@
+"""What the frozen front end and the teacher say about a split, computed once and found again by content fingerprint.
+
+`VectorStore` holds token states flat, memory-mapped, with the pooled vectors beside them; `TeacherOutputs` holds the
+teacher's logits and, when the hidden-state loss needs them, its hidden states in half precision.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from sage_kit.components import TokenBatch
+from sage_kit.data.batches import plan_batches
+from sage_kit.data.tokens import Tokens
+from sage_kit.errors import DataError
+from sage_kit.models.trunk import FrontEnd, Trunk
+from sage_kit.storage import tensorfile
+from sage_kit.storage.cache import Cache
+from sage_kit.storage.fingerprint import fingerprint
+from sage_kit.storage.source_digest import artifact_digest
+
+INFERENCE_BATCH_SIZE = 256
+INFERENCE_BATCH_TOKENS = 8192
+
+OnStep = Callable[[int, int], None]
+FILE = "arrays.safetensors"
+
+
+@dataclass(frozen=True, eq=False)
+class VectorStore:
+    """Token states and pooled vectors of a split.
+
+    Attributes
+    ----------
+    states : array of shape (total_tokens, dim), float32 or float16
+        Front-end output of the real tokens of all examples, one after the other; a memory map.
+    offsets : array of shape (n + 1,), int64
+        Example i has the rows ``offsets[i]`` to ``offsets[i + 1]``.
+    pooled : array of shape (n, dim), float32
+        One vector per example.
+    key : str
+        Fingerprint of what all this was computed from.
+    """
+
+    states: NDArray[Any]
+    offsets: NDArray[np.int64]
+    pooled: NDArray[np.float32]
+    key: str
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Tokens per example, of shape (n,)."""
+        return np.diff(self.offsets)
+
+    def batch(self, indices: NDArray[np.int64], device: torch.device) -> TokenBatch:
+        """The token states of some examples, float32, padded with zeros to the longest, on a device."""
+        rows, mask = padded_rows(self.offsets, indices)
+        states = torch.from_numpy(self.states[rows]).to(device, torch.float32, non_blocking=True)
+        mask_tensor = torch.from_numpy(mask).to(device, non_blocking=True)
+        if not mask.all():
+            states = states * mask_tensor[..., None]
+        return TokenBatch(states, mask_tensor)
+
+
+@dataclass(frozen=True, eq=False)
+class Pooled:
+    """What a reducer maps.
+
+    Attributes
+    ----------
+    vectors : array of shape (n, dim), float32
+        One vector per example; may be a memory map.
+    key : str
+        Fingerprint of what they were computed from.
+    """
+
+    vectors: NDArray[np.float32]
+    key: str
+
+
+@dataclass(frozen=True, eq=False)
+class TeacherOutputs:
+    """The teacher's outputs on a split.
+
+    Attributes
+    ----------
+    logits : array of shape (n, n_outputs), float32
+    hidden : array of shape (total_tokens, n_layers, dim), float16, or None
+        Outputs of the teacher's blocks that the losses use, aligned with the store's rows; a memory map.
+    """
+
+    logits: NDArray[np.float32]
+    hidden: NDArray[np.float16] | None
+
+    def hidden_batch(
+        self, offsets: NDArray[np.int64], indices: NDArray[np.int64], device: torch.device
+    ) -> torch.Tensor | None:
+        """Hidden states of some examples, of shape (batch, tokens, n_layers, dim), float32; None when none are held.
+
+        What stands at padding positions is arbitrary.
+        """
+        if self.hidden is None:
+            return None
+        rows, _ = padded_rows(offsets, indices)
+        return torch.from_numpy(self.hidden[rows]).to(device, torch.float32, non_blocking=True)
+
+
+def padded_rows(offsets: NDArray[np.int64], indices: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Rows of the flat storage for a padded batch.
+
+    Returns
+    -------
+    rows : array of shape (batch, tokens), int64
+        At padding positions, the example's last row.
+    mask : array of shape (batch, tokens), bool
+        True at real tokens.
+    """
+    starts, lengths = offsets[indices], offsets[indices + 1] - offsets[indices]
+    positions = np.arange(int(lengths.max(initial=1)))
+    mask = positions[None, :] < lengths[:, None]
+    return starts[:, None] + np.minimum(positions[None, :], lengths[:, None] - 1), mask
+
+
+def embed_split(
+    front_end: FrontEnd,
+    front_end_fingerprint: str,
+    tokens: Tokens,
+    *,
+    name: str,
+    granularity: str,
+    pooling: str,
+    dtype: str,
+    cache: Cache,
+    device: torch.device,
+    on_step: OnStep = lambda done, total: None,
+) -> VectorStore:
+    """Token states of a split, from the cache or computed.
+
+    Parameters
+    ----------
+    front_end : FrontEnd
+        On `device`.
+    front_end_fingerprint : str
+        Of its weights and cut.
+    tokens : Tokens
+        The split's token ids.
+    name : str
+        The split's name, for messages.
+    granularity : "token" or "pooled"
+        With "pooled", each example is the one pooled vector.
+    pooling : "mean" or "cls"
+        Mean of the real tokens, or the first.
+    dtype : "float32" or "float16"
+        Of the stored token states.
+    cache : Cache
+    device : torch.device
+    on_step : callable
+        Told the number of batches done and in all.
+
+    Returns
+    -------
+    VectorStore
+
+    Raises
+    ------
+    DataError
+        When the front end gives a value that is not finite, or too large for `dtype`; names the example.
+    """
+    code = artifact_digest("sage_kit.models.vectors")
+    key = fingerprint("vectors-2", code, front_end_fingerprint, tokens.fingerprint, granularity, pooling, dtype)
+    offsets = tokens.offsets if granularity == "token" else np.arange(len(tokens) + 1, dtype=np.int64)
+
+    def build(directory: Path) -> None:
+        arrays = tensorfile.create(
+            directory / FILE,
+            {
+                "states": (dtype, (int(offsets[-1]), front_end.dim)),
+                "pooled": ("float32", (len(tokens), front_end.dim)),
+                "offsets": ("int64", offsets.shape),
+            },
+        )
+        arrays["offsets"][:] = offsets
+        batches = plan_batches(tokens.lengths, batch_size=INFERENCE_BATCH_SIZE, batch_tokens=INFERENCE_BATCH_TOKENS)
+        with torch.no_grad():
+            for done, indices in enumerate(batches, start=1):
+                ids, types, mask = (tensor.to(device) for tensor in tokens.pad(indices))
+                states = front_end(ids, types, mask).float()
+                _check_finite(states, indices, name)
+                pooled = pool(states, mask, pooling)
+                if dtype == "float16":
+                    _check_float16(states, indices, name)
+                arrays["pooled"][indices] = pooled.cpu().numpy()
+                if granularity == "token":
+                    rows, real = padded_rows(offsets, indices)
+                    arrays["states"][rows[real]] = states[mask].cpu().numpy()
+                else:
+                    arrays["states"][indices] = pooled.cpu().numpy()
+                on_step(done, len(batches))
+
+    about = {"split": name, "examples": len(tokens), "tokens": int(offsets[-1]), "dim": front_end.dim}
+    arrays = tensorfile.open_mapped(cache.entry("vectors", key, build, about) / FILE)
+    return VectorStore(arrays["states"], np.asarray(arrays["offsets"]), arrays["pooled"], key)
+
+
+def label_split(
+    teacher: Trunk,
+    teacher_fingerprint: str,
+    store: VectorStore,
+    *,
+    name: str,
+    hidden_layers: Sequence[int],
+    n_outputs: int,
+    cache: Cache,
+    device: torch.device,
+    autocast: Callable[[], AbstractContextManager[Any]],
+    precision: str,
+    on_step: OnStep = lambda done, total: None,
+) -> TeacherOutputs:
+    """The teacher's outputs on a split, from the cache or computed.
+
+    Parameters
+    ----------
+    teacher : Trunk
+        On `device`.
+    teacher_fingerprint : str
+        Of its weights.
+    store : VectorStore
+        The split.
+    name : str
+        The split's name, for messages.
+    hidden_layers : sequence of int
+        Blocks (from 1) whose output to keep; empty for logits only.
+    n_outputs : int
+        Width of the logits.
+    cache : Cache
+    device : torch.device
+    autocast : callable
+        Gives the context in which the teacher runs.
+    precision : str
+        Name of that precision; results of different precision are cached apart.
+    on_step : callable
+        Told the number of batches done and in all.
+
+    Returns
+    -------
+    TeacherOutputs
+
+    Raises
+    ------
+    DataError
+        When the teacher gives a logit that is not finite; names the example.
+    """
+    layers = list(hidden_layers)
+    code = artifact_digest("sage_kit.models.vectors")
+    key = fingerprint("labels-2", code, teacher_fingerprint, store.key, layers, precision)
+
+    def build(directory: Path) -> None:
+        layout: dict[str, Any] = {"logits": ("float32", (len(store), n_outputs))}
+        if layers:
+            layout["hidden"] = ("float16", (int(store.offsets[-1]), len(layers), store.states.shape[1]))
+        arrays = tensorfile.create(directory / FILE, layout)
+        batches = plan_batches(store.lengths, batch_size=INFERENCE_BATCH_SIZE, batch_tokens=INFERENCE_BATCH_TOKENS)
+        with torch.no_grad():
+            for done, indices in enumerate(batches, start=1):
+                batch = store.batch(indices, device)
+                with autocast():
+                    output = teacher(batch.states, batch.mask, hidden=bool(layers))
+                logits = output.logits.float()
+                _check_finite(logits, indices, name)
+                arrays["logits"][indices] = logits.cpu().numpy()
+                if layers:
+                    rows, real = padded_rows(store.offsets, indices)
+                    chosen = torch.stack([output.hidden[layer - 1] for layer in layers], dim=2)
+                    arrays["hidden"][rows[real]] = chosen[batch.mask].to(torch.float16).cpu().numpy()
+                on_step(done, len(batches))
+
+    about = {"split": name, "examples": len(store), "hidden_layers": layers}
+    arrays = tensorfile.open_mapped(cache.entry("labels", key, build, about) / FILE)
+    return TeacherOutputs(np.asarray(arrays["logits"]), arrays.get("hidden"))
+
+
+def pool_layer(
+    teacher: Trunk,
+    teacher_fingerprint: str,
+    store: VectorStore,
+    layer: int,
+    *,
+    name: str,
+    pooling: str,
+    cache: Cache,
+    device: torch.device,
+    autocast: Callable[[], AbstractContextManager[Any]],
+    precision: str,
+    on_step: OnStep = lambda done, total: None,
+) -> Pooled:
+    """What a block of the teacher puts out on a split, pooled, from the cache or computed.
+
+    Parameters
+    ----------
+    teacher, teacher_fingerprint, store, name, cache, device, autocast, precision, on_step
+        As in `label_split`.
+    layer : int
+        The block, from 1.
+    pooling : "mean" or "cls"
+        Mean of the real tokens, or the first.
+
+    Returns
+    -------
+    Pooled
+
+    Raises
+    ------
+    DataError
+        When the teacher gives a value that is not finite; names the example.
+    """
+    code = artifact_digest("sage_kit.models.vectors")
+    key = fingerprint("layer-1", code, teacher_fingerprint, store.key, layer, pooling, precision)
+
+    def build(directory: Path) -> None:
+        layout = {"pooled": ("float32", (len(store), store.pooled.shape[1]))}
+        arrays = tensorfile.create(directory / FILE, layout)
+        batches = plan_batches(store.lengths, batch_size=INFERENCE_BATCH_SIZE, batch_tokens=INFERENCE_BATCH_TOKENS)
+        with torch.no_grad():
+            for done, indices in enumerate(batches, start=1):
+                batch = store.batch(indices, device)
+                with autocast():
+                    states = teacher(batch.states, batch.mask, hidden=True).hidden[layer - 1].float()
+                pooled = pool(states, batch.mask, pooling)
+                _check_finite(pooled, indices, name)
+                arrays["pooled"][indices] = pooled.cpu().numpy()
+                on_step(done, len(batches))
+
+    about = {"split": name, "examples": len(store), "layer": layer}
+    arrays = tensorfile.open_mapped(cache.entry("layer", key, build, about) / FILE)
+    return Pooled(arrays["pooled"], key)
+
+
+def pool(states: torch.Tensor, mask: torch.Tensor, pooling: str) -> torch.Tensor:
+    """One vector per example, of shape (batch, dim): the mean over the real tokens, or with "cls" the first."""
+    return states[:, 0] if pooling == "cls" else masked_mean(states, mask)
+
+
+def masked_mean(states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Mean over the real tokens: (batch, tokens, dim) and (batch, tokens) to (batch, dim)."""
+    weights = mask[..., None].to(states.dtype)
+    return (states * weights).sum(1) / weights.sum(1).clamp(min=1)
+
+
+def _check_finite(values: torch.Tensor, indices: NDArray[np.int64], name: str) -> None:
+    _check(
+        torch.isfinite(values),
+        indices,
+        name,
+        "the teacher gives a value that is not finite (NaN or infinity); the checkpoint is damaged or the precision "
+        "too low (try precision='fp32')",
+    )
+
+
+def _check_float16(values: torch.Tensor, indices: NDArray[np.int64], name: str) -> None:
+    _check(
+        values.abs() <= torch.finfo(torch.float16).max,
+        indices,
+        name,
+        "the front end gives a value too large for vector_dtype='float16': set it to 'float32'",
+    )
+
+
+def _check(fine: torch.Tensor, indices: NDArray[np.int64], name: str, problem: str) -> None:
+    """Raise DataError for the first example of a batch that is not fine in every value."""
+    fine = fine.flatten(1).all(1)
+    if not bool(fine.all()):
+        row = int(indices[int((~fine).nonzero()[0, 0])]) + 1
+        raise DataError(f"{name}, row {row}: {problem}")

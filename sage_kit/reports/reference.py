@@ -1,0 +1,257 @@
+"""The reference pages, written from the code: settings, components and hooks.
+
+``python -m sage_kit.reports.reference docs`` writes them into a folder.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import inspect
+import json
+import re
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from pydantic.fields import FieldInfo
+
+from sage_kit.components import ComponentSpec, Options, hookspecs
+from sage_kit.components.plugins import (
+    CONTRIBUTING_HOOKS,
+    ENTRY_POINT_GROUP,
+    FIRST_PARTY,
+    HOOKS,
+    KINDS,
+    Plugins,
+    Registered,
+)
+from sage_kit.config import GROUPS, PRESETS, RunConfig, field_extra
+from sage_kit.errors import MissingPackageError, SageError
+
+REGENERATE = "python -m sage_kit.reports.reference docs"
+
+NOTICE = f"<!-- Written by `{REGENERATE}`; change the code, not this page. -->"
+
+
+# ---- settings -------------------------------------------------------------------------------------------------------
+
+
+def configuration_page() -> str:
+    """The reference of all settings, as Markdown."""
+    other_presets = [name for name in PRESETS if name != "default"]
+    lines = [
+        NOTICE,
+        "",
+        "# Settings",
+        "",
+        "Every setting has one flat name, the same in a TOML file, on the command line (`--student-layers 3`) and in a "
+        "notebook's parameters. Later ones win: preset, file, command line. `sage-kit config` prints a complete "
+        "commented file to start from.",
+        "",
+        "Lists are given on the command line as `1,3,5`, options as `name=value,name=value`.",
+    ]
+    for group in GROUPS:
+        names = [name for name in RunConfig.model_fields if field_extra(name)["group"] == group]
+        if not names:
+            continue
+        presets = [preset for preset in other_presets if any(name in PRESETS[preset] for name in names)]
+        lines += ["", f"## {group.capitalize()}", ""]
+        lines += _table_head(["setting", "values", "default", *(f"preset `{preset}`" for preset in presets), "meaning"])
+        for name in names:
+            field, extra = RunConfig.model_fields[name], field_extra(name)
+            default = extra["shown_default"] or _code(PRESETS["default"].get(name, _default(field)))
+            differing = [_code(PRESETS[preset][name]) if name in PRESETS[preset] else "" for preset in presets]
+            unit = f" [{extra['unit']}]" if extra["unit"] else ""
+            lines.append(_row([f"`{name}`", _values(field), default, *differing, f"{field.description}{unit}"]))
+    return "\n".join(lines) + "\n"
+
+
+def _default(field: FieldInfo) -> Any:
+    return field.get_default(call_default_factory=True)
+
+
+def _values(field: FieldInfo) -> str:
+    """What a field accepts, in words."""
+    return _accepts(field.annotation, field.metadata)
+
+
+def _accepts(annotation: Any, metadata: list[Any]) -> str:
+    origin = get_origin(annotation)
+    if origin is Annotated:
+        inner, *more = get_args(annotation)
+        constraints = [item for info in more for item in (info.metadata if isinstance(info, FieldInfo) else [info])]
+        return _accepts(inner, [*metadata, *constraints])
+    if origin is Literal:
+        return ", ".join(f"`{value}`" for value in get_args(annotation))
+    if origin in (Union, UnionType):
+        return " or ".join(_accepts(branch, []) for branch in get_args(annotation) if branch is not type(None))
+    if origin in (list, tuple):
+        item = _accepts(get_args(annotation)[0], [])
+        return f"list of {item}"
+    if origin is dict or annotation is dict:
+        return "options"
+    if isinstance(annotation, type) and issubclass(annotation, Options):
+        return f"table of {', '.join(f'`{name}`' for name in annotation.model_fields)}"
+    names = {str: "text", int: "integer", float: "number", bool: "`true`, `false`"}
+    return f"{names.get(annotation, getattr(annotation, '__name__', str(annotation)))}{_bounds(metadata)}"
+
+
+def _bounds(metadata: list[Any]) -> str:
+    signs = {"gt": ">", "ge": "≥", "lt": "<", "le": "≤"}
+    shown = [f" {signs[name]} {getattr(item, name)}" for item in metadata for name in signs if hasattr(item, name)]
+    return ",".join(shown)
+
+
+# ---- components -----------------------------------------------------------------------------------------------------
+
+
+def components_page(plugins: Plugins) -> str:
+    """The reference of all components that `plugins` holds, with their options, as Markdown."""
+    lines = [
+        NOTICE,
+        "",
+        "# Components",
+        "",
+        "What the settings `reducer`, `sampler`, `inverter`, `lift`, `filter`, `stop_rule`, `observers` and `task` may "
+        "name. `sage-kit plugins` lists those that are installed. The options of a component go into the setting "
+        "`<kind>_options`, those of an observer into `observer_options`, under the observer's name.",
+    ]
+    for kind in KINDS:
+        items = plugins.components(kind)
+        if not items:
+            continue
+        words = kind.replace("_", " ")
+        lines += ["", f"## {words.capitalize()}s", ""]
+        lines += _table_head(["name", "from", "summary", "capabilities"])
+        for item in items:
+            shown = "; ".join(_capability(name, value) for name, value in item.spec.capabilities().items())
+            lines.append(_row([f"`{item.spec.name}`", item.origin.distribution, item.spec.summary, shown]))
+        for item in items:
+            lines += _options_of(item)
+    return "\n".join(lines) + "\n"
+
+
+def _capability(name: str, value: Any) -> str:
+    words = name.replace("_", " ")
+    if isinstance(value, bool):
+        return f"{words}: {'yes' if value else 'no'}"
+    if isinstance(value, list | tuple):
+        return f"{words}: {', '.join(str(item) for item in value) or 'none'}"
+    return f"{words}: {'any' if value is None else value}" if value != "" else f"{words}: none"
+
+
+def _options_of(item: Registered) -> Iterator[str]:
+    spec = item.spec
+    if not isinstance(spec, ComponentSpec) or not spec.options.model_fields:
+        return
+    yield from ["", f"### Options of `{spec.name}`", ""]
+    yield from _table_head(["option", "values", "default", "meaning"])
+    for name, field in spec.options.model_fields.items():
+        default = "required" if field.is_required() else _code(_default(field))
+        yield _row([f"`{name}`", _values(field), default, field.description or ""])
+
+
+# ---- hooks ----------------------------------------------------------------------------------------------------------
+
+
+def hooks_page() -> str:
+    """The reference of all hooks, as Markdown."""
+    introduction = inspect.cleandoc(hookspecs.__doc__ or "").partition("\n\n")[2]
+    lines = [NOTICE, "", "# Hooks", "", _markdown(introduction)]
+    for title, names in (
+        ("Contributing hooks", [name for name in HOOKS if name in CONTRIBUTING_HOOKS]),
+        ("Observing hooks", [name for name in HOOKS if name not in CONTRIBUTING_HOOKS]),
+    ):
+        lines += ["", f"## {title}"]
+        for name in names:
+            lines += ["", *_hook(name, getattr(hookspecs, name))]
+    return "\n".join(lines) + "\n"
+
+
+def _hook(name: str, function: Callable[..., Any]) -> Iterator[str]:
+    text, sections = _numpydoc(inspect.cleandoc(function.__doc__ or ""))
+    yield f"### `{name}({', '.join(inspect.signature(function).parameters)})`"
+    yield from ["", _markdown(text)]
+    if "Parameters" in sections:
+        yield ""
+        for entry in re.split(r"\n(?=\S)", sections["Parameters"]):
+            head, _, meaning = entry.partition("\n")
+            names, _, kind = head.partition(" : ")
+            shown = ", ".join(f"`{name.strip()}`" for name in names.split(","))
+            meaning = " ".join(meaning.split())
+            yield _markdown(f"- {shown}{f' ({kind})' if kind else ''}{f': {meaning}' if meaning else ''}")
+    if "Returns" in sections:
+        yield from ["", f"Returns {_markdown(sections['Returns'].strip())}."]
+    code = inspect.cleandoc(sections["Examples"].partition("::\n")[2].strip("\n"))
+    yield from ["", "```python", code, "```"]
+
+
+def _numpydoc(doc: str) -> tuple[str, dict[str, str]]:
+    """A numpydoc docstring as its text and its sections by title."""
+    text, *rest = re.split(r"^(\w+)\n-{3,}\n", doc, flags=re.MULTILINE)
+    return text.strip(), {title: body.rstrip() for title, body in zip(rest[::2], rest[1::2], strict=True)}
+
+
+# ---- Markdown -------------------------------------------------------------------------------------------------------
+
+
+def _table_head(titles: list[str]) -> list[str]:
+    return [_row(titles), _row(["---"] * len(titles))]
+
+
+def _row(cells: list[str]) -> str:
+    escaped = (cell.replace("|", "\\|").replace("<", "&lt;") for cell in cells)
+    return f"| {' | '.join(escaped)} |"
+
+
+def _code(value: Any) -> str:
+    """A value as it is written in TOML, as far as a table needs it."""
+    plain = json.dumps(value, ensure_ascii=False, default=lambda model: model.model_dump(exclude_defaults=True))
+    return f"`{plain}`"
+
+
+def _markdown(text: str) -> str:
+    """Docstring text with its literals marked as in Markdown."""
+    return re.sub(r":\w+:`~?([^`]+)`", r"`\1`", text.replace("``", "`"))
+
+
+def pages() -> dict[str, str]:
+    """File name and text of every page; of the external plugins only the first-party ones are shown.
+
+    Raises
+    ------
+    MissingPackageError
+        When one of these is not installed.
+    """
+    first_party = sorted(set(FIRST_PARTY.values()))
+    installed = {point.name for point in importlib.metadata.entry_points(group=ENTRY_POINT_GROUP)}
+    missing = [name for name in first_party if name not in installed]
+    if missing:
+        commands = " ".join(f"./plugins/{name}" for name in missing)
+        raise MissingPackageError(
+            f"the pages show every plugin of the repository, and {', '.join(missing)} "
+            f"{'is' if len(missing) == 1 else 'are'} not installed: pip install {commands}"
+        )
+    return {
+        "configuration.md": configuration_page(),
+        "components.md": components_page(Plugins(allow=",".join(first_party))),
+        "hooks.md": hooks_page(),
+    }
+
+
+def main(folder: str) -> None:
+    """Write all pages into `folder`."""
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    for name, text in pages().items():
+        path = Path(folder, name)
+        path.write_text(text, encoding="utf-8")
+        print(path)
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1] if len(sys.argv) > 1 else "docs")
+    except SageError as error:
+        sys.exit(f"sage_kit.reports.reference: {error}")

@@ -1,0 +1,284 @@
+"""The cache: directories named by the fingerprint of what they were computed from.
+
+An entry is complete or absent, and carries the size and checksum of each of its files; one that is truncated or corrupt
+is named, removed and computed again. Of several processes that need the same entry one computes it and the others wait.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sage_kit.errors import RunDirectoryError
+from sage_kit.storage.files import TEMPORARY_PREFIX, atomic_directory, disk_errors
+from sage_kit.storage.manifest import fault, write_manifest
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+MANIFEST = "entry.json"
+ARRAYS = "arrays.safetensors"
+LOCK_PREFIX = ".lock-"
+PARTIAL_PREFIX = ".partial-"
+
+_CACHES: weakref.WeakSet[Cache] = weakref.WeakSet()
+"""The caches of this process, whose holds do not keep it from clearing what it uses itself."""
+
+_LEFT_BEHIND = re.compile(
+    rf"{re.escape(TEMPORARY_PREFIX)}(?P<temporary>\w+)-[0-9a-f]{{8}}|{re.escape(LOCK_PREFIX)}(?P<lock>\w+)"
+    rf"|{re.escape(PARTIAL_PREFIX)}(?P<partial>\w+)"
+)
+"""Names beside the entries; `clear` may be pointed at any folder and takes away what a cache has written only."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One entry of the cache: what it is, where it lies, how large it is in bytes, and since when."""
+
+    kind: str
+    key: str
+    path: Path
+    bytes: int
+    created: str
+    about: Mapping[str, Any]
+
+
+class Cache:
+    """A directory of cached results.
+
+    Parameters
+    ----------
+    directory : Path
+        Where the entries lie; made when first needed.
+    announce : callable
+        Shows one line to the user: what was found, what is computed, what was corrupt.
+    """
+
+    def __init__(self, directory: Path, announce: Callable[[str], None] = lambda text: None) -> None:
+        self.directory = Path(directory)
+        self._announce = announce
+        self._held: dict[Path, int] = {}
+        _CACHES.add(self)
+        weakref.finalize(self, _close, self._held)
+
+    def entry(self, kind: str, key: str, build: Callable[[Path], None], about: Mapping[str, Any] | None = None) -> Path:
+        """The directory of an entry, computed if it is absent or corrupt.
+
+        Parameters
+        ----------
+        kind : str
+            What sort of result it is, e.g. "vectors".
+        key : str
+            Fingerprint of everything the result depends on.
+        build : callable
+            Fills the empty directory that it is given.
+        about : mapping
+            What a person should read in the list of the cache; JSON.
+
+        Returns
+        -------
+        Path
+
+        Raises
+        ------
+        DiskFullError
+            When the disk is full while the entry is written; nothing of it remains.
+        RunDirectoryError
+            When the directory of the cache cannot be written.
+        """
+        path = self.directory / kind / key
+        # without the lock first: a whole entry is found in a directory that may not be written
+        if self._hold(path) and fault(path, MANIFEST) is None:
+            self._announce(f"{kind}: found in the cache ({key[:8]})")
+            return path
+        with self._lock(path), disk_errors(f"the cache entry {path}"):
+            if path.exists():
+                damage = fault(path, MANIFEST)
+                if damage is None:
+                    self._hold(path)
+                    self._announce(f"{kind}: another process has computed it ({key[:8]})")
+                    return path
+                self._announce(f"{kind}: cache entry {path} is damaged ({damage}); computing it again")
+                shutil.rmtree(path, ignore_errors=True)
+            for left in path.parent.glob(f"{TEMPORARY_PREFIX}{key}-*"):  # by a process that was killed
+                shutil.rmtree(left, ignore_errors=True)
+            with atomic_directory(path) as temporary:
+                build(temporary)
+                write_manifest(temporary, MANIFEST, {"kind": kind, "key": key, **(about or {})})
+            shutil.rmtree(self.partial(kind, key), ignore_errors=True)
+            self._hold(path)
+        return path
+
+    def partial(self, kind: str, key: str) -> Path:
+        """Folder beside an entry in which `build` may keep what it has done so far; removed when the entry is whole."""
+        return self.directory / kind / f"{PARTIAL_PREFIX}{key}"
+
+    def _hold(self, path: Path) -> bool:
+        """Keep other processes from clearing an entry as long as this cache is in use; returns whether it is there."""
+        if (path / MANIFEST).is_file() and path in self._held and os.fstat(self._held[path]).st_nlink:
+            return True
+        _close(self._held, path)
+        try:
+            descriptor = os.open(path / MANIFEST, os.O_RDONLY)
+        except OSError:
+            return path.exists()
+        _flock(descriptor, exclusive=False)  # waits for one who is clearing it
+        self._held[path] = descriptor
+        return os.fstat(descriptor).st_nlink > 0
+
+    def arrays(
+        self, name: str, parts: Sequence[Any], compute: Callable[[], Mapping[str, NDArray[Any]]]
+    ) -> dict[str, NDArray[Any]]:
+        """A dictionary of arrays that a component computes, an entry of kind "component".
+
+        Parameters
+        ----------
+        name : str
+            What it is, for the list of the cache.
+        parts : sequence
+            Everything the result depends on: text, numbers, arrays, mappings.
+        compute : callable
+            Gives the arrays.
+
+        Returns
+        -------
+        dict of str to array
+            Copies in memory.
+        """
+        from sage_kit.storage import tensorfile
+        from sage_kit.storage.fingerprint import fingerprint
+
+        def build(directory: Path) -> None:
+            tensorfile.write(directory / ARRAYS, compute())
+
+        path = self.entry("component", fingerprint("component-1", name, *parts), build, {"what": name})
+        return {key: values.copy() for key, values in tensorfile.open_mapped(path / ARRAYS).items()}
+
+    @contextlib.contextmanager
+    def _lock(self, path: Path) -> Iterator[None]:
+        """Hold an entry while it is computed; waits for a process that holds it."""
+        from filelock import FileLock, Timeout
+
+        lock = FileLock(path.with_name(f"{LOCK_PREFIX}{path.name}"))
+        try:
+            with disk_errors(f"the cache entry {path}"):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                try:
+                    lock.acquire(timeout=0)
+                except Timeout:
+                    self._announce(f"{path.parent.name}: waiting for another process that is computing it")
+                    lock.acquire()
+        except OSError as error:
+            raise RunDirectoryError(
+                f"cache directory {self.directory} cannot be written ({error.strerror}): set cache_dir or "
+                "SAGE_KIT_CACHE_DIR to one that can"
+            ) from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def entries(self) -> list[Entry]:
+        """Every entry, by kind and age."""
+        found = []
+        for manifest in sorted(self.directory.glob(f"*/[!.]*/{MANIFEST}")):
+            path = manifest.parent
+            try:
+                data = json.loads(manifest.read_text(encoding="utf-8"))
+                size = sum(item["bytes"] for item in data["files"].values())
+                about = dict(data["about"])
+                found.append(Entry(about.pop("kind"), about.pop("key"), path, size, str(data["created"]), about))
+            except (OSError, ValueError, KeyError, TypeError, AttributeError):
+                found.append(Entry(path.parent.name, path.name, path, 0, "", {"fault": f"{MANIFEST} is not readable"}))
+        return sorted(found, key=lambda entry: (entry.kind, entry.created))
+
+    def clear(self, kind: str = "") -> int:
+        """Remove every entry, or those of one kind, and what killed processes left; return the number of bytes freed.
+
+        What another process uses or is computing is left, and announced.
+        """
+        for cache in list(_CACHES):
+            _close(cache._held)
+        return sum(
+            self._clear(folder, key)
+            for folder in sorted(self.directory.glob(kind or "*"))
+            for key in sorted(_keys(folder))
+        )
+
+    def _clear(self, folder: Path, key: str) -> int:
+        """Remove an entry with its lock and what is left of attempts to compute it, unless it is in use."""
+        from filelock import FileLock, Timeout
+
+        lock = folder / f"{LOCK_PREFIX}{key}"
+        try:
+            with FileLock(lock).acquire(timeout=0), _alone(folder / key / MANIFEST) as is_free:
+                if not is_free:
+                    raise Timeout(str(lock))
+                there = [folder / key, folder / f"{PARTIAL_PREFIX}{key}", *folder.glob(f"{TEMPORARY_PREFIX}{key}-*")]
+                freed = sum(_remove(path) for path in there if path.exists())
+        except Timeout:
+            self._announce(f"{folder.name} {key[:8]} is in use by another process, and is left")
+            return 0
+        lock.unlink(missing_ok=True)
+        return freed
+
+
+def _keys(folder: Path) -> set[str]:
+    """Keys of the entries in a folder, and of what killed processes left; nothing that a cache has not written."""
+    left = (_LEFT_BEHIND.fullmatch(path.name) for path in folder.glob(".*"))
+    return {path.parent.name for path in folder.glob(f"[!.]*/{MANIFEST}")} | {
+        match["temporary"] or match["lock"] or match["partial"] for match in left if match
+    }
+
+
+@contextlib.contextmanager
+def _alone(path: Path) -> Iterator[bool]:
+    """Whether no other process holds an entry by its manifest; it cannot begin to within the block."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except OSError:
+        yield True
+        return
+    try:
+        yield _flock(descriptor, exclusive=True)
+    finally:
+        os.close(descriptor)
+
+
+def _flock(descriptor: int, *, exclusive: bool) -> bool:
+    """Lock a file as long as it is open: shared, or alone if nobody else has it; returns whether that is so."""
+    try:
+        import fcntl
+    except ImportError:  # Windows, which removes no file that is open
+        return True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB if exclusive else fcntl.LOCK_SH)
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system without locks
+        return True
+    return True
+
+
+def _close(held: dict[Path, int], path: Path | None = None) -> None:
+    """Let go of one entry, or of all."""
+    for one in list(held) if path is None else [path] if path in held else []:
+        os.close(held.pop(one))
+
+
+def _remove(path: Path) -> int:
+    """Remove a file or a directory and return the number of bytes freed."""
+    if not path.is_dir():
+        path.unlink()
+        return 0
+    size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    shutil.rmtree(path)
+    return size

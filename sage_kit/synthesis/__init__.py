@@ -1,0 +1,1 @@
+"""The map, and new examples near anchors in it."""

@@ -1,0 +1,1 @@
+"""The machine: devices, the processes of a run, and child processes."""

@@ -1,0 +1,1 @@
+"""From prepared data to a trained student: preparation, losses, steps, warm-up."""

@@ -1,0 +1,76 @@
+"""How the divergence of student from teacher changes as an example's token states are shifted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from sage_kit.data.batches import plan_batches
+from sage_kit.models.trunk import Trunk
+from sage_kit.models.vectors import VectorStore
+from sage_kit.training.losses import LossSettings, kl_divergence, squared_error
+
+BATCH_SIZE = 128
+BATCH_TOKENS = 4096
+
+
+def divergence_gradient(
+    student: Trunk,
+    teacher: Trunk,
+    store: VectorStore,
+    indices: NDArray[np.int64],
+    settings: LossSettings,
+    *,
+    device: torch.device,
+    autocast: Callable[[], AbstractContextManager[Any]],
+) -> NDArray[np.float32]:
+    """Gradient of each example's divergence by one displacement d that is added to all of its tokens, at d = 0.
+
+    The divergence is the KL loss at the run's temperature, or for regression the squared error, between the outputs of
+    teacher and student, both of which see the shifted tokens. Dropout is off; no parameter gets a gradient.
+
+    Parameters
+    ----------
+    student, teacher : Trunk
+        On `device`.
+    store : VectorStore
+        The real examples.
+    indices : array of shape (m,), int64
+        Which of them; one that occurs several times is computed once.
+    settings : LossSettings
+        Gives temperature and kind of task.
+    device : torch.device
+    autocast : callable
+        Gives the context in which the models run.
+
+    Returns
+    -------
+    array of shape (m, dim), float32
+    """
+    unique, position = np.unique(indices, return_inverse=True)
+    result = np.empty((len(unique), store.pooled.shape[1]), dtype=np.float32)
+    was_training = student.training
+    student.eval()
+    try:
+        for rows in plan_batches(store.lengths[unique], batch_size=BATCH_SIZE, batch_tokens=BATCH_TOKENS):
+            batch = store.batch(unique[rows], device)
+            with torch.enable_grad(), autocast():
+                moved = torch.zeros(len(rows), batch.states.shape[2], device=device, requires_grad=True)
+                states = batch.states + moved[:, None] * batch.mask[..., None]
+                student_logits = student(states, batch.mask).logits.float()
+                teacher_logits = teacher(states, batch.mask).logits.float()
+                if settings.regression:
+                    divergence = squared_error(student_logits, teacher_logits)
+                else:
+                    divergence = kl_divergence(student_logits, teacher_logits, settings.temperature)
+                # examples do not see each other, so the sum's gradient is each one's own
+                (gradient,) = torch.autograd.grad(divergence.sum(), moved)
+            result[rows] = gradient.float().cpu().numpy()
+    finally:
+        student.train(was_training)
+    return result[position]

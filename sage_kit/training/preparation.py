@@ -1,0 +1,427 @@
+"""Everything a run needs before its first step: data, teacher, vectors, the teacher's outputs, and a new student."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from sage_kit.components.plugins import Plugins
+from sage_kit.components.records import Costs
+from sage_kit.config import RunConfig
+from sage_kit.data.metrics import score
+from sage_kit.data.splits import Split, TaskData, load_task
+from sage_kit.data.teacher_report import TeacherReport, describe_labels, report_teacher
+from sage_kit.data.tokens import Tokens, tokenize, unknown_shares
+from sage_kit.data.unlabelled import count_unlabelled
+from sage_kit.errors import CompatibilityError
+from sage_kit.models.checkpoints import load_classifier, load_tokenizer
+from sage_kit.models.language import load_language
+from sage_kit.models.relations import TeacherRelations, teacher_relations
+from sage_kit.models.student import build_student
+from sage_kit.models.teacher import Teacher, fit_tokenizer, load_teacher
+from sage_kit.models.trunk import FrontEnd, Trunk, split_model
+from sage_kit.models.vectors import Pooled, TeacherOutputs, VectorStore, embed_split, label_split, pool_layer
+from sage_kit.models.vocabulary import TeacherVocabulary
+from sage_kit.recipe import check_labels, check_sizes, needed_kinds
+from sage_kit.storage.cache import Cache
+from sage_kit.storage.fingerprint import fingerprint
+from sage_kit.synthesis.maps import check_distinct
+from sage_kit.system.devices import autocast_for, resolve_precision, synchronize
+from sage_kit.system.machine import describe_machine, why_no_bf16
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+FINE_TUNING = "fine-tune teacher"
+"""The activity under which the costs of making a teacher are counted."""
+
+FINE_TUNED = "of the teacher fine-tuned on the task"
+TRAINED = "of the checkpoint, whose head is trained"
+MOST_UNKNOWN = 0.2
+"""Share of unknown tokens, and of texts without a known one, above which a run warns: half-read text is rarer."""
+
+PRE_TRAINED = "of the checkpoint as it is, not fine-tuned on the task"
+
+
+@dataclass(frozen=True)
+class PreparedSplit:
+    """A split with all that is computed from it once.
+
+    Attributes
+    ----------
+    labels : array of shape (n,)
+        Gold labels, int64, or float32 for regression; -1 or NaN where there is none.
+    tokens : Tokens
+        Token ids.
+    store : VectorStore
+        Token states and pooled vectors.
+    outputs : TeacherOutputs
+        The teacher's outputs.
+    """
+
+    labels: NDArray[Any]
+    tokens: Tokens
+    store: VectorStore
+    outputs: TeacherOutputs
+
+    @property
+    def gold(self) -> NDArray[Any] | None:
+        """The labels; None where any is missing."""
+        return None if count_unlabelled(self.labels) else self.labels
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a run starts from.
+
+    Attributes
+    ----------
+    data : TaskData
+    teacher : Teacher
+    front_end : FrontEnd
+        The teacher's front end, on the run's device.
+    teacher_trunk : Trunk
+        On the run's device.
+    student : PreTrainedModel
+        The student as a whole model, front end included.
+    train, dev : PreparedSplit
+    mapped : Pooled
+        What a reducer maps of train.
+    vocabulary : TeacherVocabulary
+        What lifts may ask about tokens.
+    validation : dict of str to PreparedSplit
+    evaluation : PreparedSplit or None
+        On which the student is compared with the teacher at the end.
+    report : TeacherReport
+        How well the teacher knows the task.
+    teacher_layers, student_layers : list of int
+        Blocks (from 1) that the hidden-state loss pairs, empty when it is off. What the relations loss needs stands
+        behind the teacher's.
+    relations : TeacherRelations or None
+        The teacher's side of the relations loss; None when it is off.
+    content : str
+        Fingerprint of data and teacher.
+    cache : Cache
+    device : torch.device
+    precision : str
+        "fp32", "bf16" or "fp16".
+    """
+
+    data: TaskData
+    teacher: Teacher
+    front_end: FrontEnd
+    teacher_trunk: Trunk
+    student: PreTrainedModel
+    train: PreparedSplit
+    mapped: Pooled
+    vocabulary: TeacherVocabulary
+    dev: PreparedSplit
+    validation: dict[str, PreparedSplit]
+    report: TeacherReport
+    teacher_layers: list[int]
+    student_layers: list[int]
+    content: str
+    cache: Cache
+    device: torch.device
+    precision: str
+    evaluation: PreparedSplit | None = None
+    relations: TeacherRelations | None = None
+
+
+@dataclass(frozen=True)
+class PreparedVectors:
+    """What the vectors of a task are looked at with, without anything that only training needs.
+
+    Attributes
+    ----------
+    train, dev : VectorStore
+        One pooled vector per example; no token states.
+    front_end : str
+        Whose front end computed them: `FINE_TUNED`, `TRAINED` or `PRE_TRAINED`.
+    cache : Cache
+    """
+
+    train: VectorStore
+    dev: VectorStore
+    front_end: str
+    cache: Cache
+
+
+def prepare(config: RunConfig, plugins: Plugins, accelerator: Accelerator, costs: Costs) -> Prepared:
+    """Load the data, find or make the teacher, find or compute what is cached, and build the student.
+
+    Under several processes the first fills the caches while the others wait.
+
+    Raises
+    ------
+    SageError
+        Of the kind that fits what is wrong with data, teacher, tokenizer, sizes or directories.
+    """
+    work = _Preparation(config, plugins, accelerator, costs)
+    data, cache, device = work.load_data(), work.cache, accelerator.device
+    check_labels(config, plugins, len(data.train), data.train.unlabelled)
+    teacher = work.load_teacher(data)
+    precision = resolve_precision(config.precision, device)
+    autocast = autocast_for(device, precision)
+    if precision == "bf16" and device.type == "cpu" and (reason := why_no_bf16(device, describe_machine())):
+        work.announce(f"precision is 'bf16', but {reason}: it is slower here than precision='fp32'")
+
+    model = teacher.model.to(device)
+    front_end, teacher_trunk = split_model(model, config.cut)
+    paired, student_layers = hidden_layer_pairs(config, teacher_trunk.n_blocks)
+    relations, teacher_layers = teacher_relations(config, teacher_trunk, paired)
+    student = build_student(
+        model, cut=config.cut, layers=config.student_layers, init=config.student_init, seed=config.seed
+    )
+    check_sizes(config, plugins, len(data.train), front_end.dim)
+    front_end_key = fingerprint(teacher.fingerprint, config.cut)
+
+    def embed(split: Split) -> tuple[Tokens, VectorStore]:
+        return work.embed(split, front_end, front_end_key, teacher.tokenizer, config.granularity)
+
+    def label(split: Split, embedded: tuple[Tokens, VectorStore], layers: list[int]) -> PreparedSplit:
+        tokens, store = embedded
+        with accelerator.local_main_process_first():
+            started = time.perf_counter()
+            outputs = label_split(
+                teacher_trunk,
+                teacher.fingerprint,
+                store,
+                name=split.name,
+                hidden_layers=layers,
+                n_outputs=data.spec.n_outputs,
+                cache=cache,
+                device=device,
+                autocast=autocast,
+                precision=precision,
+                on_step=work.steps(f"teacher's labels of {split.name}"),
+            )
+            work.timed("teacher", started)
+        return PreparedSplit(split.labels, tokens, store, outputs)
+
+    def pool(store: VectorStore) -> Pooled:
+        if config.map_layer == 0:
+            return Pooled(store.pooled, store.key)
+        if config.map_layer > teacher_trunk.n_blocks:
+            raise CompatibilityError(
+                f"map_layer is {config.map_layer}, but the teacher has {teacher_trunk.n_blocks} blocks behind the "
+                "front end: lower it"
+            )
+        with accelerator.local_main_process_first():
+            started = time.perf_counter()
+            found = pool_layer(
+                teacher_trunk,
+                teacher.fingerprint,
+                store,
+                config.map_layer,
+                name=data.train.name,
+                pooling=config.pooling,
+                cache=cache,
+                device=device,
+                autocast=autocast,
+                precision=precision,
+                on_step=work.steps(f"layer {config.map_layer} of {data.train.name}"),
+            )
+            work.timed("teacher", started)
+        return found
+
+    embedded_train = embed(data.train)
+    mapped = Pooled(embedded_train[1].pooled, embedded_train[1].key)
+    if "reducer" in needed_kinds(config, plugins):
+        mapped = pool(embedded_train[1])
+        # now, and not after the first round
+        check_distinct(mapped.vectors, config.n_components)
+    dev = label(data.dev, embed(data.dev), [])
+    # before the teacher labels train, which may take long
+    report = report_teacher(config.teacher, data.spec, dev.outputs.logits, dev.labels, outputs=teacher.outputs)
+    for line in report.lines:
+        work.announce(line)
+    train = label(data.train, embedded_train, teacher_layers)
+    validation = {name: label(split, embed(split), []) for name, split in data.validation.items()}
+    evaluation = None
+    mark = [teacher.fingerprint, train.store.key, dev.store.key, np.asarray(data.train.labels)]
+    if data.evaluation is not None:
+        evaluation = label(data.evaluation, embed(data.evaluation), [])
+        mark += [evaluation.store.key, np.asarray(data.evaluation.labels)]
+        if evaluation.gold is not None:
+            scores = score(data.spec, evaluation.outputs.logits, evaluation.gold)
+            rows, metric = len(evaluation.gold), data.spec.metrics[0]
+            work.announce(f"teacher {config.teacher!r} on evaluation ({rows:,} rows): {metric} {scores[metric]:.4f}")
+    content = fingerprint(*mark)
+    return Prepared(
+        data=data,
+        teacher=teacher,
+        front_end=front_end,
+        teacher_trunk=teacher_trunk,
+        student=student,
+        train=train,
+        mapped=mapped,
+        vocabulary=TeacherVocabulary(
+            teacher,
+            train.tokens,
+            cache,
+            lambda: load_language(config, teacher.tokenizer, train.tokens, cache, device, work.announce),
+        ),
+        dev=dev,
+        validation=validation,
+        evaluation=evaluation,
+        report=report,
+        teacher_layers=teacher_layers,
+        student_layers=student_layers,
+        relations=relations,
+        content=content,
+        cache=cache,
+        device=device,
+        precision=precision,
+    )
+
+
+def prepare_vectors(
+    config: RunConfig, plugins: Plugins, accelerator: Accelerator, costs: Costs, *, fine_tune: bool
+) -> PreparedVectors:
+    """Load the data and the teacher, and find or compute the pooled vectors of train and dev; nothing else of a run.
+
+    Parameters
+    ----------
+    config : RunConfig
+    plugins : Plugins
+    accelerator : Accelerator
+    costs : Costs
+    fine_tune : bool
+        Whether a teacher without a trained head is fine-tuned first, as in a run. If not, the front end is taken from
+        the checkpoint as it is: fine-tuning moves the embeddings little, and may take hours.
+
+    Raises
+    ------
+    SageError
+        As `prepare` does.
+    """
+    work = _Preparation(config, plugins, accelerator, costs)
+    data = work.load_data()
+    if fine_tune:
+        teacher = work.load_teacher(data)
+        tokenizer, mark = teacher.tokenizer, teacher.fingerprint
+        front_end, _ = split_model(teacher.model.to(accelerator.device), config.cut)
+        whose = FINE_TUNED if teacher.finetuned else TRAINED
+    else:
+        checkpoint = load_classifier(config.teacher)
+        tokenizer = load_tokenizer(config.tokenizer or config.teacher)
+        fit_tokenizer(tokenizer, checkpoint, config)
+        front_end, _ = split_model(checkpoint.model.to(accelerator.device), config.cut)
+        # the head may be random: of the front end alone
+        mark = fingerprint("front-end-1", checkpoint.family.name, dict(front_end.state_dict()))
+        whose = PRE_TRAINED if checkpoint.missing else TRAINED
+    key = fingerprint(mark, config.cut)
+    # token states are many times larger, and nobody looks at them here
+    train, dev = (work.embed(split, front_end, key, tokenizer, "pooled")[1] for split in (data.train, data.dev))
+    return PreparedVectors(train, dev, whose, work.cache)
+
+
+class _Preparation:
+    """The steps that the ways of preparing share; each is announced, timed, and taken by one process at a time."""
+
+    def __init__(self, config: RunConfig, plugins: Plugins, accelerator: Accelerator, costs: Costs) -> None:
+        self.config = config
+        self.plugins = plugins
+        self.accelerator = accelerator
+        self.costs = costs
+        self.cache = Cache(Path(config.cache_dir).expanduser(), self.announce)
+
+    def announce(self, text: str) -> None:
+        if self.accelerator.is_main_process:
+            self.plugins.message(None, text)
+
+    def steps(self, activity: str) -> Callable[..., None]:
+        def on_step(done: int, total: int, loss: Any = None) -> None:
+            if self.accelerator.is_main_process:
+                self.plugins.step_finished(None, activity, done, total, loss)
+
+        return on_step
+
+    def timed(self, activity: str, started: float) -> None:
+        synchronize(self.accelerator.device)
+        self.costs.add(activity, time.perf_counter() - started)
+
+    def load_data(self) -> TaskData:
+        with self.accelerator.local_main_process_first():
+            data = load_task(self.plugins.task(self.config.task), self.config, self.announce)
+        self.announce(describe_labels(data))
+        return data
+
+    def load_teacher(self, data: TaskData) -> Teacher:
+        with self.accelerator.local_main_process_first():
+            device = self.accelerator.device
+            teacher = load_teacher(self.config, data, self.cache, device, self.announce, self.steps("teacher"))
+        if teacher.seconds:
+            self.costs.add(FINE_TUNING, teacher.seconds)
+        return teacher
+
+    def embed(
+        self, split: Split, front_end: FrontEnd, key: str, tokenizer: PreTrainedTokenizerBase, granularity: str
+    ) -> tuple[Tokens, VectorStore]:
+        tokens = tokenize(split, tokenizer, self.config.max_length)
+        self._tell_of_unknown_text(split.name, tokens, tokenizer)
+        with self.accelerator.local_main_process_first():
+            started = time.perf_counter()
+            store = embed_split(
+                front_end,
+                key,
+                tokens,
+                name=split.name,
+                granularity=granularity,
+                pooling=self.config.pooling,
+                dtype=self.config.vector_dtype,
+                cache=self.cache,
+                device=self.accelerator.device,
+                on_step=self.steps(f"vectors of {split.name}"),
+            )
+            self.timed("front end", started)
+        return tokens, store
+
+    def _tell_of_unknown_text(self, name: str, tokens: Tokens, tokenizer: PreTrainedTokenizerBase) -> None:
+        unknown, blind = unknown_shares(tokens, tokenizer)
+        if max(unknown, blind) < MOST_UNKNOWN:
+            return
+        called = repr(self.config.tokenizer or self.config.teacher)
+        if blind == 1:
+            what = f"the tokenizer of {called} knows no word of any of the {len(tokens):,} texts"
+        else:
+            what = (
+                f"the tokenizer of {called} does not know {unknown:.0%} of the tokens, and no word of {blind:.0%} of "
+                "the texts"
+            )
+        self.announce(
+            f"WARNING: {name}: {what}, so they tell the models little; look at the texts (setting text_column), or "
+            "choose a teacher and tokenizer for their language"
+        )
+
+
+def hidden_layer_pairs(config: RunConfig, teacher_blocks: int) -> tuple[list[int], list[int]]:
+    """The blocks (from 1) of teacher and student whose outputs the hidden-state loss pairs.
+
+    Raises
+    ------
+    CompatibilityError
+        When the settings name a block that the teacher does not have.
+    """
+    if not config.hidden_weight:
+        return [], []
+    blocks = config.student_layers
+    if config.hidden_layers == "last":
+        return [teacher_blocks], [blocks]
+    if config.hidden_layers == "mapped":
+        return [max(1, round(i * teacher_blocks / blocks)) for i in range(1, blocks + 1)], list(range(1, blocks + 1))
+    for layer in config.hidden_layers:
+        if int(layer) > teacher_blocks:
+            raise CompatibilityError(
+                f"hidden_layers names teacher block {layer}, but the teacher has {teacher_blocks} behind the front end"
+            )
+    return [int(layer) for layer in config.hidden_layers], list(range(1, blocks + 1))
