@@ -14,8 +14,8 @@
 # **Question.** What happens in a run, from the texts to the student, and do the losses of the examples that synthesis
 # starts from fall more than those of other hard examples?
 #
-# **Method.** One run is looked at from the inside, each step with a table or a picture: the texts, the front end that
-# teacher and student share, what they predict, where the student is weak after round one, the anchors and the new
+# **Method.** One run is looked at from the inside, each step with a table or a picture: the texts, the input layers
+# that teacher and student share, what they predict, where the student is weak after round one, the anchors and the new
 # points near them, their way back to vectors and to token states, what the teacher says of them, and the rounds after.
 # Pictures are of seed 0; they show and prove nothing.
 #
@@ -54,7 +54,7 @@ from sage_kit.reports.decoding import lift_round
 from sage_kit.reports.figures import synthesis_map
 from sage_kit.rundir.loss_profiles import read_loss_profiles
 from sage_kit.scorecard.measures import cosines
-from sage_kit.studies import Arm, Study, figures, statistics
+from sage_kit.studies import Arm, Study, plots, statistics
 from sage_kit.studies.analyses import neighborhoods, tour
 from sage_kit.studies.analyses.outcomes import add_outcomes, find_ahead
 
@@ -90,12 +90,12 @@ spec, dev = prepared.data.spec, prepared.data.dev
 study.add_table("texts", tour.texts_table(prepared, range(min(6, len(prepared.data.train)))))
 
 # %% [markdown]
-# ## 2. The front end is passed once
+# ## 2. The input layers are passed once
 #
-# The front end turns a text into one vector per token. These token states are stored, and both models start from them;
-# the student has no front end of its own to train. The last row tells how far the teacher's trunk, from the stored
-# states, is off what the whole teacher says of the text. The pooled vector, the mean of the token states, stands for
-# the example in the map.
+# The input layers turn a text into one vector per token. These token states are stored, and both models start from
+# them; the student has no input layers of its own to train. The last row tells how far the teacher's upper layers, from
+# the stored states, is off what the whole teacher says of the text. The pooled vector, the mean of the token states,
+# stands for the example in the map.
 
 # %%
 study.add_table("bypass", tour.bypass_table(prepared, 0))
@@ -188,7 +188,7 @@ study.add_figure("labels", figure, "What the teacher says of the anchors and of 
 
 # %%
 teacher_score = {"teacher": float(run.summary["teacher"]["dev"][run.metric])} if len(study.tasks) == 1 else None
-figure = figures.curves(
+figure = plots.curves(
     runs.rounds(),
     x="total_steps",
     y="dev_score",
@@ -230,7 +230,7 @@ study.add_table("falls_mean", falls.groupby(["task", "group"], sort=False)[measu
 lines = falls.melt(["task", "seed", "group"], ["fall", "fall_plain"], "run", "fall of the loss")
 lines["run"] = lines["run"].map({"fall": "with synthesis", "fall_plain": "plain"})
 lines = statistics.summarize(lines, "fall of the loss", by=["group", "run"])
-figure = figures.bars(
+figure = plots.bars(
     lines,
     label="group",
     value="mean",
@@ -293,7 +293,7 @@ study.finish()
 # ## Where to go next
 #
 # - `01_reducer_dimension`: is the map worth it, and how many dimensions should it have?
-# - `02_input_layer`: what does it save, and cost, to bypass the front end?
+# - `02_input_layer`: what does it save, and cost, to bypass the input layers?
 # - `03_loss_profile`: do the regions of high loss move from round to round?
 # - `04_static_or_adaptive`: is it worth synthesising anew each round?
 # - `05_reducers`: what do other reducers and inverters keep? Bring your own with `plugin`.

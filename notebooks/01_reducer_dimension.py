@@ -47,7 +47,7 @@ results_dir: str = None  # where tables, figures and the verdict are saved; None
 # %%
 import pandas as pd
 
-from sage_kit.studies import Arm, Study, figures, statistics
+from sage_kit.studies import Arm, Study, plots, statistics
 from sage_kit.studies.analyses import neighborhoods
 from sage_kit.studies.analyses.controls import GUIDED
 from sage_kit.studies.analyses.outcomes import add_outcomes, find_ahead
@@ -112,7 +112,7 @@ study.add_table("synthesis", means.reset_index())
 # %%
 study.add_table("scores", statistics.summarize(runs.table(), study.scored))
 add_outcomes(study, "over_plain", runs, "plain")
-figure = figures.intervals(study.tables["over_plain"], title="Over plain distillation", unit="points")
+figure = plots.intervals(study.tables["over_plain"], title="Over plain distillation", unit="points")
 study.add_figure("over_plain", figure, "Difference to plain distillation, paired by seed and example; 95 % intervals.")
 
 # %%
@@ -120,7 +120,7 @@ for arm in runs.arms:
     if arm != main:
         add_outcomes(study, f"main_over_{arm}", runs, arm, arms=[main])
 over_others = pd.concat([study.tables[f"main_over_{arm}"] for arm in runs.arms if arm != main], ignore_index=True)
-figure = figures.intervals(over_others, label="baseline", title=f"{main} over every other arm", unit="points")
+figure = plots.intervals(over_others, label="baseline", title=f"{main} over every other arm", unit="points")
 study.add_figure("main_over_others", figure, f"Difference of {main} to each arm; 95 % intervals.")
 
 # %% [markdown]

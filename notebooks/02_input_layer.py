@@ -16,13 +16,13 @@
 #
 # **Method.** Plain distillation, so that no synthesis gets between. The student of arm *own input layer* starts from
 # the teacher's embeddings and trains them on token ids, with their dropout, as a usual loop does; the others read what
-# a frozen front end gives them, which ends after the embeddings or after k blocks. All students are equally deep: with
-# k blocks in the front end a student has k fewer of its own, so each deploys the same number of parameters. Students
-# of a deeper cut therefore also start from other blocks of the teacher. All arms take the same student steps, and those
-# that read tokens take them on the same batches, drawn by the same seeds. FLOPs are those of matrix products over real
-# tokens, forward and backward; a look-up in the embeddings and the optimizer's update count as none, but take time.
-# Where nothing is cached, a last pass that was cut short counts by its tokens. Seconds are those of the training steps,
-# on whatever machine ran them; another program beside them spoils them.
+# frozen input layers give them, which ends after the embeddings or after k blocks. All students are equally deep: with
+# k blocks in the input layers a student has k fewer of its own, so each deploys the same number of parameters. Students
+# of a deeper bypass therefore also start from other blocks of the teacher. All arms take the same student steps, and
+# those that read tokens take them on the same batches, drawn by the same seeds. FLOPs are those of matrix products over
+# real tokens, forward and backward; a look-up in the embeddings and the optimizer's update count as none, but take
+# time. Where nothing is cached, a last pass that was cut short counts by its tokens. Seconds are those of the training
+# steps, on whatever machine ran them; another program beside them spoils them.
 #
 # Taken literally, the paper has teacher and student read one vector for each example, the mean of its embeddings: a
 # sequence of length one. Three arms do. The teacher of *embeddings, pooled* is that of all other arms: fine-tuned on
@@ -44,10 +44,12 @@ profile: str = "smoke"  # size of the study: smoke (a minute), small (two cores)
 task: str = None  # task, or several separated by commas; None takes the profile's
 seeds: int = None  # runs of each arm, each with a transfer set of its own; None takes the profile's
 teacher: str = None  # the teacher's checkpoint; None takes the profile's
-student_layers: int = None  # blocks of every student, the front end's included; None takes 3, or 6 at full
+student_layers: int = None  # blocks of every student, the input layers' included; None takes 3, or 6 at full
 transfer_rows: int = None  # texts that each student learns from, 0 for all; None takes the profile's
 rounds: int = None  # rounds whose steps every arm takes; None takes the profile's
-cuts: str = None  # cuts to compare, separated by commas; None takes embeddings, 1 and 2, if blocks are left behind
+bypasses: str = (
+    None  # bypasses to compare, separated by commas; None takes embeddings, 1 and 2, if blocks are left behind
+)
 margin: float = None  # loss of the primary metric that still counts as keeping what is learnt; None takes 0.0025
 rates: list[float] = None  # learning rates that every arm is tuned over; None takes the profile's
 plugin: str = ""  # one-file plugins to load, separated by commas
@@ -56,7 +58,7 @@ runs_dir: str = None  # where runs of arms are kept and found again; None takes 
 results_dir: str = None  # where tables, figures and the verdict are saved; None takes runs/results of the project
 
 # %%
-from sage_kit.studies import Arm, Study, figures
+from sage_kit.studies import Arm, Study, plots
 from sage_kit.studies.analyses.input_layer import cost_table, depth_arms, saved, teacher_table
 from sage_kit.studies.analyses.outcomes import find_within
 from sage_kit.studies.analyses.pooled_distillation import run_frozen_pooled_teacher, run_pooled_teacher
@@ -79,11 +81,11 @@ keeps = Margin(margin or MARGIN, "half of what the paper credits synthesis with"
 # ## The arms
 
 # %%
-own = Arm("own input layer", "embeddings trained on token ids", loop=run_whole_student, cut="embeddings")
+own = Arm("own input layer", "embeddings trained on token ids", loop=run_whole_student, bypass="embeddings")
 depth = study.settings["student_layers"]
 possible = ["embeddings", *(str(blocks) for blocks in (1, 2) if blocks < depth)]
-bypasses = depth_arms(",".join(possible) if cuts is None else cuts, depth)
-one = {"cut": "embeddings", "granularity": "pooled"}
+bypasses = depth_arms(",".join(possible) if bypasses is None else bypasses, depth)
+one = {"bypass": "embeddings", "granularity": "pooled"}
 pooled = Arm("embeddings, pooled", "one vector for each example", **one)
 literal = [
     Arm("embeddings, pooled teacher", "and a teacher fine-tuned on such vectors", loop=run_pooled_teacher, **one),
@@ -95,8 +97,8 @@ first = bypasses[0].name
 # %% [markdown]
 # ## What it cost
 #
-# `total_flops` has the front end and the teacher computed once, for the cache; `total_flops_uncached` has both computed
-# again in every pass, as loops without a cache do.
+# `total_flops` has the input layers and the teacher computed once, for the cache; `total_flops_uncached` has both
+# computed again in every pass, as loops without a cache do.
 
 # %%
 costs = cost_table(runs, study.plugins)
@@ -117,7 +119,7 @@ for name, column in (
     for share in ("saved", "low", "high"):
         table[share] *= 100
     study.add_table(name, table)
-figure = figures.intervals(
+figure = plots.intervals(
     study.tables["saved_flops"], value="saved", title="FLOPs saved, the teacher's outputs cached", unit="%"
 )
 study.add_figure("saved_flops", figure, "Share of the FLOPs of a student with its own input layer; 95 % intervals.")
@@ -126,7 +128,7 @@ study.add_figure("saved_flops", figure, "Share of the FLOPs of a student with it
 # ## What the students learn
 
 # %%
-figure = figures.curves(
+figure = plots.curves(
     runs.rounds(),
     x="total_steps",
     y="dev_agreement",
@@ -149,7 +151,7 @@ study.add_table("over_own", study.compare(runs, baseline=own.name))
 # with the teacher that reads sequences, which is not that of the other arms
 on_tokens = [arm.name for arm in bypasses]
 study.add_table("agreement_over_own", study.compare(runs, baseline=own.name, metric="agreement", arms=on_tokens))
-figure = figures.intervals(
+figure = plots.intervals(
     study.tables["over_own"],
     title="Bypass against an input layer of its own",
     unit="points",
@@ -172,7 +174,7 @@ study.add_table("teachers", teacher_table(study, runs, {arm.name: "pooled vector
 # %%
 one_vector = [pooled.name, *(arm.name for arm in literal)]
 study.add_table("over_bypass", study.compare(runs, baseline=first, arms=one_vector))
-figure = figures.intervals(
+figure = plots.intervals(
     study.tables["over_bypass"],
     title="One vector for each example against all tokens",
     unit="points",
@@ -198,9 +200,9 @@ study.find(
     columns=("saved", "low", "high"),
     unit="% of the FLOPs",
     claim="bypass_cheaper",
-    yes="The bypass (front end: {arm}) saves FLOPs",
-    no="The bypass (front end: {arm}) costs more FLOPs: it saves",
-    undecided="No significant saving of FLOPs by the bypass (front end: {arm})",
+    yes="The bypass (input layers: {arm}) saves FLOPs",
+    no="The bypass (input layers: {arm}) costs more FLOPs: it saves",
+    undecided="No significant saving of FLOPs by the bypass (input layers: {arm})",
 )
 OWN_LAYER = "students with an input layer of their own"
 find_within(
@@ -223,7 +225,7 @@ study.find(
 )
 for arm in [*bypasses[1:], pooled]:
     name = "preserves_" + arm.name.replace(",", "").replace(" ", "_")
-    find_within(study, name, "over_own", arm.name, keeps, what=f"a front end of {arm.name}", other=OWN_LAYER)
+    find_within(study, name, "over_own", arm.name, keeps, what=f"input layers of {arm.name}", other=OWN_LAYER)
 for name, arm in zip(("literal_reading_preserves", "literal_reading_frozen_preserves"), literal, strict=True):
     find_within(
         study, name, "over_bypass", arm.name, keeps,

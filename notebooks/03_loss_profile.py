@@ -49,7 +49,7 @@ runs_dir: str = None  # where runs of arms are kept and found again; None takes 
 results_dir: str = None  # where tables, figures and the verdict are saved; None takes runs/results of the project
 
 # %%
-from sage_kit.studies import Arm, Study, figures, statistics
+from sage_kit.studies import Arm, Study, plots, statistics
 from sage_kit.studies.analyses.controls import GUIDED
 from sage_kit.studies.analyses.loss_regions import (
     RegionOptions,
@@ -119,14 +119,14 @@ chance = {"by chance": float(hard["jaccard_by_chance"].mean())}
 
 # %%
 regions["pair"] = regions["task"] + ", " + regions["arm"]
-figure = figures.bars(
+figure = plots.bars(
     regions, title="High regions: how alike", unit="adjusted Rand index", label="pair", value="mean", group="between"
 )
 study.add_figure("alike_ari", figure, "Of two rounds in a row, two students, two maps; mean over seeds, 95 % interval.")
 
 # %%
 sets = study.tables["alike_jaccard"].assign(pair=lambda table: table["task"] + ", " + table["arm"])
-figure = figures.bars(
+figure = plots.bars(
     sets,
     title="Hard sets: how alike",
     unit="Jaccard index",
@@ -155,7 +155,7 @@ study.add_table(
 places = spatial(runs, task_maps, {one: pair[0] for one, pair in vectors.items()}, options)
 study.add_table("morans_i", places, show=False)
 places["group"] = places["arm"] + ", " + places["space"]
-figure = figures.curves(
+figure = plots.curves(
     places,
     x="round",
     y="excess",

@@ -49,7 +49,7 @@ results_dir: str = None  # where tables, figures and the verdict are saved; None
 
 # %%
 from sage_kit.config import PRESETS, default_settings
-from sage_kit.studies import Arm, Study, figures, statistics
+from sage_kit.studies import Arm, Study, plots, statistics
 from sage_kit.studies.analyses.controls import GUIDED
 from sage_kit.studies.analyses.convergence import speed, speed_table
 from sage_kit.studies.analyses.outcomes import EQUAL_FLOPS, add_outcomes, compute_apart, find_ahead, with_equal_flops
@@ -99,7 +99,7 @@ study.add_table("compute", compute_apart(study, runs, [EQUAL_FLOPS]))
 # ## How the student gets there
 
 # %%
-figure = figures.curves(
+figure = plots.curves(
     runs.rounds(),
     x="total_steps",
     y="dev_agreement",
@@ -132,7 +132,7 @@ study.add_table("area_over_plain", statistics.compare_arms(at_equal_steps, "plai
 
 # %%
 add_outcomes(study, "over_plain", runs, "plain")
-figure = figures.intervals(study.tables["over_plain"], title="Over plain distillation", unit="points")
+figure = plots.intervals(study.tables["over_plain"], title="Over plain distillation", unit="points")
 study.add_figure("over_plain", figure, "Difference to plain distillation, paired by seed and example; 95 % intervals.")
 
 # %%

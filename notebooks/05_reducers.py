@@ -55,7 +55,7 @@ results_dir: str = None  # where tables, figures and the verdict are saved; None
 # %%
 import pandas as pd
 
-from sage_kit.studies import Arm, Study, figures
+from sage_kit.studies import Arm, Study, plots
 from sage_kit.studies.analyses import pairs
 from sage_kit.studies.analyses.controls import GUIDED
 from sage_kit.studies.analyses.outcomes import add_outcomes, find_ahead
@@ -104,7 +104,7 @@ study.add_table(
 # %%
 shown = overall[overall["reason"] == ""]
 if len(shown):
-    figure = figures.intervals(
+    figure = plots.intervals(
         shown.assign(low=shown["r2_low"], high=shown["r2_high"], task=study.overall),
         label="pair",
         value="r2",
@@ -147,7 +147,7 @@ over_plain = pd.DataFrame(columns=["task", "arm", "difference", "low", "high"])
 if len(runs.arms) > 1:
     add_outcomes(study, "over_plain", runs, "plain")
     over_plain = study.tables["over_plain"]
-    figure = figures.intervals(over_plain, title="Over plain distillation", unit="points")
+    figure = plots.intervals(over_plain, title="Over plain distillation", unit="points")
     study.add_figure(
         "over_plain", figure, "Difference to plain distillation, paired by seed and example; 95 % intervals."
     )
@@ -164,7 +164,7 @@ study.add_table("correlation", pairs.fidelity_and_score(both))
 # %%
 if len(both) > 1:
     number = study.tables["correlation"].iloc[0]  # of R2, over all pairs
-    figure = figures.scatter(
+    figure = plots.scatter(
         both["r2"],
         both["difference"],
         both["arm"],

@@ -81,7 +81,7 @@ from dataclasses import asdict
 import pandas as pd
 
 from sage_kit.reports.decoding import lift_round
-from sage_kit.studies import Arm, Study, figures
+from sage_kit.studies import Arm, Study, plots
 from sage_kit.studies.analyses import label_flips, ladder, text_perplexity, token_bags
 from sage_kit.studies.analyses.controls import GUIDED
 from sage_kit.studies.parameters import listed
@@ -157,7 +157,7 @@ unit = ladder.unit_of(main_decoder)
 # %%
 shown = means[means["decoder"] == main_decoder].groupby(["lift", "rung"], sort=False)["confidence"].mean().reset_index()
 if shown["confidence"].notna().any():
-    figure = figures.bars(
+    figure = plots.bars(
         shown,
         label="rung",
         value="confidence",
@@ -169,7 +169,7 @@ if shown["confidence"].notna().any():
 
 # %%
 shown = means[means["decoder"] == main_decoder].groupby(["lift", "rung"], sort=False)["kept"].mean().reset_index()
-figure = figures.bars(
+figure = plots.bars(
     shown,
     label="rung",
     value="kept",
@@ -189,7 +189,7 @@ study.add_figure("kept", figure, f"Agreement of the teacher with itself after de
 confidence = ladder.over_rung(table, "confidence", baseline="noise")
 over_noise = confidence[confidence["arm"].isin(["real", "synthetic", "shuffled"])]
 study.add_table("confidence_over_noise", over_noise)
-figure = figures.intervals(
+figure = plots.intervals(
     confidence[
         (confidence["decoder"] == main_decoder) & (confidence["lift"] == main_lift) & (confidence["arm"] != "no text")
     ],
@@ -226,7 +226,7 @@ if vectors:
     study.add_table("fit_over_mean", over_mean[over_mean["arm"] == "inverted"])
     label = token_bags.vectors_over(vectors, "same_label", "noise")
     study.add_table("same_label_over_noise", label[label["arm"] == "inverted"])
-    figure = figures.intervals(
+    figure = plots.intervals(
         fit[fit["arm"] != "no text"], title="How well a bag of tokens fits vectors, beyond noise", unit="fit"
     )
     study.add_figure(
@@ -259,7 +259,7 @@ if len(arms) > 1:
 changed_by = label_flips.changes(flips)
 if len(changed_by):
     study.add_table("label_changes", changed_by)
-figure = figures.bars(
+figure = plots.bars(
     study.tables["label_flips"],
     value="difference",
     group="task" if len(study.tasks) > 1 else None,
@@ -287,7 +287,7 @@ if text_lifts:
     over_shuffled = text_perplexity.perplexities_over(texts, text_perplexity.SYNTHETIC_SHUFFLED)
     study.add_table("perplexity_over_shuffled", over_shuffled)
     over = over_shuffled.assign(text=over_shuffled["lift"] + ": " + over_shuffled["arm"])
-    figure = figures.intervals(
+    figure = plots.intervals(
         over, label="text", title="Perplexity beside synthetic tokens in random order", unit="logarithm of the ratio"
     )
     about = "; ".join(f"on {task}, {head.about}" for task, head in heads.items())

@@ -51,7 +51,7 @@ results_dir: str = None  # where tables, figures and the verdict are saved; None
 # %%
 from pandas import DataFrame, concat
 
-from sage_kit.studies import Arm, Runs, Study, figures
+from sage_kit.studies import Arm, Runs, Study, plots
 from sage_kit.studies.analyses.coherence import (
     cosines,
     figure_of_cosines,
@@ -173,13 +173,13 @@ for one in study.tasks:
     if own:
         parts.append(study.compare(Runs(runs.of(task=one)), baseline="none", arms=own))
 study.add_table("over_none", concat(parts, ignore_index=True))
-figure = figures.intervals(study.tables["over_none"], title="Over no filter", unit="points")
+figure = plots.intervals(study.tables["over_none"], title="Over no filter", unit="points")
 study.add_figure(
     "over_none", figure, "Difference to synthesis without a filter, by the same inverter, paired; 95 % intervals."
 )
 
 # %%
-figure = figures.curves(
+figure = plots.curves(
     runs.rounds(),
     x="total_steps",
     y="dev_agreement",

@@ -52,7 +52,7 @@ results_dir: str = None  # where tables, figures and the verdict are saved; None
 
 # %%
 from sage_kit.config import PRESETS
-from sage_kit.studies import Arm, Runs, Study, figures
+from sage_kit.studies import Arm, Runs, Study, plots
 from sage_kit.studies.analyses.outcomes import EQUAL_FLOPS, add_outcomes, compute_apart, find_ahead, with_equal_flops
 from sage_kit.studies.analyses.scores import (
     compare_splits,
@@ -133,7 +133,7 @@ equal_steps = Runs([run for run in runs if run.arm != EQUAL_FLOPS])
 add_outcomes(study, "over_plain", equal_steps, "plain", split="validation")
 add_outcomes(study, "over_equal_flops", runs, EQUAL_FLOPS, split="validation", arms=["SAGE"])
 rows = study.tables["over_plain"]
-figure = figures.intervals(rows, title="SAGE over plain distillation", unit="points", label="task")
+figure = plots.intervals(rows, title="SAGE over plain distillation", unit="points", label="task")
 study.add_figure("over_plain", figure, "Difference to plain distillation, paired by seed and example; 95 % intervals.")
 
 # %%
@@ -156,7 +156,7 @@ study.add_table("by_split", compare_splits(study, equal_steps, baseline="plain")
 # %%
 study.add_table("transfer", transfer(equal_steps))
 for one, rows in study.tables["transfer"].groupby("task", sort=False):
-    figure = figures.bars(
+    figure = plots.bars(
         rows,
         title=f"{one}: scores on each validation split",
         unit="metric of the task",

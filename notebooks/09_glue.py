@@ -66,7 +66,7 @@ results_dir: str = None  # where tables, figures and the verdict are saved; None
 
 # %%
 from sage_kit.config import PRESETS
-from sage_kit.studies import Arm, Study, figures
+from sage_kit.studies import Arm, Study, plots
 from sage_kit.studies.analyses.controls import control, paper_settings
 from sage_kit.studies.analyses.outcomes import (
     EQUAL_FLOPS,
@@ -129,7 +129,7 @@ study.add_table("compute", compute_apart(study, runs, [EQUAL_FLOPS]))
 # *plain, equal FLOPs*, which takes more of them, to *plain*.
 
 # %%
-figure = figures.curves(
+figure = plots.curves(
     runs.rounds(),
     x="total_steps",
     y="dev_agreement",
@@ -170,7 +170,7 @@ study.add_table("beside_published", beside_published(study.tables["scores"]))
 table = study.tables["beside_published"]
 # a task's last row is in the metric that others publish, where they do
 pictured = table[table["metric"] == table.groupby("task")["metric"].transform("last")]
-figure = figures.intervals(
+figure = plots.intervals(
     pictured.assign(model=pictured["model"] + pictured["by"].map({"ours": " (ours)", "published": ""})),
     title="Scores on official validation sets; training data differ, see the table",
     unit="metric of the task",
@@ -189,9 +189,9 @@ study.add_figure("beside_published", figure, "Ours with 95 % intervals; publishe
 add_outcomes(study, "over_plain", runs, "plain")
 add_outcomes(study, "over_equal_flops", runs, EQUAL_FLOPS, arms=[DEFAULT])
 add_outcomes(study, "over_competitor", runs, rival.name, arms=[DEFAULT])
-figure = figures.intervals(study.tables["over_plain"], title="Over plain distillation", unit="points")
+figure = plots.intervals(study.tables["over_plain"], title="Over plain distillation", unit="points")
 study.add_figure("over_plain", figure, "Difference to plain distillation, paired by seed and example; 95 % intervals.")
-figure = figures.intervals(
+figure = plots.intervals(
     study.tables["over_plain_divergence"], title="Divergence, against plain distillation", unit="percent change"
 )
 study.add_figure("over_plain_divergence", figure, "Below zero is closer to the teacher; 95 % intervals.")

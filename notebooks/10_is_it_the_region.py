@@ -60,7 +60,7 @@ from typing import Any
 
 from pandas import DataFrame
 
-from sage_kit.studies import Arm, Runs, Study, figures
+from sage_kit.studies import Arm, Runs, Study, plots
 from sage_kit.studies.analyses import displacement
 from sage_kit.studies.analyses.contrasts import closest, contrasts
 from sage_kit.studies.analyses.controls import GUIDED
@@ -214,7 +214,7 @@ print(f"hard examples again: no synthetic vector is farther than {again:.3g} fro
 # %%
 unmatched = study.tables["displacement"].query("not matched and arm != 'hard examples again'")
 print("displacement not matched:", "; ".join(f"{row.arm} on {row.task}" for row in unmatched.itertuples()) or "none")
-figure = figures.bars(
+figure = plots.bars(
     study.tables["displacement"],
     title="Displacement, seed 0",
     unit="displacement of the mean token, share of high loss",
@@ -253,7 +253,7 @@ study.add_table("compute", compute_apart(study, runs, [MORE_STEPS, EQUAL_FLOPS])
 # %%
 add_outcomes(study, "over_plain", runs, "plain")
 add_outcomes(study, "over_equal_flops", runs, EQUAL_FLOPS, arms=["default"])
-figure = figures.intervals(study.tables["over_plain"], title="Over plain distillation", unit="points")
+figure = plots.intervals(study.tables["over_plain"], title="Over plain distillation", unit="points")
 study.add_figure("over_plain", figure, "Difference to plain distillation, paired by seed and example; 95 % intervals.")
 
 # %% [markdown]
@@ -278,7 +278,7 @@ pairs = [
 for outcome, name in (("", "pairs"), (AGREEMENT, "pairs_agreement"), (DIVERGENCE, "pairs_divergence")):
     study.add_table(name, contrasts(study, runs, pairs, metric=outcome))
 pictured = study.tables["pairs"].assign(pair=lambda table: table["arm"] + " \N{MINUS SIGN} " + table["against"])
-figure = figures.intervals(pictured, title="Pairs of arms", unit="points", label="pair")
+figure = plots.intervals(pictured, title="Pairs of arms", unit="points", label="pair")
 study.add_figure("pairs", figure, "The first arm less the second, paired by seed and example; 95 % intervals.")
 
 # %% [markdown]
@@ -290,7 +290,7 @@ beside = {arm for arm, matches in study.tables["displacement"].groupby("arm")["m
 over["displacement"] = ["not matched" if name in beside else "matched" for name in over["against"]]
 study.add_table("over_full_space", over)
 best = closest(study.tables["over_full_space"], study.overall)
-figure = figures.intervals(
+figure = plots.intervals(
     study.tables["over_full_space"], title="High loss over full space", unit="points", label="against"
 )
 study.add_figure("over_full_space", figure, "High loss less each control, paired by seed and example; 95 % intervals.")
@@ -299,7 +299,7 @@ study.add_figure("over_full_space", figure, "High loss less each control, paired
 against_default = [*controls, FAR, NEIGHBOURS, "random tokens"]
 study.add_table("default_over_controls", contrasts(study, runs, [("default", name) for name in against_default]))
 best_for_default = closest(study.tables["default_over_controls"], study.overall)
-figure = figures.intervals(
+figure = plots.intervals(
     study.tables["default_over_controls"], title="Default over controls", unit="points", label="against"
 )
 study.add_figure(

@@ -54,7 +54,7 @@ results_dir: str = None  # where tables, figures and the verdict are saved; None
 # %%
 from pandas import concat
 
-from sage_kit.studies import Arm, Study, figures, statistics
+from sage_kit.studies import Arm, Study, plots, statistics
 from sage_kit.studies.analyses.outcomes import add_outcomes, find_ahead, find_within
 from sage_kit.studies.analyses.shares import add_shares, read_shares, share_arms, sooner, stopped_at, stopping
 from sage_kit.studies.claims import MARGIN
@@ -97,7 +97,7 @@ study.add_table("scores", statistics.summarize(runs.table(), study.scored))
 for one in study.tasks:
     here = table[table["task"] == one]
     level = runs.table().query("task == @one and arm == 'add'")[study.scored].mean()
-    figure = figures.curves(
+    figure = plots.curves(
         here.assign(way="replace"),
         x="share",
         y=study.scored,
@@ -114,7 +114,7 @@ for one in study.tasks:
 # %%
 add_outcomes(study, "over_add", runs, "add")
 add_outcomes(study, "over_plain", runs, "plain")
-figure = figures.intervals(
+figure = plots.intervals(
     study.tables["over_add"], title="Replacing against adding", unit="points", threshold=-suffices.value
 )
 study.add_figure(
@@ -122,7 +122,7 @@ study.add_figure(
 )
 
 # %%
-figure = figures.curves(
+figure = plots.curves(
     runs.rounds(),
     x="total_steps",
     y="dev_agreement",

@@ -63,7 +63,7 @@ from pandas import DataFrame
 
 from sage_kit.config import field_extra
 from sage_kit.recipe import chosen_options
-from sage_kit.studies import Arm, Study, figures, statistics
+from sage_kit.studies import Arm, Study, plots, statistics
 from sage_kit.studies.analyses.outcomes import add_outcomes, find_ahead
 from sage_kit.studies.analyses.search import FACTORS, first_settings, read_factors, search
 from sage_kit.studies.sizes import FEW_RATES
@@ -100,7 +100,7 @@ found = search(study, asked, own_seeds, least=least or 0.03, by_task=start.by_ta
 study.add_table("search", found.steps)
 for name, why in found.skipped.items():
     print(f"{name} was left out: it {why}")
-figure = figures.bars(
+figure = plots.bars(
     # Student's interval of so few seeds says little, and stands in the table
     found.steps.assign(percent=100 * found.steps["change"]).drop(columns=["low", "high"]),
     title="Divergence from the teacher, each level against the one before",
@@ -148,7 +148,7 @@ study.add_table("scores", statistics.summarize(runs.table(), study.scored))
 add_outcomes(study, "over_plain", runs, "plain")
 if other:
     add_outcomes(study, "over_defaults", runs, "defaults", arms=["chosen"])
-figure = figures.intervals(study.tables["over_plain"], title="Over plain distillation", unit="points")
+figure = plots.intervals(study.tables["over_plain"], title="Over plain distillation", unit="points")
 study.add_figure("over_plain", figure, "Difference to plain distillation, paired by seed and example; 95 % intervals.")
 
 # %% [markdown]

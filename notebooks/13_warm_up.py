@@ -42,7 +42,7 @@ results_dir: str = None  # where tables, figures and the verdict are saved; None
 
 # %%
 from sage_kit.config import PRESETS
-from sage_kit.studies import Arm, Study, figures
+from sage_kit.studies import Arm, Study, plots
 from sage_kit.studies.analyses.contrasts import contrasts
 from sage_kit.studies.analyses.controls import CORPUS_ROWS, warmup_text
 from sage_kit.studies.analyses.outcomes import OUTCOMES, compute_apart, find_ahead, with_equal_flops
@@ -88,7 +88,7 @@ pairs = [("plain, warmed up", "plain"), ("plain, warmed up", LONGER), ("default,
 for outcome in OUTCOMES:
     study.add_table(f"pairs_{outcome}" if outcome else "pairs", contrasts(study, runs, pairs, metric=outcome))
 pictured = study.tables["pairs"].assign(pair=lambda table: table["arm"] + " \N{MINUS SIGN} " + table["against"])
-figure = figures.intervals(pictured, title="Warmed up, less without", unit="points", label="pair")
+figure = plots.intervals(pictured, title="Warmed up, less without", unit="points", label="pair")
 study.add_figure("pairs", figure, "Differences, paired by seed and example; 95 % intervals.")
 
 # %% [markdown]

@@ -41,7 +41,7 @@ import numpy as np
 from pandas import DataFrame
 
 from sage_kit.config import PRESETS
-from sage_kit.studies import Arm, Runs, Study, figures
+from sage_kit.studies import Arm, Runs, Study, plots
 from sage_kit.studies.analyses.contrasts import contrasts
 from sage_kit.studies.analyses.outcomes import OUTCOMES, find_ahead
 from sage_kit.studies.parameters import check_parameters, listed_counts
@@ -90,7 +90,7 @@ study.add_table("compute", study.compute_table(runs))
 table = runs.table()
 table["way"], table["texts"] = table["arm"].str.split(", ").str[0], table["train_examples"]
 table["log_divergence"] = np.log(table[f"{study.scored}_divergence"])
-figure = figures.curves(
+figure = plots.curves(
     table,
     x="texts",
     y="log_divergence",
@@ -110,7 +110,7 @@ everywhere = [size for size in sizes if all(f"plain, {size}" in {arm.name for ar
 pairs = [(f"default, {size}", f"plain, {size}") for size in everywhere]
 for outcome in OUTCOMES:
     study.add_table(f"pairs_{outcome}" if outcome else "pairs", contrasts(study, runs, pairs, metric=outcome))
-figure = figures.intervals(
+figure = plots.intervals(
     study.tables["pairs_divergence"], title="The default, against plain distillation of as many texts",
     unit="percent change", label="arm",
 )  # fmt: skip

@@ -46,7 +46,7 @@ results_dir: str = None  # where tables, figures and the verdict are saved; None
 import re
 
 from sage_kit.config import PRESETS
-from sage_kit.studies import Arm, Study, figures
+from sage_kit.studies import Arm, Study, plots
 from sage_kit.studies.analyses.contrasts import closest, contrasts
 from sage_kit.studies.analyses.controls import CONTROLS, control, more_rows, parts_left_out
 from sage_kit.studies.analyses.outcomes import EQUAL_FLOPS, OUTCOMES, compute_apart, find_ahead, with_equal_flops
@@ -94,14 +94,14 @@ rivals = [name for name in runs.arms if name != "default"]
 for outcome in OUTCOMES:
     table = contrasts(study, runs, [("default", name) for name in rivals], metric=outcome)
     study.add_table(f"over_controls_{outcome}" if outcome else "over_controls", table)
-figure = figures.intervals(
+figure = plots.intervals(
     study.tables["over_controls_divergence"],
     title="Divergence of the default, against each control",
     unit="percent change",
     label="against",
 )
 study.add_figure("over_controls_divergence", figure, "Below zero the default is closer; 95 % intervals.")
-figure = figures.intervals(
+figure = plots.intervals(
     study.tables["over_controls"], title="Score of the default, less each control's", unit="points", label="against"
 )
 study.add_figure("over_controls", figure, "Differences, paired by seed and example; 95 % intervals.")

@@ -165,7 +165,7 @@ def _plain(value: Any, path: str) -> Any:
 
 
 Seed = Annotated[int, Field(ge=0, le=LARGEST_SEED)]
-Cut = Annotated[Literal["embeddings"] | Annotated[int, Field(ge=1)], BeforeValidator(_cut)]
+Bypass = Annotated[Literal["embeddings"] | Annotated[int, Field(ge=1)], BeforeValidator(_cut)]
 # lists and tables are frozen, since components and observers get the settings
 Frozen = AfterValidator(freeze)
 Init = Annotated[
@@ -317,9 +317,9 @@ class RunConfig(BaseModel):
     teacher_seed: Seed = _setting(
         0, "Seed of that fine-tuning; apart from `seed`, so that arms share a teacher.", "models"
     )
-    cut: Cut = _setting(
+    bypass: Bypass = _setting(
         "embeddings",
-        "Where the front end ends: `embeddings`, or k for the embeddings and the first k blocks.",
+        "Where the input layers end: `embeddings`, or k for the embeddings and the first k blocks.",
         "models",
     )
     granularity: Literal["token", "pooled"] = _setting(
@@ -328,12 +328,14 @@ class RunConfig(BaseModel):
     pooling: Literal["mean", "cls"] = _setting(
         "mean", "Pooled vector: mean of the real tokens, or the first.", "models"
     )
-    student_layers: int = _setting(6, "Encoder blocks of the student behind the front end.", "models", "blocks", ge=1)
+    student_layers: int = _setting(
+        6, "Encoder blocks of the student behind the input layers.", "models", "blocks", ge=1
+    )
     student_init: Init = _setting(
         "uniform",
         "Student's blocks: teacher blocks at uniform distance, from the first on (`uniform`: 0, 2, 4 of 6) or from the "
         "first to the last (`spread`: 0, 3, 5), its `last` ones, a list of their numbers "
-        "(from 0, behind the front end), or `scratch`.",
+        "(from 0, behind the input layers), or `scratch`.",
         "models",
     )
 
@@ -381,8 +383,8 @@ class RunConfig(BaseModel):
     reducer: str = _setting("umap", "Reducer: pooled vectors to coordinates.", "synthesis")
     map_layer: int = _setting(
         0,
-        "Whose states the reducer maps: 0 for those at the cut, as the paper does, or k for those that the teacher's "
-        "k-th block behind it puts out. Inverters lead to vectors at the cut all the same.",
+        "Whose states the reducer maps: 0 for those at the bypass, as in the paper, or k for those that the teacher's "
+        "k-th block behind it puts out. Inverters lead to vectors at the bypass all the same.",
         "synthesis",
         "blocks",
         ge=0,
@@ -434,7 +436,7 @@ class RunConfig(BaseModel):
     hidden_layers: HiddenLayers = _setting(
         "last",
         "Teacher layers that the student's blocks learn: the `last` one only, `mapped` for one per student block at "
-        "uniform distance, or a list of teacher blocks (from 1, behind the front end), one per student block.",
+        "uniform distance, or a list of teacher blocks (from 1, behind the input layers), one per student block.",
         "losses",
     )
     relation_weight: float = _setting(
@@ -447,7 +449,7 @@ class RunConfig(BaseModel):
     )
     relation_layer: int = _setting(
         0,
-        "Teacher block whose relations the student's last block learns, from 1, behind the front end; 0 is the last.",
+        "Teacher block behind the bypass, from 1, whose relations the student's last block learns; 0 is the last.",
         "losses",
         "blocks",
         ge=0,
@@ -600,7 +602,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
     "default": {},
     "paper": {
         "teacher": "bert-base-uncased",
-        "cut": "embeddings",
+        "bypass": "embeddings",
         # of length-1 sequences a teacher makes nothing (0.55 instead of 0.83 accuracy on the packaged reviews), so the
         # published scores cannot come from them
         "granularity": "token",

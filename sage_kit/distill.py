@@ -27,7 +27,7 @@ from sage_kit.data.teacher_report import label_counts
 from sage_kit.errors import PluginError, RunDirectoryError, SageError
 from sage_kit.models.export import export_student
 from sage_kit.models.learning_rate import learning_rate_factor
-from sage_kit.models.trunk import split_model
+from sage_kit.models.split import split_model
 from sage_kit.recipe import check_choices, chosen_options, first_synthetic_round, needed_kinds
 from sage_kit.rundir import Checkpoint, RunDirectory
 from sage_kit.storage.files import atomic_directory, disk_errors, write_bytes
@@ -242,13 +242,13 @@ class Loop:
         self.teacher_tokens = int(prepared.train.store.offsets[-1])
 
         student = prepared.student.to(self.device)
-        self.raw_trunk = self.trained_part(student)
-        trunk: Any = self.raw_trunk
-        self.teacher: Any = prepared.teacher_trunk
+        self.raw_upper = self.trained_part(student)
+        upper: Any = self.raw_upper
+        self.teacher: Any = prepared.teacher_upper
         if config.compile:
-            trunk, self.teacher = torch.compile(trunk, dynamic=True), torch.compile(self.teacher, dynamic=True)
-        self.raw_optimizer = make_optimizer(self.raw_trunk, config.learning_rate, config.weight_decay)
-        self.trunk, self.optimizer = accelerator.prepare(trunk, self.raw_optimizer)
+            upper, self.teacher = torch.compile(upper, dynamic=True), torch.compile(self.teacher, dynamic=True)
+        self.raw_optimizer = make_optimizer(self.raw_upper, config.learning_rate, config.weight_decay)
+        self.upper, self.optimizer = accelerator.prepare(upper, self.raw_optimizer)
 
         self.losses = LossSettings(
             config.temperature,
@@ -276,8 +276,8 @@ class Loop:
             self.trace = RoundTrace(directory.path, first, self.device)
 
     def trained_part(self, student: PreTrainedModel) -> Any:
-        """The module that is trained, called as a trunk is: the student behind its frozen front end."""
-        return split_model(student, self.config.cut)[1]
+        """The module that is trained, called as upper layers are: the student behind its frozen input layers."""
+        return split_model(student, self.config.bypass)[1]
 
     # ---- the warm-up ------------------------------------------------------------------------------------------------
 
@@ -288,7 +288,7 @@ class Loop:
         self.warmup_steps = warm_up(
             self.config,
             self.prepared,
-            self.trunk,
+            self.upper,
             self.accelerator,
             self.costs,
             self.steps("warm-up"),
@@ -327,7 +327,7 @@ class Loop:
         train_loss = self.profile.mean_loss()
         if self.config.losses_from == "pass":
             before = time.perf_counter()
-            profile_pass(self.trunk, self.prepared, self.profile, self.losses, self.accelerator)
+            profile_pass(self.upper, self.prepared, self.profile, self.losses, self.accelerator)
             train_agreement = self.profile.agreement(self.prepared)
             self.costs.add("profile", time.perf_counter() - before)
         losses = frozen_copy(self.profile.losses.cpu().numpy())
@@ -419,8 +419,8 @@ class Loop:
     def _divergence_gradient(self, indices: NDArray[np.int64]) -> NDArray[np.float32]:
         """What samplers that follow the gradient call."""
         return divergence_gradient(
-            self.raw_trunk,
-            self.prepared.teacher_trunk,
+            self.raw_upper,
+            self.prepared.teacher_upper,
             self.prepared.train.store,
             indices,
             self.losses,
@@ -431,7 +431,7 @@ class Loop:
     def _student_hidden(self, indices: NDArray[np.int64]) -> NDArray[np.float32]:
         """What samplers that look at the student's hidden states call."""
         return mean_hidden_states(
-            self.raw_trunk,
+            self.raw_upper,
             self.prepared.train.store,
             indices,
             device=self.device,
@@ -456,7 +456,7 @@ class Loop:
             mine=lambda number: (
                 bool(self.prepared.teacher_layers) or number % accelerator.num_processes == accelerator.process_index
             ),
-            student=self.raw_trunk if count and synthesizer.needs_student else None,
+            student=self.raw_upper if count and synthesizer.needs_student else None,
         )
         if accelerator.num_processes > 1 and not self.prepared.teacher_layers:
             for name in ("logits", "student_logits"):
@@ -468,11 +468,11 @@ class Loop:
         seconds = time.perf_counter() - started - (self._lifting() - lifted)
         lengths = self.prepared.train.store.lengths[synthetic.anchors]
         hidden = bool(self.prepared.teacher_layers)
-        flops = count_flops(self.prepared.teacher_trunk, lengths, training=False, hidden=hidden)
+        flops = count_flops(self.prepared.teacher_upper, lengths, training=False, hidden=hidden)
         self.costs.add("teacher", seconds, tokens=tokens, flops=flops)
         if count and synthesizer.needs_student:
             # its seconds are among the teacher's: both read the same batches in turn
-            self.costs.add("choose", flops=count_flops(self.raw_trunk, lengths, training=False))
+            self.costs.add("choose", flops=count_flops(self.raw_upper, lengths, training=False))
         if count:
             self.teacher_tokens += tokens
 
@@ -508,7 +508,7 @@ class Loop:
             return config.learning_rate * factor
 
         did = train_pass(
-            self.trunk,
+            self.upper,
             self.optimizer,
             sources,
             accelerator=self.accelerator,
@@ -526,7 +526,7 @@ class Loop:
         seconds = time.perf_counter() - started - (self._lifting() - lifted)
         hidden = bool(self.prepared.student_layers)
         flops = count_flops(
-            self.raw_trunk, did.lengths, training=True, hidden=hidden, projections=relations is not None
+            self.raw_upper, did.lengths, training=True, hidden=hidden, projections=relations is not None
         )
         if relations is not None:
             flops += relations.flops(did.lengths)
@@ -560,9 +560,9 @@ class Loop:
 
     def _score(self, name: str, split: PreparedSplit) -> dict[str, float]:
         started = time.perf_counter()
-        logits = predict(self.trunk, split.store, self.spec.n_outputs, self.accelerator)
+        logits = predict(self.upper, split.store, self.spec.n_outputs, self.accelerator)
         self.predictions[name] = logits
-        flops = count_flops(self.raw_trunk, split.store.lengths, training=False)
+        flops = count_flops(self.raw_upper, split.store.lengths, training=False)
         tokens = int(split.store.offsets[-1])
         self.costs.add("evaluate", time.perf_counter() - started, tokens=tokens, flops=flops)
         return score(self.spec, logits, split.gold, split.outputs.logits)
@@ -608,8 +608,8 @@ class Loop:
             teacher_tokens=self.teacher_tokens,
             history=self.history,
             costs=self.costs,
-            student={name: value.detach().cpu().contiguous() for name, value in self.raw_trunk.state_dict().items()},
-            optimizer=optimizer_tensors(self.raw_optimizer, self.raw_trunk) if warmup is None else warmup[1],
+            student={name: value.detach().cpu().contiguous() for name, value in self.raw_upper.state_dict().items()},
+            optimizer=optimizer_tensors(self.raw_optimizer, self.raw_upper) if warmup is None else warmup[1],
             profile={
                 "losses": self.profile.losses.cpu(),
                 "logits": self.profile.logits.cpu(),
@@ -630,9 +630,9 @@ class Loop:
         self.total_steps = checkpoint.total_steps
         self.warmup_steps = checkpoint.warmup_steps
         self.teacher_tokens = checkpoint.teacher_tokens
-        self.raw_trunk.load_state_dict(checkpoint.student)
+        self.raw_upper.load_state_dict(checkpoint.student)
         if not checkpoint.in_warmup:
-            load_optimizer_tensors(self.raw_optimizer, self.raw_trunk, checkpoint.optimizer)
+            load_optimizer_tensors(self.raw_optimizer, self.raw_upper, checkpoint.optimizer)
         self.profile.losses = checkpoint.profile["losses"].to(self.device)
         self.profile.logits = checkpoint.profile["logits"].to(self.device)
         self.loss_history = [frozen_copy(losses) for losses in checkpoint.profile["history"].numpy()]
@@ -758,7 +758,7 @@ class Loop:
                 self.costs,
                 self.prepared.train.gold,
                 self.prepared.train.tokens,
-                self.prepared.front_end,
+                self.prepared.input_layers,
                 self.prepared.mapped,
                 self.prepared.vocabulary,
             )
@@ -797,7 +797,7 @@ class Loop:
         examples.update({name: len(split.store) for name, split in prepared.validation.items()})
         # of the teacher's own split no vectors are made
         examples.update({name: len(split) for name, split in prepared.data.splits.items() if name not in examples})
-        trained = sum(p.numel() for p in self.raw_trunk.parameters() if p.requires_grad)
+        trained = sum(p.numel() for p in self.raw_upper.parameters() if p.requires_grad)
         return RunInfo(
             directory=self.directory.path,
             config=self.config,

@@ -530,7 +530,10 @@ def test_what_stands_in_brackets_is_no_markup(tmp_path: Path, capsys: pytest.Cap
 INSTALLED: dict[str, tuple[str, str]] = {
     "import exits": ("raise SystemExit(1)  # HERE\n", "SystemExit: 1"),
     "import interrupts": ("raise KeyboardInterrupt  # HERE\n", "KeyboardInterrupt"),
-    "import of what is gone": ("from sage_kit.components import Trunk  # HERE\n", "ImportError: cannot import name"),
+    "import of what is gone": (
+        "from sage_kit.components import UpperLayers  # HERE\n",
+        "ImportError: cannot import name",
+    ),
     "no Python": ("x = (  # HERE\n", "SyntaxError: "),
     "no hook": ("x = 1\n", "it implements no hook"),
     "misspelt hook": (

@@ -74,9 +74,9 @@ def test_folders_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> N
 @pytest.mark.parametrize(
     ("name", "given", "expected"),
     [
-        ("cut", "embeddings", "embeddings"),
-        ("cut", "3", 3),
-        ("cut", 2, 2),
+        ("bypass", "embeddings", "embeddings"),
+        ("bypass", "3", 3),
+        ("bypass", 2, 2),
         ("rounds", "7", 7),
         ("learning_rate", "3e-4", 3e-4),
         ("compile", "true", True),
@@ -115,8 +115,8 @@ def test_values(name: str, given: Any, expected: Any) -> None:
 @pytest.mark.parametrize(
     ("overrides", "expected"),
     [
-        ({"cut": "foo"}, "setting 'cut' is 'foo': input should be 'embeddings' or a valid integer"),
-        ({"cut": "--5"}, "setting 'cut' is '--5': input should be 'embeddings' or a valid integer"),
+        ({"bypass": "foo"}, "setting 'bypass' is 'foo': input should be 'embeddings' or a valid integer"),
+        ({"bypass": "--5"}, "setting 'bypass' is '--5': input should be 'embeddings' or a valid integer"),
         (
             {"label_names": '["a", "b"'},
             """setting 'label_names' is '["a", "b"': a list is written like ["one", "two"]""",
@@ -125,7 +125,7 @@ def test_values(name: str, given: Any, expected: Any) -> None:
         ({"delimiter": ";;"}, "setting 'delimiter' is ';;': expected one character, 'tab', or nothing"),
         ({"delimiter": '"'}, "delimiter and quote are both '\"': set one of them to another character"),
         ({"missing_labels": "keep"}, "setting 'missing_labels' is 'keep': input should be 'refuse' or 'drop'"),
-        ({"cut": 0}, "setting 'cut' is 0: input should be 'embeddings' or greater than or equal to 1"),
+        ({"bypass": 0}, "setting 'bypass' is 0: input should be 'embeddings' or greater than or equal to 1"),
         ({"schedule": "adaptve"}, "setting 'schedule' is 'adaptve': input should be 'adaptive', 'static' or 'none'"),
         (
             {"student_init": "foo"},
@@ -140,7 +140,7 @@ def test_values(name: str, given: Any, expected: Any) -> None:
         ({"observers": [1]}, "setting 'observers', item 1, is 1: input should be a valid string"),
         ({"rounds": 0}, "setting 'rounds' is 0: input should be greater than or equal to 1"),
         ({"rounds": True}, "setting 'rounds' is True: true and false do not belong here"),
-        ({"cut": True}, "setting 'cut' is True: true and false do not belong here"),
+        ({"bypass": True}, "setting 'bypass' is True: true and false do not belong here"),
         ({"learning_rate": float("inf")}, "setting 'learning_rate' is inf: input should be a finite number"),
         ({"temperature": float("nan")}, "setting 'temperature' is nan: input should be a finite number"),
         ({"seed": 2**32}, "setting 'seed' is 4294967296: input should be less than or equal to 4294967295"),
@@ -174,9 +174,9 @@ def test_unknown_setting_gives_the_closest_name_and_no_long_list() -> None:
 
 
 def test_all_mistakes_are_told_at_once() -> None:
-    text = message({"rouns": 3, "cut": "foo", "rounds": 0})
+    text = message({"rouns": 3, "bypass": "foo", "rounds": 0})
     assert text.count("; ") == 2
-    assert all(word in text for word in ("'rouns'", "'cut'", "'rounds' is 0"))
+    assert all(word in text for word in ("'rouns'", "'bypass'", "'rounds' is 0"))
 
 
 @pytest.mark.parametrize(
@@ -244,10 +244,10 @@ def test_unknown_preset(tmp_path: Path) -> None:
 def test_mistake_in_a_file_names_the_file_and_one_elsewhere_does_not(tmp_path: Path) -> None:
     file = tmp_path / "run.toml"
     file.write_text("rounds = 0\nrouns = 1\n")
-    text = message({"cut": "foo"}, file=file)
+    text = message({"bypass": "foo"}, file=file)
     assert f"setting 'rounds' in {file} is 0:" in text
     assert f"Unknown setting 'rouns' in {file}. Did you mean" in text
-    assert "setting 'cut' is 'foo':" in text
+    assert "setting 'bypass' is 'foo':" in text
     assert message({"rounds": -1, "rouns": 1}, file=file).count(str(file)) == 0
 
 
@@ -277,7 +277,7 @@ def test_toml_loads_back_identically(tmp_path: Path, preset: str, comments: bool
         {
             "student_init": [0, 2, 4],
             "student_layers": 3,
-            "cut": 2,
+            "bypass": 2,
             "label_names": ["no", 'a "quoted", one'],
             "reducer_options": {"metric": "cosine", "table": {"deep": {"x": [1, {"y": 2.5}]}}, "odd name": "a\nb\\"},
             "learning_rate": 1e-7,

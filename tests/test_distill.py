@@ -141,19 +141,19 @@ def test_another_seed_gives_another_result(sage, folder: Path, tiny_bert: Path) 
     assert other["rounds"][0]["train_loss"] != sage[1]["rounds"][0]["train_loss"]
 
 
-def test_rounds_over_real_data_ask_neither_front_end_nor_teacher(sage, folder: Path, tiny_bert: Path) -> None:
+def test_rounds_over_real_data_ask_neither_input_layers_nor_teacher(sage, folder: Path, tiny_bert: Path) -> None:
     from torch.nn.modules.module import register_module_forward_pre_hook
 
-    from sage_kit.models.trunk import FrontEnd, Trunk
+    from sage_kit.models.split import InputLayers, UpperLayers
 
-    blocks: list[int] = []  # of each trunk that ran; the teacher has four, the student two
-    front_ends: list[FrontEnd] = []
+    blocks: list[int] = []  # of each model's upper layers that ran; the teacher has four, the student two
+    input_layers: list[InputLayers] = []
 
     def count(module: torch.nn.Module, arguments: object) -> None:
-        if isinstance(module, Trunk):
+        if isinstance(module, UpperLayers):
             blocks.append(module.n_blocks)
-        elif isinstance(module, FrontEnd):
-            front_ends.append(module)
+        elif isinstance(module, InputLayers):
+            input_layers.append(module)
 
     handle = register_module_forward_pre_hook(count)
     try:
@@ -162,7 +162,7 @@ def test_rounds_over_real_data_ask_neither_front_end_nor_teacher(sage, folder: P
         handle.remove()
     assert len(summary["rounds"]) == 2
     assert set(blocks) == {2}
-    assert not front_ends
+    assert not input_layers
     assert summary["teacher_tokens"] > 0  # the tokens that were labelled count, whoever computed them
 
 
@@ -271,10 +271,10 @@ def test_regression(tmp_path: Path, tiny_bert: Path) -> None:
     assert "calibration_error" not in summary["dev"]
 
 
-@pytest.mark.parametrize("cut", ["embeddings", 1])
-def test_families_and_cuts(tmp_path: Path, tiny_roberta: Path, tiny_distilbert: Path, cut) -> None:
+@pytest.mark.parametrize("bypass", ["embeddings", 1])
+def test_families_and_cuts(tmp_path: Path, tiny_roberta: Path, tiny_distilbert: Path, bypass) -> None:
     for teacher in (tiny_roberta, tiny_distilbert, tiny.make_checkpoint(tmp_path / "tiny-mpnet", "mpnet")):
-        directory, summary = toy_run(tmp_path, teacher, cut=cut, rounds=2, teacher_epochs=1)
+        directory, summary = toy_run(tmp_path, teacher, bypass=bypass, rounds=2, teacher_epochs=1)
         texts = [row["text"] for row in tiny.toy_task_rows(120, seed=2)]
         labels = np.array([row["label"] for row in tiny.toy_task_rows(120, seed=2)])
         logits = plain_logits(directory.student, texts).numpy()
@@ -423,16 +423,23 @@ def test_no_map_is_fitted_where_nothing_looks_at_it_and_synthesis_begins_in_roun
     assert not np.array_equal(first["tokens.ids"], second["tokens.ids"])
 
 
-@pytest.mark.parametrize("cut", ["embeddings", 1])
+@pytest.mark.parametrize("bypass", ["embeddings", 1])
 @pytest.mark.parametrize("schedule", ["adaptive", "static"])
 def test_synthetic_text_is_labelled_as_the_teacher_labels_it(
-    folder: Path, tmp_path: Path, tiny_bert: Path, cut: Any, schedule: str
+    folder: Path, tmp_path: Path, tiny_bert: Path, bypass: Any, schedule: str
 ) -> None:
     """The saved ids, read by the whole teacher as stock transformers run it, give the saved labels."""
     from transformers import AutoModelForSequenceClassification
 
     config = toy_config(
-        folder, tiny_bert, rounds=2, cut=cut, schedule=schedule, student_layers=1, cache_dir=str(tmp_path), **ANY_TOKENS
+        folder,
+        tiny_bert,
+        rounds=2,
+        bypass=bypass,
+        schedule=schedule,
+        student_layers=1,
+        cache_dir=str(tmp_path),
+        **ANY_TOKENS,
     )
     directory, _ = run(config, Plugins(allow=""))
     [teacher] = [path.parent for path in Path(config.cache_dir).glob("teacher/*/config.json")]
@@ -502,8 +509,8 @@ def test_synthetic_vectors_are_what_the_teacher_labelled(folder: Path, tiny_bert
     The lift is one that is written down in a line.
     """
     from sage_kit.data import load_task, tokenize
+    from sage_kit.models.split import split_model
     from sage_kit.models.teacher import load_teacher
-    from sage_kit.models.trunk import split_model
     from sage_kit.storage.cache import Cache
 
     config = toy_config(folder, tiny_bert, rounds=2, lift="shift")
@@ -514,15 +521,15 @@ def test_synthetic_vectors_are_what_the_teacher_labelled(folder: Path, tiny_bert
     teacher = load_teacher(
         config, data, Cache(Path(config.cache_dir)), torch.device("cpu"), lambda text: None, lambda *a: None
     )
-    front_end, trunk = split_model(teacher.model, "embeddings")
+    input_layers, upper = split_model(teacher.model, "embeddings")
     tokens = tokenize(data.train, teacher.tokenizer, config.max_length)
     for row in range(0, len(arrays["anchors"]), 37):
         ids, types, mask = tokens.pad(arrays["anchors"][row : row + 1])
         with torch.no_grad():
-            states = front_end(ids, types, mask)
+            states = input_layers(ids, types, mask)
             pooled = states.mean(1)
             lifted = states + (torch.from_numpy(arrays["vectors"][row]) - pooled)[:, None]
-            logits = trunk(lifted, None).logits[0]
+            logits = upper(lifted, None).logits[0]
         torch.testing.assert_close(logits, torch.from_numpy(arrays["logits"][row]), rtol=1e-3, atol=1e-4)
 
 

@@ -114,7 +114,7 @@ def test_two_runs_of_the_same_second_have_directories_of_their_own(
 def test_the_settings_come_back_as_they_were(tmp_path: Path) -> None:
     choice = config(
         tmp_path, sampler_options={"k": 3, "name": 'a "quoted" näme'}, student_layers=2, student_init=[0, 3], seed=7,
-        observers=["jsonl"], observer_options={"jsonl": {}}, cut=2, learning_rate=3.3e-5,
+        observers=["jsonl"], observer_options={"jsonl": {}}, bypass=2, learning_rate=3.3e-5,
     )  # fmt: skip
     run = RunDirectory.create(choice)
     assert run.config() == choice

@@ -13,8 +13,8 @@ import torch
 from sage_kit.components import TeacherView, TokenBatch, TokenText
 from sage_kit.models.checkpoints import load_classifier
 from sage_kit.models.families import family_of
+from sage_kit.models.split import split_model
 from sage_kit.models.teacher import Teacher
-from sage_kit.models.trunk import split_model
 from sage_kit.models.view import teacher_view
 
 FAMILIES = ("bert", "roberta", "distilbert", "mpnet")
@@ -46,7 +46,7 @@ def encode(family: str, texts: Sequence[str], pairs: Sequence[str] | None = None
 
 def view_of_checkpoint(
     path: Path | str,
-    cut: Any = "embeddings",
+    bypass: Any = "embeddings",
     texts: Sequence[str] = (),
     held_out: Sequence[str] = (),
     pairs: Sequence[str] | None = None,
@@ -56,24 +56,24 @@ def view_of_checkpoint(
     Parameters
     ----------
     path : path
-    cut : "embeddings" or int
+    bypass : "embeddings" or int
     texts, held_out : sequence of str
         Its text.
     pairs : sequence of str or None
         Second texts of `texts`.
     """
     model = load_classifier(str(path)).model
-    front_end, _ = split_model(model, cut)
+    input_layers, _ = split_model(model, bypass)
     family = str(model.config.model_type)
 
     def text(rows: Sequence[str], seconds: Sequence[str] | None = None) -> TokenText:
         if not rows:
-            nothing = np.zeros((0, front_end.dim), np.float32)
+            nothing = np.zeros((0, input_layers.dim), np.float32)
             no, none = np.zeros(1, np.int64), np.zeros(0, bool)
             return TokenText(np.zeros(0, np.int32), np.zeros(0, np.uint8), no, none, none, nothing)
         ids, types, mask = encode(family, rows, seconds)
         with torch.no_grad():
-            states = front_end(ids, types, mask)
+            states = input_layers(ids, types, mask)
         offsets = np.concatenate([[0], mask.sum(1).cumsum(0).numpy()])
         flat = ids[mask].int().numpy()
         special, second = np.isin(flat, tiny.make_tokenizer(family).all_special_ids), types[mask].bool().numpy()
@@ -83,12 +83,14 @@ def view_of_checkpoint(
         return TokenText(*arrays)
 
     teacher = Teacher(model, tiny.make_tokenizer(family), "mark", True)
-    return teacher_view(teacher, front_end, name=str(path), cut=cut, train=text(texts, pairs), held_out=text(held_out))
+    return teacher_view(
+        teacher, input_layers, name=str(path), bypass=bypass, train=text(texts, pairs), held_out=text(held_out)
+    )
 
 
 def batch_of(view: TeacherView, ids: torch.Tensor, types: torch.Tensor, mask: torch.Tensor) -> TokenBatch:
     """The token states of encoded text."""
-    return TokenBatch(view.front_end(ids, types, mask), mask)
+    return TokenBatch(view.input_layers(ids, types, mask), mask)
 
 
 def uses_types(model: Any) -> bool:

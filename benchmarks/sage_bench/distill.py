@@ -33,7 +33,7 @@ from sage_kit.config import RunConfig, load_config
 from sage_kit.errors import ConfigError, MissingPackageError
 from sage_kit.models.checkpoints import load_classifier, load_tokenizer, quiet
 from sage_kit.models.export import export_student
-from sage_kit.models.trunk import split_model
+from sage_kit.models.split import split_model
 from sage_kit.recipe import check_choices
 from sage_kit.synthesis.synthesizer import Synthesizer, label_synthetic
 from sage_kit.system.devices import autocast_for, make_accelerator, synchronize
@@ -269,7 +269,7 @@ class OurSide:
             lambda text: None,
             self.costs,
             tokens=train.tokens,
-            front_end=prepared.front_end,
+            input_layers=prepared.input_layers,
             vocabulary=prepared.vocabulary,
         )
         self._round = 0
@@ -279,17 +279,17 @@ class OurSide:
         return RealBatches(self.prepared.train, self.profile, self.config, self.device, rng)
 
     def new_student(self) -> tuple[Any, Any, Any]:
-        """A student as it starts: its trunk, and trunk and optimizer as Accelerate prepares them."""
-        _, raw = split_model(copy.deepcopy(self.prepared.student).to(self.device), self.config.cut)
+        """A student as it starts: its upper layers, and upper layers and optimizer as Accelerate prepares them."""
+        _, raw = split_model(copy.deepcopy(self.prepared.student).to(self.device), self.config.bypass)
         optimizer = make_optimizer(raw, self.config.learning_rate, self.config.weight_decay)
-        trunk, prepared_optimizer = self.accelerator.prepare(raw, optimizer)
-        return raw, trunk, prepared_optimizer
+        upper, prepared_optimizer = self.accelerator.prepare(raw, optimizer)
+        return raw, upper, prepared_optimizer
 
     def _train(
-        self, trunk: Any, optimizer: Any, sources: list[Batches], after_step: Callable[[], None] = lambda: None
+        self, upper: Any, optimizer: Any, sources: list[Batches], after_step: Callable[[], None] = lambda: None
     ) -> Pass:
         return train_pass(
-            trunk,
+            upper,
             optimizer,
             sources,
             accelerator=self.accelerator,
@@ -328,10 +328,10 @@ class OurSide:
         return Work(work.amounts, own, figures)
 
     def _real_pass(self, after_step: Callable[[], None]) -> Work:
-        raw, trunk, optimizer = self.new_student()
+        raw, upper, optimizer = self.new_student()
         synchronize(self.device)
         started = time.perf_counter()
-        did = self._train(trunk, optimizer, [self._real_batches()], after_step)
+        did = self._train(upper, optimizer, [self._real_batches()], after_step)
         synchronize(self.device)
         seconds = time.perf_counter() - started
         self.accelerator.free_memory()
@@ -354,7 +354,7 @@ class OurSide:
         count = len(self.prepared.train.store)
         losses = self.profile.losses.cpu().numpy()
         logits = self.profile.logits.cpu().numpy()
-        raw, trunk, optimizer = self.new_student()
+        raw, upper, optimizer = self.new_student()
         lifted = self.costs.seconds.get("lift", 0.0)
         synchronize(self.device)
         started = time.perf_counter()
@@ -363,7 +363,7 @@ class OurSide:
         tokens = label_synthetic(
             self.synthesizer,
             synthetic,
-            self.prepared.teacher_trunk,
+            self.prepared.teacher_upper,
             hidden_layers=self.prepared.teacher_layers,
             device=self.device,
             autocast=self.autocast,
@@ -372,14 +372,14 @@ class OurSide:
         labelled = time.perf_counter()
         self.synthesizer.filter_labelled(synthetic)
         filtered = time.perf_counter()
-        did = self._train(trunk, optimizer, [SyntheticBatches(self.synthesizer, synthetic, self.device, False)])
+        did = self._train(upper, optimizer, [SyntheticBatches(self.synthesizer, synthetic, self.device, False)])
         synchronize(self.device)
         seconds = time.perf_counter() - started
         self.accelerator.free_memory()
         lifted = self.costs.seconds.get("lift", 0.0) - lifted
         lengths = self.lengths[synthetic.anchors]
         flops = count_flops(raw, did.lengths, training=True)
-        flops += count_flops(self.prepared.teacher_trunk, lengths, training=False)
+        flops += count_flops(self.prepared.teacher_upper, lengths, training=False)
         assert tokens == int(lengths.sum()), "the lift changed a length"
         return Work(
             {"examples": float(len(did.lengths)), "tokens": float(did.tokens), "FLOP": float(flops)},
@@ -459,11 +459,11 @@ def run_job(
     ours = OurSide(config, plugins)
     work = peer_work(ours, scratch)
     ours.real_round()  # the losses from which the first synthetic round starts
-    trunk = ours.prepared.teacher_trunk
+    upper = ours.prepared.teacher_upper
     tokens = round(work.n_tokens / ours.plan_steps)
     dtype = torch.bfloat16 if job.precision == "bf16" else torch.float32
     inner = int(ours.prepared.student.config.intermediate_size)
-    products = block_products(tokens, trunk.dim, inner)
+    products = block_products(tokens, upper.dim, inner)
     gemm = Gemm(products, ours.device, dtype, GEMM_SECONDS)
     # each of a block's products once per call, which is made after every step
     probe = Gemm(products, ours.device, dtype, 0.0)
@@ -513,7 +513,7 @@ def run_job(
         "reducer": config.reducer,
         "settings": config.model_dump(mode="json", include={"inverter", "sampler", "lift", "filter", "batch_tokens"}),
     }
-    return lines, _targets(job, title, measured, trunk.dim), about
+    return lines, _targets(job, title, measured, upper.dim), about
 
 
 def _lines(

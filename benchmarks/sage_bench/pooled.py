@@ -14,15 +14,15 @@ from sage_kit.scorecard.held_out import TaskVectors, load_vectors
 Floats = NDArray[np.float32]
 
 
-def real_vectors(session: Session, rows: int, *, cut: str | int = "embeddings") -> tuple[str, TaskVectors]:
-    """What the texts are called, and the pooled vectors of at most so many of them by MiniLM's front end.
+def real_vectors(session: Session, rows: int, *, bypass: str | int = "embeddings") -> tuple[str, TaskVectors]:
+    """What the texts are called, and the pooled vectors of at most so many of them by MiniLM's input layers.
 
     Parameters
     ----------
     session : Session
     rows : int
         Most texts, those held out included.
-    cut : "embeddings" or int
+    bypass : "embeddings" or int
         As in the setting of that name.
 
     Raises
@@ -32,8 +32,8 @@ def real_vectors(session: Session, rows: int, *, cut: str | int = "embeddings") 
     """
     name, settings = task_settings(session, "sentences")
     config = load_config(
-        {**settings, "teacher": MINILM, "cut": cut, "train_rows": rows, "cache_dir": str(session.scratch / "cache"),
-         "data_dir": session.data_dir}
+        {**settings, "teacher": MINILM, "bypass": bypass, "train_rows": rows, "data_dir": session.data_dir,
+         "cache_dir": str(session.scratch / "cache")}
     )  # fmt: skip
     return name, load_vectors(config, Plugins())
 

@@ -93,7 +93,7 @@ def run(session: Session) -> Result:
         targets += more_targets
         details["series"].append(about)
     notes = [
-        f"Vectors are drawn to the mean and covariance of the front end's pooled vectors of {name}; of 768 numbers, to "
+        f"Vectors are drawn to mean and covariance of the input layers' pooled vectors of {name}; of 768 numbers, to "
         "those of two such vectors side by side, after the embeddings and after three blocks.",
         f"As many synthetic examples as real ones; {LIFTED_BATCHES} batches of them are lifted. Own memory is the most "
         "RssAnon, Python and torch included; with mapped files is ru_maxrss, which the system can take back.",
@@ -115,7 +115,7 @@ def real_covariances(session: Session, dims: Sequence[int]) -> tuple[str, dict[i
     name, vectors = real_vectors(session, rows)
     found = {384: Covariance.of(vectors.train)}
     if 768 in dims:
-        _, deeper = real_vectors(session, rows, cut=3)
+        _, deeper = real_vectors(session, rows, bypass=3)
         found[768] = Covariance.of(side_by_side(vectors.train, deeper.train))
     return name, found
 

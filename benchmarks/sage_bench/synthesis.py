@@ -128,7 +128,7 @@ def vectors_of(session: Session, size: Size, dim: int) -> tuple[str, Floats, Flo
     if dim == real.dim:
         held_out = real.held_out[: size.held_out]
         return name, np.array(real.train), held_out
-    _, deeper = real_vectors(session, size.rows, cut=3)
+    _, deeper = real_vectors(session, size.rows, bypass=3)
     covariance = Covariance.of(side_by_side(real.train, deeper.train))
     drawn = covariance.draw(len(real.train) + size.held_out, np.random.default_rng(SEED))
     return f"drawn to {name}", drawn[: len(real.train)], drawn[len(real.train) :]

@@ -158,7 +158,7 @@ def scorecard_command(
         bool,
         typer.Option(
             "--fine-tuned/--pre-trained",
-            help="Take the front end of the teacher fine-tuned on the task, as a run does, or of the checkpoint.",
+            help="Take the input layers of the teacher fine-tuned on the task, as a run does, or of the checkpoint.",
         ),
     ] = False,
     points: Annotated[int, typer.Option(min=10, help="Most held-out vectors to score on.")] = 1000,
@@ -168,7 +168,7 @@ def scorecard_command(
     """Score how well vectors come back from a map, on held-out vectors beside baselines.
 
     Takes the settings of a run; task, teacher, reducer, n_components, inverter and their options count. The vectors are
-    those of the checkpoint's front end unless --fine-tuned is given.
+    those of the checkpoint's input layers unless --fine-tuned is given.
     """
     checked = load_config(settings, preset=preset, file=config)
     plugins = load_plugins(plugin)

@@ -437,7 +437,7 @@ class TokenBatch:
     Attributes
     ----------
     states : Tensor of shape (batch, tokens, dim)
-        Front-end output; padding positions are zero.
+        Input-layer output; padding positions are zero.
     mask : Tensor of shape (batch, tokens), bool
         True at real tokens.
     text : TextBatch or None
@@ -609,7 +609,7 @@ class LiftRequest:
         and the type of its place, and behind encoder blocks its context. What stands at padding does not count.
     embed_alone : callable or None
         ``embed_alone(text)`` gives, of shape (batch, tokens, dim), what the embeddings alone make of each token at its
-        place, without any block: what `embed` gives at ``cut="embeddings"``.
+        place, without any block: what `embed` gives at ``bypass="embeddings"``.
     tokens : TokenIds or None
         Token ids of the real examples, read-only.
     teacher_logits : array of shape (n, n_outputs), float32, or None
@@ -683,7 +683,7 @@ class FilterRequest:
 
 @dataclass(frozen=True)
 class TokenText(TokenIds):
-    """Token ids of real text and their front-end output.
+    """Token ids of real text and their input-layer output.
 
     Attributes
     ----------
@@ -703,19 +703,19 @@ class TeacherView:
     Attributes
     ----------
     tokenizer : PreTrainedTokenizerBase
-    front_end : callable
-        ``front_end(input_ids, token_type_ids, mask)``, each of shape (batch, tokens), gives token states of shape
+    input_layers : callable
+        ``input_layers(input_ids, token_type_ids, mask)``, each of shape (batch, tokens), gives token states of shape
         (batch, tokens, dim).
     masked_lm : callable
         ``masked_lm()`` loads the teacher's checkpoint with its masked-language-model head and returns a function of
         ``(states, mask)`` that gives logits of shape (batch, tokens, vocabulary). It raises CompatibilityError when the
         checkpoint has no such head.
-    cut : "embeddings" or int
-        Where the front end ends.
+    bypass : "embeddings" or int
+        Where the input layers end.
     n_types : int
-        Token types that the front end knows, at least 1.
+        Token types that the input layers know, at least 1.
     fingerprint : str
-        Of the teacher's weights and the cut.
+        Of the teacher's weights and the bypass.
     device : str
         Torch device of the modules.
     train, held_out : TokenText
@@ -723,9 +723,9 @@ class TeacherView:
     """
 
     tokenizer: Any
-    front_end: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+    input_layers: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
     masked_lm: Callable[[], Callable[[torch.Tensor, torch.Tensor], torch.Tensor]]
-    cut: str | int
+    bypass: str | int
     n_types: int
     fingerprint: str
     device: str

@@ -29,7 +29,7 @@ class RunInfo:
         Number of examples per split: "train", "dev", the validation splits and, where they are apart, "teacher" and
         "evaluation".
     parameters : mapping of str to int
-        "student" (deployable parameters, front end included), "student_trained" and "teacher".
+        "student" (deployable parameters, input layers included), "student_trained" and "teacher".
     primary_metric : str
         Name of the task's primary metric.
     history : tuple of RoundResult

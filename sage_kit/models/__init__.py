@@ -1,1 +1,4 @@
-"""Models: front end and trunk, teacher, student, and their checkpoints. The modules import torch; this one does not."""
+"""Models: input layers and upper layers, teacher, student, and their checkpoints.
+
+The modules import torch; this one does not.
+"""

@@ -37,7 +37,7 @@ def set_task(config: Any, spec: TaskSpec) -> None:
 
 
 def export_student(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, directory: Path, spec: TaskSpec) -> None:
-    """Write a whole model (front end, blocks and head) and its tokenizer as a plain transformers checkpoint.
+    """Write a whole model (input layers, blocks and head) and its tokenizer as a plain transformers checkpoint.
 
     ``AutoModelForSequenceClassification.from_pretrained(directory)`` loads it without any code of this package, and
     ``pipeline("text-classification", directory, truncation=True)`` gives the run's own scores at any batch size. The

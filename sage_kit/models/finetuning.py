@@ -23,7 +23,7 @@ from sage_kit.data.tokens import Tokens
 from sage_kit.errors import ModelError
 from sage_kit.models.families import Family
 from sage_kit.models.learning_rate import WARMUP_SHARE, learning_rate_factor
-from sage_kit.models.trunk import Trunk, embed
+from sage_kit.models.split import UpperLayers, embed
 from sage_kit.storage.files import write_bytes
 from sage_kit.system.devices import autocast_for, synchronize
 
@@ -99,7 +99,7 @@ def finetune(
     ends = set(np.cumsum([len(epoch) for epoch in epochs]).tolist())
     total = len(batches)
     cast(nn.Module, model).to(device).train()
-    trunk = Trunk(model)
+    upper = UpperLayers(model)
     embeddings = model.get_submodule(family.embeddings)
     uses_types = family.uses_token_types(model.config)
     targets = torch.from_numpy(np.asarray(labels)).to(device)
@@ -121,7 +121,7 @@ def finetune(
                 kinds = types.to(device, non_blocking=True) if uses_types else torch.zeros_like(ids)
             target = targets[torch.from_numpy(batch).to(device, non_blocking=True)]
             with autocast():
-                logits = trunk(embed(embeddings, ids, kinds), padding).logits
+                logits = upper(embed(embeddings, ids, kinds), padding).logits
             if targets.is_floating_point():
                 loss = nn.functional.mse_loss(logits.float().squeeze(-1), target)
             else:

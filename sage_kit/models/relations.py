@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from sage_kit.config import RunConfig
 from sage_kit.errors import CompatibilityError
-from sage_kit.models.trunk import Trunk
+from sage_kit.models.split import UpperLayers
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,7 +19,7 @@ class TeacherRelations:
 
     Attributes
     ----------
-    teacher : Trunk
+    teacher : UpperLayers
     layer : int
         Its block (from 1) whose relations the student's last block learns.
     heads : int
@@ -29,7 +29,7 @@ class TeacherRelations:
         block, which token states enter.
     """
 
-    teacher: Trunk
+    teacher: UpperLayers
     layer: int
     heads: int
     place: int | None
@@ -56,7 +56,8 @@ class TeacherRelations:
             return self.teacher.project(self.layer, entering)
 
     def flops(self, lengths: NDArray[np.integer]) -> int:
-        """FLOPs that the loss adds to a training step, counted as in `Trunk.flops`, without the student's projections.
+        """FLOPs that the loss adds to a training step, counted as in `UpperLayers.flops`, without the student's
+        projections.
 
         With d the width, the teacher's queries, keys and values cost ``6 d^2`` per token, and the relations of a model
         ``6 d n^2`` per example of n tokens. Those of the student have two products for each in the backward pass.
@@ -66,13 +67,15 @@ class TeacherRelations:
         return 6 * dim * dim * tokens + 4 * 6 * dim * squares
 
 
-def teacher_relations(config: RunConfig, teacher: Trunk, kept: list[int]) -> tuple[TeacherRelations | None, list[int]]:
+def teacher_relations(
+    config: RunConfig, teacher: UpperLayers, kept: list[int]
+) -> tuple[TeacherRelations | None, list[int]]:
     """The teacher's side of the relations loss, and the blocks whose outputs must be kept.
 
     Parameters
     ----------
     config : RunConfig
-    teacher : Trunk
+    teacher : UpperLayers
     kept : list of int
         Blocks (from 1) whose outputs are kept for other reasons.
 
@@ -93,7 +96,7 @@ def teacher_relations(config: RunConfig, teacher: Trunk, kept: list[int]) -> tup
     layer, heads = config.relation_layer or teacher.n_blocks, config.relation_heads or teacher.heads
     if layer > teacher.n_blocks:
         raise CompatibilityError(
-            f"relation_layer names teacher block {layer}, but the teacher has {teacher.n_blocks} behind the front end: "
+            f"relation_layer names block {layer}, but the teacher has {teacher.n_blocks} behind the input layers: "
             "set it to one of them, or to 0 for the last"
         )
     if teacher.dim % heads:

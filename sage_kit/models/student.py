@@ -1,4 +1,4 @@
-"""The student: a copy of the teacher's front end, fewer blocks, and the teacher's head."""
+"""The student: a copy of the teacher's input layers, fewer blocks, and the teacher's head."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import nn
 
 from sage_kit.errors import CompatibilityError
 from sage_kit.models.families import family_of
-from sage_kit.models.trunk import Cut, front_blocks
+from sage_kit.models.split import Bypass, input_blocks
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -28,12 +28,12 @@ def layer_map(init: Init, teacher_blocks: int, student_blocks: int) -> list[int]
         Blocks at uniform distance from the first one on, the same with the last one among them, the last ones, none, or
         those listed.
     teacher_blocks, student_blocks : int
-        Blocks behind the front end.
+        Blocks behind the input layers.
 
     Returns
     -------
     list of int
-        Numbers from 0 behind the front end, one per student block; empty for "scratch".
+        Numbers from 0 behind the input layers, one per student block; empty for "scratch".
 
     Raises
     ------
@@ -45,8 +45,8 @@ def layer_map(init: Init, teacher_blocks: int, student_blocks: int) -> list[int]
         return []
     if student_blocks > teacher_blocks:
         raise CompatibilityError(
-            f"student_layers is {student_blocks}, but the teacher has {teacher_blocks} blocks behind the front end: "
-            "lower student_layers or cut, or set student_init to 'scratch'"
+            f"student_layers is {student_blocks}, but the teacher has {teacher_blocks} blocks behind the input layers: "
+            "lower student_layers or bypass, or set student_init to 'scratch'"
         )
     if init == "uniform":
         return [index * teacher_blocks // student_blocks for index in range(student_blocks)]
@@ -61,7 +61,7 @@ def layer_map(init: Init, teacher_blocks: int, student_blocks: int) -> list[int]
     for block in blocks:
         if not 0 <= block < teacher_blocks:
             raise CompatibilityError(
-                f"student_init names block {block}, but the teacher's blocks behind the front end are numbered 0 to "
+                f"student_init names block {block}, but the teacher's blocks behind the input layers are numbered 0 to "
                 f"{teacher_blocks - 1}"
             )
     return blocks
@@ -72,21 +72,21 @@ def round_half_up(numerator: int, denominator: int) -> int:
     return (2 * numerator + denominator) // (2 * denominator)
 
 
-def student_config(teacher_config: Any, *, cut: Cut, layers: int) -> Any:
-    """The student's configuration: the teacher's, with the front end's blocks and `layers` more.
+def student_config(teacher_config: Any, *, bypass: Bypass, layers: int) -> Any:
+    """The student's configuration: the teacher's, with the input layers' blocks and `layers` more.
 
     Raises
     ------
     CompatibilityError
-        When the cut leaves the teacher no block behind the front end.
+        When the bypass leaves the teacher no block behind the input layers.
     """
     config = copy.deepcopy(teacher_config)
-    config.num_hidden_layers = front_blocks(cut, int(teacher_config.num_hidden_layers)) + layers
+    config.num_hidden_layers = input_blocks(bypass, int(teacher_config.num_hidden_layers)) + layers
     return config
 
 
 def build_student(
-    teacher_model: PreTrainedModel, *, cut: Cut, layers: int, init: Init = "uniform", seed: int = 0
+    teacher_model: PreTrainedModel, *, bypass: Bypass, layers: int, init: Init = "uniform", seed: int = 0
 ) -> PreTrainedModel:
     """A student of the teacher's width, on the teacher's device.
 
@@ -94,10 +94,10 @@ def build_student(
     ----------
     teacher_model : PreTrainedModel
         A sequence classifier of a supported family; not changed.
-    cut : "embeddings" or int
-        Where the front end ends; it is copied and frozen.
+    bypass : "embeddings" or int
+        Where the input layers end; it is copied and frozen.
     layers : int
-        Blocks behind the front end.
+        Blocks behind the input layers.
     init : "uniform", "spread", "last", "scratch" or list of int
         Which of the teacher's blocks the student's start as (see `layer_map`). The head is the teacher's, too, except
         from scratch, where blocks and head are random.
@@ -107,20 +107,20 @@ def build_student(
     Returns
     -------
     PreTrainedModel
-        In eval mode; everything behind the front end is trainable.
+        In eval mode; everything behind the input layers are trainable.
 
     Raises
     ------
     CompatibilityError
-        When cut, layers and init do not fit the teacher.
+        When bypass, layers and init do not fit the teacher.
     """
     from transformers import AutoModelForSequenceClassification
 
     family = family_of(teacher_model.config)
     teacher_blocks = cast(nn.ModuleList, teacher_model.get_submodule(family.blocks))
-    n_front = front_blocks(cut, len(teacher_blocks))
-    sources = layer_map(init, len(teacher_blocks) - n_front, layers)
-    config = student_config(teacher_model.config, cut=cut, layers=layers)
+    n_input = input_blocks(bypass, len(teacher_blocks))
+    sources = layer_map(init, len(teacher_blocks) - n_input, layers)
+    config = student_config(teacher_model.config, bypass=bypass, layers=layers)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         student = AutoModelForSequenceClassification.from_config(
@@ -129,11 +129,11 @@ def build_student(
     blocks = cast(nn.ModuleList, student.get_submodule(family.blocks))
 
     front = [(student.get_submodule(family.embeddings), teacher_model.get_submodule(family.embeddings))]
-    front += [(blocks[index], teacher_blocks[index]) for index in range(n_front)]
+    front += [(blocks[index], teacher_blocks[index]) for index in range(n_input)]
     if family.relative_positions:
         path = f"{family.relative_positions}.relative_attention_bias"
         front.append((student.get_submodule(path), teacher_model.get_submodule(path)))
-    behind = [(blocks[n_front + index], teacher_blocks[n_front + source]) for index, source in enumerate(sources)]
+    behind = [(blocks[n_input + index], teacher_blocks[n_input + source]) for index, source in enumerate(sources)]
     if sources:
         behind += [
             (student.get_submodule(path), teacher_model.get_submodule(path))

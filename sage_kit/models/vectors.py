@@ -1,4 +1,4 @@
-"""What the frozen front end and the teacher say about a split, computed once and found again by content fingerprint.
+"""What the frozen input layers and the teacher say about a split, computed once and found again by content fingerprint.
 
 `VectorStore` holds token states flat, memory-mapped, with the pooled vectors beside them; `TeacherOutputs` holds the
 teacher's logits and, when the hidden-state loss needs them, its hidden states in half precision.
@@ -20,7 +20,7 @@ from sage_kit.components import TokenBatch
 from sage_kit.data.batches import plan_batches
 from sage_kit.data.tokens import Tokens
 from sage_kit.errors import DataError
-from sage_kit.models.trunk import FrontEnd, Trunk
+from sage_kit.models.split import InputLayers, UpperLayers
 from sage_kit.storage import tensorfile
 from sage_kit.storage.cache import Cache
 from sage_kit.storage.fingerprint import fingerprint
@@ -40,7 +40,7 @@ class VectorStore:
     Attributes
     ----------
     states : array of shape (total_tokens, dim), float32 or float16
-        Front-end output of the real tokens of all examples, one after the other; a memory map.
+        Input-layer output of the real tokens of all examples, one after the other; a memory map.
     offsets : array of shape (n + 1,), int64
         Example i has the rows ``offsets[i]`` to ``offsets[i + 1]``.
     pooled : array of shape (n, dim), float32
@@ -132,8 +132,8 @@ def padded_rows(offsets: NDArray[np.int64], indices: NDArray[np.int64]) -> tuple
 
 
 def embed_split(
-    front_end: FrontEnd,
-    front_end_fingerprint: str,
+    input_layers: InputLayers,
+    input_layers_fingerprint: str,
     tokens: Tokens,
     *,
     name: str,
@@ -148,10 +148,10 @@ def embed_split(
 
     Parameters
     ----------
-    front_end : FrontEnd
+    input_layers : InputLayers
         On `device`.
-    front_end_fingerprint : str
-        Of its weights and cut.
+    input_layers_fingerprint : str
+        Of its weights and bypass.
     tokens : Tokens
         The split's token ids.
     name : str
@@ -174,18 +174,18 @@ def embed_split(
     Raises
     ------
     DataError
-        When the front end gives a value that is not finite, or too large for `dtype`; names the example.
+        When the input layers give a value that is not finite, or too large for `dtype`; names the example.
     """
     code = artifact_digest("sage_kit.models.vectors")
-    key = fingerprint("vectors-2", code, front_end_fingerprint, tokens.fingerprint, granularity, pooling, dtype)
+    key = fingerprint("vectors-2", code, input_layers_fingerprint, tokens.fingerprint, granularity, pooling, dtype)
     offsets = tokens.offsets if granularity == "token" else np.arange(len(tokens) + 1, dtype=np.int64)
 
     def build(directory: Path) -> None:
         arrays = tensorfile.create(
             directory / FILE,
             {
-                "states": (dtype, (int(offsets[-1]), front_end.dim)),
-                "pooled": ("float32", (len(tokens), front_end.dim)),
+                "states": (dtype, (int(offsets[-1]), input_layers.dim)),
+                "pooled": ("float32", (len(tokens), input_layers.dim)),
                 "offsets": ("int64", offsets.shape),
             },
         )
@@ -194,7 +194,7 @@ def embed_split(
         with torch.no_grad():
             for done, indices in enumerate(batches, start=1):
                 ids, types, mask = (tensor.to(device) for tensor in tokens.pad(indices))
-                states = front_end(ids, types, mask).float()
+                states = input_layers(ids, types, mask).float()
                 _check_finite(states, indices, name)
                 pooled = pool(states, mask, pooling)
                 if dtype == "float16":
@@ -207,13 +207,13 @@ def embed_split(
                     arrays["states"][indices] = pooled.cpu().numpy()
                 on_step(done, len(batches))
 
-    about = {"split": name, "examples": len(tokens), "tokens": int(offsets[-1]), "dim": front_end.dim}
+    about = {"split": name, "examples": len(tokens), "tokens": int(offsets[-1]), "dim": input_layers.dim}
     arrays = tensorfile.open_mapped(cache.entry("vectors", key, build, about) / FILE)
     return VectorStore(arrays["states"], np.asarray(arrays["offsets"]), arrays["pooled"], key)
 
 
 def label_split(
-    teacher: Trunk,
+    teacher: UpperLayers,
     teacher_fingerprint: str,
     store: VectorStore,
     *,
@@ -230,7 +230,7 @@ def label_split(
 
     Parameters
     ----------
-    teacher : Trunk
+    teacher : UpperLayers
         On `device`.
     teacher_fingerprint : str
         Of its weights.
@@ -290,7 +290,7 @@ def label_split(
 
 
 def pool_layer(
-    teacher: Trunk,
+    teacher: UpperLayers,
     teacher_fingerprint: str,
     store: VectorStore,
     layer: int,
@@ -371,7 +371,7 @@ def _check_float16(values: torch.Tensor, indices: NDArray[np.int64], name: str) 
         values.abs() <= torch.finfo(torch.float16).max,
         indices,
         name,
-        "the front end gives a value too large for vector_dtype='float16': set it to 'float32'",
+        "the input layers give a value too large for vector_dtype='float16': set it to 'float32'",
     )
 
 

@@ -1,4 +1,4 @@
-"""What a decoder may use of the teacher: its tokenizer, its front end and, where there is one, its language model."""
+"""What a decoder may use of the teacher: its tokenizer, input layers and, where there is one, its language model."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from sage_kit.models.checkpoints import load_model_config, quiet, readable
 from sage_kit.models.families import family_of
 from sage_kit.models.locations import resolve
 from sage_kit.models.positions import position_bias
+from sage_kit.models.split import Bypass, InputLayers, input_blocks, through_blocks
 from sage_kit.models.teacher import Teacher
-from sage_kit.models.trunk import Cut, FrontEnd, front_blocks, through_blocks
 from sage_kit.storage.fingerprint import fingerprint
 
 if TYPE_CHECKING:
@@ -32,21 +32,21 @@ HEADS = {
 
 
 def teacher_view(
-    teacher: Teacher, front_end: FrontEnd, *, name: str, cut: Cut, train: TokenText, held_out: TokenText
+    teacher: Teacher, input_layers: InputLayers, *, name: str, bypass: Bypass, train: TokenText, held_out: TokenText
 ) -> TeacherView:
     """The view of a teacher.
 
     Parameters
     ----------
     teacher : Teacher
-    front_end : FrontEnd
-        Its front end, on the device where decoders are to compute.
+    input_layers : InputLayers
+        Its input layers, on the device where decoders are to compute.
     name : str
         Its checkpoint, as the setting `teacher` names it. A teacher that was fine-tuned has lost its language model;
         the checkpoint that it was made from may have one, which then reads the token states of the teacher's own,
-        slightly moved, front end.
-    cut : "embeddings" or int
-        Where the front end ends.
+        slightly moved, input layers.
+    bypass : "embeddings" or int
+        Where the input layers end.
     train, held_out : TokenText
         Real text with its token states.
 
@@ -54,35 +54,35 @@ def teacher_view(
     -------
     TeacherView
     """
-    device = next(front_end.parameters()).device
+    device = next(input_layers.parameters()).device
     family, settings = family_of(teacher.model.config), teacher.model.config
 
     def states_of(input_ids: Tensor, token_type_ids: Tensor, mask: Tensor) -> Tensor:
         with torch.no_grad():
-            states: Tensor = front_end(input_ids.to(device), token_type_ids.to(device), mask.to(device))
+            states: Tensor = input_layers(input_ids.to(device), token_type_ids.to(device), mask.to(device))
         return states
 
     return TeacherView(
         tokenizer=teacher.tokenizer,
-        front_end=states_of,
-        masked_lm=cache(lambda: masked_lm(name, cut, device)),
-        cut=cut,
+        input_layers=states_of,
+        masked_lm=cache(lambda: masked_lm(name, bypass, device)),
+        bypass=bypass,
         n_types=int(settings.type_vocab_size) if family.uses_token_types(settings) else 1,
-        fingerprint=fingerprint(teacher.fingerprint, cut),
+        fingerprint=fingerprint(teacher.fingerprint, bypass),
         device=str(device),
         train=train,
         held_out=held_out,
     )
 
 
-def masked_lm(name: str, cut: Cut, device: torch.device) -> Callable[[Tensor, Tensor], Tensor]:
-    """The part of a masked language model behind the cut, frozen.
+def masked_lm(name: str, bypass: Bypass, device: torch.device) -> Callable[[Tensor, Tensor], Tensor]:
+    """The part of a masked language model behind the bypass, frozen.
 
     Parameters
     ----------
     name : str
         A checkpoint, named as in `sage_kit.models.checkpoints.resolve`.
-    cut : "embeddings" or int
+    bypass : "embeddings" or int
         Where the token states come from: the embeddings' output, or that of so many blocks.
     device : torch.device
 
@@ -95,7 +95,7 @@ def masked_lm(name: str, cut: Cut, device: torch.device) -> Callable[[Tensor, Te
     Raises
     ------
     CompatibilityError
-        When the checkpoint holds no weights of such a head, or the cut leaves no block behind it.
+        When the checkpoint holds no weights of such a head, or the bypass leaves no block behind it.
     ModelError
         When the checkpoint cannot be found or read.
     """
@@ -106,7 +106,7 @@ def masked_lm(name: str, cut: Cut, device: torch.device) -> Callable[[Tensor, Te
         )
     family = family_of(model.config, name)
     blocks = cast(nn.ModuleList, model.get_submodule(family.blocks))
-    behind = blocks[front_blocks(cut, len(blocks)) :]
+    behind = blocks[input_blocks(bypass, len(blocks)) :]
     positions = position_bias(model, family)
     head = [model.get_submodule(path) for path in HEADS[family.name]]
     cast(nn.Module, model).to(device)

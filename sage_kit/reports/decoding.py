@@ -274,9 +274,9 @@ def view_of(config: RunConfig, prepared: Prepared) -> TeacherView:
 
     return teacher_view(
         prepared.teacher,
-        prepared.front_end,
+        prepared.input_layers,
         name=config.teacher,
-        cut=config.cut,
+        bypass=config.bypass,
         train=text(prepared.train),
         held_out=text(prepared.dev),
     )
@@ -338,7 +338,7 @@ def _lift(
         lambda text: None,
         Costs(),
         tokens=prepared.train.tokens,
-        front_end=prepared.front_end,
+        input_layers=prepared.input_layers,
         vocabulary=prepared.vocabulary,
     )
     autocast = autocast_for(prepared.device, prepared.precision)
@@ -350,7 +350,7 @@ def _lift(
         batch = synthesizer.lift(synthetic, members, number)
         if synthetic.logits is not None:
             with torch.no_grad(), autocast():
-                labels = prepared.teacher_trunk(batch.states, batch.mask).logits.float().cpu().numpy()
+                labels = prepared.teacher_upper(batch.states, batch.mask).logits.float().cpu().numpy()
             known = synthetic.logits[members]
             if np.abs(labels - known).max() > LABEL_TOLERANCE * (1 + np.abs(known).max()):
                 raise changed

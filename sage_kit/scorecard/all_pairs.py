@@ -95,7 +95,7 @@ class Grid:
 
     Attributes
     ----------
-    task, front_end : str
+    task, input_layers : str
     rows : tuple of Row
         Those with figures first, by falling R².
     left_out : mapping of str to str
@@ -106,7 +106,7 @@ class Grid:
     """
 
     task: str
-    front_end: str
+    input_layers: str
     rows: tuple[Row, ...]
     left_out: Mapping[str, str]
     seconds: float
@@ -122,7 +122,7 @@ class Grid:
         """JSON-ready."""
         return {
             "task": self.task,
-            "front_end": self.front_end,
+            "input_layers": self.input_layers,
             "seconds": self.seconds,
             "budget": self.budget,
             "rows": [asdict(row) for row in self.rows],
@@ -239,7 +239,7 @@ def score_grid(
         if worker is not None:
             worker.end()
     ordered = tuple(sorted(rows, key=_rank))
-    grid = Grid(vectors.task, vectors.front_end, ordered, left_out, time.monotonic() - started, budget, folder)
+    grid = Grid(vectors.task, vectors.input_layers, ordered, left_out, time.monotonic() - started, budget, folder)
     grid.save()
     return grid
 

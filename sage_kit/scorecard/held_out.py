@@ -32,10 +32,10 @@ class TaskVectors:
 
     Attributes
     ----------
-    task, teacher, cut, pooling : str
+    task, teacher, bypass, pooling : str
         The settings that they depend on.
-    front_end : str
-        Whose front end computed them, as a phrase.
+    input_layers : str
+        Whose input layers computed them, as a phrase.
     train : array of shape (n, dim), float32
         Of the training split; a memory map. Reducers and inverters are fitted on these alone.
     held_out : array of shape (m, dim), float32
@@ -48,9 +48,9 @@ class TaskVectors:
 
     task: str
     teacher: str
-    cut: str
+    bypass: str
     pooling: str
-    front_end: str
+    input_layers: str
     train: NDArray[np.float32]
     held_out: NDArray[np.float32]
     held_out_rows: NDArray[np.int64]
@@ -64,7 +64,7 @@ class TaskVectors:
 
     def about(self) -> dict[str, Any]:
         """Everything but the arrays, JSON-ready."""
-        names = ("task", "teacher", "cut", "pooling", "front_end", "train_key", "key")
+        names = ("task", "teacher", "bypass", "pooling", "input_layers", "train_key", "key")
         return {name: getattr(self, name) for name in names}
 
     def save(self, out: Path) -> Path:
@@ -105,11 +105,11 @@ def load_vectors(config: RunConfig, plugins: Plugins, *, fine_tune: bool = False
     Parameters
     ----------
     config : RunConfig
-        Task, teacher, cut, pooling and machine count. The official validation splits are not looked at.
+        Task, teacher, bypass, pooling and machine count. The official validation splits are not looked at.
     plugins : Plugins
     fine_tune : bool
-        Whether a teacher without a trained head is fine-tuned on the task first, as in a run. If not, its front end is
-        that of the checkpoint.
+        Whether a teacher without a trained head is fine-tuned on the task first, as in a run. If not, its input layers
+        are that of the checkpoint.
     points : int
         Most held-out vectors; of more, so many are drawn, by `split_seed`.
 
@@ -130,12 +130,12 @@ def load_vectors(config: RunConfig, plugins: Plugins, *, fine_tune: bool = False
     return TaskVectors(
         task=config.task,
         teacher=config.teacher,
-        cut=str(config.cut),
+        bypass=str(config.bypass),
         pooling=config.pooling,
-        front_end=prepared.front_end,
+        input_layers=prepared.input_layers,
         train=prepared.train.pooled,
         held_out=np.array(dev[rows]),
         held_out_rows=rows,
         train_key=prepared.train.key,
-        key=fingerprint("scorecard-vectors-1", prepared.train.key, prepared.dev.key, rows, prepared.front_end),
+        key=fingerprint("scorecard-vectors-1", prepared.train.key, prepared.dev.key, rows, prepared.input_layers),
     )

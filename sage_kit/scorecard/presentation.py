@@ -74,7 +74,7 @@ def other_figures(card: Scorecard) -> dict[str, str]:
     novelty, speed, dimension = card.novelty, card.speed, card.intrinsic_dimension
     trip = card.round_trip
     figures = {
-        "vectors": f"{card.front_end} ({card.task}, cut {card.cut})",
+        "vectors": f"{card.input_layers} ({card.task}, bypass {card.bypass})",
         "held-out coordinates": f"by {card.placed_by}",
         "novelty": (
             f"synthetic vectors lie {_short(novelty['median'])} from the nearest real one (median; 10-90 %: "
@@ -110,7 +110,7 @@ def grid_table(grid: Grid) -> Table:
     """One row per pair, by falling R², the baselines among the first rows' heads."""
     from rich.table import Table
 
-    title = f"{grid.task}: vectors {grid.front_end}; held out, 95 % intervals; {grid.seconds:.0f} s"
+    title = f"{grid.task}: vectors {grid.input_layers}; held out, 95 % intervals; {grid.seconds:.0f} s"
     table = Table(title=title, title_justify="left")
     for heading in ("reducer", "n", "inverter"):
         table.add_column(heading, justify="right" if heading == "n" else "left")
@@ -233,7 +233,7 @@ def grid_picture(grid: Grid) -> Picture:
     axes.set_xscale("log")
     axes.set(xlabel="vectors per second", ylabel="R² on held-out vectors")
     examples = f"{rows[0].card['examples']['held_out']:,} held-out vectors " if rows else ""
-    title = f"{grid.task}: fidelity against speed of inversion\n{examples}{grid.front_end}; 95 % intervals"
+    title = f"{grid.task}: fidelity against speed of inversion\n{examples}{grid.input_layers}; 95 % intervals"
     axes.set_title(title, loc="left", fontsize=10)
     if bottom is not None:
         axes.set_ylim(bottom=bottom - 0.02)

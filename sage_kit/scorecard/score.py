@@ -110,7 +110,7 @@ class Scorecard:
 
     Attributes
     ----------
-    task, teacher, cut, front_end : str
+    task, teacher, bypass, input_layers : str
         Where the vectors come from.
     reducer, inverter : str
     n_components : int
@@ -150,8 +150,8 @@ class Scorecard:
 
     task: str
     teacher: str
-    cut: str
-    front_end: str
+    bypass: str
+    input_layers: str
     reducer: str
     inverter: str
     n_components: int
@@ -397,8 +397,8 @@ def score_pair(
     return Scorecard(
         task=vectors.task,
         teacher=vectors.teacher,
-        cut=vectors.cut,
-        front_end=vectors.front_end,
+        bypass=vectors.bypass,
+        input_layers=vectors.input_layers,
         reducer=config.reducer,
         inverter=name,
         n_components=config.n_components,

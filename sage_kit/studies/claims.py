@@ -21,7 +21,7 @@ PAPER_TASKS = tuple(task for task in GLUE if task != "wnli")
 PAPER: Mapping[str, Any] = PRESETS["paper"]
 """The paper's setting, as close as its text allows."""
 
-MODELS = ("teacher", "cut", "granularity", "student_layers", "warmup_corpus", "warmup_epochs", "warmup_rows")
+MODELS = ("teacher", "bypass", "granularity", "student_layers", "warmup_corpus", "warmup_epochs", "warmup_rows")
 
 SYNTHESIS = ("schedule", "mix", "synthetic_ratio", "losses_from", "reducer", "n_components", "refit", "sampler",
              "sampler_options", "inverter", "lift", "filter")  # fmt: skip
@@ -149,7 +149,7 @@ CLAIMS: tuple[Claim, ...] = (
         "score",
         "Read as at least that faithful, on held-out vectors, less the rounding of two digits.",
         threshold=0.335,
-        depends=("teacher", "cut", "granularity", "n_components", "reducer", "inverter"),
+        depends=("teacher", "bypass", "granularity", "n_components", "reducer", "inverter"),
     ),
     Claim(
         "inversion_mse",
@@ -162,7 +162,7 @@ CLAIMS: tuple[Claim, ...] = (
         "Read as at most that error, on held-out vectors, plus the rounding of two digits; it depends on the vectors' "
         "scale.",
         threshold=0.345,
-        depends=("teacher", "cut", "granularity", "n_components", "reducer", "inverter"),
+        depends=("teacher", "bypass", "granularity", "n_components", "reducer", "inverter"),
     ),
     Claim(
         "ten_epochs",

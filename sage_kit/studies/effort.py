@@ -23,7 +23,7 @@ from sage_kit.models.locations import resolve_checkpoint
 from sage_kit.system.devices import precision_of
 from sage_kit.system.machine import describe_machine
 
-MODELS = ("task", "teacher", "cut", "granularity", "student_layers", "max_length", "batch_size", "hidden_weight",
+MODELS = ("task", "teacher", "bypass", "granularity", "student_layers", "max_length", "batch_size", "hidden_weight",
           "warmup_epochs", "warmup_rows")  # fmt: skip
 SYNTHESIS = ("schedule", "mix", "synthetic_ratio", "reducer", "refit", "sampler", "inverter", "lift", "filter")
 TEACHER = ("task", "teacher", "teacher_rows", "teacher_epochs", "max_length")
@@ -143,7 +143,7 @@ class Effort:
         tokens = self._tokens_of(config)
         dim, inner, layers = checkpoint_sizes(config.teacher)
         block = 2 * (4 * dim**2 + 2 * dim * inner) * tokens + 4 * dim * tokens**2
-        front = 0 if config.cut == "embeddings" else int(config.cut)
+        front = 0 if config.bypass == "embeddings" else int(config.bypass)
         share = 0.0 if config.schedule == "none" else config.synthetic_ratio
         if config.mix == "add":
             share /= 1 + share

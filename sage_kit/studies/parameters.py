@@ -58,7 +58,7 @@ STUDY_PARAMETERS: Mapping[str, str] = {
     "least": "share by which a level must lower the divergence to be taken",
     "decoders": "decoders that are compared",
     "examples": "synthetic examples of each run that are looked at",
-    "cuts": "cuts that are compared",
+    "bypasses": "bypasses that are compared",
     "shares": "shares of synthetic examples that are compared",
     "margin": "difference of a score that still counts as equal",
     "dims": "dimensions of the map that are compared",

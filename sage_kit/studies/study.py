@@ -505,7 +505,7 @@ class Study(Findings):
         ----------
         task : str
         **settings
-            Settings that differ from the study's, such as `cut`.
+            Settings that differ from the study's, such as `bypass`.
 
         Returns
         -------

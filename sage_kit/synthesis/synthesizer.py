@@ -35,7 +35,7 @@ from sage_kit.config import RunConfig
 from sage_kit.data.batches import plan_batches
 from sage_kit.data.tokens import Tokens, tokens_of
 from sage_kit.errors import PluginError
-from sage_kit.models.trunk import FrontEnd, Trunk
+from sage_kit.models.split import InputLayers, UpperLayers
 from sage_kit.models.vectors import Pooled, TeacherOutputs, VectorStore
 from sage_kit.models.vocabulary import TeacherVocabulary
 from sage_kit.recipe import inverter_needs_inverse, needed_kinds
@@ -209,7 +209,7 @@ class Synthesizer:
         Gold labels of the real examples, for the components that ask for them.
     tokens : Tokens or None
         Their token ids.
-    front_end : FrontEnd or None
+    input_layers : InputLayers or None
         The input layers, for lifts that make text; None where nothing is lifted.
     mapped : Pooled or None
         What the reducer maps; None for the pooled vectors of `store`.
@@ -229,7 +229,7 @@ class Synthesizer:
         costs: Costs,
         labels: NDArray[Any] | None = None,
         tokens: Tokens | None = None,
-        front_end: FrontEnd | None = None,
+        input_layers: InputLayers | None = None,
         mapped: Pooled | None = None,
         vocabulary: TeacherVocabulary | None = None,
     ) -> None:
@@ -240,7 +240,7 @@ class Synthesizer:
         self._labels = None if labels is None else read_only(labels)
         self._text = tokens
         self._tokens = None if tokens is None else TokenIds(*(read_only(getattr(tokens, name)) for name in FLAT))
-        self._front_end = front_end
+        self._input_layers = input_layers
         self._mapped = Pooled(store.pooled, store.key) if mapped is None else mapped
         self._vocabulary = vocabulary
         self.coordinates: NDArray[np.float32] | None = None
@@ -447,7 +447,7 @@ class Synthesizer:
 
     def lift(self, synthetic: SyntheticSet, rows: NDArray[np.int64], number: int) -> TokenBatch:
         """Token states of some rows of a set; `number` is the batch's, which seeds the lift's randomness."""
-        if synthetic.tokens is not None and self._front_end is not None:
+        if synthetic.tokens is not None and self._input_layers is not None:
             return self._embed(synthetic.tokens.batch(rows, self._device), synthetic.tokens.lengths[rows])
         started = time.perf_counter()
         anchors = synthetic.anchors[rows]
@@ -492,13 +492,13 @@ class Synthesizer:
 
     def _text_of(self, anchors: NDArray[np.int64]) -> dict[str, Any]:
         """What a lift gets that makes text; nothing where the examples are vectors."""
-        front_end = self._front_end
-        if front_end is None or self._text is None or self.config.granularity == "pooled":
+        input_layers = self._input_layers
+        if input_layers is None or self._text is None or self.config.granularity == "pooled":
             return {}
         return {
             "text": self._text.batch(anchors, self._device),
             "embed": lambda text: self._embed(text, self.store.lengths[anchors]),
-            "embed_alone": lambda text: front_end.alone(self._padded(text), text.types),
+            "embed_alone": lambda text: input_layers.alone(self._padded(text), text.types),
             "tokens": self._tokens,
             "teacher_logits": read_only(self.outputs.logits),
             "vocabulary": self._vocabulary,
@@ -506,12 +506,12 @@ class Synthesizer:
 
     def _embed(self, text: TextBatch, lengths: NDArray[np.int64]) -> TokenBatch:
         """The input layers' token states of a text; `lengths`, its tokens, are known without asking the device."""
-        if self._front_end is None:
+        if self._input_layers is None:
             raise ValueError("there are no input layers to run")
         started = time.perf_counter()
         with torch.no_grad():
-            states = self._front_end(self._padded(text), text.types, text.mask)
-        self.costs.add(EMBED, time.perf_counter() - started, flops=self._front_end.flops(lengths))
+            states = self._input_layers(self._padded(text), text.types, text.mask)
+        self.costs.add(EMBED, time.perf_counter() - started, flops=self._input_layers.flops(lengths))
         return TokenBatch(states, text.mask, text)
 
     @property
@@ -625,14 +625,14 @@ def build_ahead(config: RunConfig, plugins: Plugins, device: torch.device) -> No
 def label_synthetic(
     synthesizer: Synthesizer,
     synthetic: SyntheticSet,
-    teacher: Trunk,
+    teacher: UpperLayers,
     *,
     hidden_layers: Sequence[int],
     device: torch.device,
     autocast: Callable[[], AbstractContextManager[Any]],
     on_step: Callable[[int, int], None],
     mine: Callable[[int], bool] = lambda number: True,
-    student: Trunk | None = None,
+    student: UpperLayers | None = None,
 ) -> int:
     """Give a set the teacher's labels, and its text where it is text, batch by batch of its plan.
 
@@ -642,7 +642,7 @@ def label_synthetic(
     synthetic : SyntheticSet
         Gets its `logits`, `tokens` if it is text, `student_logits` if there is a student, and `hidden` if layers are
         asked for.
-    teacher : Trunk
+    teacher : UpperLayers
     hidden_layers : sequence of int
         Blocks (from 1) whose output the loss needs.
     device : torch.device
@@ -652,7 +652,7 @@ def label_synthetic(
         Told the number of batches done and in all.
     mine : callable
         Whether this process labels the batch of that number.
-    student : Trunk or None
+    student : UpperLayers or None
         The student, where the filter asks what it makes of the examples.
 
     Returns

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from sage_kit.data.batches import plan_batches
-from sage_kit.models.trunk import Trunk
+from sage_kit.models.split import UpperLayers
 from sage_kit.models.vectors import VectorStore
 from sage_kit.training.losses import LossSettings, kl_divergence, squared_error
 
@@ -20,8 +20,8 @@ BATCH_TOKENS = 4096
 
 
 def divergence_gradient(
-    student: Trunk,
-    teacher: Trunk,
+    student: UpperLayers,
+    teacher: UpperLayers,
     store: VectorStore,
     indices: NDArray[np.int64],
     settings: LossSettings,
@@ -36,7 +36,7 @@ def divergence_gradient(
 
     Parameters
     ----------
-    student, teacher : Trunk
+    student, teacher : UpperLayers
         On `device`.
     store : VectorStore
         The real examples.

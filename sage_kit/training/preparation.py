@@ -24,9 +24,9 @@ from sage_kit.errors import CompatibilityError
 from sage_kit.models.checkpoints import load_classifier, load_tokenizer
 from sage_kit.models.language import load_language
 from sage_kit.models.relations import TeacherRelations, teacher_relations
+from sage_kit.models.split import InputLayers, UpperLayers, split_model
 from sage_kit.models.student import build_student
 from sage_kit.models.teacher import Teacher, fit_tokenizer, load_teacher
-from sage_kit.models.trunk import FrontEnd, Trunk, split_model
 from sage_kit.models.vectors import Pooled, TeacherOutputs, VectorStore, embed_split, label_split, pool_layer
 from sage_kit.models.vocabulary import TeacherVocabulary
 from sage_kit.recipe import check_labels, check_sizes, needed_kinds
@@ -86,12 +86,12 @@ class Prepared:
     ----------
     data : TaskData
     teacher : Teacher
-    front_end : FrontEnd
-        The teacher's front end, on the run's device.
-    teacher_trunk : Trunk
+    input_layers : InputLayers
+        The teacher's input layers, on the run's device.
+    teacher_upper : UpperLayers
         On the run's device.
     student : PreTrainedModel
-        The student as a whole model, front end included.
+        The student as a whole model, input layers included.
     train, dev : PreparedSplit
     mapped : Pooled
         What a reducer maps of train.
@@ -117,8 +117,8 @@ class Prepared:
 
     data: TaskData
     teacher: Teacher
-    front_end: FrontEnd
-    teacher_trunk: Trunk
+    input_layers: InputLayers
+    teacher_upper: UpperLayers
     student: PreTrainedModel
     train: PreparedSplit
     mapped: Pooled
@@ -144,14 +144,14 @@ class PreparedVectors:
     ----------
     train, dev : VectorStore
         One pooled vector per example; no token states.
-    front_end : str
-        Whose front end computed them: `FINE_TUNED`, `TRAINED` or `PRE_TRAINED`.
+    input_layers : str
+        Whose input layers computed them: `FINE_TUNED`, `TRAINED` or `PRE_TRAINED`.
     cache : Cache
     """
 
     train: VectorStore
     dev: VectorStore
-    front_end: str
+    input_layers: str
     cache: Cache
 
 
@@ -175,24 +175,24 @@ def prepare(config: RunConfig, plugins: Plugins, accelerator: Accelerator, costs
         work.announce(f"precision is 'bf16', but {reason}: it is slower here than precision='fp32'")
 
     model = teacher.model.to(device)
-    front_end, teacher_trunk = split_model(model, config.cut)
-    paired, student_layers = hidden_layer_pairs(config, teacher_trunk.n_blocks)
-    relations, teacher_layers = teacher_relations(config, teacher_trunk, paired)
+    input_layers, teacher_upper = split_model(model, config.bypass)
+    paired, student_layers = hidden_layer_pairs(config, teacher_upper.n_blocks)
+    relations, teacher_layers = teacher_relations(config, teacher_upper, paired)
     student = build_student(
-        model, cut=config.cut, layers=config.student_layers, init=config.student_init, seed=config.seed
+        model, bypass=config.bypass, layers=config.student_layers, init=config.student_init, seed=config.seed
     )
-    check_sizes(config, plugins, len(data.train), front_end.dim)
-    front_end_key = fingerprint(teacher.fingerprint, config.cut)
+    check_sizes(config, plugins, len(data.train), input_layers.dim)
+    input_layers_key = fingerprint(teacher.fingerprint, config.bypass)
 
     def embed(split: Split) -> tuple[Tokens, VectorStore]:
-        return work.embed(split, front_end, front_end_key, teacher.tokenizer, config.granularity)
+        return work.embed(split, input_layers, input_layers_key, teacher.tokenizer, config.granularity)
 
     def label(split: Split, embedded: tuple[Tokens, VectorStore], layers: list[int]) -> PreparedSplit:
         tokens, store = embedded
         with accelerator.local_main_process_first():
             started = time.perf_counter()
             outputs = label_split(
-                teacher_trunk,
+                teacher_upper,
                 teacher.fingerprint,
                 store,
                 name=split.name,
@@ -210,15 +210,15 @@ def prepare(config: RunConfig, plugins: Plugins, accelerator: Accelerator, costs
     def pool(store: VectorStore) -> Pooled:
         if config.map_layer == 0:
             return Pooled(store.pooled, store.key)
-        if config.map_layer > teacher_trunk.n_blocks:
+        if config.map_layer > teacher_upper.n_blocks:
             raise CompatibilityError(
-                f"map_layer is {config.map_layer}, but the teacher has {teacher_trunk.n_blocks} blocks behind the "
-                "front end: lower it"
+                f"map_layer is {config.map_layer}, but the teacher has {teacher_upper.n_blocks} blocks behind the "
+                "input layers: lower it"
             )
         with accelerator.local_main_process_first():
             started = time.perf_counter()
             found = pool_layer(
-                teacher_trunk,
+                teacher_upper,
                 teacher.fingerprint,
                 store,
                 config.map_layer,
@@ -259,8 +259,8 @@ def prepare(config: RunConfig, plugins: Plugins, accelerator: Accelerator, costs
     return Prepared(
         data=data,
         teacher=teacher,
-        front_end=front_end,
-        teacher_trunk=teacher_trunk,
+        input_layers=input_layers,
+        teacher_upper=teacher_upper,
         student=student,
         train=train,
         mapped=mapped,
@@ -296,8 +296,8 @@ def prepare_vectors(
     accelerator : Accelerator
     costs : Costs
     fine_tune : bool
-        Whether a teacher without a trained head is fine-tuned first, as in a run. If not, the front end is taken from
-        the checkpoint as it is: fine-tuning moves the embeddings little, and may take hours.
+        Whether a teacher without a trained head is fine-tuned first, as in a run. If not, the input layers are taken
+        from the checkpoint as it is: fine-tuning moves the embeddings little, and may take hours.
 
     Raises
     ------
@@ -309,19 +309,19 @@ def prepare_vectors(
     if fine_tune:
         teacher = work.load_teacher(data)
         tokenizer, mark = teacher.tokenizer, teacher.fingerprint
-        front_end, _ = split_model(teacher.model.to(accelerator.device), config.cut)
+        input_layers, _ = split_model(teacher.model.to(accelerator.device), config.bypass)
         whose = FINE_TUNED if teacher.finetuned else TRAINED
     else:
         checkpoint = load_classifier(config.teacher)
         tokenizer = load_tokenizer(config.tokenizer or config.teacher)
         fit_tokenizer(tokenizer, checkpoint, config)
-        front_end, _ = split_model(checkpoint.model.to(accelerator.device), config.cut)
-        # the head may be random: of the front end alone
-        mark = fingerprint("front-end-1", checkpoint.family.name, dict(front_end.state_dict()))
+        input_layers, _ = split_model(checkpoint.model.to(accelerator.device), config.bypass)
+        # the head may be random: of the input layers alone
+        mark = fingerprint("input-layer-1", checkpoint.family.name, dict(input_layers.state_dict()))
         whose = PRE_TRAINED if checkpoint.missing else TRAINED
-    key = fingerprint(mark, config.cut)
+    key = fingerprint(mark, config.bypass)
     # token states are many times larger, and nobody looks at them here
-    train, dev = (work.embed(split, front_end, key, tokenizer, "pooled")[1] for split in (data.train, data.dev))
+    train, dev = (work.embed(split, input_layers, key, tokenizer, "pooled")[1] for split in (data.train, data.dev))
     return PreparedVectors(train, dev, whose, work.cache)
 
 
@@ -365,14 +365,14 @@ class _Preparation:
         return teacher
 
     def embed(
-        self, split: Split, front_end: FrontEnd, key: str, tokenizer: PreTrainedTokenizerBase, granularity: str
+        self, split: Split, input_layers: InputLayers, key: str, tokenizer: PreTrainedTokenizerBase, granularity: str
     ) -> tuple[Tokens, VectorStore]:
         tokens = tokenize(split, tokenizer, self.config.max_length)
         self._tell_of_unknown_text(split.name, tokens, tokenizer)
         with self.accelerator.local_main_process_first():
             started = time.perf_counter()
             store = embed_split(
-                front_end,
+                input_layers,
                 key,
                 tokens,
                 name=split.name,
@@ -383,7 +383,7 @@ class _Preparation:
                 device=self.accelerator.device,
                 on_step=self.steps(f"vectors of {split.name}"),
             )
-            self.timed("front end", started)
+            self.timed("input layers", started)
         return tokens, store
 
     def _tell_of_unknown_text(self, name: str, tokens: Tokens, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -422,6 +422,6 @@ def hidden_layer_pairs(config: RunConfig, teacher_blocks: int) -> tuple[list[int
     for layer in config.hidden_layers:
         if int(layer) > teacher_blocks:
             raise CompatibilityError(
-                f"hidden_layers names teacher block {layer}, but the teacher has {teacher_blocks} behind the front end"
+                f"hidden_layers names block {layer}, but the teacher has {teacher_blocks} behind the input layers"
             )
     return [int(layer) for layer in config.hidden_layers], list(range(1, blocks + 1))

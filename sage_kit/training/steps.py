@@ -14,7 +14,7 @@ from sage_kit.config import RunConfig
 from sage_kit.data.batches import plan_batches
 from sage_kit.data.metrics import agreement
 from sage_kit.models.relations import TeacherRelations
-from sage_kit.models.trunk import Trunk
+from sage_kit.models.split import UpperLayers
 from sage_kit.models.vectors import INFERENCE_BATCH_SIZE, INFERENCE_BATCH_TOKENS, VectorStore
 from sage_kit.synthesis.synthesizer import Synthesizer, SyntheticSet
 from sage_kit.training.losses import LossSettings, instance_losses
@@ -255,9 +255,9 @@ class Pass:
         return 1 - self.tokens / self.padded_tokens if self.padded_tokens else 0.0
 
 
-def make_optimizer(trunk: torch.nn.Module, learning_rate: float, weight_decay: float) -> torch.optim.AdamW:
-    """Fused AdamW over the trunk's trainable parameters; no weight decay for biases and LayerNorms."""
-    parameters = [parameter for parameter in trunk.parameters() if parameter.requires_grad]
+def make_optimizer(upper: torch.nn.Module, learning_rate: float, weight_decay: float) -> torch.optim.AdamW:
+    """Fused AdamW over the upper layers' trainable parameters; no weight decay for biases and LayerNorms."""
+    parameters = [parameter for parameter in upper.parameters() if parameter.requires_grad]
     groups = [
         {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": weight_decay},
         {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
@@ -266,7 +266,7 @@ def make_optimizer(trunk: torch.nn.Module, learning_rate: float, weight_decay: f
 
 
 def train_pass(
-    trunk: torch.nn.Module,
+    upper: torch.nn.Module,
     optimizer: Any,
     sources: Sequence[Batches],
     *,
@@ -286,8 +286,8 @@ def train_pass(
 
     Parameters
     ----------
-    trunk : Module
-        The student's trunk, prepared by Accelerate.
+    upper : Module
+        The student's upper layers, prepared by Accelerate.
     optimizer : Optimizer
         Prepared by Accelerate.
     sources : sequence of Batches
@@ -312,7 +312,7 @@ def train_pass(
     -------
     Pass
     """
-    trunk.train()
+    upper.train()
     for source in sources:
         source.profile.start_pass()
     order = [(source, number) for source in sources for number in range(len(source))]
@@ -326,7 +326,7 @@ def train_pass(
         batch = source.fetch(number)
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(steps)
-        output = trunk(
+        output = upper(
             batch.states,
             batch.mask if batch.padded else None,
             hidden=bool(student_layers),
@@ -348,7 +348,7 @@ def train_pass(
         loss = losses.mean()
         accelerator.backward(loss)
         if max_grad_norm:
-            accelerator.clip_grad_norm_(trunk.parameters(), max_grad_norm)
+            accelerator.clip_grad_norm_(upper.parameters(), max_grad_norm)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         source.profile.record(batch.rows, losses, output.logits)
@@ -369,14 +369,14 @@ def _projections_of(relations: TeacherRelations, batch: LabelledBatch, accelerat
 
 
 def predict(
-    trunk: torch.nn.Module,
+    upper: torch.nn.Module,
     store: VectorStore,
     n_outputs: int,
     accelerator: Accelerator,
     on_step: Callable[[int, int], None] = lambda done, total: None,
 ) -> NDArray[np.float32]:
-    """A trunk's logits on a split, dropout off: array of shape (n, n_outputs), float32, the same in every process."""
-    trunk.eval()
+    """Logits on a split, dropout off: array of shape (n, n_outputs), float32, the same in every process."""
+    upper.eval()
     device = accelerator.device
     logits = torch.zeros(len(store), n_outputs, device=device)
     batches = plan_batches(store.lengths, batch_size=INFERENCE_BATCH_SIZE, batch_tokens=INFERENCE_BATCH_TOKENS)
@@ -385,7 +385,7 @@ def predict(
         for done, rows in enumerate(mine, start=1):
             batch = store.batch(rows, device)
             with accelerator.autocast():
-                output = trunk(batch.states, batch.mask)
+                output = upper(batch.states, batch.mask)
             logits[torch.from_numpy(rows).to(device)] = output.logits.float()
             on_step(done, len(mine))
     result: NDArray[np.float32] = accelerator.reduce(logits, "sum").cpu().numpy()
@@ -393,14 +393,14 @@ def predict(
 
 
 def profile_pass(
-    trunk: torch.nn.Module,
+    upper: torch.nn.Module,
     prepared: Prepared,
     profile: Profile,
     settings: LossSettings,
     accelerator: Accelerator,
 ) -> None:
     """Fill the profile by a pass of the student over the real data, dropout off, by what the losses make of outputs."""
-    logits = torch.from_numpy(predict(trunk, prepared.train.store, prepared.data.spec.n_outputs, accelerator)).to(
+    logits = torch.from_numpy(predict(upper, prepared.train.store, prepared.data.spec.n_outputs, accelerator)).to(
         accelerator.device
     )
     teacher = torch.from_numpy(prepared.train.outputs.logits).to(accelerator.device)
@@ -412,13 +412,14 @@ def profile_pass(
 
 
 def count_flops(
-    trunk: Trunk, lengths: NDArray[np.int64], *, training: bool, hidden: bool = False, projections: bool = False
+    upper: UpperLayers, lengths: NDArray[np.int64], *, training: bool, hidden: bool = False, projections: bool = False
 ) -> int:
-    """FLOPs of a trunk on examples of these lengths: a forward pass, or a training step (`Trunk.training_flops`).
+    """FLOPs of upper layers on examples of these lengths: a forward pass, or a training step
+    (`UpperLayers.training_flops`).
 
     Parameters
     ----------
-    trunk : Trunk
+    upper : UpperLayers
     lengths : array of shape (n,), int64
     training : bool
         Whether the backward pass counts.
@@ -427,7 +428,7 @@ def count_flops(
     projections : bool
         Whether the last block's queries, keys and values are asked for.
     """
-    counted = trunk.training_flops if training else trunk.flops
+    counted = upper.training_flops if training else upper.flops
     return counted(lengths, hidden, projections)
 
 
@@ -442,27 +443,27 @@ def _share(items: list[Any], accelerator: Accelerator) -> list[Any]:
 
 
 def _named_parameters(
-    optimizer: torch.optim.Optimizer, trunk: torch.nn.Module
+    optimizer: torch.optim.Optimizer, upper: torch.nn.Module
 ) -> Iterable[tuple[str, torch.nn.Parameter]]:
-    """Names and parameters of a trunk that the optimizer updates."""
+    """Names and parameters of upper layers that the optimizer updates."""
     known = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
-    return [(name, parameter) for name, parameter in trunk.named_parameters() if id(parameter) in known]
+    return [(name, parameter) for name, parameter in upper.named_parameters() if id(parameter) in known]
 
 
-def optimizer_tensors(optimizer: torch.optim.Optimizer, trunk: torch.nn.Module) -> dict[str, torch.Tensor]:
+def optimizer_tensors(optimizer: torch.optim.Optimizer, upper: torch.nn.Module) -> dict[str, torch.Tensor]:
     """The optimizer's state as named tensors on the CPU: ``<parameter>|<entry>``."""
     tensors = {}
-    for name, parameter in _named_parameters(optimizer, trunk):
+    for name, parameter in _named_parameters(optimizer, upper):
         for entry, value in optimizer.state.get(parameter, {}).items():
             tensors[f"{name}|{entry}"] = torch.as_tensor(value).detach().cpu().clone()
     return tensors
 
 
 def load_optimizer_tensors(
-    optimizer: torch.optim.Optimizer, trunk: torch.nn.Module, tensors: dict[str, torch.Tensor]
+    optimizer: torch.optim.Optimizer, upper: torch.nn.Module, tensors: dict[str, torch.Tensor]
 ) -> None:
     """Take over what `optimizer_tensors` returned."""
-    for name, parameter in _named_parameters(optimizer, trunk):
+    for name, parameter in _named_parameters(optimizer, upper):
         prefix = f"{name}|"
         state = {key[len(prefix) :]: value for key, value in tensors.items() if key.startswith(prefix)}
         if state:

@@ -11,23 +11,23 @@ import torch
 from numpy.typing import NDArray
 
 from sage_kit.data.batches import plan_batches
-from sage_kit.models.trunk import Trunk
+from sage_kit.models.split import UpperLayers
 from sage_kit.models.vectors import INFERENCE_BATCH_SIZE, INFERENCE_BATCH_TOKENS, VectorStore, masked_mean
 
 
 def mean_hidden_states(
-    student: Trunk,
+    student: UpperLayers,
     store: VectorStore,
     indices: NDArray[np.int64],
     *,
     device: torch.device,
     autocast: Callable[[], AbstractContextManager[Any]],
 ) -> NDArray[np.float32]:
-    """The mean over an example's tokens of what each block of a trunk puts out; dropout off, no gradients.
+    """The mean over an example's tokens of what each block of upper layers puts out; dropout off, no gradients.
 
     Parameters
     ----------
-    student : Trunk
+    student : UpperLayers
         On `device`.
     store : VectorStore
         The real examples.
@@ -35,7 +35,7 @@ def mean_hidden_states(
         Which of them.
     device : torch.device
     autocast : callable
-        Gives the context in which the trunk runs.
+        Gives the context in which the upper layers run.
 
     Returns
     -------

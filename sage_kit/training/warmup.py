@@ -36,7 +36,7 @@ Save = Callable[[int, dict[str, torch.Tensor]], None]
 def warm_up(
     config: RunConfig,
     prepared: Prepared,
-    trunk: torch.nn.Module,
+    upper: torch.nn.Module,
     accelerator: Accelerator,
     costs: Costs,
     on_step: Callable[[int, int, Any], None],
@@ -45,15 +45,15 @@ def warm_up(
     done: int = 0,
     optimizer_state: dict[str, torch.Tensor] | None = None,
 ) -> int:
-    """Train the student's trunk for `warmup_epochs` on the corpus; it has an optimizer of its own.
+    """Train the student's upper layers for `warmup_epochs` on the corpus; it has an optimizer of its own.
 
     Parameters
     ----------
     config : RunConfig
     prepared : Prepared
-        Gives the front end and the teacher.
-    trunk : Module
-        The student's trunk, prepared by Accelerate.
+        Gives the input layers and the teacher.
+    upper : Module
+        The student's upper layers, prepared by Accelerate.
     accelerator : Accelerator
     costs : Costs
         Takes the time and the tokens under "warm-up".
@@ -80,9 +80,9 @@ def warm_up(
         texts = load_corpus(config)
     split = Split("corpus", texts, None, np.zeros(len(texts), dtype=np.int64))
     tokens = tokenize(split, prepared.teacher.tokenizer, config.max_length)
-    raw_trunk: Any = accelerator.unwrap_model(trunk)
-    raw_optimizer = make_optimizer(raw_trunk, config.warmup_learning_rate, config.weight_decay)
-    load_optimizer_tensors(raw_optimizer, raw_trunk, optimizer_state or {})
+    raw_upper: Any = accelerator.unwrap_model(upper)
+    raw_optimizer = make_optimizer(raw_upper, config.warmup_learning_rate, config.weight_decay)
+    load_optimizer_tensors(raw_optimizer, raw_upper, optimizer_state or {})
     optimizer = accelerator.prepare_optimizer(raw_optimizer)
     autocast = autocast_for(prepared.device, prepared.precision)
     processes = accelerator.num_processes
@@ -92,7 +92,7 @@ def warm_up(
         plan = plan_batches(tokens.lengths, batch_size=config.batch_size, batch_tokens=config.batch_tokens, rng=rng)
         batches += plan[accelerator.process_index : len(plan) // processes * processes : processes]
     total = len(batches)
-    trunk.train()
+    upper.train()
     started, counted = time.perf_counter(), 0
 
     def count_costs() -> None:
@@ -109,15 +109,15 @@ def warm_up(
         counted += int(tokens.lengths[rows].sum())
         ids, types, mask = (tensor.to(prepared.device) for tensor in tokens.pad(rows))
         with torch.no_grad():
-            states = prepared.front_end(ids, types, mask).float()
+            states = prepared.input_layers(ids, types, mask).float()
             if config.granularity == "pooled":
                 pooled = pool(states, mask, config.pooling)[:, None]
                 states, mask = pooled, torch.ones(len(rows), 1, dtype=torch.bool, device=prepared.device)
             with autocast():
-                target = prepared.teacher_trunk(states, mask, hidden=True).hidden[-1]
+                target = prepared.teacher_upper(states, mask, hidden=True).hidden[-1]
         for group in optimizer.param_groups:
             group["lr"] = config.warmup_learning_rate * learning_rate_factor("linear", WARMUP_SHARE, number, total)
-        output = trunk(states, mask, hidden=True)
+        output = upper(states, mask, hidden=True)
         # the head takes no part; its zero-weighted logits keep every parameter in the graph for several processes
         loss = (
             hidden_state_loss(output.hidden[-1].unsqueeze(2), target.unsqueeze(2), mask, config.hidden_loss).mean()
@@ -125,12 +125,12 @@ def warm_up(
         )
         accelerator.backward(loss)
         if config.max_grad_norm:
-            accelerator.clip_grad_norm_(trunk.parameters(), config.max_grad_norm)
+            accelerator.clip_grad_norm_(upper.parameters(), config.max_grad_norm)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         on_step(number + 1, total, loss.detach())
         if (number + 1) % SAVED_EVERY == 0 and number + 1 < total:
             count_costs()
-            save(number + 1, optimizer_tensors(raw_optimizer, raw_trunk))
+            save(number + 1, optimizer_tensors(raw_optimizer, raw_upper))
     count_costs()
     return total

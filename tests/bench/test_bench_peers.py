@@ -21,7 +21,7 @@ from sage_bench.peers import (
     trainer_data,
     trainer_epochs,
 )
-from sage_kit.models.trunk import split_model
+from sage_kit.models.split import split_model
 from sage_kit.training.losses import LossSettings, instance_losses
 
 LENGTHS = (5, 9, 7, 9, 4, 6)
@@ -63,15 +63,15 @@ def test_trainers_loss_and_gradients_are_ours(work: PeerWork) -> None:
     assert len(theirs) > 20
     student.zero_grad()
 
-    front_end, trunk = split_model(student, "embeddings")
-    _, teacher_trunk = split_model(teacher, "embeddings")
-    teacher_front_end, _ = split_model(teacher, "embeddings")
+    input_layers, upper = split_model(student, "embeddings")
+    _, teacher_upper = split_model(teacher, "embeddings")
+    teacher_input_layers, _ = split_model(teacher, "embeddings")
     mask = batch["attention_mask"].bool()
     with torch.no_grad():
-        logits = teacher_trunk(teacher_front_end(batch["input_ids"], batch["token_type_ids"], mask), mask).logits
-        states = front_end(batch["input_ids"], batch["token_type_ids"], mask)
+        logits = teacher_upper(teacher_input_layers(batch["input_ids"], batch["token_type_ids"], mask), mask).logits
+        states = input_layers(batch["input_ids"], batch["token_type_ids"], mask)
     settings = LossSettings(work.temperature, 0.0, 0.0, "cosine", False)
-    ours = instance_losses(settings, trunk(states, mask).logits, logits, batch["labels"]).mean()
+    ours = instance_losses(settings, upper(states, mask).logits, logits, batch["labels"]).mean()
     ours.backward()
     assert ours.item() == pytest.approx(loss.item(), rel=1e-5)
     assert ours.item() > 1e-3

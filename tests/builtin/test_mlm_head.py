@@ -20,12 +20,12 @@ def trained(request, tmp_path_factory):
     return request.param, path, tinyview.make_masked_lm(path, request.param)
 
 
-@pytest.mark.parametrize("cut", ["embeddings", 2])
+@pytest.mark.parametrize("bypass", ["embeddings", 2])
 @pytest.mark.parametrize("limit", [1, 1 << 25], ids=["row by row", "at once"])
-def test_guesses_are_the_models_own_log_probabilities(build, trained, cut, limit, monkeypatch):
+def test_guesses_are_the_models_own_log_probabilities(build, trained, bypass, limit, monkeypatch):
     monkeypatch.setattr(mlm_head, "LOGITS", limit)
     family, path, model = trained
-    view = tinyview.view_of_checkpoint(path, cut)
+    view = tinyview.view_of_checkpoint(path, bypass)
     ids, types, mask = tinyview.encode(family, TEXTS)
     batch = tinyview.batch_of(view, ids, types, mask)
     decoder = build("decoder", "mlm_head").fit(view)

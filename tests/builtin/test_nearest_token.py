@@ -95,15 +95,15 @@ def test_perturbed_states_agree_with_a_reference_in_double_precision(build, chec
 def test_of_the_token_types_only_those_of_the_text_are_tried(build, checkpoints):
     asked = set()
 
-    def front_end(ids, types, mask):
+    def input_layers(ids, types, mask):
         asked.update(types.unique().tolist())
-        return view.front_end(ids, types, mask)
+        return view.input_layers(ids, types, mask)
 
     for pairs, expected in ((None, {0}), (PAIRS, {0, 1})):
         view = tinyview.view_of_checkpoint(checkpoints["bert"], texts=TEXTS, pairs=pairs)
         batch = tinyview.batch_of(view, *tinyview.encode("bert", TEXTS[:2]))
         asked.clear()
-        build("decoder", "nearest_token").fit(dataclasses.replace(view, front_end=front_end)).guess(batch, 1)
+        build("decoder", "nearest_token").fit(dataclasses.replace(view, input_layers=input_layers)).guess(batch, 1)
         assert asked == expected
 
 
@@ -146,7 +146,7 @@ def test_padding_and_unused_rows_are_not_found_unless_asked_for(build, checkpoin
     pad = tokenizer.pad_token_id
     ids = torch.tensor([[2, taken, pad, 3]])
     full = torch.ones(1, 4, dtype=torch.bool)
-    batch = TokenBatch(view.front_end(ids, torch.zeros_like(ids), full), full)
+    batch = TokenBatch(view.input_layers(ids, torch.zeros_like(ids), full), full)
     without = build("decoder", "nearest_token").fit(view).guess(batch, 1).ids[0, :, 0]
     assert without[1] != taken
     assert without[2] != pad
@@ -155,9 +155,11 @@ def test_padding_and_unused_rows_are_not_found_unless_asked_for(build, checkpoin
     assert with_unused[2] != pad
 
 
-def test_blocks_in_the_front_end_are_refused(build, checkpoints):
+def test_blocks_in_the_input_layers_are_refused(build, checkpoints):
     view = tinyview.view_of_checkpoint(checkpoints["bert"], 2, texts=TEXTS)
-    with pytest.raises(CompatibilityError, match="with cut=2 a state depends on the whole text: take decoder 'probe'"):
+    with pytest.raises(
+        CompatibilityError, match="with bypass=2 a state depends on the whole text: take decoder 'probe'"
+    ):
         build("decoder", "nearest_token").fit(view)
 
 

@@ -20,8 +20,8 @@ HELD_OUT = [*(row["text"] for row in tiny.toy_task_rows(20, seed=8)), "the comed
 
 @pytest.fixture(scope="module")
 def views(tiny_bert, tiny_roberta):
-    """Views by cut, and one of a RoBERTa."""
-    found = {cut: tinyview.view_of_checkpoint(tiny_bert, cut, TRAIN, HELD_OUT) for cut in ("embeddings", 2)}
+    """Views by bypass, and one of a RoBERTa."""
+    found = {bypass: tinyview.view_of_checkpoint(tiny_bert, bypass, TRAIN, HELD_OUT) for bypass in ("embeddings", 2)}
     return {**found, "roberta": tinyview.view_of_checkpoint(tiny_roberta, "embeddings", TRAIN, HELD_OUT)}
 
 

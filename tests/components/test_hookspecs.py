@@ -10,8 +10,8 @@ import pluggy
 import pytest
 
 import sage_kit
-from sage_kit import hookimpl, hookspecs
-from sage_kit.components import HubSource, lazy
+from sage_kit import hookimpl
+from sage_kit.components import HubSource, hookspecs, lazy
 from sage_kit.components.plugins import CONTRIBUTING_HOOKS, HOOKS, Plugins
 
 OBSERVING_HOOKS = [name for name in HOOKS if name not in CONTRIBUTING_HOOKS]

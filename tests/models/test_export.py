@@ -9,8 +9,8 @@ import torch
 
 from sage_kit.components import TaskSpec
 from sage_kit.models.export import export_student
+from sage_kit.models.split import split_model
 from sage_kit.models.student import build_student
-from sage_kit.models.trunk import split_model
 
 SPEC = TaskSpec(name="toy", summary="", text_columns=("text",), labels=("blame", "praise"))
 NUMBER = TaskSpec(name="number", summary="", text_columns=("text",))
@@ -25,11 +25,11 @@ def load(directory):
 
 
 @pytest.mark.parametrize("family", ["bert", "roberta", "distilbert", "mpnet"])
-@pytest.mark.parametrize("cut", ["embeddings", 1])
-def test_plain_transformers_loads_it_with_the_same_logits(family, cut, tmp_path):
+@pytest.mark.parametrize("bypass", ["embeddings", 1])
+def test_plain_transformers_loads_it_with_the_same_logits(family, bypass, tmp_path):
     tokenizer = tiny.make_tokenizer(family)
-    student = build_student(tiny.make_model(family), cut=cut, layers=2)
-    front_end, trunk = split_model(student, cut)
+    student = build_student(tiny.make_model(family), bypass=bypass, layers=2)
+    input_layers, upper = split_model(student, bypass)
     export_student(student, tokenizer, tmp_path / "new" / "student", SPEC)
     model, again, info = load(tmp_path / "new" / "student")
     assert not info["missing_keys"]
@@ -39,13 +39,13 @@ def test_plain_transformers_loads_it_with_the_same_logits(family, cut, tmp_path)
     mask = encoded["attention_mask"].bool()
     with torch.no_grad():
         logits = model(**encoded).logits
-        states = front_end(encoded["input_ids"], torch.zeros_like(encoded["input_ids"]), mask)
-        torch.testing.assert_close(logits, trunk(states, mask).logits, rtol=1e-5, atol=1e-6)
+        states = input_layers(encoded["input_ids"], torch.zeros_like(encoded["input_ids"]), mask)
+        torch.testing.assert_close(logits, upper(states, mask).logits, rtol=1e-5, atol=1e-6)
     assert logits.std(0).max() > 1e-3
     assert model.config.id2label == {0: "blame", 1: "praise"}
     assert model.config.label2id == {"blame": 0, "praise": 1}
     assert model.config.problem_type == "single_label_classification"
-    assert model.config.num_hidden_layers == (2 if cut == "embeddings" else 3)
+    assert model.config.num_hidden_layers == (2 if bypass == "embeddings" else 3)
 
 
 def test_regression(tmp_path):

@@ -14,7 +14,7 @@ from torch import nn
 from sage_kit.models import packed
 from sage_kit.models.families import family_of
 from sage_kit.models.packed import keep_mask, pack, parts_of, unpack
-from sage_kit.models.trunk import Trunk, split_model
+from sage_kit.models.split import UpperLayers, split_model
 
 FAMILIES = pytest.mark.parametrize("family", ["bert", "roberta", "distilbert", "mpnet"])
 HIDDEN = pytest.mark.parametrize("hidden", [False, True], ids=["logits", "hidden"])
@@ -38,10 +38,10 @@ def make_batch(lengths, dtype=torch.float64, extra=0):
     return states, mask
 
 
-def stock(model, cut, states):
+def stock(model, bypass, states):
     """Logits and hidden states of one example without padding, by the stock model with its own eager attention."""
     family = family_of(model.config)
-    blocks = model.get_submodule(family.blocks)[0 if cut == "embeddings" else cut :]
+    blocks = model.get_submodule(family.blocks)[0 if bypass == "embeddings" else bypass :]
     hidden = []
     relative = {}
     if family.relative_positions:
@@ -67,14 +67,14 @@ def scalar(logits, hidden):
     return total
 
 
-def reference(model, cut, states, lengths, hidden):
+def reference(model, bypass, states, lengths, hidden):
     """Logits, hidden states, and gradients by parameter and by state, all in float64, of each example on its own."""
     model = copy.deepcopy(model).double()
     model.set_attn_implementation("eager")
     states = states.clone().requires_grad_()
     total, logits, kept = torch.zeros((), dtype=torch.float64), [], []
     for row, n in enumerate(lengths):
-        one, layers = stock(model, cut, states[row : row + 1, :n])
+        one, layers = stock(model, bypass, states[row : row + 1, :n])
         total = total + scalar(one, layers if hidden else [])
         logits.append(one[0])
         kept.append([layer[0] for layer in layers])
@@ -87,23 +87,23 @@ def reference(model, cut, states, lengths, hidden):
 @BATCHES
 @HIDDEN
 @pytest.mark.parametrize(
-    ("cut", "dtype", "tolerance"),
+    ("bypass", "dtype", "tolerance"),
     [("embeddings", torch.float64, 1e-10), (1, torch.float64, 1e-10), (1, torch.float32, 2e-4)],
     ids=["embeddings", "1", "1-float32"],
 )
-def test_outputs_and_gradients_are_the_stock_models(family, cut, lengths, hidden, dtype, tolerance):
+def test_outputs_and_gradients_are_the_stock_models(family, bypass, lengths, hidden, dtype, tolerance):
     model = without_dropout(tiny.make_model(family, layers=3, labels=3))
     given, mask = make_batch(lengths, extra=2 if min(lengths) != max(lengths) else 0)
-    logits, kept, gradients, by_state = reference(model, cut, given, lengths, hidden)
-    _, trunk = split_model(model.to(dtype), cut)
+    logits, kept, gradients, by_state = reference(model, bypass, given, lengths, hidden)
+    _, upper = split_model(model.to(dtype), bypass)
     assert any("relative" in name for name in gradients) == (family == "mpnet")
     for training in (True, False):
         model.requires_grad_(True).zero_grad()  # relative positions too, as when a teacher is fine-tuned
-        trunk.train(training)
+        upper.train(training)
         states = given.to(dtype, copy=True).requires_grad_()
-        output = trunk(states, None if bool(mask.all()) else mask, hidden=hidden)
+        output = upper(states, None if bool(mask.all()) else mask, hidden=hidden)
         torch.testing.assert_close(output.logits.double(), logits, rtol=tolerance, atol=tolerance)
-        assert len(output.hidden) == (trunk.n_blocks if hidden else 0)
+        assert len(output.hidden) == (upper.n_blocks if hidden else 0)
         for layer, found in enumerate(output.hidden):
             assert found.shape == states.shape
             assert bool(found.isfinite().all())
@@ -137,13 +137,13 @@ def test_outputs_and_gradients_in_bf16_are_off_by_rounding_alone(family, lengths
     model = without_dropout(tiny.make_model(family, layers=3, labels=3))
     given, mask = make_batch(lengths, extra=2 if min(lengths) != max(lengths) else 0)
     logits, kept, gradients, by_state = reference(model, 1, given, lengths, hidden)
-    _, trunk = split_model(model.float(), 1)
+    _, upper = split_model(model.float(), 1)
     for training in (True, False):
         model.requires_grad_(True).zero_grad()
-        trunk.train(training)
+        upper.train(training)
         states = given.float().requires_grad_()
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            output = trunk(states, None if bool(mask.all()) else mask, hidden=hidden)
+            output = upper(states, None if bool(mask.all()) else mask, hidden=hidden)
         assert output.logits.dtype == torch.float32
         assert not torch.equal(output.logits.double(), logits)
         assert distance(output.logits, logits) < 0.01
@@ -167,17 +167,17 @@ def test_outputs_and_gradients_in_bf16_are_off_by_rounding_alone(family, lengths
 @HIDDEN
 def test_bf16_draws_the_dropout_of_float32(lengths, hidden):
     """The same seed, hence the same masks, so that only rounding is between the two."""
-    _, trunk = split_model(tiny.make_model("bert", layers=2), "embeddings")
-    trunk.train()
+    _, upper = split_model(tiny.make_model("bert", layers=2), "embeddings")
+    upper.train()
     states, mask = make_batch(lengths, torch.float32)
     found = []
     for autocast in (False, True):
-        trunk.zero_grad()
+        upper.zero_grad()
         torch.manual_seed(5)
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
-            output = trunk(states, mask, hidden=hidden)
+            output = upper(states, mask, hidden=hidden)
         scalar(output.logits, [layer[mask] for layer in output.hidden]).backward()
-        gradients = torch.cat([parameter.grad.flatten() for parameter in trunk.parameters()])
+        gradients = torch.cat([parameter.grad.flatten() for parameter in upper.parameters()])
         found.append([output.logits.detach(), gradients])
     for exact, rounded in zip(*found, strict=True):
         assert 0 < distance(rounded, exact.double()) < 0.01
@@ -187,27 +187,27 @@ def test_bf16_draws_the_dropout_of_float32(lengths, hidden):
 @BATCHES
 def test_queries_keys_and_values_in_bf16(lengths, hidden):
     """They go the same way as without them, and nothing else changes by them."""
-    _, trunk = split_model(without_dropout(tiny.make_model("bert", layers=2)), "embeddings")
+    _, upper = split_model(without_dropout(tiny.make_model("bert", layers=2)), "embeddings")
     states, mask = make_batch(lengths, torch.float32)
-    trunk.train()
+    upper.train()
     found, logits, gradients = [], [], []
     for autocast in (False, True):
-        trunk.zero_grad()
+        upper.zero_grad()
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
-            output = trunk(states, mask, hidden=hidden, projections=True)
-            without = trunk(states, mask, hidden=hidden)
+            output = upper(states, mask, hidden=hidden, projections=True)
+            without = upper(states, mask, hidden=hidden)
         torch.testing.assert_close(output.logits, without.logits, rtol=0.02, atol=0.002)
         assert output.projections.dtype == torch.float32
         scalar(output.logits, [output.projections[mask].sum(-2)]).backward()
         found.append(output.projections[mask].detach())
         logits.append(output.logits.detach())
-        gradients.append(torch.cat([parameter.grad.flatten() for parameter in trunk.parameters()]))
+        gradients.append(torch.cat([parameter.grad.flatten() for parameter in upper.parameters()]))
     for exact, rounded in (found, logits, gradients):
         assert 0 < distance(rounded, exact.double()) < 0.01
 
 
 def test_a_copy_of_frozen_weights_is_kept_until_they_change(monkeypatch):
-    _, trunk = split_model(tiny.make_model("bert", layers=2), "embeddings")
+    _, upper = split_model(tiny.make_model("bert", layers=2), "embeddings")
     states, mask = make_batch([7, 2, 4], torch.float32)
     casts = []
     cast = packed._cast
@@ -216,23 +216,23 @@ def test_a_copy_of_frozen_weights_is_kept_until_they_change(monkeypatch):
     def logits():
         casts.clear()
         with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
-            return trunk(states, mask).logits
+            return upper(states, mask).logits
 
-    trunk.requires_grad_(False)
+    upper.requires_grad_(False)
     first = logits()
     assert len(casts) == 4 + 5
     assert torch.equal(logits(), first)
     assert not casts
     with torch.no_grad():
-        trunk.blocks[0].attention.self.key.bias.add_(0)
+        upper.blocks[0].attention.self.key.bias.add_(0)
     assert torch.equal(logits(), first)
     assert len(casts) == 1
-    inner = trunk.blocks[1].intermediate.dense.weight
+    inner = upper.blocks[1].intermediate.dense.weight
     inner.data = inner.data * 2
     assert not torch.equal(logits(), first)
     assert len(casts) == 1
     # those that are trained are cast each time
-    trunk.requires_grad_(True)
+    upper.requires_grad_(True)
     for _ in range(2):
         logits()
         assert len(casts) == 4 + 5
@@ -240,16 +240,16 @@ def test_a_copy_of_frozen_weights_is_kept_until_they_change(monkeypatch):
 
 def test_weights_that_an_optimizer_updates_stay_float32():
     """Steps far below the rounding of bf16 add up, and what is computed follows them."""
-    _, trunk = split_model(tiny.make_model("bert", layers=1), "embeddings")
+    _, upper = split_model(tiny.make_model("bert", layers=1), "embeddings")
     states, mask = make_batch([7, 2, 4], torch.float32)
-    weight = trunk.blocks[0].intermediate.dense.weight
-    before, optimizer = weight.detach().clone(), torch.optim.SGD(trunk.parameters(), lr=1e-7)
+    weight = upper.blocks[0].intermediate.dense.weight
+    before, optimizer = weight.detach().clone(), torch.optim.SGD(upper.parameters(), lr=1e-7)
     with torch.no_grad():
         weight.fill_(1.0)
     for _ in range(3):
         optimizer.zero_grad()
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            logits = trunk.train()(states, mask).logits
+            logits = upper.train()(states, mask).logits
         logits.square().sum().backward()
         weight.grad.fill_(-1e3)
         optimizer.step()
@@ -277,10 +277,10 @@ def test_padded_path_of_other_devices_computes_the_same(family, lengths, monkeyp
     model = without_dropout(tiny.make_model(family, layers=2, labels=3)).double()
     states, mask = make_batch(lengths)
     logits, _, gradients, _ = reference(model, "embeddings", states, lengths, hidden=False)
-    _, trunk = split_model(model, "embeddings")
-    monkeypatch.setattr("sage_kit.models.trunk.runs_packed", lambda states: False)
+    _, upper = split_model(model, "embeddings")
+    monkeypatch.setattr("sage_kit.models.split.runs_packed", lambda states: False)
     model.requires_grad_(True)
-    output = trunk.train()(states, mask)
+    output = upper.train()(states, mask)
     torch.testing.assert_close(output.logits, logits, rtol=1e-10, atol=1e-10)
     scalar(output.logits, []).backward()
     for name, parameter in model.named_parameters():
@@ -292,49 +292,49 @@ def test_padded_path_of_other_devices_computes_the_same(family, lengths, monkeyp
 @BATCHES
 @HIDDEN
 @pytest.mark.parametrize(
-    ("cut", "padded"), [("embeddings", False), (1, False), (1, True)], ids=["all", "1", "1-padded"]
+    ("bypass", "padded"), [("embeddings", False), (1, False), (1, True)], ids=["all", "1", "1-padded"]
 )
-def test_queries_keys_and_values_of_the_last_block(family, cut, padded, lengths, hidden, monkeypatch):
+def test_queries_keys_and_values_of_the_last_block(family, bypass, padded, lengths, hidden, monkeypatch):
     """Against the stock layers, on what enters the block; all the rest stays as it is without them."""
     model = without_dropout(tiny.make_model(family, layers=2, labels=3)).double()
     given, mask = make_batch(lengths, extra=2 if min(lengths) != max(lengths) else 0)
-    logits, kept, _, _ = reference(model, cut, given, lengths, hidden=True)
-    _, trunk = split_model(model, cut)
+    logits, kept, _, _ = reference(model, bypass, given, lengths, hidden=True)
+    _, upper = split_model(model, bypass)
     if padded:
-        monkeypatch.setattr("sage_kit.models.trunk.runs_packed", lambda states: False)
+        monkeypatch.setattr("sage_kit.models.split.runs_packed", lambda states: False)
     factors = torch.linspace(-1, 2, 3 * DIM, dtype=torch.float64).view(3, DIM)
     found, gradients = {}, {}
     for asked in (False, True):
-        trunk.zero_grad()
-        output = trunk.train()(given, None if bool(mask.all()) else mask, hidden=hidden, projections=asked)
+        upper.zero_grad()
+        output = upper.train()(given, None if bool(mask.all()) else mask, hidden=hidden, projections=asked)
         torch.testing.assert_close(output.logits, logits, rtol=1e-10, atol=1e-10)
         for layer, states in enumerate(output.hidden):
             for row, n in enumerate(lengths):
                 torch.testing.assert_close(states[row, :n], kept[row][layer], rtol=1e-10, atol=1e-10)
-        assert len(output.hidden) == (trunk.n_blocks if hidden else 0)
+        assert len(output.hidden) == (upper.n_blocks if hidden else 0)
         total = scalar(output.logits, [states[mask] for states in output.hidden])
         if asked:
             total = total + (output.projections[mask] * factors).sin().sum()
         total.backward()
         found[asked] = output.projections
-        gradients[asked] = {name: parameter.grad.clone() for name, parameter in trunk.named_parameters()}
+        gradients[asked] = {name: parameter.grad.clone() for name, parameter in upper.named_parameters()}
     assert found[False] is None
     assert found[True].shape == (*given.shape[:2], 3, DIM)
     assert bool(found[True].isfinite().all())
 
     # the stock layers, on each example alone, and the gradients which these products add to the others
-    layers = [parts_of(trunk.blocks[-1]).query, parts_of(trunk.blocks[-1]).key, parts_of(trunk.blocks[-1]).value]
-    trunk.zero_grad()
+    layers = [parts_of(upper.blocks[-1]).query, parts_of(upper.blocks[-1]).key, parts_of(upper.blocks[-1]).value]
+    upper.zero_grad()
     total = torch.zeros((), dtype=torch.float64)
     for row, n in enumerate(lengths):
-        _, blocks = stock(model, cut, given[row : row + 1, :n])
+        _, blocks = stock(model, bypass, given[row : row + 1, :n])
         entering = blocks[-2][0] if len(blocks) > 1 else given[row, :n]
         expected = torch.stack([layer(entering) for layer in layers], dim=1)
         torch.testing.assert_close(found[True][row, :n], expected, rtol=1e-10, atol=1e-10)
-        torch.testing.assert_close(trunk.project(trunk.n_blocks, entering[None])[0], expected, rtol=1e-10, atol=1e-10)
+        torch.testing.assert_close(upper.project(upper.n_blocks, entering[None])[0], expected, rtol=1e-10, atol=1e-10)
         total = total + (expected * factors).sin().sum()
     total.backward()
-    for name, parameter in trunk.named_parameters():
+    for name, parameter in upper.named_parameters():
         added = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
         torch.testing.assert_close(gradients[True][name], gradients[False][name] + added, rtol=1e-9, atol=1e-9)
 
@@ -344,14 +344,14 @@ def test_queries_keys_and_values_of_the_last_block(family, cut, padded, lengths,
 @pytest.mark.parametrize("family", ["bert", "mpnet"])
 def test_fused_attention_computes_the_same(family, lengths, hidden, monkeypatch):
     """Long sequences without dropout go through torch's fused kernel."""
-    _, trunk = split_model(tiny.make_model(family, layers=2).double(), "embeddings")
+    _, upper = split_model(tiny.make_model(family, layers=2).double(), "embeddings")
     states, mask = make_batch(lengths)
-    expected = trunk(states, mask, hidden=hidden)
+    expected = upper(states, mask, hidden=hidden)
     calls = []
     fused = packed._attend_fused
     monkeypatch.setattr(packed, "FUSED_FROM", 0)
     monkeypatch.setattr(packed, "_attend_fused", lambda *given: calls.append(1) or fused(*given))
-    found = trunk(states, mask, hidden=hidden)
+    found = upper(states, mask, hidden=hidden)
     assert len(calls) == 2
     torch.testing.assert_close(found.logits, expected.logits, rtol=1e-11, atol=1e-11)
     for ours, theirs in zip(found.hidden, expected.hidden, strict=True):
@@ -365,8 +365,8 @@ def test_dropout_is_where_the_full_model_has_it(family, hidden, lengths, monkeyp
     """The stock model gives the same when it is handed the masks that were drawn here, in the order of its dropouts."""
     model = tiny.make_model(family, layers=2, labels=3).double().train()
     states, mask = make_batch(lengths)
-    _, trunk = split_model(model, "embeddings")
-    trunk.train()
+    _, upper = split_model(model, "embeddings")
+    upper.train()
     drawn, shapes = [], []
 
     def spy(like, p):
@@ -375,10 +375,10 @@ def test_dropout_is_where_the_full_model_has_it(family, hidden, lengths, monkeyp
         return drawn[-1]
 
     monkeypatch.setattr(packed, "keep_mask", spy)
-    for module in trunk.head.modules():
+    for module in upper.head.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0  # torch's own, on the logits' side of the head
-    output = trunk(states, mask, hidden=hidden)
+    output = upper(states, mask, hidden=hidden)
     _, layout = pack(states, mask)
     assert set(shapes) == {0.1}
     per_block = 2 if family == "distilbert" else 3
@@ -416,13 +416,13 @@ def test_dropout_is_where_the_full_model_has_it(family, hidden, lengths, monkeyp
 @HIDDEN
 def test_gradients_with_dropout_equal_finite_differences(lengths, hidden):
     """The same seed draws the same masks, so the pass is a smooth function of the states."""
-    _, trunk = split_model(tiny.make_model("bert", layers=2).double(), "embeddings")
-    trunk.train()
+    _, upper = split_model(tiny.make_model("bert", layers=2).double(), "embeddings")
+    upper.train()
     states, mask = make_batch(lengths)
 
     def value(states):
         torch.manual_seed(5)
-        output = trunk(states, mask, hidden=hidden)
+        output = upper(states, mask, hidden=hidden)
         return scalar(output.logits, [found[mask] for found in output.hidden])
 
     states.requires_grad_()
@@ -474,32 +474,32 @@ def test_masks_come_from_torchs_generator():
 
 
 def test_training_repeats_under_a_seed_and_eval_draws_nothing():
-    _, trunk = split_model(tiny.make_model("bert"), "embeddings")
+    _, upper = split_model(tiny.make_model("bert"), "embeddings")
     states, mask = make_batch([7, 2, 4], torch.float32)
-    trunk.train()
+    upper.train()
     torch.manual_seed(1)
-    first = trunk(states, mask).logits
+    first = upper(states, mask).logits
     torch.manual_seed(1)
-    assert torch.equal(trunk(states, mask).logits, first)
-    trunk.eval()
+    assert torch.equal(upper(states, mask).logits, first)
+    upper.eval()
     state = torch.get_rng_state()
-    trunk(states, mask)
+    upper(states, mask)
     assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_onednn_computes_what_torch_does(monkeypatch):
-    _, trunk = split_model(tiny.make_model("bert"), "embeddings")
+    _, upper = split_model(tiny.make_model("bert"), "embeddings")
     states, mask = make_batch([7, 2, 4], torch.float32)
-    trunk.train()
+    upper.train()
     found = []
     for enabled in (True, False):
         monkeypatch.setattr(torch.backends.mkldnn, "enabled", enabled)
         assert packed._has_onednn(states) == (enabled and packed._ONEDNN is not None)
-        trunk.zero_grad()
+        upper.zero_grad()
         torch.manual_seed(1)
-        logits = trunk(states, mask).logits
+        logits = upper(states, mask).logits
         logits.square().sum().backward()
-        found.append([logits.detach(), *(parameter.grad for parameter in trunk.parameters())])
+        found.append([logits.detach(), *(parameter.grad for parameter in upper.parameters())])
     for ours, theirs in zip(*found, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
 
@@ -532,13 +532,13 @@ def test_large_scores_neither_overflow_nor_vanish():
     torch.testing.assert_close(packed._softmax(scores, layout, 1), expected.expand(1, 2, 3))
 
 
-def test_a_copied_trunk_uses_its_own_parameters():
-    trunk = Trunk(tiny.make_model("bert"))
-    other = copy.deepcopy(trunk)
+def test_a_copied_upper_uses_its_own_parameters():
+    upper = UpperLayers(tiny.make_model("bert"))
+    other = copy.deepcopy(upper)
     states, mask = make_batch([4, 2], torch.float32)
-    before = trunk(states, mask).logits
+    before = upper(states, mask).logits
     with torch.no_grad():
         for parameter in other.parameters():
             parameter.zero_()
-    assert torch.equal(trunk(states, mask).logits, before)
+    assert torch.equal(upper(states, mask).logits, before)
     assert bool((other(states, mask).logits == 0).all())

@@ -22,7 +22,7 @@ from sage_kit.errors import CompatibilityError, ConfigError
 from sage_kit.models.checkpoints import load_classifier
 from sage_kit.models.families import family_of
 from sage_kit.models.packed import parts_of
-from sage_kit.models.trunk import split_model
+from sage_kit.models.split import split_model
 from sage_kit.rundir import RunDirectory
 from sage_kit.studies.analyses.whole_student import run_whole_student
 from sage_kit.system.devices import make_accelerator
@@ -71,24 +71,24 @@ def whole_loss(teacher: Any, block: int, student: Any, ids: NDArray[np.int64], h
 
 @pytest.mark.parametrize("hidden_weight", [0.0, 1.0])
 @pytest.mark.parametrize(
-    ("family", "cut", "layer", "heads"),
+    ("family", "bypass", "layer", "heads"),
     [
         ("bert", "embeddings", 0, 0), ("bert", "embeddings", 1, 8), ("bert", 1, 2, 2), ("bert", 2, 1, 0),
         ("roberta", "embeddings", 3, 4), ("distilbert", 1, 0, 1), ("mpnet", "embeddings", 0, 0),
     ],
 )  # fmt: skip
 def test_losses_of_a_batch_are_those_of_the_whole_models(
-    tmp_path: Path, family: str, cut: Any, layer: int, heads: int, hidden_weight: float
+    tmp_path: Path, family: str, bypass: Any, layer: int, heads: int, hidden_weight: float
 ) -> None:
     """From the cached states in half precision, on padded batches, within a thousandth of what float64 gives."""
     checkpoint = tiny.make_checkpoint(tmp_path / family, family)
     config, prepared = prepared_run(
-        tmp_path, checkpoint, cut=cut, teacher_epochs=1, student_init="scratch", relation_weight=0.5,
+        tmp_path, checkpoint, bypass=bypass, teacher_epochs=1, student_init="scratch", relation_weight=0.5,
         relation_layer=layer, relation_heads=heads, hidden_weight=hidden_weight, hidden_layers="mapped",
     )  # fmt: skip
     relations = prepared.relations
     assert relations is not None
-    front = 0 if cut == "embeddings" else cut
+    front = 0 if bypass == "embeddings" else bypass
     block = (front + layer if layer else 4) - 1
     assert (relations.layer, relations.heads) == (block + 1 - front, heads or 4)
     # nothing is kept twice, nor the token states, which are there already
@@ -98,14 +98,14 @@ def test_losses_of_a_batch_are_those_of_the_whole_models(
     assert prepared.teacher_layers == paired + ([entering] if entering and entering not in paired else [])
 
     teacher, student = prepared.teacher.model.eval(), prepared.student.eval()
-    _, trunk = split_model(student, cut)
+    _, upper = split_model(student, bypass)
     train = prepared.train
     batches = RealBatches(train, Profile(len(train.store), 2, CPU), config, CPU, np.random.default_rng(0))
     found, expected = [], []
     for number in range(3):
         batch = batches.fetch(number)
         with torch.no_grad():
-            ours = trunk(batch.states, batch.mask, projections=True).projections
+            ours = upper(batch.states, batch.mask, projections=True).projections
         theirs = relations.projections(batch.states, batch.hidden)
         found.append(relation_loss(ours, theirs, batch.mask, relations.heads).numpy())
     teacher.double(), student.double()
@@ -120,7 +120,7 @@ def test_losses_of_a_batch_are_those_of_the_whole_models(
 def test_half_precision_of_the_kept_states_moves_the_gradient_little(folder: Path, tiny_bert: Path) -> None:
     _, prepared = prepared_run(folder, tiny_bert, relation_weight=1.0, student_init="scratch")
     assert prepared.relations is not None
-    teacher = prepared.teacher_trunk
+    teacher = prepared.teacher_upper
     rows = np.argsort(prepared.train.store.lengths)[-16:]
     batch = prepared.train.store.batch(rows, CPU)
     exact = teacher.double()(batch.states.double(), batch.mask, hidden=True).hidden[-2].detach()
@@ -174,7 +174,7 @@ def test_relations_are_learnt_on_real_and_synthetic_examples(
     [
         {"hidden_weight": 0.5, "relation_layer": 1},
         {"hidden_weight": 0.5, "hidden_layers": "mapped", "relation_layer": 3, "relation_heads": 8},
-        {"cut": 2, "student_layers": 1, "precision": "bf16"},
+        {"bypass": 2, "student_layers": 1, "precision": "bf16"},
         {"losses_from": "pass", "schedule": "static", "lift": "shift"},
     ],
     ids=["first-block", "mapped", "cut-bf16", "static"],
@@ -219,7 +219,7 @@ def test_without_weight_nothing_is_asked_for(folder: Path, tiny_bert: Path, monk
         raise AssertionError("computed though it is off")
 
     for name in ("project", "project_padded"):
-        monkeypatch.setattr(f"sage_kit.models.trunk.{name}", refused)
+        monkeypatch.setattr(f"sage_kit.models.split.{name}", refused)
     monkeypatch.setattr("sage_kit.training.losses.relation_loss", refused)
     _, prepared = prepared_run(folder, tiny_bert, relation_layer=9, relation_heads=5)
     assert prepared.relations is None
@@ -252,8 +252,8 @@ def test_a_student_with_an_input_layer_has_no_relations_of_token_states(folder: 
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"relation_layer": 5}, "relation_layer names teacher block 5, but the teacher has 4 behind the front end"),
-        ({"relation_layer": 4, "cut": 1}, "relation_layer names teacher block 4, but the teacher has 3 behind"),
+        ({"relation_layer": 5}, "relation_layer names block 5, but the teacher has 4 behind the input layers"),
+        ({"relation_layer": 4, "bypass": 1}, "relation_layer names block 4, but the teacher has 3 behind"),
         ({"relation_heads": 5}, "relation_heads is 5, but must divide the width of the teacher's states, 32: set it to "
          "4 or 8, or to 0 for the teacher's own 4"),
         ({"relation_heads": 100}, "set it to 32, or to 0"),

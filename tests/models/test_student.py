@@ -8,8 +8,8 @@ import torch
 
 from sage_kit.errors import CompatibilityError
 from sage_kit.models.families import family_of
+from sage_kit.models.split import split_model
 from sage_kit.models.student import build_student, layer_map, student_config
-from sage_kit.models.trunk import split_model
 
 FAMILIES = pytest.mark.parametrize("family", ["bert", "roberta", "distilbert", "mpnet"])
 IDS = torch.arange(11, 19)[None]
@@ -40,10 +40,10 @@ def test_layer_map(init, teacher, student, expected):
 @pytest.mark.parametrize(
     ("init", "student", "message"),
     [
-        ("uniform", 5, "student_layers is 5, but the teacher has 4 blocks behind the front end"),
+        ("uniform", 5, "student_layers is 5, but the teacher has 4 blocks behind the input layers"),
         ("last", 5, "set student_init to 'scratch'"),
         ([0, 1, 2, 3, 3], 5, "student_layers is 5"),
-        ([0, 4], 2, "names block 4, but the teacher's blocks behind the front end are numbered 0 to 3"),
+        ([0, 4], 2, "names block 4, but the teacher's blocks behind the input layers are numbered 0 to 3"),
         ([0, -1], 2, "names block -1"),
         ([0, 1], 3, "lists 2 blocks, but student_layers is 3"),
     ],
@@ -63,14 +63,14 @@ def equal(left, right):
 
 @FAMILIES
 @pytest.mark.parametrize(
-    ("cut", "init", "sources"),
+    ("bypass", "init", "sources"),
     [("embeddings", "uniform", [0, 2]), ("embeddings", "last", [2, 3]), (1, "uniform", [1, 2]), (1, [2, 0], [3, 1])],
 )
-def test_blocks_and_head_are_the_teachers(family, cut, init, sources):
+def test_blocks_and_head_are_the_teachers(family, bypass, init, sources):
     teacher = tiny.make_model(family, labels=3)
-    student = build_student(teacher, cut=cut, layers=2, init=init)
+    student = build_student(teacher, bypass=bypass, layers=2, init=init)
     paths = family_of(teacher.config)
-    front = 0 if cut == "embeddings" else cut
+    front = 0 if bypass == "embeddings" else bypass
     assert student.config.num_hidden_layers == front + 2 == len(student.get_submodule(paths.blocks))
     assert equal(state(student, paths.embeddings), state(teacher, paths.embeddings))
     for index in range(front):
@@ -83,17 +83,17 @@ def test_blocks_and_head_are_the_teachers(family, cut, init, sources):
 
 
 @FAMILIES
-@pytest.mark.parametrize("cut", ["embeddings", 2])
-def test_same_depth_gives_the_teacher_itself(family, cut):
+@pytest.mark.parametrize("bypass", ["embeddings", 2])
+def test_same_depth_gives_the_teacher_itself(family, bypass):
     teacher = tiny.make_model(family)
-    student = build_student(teacher, cut=cut, layers=4 if cut == "embeddings" else 2)
+    student = build_student(teacher, bypass=bypass, layers=4 if bypass == "embeddings" else 2)
     assert torch.equal(student(IDS).logits, teacher(IDS).logits)
 
 
 def test_nothing_is_shared_and_the_teacher_is_left_alone():
     teacher = tiny.make_model("bert").requires_grad_(False)
     before, settings = copy.deepcopy(teacher.state_dict()), teacher.config.to_dict()
-    student = build_student(teacher, cut=1, layers=2)
+    student = build_student(teacher, bypass=1, layers=2)
     with torch.no_grad():
         for parameter in student.parameters():
             parameter.add_(1)
@@ -102,13 +102,13 @@ def test_nothing_is_shared_and_the_teacher_is_left_alone():
     assert not any(parameter.requires_grad for parameter in teacher.parameters())
 
 
-@pytest.mark.parametrize("cut", ["embeddings", 1])
-def test_front_end_is_frozen_and_the_rest_trains(cut):
-    student = build_student(tiny.make_model("bert").requires_grad_(False), cut=cut, layers=2)
+@pytest.mark.parametrize("bypass", ["embeddings", 1])
+def test_input_layers_is_frozen_and_the_rest_trains(bypass):
+    student = build_student(tiny.make_model("bert").requires_grad_(False), bypass=bypass, layers=2)
     trainable = {name for name, parameter in student.named_parameters() if parameter.requires_grad}
-    front_end, trunk = split_model(student, cut)
-    assert trunk.n_blocks == 2
-    frozen = {id(parameter) for parameter in front_end.parameters()}
+    input_layers, upper = split_model(student, bypass)
+    assert upper.n_blocks == 2
+    frozen = {id(parameter) for parameter in input_layers.parameters()}
     assert trainable == {name for name, parameter in student.named_parameters() if id(parameter) not in frozen}
 
 
@@ -118,7 +118,7 @@ def test_scratch_depends_on_the_seed_only(family):
     paths = family_of(teacher.config)
 
     def build(seed):
-        return build_student(teacher, cut=1, layers=5, init="scratch", seed=seed)
+        return build_student(teacher, bypass=1, layers=5, init="scratch", seed=seed)
 
     before = torch.get_rng_state()
     student = build(1)
@@ -137,18 +137,18 @@ def test_same_seed_whatever_the_global_state():
     teacher = tiny.make_model("bert")
     torch.rand(5)
     before = torch.get_rng_state()
-    build_student(teacher, cut="embeddings", layers=2)
+    build_student(teacher, bypass="embeddings", layers=2)
     assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_too_many_layers_behind_a_cut():
     with pytest.raises(CompatibilityError, match="student_layers is 3, but the teacher has 2 blocks"):
-        build_student(tiny.make_model("bert"), cut=2, layers=3)
+        build_student(tiny.make_model("bert"), bypass=2, layers=3)
 
 
 def test_cut_through_all_blocks():
-    with pytest.raises(CompatibilityError, match="cut is 4"):
-        build_student(tiny.make_model("bert"), cut=4, layers=1)
+    with pytest.raises(CompatibilityError, match="bypass is 4"):
+        build_student(tiny.make_model("bert"), bypass=4, layers=1)
 
 
 def test_six_layers_of_768_count_66_to_67_million():
@@ -157,14 +157,14 @@ def test_six_layers_of_768_count_66_to_67_million():
     # the meta device counts without filling memory
     with torch.device("meta"):
         teacher = AutoModelForSequenceClassification.from_config(BertConfig())
-        student = build_student(teacher, cut="embeddings", layers=6)
+        student = build_student(teacher, bypass="embeddings", layers=6)
     assert 66e6 <= sum(parameter.numel() for parameter in student.parameters()) <= 67e6
     assert 109e6 <= sum(parameter.numel() for parameter in teacher.parameters()) <= 110e6
 
 
 def test_student_config_keeps_all_but_the_depth():
     teacher = tiny.make_config("distilbert", labels=3)
-    config = student_config(teacher, cut=1, layers=2)
+    config = student_config(teacher, bypass=1, layers=2)
     changed = {name for name, value in config.to_dict().items() if value != teacher.to_dict()[name]}
     assert changed == {"n_layers"}
     assert config.n_layers == 3

@@ -18,7 +18,7 @@ from sage_kit.data.splits import Split
 from sage_kit.data.tokens import Tokens, tokenize
 from sage_kit.errors import DataError, DiskFullError
 from sage_kit.models import vectors
-from sage_kit.models.trunk import FrontEnd, Trunk, split_model
+from sage_kit.models.split import InputLayers, UpperLayers, split_model
 from sage_kit.models.vectors import TeacherOutputs, VectorStore, embed_split, label_split, masked_mean, padded_rows
 from sage_kit.storage.cache import Cache
 from sage_kit.storage.fingerprint import fingerprint
@@ -39,17 +39,18 @@ class Setting:
     """A model in two parts, the tokens of a split, and a cache; what is done with them is counted."""
 
     model: Any
-    front_end: FrontEnd
-    trunk: Trunk
+    input_layers: InputLayers
+    upper: UpperLayers
     tokens: Tokens
     cache: Cache
     front_calls: list[int] = field(default_factory=list)
-    trunk_calls: list[int] = field(default_factory=list)
+    upper_calls: list[int] = field(default_factory=list)
     steps: list[tuple[int, int]] = field(default_factory=list)
 
     def embed(self, **changes: Any) -> VectorStore:
         arguments: dict[str, Any] = {
-            "front_end": self.front_end, "front_end_fingerprint": weights_of(self.front_end), "tokens": self.tokens,
+            "input_layers": self.input_layers, "input_layers_fingerprint": weights_of(self.input_layers),
+            "tokens": self.tokens,
             "name": "train", "granularity": "token", "pooling": "mean", "dtype": "float32", "cache": self.cache,
             "device": CPU, "on_step": lambda done, total: self.steps.append((done, total)),
         }  # fmt: skip
@@ -57,7 +58,7 @@ class Setting:
 
     def label(self, store: VectorStore, **changes: Any) -> TeacherOutputs:
         arguments: dict[str, Any] = {
-            "teacher": self.trunk, "teacher_fingerprint": weights_of(self.model), "store": store, "name": "train",
+            "teacher": self.upper, "teacher_fingerprint": weights_of(self.model), "store": store, "name": "train",
             "hidden_layers": [], "n_outputs": 3, "cache": self.cache, "device": CPU,
             "autocast": contextlib.nullcontext, "precision": "fp32",
             "on_step": lambda done, total: self.steps.append((done, total)),
@@ -70,7 +71,7 @@ class Setting:
         with torch.no_grad():
             for row in range(len(self.tokens)):
                 ids, types, _ = self.tokens.pad(np.array([row]))
-                states.append(self.front_end(ids, types, None)[0].numpy())
+                states.append(self.input_layers(ids, types, None)[0].numpy())
         self.front_calls.clear()
         return states
 
@@ -82,15 +83,15 @@ def weights_of(module: torch.nn.Module) -> str:
     return fingerprint(dict(module.state_dict()))
 
 
-def make(tmp_path: Path, family: str = "bert", cut: Any = "embeddings", seed: int = 0) -> Setting:
+def make(tmp_path: Path, family: str = "bert", bypass: Any = "embeddings", seed: int = 0) -> Setting:
     model = tiny.make_model(family, labels=3, layers=3, seed=seed)
-    front_end, trunk = split_model(model, cut)
+    input_layers, upper = split_model(model, bypass)
     rows = tiny.toy_task_rows(ROWS, seed=1)
     split = Split("train", [row["text"] for row in rows], None, np.array([row["label"] for row in rows]))
     tokens = tokenize(split, tiny.make_tokenizer(family), 24)
-    setting = Setting(model, front_end, trunk, tokens, Cache(tmp_path / "cache"))
-    front_end.register_forward_hook(lambda *_: setting.front_calls.append(1))
-    trunk.register_forward_hook(lambda *_: setting.trunk_calls.append(1))
+    setting = Setting(model, input_layers, upper, tokens, Cache(tmp_path / "cache"))
+    input_layers.register_forward_hook(lambda *_: setting.front_calls.append(1))
+    upper.register_forward_hook(lambda *_: setting.upper_calls.append(1))
     return setting
 
 
@@ -107,10 +108,11 @@ def close(found: Any, expected: Any, rtol: float = 1e-5, atol: float = 1e-6) -> 
 
 
 @pytest.mark.parametrize(
-    ("family", "cut"), [("bert", "embeddings"), ("bert", 2), ("roberta", 1), ("distilbert", "embeddings"), ("mpnet", 1)]
+    ("family", "bypass"),
+    [("bert", "embeddings"), ("bert", 2), ("roberta", 1), ("distilbert", "embeddings"), ("mpnet", 1)],
 )
-def test_the_store_holds_the_front_ends_output_example_by_example(tmp_path: Path, family: str, cut: Any) -> None:
-    setting = make(tmp_path, family, cut)
+def test_the_store_holds_the_input_layers_output_example_by_example(tmp_path: Path, family: str, bypass: Any) -> None:
+    setting = make(tmp_path, family, bypass)
     expected = setting.expected_states()
     store = setting.embed()
     assert len(store) == ROWS
@@ -201,7 +203,7 @@ def test_masked_mean_leaves_out_padding() -> None:
 # ---- found in the cache, or not
 
 
-def test_a_second_call_asks_the_cache_and_not_the_front_end(setting: Setting) -> None:
+def test_a_second_call_asks_the_cache_and_not_the_input_layers(setting: Setting) -> None:
     first = setting.embed()
     setting.front_calls.clear()
     setting.steps.clear()
@@ -218,8 +220,8 @@ def test_a_second_call_asks_the_cache_and_not_the_front_end(setting: Setting) ->
 
 def other_weights(setting: Setting) -> dict[str, Any]:
     with torch.no_grad():
-        next(setting.front_end.parameters())[7, 3] += 1e-6
-    return {"front_end_fingerprint": weights_of(setting.front_end)}
+        next(setting.input_layers.parameters())[7, 3] += 1e-6
+    return {"input_layers_fingerprint": weights_of(setting.input_layers)}
 
 
 def other_text(setting: Setting) -> dict[str, Any]:
@@ -277,7 +279,7 @@ def test_vectors_that_are_not_finite_name_split_and_row(setting: Setting, value:
     setting.tokens.ids[setting.tokens.offsets[23] + 1] = mask
     assert (setting.tokens.ids == mask).sum() == 1
     with torch.no_grad():
-        setting.front_end.embeddings.word_embeddings.weight[mask, 5] = value
+        setting.input_layers.embeddings.word_embeddings.weight[mask, 5] = value
     message = r"^train, row 24: the teacher gives a value that is not finite .* \(try precision='fp32'\)$"
     with pytest.raises(DataError, match=message):
         setting.embed()
@@ -286,7 +288,7 @@ def test_vectors_that_are_not_finite_name_split_and_row(setting: Setting, value:
 
 def test_states_too_large_for_float16_name_split_and_row(setting: Setting) -> None:
     with torch.no_grad():
-        setting.front_end.embeddings.LayerNorm.weight[5] = 1e6
+        setting.input_layers.embeddings.LayerNorm.weight[5] = 1e6
     setting.embed(dtype="float32")
     with pytest.raises(
         DataError, match=r"^train, row \d+: .* too large for vector_dtype='float16': set it to 'float32'$"
@@ -297,7 +299,7 @@ def test_states_too_large_for_float16_name_split_and_row(setting: Setting) -> No
 def test_logits_that_are_not_finite_name_split_and_row(setting: Setting) -> None:
     store = setting.embed()
     with torch.no_grad():
-        setting.trunk.head.output.bias[1] = math.inf
+        setting.upper.head.output.bias[1] = math.inf
     with pytest.raises(DataError, match=r"^dev, row \d+: the teacher gives a value that is not finite"):
         setting.label(store, name="dev")
 
@@ -329,18 +331,19 @@ def reference_outputs(setting: Setting) -> tuple[NDArray[Any], list[list[NDArray
 
 
 @pytest.mark.parametrize(
-    ("family", "cut"), [("bert", "embeddings"), ("bert", 1), ("roberta", 2), ("distilbert", "embeddings"), ("mpnet", 1)]
+    ("family", "bypass"),
+    [("bert", "embeddings"), ("bert", 1), ("roberta", 2), ("distilbert", "embeddings"), ("mpnet", 1)],
 )
-def test_logits_are_those_of_the_whole_model(tmp_path: Path, family: str, cut: Any) -> None:
-    setting = make(tmp_path, family, cut)
+def test_logits_are_those_of_the_whole_model(tmp_path: Path, family: str, bypass: Any) -> None:
+    setting = make(tmp_path, family, bypass)
     expected, hidden = reference_outputs(setting)
     store = setting.embed()
-    outputs = setting.label(store, hidden_layers=[1, setting.trunk.n_blocks])
+    outputs = setting.label(store, hidden_layers=[1, setting.upper.n_blocks])
     assert outputs.logits.dtype == np.float32
     close(outputs.logits, expected)
     assert outputs.hidden is not None
     assert (outputs.hidden.dtype, outputs.hidden.shape) == (np.float16, (len(store.states), 2, 32))
-    first, last = 3 - setting.trunk.n_blocks, 2
+    first, last = 3 - setting.upper.n_blocks, 2
     flat = np.concatenate([np.stack([blocks[first], blocks[last]], axis=1) for blocks in hidden])
     np.testing.assert_allclose(outputs.hidden, flat, rtol=1e-3, atol=2e-3)
 
@@ -370,7 +373,7 @@ def test_labels_of_pooled_vectors(setting: Setting) -> None:
     store = setting.embed(granularity="pooled")
     outputs = setting.label(store, hidden_layers=[3])
     with torch.no_grad():
-        expected = setting.trunk(torch.from_numpy(np.array(store.pooled))[:, None], None, hidden=True)
+        expected = setting.upper(torch.from_numpy(np.array(store.pooled))[:, None], None, hidden=True)
     close(outputs.logits, expected.logits)
     assert outputs.hidden is not None
     np.testing.assert_allclose(outputs.hidden[:, 0], expected.hidden[-1][:, 0], rtol=1e-3, atol=2e-3)
@@ -379,9 +382,9 @@ def test_labels_of_pooled_vectors(setting: Setting) -> None:
 def test_labels_are_found_again_and_never_for_anything_else(setting: Setting) -> None:
     store = setting.embed()
     first = setting.label(store)
-    setting.trunk_calls.clear()
+    setting.upper_calls.clear()
     np.testing.assert_array_equal(setting.label(store, name="dev").logits, first.logits)
-    assert setting.trunk_calls == []
+    assert setting.upper_calls == []
     for number, changes in enumerate(
         [
             {"hidden_layers": [1]},
@@ -393,9 +396,9 @@ def test_labels_are_found_again_and_never_for_anything_else(setting: Setting) ->
         ],
         start=2,
     ):
-        setting.trunk_calls.clear()
+        setting.upper_calls.clear()
         setting.label(**{"store": store, **changes})
-        assert setting.trunk_calls
+        assert setting.upper_calls
         assert setting.entries().count("labels") == number
 
 

@@ -34,15 +34,15 @@ def batch(family):
 
 
 @FAMILIES
-@pytest.mark.parametrize("cut", ["embeddings", 1, 3])
-def test_masked_lm_on_front_end_equals_the_whole_model(checkpoints, family, cut):
+@pytest.mark.parametrize("bypass", ["embeddings", 1, 3])
+def test_masked_lm_on_input_layers_equals_the_whole_model(checkpoints, family, bypass):
     path, model = checkpoints[family]
     ids, types, mask = batch(family)
     given = {"token_type_ids": types} if tinyview.uses_types(model) else {}
     with torch.no_grad():
         expected = model(input_ids=ids, attention_mask=mask.long(), **given).logits
-    found = tinyview.view_of_checkpoint(path, cut)
-    logits = found.masked_lm()(found.front_end(ids, types, mask), mask)
+    found = tinyview.view_of_checkpoint(path, bypass)
+    logits = found.masked_lm()(found.input_layers(ids, types, mask), mask)
     assert logits.dtype == torch.float32
     assert not logits.requires_grad
     assert expected.std(-1).min() > 0.05
@@ -82,12 +82,12 @@ def test_a_head_that_lacks_a_tensor_is_refused(checkpoints, tmp_path, family, pa
 def test_the_view_of_a_teacher(checkpoints):
     path, _ = checkpoints["bert"]
     found, other = tinyview.view_of_checkpoint(path), tinyview.view_of_checkpoint(path, 2)
-    assert (found.n_types, found.cut, found.device) == (2, "embeddings", "cpu")
+    assert (found.n_types, found.bypass, found.device) == (2, "embeddings", "cpu")
     assert tinyview.view_of_checkpoint(checkpoints["roberta"][0]).n_types == 1
     assert tinyview.view_of_checkpoint(checkpoints["distilbert"][0]).n_types == 1
     assert found.fingerprint != other.fingerprint
     ids, types, mask = batch("bert")
-    states = found.front_end(ids, types, mask)
+    states = found.input_layers(ids, types, mask)
     assert not states.requires_grad
     assert bool((states[~mask] == 0).all())
 

@@ -64,10 +64,10 @@ def test_rows_are_lifted_as_in_training(runs, plugins, name, round):
     assert (batch.states[~batch.mask] == 0).all()
     # the labels that the round was trained with are what the teacher says of these very token states
     with torch.no_grad():
-        labels = parts.teacher_trunk(batch.states, batch.mask).logits.numpy()
+        labels = parts.teacher_upper(batch.states, batch.mask).logits.numpy()
     np.testing.assert_allclose(labels, synthetic.logits[rows], atol=1e-5)
     anchors = parts.train.store.batch(synthetic.anchors[rows], parts.device)
-    assert np.abs(parts.teacher_trunk(anchors.states, anchors.mask).logits.detach().numpy() - labels).max() > 1e-3
+    assert np.abs(parts.teacher_upper(anchors.states, anchors.mask).logits.detach().numpy() - labels).max() > 1e-3
 
 
 def test_a_run_whose_lift_replaces_tokens(runs, plugins):
@@ -135,7 +135,7 @@ def test_a_view_has_the_splits_and_is_read_only(runs, plugins):
     assert len(view.held_out.offsets) - 1 == len(parts.dev.store)
     ids, types, mask = parts.dev.tokens.pad(np.arange(3))
     np.testing.assert_allclose(
-        view.front_end(ids, types, mask)[mask].numpy(), view.held_out.states[: int(mask.sum())], atol=1e-6
+        view.input_layers(ids, types, mask)[mask].numpy(), view.held_out.states[: int(mask.sum())], atol=1e-6
     )
     for text in (view.train, view.held_out):
         assert not any(getattr(text, field.name).flags.writeable for field in dataclasses.fields(text))

@@ -37,7 +37,7 @@ def test_every_setting_stands_on_the_page_once() -> None:
 
 def test_page_shows_values_bounds_and_presets() -> None:
     page = configuration_page()
-    assert '| `cut` | `embeddings` or integer ≥ 1 | `"embeddings"` |' in page
+    assert '| `bypass` | `embeddings` or integer ≥ 1 | `"embeddings"` |' in page
     assert "| `dev_fraction` | number > 0, ≤ 0.5 | `0.1` |" in page
     assert '| `mix` | `add`, `replace` | `"add"` | `"replace"` |' in page
     assert "&lt;group>" in page

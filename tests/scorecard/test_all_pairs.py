@@ -11,7 +11,7 @@ from scorecardspies import Few, write_plugin
 from toyrun import toy_config
 
 from sage_kit.config import load_config
-from sage_kit.scorecard import Row, grid, load_vectors, score_grid
+from sage_kit.scorecard import Row, all_pairs, load_vectors, score_grid
 
 LONG = 500.0
 """A budget that no machine spends here."""
@@ -76,7 +76,7 @@ def test_pairs_that_do_not_go_together_are_left_out_and_slow_ones_come_last(tmp_
     plugins.shown = ("pca", "placing", "rigid", "identity", "knn", "native")
     config = toy_config(tmp_path, tiny_bert, reducer="rigid", inverter="knn", n_components=3)
     vectors = load_vectors(config, plugins)
-    pairs, rows, left_out = grid._pairs(config, plugins, vectors)
+    pairs, rows, left_out = all_pairs._pairs(config, plugins, vectors)
     assert not rows
     assert list(left_out) == ["placing (3) with native", "rigid (3) with native"]
     # few dimensions go before many, and maps that are stored before those that are fitted anew in each process
@@ -92,16 +92,16 @@ def test_rows_are_sorted_by_fidelity() -> None:
         return Row("pca", inverter, 2, "scored" if card else "failed", card=card)
 
     rows = [row("a", None, False), row("e", None), row("b", -0.2), row("c", 0.3), row("d", 0.1)]
-    assert [item.inverter for item in sorted(rows, key=grid._rank)] == ["c", "d", "b", "e", "a"]
+    assert [item.inverter for item in sorted(rows, key=all_pairs._rank)] == ["c", "d", "b", "e", "a"]
 
 
 def test_an_inverter_that_proved_slow_waits() -> None:
-    def pair(inverter: str) -> grid._Pair:
-        return grid._Pair(load_config({"reducer": "pca", "inverter": inverter}))
+    def pair(inverter: str) -> all_pairs._Pair:
+        return all_pairs._Pair(load_config({"reducer": "pca", "inverter": inverter}))
 
     pairs = [pair("decoder"), pair("knn"), pair("rbf")]
     rows = [Row("pca", name, 2, "scored", seconds=seconds) for name, seconds in [("knn", 1), ("decoder", 9)]]
-    assert [item.config.inverter for item in grid._slow_last(pairs, rows, 5.0)] == ["decoder", "knn", "rbf"]
+    assert [item.config.inverter for item in all_pairs._slow_last(pairs, rows, 5.0)] == ["decoder", "knn", "rbf"]
     rows[:0] = [Row("pca", "rbf", 2, "scored", seconds=2)] * 2
-    assert [item.config.inverter for item in grid._slow_last(pairs, rows, 5.0)] == ["knn", "rbf", "decoder"]
-    assert grid._slow_last(pairs, rows, 10.0) == pairs
+    assert [item.config.inverter for item in all_pairs._slow_last(pairs, rows, 5.0)] == ["knn", "rbf", "decoder"]
+    assert all_pairs._slow_last(pairs, rows, 10.0) == pairs

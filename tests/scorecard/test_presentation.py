@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from sage_kit.scorecard import Figure, Grid, Row, draw_grid, grid_notes, grid_table, report
+from sage_kit.scorecard import Figure, Grid, Row, draw_grid, grid_notes, grid_table, presentation
 from sage_kit.scorecard.presentation import grid_picture
 
 
@@ -59,13 +59,13 @@ def test_the_table_shows_baselines_pairs_and_what_has_no_figures(tmp_path: Path)
     ("value", "text"), [(0.12345, "0.123"), (-0.0001, "0.000"), (12345.6, "12,346"), (float("nan"), "-"), (None, "-")]
 )
 def test_numbers_are_short(value: float | None, text: str) -> None:
-    assert report._short(value) == text
+    assert presentation._short(value) == text
 
 
 def test_small_errors_keep_three_digits() -> None:
     figure = Figure(0.00123, 0.00119, 0.00128)
-    assert report._with_interval(figure, "mse") == "0.00123 [0.00119, 0.00128]"
-    assert report._with_interval(figure, "cosine") == "0.001 [0.001, 0.001]"
+    assert presentation._with_interval(figure, "mse") == "0.00123 [0.00119, 0.00128]"
+    assert presentation._with_interval(figure, "cosine") == "0.001 [0.001, 0.001]"
 
 
 def test_the_picture_holds_every_pair_and_baseline(tmp_path: Path) -> None:

@@ -71,7 +71,7 @@ def spied(plugins: Plugins) -> None:
 def test_vectors_are_those_of_train_and_of_the_carved_part(settings, plugins, vectors) -> None:
     assert vectors.train.shape == (240, 32)
     assert vectors.held_out.shape == (60, 32)
-    assert vectors.front_end == "of the checkpoint as it is, not fine-tuned on the task"
+    assert vectors.input_layers == "of the checkpoint as it is, not fine-tuned on the task"
     few = load_vectors(settings(), plugins, points=20)
     assert few.held_out_rows.tolist() == sorted(set(few.held_out_rows.tolist()))
     np.testing.assert_array_equal(few.held_out, vectors.held_out[few.held_out_rows])
@@ -86,7 +86,7 @@ def test_vectors_equal_those_of_a_run(settings, plugins, vectors) -> None:
     config = settings(teacher_epochs=1)
     prepared = prepare(config, plugins, make_accelerator(config), Costs())
     tuned = load_vectors(config, plugins, fine_tune=True)
-    assert tuned.front_end == "of the teacher fine-tuned on the task"
+    assert tuned.input_layers == "of the teacher fine-tuned on the task"
     # a run pools token states, and here nothing but the pooled vectors is kept
     np.testing.assert_allclose(tuned.train, prepared.train.store.pooled, rtol=1e-6)
     np.testing.assert_allclose(tuned.held_out, prepared.dev.store.pooled, rtol=1e-6)
@@ -96,7 +96,7 @@ def test_vectors_equal_those_of_a_run(settings, plugins, vectors) -> None:
 def test_a_trained_head_is_told_and_needs_no_fine_tuning(plugins) -> None:
     config = toy.config()
     plain, tuned = (load_vectors(config, plugins, fine_tune=choice) for choice in (False, True))
-    assert plain.front_end == tuned.front_end == "of the checkpoint, whose head is trained"
+    assert plain.input_layers == tuned.input_layers == "of the checkpoint, whose head is trained"
     np.testing.assert_array_equal(plain.train, tuned.train)
 
 

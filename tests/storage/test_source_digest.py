@@ -36,18 +36,19 @@ from sage_kit.studies.cell_key import cell_key
 PACKAGE = Path(sage_kit.__file__).parent
 
 EVERY_RUN = (
-    "cache", "compatibility", "components", "config", "data/batches", "data/checks", "data/corpus", "data/sources",
-    "data/splits", "data/tokens", "data/user_files", "devices", "distill", "divergence", "evaluate", "losses",
-    "models/checkpoints", "models/export", "models/families", "models/packed", "models/student", "models/teacher",
-    "models/trunk", "plugins", "preparation", "records", "rundir", "synthesis", "tensorfile", "training", "vectors",
-    "warmup", "builtin/stop_rules/agreement",
+    "builtin/stop_rules/agreement", "components/__init__", "components/plugins", "components/records", "config",
+    "data/batches", "data/corpus", "data/metrics", "data/row_checks", "data/sources", "data/splits", "data/tokens",
+    "data/user_files", "distill", "models/checkpoints", "models/export", "models/families", "models/packed",
+    "models/split", "models/student", "models/teacher", "models/vectors", "recipe", "rundir/__init__",
+    "storage/cache", "storage/tensorfile", "synthesis/synthesizer", "system/devices", "training/divergence",
+    "training/losses", "training/preparation", "training/steps", "training/warmup",
 )  # fmt: skip
 """Modules that every run depends on."""
 
 SYNTHESIS = (
-    "maps", "landmarks", "hull", "builtin/neighbors", "builtin/samplers/draws", "builtin/samplers/high_loss",
-    "builtin/lifts/replace", "builtin/lifts/token_replacement", "builtin/inverters/anchored", "builtin/inverters/knn",
-    "builtin/reducers/pca", "builtin/filters/keep_all",
+    "builtin/filters/keep_all", "builtin/inverters/anchored", "builtin/inverters/knn", "builtin/lifts/replace",
+    "builtin/lifts/token_replacement", "builtin/neighbors", "builtin/reducers/pca", "builtin/samplers/draws",
+    "builtin/samplers/high_loss", "synthesis/hull", "synthesis/landmarks", "synthesis/maps",
 )  # fmt: skip
 """Those of a run with reducer pca, sampler high_loss and the default components besides."""
 
@@ -58,8 +59,9 @@ OTHER_COMPONENTS = (
 
 NO_RUN = (
     "builtin/observers/progress", "builtin/observers/lines", "builtin/observers/tracker", "cli/app", "errors",
-    "figures", "hookspecs", "quickstart", "reference", "scaffold", "studies/claims", "studies/figures",
-    "studies/gallery", "studies/runner", "studies/display", "testing/registry", "tracing", "cli/study_commands",
+    "cli/study_commands", "components/hookspecs", "components/scaffold", "quickstart", "reports/figures",
+    "reports/reference", "studies/claims", "studies/display", "studies/gallery", "studies/plots", "studies/runner",
+    "testing/registry", "training/tracing",
 )  # fmt: skip
 """Modules that no run depends on: they show, draw, report and check."""
 
@@ -136,7 +138,7 @@ def notebook(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from studies.toynotebook import write_notebook
 
     code = (
-        "from sage_kit.studies import Arm, Study, figures, statistics\n"
+        "from sage_kit.studies import Arm, Study, plots, statistics\n"
         "from sage_kit.studies.analyses.contrasts import contrasts\n"
     )
     return write_notebook(tmp_path_factory.mktemp("notebooks") / "20_toy.ipynb", code, parameters=None)
@@ -160,10 +162,10 @@ def all_changes() -> dict[str, list[tuple[str, str]]]:
         "help of an option": edited(
             "builtin/samplers/__init__.py", 'description="Nearest neighbours', 'description="The nearest neighbours'
         ),
-        "message of an error": edited("data/checks.py", "raise DataError(", 'raise DataError("Oh: " + '),
-        "no step": edited("training.py", "optimizer.step()", "pass"),
+        "message of an error": edited("data/row_checks.py", "raise DataError(", 'raise DataError("Oh: " + '),
+        "no step": edited("training/steps.py", "optimizer.step()", "pass"),
         "easy examples first": edited("builtin/samplers/high_loss.py", "-losses[known]", "losses[known]"),
-        "softer teacher": edited("losses.py", "/ temperature", "/ temperature / 2"),
+        "softer teacher": edited("training/losses.py", "/ temperature", "/ temperature / 2"),
         "another default": edited("config.py", "_setting(1.0,", "_setting(3.0,"),
         "another default of an option": edited("builtin/lifts/__init__.py", "default=0.3,", "default=0.4,"),
     }
@@ -228,13 +230,20 @@ def test_a_component_counts_for_the_runs_that_use_it(moved: dict[str, set[str]])
 
 
 def test_entries_of_the_cache_count_what_computes_them(moved: dict[str, set[str]]) -> None:
-    for name in ("models/packed", "models/trunk", "models/families", "data/batches"):
+    for name in ("models/packed", "models/split", "models/families", "data/batches"):
         assert {"teacher", "vectors"} <= moved[name], name
     assert "teacher" in moved["models/teacher"] & moved["models/checkpoints"]
-    assert "vectors" in moved["vectors"]
-    assert "map" in moved["maps"] & moved["landmarks"]
+    assert "vectors" in moved["models/vectors"]
+    assert "map" in moved["synthesis/maps"] & moved["synthesis/landmarks"]
     # settings and data are in their keys by value
-    for name in ("config", "training", "synthesis", "losses", "rundir", "data/sources"):
+    for name in (
+        "config",
+        "training/steps",
+        "synthesis/synthesizer",
+        "training/losses",
+        "rundir/__init__",
+        "data/sources",
+    ):
         assert not moved[name] & {"teacher", "vectors", "map"}, name
 
 

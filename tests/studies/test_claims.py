@@ -406,16 +406,16 @@ def test_broken_folders_are_told_and_count_for_nothing(tmp_path: Path) -> None:
     save_result(tmp_path, study.name, adaptive(0.1, 0.2), tasks=("lying",), profile="full")
     text = (study / "full-lying" / "result.json").read_text(encoding="utf-8")
     (study / "full-lying" / "result.json").write_text(text.replace('"state": "yes"', '"state": "no"'), encoding="utf-8")
-    for name, content in {"half": None, "cut": '{"format": 1, "stu', "old": '{"format": 0}', ".tmp-x": None}.items():
+    for name, content in {"half": None, "bypass": '{"format": 1, "stu', "old": '{"format": 0}', ".tmp-x": None}.items():
         (study / name).mkdir()
         if content is not None:
             (study / name / "result.json").write_text(content, encoding="utf-8")
     results, faults = read_results(tmp_path)
     assert [result.label for result in results] == ["small-rte"]
     told = {fault.path.name: str(fault) for fault in faults}
-    assert set(told) == {"half", "cut", "old", ".tmp-x", "full-lying"}
+    assert set(told) == {"half", "bypass", "old", ".tmp-x", "full-lying"}
     assert "has no result.json" in told["half"]
-    assert "not readable" in told["cut"]
+    assert "not readable" in told["bypass"]
     assert "format 0" in told["old"]
     assert "being written" in told[".tmp-x"]
     assert "'adaptive_over_static' says 'no' where its numbers say 'yes'" in told["full-lying"]

@@ -238,7 +238,7 @@ def test_code_that_has_changed(result: Path, tmp_path: Path, sign: str, state: s
     new = f"def kl_divergence(*arguments):\n    return {sign}_kl(*arguments)\n\n\ndef _kl("
     copy = tmp_path / "copy"
     shutil.copytree(Path(sage_kit.__file__).parent, copy / "sage_kit", ignore=shutil.ignore_patterns("__pycache__"))
-    losses = copy / "sage_kit" / "losses.py"
+    losses = copy / "sage_kit" / "training" / "losses.py"
     text = losses.read_text(encoding="utf-8")
     assert text.count(old) == 1
     losses.write_text(text.replace(old, new), encoding="utf-8")

@@ -12,7 +12,7 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification
 
-from sage_kit.models.trunk import split_model
+from sage_kit.models.split import split_model
 from sage_kit.models.vectors import VectorStore
 from sage_kit.training.divergence import divergence_gradient
 from sage_kit.training.losses import LossSettings
@@ -22,7 +22,7 @@ DEVICE = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
-def trunks(tiny_bert: Path) -> Any:
+def uppers(tiny_bert: Path) -> Any:
     """A teacher and a student that differ in their weights."""
     found = []
     for seed in (0, 1):
@@ -59,8 +59,8 @@ def divergence(teacher: Any, student: Any, states: torch.Tensor, regression: boo
 
 
 @pytest.mark.parametrize("regression", [False, True])
-def test_equals_one_example_at_a_time_in_double_precision(trunks: Any, store: VectorStore, regression: bool) -> None:
-    teacher, student = trunks
+def test_equals_one_example_at_a_time_in_double_precision(uppers: Any, store: VectorStore, regression: bool) -> None:
+    teacher, student = uppers
     indices = np.array([5, 1, 1, 0, 4, 2])
     found = divergence_gradient(
         student, teacher, store, indices, settings(regression), device=DEVICE, autocast=contextlib.nullcontext
@@ -86,8 +86,8 @@ def test_equals_one_example_at_a_time_in_double_precision(trunks: Any, store: Ve
         teacher.float(), student.float()
 
 
-def test_no_parameter_gets_a_gradient_and_the_mode_stays(trunks: Any, store: VectorStore) -> None:
-    teacher, student = trunks
+def test_no_parameter_gets_a_gradient_and_the_mode_stays(uppers: Any, store: VectorStore) -> None:
+    teacher, student = uppers
     student.zero_grad(set_to_none=True)
     student.train()
     arguments: Any = {"device": DEVICE, "autocast": contextlib.nullcontext}

@@ -10,7 +10,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from sage_kit.models.relations import TeacherRelations
-from sage_kit.models.trunk import split_model
+from sage_kit.models.split import split_model
 from sage_kit.training.losses import LossSettings, instance_losses
 from sage_kit.training.steps import (
     Profile,
@@ -50,35 +50,35 @@ def test_replaced_examples_take_the_mean_loss_of_their_synthetic_ones() -> None:
 
 def test_optimizer_state_survives_as_named_tensors() -> None:
     def trained(steps: int) -> tuple[nn.Module, torch.optim.Optimizer]:
-        _, trunk = split_model(tiny.make_model(layers=1), "embeddings")
-        return trunk, make_optimizer(trunk, 1e-3, 0.01)
+        _, upper = split_model(tiny.make_model(layers=1), "embeddings")
+        return upper, make_optimizer(upper, 1e-3, 0.01)
 
-    def step(trunk: nn.Module, optimizer: torch.optim.Optimizer, seed: int) -> None:
+    def step(upper: nn.Module, optimizer: torch.optim.Optimizer, seed: int) -> None:
         states = torch.randn(2, 5, 32, generator=torch.Generator().manual_seed(seed))
-        trunk.eval()
-        trunk(states, None).logits.square().sum().backward()
+        upper.eval()
+        upper(states, None).logits.square().sum().backward()
         optimizer.step()
         optimizer.zero_grad()
 
-    trunk, optimizer = trained(0)
+    upper, optimizer = trained(0)
     for seed in range(3):
-        step(trunk, optimizer, seed)
-    weights = {name: value.clone() for name, value in trunk.state_dict().items()}
-    state = optimizer_tensors(optimizer, trunk)
-    step(trunk, optimizer, 3)
+        step(upper, optimizer, seed)
+    weights = {name: value.clone() for name, value in upper.state_dict().items()}
+    state = optimizer_tensors(optimizer, upper)
+    step(upper, optimizer, 3)
 
     other, other_optimizer = trained(0)
     other.load_state_dict(weights)
     load_optimizer_tensors(other_optimizer, other, state)
     step(other, other_optimizer, 3)
-    for name, value in trunk.state_dict().items():
+    for name, value in upper.state_dict().items():
         torch.testing.assert_close(other.state_dict()[name], value, rtol=0, atol=0)
 
 
-def test_optimizer_decays_matrices_only_and_leaves_the_front_end() -> None:
+def test_optimizer_decays_matrices_only_and_leaves_the_input_layers() -> None:
     model = tiny.make_model(layers=2)
-    _, trunk = split_model(model, 1)
-    optimizer = make_optimizer(trunk, 1e-3, 0.1)
+    _, upper = split_model(model, 1)
+    optimizer = make_optimizer(upper, 1e-3, 0.1)
     decayed, plain = optimizer.param_groups
     assert all(p.ndim >= 2 for p in decayed["params"])
     assert all(p.ndim < 2 for p in plain["params"])
@@ -94,18 +94,18 @@ def test_optimizer_decays_matrices_only_and_leaves_the_front_end() -> None:
 @pytest.mark.parametrize("hidden", [False, True])
 @pytest.mark.parametrize("layers", [1, 2, 3])
 def test_flops_are_those_that_torch_counts(layers: int, hidden: bool, projections: bool) -> None:
-    _, trunk = split_model(tiny.make_model(layers=layers), "embeddings")
+    _, upper = split_model(tiny.make_model(layers=layers), "embeddings")
     lengths = np.full(4, 6)
-    states = torch.randn(4, 6, trunk.dim)
+    states = torch.randn(4, 6, upper.dim)
     with FlopCounterMode(display=False) as forward:
-        output = trunk(states, None, hidden=hidden, projections=projections)
+        output = upper(states, None, hidden=hidden, projections=projections)
     asked = {"hidden": hidden, "projections": projections}
-    assert count_flops(trunk, lengths, training=False, **asked) == forward.get_total_flops()
+    assert count_flops(upper, lengths, training=False, **asked) == forward.get_total_flops()
     with FlopCounterMode(display=False) as backward:
         total = output.logits.sum() + sum(states.sum() for states in output.hidden)
         (total + output.projections.sum() if projections else total).backward()
     counted = forward.get_total_flops() + backward.get_total_flops()
-    assert count_flops(trunk, lengths, training=True, **asked) == counted
+    assert count_flops(upper, lengths, training=True, **asked) == counted
 
 
 @pytest.mark.parametrize(("layer", "layers"), [(1, 1), (2, 2), (3, 2)])
@@ -133,9 +133,9 @@ def test_flops_of_a_step_with_relations_are_those_that_torch_counts(layer: int, 
 
 
 def test_flops_of_attention_grow_with_the_square_of_a_length() -> None:
-    _, trunk = split_model(tiny.make_model(layers=2), "embeddings")
+    _, upper = split_model(tiny.make_model(layers=2), "embeddings")
     uneven, even = np.array([2, 10]), np.array([6, 6])
-    more = count_flops(trunk, uneven, training=False, hidden=True) - count_flops(
-        trunk, even, training=False, hidden=True
+    more = count_flops(upper, uneven, training=False, hidden=True) - count_flops(
+        upper, even, training=False, hidden=True
     )
-    assert more == 2 * 4 * trunk.dim * (4 + 100 - 72)
+    assert more == 2 * 4 * upper.dim * (4 + 100 - 72)

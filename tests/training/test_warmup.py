@@ -16,7 +16,7 @@ from sage_kit.components.plugins import Plugins
 from sage_kit.components.records import Costs
 from sage_kit.distill import resume
 from sage_kit.errors import DataError
-from sage_kit.models.trunk import split_model
+from sage_kit.models.split import split_model
 from sage_kit.rundir import Checkpoint, RunDirectory
 from sage_kit.system.devices import make_accelerator
 from sage_kit.training.losses import hidden_state_loss
@@ -41,22 +41,22 @@ def test_student_comes_closer_to_the_teacher_on_other_text(
     )  # fmt: skip
     accelerator = make_accelerator(config)
     prepared = prepare(config, Plugins(allow=""), accelerator, Costs())
-    _, trunk = split_model(prepared.student, config.cut)
+    _, upper = split_model(prepared.student, config.bypass)
 
     def distance() -> float:
         store = prepared.dev.store
         import numpy as np
 
         batch = store.batch(np.arange(len(store)), torch.device("cpu"))
-        trunk.eval()
+        upper.eval()
         with torch.no_grad():
-            student = trunk(batch.states, batch.mask, hidden=True).hidden[-1]
-            teacher = prepared.teacher_trunk(batch.states, batch.mask, hidden=True).hidden[-1]
+            student = upper(batch.states, batch.mask, hidden=True).hidden[-1]
+            teacher = prepared.teacher_upper(batch.states, batch.mask, hidden=True).hidden[-1]
         return float(hidden_state_loss(student[:, :, None], teacher[:, :, None], batch.mask, "cosine").mean())
 
     before = distance()
     seen = []
-    steps = warm_up(config, prepared, trunk, accelerator, Costs(), lambda done, total, loss: seen.append((done, total)))
+    steps = warm_up(config, prepared, upper, accelerator, Costs(), lambda done, total, loss: seen.append((done, total)))
     assert distance() < 0.8 * before
     assert seen[-1] == (steps, steps)
 
@@ -126,5 +126,7 @@ def test_each_process_warms_up_under_dropout_of_its_own(
             return getattr(accelerator, name)
 
     for rank in (0, 1):
-        warm_up(config, prepared, split_model(prepared.student, config.cut)[1], OfRank(rank), Costs(), lambda *_: None)
+        warm_up(
+            config, prepared, split_model(prepared.student, config.bypass)[1], OfRank(rank), Costs(), lambda *_: None
+        )
     assert len(seeds) == len(set(seeds)) == 2

@@ -57,7 +57,7 @@ class ProbeOptions(NetworkOptions):
 def sage_decoders() -> Iterable[DecoderSpec]:
     yield DecoderSpec(
         name="nearest_token",
-        summary="The token whose front-end state at that position is nearest by cosine; needs cut='embeddings'",
+        summary="The token whose input-layer state at that position is nearest by cosine; needs bypass='embeddings'",
         factory=lazy("sage_kit.builtin.decoders.nearest_token:NearestTokenDecoder"),
         options=NearestTokenOptions,
         has_guesses=True,
@@ -71,7 +71,7 @@ def sage_decoders() -> Iterable[DecoderSpec]:
     )
     yield DecoderSpec(
         name="probe",
-        summary="A classifier trained from the training text's token states back to its ids; works at any cut",
+        summary="A classifier trained from the training text's token states back to its ids; works at any bypass",
         factory=lazy("sage_kit.builtin.decoders.probe:ProbeDecoder"),
         options=ProbeOptions,
         has_guesses=True,

@@ -1,4 +1,4 @@
-"""Decoder `nearest_token`: the token whose own front-end state is nearest, by cosine."""
+"""Decoder `nearest_token`: the token whose own input-layer state is nearest, by cosine."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ UNUSED = re.compile(r"\[unused\d+\]|<unused\d+>|madeupword\d+")
 
 
 class NearestTokenDecoder(TokenDecoder):
-    """Compares each token state with what the front end makes of every token of the vocabulary at that position.
+    """Compares each token state with what the input layers make of every token of the vocabulary at that position.
 
-    With ``cut="embeddings"`` the front end looks at no other token, so its rows for position p are its output for each
-    id at p: word, position and type embedding, normalised together. Where it knows several token types, those that the
-    training text has are tried, and of an id's cosines the best counts. A state that came from another position, as
+    With ``bypass="embeddings"`` the input layers look at no other token, so its rows for position p are its output for
+    each id at p: word, position and type embedding, normalised together. Where it knows several token types, those that
+    the training text has are tried, and of an id's cosines the best counts. A state that came from another position, as
     lifts bring them that replace tokens, still differs from its token's row by the position embedding only.
 
     The vocabulary is gone through in chunks with a running best k: memory beyond the batch is about
@@ -46,20 +46,20 @@ class NearestTokenDecoder(TokenDecoder):
         self.options = options
 
     def fit(self, teacher: TeacherView) -> NearestTokenDecoder:
-        """Take the front end and the vocabulary; return self.
+        """Take the input layers and the vocabulary; return self.
 
         Raises
         ------
         CompatibilityError
-            When blocks belong to the front end: a token's state then depends on all others.
+            When blocks belong to the input layers: a token's state then depends on all others.
         """
-        if teacher.cut not in ("embeddings", 0):
+        if teacher.bypass not in ("embeddings", 0):
             raise CompatibilityError(
-                f"decoder 'nearest_token' compares with states of single tokens, and with cut={teacher.cut} a state "
-                "depends on the whole text: take decoder 'probe' or cut='embeddings'"
+                f"decoder 'nearest_token' compares with states of single tokens; with bypass={teacher.bypass} a state "
+                "depends on the whole text: take decoder 'probe' or bypass='embeddings'"
             )
         tokenizer = self.tokenizer_ = teacher.tokenizer
-        self._front_end = teacher.front_end
+        self._input_layers = teacher.input_layers
         self._types = np.unique(np.asarray(teacher.train.types)).tolist() if teacher.n_types > 1 else [0]
         self._device = torch.device(teacher.device)
         special = set(tokenizer.all_special_ids) - {tokenizer.pad_token_id}
@@ -110,12 +110,12 @@ class NearestTokenDecoder(TokenDecoder):
 
     def _cosines(self, queries: torch.Tensor, chunk: torch.Tensor) -> torch.Tensor:
         """Cosines of shape (tokens, rows, chunk): to each id of the chunk under its best token type."""
-        # one row for each id, which stands at every position of it: the front end finds the positions itself
+        # one row for each id, which stands at every position of it: the input layers find the positions itself
         ids = chunk.unsqueeze(1).expand(-1, len(queries))
         mask = torch.ones_like(ids, dtype=torch.bool)
         best = None
         for token_type in self._types:
-            states = self._front_end(ids, torch.full_like(ids, token_type), mask).float()
+            states = self._input_layers(ids, torch.full_like(ids, token_type), mask).float()
             cosines = torch.bmm(queries, normalize(states, dim=2).permute(1, 2, 0))
             best = cosines if best is None else torch.maximum(best, cosines)
         assert best is not None

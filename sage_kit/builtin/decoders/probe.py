@@ -35,7 +35,7 @@ class ProbeDecoder(TokenDecoder):
     Trained by cross-entropy; a share of the training tokens decides when to stop. A linear one, the default, starts as
     the linear discriminants of the ids (Hastie, Tibshirani and Friedman, The Elements of Statistical Learning, section
     4.3), so that rare ids are known from the first step on. Training is cached. It reads each state by itself and works
-    at any cut.
+    at any bypass.
 
     Training holds `max_tokens` states, and weights, gradients and optimizer state of 16 bytes for each dimension and
     id: 74 MB for 12,000 ids of 384 dimensions.

@@ -23,8 +23,8 @@ class ReplaceLift:
     Exchanging token p for c moves the mean of n real tokens by ``(c - p) / n``. At temperature 0 the lowest-scored
     tokens give way, each to the highest-scored of its candidates, and an exchange that would move the text back is left
     out; above it places and newcomers are drawn by the softmax of the scores over the temperature, in units of their
-    standard deviation within the row. Behind encoder blocks (``cut=k``) the scores are those of the embeddings, and so
-    an approximation.
+    standard deviation within the row. Behind encoder blocks (``bypass=k``) the scores are those of the embeddings, and
+    so an approximation.
 
     Special tokens stay. The new text is embedded as any other, so a newcomer gets the position and type of its place.
     With ``positions="carried"`` it brings the token state that it had in its own text instead; the first and the last

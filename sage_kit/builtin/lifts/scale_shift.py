@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 class ScaleShiftLift:
     """Adds the displacement to every real token, then scales each to the norm it had before.
 
-    Token states keep the norms that the trunk knows from real text; in exchange the mean of the real tokens moves by
-    the displacement only approximately.
+    Token states keep the norms that the upper layers know from real text; in exchange the mean of the real tokens moves
+    by the displacement only approximately.
 
     Parameters
     ----------

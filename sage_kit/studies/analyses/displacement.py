@@ -145,7 +145,7 @@ def _synthesizer(config: RunConfig, prepared: Prepared, plugins: Plugins) -> Syn
         _quiet,
         Costs(),
         tokens=train.tokens,
-        front_end=prepared.front_end,
+        input_layers=prepared.input_layers,
         mapped=prepared.mapped,
         vocabulary=prepared.vocabulary,
     )

@@ -32,36 +32,37 @@ INPUTS: Mapping[str, str] = {"token": "sequences", "pooled": "pooled vectors"}
 """What a model reads, by `granularity`."""
 
 
-def depth_arms(cuts: str, depth: int) -> list[Arm]:
-    """An arm of plain distillation for each cut, all students equally deep: k blocks in front leave k fewer of its own.
+def depth_arms(bypasses: str, depth: int) -> list[Arm]:
+    """An arm of plain distillation for each bypass, all students equally deep: k blocks in front leave k fewer of its
+    own.
 
     Parameters
     ----------
-    cuts : str
+    bypasses : str
         "embeddings" or numbers of blocks, separated by commas.
     depth : int
-        Blocks of a student, the front end's included.
+        Blocks of a student, the input layers' included.
 
     Raises
     ------
     StudyError
-        For none, another word, or a cut that leaves the student no block of its own.
+        For none, another word, or a bypass that leaves the student no block of its own.
     """
     arms = []
-    for text in dict.fromkeys(listed(cuts)):
+    for text in dict.fromkeys(listed(bypasses)):
         if text == "embeddings":
-            arms.append(Arm("embeddings", "the front end is the embeddings", cut=text, student_layers=depth))
+            arms.append(Arm("embeddings", "the input layers are the embeddings", bypass=text, student_layers=depth))
             continue
         if not text.isdecimal() or not 1 <= int(text) < depth:
             raise StudyError(
-                f"cuts has {text!r}: it must be 'embeddings' or a number of blocks from 1 to {depth - 1}, below "
+                f"bypasses has {text!r}: it must be 'embeddings' or a number of blocks from 1 to {depth - 1}, below "
                 f"student_layers ({depth})"
             )
         name = f"{int(text)} block{'s' if int(text) > 1 else ''}"
-        about = f"embeddings and {name} in the front end"
-        arms.append(Arm(name, about, cut=int(text), student_layers=depth - int(text)))
+        about = f"embeddings and {name} in the input layers"
+        arms.append(Arm(name, about, bypass=int(text), student_layers=depth - int(text)))
     if not arms:
-        raise StudyError("cuts names no cut: give 'embeddings' or numbers of blocks, separated by commas")
+        raise StudyError("bypasses names no bypass: give 'embeddings' or numbers of blocks, separated by commas")
     return arms
 
 
@@ -76,16 +77,16 @@ def teacher_pass(config: RunConfig, plugins: Plugins) -> dict[str, int]:
     Returns
     -------
     dict of str to int
-        "flops", forward, of the front end and of the teacher's trunk together, and "tokens" that the trunk reads.
+        "flops", forward, of input layers and teacher's upper layers together, and "tokens" that the upper layers read.
     """
     prepared = prepare(config, plugins, make_accelerator(config), Costs())
-    front = prepared.front_end.flops(prepared.train.tokens.lengths)
-    behind = prepared.teacher_trunk.flops(prepared.train.store.lengths)
+    front = prepared.input_layers.flops(prepared.train.tokens.lengths)
+    behind = prepared.teacher_upper.flops(prepared.train.store.lengths)
     return {"flops": front + behind, "tokens": int(prepared.train.store.offsets[-1])}
 
 
 def cost_table(runs: Runs, plugins: Plugins) -> DataFrame:
-    """What each run cost, the front end included, which `Runs.table` leaves out since a cache holds its vectors.
+    """What each run cost, the input layers included, which `Runs.table` leaves out since a cache holds its vectors.
 
     Parameters
     ----------
@@ -96,7 +97,7 @@ def cost_table(runs: Runs, plugins: Plugins) -> DataFrame:
     -------
     DataFrame
         One row per run: task, arm, seed; parameters and trained_parameters; passes over the training examples;
-        student_flops of training; teacher_flops_once, the front end's and the teacher's for one pass, which a cache
+        student_flops of training; teacher_flops_once, the input layers' and the teacher's for one pass, which a cache
         makes enough, and teacher_flops_every_pass, where nothing is cached; total_flops and total_flops_uncached, the
         student's with either; step_seconds, in the training steps alone.
     """

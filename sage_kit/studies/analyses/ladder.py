@@ -263,7 +263,7 @@ def teacher_on_states(found: LiftedRound, batch: TokenBatch) -> Floats:
     with torch.no_grad(), autocast():
         for start in range(0, len(batch.mask), ROWS):
             part = slice(start, start + ROWS)
-            parts.append(prepared.teacher_trunk(batch.states[part], batch.mask[part]).logits.float().cpu())
+            parts.append(prepared.teacher_upper(batch.states[part], batch.mask[part]).logits.float().cpu())
     return np.asarray(torch.cat(parts).numpy())
 
 
@@ -285,7 +285,7 @@ def _teacher_on_readings(found: LiftedRound, readings: Sequence[Reading]) -> tup
         rows = np.arange(start, min(start + ROWS, len(tokens)), dtype=np.int64)
         ids, types, mask = (tensor.to(prepared.device) for tensor in tokens.pad(rows))
         with torch.no_grad():
-            states = prepared.front_end(ids, types, mask)
+            states = prepared.input_layers(ids, types, mask)
         logits.append(teacher_on_states(found, TokenBatch(states, mask)))
     return [" | ".join(part) for part in parts], np.concatenate(logits)
 

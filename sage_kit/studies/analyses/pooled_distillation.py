@@ -36,7 +36,7 @@ def run_pooled_teacher(
     Parameters
     ----------
     config : RunConfig
-        With ``schedule="none"``, ``cut="embeddings"`` and ``granularity="pooled"``, and without a warm-up.
+        With ``schedule="none"``, ``bypass="embeddings"`` and ``granularity="pooled"``, and without a warm-up.
     plugins : Plugins
     plugin_files : list of str
         One-file plugins that `plugins` was made with; recorded.
@@ -61,7 +61,7 @@ def run_pooled_teacher(
         prepared = prepare_pooled(config, plugins, accelerator, costs, freeze=freeze)
         return UnsavedLoop(config, plugins, directory, accelerator, prepared, costs)
 
-    needs = {"cut": "embeddings", "granularity": "pooled"}
+    needs = {"bypass": "embeddings", "granularity": "pooled"}
     return run_loop(config, plugins, plugin_files or [], make, who="a student of a pooled teacher", needs=needs)
 
 

@@ -25,8 +25,8 @@ from sage_kit.models.export import export_student
 from sage_kit.models.families import Family, family_of
 from sage_kit.models.finetuning import MAX_GRAD_NORM, WEIGHT_DECAY, OnStep, finetune
 from sage_kit.models.learning_rate import WARMUP_SHARE
+from sage_kit.models.split import embed
 from sage_kit.models.teacher import Teacher, load_teacher
-from sage_kit.models.trunk import embed
 from sage_kit.models.vectors import pool
 from sage_kit.storage.cache import Cache
 from sage_kit.storage.fingerprint import fingerprint
@@ -117,7 +117,7 @@ def pooled_teacher(
     ----------
     config : RunConfig
         Names the checkpoint, and says how the usual teacher is fine-tuned and how vectors are pooled. The embeddings
-        are what is pooled, whatever `cut` says.
+        are what is pooled, whatever `bypass` says.
     data : TaskData
         Its split "teacher" is what the teacher is fine-tuned on.
     cache : Cache

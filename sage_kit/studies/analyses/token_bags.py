@@ -1,6 +1,6 @@
 """Inverted vectors as language: which tokens a synthetic pooled vector holds, before any lift, and whose text is near.
 
-With ``cut="embeddings"`` a pooled vector is the mean of an example's token states, and these depend on nothing but a
+With ``bypass="embeddings"`` a pooled vector is the mean of an example's token states, and these depend on nothing but a
 token's id, position and type: but for the positions it is a bag of tokens, a sparse combination of the vocabulary's
 mean states without negative weights, which `read_bags` finds.
 
@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from sage_kit.components import TokenBatch, TokenIds
 from sage_kit.data.metrics import alike_with
 from sage_kit.errors import CompatibilityError, StudyError
+from sage_kit.models.split import InputLayers
 from sage_kit.models.token_kinds import NOT_TEXT, token_kinds
-from sage_kit.models.trunk import FrontEnd
 from sage_kit.reports.decoding import LiftedRound, ids_of
 from sage_kit.studies.analyses.ladder import against_rung, label_text, spread, teacher_on_states, texts_of
 
@@ -67,12 +67,12 @@ class TokenMeans:
     states: NDArray[np.float32]
 
 
-def token_means(front_end: FrontEnd, tokenizer: Any, tokens: TokenIds) -> TokenMeans:
+def token_means(input_layers: InputLayers, tokenizer: Any, tokens: TokenIds) -> TokenMeans:
     """The mean token states of a vocabulary.
 
     Parameters
     ----------
-    front_end : FrontEnd
+    input_layers : InputLayers
         Of embeddings alone, without blocks.
     tokenizer : PreTrainedTokenizerBase
     tokens : TokenIds
@@ -88,25 +88,25 @@ def token_means(front_end: FrontEnd, tokenizer: Any, tokens: TokenIds) -> TokenM
     kinds = token_kinds(tokenizer, max(tokenizer.get_vocab().values()) + 1)
     occurring = np.unique(ids)
     known = np.union1d(np.flatnonzero(kinds != NOT_TEXT), occurring).astype(np.int64)
-    device = next(front_end.parameters()).device
+    device = next(input_layers.parameters()).device
     states: NDArray[np.float32] | None = None
     for kind in np.unique(types):
         counts = np.bincount(positions[types == kind])
         weights = torch.from_numpy(counts / len(ids)).float().to(device)
-        of_type = _weighted(front_end, torch.from_numpy(known).to(device), weights, int(kind))
+        of_type = _weighted(input_layers, torch.from_numpy(known).to(device), weights, int(kind))
         states = of_type if states is None else states + of_type
     assert states is not None
     return TokenMeans(known, states)
 
 
-def _weighted(front_end: FrontEnd, ids: torch.Tensor, weights: torch.Tensor, kind: int) -> NDArray[np.float32]:
+def _weighted(input_layers: InputLayers, ids: torch.Tensor, weights: torch.Tensor, kind: int) -> NDArray[np.float32]:
     """Sums over positions of each token's states of a type, of shape (v, dim)."""
     found = []
     with torch.no_grad():
         for part in ids.split(max(1, STATES_AT_ONCE // len(weights))):
-            # one row for each id, which stands at every position of it: the front end finds the positions itself
+            # one row for each id, which stands at every position of it: the input layers find the positions itself
             rows = part[:, None].expand(-1, len(weights))
-            states = front_end(rows, torch.full_like(rows, kind), torch.ones_like(rows, dtype=torch.bool))
+            states = input_layers(rows, torch.full_like(rows, kind), torch.ones_like(rows, dtype=torch.bool))
             found.append((weights @ states.float()).cpu())
     return np.asarray(torch.cat(found).numpy())
 
@@ -271,20 +271,20 @@ def read_vectors(found: LiftedRound) -> DataFrame:
     Raises
     ------
     CompatibilityError
-        When a pooled vector is no mean of single tokens' states: another cut than the embeddings', or CLS pooling.
+        When a pooled vector is no mean of single tokens' states: another bypass than the embeddings', or CLS pooling.
     StudyError
         As `vector_rungs` does.
     """
     from pandas import DataFrame
 
     config, prepared = found.config, found.prepared
-    if config.cut not in ("embeddings", 0) or config.pooling != "mean":
+    if config.bypass not in ("embeddings", 0) or config.pooling != "mean":
         raise CompatibilityError(
-            f"with cut={config.cut} and pooling={config.pooling!r} a vector is no mean of single tokens' states, so it "
-            "cannot be read as a bag of tokens: take cut='embeddings' and pooling='mean'"
+            f"with bypass={config.bypass} and pooling={config.pooling!r} a vector is no mean of tokens' states, so it "
+            "cannot be read as a bag of tokens: take bypass='embeddings' and pooling='mean'"
         )
     train, spec, tokenizer = prepared.train, prepared.data.spec, prepared.teacher.tokenizer
-    means = token_means(prepared.front_end, tokenizer, train.tokens)
+    means = token_means(prepared.input_layers, tokenizer, train.tokens)
     pooled = np.asarray(train.store.pooled)
     center = pooled.mean(0)
     rungs = vector_rungs(pooled[found.anchors], found.synthetic.vectors[found.rows], center, config.seed)

@@ -93,7 +93,7 @@ def predictions_table(run: ArmRun, texts: Sequence[str], spec: TaskSpec, rows: S
 
 
 def bypass_table(prepared: Prepared, row: int) -> DataFrame:
-    """The way of one training example through the teacher, and through the student that bypasses the front end.
+    """The way of one training example through the teacher, and through the student that bypasses the input layers.
 
     Parameters
     ----------
@@ -105,7 +105,7 @@ def bypass_table(prepared: Prepared, row: int) -> DataFrame:
     -------
     DataFrame
         Columns step, shape, parameters, note. The last row holds the largest difference between the logits of the whole
-        teacher and of its trunk on the stored token states.
+        teacher and of its upper layers on the stored token states.
     """
     from pandas import DataFrame
 
@@ -113,26 +113,26 @@ def bypass_table(prepared: Prepared, row: int) -> DataFrame:
     index = np.array([row], dtype=np.int64)
     ids, types, mask = (tensor.to(prepared.device) for tensor in prepared.train.tokens.pad(index))
     batch = store.batch(index, prepared.device)
-    trunk = prepared.teacher_trunk
+    upper = prepared.teacher_upper
     model = prepared.teacher.model
     takes_types = "token_type_ids" in prepared.teacher.tokenizer.model_input_names
     with torch.no_grad():
         whole = model(input_ids=ids, attention_mask=mask.long(), **({"token_type_ids": types} if takes_types else {}))
-        bypassed = trunk(batch.states, batch.mask).logits
+        bypassed = upper(batch.states, batch.mask).logits
     gap = float((whole.logits.float() - bypassed.float()).abs().max())
 
     def parameters(module: torch.nn.Module) -> int:
         return sum(parameter.numel() for parameter in module.parameters())
 
-    front, own = parameters(prepared.front_end), parameters(prepared.student) - parameters(prepared.front_end)
+    front, own = parameters(prepared.input_layers), parameters(prepared.student) - parameters(prepared.input_layers)
     shapes = [tuple(ids.shape[1:]), tuple(batch.states.shape[1:]), tuple(store.pooled.shape[1:])]
     rows = [
         ("token ids", shapes[0], 0, "from the tokenizer"),
-        ("front end: token states", shapes[1], front, "computed once and stored; shared by teacher and student"),
+        ("input layers: token states", shapes[1], front, "computed once and stored; shared by teacher and student"),
         ("pooled vector", shapes[2], 0, "mean of the token states; what the map is made of"),
-        ("teacher's trunk: logits", tuple(bypassed.shape[1:]), parameters(trunk), "frozen"),
-        ("student's trunk: logits", tuple(bypassed.shape[1:]), own, "trained, from the same token states"),
-        ("whole teacher against its trunk", (), 0, f"largest difference of the logits: {gap:.1e}"),
+        ("teacher's upper layers: logits", tuple(bypassed.shape[1:]), parameters(upper), "frozen"),
+        ("student's upper layers: logits", tuple(bypassed.shape[1:]), own, "trained, from the same token states"),
+        ("whole teacher against its upper layers", (), 0, f"largest difference of the logits: {gap:.1e}"),
     ]
     return DataFrame(
         [{"step": step, "shape": str(shape) if shape else "", "parameters": count, "note": note}

@@ -2,7 +2,7 @@
 
 Plain distillation and nothing else. Batches, losses, optimizer, learning rate, seeds, evaluation and records are those
 of `sage_kit.distill`, whose loop this is, so that a run differs from one with ``schedule="none"`` and
-``cut="embeddings"`` in one thing: the student's embeddings are trained, from the teacher's on, with their dropout.
+``bypass="embeddings"`` in one thing: the student's embeddings are trained, from the teacher's on, with their dropout.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from sage_kit.config import RunConfig
 from sage_kit.data.tokens import Tokens
 from sage_kit.errors import ConfigError
 from sage_kit.models.families import family_of
-from sage_kit.models.trunk import Trunk, TrunkOutput, embed
+from sage_kit.models.split import UpperLayers, UpperOutput, embed
 from sage_kit.rundir import RunDirectory
 from sage_kit.studies.analyses.own_loop import UnsavedLoop, run_loop
 from sage_kit.training.preparation import Prepared, PreparedSplit, prepare
@@ -33,18 +33,18 @@ if TYPE_CHECKING:
 
 
 class WholeStudent(nn.Module):
-    """A student with its input layer, called as a trunk is, on token ids in place of token states.
+    """A student with its input layer, called as upper layers are, on token ids in place of token states.
 
     Parameters
     ----------
     model : PreTrainedModel
-        A student that `sage_kit.models.student.build_student` made for ``cut="embeddings"``; its modules are shared.
+        A student that `sage_kit.models.student.build_student` made for ``bypass="embeddings"``; its modules are shared.
     freeze : bool
         Whether its embeddings stay as they are, their dropout off: it then computes what a bypassed student does.
 
     Attributes
     ----------
-    trunk : Trunk
+    upper : UpperLayers
         Everything behind the embeddings.
     """
 
@@ -52,7 +52,7 @@ class WholeStudent(nn.Module):
         super().__init__()
         family = family_of(model.config)
         self.embeddings = model.get_submodule(family.embeddings)
-        self.trunk = Trunk(model, 0)
+        self.upper = UpperLayers(model, 0)
         self._takes_types = family.token_types
         self._uses_types = family.uses_token_types(model.config)
         self._frozen = freeze
@@ -67,7 +67,7 @@ class WholeStudent(nn.Module):
 
     def forward(
         self, tokens: torch.Tensor, mask: torch.Tensor | None = None, hidden: bool = False, projections: bool = False
-    ) -> TrunkOutput:
+    ) -> UpperOutput:
         """Logits and, if asked for, the output of every block and the last one's queries, keys and values.
 
         Parameters
@@ -77,29 +77,29 @@ class WholeStudent(nn.Module):
         mask : Tensor of shape (batch, tokens), bool, or None
             True at real tokens; None when there is no padding.
         hidden, projections : bool
-            What to return beside the logits, as in `Trunk.forward`.
+            What to return beside the logits, as in `UpperLayers.forward`.
         """
         ids, types = tokens.unbind(-1)
         kinds = (types if self._uses_types else torch.zeros_like(ids)) if self._takes_types else None
         states = embed(self.embeddings, ids, kinds)
         if mask is not None:
             states = states * mask.unsqueeze(-1)
-        return cast(TrunkOutput, self.trunk(states, mask, hidden=hidden, projections=projections))
+        return cast(UpperOutput, self.upper(states, mask, hidden=hidden, projections=projections))
 
     def flops(self, lengths: NDArray[np.integer[Any]], hidden: bool = False, projections: bool = False) -> int:
-        """Forward FLOPs, counted as in `Trunk.flops`; a look-up in the embeddings is none."""
-        return self.trunk.flops(lengths, hidden, projections)
+        """Forward FLOPs, counted as in `UpperLayers.flops`; a look-up in the embeddings is none."""
+        return self.upper.flops(lengths, hidden, projections)
 
     def training_flops(self, lengths: NDArray[np.integer[Any]], hidden: bool = False, projections: bool = False) -> int:
         """FLOPs of a training step: three forward passes.
 
-        `Trunk.training_flops` leaves out the gradient of the first block's input, which nothing needs there; here the
-        embeddings are trained by it. Their own gradient and the optimizer's update are sums, not products, and count
-        as none, though they take time.
+        `UpperLayers.training_flops` leaves out the gradient of the first block's input, which nothing needs there; here
+        the embeddings are trained by it. Their own gradient and the optimizer's update are sums, not products, and
+        count as none, though they take time.
         """
         if self._frozen:
-            return self.trunk.training_flops(lengths, hidden, projections)
-        return 3 * self.trunk.flops(lengths, hidden, projections)
+            return self.upper.training_flops(lengths, hidden, projections)
+        return 3 * self.upper.flops(lengths, hidden, projections)
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,7 +142,7 @@ def run_whole_student(
     Parameters
     ----------
     config : RunConfig
-        With ``schedule="none"``, ``cut="embeddings"`` and ``granularity="token"``, and without a warm-up.
+        With ``schedule="none"``, ``bypass="embeddings"`` and ``granularity="token"``, and without a warm-up.
     plugins : Plugins
     plugin_files : list of str
         One-file plugins that `plugins` was made with; recorded.
@@ -172,7 +172,7 @@ def run_whole_student(
             )
         return _Loop(config, plugins, directory, accelerator, prepared, costs, freeze)
 
-    needs = {"cut": "embeddings", "granularity": "token"}
+    needs = {"bypass": "embeddings", "granularity": "token"}
     return run_loop(config, plugins, plugin_files or [], make, who="a student with an input layer", needs=needs)
 
 

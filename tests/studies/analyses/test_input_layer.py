@@ -20,15 +20,15 @@ from sage_kit.studies.runs import Runs, RunStore
 def test_every_arm_is_equally_deep() -> None:
     arms = depth_arms(" embeddings, 1,2 ", 3)
     assert [arm.name for arm in arms] == ["embeddings", "1 block", "2 blocks"]
-    assert [arm.settings["cut"] for arm in arms] == ["embeddings", 1, 2]
+    assert [arm.settings["bypass"] for arm in arms] == ["embeddings", 1, 2]
     assert [arm.settings["student_layers"] for arm in arms] == [3, 2, 1]
 
 
-@pytest.mark.parametrize("cuts", ["3", "0", "none", "-1", "1.5"])
-def test_a_cut_that_leaves_no_student_is_told(cuts: str) -> None:
+@pytest.mark.parametrize("bypasses", ["3", "0", "none", "-1", "1.5"])
+def test_a_cut_that_leaves_no_student_is_told(bypasses: str) -> None:
     with pytest.raises(StudyError, match="from 1 to 2, below student_layers"):
-        depth_arms(cuts, 3)
-    with pytest.raises(StudyError, match="names no cut"):
+        depth_arms(bypasses, 3)
+    with pytest.raises(StudyError, match="names no bypass"):
         depth_arms(" , ", 3)
 
 
@@ -37,7 +37,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path) -> Runs:
     folder = tmp_path_factory.mktemp("layers")
     store = RunStore(folder / "store", Plugins(allow=""))
     made = []
-    arms: dict[str, dict[str, Any]] = {"shallow": {"cut": "embeddings"}, "deep": {"cut": 1, "student_layers": 1}}
+    arms: dict[str, dict[str, Any]] = {"shallow": {"bypass": "embeddings"}, "deep": {"bypass": 1, "student_layers": 1}}
     for name, settings in arms.items():
         for seed in (0, 1):
             config = toy_config(folder, tiny_bert, schedule="none", rounds=2, observers=[], seed=seed, **settings)
@@ -55,7 +55,7 @@ def test_costs_are_those_of_the_whole_teacher_whatever_the_cut(runs: Runs) -> No
     np.testing.assert_allclose(
         table["total_flops_uncached"] - table["total_flops"], table["teacher_flops_once"], rtol=1e-12
     )
-    # front end and trunk together are the teacher, wherever they are cut
+    # input layers and upper layers together are the teacher, wherever they are split
     assert table["teacher_flops_once"].nunique() == 1
     deep = table[table["arm"] == "deep"]
     assert (deep["student_flops"] < table["student_flops"].iloc[0]).all()
@@ -74,7 +74,7 @@ def test_a_teacher_pass_counts_each_linear_layer(runs: Runs) -> None:
 def test_savings_are_paired_by_task_and_seed() -> None:
     rows = [
         ("a", "own", 0, 100.0), ("a", "own", 1, 200.0), ("b", "own", 0, 10.0), ("b", "own", 1, 10.0),
-        ("a", "cut", 0, 90.0), ("a", "cut", 1, 160.0), ("b", "cut", 0, 5.0), ("b", "cut", 1, 6.0),
+        ("a", "bypass", 0, 90.0), ("a", "bypass", 1, 160.0), ("b", "bypass", 0, 5.0), ("b", "bypass", 1, 6.0),
     ]  # fmt: skip
     table = pd.DataFrame(rows, columns=["task", "arm", "seed", "cost"])
     found = saved(table, "own", "cost").set_index("task")
@@ -87,7 +87,7 @@ def test_savings_are_paired_by_task_and_seed() -> None:
 
 
 def test_counts_that_do_not_differ_have_an_interval() -> None:
-    rows = [("a", arm, seed, cost) for arm, cost in (("own", 4.0), ("cut", 3.0)) for seed in (0, 1)]
+    rows = [("a", arm, seed, cost) for arm, cost in (("own", 4.0), ("bypass", 3.0)) for seed in (0, 1)]
     found = saved(pd.DataFrame(rows, columns=["task", "arm", "seed", "cost"]), "own", "cost")
     assert (found["low"].iloc[0], found["high"].iloc[0]) == (0.25, 0.25)
     assert list(found["task"]) == ["a"]

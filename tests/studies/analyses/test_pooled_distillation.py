@@ -107,7 +107,7 @@ def test_a_try_for_a_choice_reads_dev_alone(place: Path, tiny_bert: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("schedule", "adaptive"), ("cut", 1), ("granularity", "token"), ("warmup_epochs", 1)]
+    ("name", "value"), [("schedule", "adaptive"), ("bypass", 1), ("granularity", "token"), ("warmup_epochs", 1)]
 )
 def test_settings_without_a_use_are_told(tmp_path: Path, tiny_bert: Path, name: str, value: Any) -> None:
     config = toy_config(tmp_path, tiny_bert, **SETTINGS).model_copy(update={name: value})

@@ -17,7 +17,7 @@ from sage_kit.data.splits import Split, TaskData
 from sage_kit.data.tokens import Tokens, tokenize
 from sage_kit.models.checkpoints import load_classifier, load_tokenizer
 from sage_kit.models.families import family_of
-from sage_kit.models.trunk import Trunk, split_model
+from sage_kit.models.split import UpperLayers, split_model
 from sage_kit.models.vectors import pool
 from sage_kit.storage.cache import Cache
 from sage_kit.studies.analyses.pooled_teacher import (
@@ -67,10 +67,10 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
 def accuracy(folder: Path, data: TaskData) -> float:
     """Of a checkpoint that reads the held-out rows as pooled vectors."""
-    front, trunk = split_model(load_classifier(str(folder)).model, "embeddings")
+    front, upper = split_model(load_classifier(str(folder)).model, "embeddings")
     ids, types, mask = tokenize(data.dev, load_tokenizer(str(folder)), 32).pad(np.arange(len(data.dev)))
     with torch.no_grad():
-        logits = trunk(pool(front(ids, types, mask), mask, "mean")[:, None]).logits
+        logits = upper(pool(front(ids, types, mask), mask, "mean")[:, None]).logits
     return float((logits.argmax(1).numpy() == data.dev.labels).mean())
 
 
@@ -108,7 +108,7 @@ def test_blocks_and_head_read_one_vector_and_embeddings_have_its_gradient(family
     given, kinds, real = numbered(tokens).pad(examples)
     assert given.tolist() == [[4], [0], [3]]
     assert real.all()
-    logits = Trunk(model)(pooled(given, kinds)).logits
+    logits = UpperLayers(model)(pooled(given, kinds)).logits
     torch.testing.assert_close(logits, reference, rtol=1e-10, atol=1e-10)
     ours = torch.autograd.grad(logits.square().sum(), parameters, materialize_grads=True)
     for one, other in zip(ours, theirs, strict=True):

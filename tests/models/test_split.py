@@ -10,11 +10,11 @@ import torch
 
 from sage_kit.errors import CompatibilityError, ModelError
 from sage_kit.models.families import family_of
-from sage_kit.models.trunk import FrontEnd, Trunk, front_blocks, split_model
+from sage_kit.models.split import InputLayers, UpperLayers, input_blocks, split_model
 
 TYPES = pytest.mark.parametrize("family", tiny.FAMILIES)
 FAMILIES = pytest.mark.parametrize("family", ["bert", "roberta", "distilbert", "mpnet"])
-CUTS = pytest.mark.parametrize("cut", ["embeddings", 1, 2])
+CUTS = pytest.mark.parametrize("bypass", ["embeddings", 1, 2])
 PADDINGS = pytest.mark.parametrize("padded", [False, True], ids=["full", "padded"])
 
 
@@ -45,70 +45,72 @@ def full_output(model, ids, types, mask, **kwargs):
 @CUTS
 @PADDINGS
 @pytest.mark.parametrize(("dtype", "rtol"), [(torch.float32, 1e-5), (torch.float64, 1e-11)], ids=["float32", "float64"])
-def test_trunk_on_front_end_equals_full_model(family, cut, padded, dtype, rtol):
+def test_upper_on_input_layers_equals_full_model(family, bypass, padded, dtype, rtol):
     model = tiny.make_model(family, labels=3).to(dtype)
     ids, types, mask = make_batch(family, padded)
     expected = full_output(model, ids, types, mask, output_hidden_states=True)
-    front_end, trunk = split_model(model, cut)
+    input_layers, upper = split_model(model, bypass)
     given = mask if padded else None
     with torch.no_grad():
-        output = trunk(front_end(ids, types, given), given, hidden=True)
+        output = upper(input_layers(ids, types, given), given, hidden=True)
     torch.testing.assert_close(output.logits, expected.logits, rtol=rtol, atol=rtol)
     assert expected.logits.std(0).max() > 1e-3
     # transformers lists the embeddings' output first
     for ours, theirs in zip(output.hidden, expected.hidden_states[-len(output.hidden) :], strict=True):
         torch.testing.assert_close(ours[mask], theirs[mask], rtol=rtol, atol=rtol)
-    assert len(output.hidden) == trunk.n_blocks == 4 - front_blocks(cut, 4)
+    assert len(output.hidden) == upper.n_blocks == 4 - input_blocks(bypass, 4)
 
 
 @FAMILIES
 @CUTS
-def test_states_of_an_example_do_not_depend_on_its_batch(family, cut):
+def test_states_of_an_example_do_not_depend_on_its_batch(family, bypass):
     model = tiny.make_model(family).double()
-    front_end, trunk = split_model(model, cut)
+    input_layers, upper = split_model(model, bypass)
     ids, types, mask = make_batch(family, padded=True)
-    states = front_end(ids, types, mask)
+    states = input_layers(ids, types, mask)
     assert bool((states[~mask] == 0).all())
     assert bool((states[mask] != 0).any(-1).all())
-    logits = trunk(states, mask).logits
+    logits = upper(states, mask).logits
     for row in range(len(ids)):
         n = int(mask[row].sum())
-        alone = front_end(ids[row : row + 1, :n], types[row : row + 1, :n], None)
+        alone = input_layers(ids[row : row + 1, :n], types[row : row + 1, :n], None)
         torch.testing.assert_close(alone[0], states[row, :n], rtol=1e-12, atol=1e-12)
-        torch.testing.assert_close(trunk(alone).logits[0], logits[row], rtol=1e-11, atol=1e-11)
+        torch.testing.assert_close(upper(alone).logits[0], logits[row], rtol=1e-11, atol=1e-11)
 
 
 @FAMILIES
 def test_padding_states_cannot_reach_the_logits(family):
     model = tiny.make_model(family)
-    front_end, trunk = split_model(model, "embeddings")
+    input_layers, upper = split_model(model, "embeddings")
     ids, types, mask = make_batch(family, padded=True)
-    states = front_end(ids, types, mask)
-    torch.testing.assert_close(trunk(states, mask).logits, trunk(states + 7.0 * ~mask[..., None], mask).logits)
+    states = input_layers(ids, types, mask)
+    torch.testing.assert_close(upper(states, mask).logits, upper(states + 7.0 * ~mask[..., None], mask).logits)
 
 
 @FAMILIES
 def test_both_parts_share_the_models_modules(family):
     model = tiny.make_model(family)
-    front_end, trunk = split_model(model, 1)
+    input_layers, upper = split_model(model, 1)
     names = {id(parameter): name for name, parameter in model.named_parameters()}
-    ours = [*front_end.parameters(), *trunk.parameters()]
-    # BERT's pooler belongs to the trunk's head
+    ours = [*input_layers.parameters(), *upper.parameters()]
+    # BERT's pooler belongs to the upper layers' head
     assert sorted(names[id(parameter)] for parameter in ours) == sorted(names.values())
-    assert not any(parameter.requires_grad for parameter in front_end.parameters())
-    assert all(parameter.requires_grad for parameter in trunk.parameters())
+    assert not any(parameter.requires_grad for parameter in input_layers.parameters())
+    assert all(parameter.requires_grad for parameter in upper.parameters())
 
 
 @FAMILIES
-def test_training_the_trunk_trains_the_model_alone(family):
+def test_training_the_upper_trains_the_model_alone(family):
     model = tiny.make_model(family)
     before = copy.deepcopy(model.state_dict())
-    front_end, trunk = split_model(model, "embeddings")
+    input_layers, upper = split_model(model, "embeddings")
     ids, types, mask = make_batch(family, padded=True)
-    optimizer = torch.optim.SGD(trunk.parameters(), lr=0.1)
-    trunk.train()
-    torch.nn.functional.cross_entropy(trunk(front_end(ids, types, mask), mask).logits, torch.arange(5) % 2).backward()
-    assert all(parameter.grad is not None for parameter in trunk.parameters())
+    optimizer = torch.optim.SGD(upper.parameters(), lr=0.1)
+    upper.train()
+    torch.nn.functional.cross_entropy(
+        upper(input_layers(ids, types, mask), mask).logits, torch.arange(5) % 2
+    ).backward()
+    assert all(parameter.grad is not None for parameter in upper.parameters())
     optimizer.step()
     changed = {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])}
     shared = {name for name in before if "embeddings" in name or "relative_attention_bias" in name}
@@ -118,32 +120,32 @@ def test_training_the_trunk_trains_the_model_alone(family):
     assert changed | silent == set(before) - shared
 
 
-def test_front_end_has_no_dropout_whatever_its_owner_does():
+def test_input_layers_has_no_dropout_whatever_its_owner_does():
     model = tiny.make_model("bert")
-    front_end, trunk = split_model(model, 1)
+    input_layers, upper = split_model(model, 1)
     ids, types, mask = make_batch("bert", padded=True)
-    expected = front_end(ids, types, mask)
-    front_end.train()
-    assert not any(module.training for module in front_end.modules())
+    expected = input_layers(ids, types, mask)
+    input_layers.train()
+    assert not any(module.training for module in input_layers.modules())
     model.train()
-    assert torch.equal(front_end(ids, types, mask), expected)
-    assert all(block.training for block in trunk.blocks)
+    assert torch.equal(input_layers(ids, types, mask), expected)
+    assert all(block.training for block in upper.blocks)
 
 
 @FAMILIES
-def test_trunk_drops_out_in_training(family):
-    front_end, trunk = split_model(tiny.make_model(family), "embeddings")
-    states = front_end(*make_batch(family, padded=False)[:2], None)
-    trunk.eval()
-    assert torch.equal(trunk(states).logits, trunk(states).logits)
-    trunk.train()
-    assert not torch.equal(trunk(states).logits, trunk(states).logits)
+def test_upper_drops_out_in_training(family):
+    input_layers, upper = split_model(tiny.make_model(family), "embeddings")
+    states = input_layers(*make_batch(family, padded=False)[:2], None)
+    upper.eval()
+    assert torch.equal(upper(states).logits, upper(states).logits)
+    upper.train()
+    assert not torch.equal(upper(states).logits, upper(states).logits)
 
 
 def test_state_dict_names_are_stable():
     for family in tiny.FAMILIES:
-        _, trunk = split_model(tiny.make_model(family), 2)
-        names = list(trunk.state_dict())
+        _, upper = split_model(tiny.make_model(family), 2)
+        names = list(upper.state_dict())
         assert [name for name in names if name.startswith("head.")] == [
             "head.dense.weight", "head.dense.bias", "head.output.weight", "head.output.bias",
         ]  # fmt: skip
@@ -153,26 +155,26 @@ def test_state_dict_names_are_stable():
 
 def test_single_vector_sequences():
     """Pooled granularity: one vector per example, no mask."""
-    _, trunk = split_model(tiny.make_model("bert"), "embeddings")
-    assert not any(module.training for module in trunk.modules())
-    output = trunk(torch.randn(7, 1, 32), hidden=True)
+    _, upper = split_model(tiny.make_model("bert"), "embeddings")
+    assert not any(module.training for module in upper.modules())
+    output = upper(torch.randn(7, 1, 32), hidden=True)
     assert output.logits.shape == (7, 2)
     assert output.hidden[-1].shape == (7, 1, 32)
 
 
 def test_hidden_is_empty_unless_asked_for():
-    _, trunk = split_model(tiny.make_model("bert"), "embeddings")
-    assert trunk(torch.randn(2, 3, 32)).hidden == ()
+    _, upper = split_model(tiny.make_model("bert"), "embeddings")
+    assert upper(torch.randn(2, 3, 32)).hidden == ()
 
 
-@pytest.mark.parametrize("cut", [4, 5])
-def test_cut_must_leave_a_block(cut):
-    with pytest.raises(CompatibilityError, match=f"cut is {cut}, but the teacher has 4 blocks.* at most 3"):
-        split_model(tiny.make_model("bert"), cut)
+@pytest.mark.parametrize("bypass", [4, 5])
+def test_cut_must_leave_a_block(bypass):
+    with pytest.raises(CompatibilityError, match=f"bypass is {bypass}, but of the teacher.s 4 blocks.* at most 3"):
+        split_model(tiny.make_model("bert"), bypass)
 
 
 def test_one_block_allows_no_cut_but_the_embeddings():
-    with pytest.raises(CompatibilityError, match=r"set cut to 'embeddings'$"):
+    with pytest.raises(CompatibilityError, match=r"set bypass to 'embeddings'$"):
         split_model(tiny.make_model("bert", layers=1), 1)
 
 
@@ -192,8 +194,8 @@ def test_eager_attention_is_replaced():
     ids, types, mask = make_batch("bert", padded=True)
     expected = full_output(model, ids, types, mask).logits
     model.set_attn_implementation("eager")
-    front_end, trunk = split_model(model, 1)
-    torch.testing.assert_close(trunk(front_end(ids, types, mask), mask).logits, expected, rtol=1e-5, atol=1e-5)
+    input_layers, upper = split_model(model, 1)
+    torch.testing.assert_close(upper(input_layers(ids, types, mask), mask).logits, expected, rtol=1e-5, atol=1e-5)
 
 
 @FAMILIES
@@ -201,18 +203,18 @@ def test_flops_equal_a_hand_count_and_torchs(family, monkeypatch):
     from torch.utils.flop_counter import FlopCounterMode
 
     d, f, n, rows, labels = 32, 64, 9, 3, 3
-    front_end, trunk = split_model(tiny.make_model(family, labels=labels), 1)
+    input_layers, upper = split_model(tiny.make_model(family, labels=labels), 1)
     lengths = np.full(rows, n, dtype=np.int32)
     block = rows * n * 2 * (4 * d * d + 2 * d * f) + rows * 4 * d * n * n
-    assert front_end.flops(lengths) == block
+    assert input_layers.flops(lengths) == block
     head = rows * 2 * (d * d + d * labels)
     # keys and values of every token, all else of the last block for the first token alone
     last = rows * n * 2 * 2 * d * d + rows * (2 * (2 * d * d + 2 * d * f) + 4 * d * n)
-    assert trunk.flops(lengths, hidden=True) == 3 * block + head
-    assert trunk.flops(lengths) == 2 * block + last + head
+    assert upper.flops(lengths, hidden=True) == 3 * block + head
+    assert upper.flops(lengths) == 2 * block + last + head
     # and queries of every token, in place of the first one's
-    assert trunk.flops(lengths, projections=True) == trunk.flops(lengths) + 2 * rows * (n - 1) * d * d
-    assert trunk.flops(lengths, hidden=True, projections=True) == trunk.flops(lengths, hidden=True)
+    assert upper.flops(lengths, projections=True) == upper.flops(lengths) + 2 * rows * (n - 1) * d * d
+    assert upper.flops(lengths, hidden=True, projections=True) == upper.flops(lengths, hidden=True)
     states = torch.randn(rows, n, d)
     # the counter knows none of oneDNN's products
     monkeypatch.setattr(torch.backends.mkldnn, "enabled", False)
@@ -222,28 +224,28 @@ def test_flops_equal_a_hand_count_and_torchs(family, monkeypatch):
             math = torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH)
             precision = torch.autocast("cpu", enabled=autocast)  # the padded path
             with torch.no_grad(), math, precision, FlopCounterMode(display=False) as counter:
-                trunk(states, hidden=hidden, projections=projections)
-            assert counter.get_total_flops() == trunk.flops(lengths, hidden, projections)
+                upper(states, hidden=hidden, projections=projections)
+            assert counter.get_total_flops() == upper.flops(lengths, hidden, projections)
 
 
 def test_flops_of_ragged_lengths_add_up():
-    _, trunk = split_model(tiny.make_model("bert"), "embeddings")
+    _, upper = split_model(tiny.make_model("bert"), "embeddings")
     lengths = np.array([3, 17, 64, 5])
     for hidden in (False, True):
-        total = trunk.flops(lengths, hidden)
+        total = upper.flops(lengths, hidden)
         assert isinstance(total, int)
-        assert total == sum(trunk.flops(lengths[index : index + 1], hidden) for index in range(4))
+        assert total == sum(upper.flops(lengths[index : index + 1], hidden) for index in range(4))
 
 
 def test_compiles_without_graph_breaks():
-    front_end, trunk = split_model(tiny.make_model("bert"), "embeddings")
+    input_layers, upper = split_model(tiny.make_model("bert"), "embeddings")
     ids, types, mask = make_batch("bert", padded=True)
-    states = front_end(ids, types, mask)
-    compiled = torch.compile(trunk, backend="eager", fullgraph=True)
-    torch.testing.assert_close(compiled(states, mask).logits, trunk(states, mask).logits)
-    torch.testing.assert_close(compiled(states, None, hidden=True).hidden[-1], trunk(states, hidden=True).hidden[-1])
+    states = input_layers(ids, types, mask)
+    compiled = torch.compile(upper, backend="eager", fullgraph=True)
+    torch.testing.assert_close(compiled(states, mask).logits, upper(states, mask).logits)
+    torch.testing.assert_close(compiled(states, None, hidden=True).hidden[-1], upper(states, hidden=True).hidden[-1])
     projections = compiled(states, mask, projections=True).projections
-    torch.testing.assert_close(projections[mask], trunk(states, mask, projections=True).projections[mask])
+    torch.testing.assert_close(projections[mask], upper(states, mask, projections=True).projections[mask])
 
 
 def test_trains_under_ddp(tmp_path):
@@ -251,13 +253,13 @@ def test_trains_under_ddp(tmp_path):
     store = torch.distributed.FileStore(str(tmp_path / "store"), 1)
     torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
     try:
-        _, trunk = split_model(tiny.make_model("bert"), 1)
-        trunk.train()
-        wrapped = torch.nn.parallel.DistributedDataParallel(trunk)
+        _, upper = split_model(tiny.make_model("bert"), 1)
+        upper.train()
+        wrapped = torch.nn.parallel.DistributedDataParallel(upper)
         for hidden in (False, True, False):
             output = wrapped(torch.randn(4, 6, 32), torch.ones(4, 6, dtype=torch.bool), hidden=hidden)
             (output.logits.square().mean() + sum(state.square().mean() for state in output.hidden)).backward()
-        assert all(parameter.grad is not None for parameter in trunk.parameters())
+        assert all(parameter.grad is not None for parameter in upper.parameters())
         # while the group is there: a wrapper that outlives it ends the group's thread with the interpreter's lock held,
         # and waits for ever if that thread is just waiting for the lock
         del wrapped
@@ -267,5 +269,5 @@ def test_trains_under_ddp(tmp_path):
 
 def test_parts_can_be_made_alone():
     model = tiny.make_model("bert")
-    assert Trunk(model).n_blocks == 4
-    assert len(FrontEnd(model, 3).blocks) == 3
+    assert UpperLayers(model).n_blocks == 4
+    assert len(InputLayers(model, 3).blocks) == 3
