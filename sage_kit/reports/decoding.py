@@ -18,8 +18,10 @@ from sage_kit.components.records import Costs
 from sage_kit.config import RunConfig
 from sage_kit.errors import CompatibilityError, PluginError, RunDirectoryError
 from sage_kit.models.view import teacher_view
+from sage_kit.recipe import Recipe, resolve
 from sage_kit.rundir import RunDirectory
-from sage_kit.synthesis.synthesizer import FLAT, Synthesizer, SyntheticSet, read_only
+from sage_kit.storage.frozen import read_only
+from sage_kit.synthesis.synthetic_set import FLAT, SyntheticSet
 from sage_kit.system.devices import autocast_for, make_accelerator
 from sage_kit.training.preparation import Prepared, PreparedSplit, prepare
 
@@ -246,11 +248,12 @@ def lift_round(directory: RunDirectory, plugins: Plugins, *, round: int | None =
     """
     config = directory.config()
     _require_token_states(config)
+    recipe = resolve(config, plugins)
     synthetic = _load(directory, round)
-    prepared = prepare(config, plugins, make_accelerator(config), Costs())
+    prepared = prepare(recipe, make_accelerator(config), Costs())
     kept = np.flatnonzero(synthetic.kept)
     rows = kept[np.unique(np.linspace(0, len(kept) - 1, min(limit, len(kept))).round().astype(np.int64))]
-    lifted = _lift(config, plugins, prepared, synthetic, rows, directory)
+    lifted = _lift(recipe, prepared, synthetic, rows, directory)
     real = prepared.train.store.batch(synthetic.anchors[rows], prepared.device)
     return LiftedRound(config, prepared, synthetic, rows, real, lifted)
 
@@ -313,8 +316,7 @@ def _load(directory: RunDirectory, round: int | None) -> SyntheticSet:
 
 
 def _lift(
-    config: RunConfig,
-    plugins: Plugins,
+    recipe: Recipe,
     prepared: Prepared,
     synthetic: SyntheticSet,
     rows: NDArray[np.int64],
@@ -328,19 +330,7 @@ def _lift(
     )
     if synthetic.anchors.max() >= len(store) or synthetic.vectors.shape[1] != store.pooled.shape[1]:
         raise changed
-    synthesizer = Synthesizer(
-        config,
-        plugins,
-        store,
-        prepared.train.outputs,
-        prepared.cache,
-        prepared.device,
-        lambda text: None,
-        Costs(),
-        tokens=prepared.train.tokens,
-        input_layers=prepared.input_layers,
-        vocabulary=prepared.vocabulary,
-    )
+    synthesizer = prepared.synthesizer(recipe, lambda text: None, Costs())
     autocast = autocast_for(prepared.device, prepared.precision)
     found: dict[int, torch.Tensor] = {}
     for number, members in enumerate(synthesizer.plan(synthetic)):

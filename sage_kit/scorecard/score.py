@@ -36,22 +36,22 @@ import torch
 from numpy.typing import NDArray
 
 import sage_kit
-from sage_kit.components import BuildContext, ReducerSpec, SampleRequest, Samples
+from sage_kit.components import BuildContext, ReducerSpec, SampleRequest
 from sage_kit.components.plugins import Plugins
 from sage_kit.config import RunConfig
-from sage_kit.errors import PluginError
 from sage_kit.models.vectors import Pooled
-from sage_kit.recipe import check_choices, check_sizes
+from sage_kit.recipe import Choice, Recipe, resolve
 from sage_kit.scorecard import measures
 from sage_kit.scorecard.held_out import POINTS, TaskVectors, load_vectors
 from sage_kit.scorecard.measures import Figure
 from sage_kit.storage import tensorfile
 from sage_kit.storage.cache import Cache
 from sage_kit.storage.files import atomic_directory, disk_errors, write_json
+from sage_kit.storage.frozen import read_only
+from sage_kit.synthesis.answers import checked_array, checked_samples
 from sage_kit.synthesis.hull import Hull
 from sage_kit.synthesis.landmarks import neighbor_average
 from sage_kit.synthesis.maps import fit_map
-from sage_kit.synthesis.synthesizer import read_only
 from sage_kit.system.devices import make_accelerator
 
 PUBLISHED: Mapping[str, float] = {"cosine": 0.34, "mse": 0.34}
@@ -251,20 +251,20 @@ def place_vectors(
         When the reducer fails or returns something of the wrong shape or not finite.
     """
     config = scoring_config(config)
-    check_choices(config, plugins)
-    check_sizes(config, plugins, len(vectors.train), vectors.dim)
+    recipe = resolve(config, plugins)
+    recipe.check_sizes(len(vectors.train), vectors.dim)
     context = _context(config, plugins, announce)
-    spec = plugins.reducer(config.reducer, config.reducer_options)
+    spec, reducer = recipe.reducer, recipe["reducer"]
     cache = Cache(Path(config.cache_dir).expanduser(), context.announce)
     # a pair may need the inverse, and the round trip the transform: fitted once, it serves all inverters
     needs_reducer = spec.has_transform or spec.has_inverse
-    fitted = fit_map(Pooled(vectors.train, vectors.train_key), plugins, cache, context, needs_reducer=needs_reducer)
+    fitted = fit_map(Pooled(vectors.train, vectors.train_key), reducer, cache, context, needs_reducer=needs_reducer)
     if fitted.spec.has_transform:
-        places = plugins.call("reducer", config.reducer, fitted.reducer.transform, vectors.held_out.copy())
+        places = reducer.call(fitted.reducer.transform, vectors.held_out.copy())
     else:
         places = neighbor_average(np.asarray(vectors.train), fitted.coordinates)(vectors.held_out)
     shape = (len(vectors.held_out), config.n_components)
-    places = _checked(plugins, "reducer", config.reducer, places, shape)
+    places = _checked(reducer, places, shape)
     placed_by = TRANSFORM if fitted.spec.has_transform else AVERAGE
     return Placement(fitted.coordinates, places, fitted.reducer, fitted.spec, placed_by)
 
@@ -309,13 +309,12 @@ def score_pair(
     BudgetError
         When inverter `native` passes its time budget.
     """
-    check_choices(scoring_config(config), plugins)
+    recipe = resolve(scoring_config(config), plugins)
     vectors = load_vectors(config, plugins) if vectors is None else vectors
     placement = place_vectors(config, plugins, vectors, announce) if placement is None else placement
-    config = scoring_config(config)
+    config, choice = recipe.config, recipe["inverter"]
     context = _context(config, plugins, announce)
     train, held_out = vectors.train, vectors.held_out
-    name = config.inverter
 
     # ---- learn from the training examples
     timing = False
@@ -324,14 +323,14 @@ def score_pair(
         if not timing:  # some tell at each call how long it will take
             context.announce(text)
 
-    inverter = plugins.build("inverter", name, config.inverter_options, replace(context, announce=say))
+    inverter = choice.build(replace(context, announce=say))
     started = time.perf_counter()
-    plugins.call("inverter", name, inverter.fit, placement.coordinates, train, placement.reducer)
+    choice.call(inverter.fit, placement.coordinates, train, placement.reducer)
     fit_seconds = time.perf_counter() - started
 
     def invert(coordinates: Floats, anchors: NDArray[np.int64]) -> Floats:
-        made = plugins.call("inverter", name, inverter.invert, coordinates, anchors)
-        return _checked(plugins, "inverter", name, made, (len(coordinates), vectors.dim))
+        made = choice.call(inverter.invert, coordinates, anchors)
+        return _checked(choice, made, (len(coordinates), vectors.dim))
 
     # ---- held-out vectors, and the baselines
     rng = np.random.default_rng(SEED)
@@ -352,7 +351,7 @@ def score_pair(
 
     # ---- synthetic vectors, made as a run makes them, against a sample of the real ones
     count = min(POINTS, len(train))
-    sampled, sampled_anchors = _sample(config, plugins, context, placement, train, count)
+    sampled, sampled_anchors = _sample(recipe, context, placement, train, count)
     synthetic = invert(sampled, sampled_anchors)
     synthetic_rows, distances = measures.nearest(synthetic, train)
     real_rows = np.sort(rng.choice(len(train), count, replace=False))
@@ -384,8 +383,8 @@ def score_pair(
     # ---- back into the map
     round_trip = None
     if placement.spec.has_transform:
-        again = plugins.call("reducer", config.reducer, placement.reducer.transform, reconstructions.copy())
-        again = _checked(plugins, "reducer", config.reducer, again, placement.held_out.shape)
+        again = recipe["reducer"].call(placement.reducer.transform, reconstructions.copy())
+        again = _checked(recipe["reducer"], again, placement.held_out.shape)
         arrays["round_trip_coordinates"] = again
         trips = measures.round_trip(placement.held_out, again, placement.coordinates)
         round_trip = measures.mean_figure(trips, SEED)
@@ -400,7 +399,7 @@ def score_pair(
         bypass=vectors.bypass,
         input_layers=vectors.input_layers,
         reducer=config.reducer,
-        inverter=name,
+        inverter=choice.name,
         n_components=config.n_components,
         reducer_options=config.reducer_options,
         inverter_options=config.inverter_options,
@@ -444,15 +443,11 @@ def _context(config: RunConfig, plugins: Plugins, announce: Callable[[str], None
 
 
 def _sample(
-    config: RunConfig,
-    plugins: Plugins,
-    context: BuildContext,
-    placement: Placement,
-    train: Floats,
-    count: int,
+    recipe: Recipe, context: BuildContext, placement: Placement, train: Floats, count: int
 ) -> tuple[Floats, NDArray[np.int64]]:
     """New points of the map and their anchors."""
-    sampler = plugins.build("sampler", config.sampler, config.sampler_options, context)
+    choice = recipe["sampler"]
+    sampler = choice.build(context)
     nothing = np.zeros(len(train), dtype=np.float32)
     request = SampleRequest(
         count=count,
@@ -463,11 +458,8 @@ def _sample(
         student_logits=nothing[:, None],
         coordinates=read_only(placement.coordinates),
     )
-    samples = plugins.call("sampler", config.sampler, sampler.sample, request)
-    if not isinstance(samples, Samples):
-        raise PluginError(f"sampler {config.sampler!r} returned {type(samples).__name__} instead of Samples")
-    coordinates = _checked(plugins, "sampler", config.sampler, samples.coordinates, (count, config.n_components))
-    return coordinates, np.asarray(samples.anchors, dtype=np.int64)
+    samples = checked_samples(recipe, choice.call(sampler.sample, request), count, len(train))
+    return np.asarray(samples.coordinates, dtype=np.float32), np.asarray(samples.anchors, dtype=np.int64)
 
 
 def _time(
@@ -532,15 +524,8 @@ def _environment(config: RunConfig, plugins: Plugins, device: str) -> dict[str, 
     }
 
 
-def _checked(plugins: Plugins, kind: str, name: str, values: Any, shape: tuple[int, ...]) -> Floats:
-    title = f"{kind} {name!r} ({plugins.registered(kind, name).origin})"
-    result: Floats = plugins.call(kind, name, lambda: np.asarray(values, dtype=np.float32))
-    if result.shape != shape:
-        raise PluginError(f"{title} returned an array of shape {result.shape} instead of {shape}")
-    result = np.ascontiguousarray(result)
-    if not np.isfinite(result).all():
-        raise PluginError(f"{title} returned NaN or infinity")
-    return result
+def _checked(choice: Choice, values: Any, shape: tuple[int, ...]) -> Floats:
+    return np.ascontiguousarray(checked_array(choice, values, shape), dtype=np.float32)
 
 
 def _plain(value: Any) -> Any:

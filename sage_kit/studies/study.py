@@ -33,7 +33,7 @@ from sage_kit.components.provenance import commit
 from sage_kit.config import RunConfig, default_settings, load_config
 from sage_kit.data.splits import EVALUATION
 from sage_kit.errors import ConfigError, RunHeldError, StudyError, did_you_mean
-from sage_kit.recipe import check_choices
+from sage_kit.recipe import resolve
 from sage_kit.storage.files import disk_errors
 from sage_kit.storage.fingerprint import fingerprint
 from sage_kit.storage.source_digest import source_digest
@@ -460,7 +460,7 @@ class Study(Findings):
             raise StudyError(f"two arms are called {double!r}: give each a name of its own")
         for task in tasks:  # what an arm lacks is told before the first one is trained
             for arm in arms:
-                check_choices(self.config(task, **arm.on(task)), self.plugins)
+                resolve(self.config(task, **arm.on(task)), self.plugins)
 
     def _limit(self, task: str, equal_steps: bool, steps: Mapping[str, int] | None) -> dict[str, int]:
         return {"max_steps": (steps or {}).get(task) or self.steps(task)} if equal_steps or steps else {}

@@ -17,10 +17,11 @@ from sage_kit.components import DecoderSpec, Guesses, TokenBatch
 from sage_kit.components.plugins import Origin, Plugins, Registered
 from sage_kit.components.records import Costs
 from sage_kit.errors import CompatibilityError, PluginError, RunDirectoryError, UnknownComponentError
+from sage_kit.recipe import resolve
 from sage_kit.reports.decoding import DecodedExample, Decoding, _lift, decode_run, view_of
 from sage_kit.reports.tables import decoding_table
 from sage_kit.rundir import RunDirectory
-from sage_kit.synthesis.synthesizer import SyntheticSet
+from sage_kit.synthesis.synthetic_set import SyntheticSet
 from sage_kit.system.devices import make_accelerator
 from sage_kit.training.preparation import prepare
 
@@ -51,7 +52,7 @@ def copy(runs, tmp_path):
 
 def prepared(directory, plugins):
     config = directory.config()
-    return config, prepare(config, plugins, make_accelerator(config), Costs())
+    return config, prepare(resolve(config, plugins), make_accelerator(config), Costs())
 
 
 @pytest.mark.parametrize(("name", "round"), [("replace", 2), ("replace", 3), ("shift", 2)])

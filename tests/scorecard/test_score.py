@@ -22,6 +22,7 @@ from toyrun import toy_config
 from sage_kit.components.plugins import Plugins
 from sage_kit.config import RunConfig
 from sage_kit.errors import BudgetError, CompatibilityError, PluginError
+from sage_kit.recipe import resolve
 from sage_kit.scorecard import Scorecard, TaskVectors, load_vectors, measures, place_vectors, score, score_pair
 from sage_kit.testing import toy
 
@@ -84,7 +85,7 @@ def test_vectors_equal_those_of_a_run(settings, plugins, vectors) -> None:
     from sage_kit.training.preparation import prepare
 
     config = settings(teacher_epochs=1)
-    prepared = prepare(config, plugins, make_accelerator(config), Costs())
+    prepared = prepare(resolve(config, plugins), make_accelerator(config), Costs())
     tuned = load_vectors(config, plugins, fine_tune=True)
     assert tuned.input_layers == "of the teacher fine-tuned on the task"
     # a run pools token states, and here nothing but the pooled vectors is kept

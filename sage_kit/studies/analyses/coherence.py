@@ -12,10 +12,12 @@ from numpy.typing import NDArray
 
 from sage_kit.components import BuildContext, FilterRequest
 from sage_kit.errors import StudyError
+from sage_kit.recipe import resolve
+from sage_kit.storage.frozen import read_only
 from sage_kit.studies.arms import Arm
 from sage_kit.studies.runs import ArmRun, Runs
 from sage_kit.studies.study import Study
-from sage_kit.synthesis.synthesizer import SyntheticSet, read_only
+from sage_kit.synthesis.synthetic_set import SyntheticSet
 from sage_kit.training.preparation import Prepared, prepare
 
 if TYPE_CHECKING:
@@ -164,7 +166,7 @@ def filter_settings(study: Study, run: ArmRun, filters: Sequence[str], share: fl
     from sage_kit.components.records import Costs
     from sage_kit.system.devices import make_accelerator
 
-    prepared = prepare(run.config, study.plugins, make_accelerator(run.config), Costs())
+    prepared = prepare(resolve(run.config, study.plugins), make_accelerator(run.config), Costs())
     sets = synthetic_sets(run)
     step = math.ceil(sum(len(one.anchors) for one in sets) / LOOKED_AT)
     requests = [_request(one, prepared, slice(None, None, step)) for one in sets]

@@ -21,7 +21,9 @@ from sage_kit.builtin.samplers.full_space import CHUNK, neighborhood
 from sage_kit.components import SampleRequest, TokenBatch
 from sage_kit.components.records import Costs
 from sage_kit.errors import StudyError, did_you_mean
-from sage_kit.synthesis.synthesizer import Synthesizer, SyntheticSet
+from sage_kit.recipe import resolve
+from sage_kit.synthesis.synthesizer import Synthesizer
+from sage_kit.synthesis.synthetic_set import SyntheticSet
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -79,7 +81,7 @@ def prepare_task(study: Study, task: str) -> Prepared:
     from sage_kit.training.preparation import prepare
 
     config = study.config(task)
-    return prepare(config, study.plugins, make_accelerator(config), Costs())
+    return prepare(resolve(config, study.plugins), make_accelerator(config), Costs())
 
 
 def lifted(run: ArmRun, prepared: Prepared, plugins: Plugins, *, most: int = 1024) -> NDArray[np.float64]:
@@ -134,21 +136,7 @@ def lift_ratio(
 
 
 def _synthesizer(config: RunConfig, prepared: Prepared, plugins: Plugins) -> Synthesizer:
-    train = prepared.train
-    return Synthesizer(
-        config,
-        plugins,
-        train.store,
-        train.outputs,
-        prepared.cache,
-        prepared.device,
-        _quiet,
-        Costs(),
-        tokens=train.tokens,
-        input_layers=prepared.input_layers,
-        mapped=prepared.mapped,
-        vocabulary=prepared.vocabulary,
-    )
+    return prepared.synthesizer(resolve(config, plugins), _quiet, Costs())
 
 
 def _lifted(one: SyntheticSet, synthesizer: Synthesizer, prepared: Prepared, most: int) -> NDArray[np.float64]:

@@ -16,6 +16,7 @@ from sage_kit.config import RunConfig
 from sage_kit.data.metrics import agreement, best_constant
 from sage_kit.data.metrics import predictions as predicted
 from sage_kit.errors import StudyError
+from sage_kit.recipe import resolve
 from sage_kit.studies.arms import Arm
 from sage_kit.studies.parameters import listed
 from sage_kit.studies.predictions import split_name
@@ -79,7 +80,7 @@ def teacher_pass(config: RunConfig, plugins: Plugins) -> dict[str, int]:
     dict of str to int
         "flops", forward, of input layers and teacher's upper layers together, and "tokens" that the upper layers read.
     """
-    prepared = prepare(config, plugins, make_accelerator(config), Costs())
+    prepared = prepare(resolve(config, plugins), make_accelerator(config), Costs())
     front = prepared.input_layers.flops(prepared.train.tokens.lengths)
     behind = prepared.teacher_upper.flops(prepared.train.store.lengths)
     return {"flops": front + behind, "tokens": int(prepared.train.store.offsets[-1])}

@@ -13,7 +13,7 @@ from sage_kit.data.metrics import alike_with, predictions
 from sage_kit.errors import StudyError
 from sage_kit.studies.runs import ArmRun
 from sage_kit.studies.statistics import compare_arms, summarize
-from sage_kit.synthesis.synthesizer import SyntheticSet
+from sage_kit.synthesis.synthetic_set import SyntheticSet
 from sage_kit.training.preparation import Prepared
 
 if TYPE_CHECKING:

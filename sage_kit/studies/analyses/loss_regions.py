@@ -25,7 +25,7 @@ from sage_kit.rundir.loss_profiles import read_loss_profiles
 from sage_kit.studies.runs import ArmRun, Runs
 from sage_kit.studies.statistics import expected_jaccard, jaccard, morans_i
 from sage_kit.studies.study import Study
-from sage_kit.synthesis.synthesizer import SyntheticSet
+from sage_kit.synthesis.synthetic_set import SyntheticSet
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -192,6 +192,7 @@ def make_maps(study: Study, task: str, seeds: int, options: RegionOptions) -> Ma
     for name, number in (("maps", seeds), ("clusters", options.clusters)):
         if number < 2:
             raise StudyError(f"{name} is {number}: two at least are compared")
+    from sage_kit.recipe import choose
     from sage_kit.storage.cache import Cache
     from sage_kit.storage.fingerprint import fingerprint
     from sage_kit.synthesis.maps import fit_map
@@ -200,11 +201,12 @@ def make_maps(study: Study, task: str, seeds: int, options: RegionOptions) -> Ma
     vectors, _ = study.vectors(task)
     cache = Cache(Path(config.cache_dir).expanduser(), lambda text: None)
     context = BuildContext(config=config, n_components=config.n_components, cached=cache.arrays)
+    reducer = choose("reducer", config, study.plugins)
     coordinates = []
     for seed in range(config.reducer_seed, config.reducer_seed + seeds):
         fitted = fit_map(
             Pooled(vectors, fingerprint(vectors)),
-            study.plugins,
+            reducer,
             cache,
             replace(context, seed=seed),
             needs_reducer=False,

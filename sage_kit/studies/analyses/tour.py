@@ -17,7 +17,7 @@ from sage_kit.errors import StudyError
 from sage_kit.reports.decoding import LiftedRound
 from sage_kit.reports.figures import ANCHOR, REAL, SYNTHETIC
 from sage_kit.rundir.loss_profiles import read_loss_profiles
-from sage_kit.synthesis.synthesizer import SyntheticSet
+from sage_kit.synthesis.synthetic_set import SyntheticSet
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -23,6 +23,7 @@ from sage_kit.data.tokens import Tokens
 from sage_kit.errors import ConfigError
 from sage_kit.models.families import family_of
 from sage_kit.models.split import UpperLayers, UpperOutput, embed
+from sage_kit.recipe import Recipe
 from sage_kit.rundir import RunDirectory
 from sage_kit.studies.analyses.own_loop import UnsavedLoop, run_loop
 from sage_kit.training.preparation import Prepared, PreparedSplit, prepare
@@ -163,14 +164,14 @@ def run_whole_student(
         As `sage_kit.distill.run` does.
     """
 
-    def make(accelerator: Accelerator, costs: Costs, directory: RunDirectory) -> UnsavedLoop:
-        prepared = prepare(config, plugins, accelerator, costs)
+    def make(recipe: Recipe, accelerator: Accelerator, costs: Costs) -> tuple[Prepared, type[UnsavedLoop]]:
+        prepared = prepare(recipe, accelerator, costs)
         if prepared.relations is not None and prepared.relations.place is None:
             raise ConfigError(
                 "the relations of the teacher's first block are those of token states, which a student with an input "
                 "layer does not share: set relation_layer to a later block, or relation_weight to 0"
             )
-        return _Loop(config, plugins, directory, accelerator, prepared, costs, freeze)
+        return on_tokens(prepared), _Frozen if freeze else _Loop
 
     needs = {"bypass": "embeddings", "granularity": "token"}
     return run_loop(config, plugins, plugin_files or [], make, who="a student with an input layer", needs=needs)
@@ -179,22 +180,17 @@ def run_whole_student(
 class _Loop(UnsavedLoop):
     """The usual loop on token ids, whose student trains its embeddings too."""
 
-    def __init__(
-        self,
-        config: RunConfig,
-        plugins: Plugins,
-        directory: RunDirectory,
-        accelerator: Accelerator,
-        prepared: Prepared,
-        costs: Costs,
-        freeze: bool,
-    ) -> None:
-        self._freeze = freeze
-        super().__init__(config, plugins, directory, accelerator, on_tokens(prepared), costs)
+    freeze = False
 
     def trained_part(self, student: PreTrainedModel) -> WholeStudent:
         """The whole student."""
-        return WholeStudent(student, freeze=self._freeze)
+        return WholeStudent(student, freeze=self.freeze)
+
+
+class _Frozen(_Loop):
+    """The same, whose embeddings stay as they are."""
+
+    freeze = True
 
 
 def on_tokens(prepared: Prepared) -> Prepared:

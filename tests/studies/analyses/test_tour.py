@@ -13,7 +13,7 @@ from sage_kit.reports.decoding import lift_round
 from sage_kit.rundir.loss_profiles import read_loss_profiles
 from sage_kit.studies.analyses import tour
 from sage_kit.studies.runs import ArmRun
-from sage_kit.synthesis.synthesizer import SyntheticSet
+from sage_kit.synthesis.synthetic_set import SyntheticSet
 
 STEPS = 19  # 270 examples of which 9 batches make a round, and 41 synthetic ones
 
