@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sage_kit.components import BuildContext, ReducerSpec
-from sage_kit.components.plugins import Registered
-from sage_kit.components.provenance import code_parts
+from sage_kit.components.provenance import component_parts
 from sage_kit.errors import CompatibilityError, DataError, PluginError
 from sage_kit.recipe import Choice
 from sage_kit.storage import tensorfile
@@ -84,19 +84,18 @@ def fit_map(
     spec, title = cast(ReducerSpec, choice.spec), choice.title
     if spec.needs_labels and labels is None:
         raise CompatibilityError(f"{title} learns from labels, and here are none: take another reducer")
-    built: list[tuple[Registered, Any]] = []
-    reducer = choice.build(context, built)
+    # built when it is needed: its library may take seconds to import, and a map in the cache may do without
+    reducer = functools.cache(lambda: choice.build(context))
     uses_landmarks = 0 < config.landmarks < len(vectors)
     key = fingerprint(
-        "map-4",
+        "map-5",
         artifact_digest("sage_kit.synthesis.maps"),
         pooled.key,
         spec.name,
-        choice.options.model_dump(mode="json"),
         context.n_components,
         context.seed,
         [config.landmarks, config.landmark_choice] if uses_landmarks else [],
-        [_code(registered, part) for registered, part in built],
+        component_parts(choice.plugins, "reducer", choice.name, choice.options),
         [labels] if spec.needs_labels else [],
     )
     fitted = False
@@ -111,7 +110,7 @@ def fit_map(
         others = [np.array(labels[chosen])] if spec.needs_labels and labels is not None else []
         rows = np.array(vectors[chosen])
         check_distinct(rows, context.n_components)
-        return ask(reducer.fit_transform, rows, *others)
+        return ask(reducer().fit_transform, rows, *others)
 
     def on_landmarks() -> NDArray[np.float32]:
         rng = np.random.default_rng([context.seed, config.landmarks])
@@ -119,7 +118,7 @@ def fit_map(
         at_landmarks = fit_on(landmarks)
         how = "by its transform" if spec.has_transform else "at the average of their neighbours among these"
         say(f"{choice}: placing the other {len(vectors) - len(landmarks):,} vectors {how}")
-        transform = (lambda block: ask(reducer.transform, block)) if spec.has_transform else None
+        transform = (lambda block: ask(reducer().transform, block)) if spec.has_transform else None
         return place(vectors, landmarks, at_landmarks, transform)
 
     def fit() -> NDArray[np.float32]:
@@ -131,7 +130,7 @@ def fit_map(
     def build(directory: Path) -> None:
         say(f"{choice}: fitting {_rows(config.landmarks, len(vectors))}")
         coordinates = fit()
-        state = choice.call(reducer.get_state, step="get_state") if spec.has_state else {}
+        state = choice.call(reducer().get_state, step="get_state") if spec.has_state else {}
         try:
             named = {f"{STATE_PREFIX}{name}": values for name, values in state.items()}
             tensorfile.write(directory / FILE, {"coordinates": coordinates, **named})
@@ -146,11 +145,11 @@ def fit_map(
     if needs_reducer and not fitted:
         if spec.has_state:
             state = {k[len(STATE_PREFIX) :]: np.array(v) for k, v in arrays.items() if k.startswith(STATE_PREFIX)}
-            choice.call(reducer.set_state, state)
+            choice.call(reducer().set_state, state)
         else:
             say(f"{choice}: fitting again, since the fitted reducer is needed and cannot be stored")
             coordinates = fit()
-    return FittedMap(coordinates, reducer if needs_reducer else None, spec)
+    return FittedMap(coordinates, reducer() if needs_reducer else None, spec)
 
 
 def check_distinct(vectors: NDArray[np.float32], n_components: int) -> None:
@@ -209,15 +208,6 @@ def _checked(coordinates: NDArray[np.float32], rows: int, n_components: int, tit
         row = int(np.argmin(np.isfinite(coordinates).all(1))) + 1
         raise PluginError(f"{title} returned NaN or infinity for vector {row}")
     return coordinates
-
-
-def _code(registered: Registered, component: Any) -> list[Any]:
-    origin, spec = registered.origin, registered.spec
-    return [
-        spec.kind,
-        spec.name,
-        *code_parts(str(origin), origin.distribution, spec.requires, type(component), getattr(spec, "factory", None)),
-    ]
 
 
 def _rows(landmarks: int, total: int) -> str:
