@@ -172,6 +172,8 @@ def module_targets(source: Source, module: str = "", *, is_package: bool = False
             continue
         # `from package import module` and `from module import name` look alike
         target = f"{base}.{name}" if name and _is_module(name, base) else base
+        if base == PACKAGE and name in sage_kit.PUBLIC:
+            target = sage_kit.PUBLIC[name]
         yield target
         if not target.startswith(f"{PACKAGE}."):
             parts = target.split(".")
