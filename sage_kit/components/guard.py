@@ -234,6 +234,11 @@ def _code(item: Any) -> CodeType | None:
 # ---- what to say ----------------------------------------------------------------------------------------------------
 
 
+def own_error(raised: BaseException) -> BaseException:
+    """What plugin code itself raised, of what `attempt` raised."""
+    return raised.error if isinstance(raised, Failure) else raised
+
+
 def cause_of(error: BaseException) -> str:
     """An error's class and message, as one line."""
     try:

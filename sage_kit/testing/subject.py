@@ -15,7 +15,9 @@ from typing import Any, cast
 import numpy as np
 
 from sage_kit.components import BuildContext, ComponentSpec, LiftSpec, Options, ReducerSpec, TaskSpec
-from sage_kit.components.plugins import Origin, Plugins, Registered, Spec, missing_requirements
+from sage_kit.components.loader import Origin
+from sage_kit.components.plugins import Plugins, Registered
+from sage_kit.components.spec_checks import Spec, missing_requirements
 from sage_kit.config import RunConfig
 from sage_kit.errors import SageError
 from sage_kit.testing import toy
@@ -41,7 +43,7 @@ class PluginsWith(Plugins):
                 spec, Origin(spec.name, "the component under check", "")
             )
         else:
-            self._components[spec.kind, spec.name] = Registered(spec, known.origin)
+            self._components[spec.kind, spec.name] = dataclasses.replace(known, spec=spec)
 
 
 def _same(first: Spec, second: Spec) -> bool:

@@ -14,7 +14,8 @@ from toyrun import toy_config, toy_run
 
 from sage_kit.cli import main
 from sage_kit.components import DecoderSpec, Guesses, TokenBatch
-from sage_kit.components.plugins import Origin, Plugins, Registered
+from sage_kit.components.loader import Origin
+from sage_kit.components.plugins import Plugins, Registered
 from sage_kit.components.records import Costs
 from sage_kit.errors import CompatibilityError, PluginError, RunDirectoryError, UnknownComponentError
 from sage_kit.reports.decoding import DecodedExample, Decoding, _lift, decode_run, view_of

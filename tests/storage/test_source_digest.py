@@ -36,8 +36,9 @@ from sage_kit.studies.cell_key import cell_key
 PACKAGE = Path(sage_kit.__file__).parent
 
 EVERY_RUN = (
-    "builtin/stop_rules/agreement", "components/__init__", "components/messages", "components/plugins",
-    "components/protocols", "components/records", "components/specs", "config",
+    "builtin/stop_rules/agreement", "components/__init__", "components/events", "components/loader",
+    "components/messages", "components/plugins", "components/protocols", "components/records",
+    "components/spec_checks", "components/specs", "config",
     "data/batches", "data/corpus", "data/metrics", "data/row_checks", "data/sources", "data/splits", "data/tokens",
     "data/user_files", "distill", "models/checkpoints", "models/export", "models/families", "models/packed",
     "models/split", "models/student", "models/teacher", "models/vectors", "recipe", "rundir/__init__",

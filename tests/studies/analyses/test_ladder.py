@@ -13,7 +13,8 @@ from scipy import stats
 from toyrun import toy_config
 
 from sage_kit.components import DecoderSpec, TokenBatch
-from sage_kit.components.plugins import Origin, Plugins, Registered
+from sage_kit.components.loader import Origin
+from sage_kit.components.plugins import Plugins, Registered
 from sage_kit.distill import run
 from sage_kit.errors import StudyError, UnknownComponentError
 from sage_kit.reports.decoding import fit_reader, lift_round
