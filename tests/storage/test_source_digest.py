@@ -38,7 +38,8 @@ PACKAGE = Path(sage_kit.__file__).parent
 EVERY_RUN = (
     "builtin/stop_rules/agreement", "components/__init__", "components/events", "components/loader",
     "components/messages", "components/plugins", "components/protocols", "components/records",
-    "components/spec_checks", "components/specs", "config",
+    "components/spec_checks", "components/specs", "config/__init__", "config/loading", "config/paths", "config/presets",
+    "config/settings", "config/validation", "config/values",
     "data/batches", "data/corpus", "data/metrics", "data/row_checks", "data/sources", "data/splits", "data/tokens",
     "data/user_files", "distill", "models/checkpoints", "models/export", "models/families", "models/packed",
     "models/split", "models/student", "models/teacher", "models/vectors", "recipe", "rundir/__init__",
@@ -160,7 +161,9 @@ def all_changes() -> dict[str, list[tuple[str, str]]]:
     return {
         **lines,
         "comments, docstrings and layout": texts,
-        "help of a setting": edited("config.py", '"Peak learning rate of the student."', '"How fast it learns."'),
+        "help of a setting": edited(
+            "config/settings.py", '"Peak learning rate of the student."', '"How fast it learns."'
+        ),
         "help of an option": edited(
             "builtin/samplers/__init__.py", 'description="Nearest neighbours', 'description="The nearest neighbours'
         ),
@@ -168,7 +171,7 @@ def all_changes() -> dict[str, list[tuple[str, str]]]:
         "no step": edited("training/steps.py", "optimizer.step()", "pass"),
         "easy examples first": edited("builtin/samplers/high_loss.py", "-losses[known]", "losses[known]"),
         "softer teacher": edited("training/losses.py", "/ temperature", "/ temperature / 2"),
-        "another default": edited("config.py", "_setting(1.0,", "_setting(3.0,"),
+        "another default": edited("config/settings.py", "_setting(1.0,", "_setting(3.0,"),
         "another default of an option": edited("builtin/lifts/__init__.py", "default=0.3,", "default=0.4,"),
     }
 
@@ -239,7 +242,13 @@ def test_entries_of_the_cache_count_what_computes_them(moved: dict[str, set[str]
     assert "map" in moved["synthesis/maps"] & moved["synthesis/landmarks"]
     # settings and data are in their keys by value
     for name in (
-        "config",
+        "config/__init__",
+        "config/loading",
+        "config/paths",
+        "config/presets",
+        "config/settings",
+        "config/validation",
+        "config/values",
         "training/steps",
         "synthesis/synthesizer",
         "training/losses",
