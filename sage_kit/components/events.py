@@ -14,8 +14,7 @@ import sage_kit
 from sage_kit.components import hookspecs
 from sage_kit.components.guard import Failure, attempt, own_error, plugin_error, remember_home, show_traceback, where
 from sage_kit.components.records import RunInfo
-from sage_kit.components.spec_checks import one_line
-from sage_kit.errors import PluginError, SageError, did_you_mean
+from sage_kit.errors import PluginError, SageError, did_you_mean, one_line
 from sage_kit.storage.frozen import frozen_copy
 
 if TYPE_CHECKING:

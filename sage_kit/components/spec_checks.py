@@ -25,7 +25,7 @@ from sage_kit.components.specs import (
     StopRuleSpec,
     TaskSpec,
 )
-from sage_kit.errors import PluginError
+from sage_kit.errors import PluginError, one_line
 
 NAME = re.compile(r"[a-z][a-z0-9_]*")
 
@@ -180,8 +180,3 @@ def words(kind: str) -> str:
 def title_of(spec: Any) -> str:
     """Kind and name of a component: "stop rule 'agreement'"."""
     return f"{words(spec.kind)} {spec.name!r}"
-
-
-def one_line(error: BaseException) -> str:
-    """An error's message in one line."""
-    return " ".join(str(error).split())

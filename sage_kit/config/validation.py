@@ -10,7 +10,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from sage_kit.errors import did_you_mean
+from sage_kit.errors import did_you_mean, shortened
 
 
 def explain(error: ValidationError, model: type[BaseModel], noun: str, places: Mapping[str, str] | None = None) -> str:
@@ -57,7 +57,7 @@ def _explain_field(
         where = "".join(f", item {step + 1}" for step in steps if isinstance(step, int))
         what = f"unknown {noun} {field!r}" if closest[0]["type"] == "extra_forbidden" else f"{field!r} is required"
         return f"{noun} {name!r}{place}{where}: {what}"
-    value = _shorten(repr(closest[0]["input"]))
+    value = shortened(repr(closest[0]["input"]), 80)
     inner = "".join(
         f", item {step + 1}," if isinstance(step, int) else f", {step!r}," for step in closest[0]["loc"][skipped:]
     )
@@ -85,7 +85,3 @@ def _is_union(annotation: Any) -> bool:
         return _is_union(get_args(annotation)[0])
     branches = [branch for branch in get_args(annotation) if branch is not type(None)]
     return get_origin(annotation) in (Union, UnionType) and len(branches) > 1
-
-
-def _shorten(text: str, longest: int = 80) -> str:
-    return text if len(text) <= longest else f"{text[: longest - 3]}..."

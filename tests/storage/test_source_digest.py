@@ -41,8 +41,8 @@ EVERY_RUN = (
     "components/spec_checks", "components/specs", "config/__init__", "config/loading", "config/paths", "config/presets",
     "config/settings", "config/validation", "config/values",
     "data/batches", "data/corpus", "data/metrics", "data/row_checks", "data/sources", "data/splits", "data/tokens",
-    "data/user_files", "distill", "models/checkpoints", "models/export", "models/families", "models/packed",
-    "models/split", "models/student", "models/teacher", "models/vectors", "recipe", "rundir/__init__",
+    "data/user_files", "distill", "models/block_parts", "models/checkpoints", "models/cpu_kernels", "models/export",
+    "models/families", "models/packed", "models/split", "models/student", "models/teacher", "models/vectors", "recipe", "rundir/__init__",
     "storage/cache", "storage/tensorfile", "synthesis/synthesizer", "system/devices", "training/divergence",
     "training/losses", "training/preparation", "training/steps", "training/warmup",
 )  # fmt: skip
@@ -235,7 +235,14 @@ def test_a_component_counts_for_the_runs_that_use_it(moved: dict[str, set[str]])
 
 
 def test_entries_of_the_cache_count_what_computes_them(moved: dict[str, set[str]]) -> None:
-    for name in ("models/packed", "models/split", "models/families", "data/batches"):
+    for name in (
+        "models/block_parts",
+        "models/cpu_kernels",
+        "models/packed",
+        "models/split",
+        "models/families",
+        "data/batches",
+    ):
         assert {"teacher", "vectors"} <= moved[name], name
     assert "teacher" in moved["models/teacher"] & moved["models/checkpoints"]
     assert "vectors" in moved["models/vectors"]
