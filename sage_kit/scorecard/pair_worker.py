@@ -16,7 +16,8 @@ from sage_kit.components.plugins import Plugins
 from sage_kit.config import load_config
 from sage_kit.errors import BudgetError, SageError, one_line
 from sage_kit.scorecard.held_out import TaskVectors
-from sage_kit.scorecard.score import Placement, place_vectors, score_pair
+from sage_kit.scorecard.placement import Placement, place_vectors
+from sage_kit.scorecard.score import score_pair
 from sage_kit.storage.files import only_finite
 from sage_kit.system.child import on_standard_streams
 

@@ -18,7 +18,8 @@ from sage_kit.components.loader import Origin
 from sage_kit.components.plugins import Plugins, Registered
 from sage_kit.components.records import Costs
 from sage_kit.errors import CompatibilityError, PluginError, RunDirectoryError, UnknownComponentError
-from sage_kit.reports.decoding import DecodedExample, Decoding, _lift, decode_run, view_of
+from sage_kit.reports.decoding import DecodedExample, Decoding, decode_run
+from sage_kit.reports.lifted_round import _lift, view_of
 from sage_kit.reports.tables import decoding_table
 from sage_kit.rundir import RunDirectory
 from sage_kit.synthesis.synthesizer import SyntheticSet
