@@ -32,11 +32,11 @@ from sage_kit.synthesis.synthesizer import build_ahead
 from sage_kit.system.devices import make_accelerator
 from sage_kit.system.processes import from_main
 from sage_kit.training.component_state import give_back, state_of
-from sage_kit.training.events import Events, OnStep
 from sage_kit.training.labelled_batches import SyntheticBatches, planned_steps, sources_of
 from sage_kit.training.learner import Learner
 from sage_kit.training.preparation import Prepared, PreparedSplit, prepare
 from sage_kit.training.round_synthesis import RoundSynthesis
+from sage_kit.training.run_events import OnStep, RunEvents
 from sage_kit.training.summary import evaluation_scores, run_info, summarize, write_outcome
 from sage_kit.training.tracing import LABELLED_BATCHES, STUDENT_STEPS, RoundTrace
 from sage_kit.training.warmup import warm_up
@@ -129,7 +129,7 @@ def distill(recipe: Recipe, directory: RunDirectory, accelerator: Accelerator) -
     dict
         What summary.json holds.
     """
-    plugins, events = recipe.plugins, Events(recipe.plugins, accelerator.is_main_process)
+    plugins, events = recipe.plugins, RunEvents(recipe.plugins, accelerator.is_main_process)
     plugins.remove_observers()
     if accelerator.is_main_process:
         plugins.record_disabled = directory.record_disabled_observer
@@ -183,7 +183,7 @@ class Loop:
         accelerator: Accelerator,
         prepared: Prepared,
         costs: Costs,
-        events: Events,
+        events: RunEvents,
     ) -> None:
         self.recipe = recipe
         self.config = config = recipe.config

@@ -30,7 +30,7 @@ def plugins_command(
     kind: Annotated[str, typer.Option(metavar="KIND", help="Only components of this kind.")] = "",
 ) -> None:
     """List every component with its kind, summary, origin and capabilities, and the plugins in quarantine."""
-    from sage_kit.components.plugins import KINDS
+    from sage_kit.components.spec_checks import KINDS
     from sage_kit.errors import did_you_mean
 
     plugins = load_plugins(plugin)

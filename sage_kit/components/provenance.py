@@ -118,8 +118,8 @@ def _named(values: Any, kind: str, key: str = "") -> Iterator[tuple[str, str]]:
 
 def registered_parts(item: Registered) -> list[Any]:
     """`code_parts` of a component's factory, or of a task's loader."""
-    code = getattr(item.spec, "factory", None) or getattr(item.spec, "loader", None)
-    return code_parts(str(item.origin), item.origin.distribution, item.spec.requires, *([code] if code else []))
+    code = [item.code] if item.code else []
+    return code_parts(str(item.origin), item.origin.distribution, item.spec.requires, *code)
 
 
 def plain_fields(spec: Any) -> dict[str, Any]:

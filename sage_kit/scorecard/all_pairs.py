@@ -24,7 +24,7 @@ from sage_kit.errors import CompatibilityError, ConfigError, SageError
 from sage_kit.recipe import resolve
 from sage_kit.scorecard.held_out import TaskVectors, load_vectors
 from sage_kit.scorecard.measures import METRICS
-from sage_kit.scorecard.score import scoring_config
+from sage_kit.scorecard.placement import scoring_config
 from sage_kit.storage.files import disk_errors, write_json, write_text
 from sage_kit.system.child import Child, ChildEnded, ChildSilent
 

@@ -342,7 +342,7 @@ def teacher_view() -> TeacherView:
     """What decoders may use of the toy teacher, with the toy texts; made once per process."""
     from sage_kit.components.records import Costs
     from sage_kit.recipe import resolve
-    from sage_kit.reports.decoding import view_of
+    from sage_kit.reports.lifted_round import view_of
     from sage_kit.system.devices import make_accelerator
     from sage_kit.training.preparation import prepare
 

@@ -36,7 +36,7 @@ from sage_kit.synthesis.maps import check_distinct
 from sage_kit.synthesis.synthesizer import Synthesizer
 from sage_kit.system.devices import autocast_for, resolve_precision, synchronize
 from sage_kit.system.machine import describe_machine, why_no_bf16
-from sage_kit.training.events import Events
+from sage_kit.training.run_events import RunEvents
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -350,7 +350,7 @@ class _Preparation:
         self.plugins = plugins
         self.accelerator = accelerator
         self.costs = costs
-        events = Events(plugins, accelerator.is_main_process)
+        events = RunEvents(plugins, accelerator.is_main_process)
         self.announce, self.steps = events.message, events.steps
         self.cache = Cache(Path(config.cache_dir).expanduser(), self.announce)
 

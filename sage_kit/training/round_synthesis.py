@@ -19,9 +19,9 @@ from sage_kit.synthesis.synthetic_set import SyntheticSet
 from sage_kit.system.devices import autocast_for, synchronize
 from sage_kit.system.processes import from_main
 from sage_kit.training.component_state import give_back, state_of
-from sage_kit.training.events import Events, OnStep
 from sage_kit.training.learner import Learner
 from sage_kit.training.preparation import Prepared
+from sage_kit.training.run_events import OnStep, RunEvents
 from sage_kit.training.steps import count_flops
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class RoundSynthesis:
     directory : RunDirectory
     accelerator : Accelerator
     costs : Costs
-    events : Events
+    events : RunEvents
 
     Attributes
     ----------
@@ -62,7 +62,7 @@ class RoundSynthesis:
         directory: RunDirectory,
         accelerator: Accelerator,
         costs: Costs,
-        events: Events,
+        events: RunEvents,
     ) -> None:
         self.recipe = recipe
         self.prepared = prepared

@@ -19,8 +19,10 @@ import pytest
 import sage_kit
 from sage_kit import hookimpl
 from sage_kit.components import BuildContext, Options
-from sage_kit.components.plugins import ALLOW_VARIABLE, FIRST_PARTY, KINDS, Origin, Plugins, missing_requirements
+from sage_kit.components.loader import ALLOW_VARIABLE, Origin
+from sage_kit.components.plugins import FIRST_PARTY, Plugins
 from sage_kit.components.records import Costs, RoundResult, RunInfo
+from sage_kit.components.spec_checks import KINDS, missing_requirements
 from sage_kit.config import RunConfig
 from sage_kit.errors import (
     CompatibilityError,

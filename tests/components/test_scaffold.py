@@ -15,8 +15,9 @@ from pathlib import Path
 import pytest
 
 import sage_kit
-from sage_kit.components.plugins import KINDS, Plugins
+from sage_kit.components.plugins import Plugins
 from sage_kit.components.scaffold import LONGEST_NAME, SCAFFOLD_KINDS, TEMPLATES, new_plugin, next_steps
+from sage_kit.components.spec_checks import KINDS
 from sage_kit.config import load_config, toml_loads
 from sage_kit.errors import ConfigError, RunDirectoryError, SageError
 from sage_kit.recipe import resolve

@@ -19,9 +19,9 @@ from sage_kit.components.plugins import Plugins
 from sage_kit.components.records import Costs
 from sage_kit.distill import resume
 from sage_kit.errors import CompatibilityError, ConfigError
+from sage_kit.models.block_parts import parts_of
 from sage_kit.models.checkpoints import load_classifier
 from sage_kit.models.families import family_of
-from sage_kit.models.packed import parts_of
 from sage_kit.models.split import split_model
 from sage_kit.recipe import resolve
 from sage_kit.rundir import RunDirectory

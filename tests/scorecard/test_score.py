@@ -23,7 +23,7 @@ from sage_kit.components.plugins import Plugins
 from sage_kit.config import RunConfig
 from sage_kit.errors import BudgetError, CompatibilityError, PluginError
 from sage_kit.recipe import resolve
-from sage_kit.scorecard import Scorecard, TaskVectors, load_vectors, measures, place_vectors, score, score_pair
+from sage_kit.scorecard import Scorecard, TaskVectors, clock, load_vectors, measures, place_vectors, score_pair
 from sage_kit.testing import toy
 
 
@@ -40,7 +40,7 @@ def plugins(folder: Path) -> Plugins:
 @pytest.fixture(autouse=True)
 def no_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     """One short timing is enough here."""
-    monkeypatch.setattr(score, "TIMED_SECONDS", 0.0)
+    monkeypatch.setattr(clock, "TIMED_SECONDS", 0.0)
 
 
 @pytest.fixture(scope="module")

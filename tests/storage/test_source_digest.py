@@ -36,12 +36,18 @@ from sage_kit.studies.cell_key import cell_key
 PACKAGE = Path(sage_kit.__file__).parent
 
 EVERY_RUN = (
-    "builtin/stop_rules/agreement", "components/__init__", "components/plugins", "components/records", "config",
-    "data/batches", "data/corpus", "data/metrics", "data/row_checks", "data/sources", "data/splits", "data/tokens",
-    "data/user_files", "distill", "models/checkpoints", "models/export", "models/families", "models/packed",
-    "models/split", "models/student", "models/teacher", "models/vectors", "recipe", "rundir/__init__",
-    "storage/cache", "storage/tensorfile", "synthesis/synthesizer", "system/devices", "training/divergence",
-    "training/losses", "training/preparation", "training/steps", "training/warmup",
+    "builtin/stop_rules/agreement", "components/__init__", "components/events", "components/loader",
+    "components/messages", "components/plugins", "components/protocols", "components/records",
+    "components/spec_checks", "components/specs", "config/__init__", "config/loading", "config/paths",
+    "config/presets", "config/settings", "config/validation", "config/values", "data/batches", "data/corpus",
+    "data/metrics", "data/row_checks", "data/sources", "data/splits", "data/tokens", "data/user_files", "distill",
+    "models/block_parts", "models/checkpoints", "models/cpu_kernels", "models/export", "models/families",
+    "models/packed", "models/split", "models/student", "models/teacher", "models/vectors", "recipe",
+    "rundir/checkpoint", "rundir/directory", "storage/cache", "storage/tensorfile", "synthesis/answers",
+    "synthesis/labelling", "synthesis/synthesizer", "synthesis/synthetic_set", "system/devices",
+    "training/feedback", "training/labelled_batches", "training/learner", "training/losses", "training/optimizer",
+    "training/preparation", "training/profile", "training/round_synthesis", "training/run_events", "training/steps",
+    "training/summary", "training/warmup",
 )  # fmt: skip
 """Modules that every run depends on."""
 
@@ -158,7 +164,9 @@ def all_changes() -> dict[str, list[tuple[str, str]]]:
     return {
         **lines,
         "comments, docstrings and layout": texts,
-        "help of a setting": edited("config.py", '"Peak learning rate of the student."', '"How fast it learns."'),
+        "help of a setting": edited(
+            "config/settings.py", '"Peak learning rate of the student."', '"How fast it learns."'
+        ),
         "help of an option": edited(
             "builtin/samplers/__init__.py", 'description="Nearest neighbours', 'description="The nearest neighbours'
         ),
@@ -166,7 +174,7 @@ def all_changes() -> dict[str, list[tuple[str, str]]]:
         "no step": edited("training/steps.py", "optimizer.step()", "pass"),
         "easy examples first": edited("builtin/samplers/high_loss.py", "-losses[known]", "losses[known]"),
         "softer teacher": edited("training/losses.py", "/ temperature", "/ temperature / 2"),
-        "another default": edited("config.py", "_setting(1.0,", "_setting(3.0,"),
+        "another default": edited("config/settings.py", "_setting(1.0,", "_setting(3.0,"),
         "another default of an option": edited("builtin/lifts/__init__.py", "default=0.3,", "default=0.4,"),
     }
 
@@ -230,18 +238,32 @@ def test_a_component_counts_for_the_runs_that_use_it(moved: dict[str, set[str]])
 
 
 def test_entries_of_the_cache_count_what_computes_them(moved: dict[str, set[str]]) -> None:
-    for name in ("models/packed", "models/split", "models/families", "data/batches"):
+    for name in (
+        "models/block_parts",
+        "models/cpu_kernels",
+        "models/packed",
+        "models/split",
+        "models/families",
+        "data/batches",
+    ):
         assert {"teacher", "vectors"} <= moved[name], name
     assert "teacher" in moved["models/teacher"] & moved["models/checkpoints"]
     assert "vectors" in moved["models/vectors"]
     assert "map" in moved["synthesis/maps"] & moved["synthesis/landmarks"]
     # settings and data are in their keys by value
     for name in (
-        "config",
+        "config/__init__",
+        "config/loading",
+        "config/paths",
+        "config/presets",
+        "config/settings",
+        "config/validation",
+        "config/values",
         "training/steps",
         "synthesis/synthesizer",
         "training/losses",
-        "rundir/__init__",
+        "rundir/checkpoint",
+        "rundir/directory",
         "data/sources",
     ):
         assert not moved[name] & {"teacher", "vectors", "map"}, name

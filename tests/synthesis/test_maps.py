@@ -12,7 +12,8 @@ import pytest
 from sage_kit import hookimpl
 from sage_kit.adapters import sklearn_reducer
 from sage_kit.components import BuildContext, ReducerSpec
-from sage_kit.components.plugins import Origin, Plugins
+from sage_kit.components.loader import Origin
+from sage_kit.components.plugins import Plugins
 from sage_kit.config import load_config
 from sage_kit.errors import CompatibilityError, DataError, PluginError
 from sage_kit.models.vectors import Pooled

@@ -17,8 +17,8 @@ from sage_kit.errors import ConfigError, SageError
 from sage_kit.recipe import Recipe, resolve
 from sage_kit.rundir import RunDirectory
 from sage_kit.system.devices import make_accelerator
-from sage_kit.training.events import Events
 from sage_kit.training.preparation import Prepared
+from sage_kit.training.run_events import RunEvents
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -81,7 +81,7 @@ def run_loop(
     directory.lock()
     directory.write_environment({}, {}, plugin_files, str(accelerator.device))
     plugins.remove_observers()
-    events, costs = Events(plugins, True), Costs()
+    events, costs = RunEvents(plugins, True), Costs()
     try:
         events.add_observers(recipe, str(accelerator.device))
         prepared, loop = make(recipe, accelerator, costs)

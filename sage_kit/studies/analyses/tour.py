@@ -14,8 +14,8 @@ from sage_kit.builtin.samplers.high_loss import hardest
 from sage_kit.components import TaskSpec, TokenBatch
 from sage_kit.data.unlabelled import count_unlabelled
 from sage_kit.errors import StudyError
-from sage_kit.reports.decoding import LiftedRound
 from sage_kit.reports.figures import ANCHOR, REAL, SYNTHETIC
+from sage_kit.reports.lifted_round import LiftedRound
 from sage_kit.rundir.loss_profiles import read_loss_profiles
 from sage_kit.synthesis.synthetic_set import SyntheticSet
 

@@ -12,7 +12,7 @@ from sage_kit.components import TaskSpec
 from sage_kit.components.plugins import Plugins
 from sage_kit.distill import run
 from sage_kit.errors import StudyError
-from sage_kit.reports.decoding import lift_round
+from sage_kit.reports.lifted_round import lift_round
 from sage_kit.studies.analyses.label_flips import ANCHORS, changes, count_flips, flips_of, flips_over
 from sage_kit.studies.runs import ArmRun
 from sage_kit.synthesis.synthetic_set import SyntheticSet

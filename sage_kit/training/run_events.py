@@ -18,7 +18,7 @@ OnStep = Callable[..., None]
 """Told the steps done, the steps in all and, if there is one, the loss as a tensor."""
 
 
-class Events:
+class RunEvents:
     """Tells the observers of `plugins`, unless this is not the main process.
 
     Parameters
