@@ -125,12 +125,12 @@ def _in_processes(cells: Sequence[Cell], run: Run, jobs: int) -> Iterator[Outcom
                     del left[outcome.cell.directory]
                     yield outcome
         except BrokenProcessPool:
-            records = {cell.directory: read_record(cell.directory) for cell in batch if cell.directory in left}
-            deaths.update(
-                path
-                for path, record in records.items()
-                if record.get("state") == "interrupted" and record["started"] >= began
-            )
+            lost = [cell.directory for cell in batch if cell.directory in left]
+            records = [(path, read_record(path)) for path in lost]
+            at_work = [
+                path for path, told in records if told.get("state") == "interrupted" and told["started"] >= began
+            ]
+            deaths.update(at_work or lost)
             for path in [path for path in left if deaths[path] >= MOST_ATTEMPTS]:
                 yield Outcome(left.pop(path), "failed", error=f"its worker died {MOST_ATTEMPTS} times")
 

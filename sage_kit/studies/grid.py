@@ -20,7 +20,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -100,8 +100,7 @@ def _read(path: Path) -> Grid:
         raise StudyError(f"grid {path}: its name must end in .toml, .json, .yaml or .yml")
     try:
         text = path.read_text(encoding="utf-8")
-        content = {".toml": toml_loads, ".json": json.loads}.get(suffix, _yaml)(text)
-        return Grid.model_validate(content)
+        return Grid.model_validate(PARSERS.get(suffix, _yaml)(text))
     except OSError as error:
         raise StudyError(f"grid {path}: {error.strerror}") from None
     except ValidationError as error:
@@ -119,6 +118,9 @@ def _yaml(text: str) -> Any:
         return yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise ValueError(str(error)) from None
+
+
+PARSERS: Mapping[str, Callable[[str], Any]] = {".toml": toml_loads, ".json": json.loads}
 
 
 def _cells(

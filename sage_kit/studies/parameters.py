@@ -234,28 +234,26 @@ def read_parameters(path: Path) -> list[Parameter]:
         raise StudyError(f"{path} has {len(tagged) or 'no'} code cell{'s' * (len(tagged) > 1)} tagged "
                          f"{PARAMETERS_TAG!r}: tag the one that holds its parameters")  # fmt: skip
     source = cell_source(tagged[0])
-    form, where = "expected name: type = literal  # comment", f"{path}, line {{}} of the cell {PARAMETERS_TAG!r}: {{}}"
+    parameters, line, what = [], 1, ""
     try:
-        statements = ast.parse(source).body
-    except SyntaxError as error:
-        raise StudyError(where.format(error.lineno or 1, f"{error.msg}; {form}")) from None
-    parameters = []
-    for statement in statements:
-        first, last = statement.lineno, statement.end_lineno or statement.lineno
-        if not isinstance(statement, ast.AnnAssign) or not isinstance(statement.target, ast.Name):
-            raise StudyError(where.format(first, form))
-        name, annotation = statement.target.id, ast.unparse(statement.annotation)
-        if annotation.removesuffix(" | None") not in KINDS:
-            kinds = ", ".join(KINDS)
-            raise StudyError(where.format(first, f"{name} is of type {annotation}; expected {kinds}, or | None"))
-        try:
-            default = ast.literal_eval(statement.value)  # type: ignore[arg-type]  # None is no literal either
-        except (ValueError, TypeError):
-            raise StudyError(where.format(first, f"the default of {name} is no literal; {form}")) from None
-        if default is None:
-            annotation = annotation.removesuffix(" | None") + " | None"
-        comments = re.findall(r"# *(.*)", "\n".join(source.splitlines()[first - 1 : last]))
-        parameters.append(Parameter(name, annotation, default, comments[-1] if comments else ""))
+        for statement in ast.parse(source).body:
+            line, what = statement.lineno, "this is something else"
+            if not isinstance(statement, ast.AnnAssign) or not isinstance(statement.target, ast.Name):
+                raise ValueError
+            name, annotation = statement.target.id, ast.unparse(statement.annotation)
+            what = f"{name} is of type {annotation} and not {', '.join(KINDS)}, or | None"
+            if annotation.removesuffix(" | None") not in KINDS:
+                raise ValueError
+            what = f"the default of {name} is no literal"
+            default = ast.literal_eval(statement.value or ast.Name("nothing"))
+            if default is None:
+                annotation = annotation.removesuffix(" | None") + " | None"
+            comments = re.findall(r"# *(.*)", "\n".join(source.splitlines()[line - 1 : statement.end_lineno]))
+            parameters.append(Parameter(name, annotation, default, comments[-1] if comments else ""))
+    except (SyntaxError, ValueError, TypeError) as error:
+        line, what = (error.lineno or 1, error.msg) if isinstance(error, SyntaxError) else (line, what)
+        text = f"{path}, line {line} of the cell {PARAMETERS_TAG!r}: expected name: type = literal  # comment; {what}"
+        raise StudyError(text) from None
     check(parameters, {}, place=f"{path}: ")
     return parameters
 

@@ -363,7 +363,7 @@ def _kernel_manager_class(environment: Mapping[str, str], log: CellLog) -> Any:
 
         kernel_spec = KernelSpec(argv=[sys.executable, *frozen, *launch], env=dict(environment), language="python")
 
-        async def start_kernel(self, **arguments: Any) -> None:
+        async def start_kernel(self, **arguments: Any) -> None:  # type: ignore[override, unused-ignore]
             # what a crash writes past the notebook is told in the log
             await super().start_kernel(**arguments, stdout=log.file, stderr=log.file)
 

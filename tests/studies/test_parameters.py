@@ -63,7 +63,7 @@ def test_blank_lines_comments_and_lists_over_several_lines(tmp_path: Path) -> No
         ("import os", "expected name: type = literal"),
         ("seeds: int  # of each arm", "the default of seeds is no literal"),
         ("seeds: int = 1 + x  # of each arm", "the default of seeds is no literal"),
-        ("seeds: tuple[int] = (1,)  # of each arm", r"seeds is of type tuple\[int\]; expected str, int"),
+        ("seeds: tuple[int] = (1,)  # of each arm", r"seeds is of type tuple\[int\] and not str, int"),
         ("a.b: int = 3  # of each arm", "expected name: type = literal"),
         ("%matplotlib inline", "expected name: type = literal"),
     ],
