@@ -57,12 +57,14 @@ def cell_key(notebook: Path, parameters: Mapping[str, Any], working_dir: Path) -
         16 hexadecimal digits.
     """
     cells = [text_source(text) for text in _code_cells(notebook)]
-    imported = {name for cell in cells for name in module_targets(cell)}
+    imported = {name for cell in cells for name in module_targets(cell) if name.partition(".")[0] != sage_kit.PROJECT}
     plugin_files = _plugin_files(notebook, parameters, working_dir)
     code = [[cell.digest for cell in cells], source_digest(imported, plugin_files), _installed()]
     size = SIZES.get(str(parameters.get("profile")))
-    chosen = {"teacher": parameters.get("teacher") or (size and size.settings.get("teacher")), **parameters}
-    checkpoints = [checkpoint_content(str(chosen.get(name) or ""), working_dir) for name in CHECKPOINTS]
+    usual = {"teacher": size.settings.get("teacher")} if size is not None else {}
+    checkpoints = [
+        checkpoint_content(str(parameters.get(name) or usual.get(name) or ""), working_dir) for name in CHECKPOINTS
+    ]
     named = [working_dir / Path(value).expanduser() for value in parameters.values() if isinstance(value, str)]
     folder = parameters.get("data_dir") or os.environ.get(DATA_DIR_VARIABLE)
     data = sorted((working_dir / Path(folder).expanduser()).rglob("*.parquet")) if folder else []

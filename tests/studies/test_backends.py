@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -108,6 +110,13 @@ def test_a_cell_that_kills_its_processes_fails_alone(monkeypatch: pytest.MonkeyP
     assert [outcome.state for outcome in outcomes] == ["done", "failed"]
     assert outcomes[1].error == "its worker died 2 times"
     assert states(cells) == ["done", "interrupted"]
+
+
+def test_workers_that_die_before_they_begin_are_not_asked_forever() -> None:
+    cells = grid("1", 3)
+    outcomes = list(backends._in_processes(cells, lambda cell: os.kill(os.getpid(), signal.SIGKILL), 2))
+    assert {outcome.cell.directory for outcome in outcomes} == {cell.directory for cell in cells}
+    assert {(outcome.state, outcome.error) for outcome in outcomes} == {("failed", "its worker died 3 times")}
 
 
 def test_what_another_process_executes_comes_last_and_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,6 +21,7 @@ from studies.toynotebook import write_notebook
 from sage_kit.errors import MissingPackageError, PluginError, StudyError, UnknownComponentError
 from sage_kit.studies import cell_key, runner
 from sage_kit.studies.runner import Cell, CellLog, find_cells, make_cell, read_record, run_cell
+from sage_kit.studies.sizes import PACKAGED_TEACHER
 
 needs_papermill = pytest.mark.skipif(
     not all(runner.importlib.util.find_spec(name) for name in ("papermill", "ipykernel")),
@@ -402,6 +403,15 @@ def test_a_teacher_counts_by_its_content(tmp_path: Path, monkeypatch: pytest.Mon
     Path("copied/README.md").write_text("Nobody reads this.")
     assert key("copied") == copied
     assert len({before, copied, key(), key("some/hub-name"), key("other/hub-name")}) == 5
+
+
+def test_the_teacher_of_the_profile_counts_unless_one_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    names: list[str] = []
+    monkeypatch.setattr(cell_key, "checkpoint_content", lambda name, folder: names.append(name) or name)
+    code = 'profile: str = "smoke"  # size\nteacher: str = None  # teacher\n'
+    for parameters in ({}, {"teacher": "mine"}, {"profile": "full"}):
+        make_cell(write_notebook(Path("h.ipynb"), "1", parameters=code), parameters, Path("cells"))
+    assert names[::2] == [PACKAGED_TEACHER, "mine", "bert-base-uncased"]
 
 
 WITH_PLUGIN = 'plugin: str = ""  # one-file plugins\ntask: str | None = None  # task\n'
