@@ -1,7 +1,7 @@
 """What the outcome of a cell depends on: its key, and the names that must be there before it starts.
 
-The key errs on the safe side: whatever file of the code or the data has changed, the notebook is executed again, which
-costs seconds where its runs are found (`sage_kit.studies.runs`, whose keys follow imports and contents).
+The key errs on the safe side: whatever file of the code or the data has changed, the notebook is executed again, and
+finds the runs that have not (`sage_kit.studies.runs`, whose keys follow imports and contents).
 """
 
 from __future__ import annotations
