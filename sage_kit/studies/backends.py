@@ -98,7 +98,7 @@ def _check(backend: str, jobs: int, scheduler: str) -> None:
         raise StudyError("backend 'dask' needs --scheduler ADDRESS, as `dask scheduler` prints it")
     if backend != "dask" and scheduler:
         raise StudyError(f"backend {backend!r} has no scheduler: take --backend dask, or leave --scheduler out")
-    require_packages("papermill", "ipykernel", "distributed" if backend == "dask" else "joblib")
+    require_packages("papermill", "ipykernel", "nbconvert", "distributed" if backend == "dask" else "joblib")
 
 
 def _outcome_text(outcome: Outcome) -> str:
