@@ -13,13 +13,11 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
-from typing import Any
 
 import pytest
 import tiny
 
 import sage_kit
-from sage_kit.config import default_settings
 from sage_kit.storage.source_digest import (
     COMPUTING,
     LEAVES,
@@ -31,7 +29,6 @@ from sage_kit.storage.source_digest import (
     text_source,
     walk,
 )
-from sage_kit.studies.cell_key import cell_key
 
 PACKAGE = Path(sage_kit.__file__).parent
 
@@ -83,10 +80,9 @@ PROGRAM = """
     from sage_kit.config import load_config
     from sage_kit.models.teacher import artifact_digest
     from sage_kit.components.plugins import Plugins
-    from sage_kit.studies.cell_key import cell_key
     from sage_kit.studies.runs import RunStore
 
-    package, settings, notebook, changes = Path(sage_kit.__file__).parent, *json.load(sys.stdin)
+    package, settings, changes = Path(sage_kit.__file__).parent, *json.load(sys.stdin)
     assert str(package) == os.environ["COPY"]
     store = RunStore(Path("runs"), Plugins(allow=""))
 
@@ -96,7 +92,6 @@ PROGRAM = """
             "adaptive": store.key(adaptive),
             "plain": store.key(load_config({**settings, "schedule": "none"})),
             "autoencoder": store.key(load_config({**settings, "reducer": "autoencoder"})),
-            "cell": cell_key(Path(notebook), {"profile": "smoke", "task": "sst2"}, Path()),
             "teacher": artifact_digest("sage_kit.models.teacher"),
             "vectors": artifact_digest("sage_kit.models.vectors"),
             "map": artifact_digest("sage_kit.synthesis.maps"),
@@ -139,17 +134,6 @@ def same_code(path: Path) -> str:
     return "# A comment.\n\n" + text.replace("\n\n\n", "\n\n\n\n# Another.\n") + "\n# The end.\n"
 
 
-@pytest.fixture(scope="module")
-def notebook(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from studies.toynotebook import write_notebook
-
-    code = (
-        "from sage_kit.studies import Arm, Study, plots, statistics\n"
-        "from sage_kit.studies.analyses.contrasts import contrasts\n"
-    )
-    return write_notebook(tmp_path_factory.mktemp("notebooks") / "20_toy.ipynb", code, parameters=None)
-
-
 def edited(path: str, old: str, new: str) -> list[tuple[str, str]]:
     """A module's path and its text with one passage replaced."""
     text = (PACKAGE / path).read_text(encoding="utf-8")
@@ -180,7 +164,7 @@ def all_changes() -> dict[str, list[tuple[str, str]]]:
 
 
 @pytest.fixture(scope="module")
-def moved(tmp_path_factory: pytest.TempPathFactory, notebook: Path) -> dict[str, set[str]]:
+def moved(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
     """By change, the keys that move with it."""
     root = tmp_path_factory.mktemp("copy")
     shutil.copytree(PACKAGE, root / "sage_kit", ignore=shutil.ignore_patterns("__pycache__"))
@@ -193,7 +177,7 @@ def moved(tmp_path_factory: pytest.TempPathFactory, notebook: Path) -> dict[str,
         **os.environ, "PYTHONPATH": str(root), "COPY": str(root / "sage_kit"), "SAGE_KIT_PLUGINS": "",
     }  # fmt: skip
     done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(PROGRAM)], input=json.dumps([settings, str(notebook), all_changes()]),
+        [sys.executable, "-c", textwrap.dedent(PROGRAM)], input=json.dumps([settings, all_changes()]),
         capture_output=True, text=True, cwd=root, env=environment, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -205,12 +189,12 @@ RUNS = {"adaptive", "plain", "autoencoder"}
 
 @pytest.mark.parametrize("name", EVERY_RUN)
 def test_a_line_that_every_run_depends_on(moved: dict[str, set[str]], name: str) -> None:
-    assert {*RUNS, "cell"} <= moved[name]
+    assert moved[name] >= RUNS
 
 
 @pytest.mark.parametrize("name", SYNTHESIS)
 def test_a_line_that_a_run_with_these_components_depends_on(moved: dict[str, set[str]], name: str) -> None:
-    assert {"adaptive", "cell"} <= moved[name]
+    assert "adaptive" in moved[name]
     if name.startswith("builtin/"):
         assert "plain" not in moved[name], "plain distillation is the same whatever it would synthesise by"
 
@@ -218,18 +202,11 @@ def test_a_line_that_a_run_with_these_components_depends_on(moved: dict[str, set
 @pytest.mark.parametrize("name", OTHER_COMPONENTS)
 def test_a_line_of_a_component_that_a_run_does_not_use(moved: dict[str, set[str]], name: str) -> None:
     assert not moved[name] & {"adaptive", "plain"}
-    assert "cell" in moved[name], "a notebook may choose any component"
 
 
-@pytest.mark.parametrize("name", NO_RUN)
-def test_a_line_that_only_shows_or_checks(moved: dict[str, set[str]], name: str) -> None:
+@pytest.mark.parametrize("name", [*NO_RUN, *ANALYSES])
+def test_a_line_that_only_shows_checks_or_analyses(moved: dict[str, set[str]], name: str) -> None:
     assert not moved[name] & RUNS
-    assert "cell" not in moved[name]
-
-
-@pytest.mark.parametrize("name", ANALYSES)
-def test_a_line_that_a_notebook_computes_with(moved: dict[str, set[str]], name: str) -> None:
-    assert moved[name] == {"cell"}
 
 
 def test_a_component_counts_for_the_runs_that_use_it(moved: dict[str, set[str]]) -> None:
@@ -278,21 +255,9 @@ def test_a_default_is_no_code_since_keys_hold_its_value(moved: dict[str, set[str
     assert moved["another default"] == moved["another default of an option"] == set()
 
 
-def test_the_key_of_a_cell_holds_the_defaults_that_its_parameters_leave_alone(
-    notebook: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def key(parameters: dict[str, Any], **changed: Any) -> str:
-        with monkeypatch.context() as patch:
-            patch.setattr("sage_kit.studies.cell_key.default_settings", lambda: {**default_settings(), **changed})
-            return cell_key(notebook, parameters, Path())
-
-    assert key({"task": "sst2"}) != key({"task": "sst2"}, temperature=3.0)
-    assert key({"temperature": 1.0}) == key({"temperature": 1.0}, temperature=3.0)
-
-
 def test_lines_that_decide_move_the_keys(moved: dict[str, set[str]]) -> None:
-    assert {*RUNS, "cell"} <= moved["no step"] & moved["softer teacher"]
-    assert moved["easy examples first"] == {"adaptive", "autoencoder", "cell"}
+    assert moved["no step"] & moved["softer teacher"] >= RUNS
+    assert moved["easy examples first"] == {"adaptive", "autoencoder"}
 
 
 # ---- one file -------------------------------------------------------------------------------------------------------
