@@ -36,7 +36,7 @@ from sage_kit.studies.cell_key import cell_key
 PACKAGE = Path(sage_kit.__file__).parent
 
 EVERY_RUN = (
-    "builtin/stop_rules/agreement", "components/__init__", "components/events", "components/loader",
+    "builtin/stop_rules/agreement", "components/__init__", "components/hooks", "components/loader",
     "components/messages", "components/plugins", "components/protocols", "components/records",
     "components/spec_checks", "components/specs", "config/__init__", "config/loading", "config/paths", "config/presets",
     "config/settings", "config/validation", "config/values", "data/batches", "data/corpus", "data/metrics",
