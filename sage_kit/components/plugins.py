@@ -18,8 +18,8 @@ from typing import Any, cast
 from pydantic import ValidationError
 
 import sage_kit
-from sage_kit.components.events import Events
 from sage_kit.components.guard import Failure, attempt, plugin_error
+from sage_kit.components.hooks import Hooks
 from sage_kit.components.loader import ALLOW_VARIABLE, Origin, Quarantined, find_installed, load, load_file
 from sage_kit.components.messages import BuildContext
 from sage_kit.components.provenance import code_parts
@@ -78,7 +78,7 @@ class Registered:
         return getattr(self.spec, "factory", None) or getattr(self.spec, "loader", None)
 
 
-class Plugins(Events):
+class Plugins(Hooks):
     """All plugins of a process, and the components they contribute.
 
     Parameters
@@ -103,7 +103,7 @@ class Plugins(Events):
     not_allowed : list of Origin
         Installed plugins that `allow` leaves out.
     disabled, record_disabled
-        As in :class:`~sage_kit.components.events.Events`.
+        As in :class:`~sage_kit.components.hooks.Hooks`.
     """
 
     def __init__(self, files: Sequence[str | os.PathLike[str]] = (), allow: str | None = None) -> None:

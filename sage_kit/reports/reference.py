@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic.fields import FieldInfo
 
 from sage_kit.components import ComponentSpec, Options, hookspecs
-from sage_kit.components.events import HOOKS
+from sage_kit.components.hooks import HOOKS
 from sage_kit.components.loader import ENTRY_POINT_GROUP
 from sage_kit.components.plugins import FIRST_PARTY, Plugins, Registered
 from sage_kit.components.spec_checks import CONTRIBUTING_HOOKS, KINDS

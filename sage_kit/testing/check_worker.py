@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from sage_kit.components import ObserverSpec
-from sage_kit.components.events import HOOKS
+from sage_kit.components.hooks import HOOKS
 from sage_kit.components.loader import ENTRY_POINT_GROUP, Origin
 from sage_kit.components.plugins import Plugins, Registered
 from sage_kit.components.spec_checks import CONTRIBUTING_HOOKS, NAME

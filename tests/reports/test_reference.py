@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from sage_kit.components.events import HOOKS
+from sage_kit.components.hooks import HOOKS
 from sage_kit.components.plugins import Plugins
 from sage_kit.config import RunConfig
 from sage_kit.errors import MissingPackageError

@@ -33,7 +33,7 @@ from sage_kit.storage.source_digest import (
 PACKAGE = Path(sage_kit.__file__).parent
 
 EVERY_RUN = (
-    "builtin/stop_rules/agreement", "components/__init__", "components/events", "components/loader",
+    "builtin/stop_rules/agreement", "components/__init__", "components/hooks", "components/loader",
     "components/messages", "components/plugins", "components/protocols", "components/records",
     "components/spec_checks", "components/specs", "config/__init__", "config/loading", "config/paths",
     "config/presets", "config/settings", "config/validation", "config/values", "data/batches", "data/corpus",

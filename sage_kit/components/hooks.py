@@ -24,7 +24,7 @@ HOOKS: tuple[str, ...] = tuple(name for name in vars(hookspecs) if name.startswi
 """Names of all hooks, in the order of :mod:`sage_kit.components.hookspecs`."""
 
 
-class Events:
+class Hooks:
     """The hooks of registered objects, and the calls of those that observe a run.
 
     Implementations are called one by one and not through ``pm.hook``: an error is traced to the plugin that raised it,
