@@ -783,7 +783,7 @@ class Loop:
         if config.lr_steps or config.max_steps:
             return config.lr_steps or config.max_steps
         count = len(RealBatches(self.prepared.train, self.profile, config, self.device, np.random.default_rng(0)))
-        per_round = count / self.accelerator.num_processes
+        per_round: float = count / self.accelerator.num_processes
         added = per_round * config.synthetic_ratio if config.schedule != "none" and config.mix == "add" else 0
         with_synthetic = max(0, config.rounds + 1 - self.first_synthetic)
         return max(1, round(config.rounds * per_round + with_synthetic * added))

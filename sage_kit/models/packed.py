@@ -21,6 +21,7 @@ its keys and values need every token, all the rest but one row an example. This 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -40,13 +41,6 @@ FUSED_FROM = 24
 
 SHORT = 32
 """Tokens below which the softmax is made of whole-tensor operations; torch's kernel is slow on short rows."""
-
-_ONEDNN: Any = (
-    getattr(torch.ops.mkldnn, "_linear_pointwise", None)
-    if torch.backends.mkldnn.is_available() and torch.backends.cpu.get_cpu_capability().startswith("AVX")
-    else None
-)
-
 
 Weights = tuple[Tensor, Tensor]
 """Weight and bias of a linear layer."""
@@ -101,15 +95,15 @@ class Parts:
         """Weight and bias of one of the linear layers, or of several beside each other, in a floating-point type.
 
         Weights that are trained are cast anew each time, so that gradients find their way back; of others a copy is
-        kept, until they are changed.
+        kept, until they are changed; where torch does not tell of a change, they are cast anew too.
         """
         layers: list[nn.Linear] = [getattr(self, name) for name in names]
         if layers[0].weight.dtype == dtype:
             return _cast(layers, dtype)
         parameters = [parameter for layer in layers for parameter in (layer.weight, layer.bias)]
-        if any(parameter.requires_grad for parameter in parameters):
+        state = None if any(parameter.requires_grad for parameter in parameters) else _state_of(parameters)
+        if state is None:
             return _cast(layers, dtype)
-        state = [(parameter.data_ptr(), parameter._version) for parameter in parameters]
         known = self.copies.get(names)
         if known is None or known[0] != state or known[1][0].dtype != dtype:
             known = self.copies[names] = state, _cast(layers, dtype)
@@ -382,7 +376,8 @@ def _block_of(parts: Parts, queries: Tensor, states: Tensor, mask: Tensor | None
     """A block's output for those of its states that ask, which are its first ones."""
 
     def heads(rows: Tensor) -> Tensor:
-        return rows.unflatten(-1, (parts.heads, -1)).transpose(1, 2)
+        split: Tensor = rows.unflatten(-1, (parts.heads, -1))
+        return split.transpose(1, 2)
 
     dropout = parts.attention_dropout
     if projected is None:
@@ -437,6 +432,14 @@ def _cast(layers: list[nn.Linear], dtype: torch.dtype) -> Weights:
     return (weights[0], biases[0]) if len(layers) == 1 else (torch.cat(weights), torch.cat(biases))
 
 
+def _state_of(parameters: list[Tensor]) -> list[tuple[int, int]] | None:
+    """What tells whether parameters are still the same; None where torch does not say, as of inference tensors."""
+    try:
+        return [(parameter.data_ptr(), parameter._version) for parameter in parameters]
+    except (AttributeError, RuntimeError):
+        return None
+
+
 def _layer(parts: Parts, rows: Tensor, layout: Layout, *names: str) -> Tensor:
     """Outputs of one or several linear layers beside each other, from one matrix product, in the type of products."""
     dtype = layout.products or rows.dtype
@@ -451,9 +454,27 @@ def _linear(rows: Tensor, weight: Tensor, bias: Tensor, training: bool) -> Tenso
     if not torch.is_grad_enabled():
         return _onednn(rows, weight, bias)
     if training:
-        return cast(Tensor, _Linear.apply(rows, weight, bias))
+        return cast(Tensor, _Linear.apply(rows, weight, bias))  # type: ignore[no-untyped-call, unused-ignore]
     # gradients of the states alone, as the divergence asks for: torch's own knows which gradients will be used
     return F.linear(rows, weight, bias)
+
+
+@functools.cache
+def _onednn_operator() -> Any:
+    """The matrix product of oneDNN, or None where the processor has no vector units or torch no such operator.
+
+    It is a private one, so it is tried on a small product before anything is left to it.
+    """
+    if not torch.backends.mkldnn.is_available() or not torch.backends.cpu.get_cpu_capability().startswith("AVX"):
+        return None
+    weight, bias = torch.arange(12.0).view(4, 3), torch.arange(4.0)
+    try:
+        operator = torch.ops.mkldnn._linear_pointwise
+        product = operator(torch.ones(2, 3), weight, bias, "none", [], "")
+        is_known = torch.equal(product, torch.tensor([3.0, 13.0, 23.0, 33.0]).expand(2, 4))
+    except (AttributeError, RuntimeError, TypeError):
+        return None
+    return operator if is_known else None
 
 
 def _has_onednn(rows: Tensor) -> bool:
@@ -462,17 +483,17 @@ def _has_onednn(rows: Tensor) -> bool:
     ``torch.backends.mkldnn.enabled = False`` switches it off. It was a tenth faster than MKL's where measured, on
     an AMD processor with AVX-512, and a third for few rows.
     """
-    return _ONEDNN is not None and rows.dtype == torch.float32 and bool(torch.backends.mkldnn.enabled)
+    return rows.dtype == torch.float32 and bool(torch.backends.mkldnn.enabled) and _onednn_operator() is not None
 
 
 def _onednn(rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    return cast(Tensor, _ONEDNN(rows, weight, bias, "none", [], ""))
+    return cast(Tensor, _onednn_operator()(rows, weight, bias, "none", [], ""))
 
 
 def _drop_and_add(rows: Tensor, residual: Tensor, dropout: nn.Dropout | None) -> Tensor:
     if dropout is None or not dropout.training or not dropout.p:
         return rows + residual
-    return cast(Tensor, _DropAndAdd.apply(rows, residual, dropout.p))
+    return cast(Tensor, _DropAndAdd.apply(rows, residual, dropout.p))  # type: ignore[no-untyped-call, unused-ignore]
 
 
 def _attend(parts: Parts, packed: Tensor, queries: Tensor | None, layout: Layout) -> Tensor:
@@ -481,7 +502,10 @@ def _attend(parts: Parts, packed: Tensor, queries: Tensor | None, layout: Layout
     if not p and layout.tokens >= FUSED_FROM:
         return _attend_fused(parts, packed, queries, layout)
     positions = layout.positions if queries is None or layout.positions is None else layout.positions[:, :1]
-    return cast(Tensor, _Attention.apply(packed, queries, layout, parts.heads, p, parts.scale, positions))
+    mixed = _Attention.apply(  # type: ignore[no-untyped-call, unused-ignore]
+        packed, queries, layout, parts.heads, p, parts.scale, positions
+    )
+    return cast(Tensor, mixed)
 
 
 def _attend_fused(parts: Parts, packed: Tensor, queries: Tensor | None, layout: Layout) -> Tensor:

@@ -436,7 +436,7 @@ class Synthesizer:
             wanted=self._wanted,
             student_logits=None if student is None else read_only(student),
         )
-        keep = self._call("filter", np.asarray, self._call("filter", self.filter.keep, request))
+        keep: NDArray[np.bool_] = self._call("filter", np.asarray, self._call("filter", self.filter.keep, request))
         if keep.shape != (len(synthetic.anchors),) or keep.dtype != bool:
             raise PluginError(
                 f"filter {self.config.filter!r} returned {keep.dtype} of shape {keep.shape} instead of bool of shape "
