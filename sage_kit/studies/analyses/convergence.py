@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy.integrate import trapezoid
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -43,10 +44,8 @@ def speed(rounds: DataFrame, levels: Sequence[float] = LEVELS) -> DataFrame:
                                                if share >= level), np.nan)
             for level in levels
         }  # fmt: skip
-        widths = np.diff(steps)
-        area = float(agreement[0])
-        if widths.sum() > 0:
-            area = float((widths * (agreement[1:] + agreement[:-1]) / 2).sum() / widths.sum())
+        length = steps[-1] - steps[0]
+        area = float(trapezoid(agreement, steps) / length if length > 0 else agreement[0])
         rows.append({"task": task, "arm": arm, "seed": seed, **reached, "area": area})
     return DataFrame(rows)
 

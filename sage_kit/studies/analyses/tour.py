@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.special import softmax
 
 from sage_kit.builtin.samplers.high_loss import hardest
 from sage_kit.components import TaskSpec, TokenBatch
@@ -72,9 +73,8 @@ def prediction_text(logits: Array, spec: TaskSpec) -> str:
     """A prediction in words, with its probability; a number for regression."""
     if spec.is_regression:
         return f"{float(logits[0]):.2f}"
-    shares = np.exp(logits - logits.max())
     best = int(logits.argmax())
-    return f"{spec.labels[best]} ({shares[best] / shares.sum():.2f})"
+    return f"{spec.labels[best]} ({softmax(logits)[best]:.2f})"
 
 
 def predictions_table(run: ArmRun, texts: Sequence[str], spec: TaskSpec, rows: Sequence[int]) -> DataFrame:
@@ -270,8 +270,7 @@ def draw_labels(before: Array, after: Array, spec: TaskSpec) -> Figure:
     """
     values, name = [before[:, 0], after[:, 0]], "value"
     if not spec.is_regression:
-        shares = [np.exp(each - each.max(axis=1, keepdims=True)) for each in (before, after)]
-        values = [each[:, -1] / each.sum(axis=1) for each in shares]
+        values = [softmax(each, axis=1)[:, -1] for each in (before, after)]
         name = f"probability of {spec.labels[-1]!r}"
     figure = _figure((5.4, 5.0))
     axes = figure.subplots()

@@ -87,7 +87,10 @@ def count_interval(k: int, n: int) -> Interval:
 
 
 def count_p(k: int, n: int, threshold: float) -> float:
-    """Two-sided p of a share, twice the smaller tail, so that p < 0.05 where `count_interval` leaves it out."""
+    """Two-sided p of a share, twice the smaller tail, so that p < 0.05 where `count_interval` leaves it out.
+
+    The p of `scipy.stats.binomtest` adds the less likely counts of both tails, and can contradict that interval.
+    """
     return float(min(1.0, 2 * min(stats.binom.cdf(k, n, threshold), stats.binom.sf(k - 1, n, threshold))))
 
 
