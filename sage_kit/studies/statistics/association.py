@@ -95,27 +95,27 @@ class MoransI:
 def morans_i(values: Array, neighbors: Array, *, permutations: int = 999, seed: int | Sequence[int] = 0) -> MoransI:
     """Whether neighbours have like values: Moran's I with k nearest neighbours of weight 1 / k (row-standardised).
 
-        I = sum_i z_i (mean of z over the neighbours of i) / sum_i z_i ** 2, where z are the values less their mean (Moran
-        1950, Notes on continuous stochastic phenomena, Biometrika 37). The p permutes the values over the places, many
+    I = sum_i z_i (mean of z over the neighbours of i) / sum_i z_i ** 2, where z are the values less their mean (Moran
+    1950, Notes on continuous stochastic phenomena, Biometrika 37). The p permutes the values over the places, many
     permutations in one sparse product, which `scipy.stats.permutation_test` does not do.
 
-        Parameters
-        ----------
-        values : array of shape (n,)
-        neighbors : array of shape (n, k), int
-            Indices of each row's neighbours, without the row itself.
-        permutations : int
-        seed : int or sequence of int
-            Of the permutations.
+    Parameters
+    ----------
+    values : array of shape (n,)
+    neighbors : array of shape (n, k), int
+        Indices of each row's neighbours, without the row itself.
+    permutations : int
+    seed : int or sequence of int
+        Of the permutations.
 
-        Returns
-        -------
-        MoransI
+    Returns
+    -------
+    MoransI
 
-        Raises
-        ------
-        DataError
-            If the shapes do not fit, an index is out of range, or a row is its own neighbour.
+    Raises
+    ------
+    DataError
+        If the shapes do not fit, an index is out of range, or a row is its own neighbour.
     """
     z, places = np.asarray(values, dtype=np.float64), np.asarray(neighbors)
     if permutations < 1:
