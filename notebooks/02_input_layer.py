@@ -59,6 +59,7 @@ results_dir: str = None  # where tables, figures and the verdict are saved; None
 
 # %%
 from sage_kit.studies import Arm, Study, plots
+from sage_kit.studies.analyses.convergence import figure_of_agreement
 from sage_kit.studies.analyses.input_layer import cost_table, depth_arms, saved, teacher_table
 from sage_kit.studies.analyses.outcomes import find_within
 from sage_kit.studies.analyses.pooled_distillation import run_frozen_pooled_teacher, run_pooled_teacher
@@ -128,20 +129,9 @@ study.add_figure("saved_flops", figure, "Share of the FLOPs of a student with it
 # ## What the students learn
 
 # %%
-figure = plots.curves(
-    runs.rounds(),
-    x="total_steps",
-    y="dev_agreement",
-    group="arm",
-    band="range",
-    panel="task",
-    title="Agreement with the teacher on dev",
-    x_label="student steps",
-    y_label="agreement",
-)
 study.add_figure(
     "agreement",
-    figure,
+    figure_of_agreement(runs),
     "Each arm's students with its own teacher, which reads pooled vectors where they do. Mean over seeds; the band is "
     "the range of the seeds.",
 )

@@ -68,9 +68,11 @@ results_dir: str = None  # where tables, figures and the verdict are saved; None
 from sage_kit.config import PRESETS
 from sage_kit.studies import Arm, Study, plots
 from sage_kit.studies.analyses.controls import control, paper_settings
+from sage_kit.studies.analyses.convergence import figure_of_agreement
 from sage_kit.studies.analyses.outcomes import (
     EQUAL_FLOPS,
     add_outcomes,
+    add_over_plain,
     compute_apart,
     find_ahead,
     flatness,
@@ -129,18 +131,7 @@ study.add_table("compute", compute_apart(study, runs, [EQUAL_FLOPS]))
 # *plain, equal FLOPs*, which takes more of them, to *plain*.
 
 # %%
-figure = plots.curves(
-    runs.rounds(),
-    x="total_steps",
-    y="dev_agreement",
-    group="arm",
-    panel="task",
-    title="Agreement with the teacher on dev",
-    x_label="student steps",
-    y_label="agreement",
-    band="range",
-)
-study.add_figure("convergence", figure, "Mean over runs; the band is their range.")
+study.add_figure("convergence", figure_of_agreement(runs), "Mean over runs; the band is their range.")
 add_outcomes(study, "more_steps", runs, "plain", arms=[EQUAL_FLOPS])
 print(flatness(study, study.tables["compute"], study.tables["more_steps_divergence"]))
 
@@ -186,11 +177,9 @@ study.add_figure("beside_published", figure, "Ours with 95 % intervals; publishe
 # Score, agreement with the teacher, and divergence from it (in the logarithm of its mean; below zero is closer).
 
 # %%
-add_outcomes(study, "over_plain", runs, "plain")
+add_over_plain(study, runs)
 add_outcomes(study, "over_equal_flops", runs, EQUAL_FLOPS, arms=[DEFAULT])
 add_outcomes(study, "over_competitor", runs, rival.name, arms=[DEFAULT])
-figure = plots.intervals(study.tables["over_plain"], title="Over plain distillation", unit="points")
-study.add_figure("over_plain", figure, "Difference to plain distillation, paired by seed and example; 95 % intervals.")
 figure = plots.intervals(
     study.tables["over_plain_divergence"], title="Divergence, against plain distillation", unit="percent change"
 )

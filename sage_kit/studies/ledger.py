@@ -301,7 +301,6 @@ def run_keys(evidence: Evidence, finding: Finding | None = None) -> frozenset[st
 
     Parameters
     ----------
-    evidence : Evidence
     finding : Finding or None
         None takes all runs of the result.
 
@@ -409,11 +408,6 @@ def setting_deviations(result: StudyResult, claim: Claim) -> tuple[str, ...]:
     """In what a result's setting differs from the paper's as far as a claim goes, one text each.
 
     The setting is that of the arm that stands for the paper's method, as it was run.
-
-    Parameters
-    ----------
-    result : StudyResult
-    claim : Claim
     """
     found: dict[str, None] = {}
     usual = RunConfig().model_dump(mode="json")

@@ -105,7 +105,6 @@ def gains(rows: pd.DataFrame | Rows, *, title: str, units: Mapping[str, str]) ->
     ----------
     rows : pandas DataFrame or iterable of mapping
         With the columns task, outcome, comparison, difference, low and high.
-    title : str
     units : mapping of str to str
         By outcome, in the order of the panels: "points" or "percent change".
 
@@ -286,7 +285,6 @@ def scatter(
     ----------
     x, y, labels : each of length n
         A point with a NaN is left out.
-    title, x_label, y_label : str
     groups : sequence of str, of length n, or None
         What colours the points.
     y_low, y_high : sequence of float, each of length n, or None

@@ -28,8 +28,6 @@ def place_names(
 
     Parameters
     ----------
-    figure : Figure
-    axes : Axes
     points : sequence of (x, y, name, group)
     colours : mapping of str to str
         By group; that of "" is black.

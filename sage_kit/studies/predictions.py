@@ -76,7 +76,6 @@ def compare_outputs(
 
     Parameters
     ----------
-    outputs : Outputs
     specs : mapping of task to TaskSpec
     baseline : str
         Name of the arm that the others are compared with.

@@ -160,10 +160,6 @@ def decided(findings: Sequence[Finding], answers: Sequence[Mapping[State, str]])
         With their numbers.
     answers : sequence of mapping of state to str
         The answer in words to each, by state, without its numbers.
-
-    Returns
-    -------
-    tuple of Finding
     """
     tested = [dataclasses.replace(finding, p=_p(finding)) for finding in findings]
     adjusted = holm([finding.p if can_decide(finding.seeds) else math.nan for finding in tested])
@@ -382,7 +378,6 @@ def inconsistencies(result: StudyResult, tables: Mapping[str, DataFrame]) -> lis
 
     Parameters
     ----------
-    result : StudyResult
     tables : mapping of str to DataFrame
         As read from its parquet files.
     """

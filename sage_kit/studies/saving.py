@@ -89,16 +89,10 @@ def save_study(study: Study, compared: Compared, changed: Mapping[str, Any], sec
 
     Parameters
     ----------
-    study : Study
-    compared : Compared
     changed : mapping
         What tells it from a study of the profile as it stands; marks the folder's name.
     seconds : float
         Wall time of the study.
-
-    Returns
-    -------
-    StudyResult
     """
     mark = fingerprint(changed)[:6] if changed else ""
     precision = precision_of(study.config(study.tasks[0]))

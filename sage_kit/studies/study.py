@@ -252,7 +252,6 @@ class Study(Findings):
 
         Parameters
         ----------
-        task : str
         rounds : float or None
             None takes the size's passes or, where it has none or `rounds` is given to the study, the setting.
         """
@@ -277,7 +276,6 @@ class Study(Findings):
 
         Parameters
         ----------
-        arms : sequence of Arm
         tasks, seeds : sequence or None
             None takes the study's. Each seed is that of the run and, unless the arm sets another, of its transfer set.
         equal_steps : bool
@@ -286,10 +284,6 @@ class Study(Findings):
             Student steps instead of these, as `equal_flops_steps` returns them.
         keep : sequence of str
             Of `sage_kit.studies.runs.PARTS`, what of the runs is looked at later.
-
-        Returns
-        -------
-        Runs
 
         Raises
         ------
@@ -370,7 +364,6 @@ class Study(Findings):
 
         Parameters
         ----------
-        task : str
         **settings
             Settings that differ from the study's, such as `bypass`.
 
@@ -448,7 +441,6 @@ class Study(Findings):
 
         Parameters
         ----------
-        runs : Runs
         baseline : str
             Name of the arm that the others are compared with.
         split : str or None

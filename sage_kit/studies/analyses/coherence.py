@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 
 from sage_kit.components import BuildContext, FilterRequest
 from sage_kit.errors import StudyError
+from sage_kit.studies.analyses.run_data import prepared_for, synthetic_sets
 from sage_kit.studies.arms import Arm
 from sage_kit.studies.runs import ArmRun, Runs
 from sage_kit.studies.study import Study
 from sage_kit.synthesis.synthesizer import SyntheticSet, read_only
-from sage_kit.training.preparation import Prepared, prepare
+from sage_kit.training.preparation import Prepared
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -95,11 +96,6 @@ def nearest_cosine(vectors: Floats, real: Floats, *, skip: NDArray[np.int64] | N
     return best
 
 
-def synthetic_sets(run: ArmRun) -> list[SyntheticSet]:
-    """The synthetic sets that a run has kept, by round."""
-    return [SyntheticSet.load(run.directory.synthetic(number)) for number in run.directory.rounds_with_synthetic()]
-
-
 def cosines(run: ArmRun, train: Floats, dev: Floats, name: str = "synthetic") -> DataFrame:
     """Cosines to the nearest real vector, of what a run synthesised and, for scale, of real examples.
 
@@ -121,8 +117,6 @@ def cosines(run: ArmRun, train: Floats, dev: Floats, name: str = "synthetic") ->
     from pandas import DataFrame, concat
 
     sets = synthetic_sets(run)
-    if not sets:
-        raise StudyError(f"run {run.directory.path} has kept no synthetic examples: ask for them with keep")
     vectors = np.concatenate([one.vectors for one in sets])
     anchors = np.concatenate([one.anchors for one in sets])
     kinds = {
@@ -139,7 +133,6 @@ def filter_settings(study: Study, run: ArmRun, filters: Sequence[str], share: fl
 
     Parameters
     ----------
-    study : Study
     run : ArmRun
         Without a filter, with its synthetic examples and their labels. Of many, `LOOKED_AT` or so count.
     filters : sequence of str
@@ -161,10 +154,7 @@ def filter_settings(study: Study, run: ArmRun, filters: Sequence[str], share: fl
         raise StudyError(
             f"a filter cannot let a share of {share:g} through and drop the rest: give one between 0 and 1"
         )
-    from sage_kit.components.records import Costs
-    from sage_kit.system.devices import make_accelerator
-
-    prepared = prepare(run.config, study.plugins, make_accelerator(run.config), Costs())
+    prepared = prepared_for(run.config, study.plugins)
     sets = synthetic_sets(run)
     step = math.ceil(sum(len(one.anchors) for one in sets) / LOOKED_AT)
     requests = [_request(one, prepared, slice(None, None, step)) for one in sets]
@@ -285,11 +275,6 @@ def figure_of_cosines(table: DataFrame, title: str) -> Figure:
     ----------
     table : DataFrame
         As `cosines` returns it.
-    title : str
-
-    Returns
-    -------
-    matplotlib Figure
     """
     from matplotlib.figure import Figure
 

@@ -21,7 +21,6 @@ def contrasts(
 
     Parameters
     ----------
-    study : Study
     runs : Runs
         Holds every arm that is named.
     pairs : sequence of (str, str)

@@ -116,10 +116,6 @@ def parts_left_out(study: Study) -> list[Arm]:
     Without the map, tokens come from any example and no exchange looks at the synthetic vector; without guidance their
     source stays. Without losses any example is an anchor. What the default does not have is told in a line, and has no
     arm.
-
-    Parameters
-    ----------
-    study : Study
     """
     config = study.config(study.tasks[0], **PRESETS["default"])
     options = chosen_options(config, study.plugins)["lift"] if config.lift == "replace" else {}
@@ -158,11 +154,6 @@ def warmup_text(study: Study, named: str | None = None) -> str:
 
     At profile smoke, without either, the texts of the teacher stand in for it.
 
-    Parameters
-    ----------
-    study : Study
-    named : str or None
-
     Raises
     ------
     StudyError
@@ -189,7 +180,6 @@ def more_rows(study: Study, factor: int) -> Arm:
     ----------
     study : Study
         Must draw transfer sets.
-    factor : int
 
     Raises
     ------
@@ -216,10 +206,8 @@ def paper_settings(study: Study, *, inverter: str | None = None, warmup_corpus: 
 
     Parameters
     ----------
-    study : Study
     inverter : str or None
         None takes "native" where the reducer is linear, else "knn": UMAP's own takes a tenth of a second per vector.
-    warmup_corpus : str or None
     """
     # what the preset leaves open is as a run has it by default; the reducer is the study's, losses are the same
     own = ("reducer", "reducer_options", "reducer_seed")

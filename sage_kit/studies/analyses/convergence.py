@@ -8,8 +8,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.integrate import trapezoid
 
+from sage_kit.studies import plots
+
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
     from pandas import DataFrame
+
+    from sage_kit.studies.runs import Runs
 
 LEVELS = (0.95, 0.99)
 """Shares of agreement whose first round is told."""
@@ -74,3 +79,18 @@ def speed_table(runs: DataFrame) -> DataFrame:
             row |= {name.replace("steps_to", "reach"): int(own[name].notna().sum()), name: own[name].median()}
         rows.append({**row, "area": own["area"].mean()})
     return DataFrame(rows)
+
+
+def figure_of_agreement(runs: Runs) -> Figure:
+    """Agreement with the teacher on dev after each round, by steps: means over seeds, and the range of the seeds."""
+    return plots.curves(
+        runs.rounds(),
+        x="total_steps",
+        y="dev_agreement",
+        group="arm",
+        band="range",
+        panel="task",
+        title="Agreement with the teacher on dev",
+        x_label="student steps",
+        y_label="agreement",
+    )

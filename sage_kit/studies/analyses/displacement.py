@@ -21,6 +21,7 @@ from sage_kit.builtin.samplers.full_space import CHUNK, neighborhood
 from sage_kit.components import SampleRequest, TokenBatch
 from sage_kit.components.records import Costs
 from sage_kit.errors import StudyError, did_you_mean
+from sage_kit.studies.analyses.run_data import synthetic_sets
 from sage_kit.synthesis.synthesizer import Synthesizer, SyntheticSet
 
 if TYPE_CHECKING:
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from sage_kit.components.plugins import Plugins
     from sage_kit.config import RunConfig
     from sage_kit.studies.runs import ArmRun
-    from sage_kit.studies.study import Study
     from sage_kit.training.preparation import Prepared
 
 Floats = NDArray[np.float32]
@@ -73,15 +73,6 @@ class Match:
     reached: bool
 
 
-def prepare_task(study: Study, task: str) -> Prepared:
-    """Vectors, token states and all else that a study's runs on a task start from; mostly found in the cache."""
-    from sage_kit.system.devices import make_accelerator
-    from sage_kit.training.preparation import prepare
-
-    config = study.config(task)
-    return prepare(config, study.plugins, make_accelerator(config), Costs())
-
-
 def lifted(run: ArmRun, prepared: Prepared, plugins: Plugins, *, most: int = 1024) -> NDArray[np.float64]:
     """Distances of lifted examples' mean token from their anchors' mean token: what the student sees of a displacement.
 
@@ -90,8 +81,7 @@ def lifted(run: ArmRun, prepared: Prepared, plugins: Plugins, *, most: int = 102
     run : ArmRun
         Made with its synthetic examples kept.
     prepared : Prepared
-        Of `prepare_task`.
-    plugins : Plugins
+        Of `prepared_for`.
     most : int
         Examples of each round that are lifted, at least; whole batches of its plan.
 
@@ -105,7 +95,7 @@ def lifted(run: ArmRun, prepared: Prepared, plugins: Plugins, *, most: int = 102
         When the run has kept no synthetic examples.
     """
     synthesizer = _synthesizer(run.config, prepared, plugins)
-    return np.concatenate([_lifted(one, synthesizer, prepared, most) for one in _kept(run)])
+    return np.concatenate([_lifted(one, synthesizer, prepared, most) for one in synthetic_sets(run)])
 
 
 def lift_ratio(
@@ -118,8 +108,7 @@ def lift_ratio(
     config : RunConfig
         Names the lift, and a sampler in full space that needs no gradient.
     prepared : Prepared
-        Of `prepare_task`.
-    plugins : Plugins
+        Of `prepared_for`.
     anchors : array of shape (m,), int64
         Examples that are moved; repeated ones more often.
     count : int
@@ -142,7 +131,7 @@ def _synthesizer(config: RunConfig, prepared: Prepared, plugins: Plugins) -> Syn
         train.outputs,
         prepared.cache,
         prepared.device,
-        _quiet,
+        lambda text: None,
         Costs(),
         tokens=train.tokens,
         input_layers=prepared.input_layers,
@@ -162,10 +151,6 @@ def _lifted(one: SyntheticSet, synthesizer: Synthesizer, prepared: Prepared, mos
         distances.append((_mean_token(new) - _mean_token(old)).norm(dim=1).double().cpu().numpy())
         done += len(rows)
     return np.concatenate(distances)
-
-
-def _quiet(text: str) -> None:
-    pass
 
 
 def _mean_token(batch: TokenBatch) -> Tensor:
@@ -192,21 +177,14 @@ def measure(run: ArmRun, vectors: Floats) -> NDArray[np.float64]:
     StudyError
         When the run has kept no synthetic examples.
     """
-    sets = _kept(run)
+    sets = synthetic_sets(run)
     moved = [np.linalg.norm(one.vectors - vectors[one.anchors], axis=1).astype(np.float64) for one in sets]
     return np.concatenate(moved)
 
 
 def anchors_of(run: ArmRun) -> Indices:
     """Anchors of a run's synthetic examples, over all its rounds, of shape (m,); `measure` says what may be raised."""
-    return np.concatenate([one.anchors for one in _kept(run)])
-
-
-def _kept(run: ArmRun) -> list[SyntheticSet]:
-    rounds = run.directory.rounds_with_synthetic()
-    if not rounds:
-        raise StudyError(f"the run of arm {run.arm!r} has kept no synthetic examples: run it with keep=['synthetic']")
-    return [SyntheticSet.load(run.directory.synthetic(round)) for round in rounds]
+    return np.concatenate([one.anchors for one in synthetic_sets(run)])
 
 
 def check_samplers(samplers: Sequence[str]) -> None:
@@ -237,10 +215,6 @@ def match(sampler: str, vectors: Floats, anchors: Indices, target: float, *, see
         Mean displacement [vector units].
     seed : int
         Of the pairs and candidates that are drawn.
-
-    Returns
-    -------
-    Match
 
     Raises
     ------

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from sage_kit.components import TaskSpec
 from sage_kit.data.metrics import alike_with, predictions
 from sage_kit.errors import StudyError
+from sage_kit.studies.analyses.run_data import synthetic_sets
 from sage_kit.studies.runs import ArmRun
 from sage_kit.studies.statistics import compare_arms, summarize
-from sage_kit.synthesis.synthesizer import SyntheticSet
 from sage_kit.training.preparation import Prepared
 
 if TYPE_CHECKING:
@@ -55,19 +55,15 @@ def count_flips(run: ArmRun, prepared: Prepared) -> Flips:
     prepared : Prepared
         What the run started from.
 
-    Returns
-    -------
-    Flips
-
     Raises
     ------
     StudyError
         When the run has kept no synthetic examples, or the teacher has not labelled them.
     """
-    sets = [SyntheticSet.load(run.directory.synthetic(round)) for round in run.directory.rounds_with_synthetic()]
+    sets = synthetic_sets(run)
     labels = [one.logits[one.kept] for one in sets if one.logits is not None]
-    if not sets or len(labels) < len(sets):
-        raise StudyError(f"the run of arm {run.arm!r} has kept no labelled synthetic examples: keep 'synthetic'")
+    if len(labels) < len(sets):
+        raise StudyError(f"the teacher has not labelled the synthetic examples of the run of arm {run.arm!r}")
     anchors = np.concatenate([one.anchors[one.kept] for one in sets])
     return flips_of(np.concatenate(labels), prepared.train.outputs.logits[anchors], prepared.data.spec)
 

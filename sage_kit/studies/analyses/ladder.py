@@ -21,6 +21,7 @@ from sage_kit.data.splits import Split
 from sage_kit.data.tokens import tokenize
 from sage_kit.errors import CompatibilityError, StudyError
 from sage_kit.reports.decoding import LiftedRound, Reading, by_ids, by_words, decoded_texts, fit_reader, ids_of, joined
+from sage_kit.studies.analyses.run_data import label_text
 from sage_kit.studies.statistics import compare_arms
 from sage_kit.system.devices import autocast_for
 
@@ -57,11 +58,6 @@ def rungs(found: LiftedRound, seed: int) -> dict[str, TokenBatch]:
     token of the next example and *noise* in a random one; an example's tokens share one random linear map, so tokens
     that move together do so in *noise*, too. Both go as far as d does, token by token. *no text* is Gaussian noise of
     the length of the anchor's token states.
-
-    Parameters
-    ----------
-    found : LiftedRound
-    seed : int
 
     Returns
     -------
@@ -150,15 +146,8 @@ def read_ladder(
 
     Parameters
     ----------
-    found : LiftedRound
-    plugins : Plugins
-    decoders : sequence of str
     announce : callable
         Shows one line to the user.
-
-    Returns
-    -------
-    Ladder
 
     Raises
     ------
@@ -200,9 +189,9 @@ def read_ladder(
                     "decoded": decoded[index],
                     **_measured(found, example, texts[example], readings[example], reading, reader.has_guesses),
                     "cosine": cosines[index],
-                    "label_anchor": label_text(of_anchors[index], spec),
-                    "label_states": label_text(on_states[index], spec),
-                    "label_decoded": label_text(on_decoded[index], spec),
+                    "label_anchor": prediction_text(of_anchors[index], spec),
+                    "label_states": prediction_text(on_states[index], spec),
+                    "label_decoded": prediction_text(on_decoded[index], spec),
                     "kept": float(kept[index]),
                     "label_stays": float(stays[index]),
                 }
@@ -246,10 +235,9 @@ def _cosines(found: LiftedRound, batch: TokenBatch) -> NDArray[np.float64]:
     return np.asarray(((cosines * mask).sum(1) / mask.sum(1)).double().cpu().numpy())
 
 
-def label_text(logits: Floats, spec: TaskSpec) -> str:
+def prediction_text(logits: Floats, spec: TaskSpec) -> str:
     """A prediction in words, or a number, from outputs of shape (n_outputs,)."""
-    value = predictions(logits[None], spec)[0]
-    return f"{value:.2f}" if spec.is_regression else str(spec.labels[int(value)])
+    return label_text(predictions(logits[None], spec)[0], spec)
 
 
 # ---- the teacher -----------------------------------------------------------------------------------------------------
@@ -370,7 +358,6 @@ def against_rung(examples: DataFrame, measure: str, baseline: str, *, is_share: 
     ----------
     examples : DataFrame
         One row per example and rung, with the columns task, seed, rung and the measure.
-    measure : str
     baseline : str
         A rung, or `MIDDLE`.
     is_share : bool
@@ -402,7 +389,6 @@ def examples_table(examples: DataFrame, decoder: str, count: int) -> DataFrame:
     ----------
     examples : DataFrame
         As for `rung_means`.
-    decoder : str
     count : int
         Rows per task and lift, spread evenly.
 

@@ -10,7 +10,7 @@ Machine Learning Research 11), both 0 on average for unrelated partitions and 1 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,10 +22,10 @@ from sage_kit.components import BuildContext
 from sage_kit.errors import StudyError
 from sage_kit.models.vectors import Pooled
 from sage_kit.rundir.loss_profiles import read_loss_profiles
+from sage_kit.studies.analyses.run_data import by_arm, synthetic_sets
 from sage_kit.studies.runs import ArmRun, Runs
 from sage_kit.studies.statistics import expected_jaccard, jaccard, morans_i
 from sage_kit.studies.study import Study
-from sage_kit.synthesis.synthesizer import SyntheticSet
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -178,11 +178,8 @@ def make_maps(study: Study, task: str, seeds: int, options: RegionOptions) -> Ma
 
     Parameters
     ----------
-    study : Study
-    task : str
     seeds : int
         How many; they go on from the setting `reducer_seed`.
-    options : RegionOptions
 
     Raises
     ------
@@ -222,7 +219,6 @@ def movement(runs: Runs, maps: Mapping[str, Maps], options: RegionOptions) -> Da
         With loss profiles.
     maps : mapping of str to Maps
         By task.
-    options : RegionOptions
 
     Returns
     -------
@@ -235,7 +231,7 @@ def movement(runs: Runs, maps: Mapping[str, Maps], options: RegionOptions) -> Da
     from pandas import DataFrame
 
     rows = []
-    for task, arm, its in _by_arm(runs):
+    for task, arm, its in by_arm(runs):
         known = {run.seed: profiles(run) for run in its}
         clusters = maps[task].clusters
         seeds = list(known)
@@ -265,11 +261,9 @@ def spatial(runs: Runs, maps: Mapping[str, Maps], vectors: Mapping[str, Floats],
 
     Parameters
     ----------
-    runs : Runs
     maps : mapping of str to Maps
     vectors : mapping of str to array of shape (n, dim)
         Pooled vectors of the training examples, by task.
-    options : RegionOptions
 
     Returns
     -------
@@ -280,7 +274,7 @@ def spatial(runs: Runs, maps: Mapping[str, Maps], vectors: Mapping[str, Floats],
     from pandas import DataFrame
 
     rows = []
-    for task, arm, its in _by_arm(runs):
+    for task, arm, its in by_arm(runs):
         spaces = {"map": maps[task].coordinates[0], "full": vectors[task]}
         places = {name: neighbor_rows(points, options.neighbors) for name, points in spaces.items()}
         for run in its:
@@ -312,8 +306,8 @@ def spatial(runs: Runs, maps: Mapping[str, Maps], vectors: Mapping[str, Floats],
 def aimed_at(run: ArmRun) -> NDArray[np.int64]:
     """How many of a run's synthetic examples started from each training example: shape (n,)."""
     counts = np.zeros(int(run.summary["examples"]["train"]), np.int64)
-    for number in run.directory.rounds_with_synthetic():
-        np.add.at(counts, SyntheticSet.load(run.directory.synthetic(number)).anchors, 1)
+    for one in synthetic_sets(run):
+        np.add.at(counts, one.anchors, 1)
     return counts
 
 
@@ -328,7 +322,6 @@ def targeted(counts: NDArray[np.int64], train: Floats, dev: Floats, *, share: fl
         Pooled vectors.
     share : float
         Of the held-out examples, those whose k nearest training examples were anchors most often.
-    k : int
 
     Returns
     -------
@@ -418,14 +411,6 @@ def improvement(
     return DataFrame(rows)
 
 
-def _by_arm(runs: Runs) -> Iterator[tuple[str, str, list[ArmRun]]]:
-    for task in runs.tasks:
-        for arm in runs.arms:
-            its = runs.of(task=task, arm=arm)
-            if its:
-                yield task, arm, its
-
-
 def _pair(first: Floats, second: Floats, clusters: NDArray[np.int64], options: RegionOptions) -> dict[str, float]:
     hard = [hard_set(losses, options.hard_share) for losses in (first, second)]
     regions = [high_regions(losses, clusters, options.region_share) for losses in (first, second)]
@@ -448,15 +433,10 @@ def figure_of_regions(run: ArmRun, maps: Maps, options: RegionOptions) -> Figure
 
     Parameters
     ----------
-    run : ArmRun
     maps : Maps
         Of its task; the first one is drawn.
     options : RegionOptions
         The examples of the hard set are ringed.
-
-    Returns
-    -------
-    matplotlib Figure
     """
     from matplotlib.figure import Figure
 

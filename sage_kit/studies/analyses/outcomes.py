@@ -10,10 +10,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from sage_kit.studies import plots
+from sage_kit.studies.analyses.contrasts import contrasts
 from sage_kit.studies.arms import Arm
 from sage_kit.studies.predictions import AGREEMENT, DIVERGENCE
 from sage_kit.studies.runs import Runs
-from sage_kit.studies.verdicts import PERCENT_CHANGE, Margin, number_text
+from sage_kit.studies.verdicts import PERCENT_CHANGE, POINTS, Margin, number_text
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -50,7 +52,6 @@ def add_outcomes(
 
     Parameters
     ----------
-    study : Study
     name : str
         Of the table of scores; the others are called ``<name>_agreement`` and ``<name>_divergence``.
     runs, baseline, split, arms
@@ -58,6 +59,20 @@ def add_outcomes(
     """
     for outcome in OUTCOMES:
         study.add_table(_named(name, outcome), study.compare(runs, baseline, split=split, metric=outcome, arms=arms))
+
+
+def add_over_plain(study: Study, runs: Runs) -> None:
+    """Add the comparison of all arms with plain distillation: `add_outcomes` as ``over_plain``, and a figure of it."""
+    add_outcomes(study, "over_plain", runs, PLAIN)
+    figure = plots.intervals(study.tables["over_plain"], title="Over plain distillation", unit=POINTS)
+    caption = "Difference to plain distillation, paired by seed and example; 95 % intervals."
+    study.add_figure("over_plain", figure, caption)
+
+
+def add_contrasts(study: Study, name: str, runs: Runs, pairs: Sequence[tuple[str, str]]) -> None:
+    """Add chosen pairs of arms (`sage_kit.studies.analyses.contrasts`) to a study, by the tables of `add_outcomes`."""
+    for outcome in OUTCOMES:
+        study.add_table(_named(name, outcome), contrasts(study, runs, pairs, metric=outcome))
 
 
 def find_ahead(
@@ -77,12 +92,10 @@ def find_ahead(
 
     Parameters
     ----------
-    study : Study
     name : str
         Of the finding about scores; the others are called ``<name>_agreement`` and ``<name>_divergence``.
     table : str
         As given to `add_outcomes`.
-    arm : str
     what, other : str
         The arm and the baseline in words.
     task : str
@@ -126,12 +139,8 @@ def find_within(
 
     Parameters
     ----------
-    study : Study
     name, claim
         As in `Study.find`.
-    table : str
-    arm : str
-    margin : Margin
     what, other : str
         The arm and the baseline in words.
     measure : str
@@ -165,7 +174,6 @@ def with_equal_flops(study: Study, runs: Runs, like: str, *, name: str = EQUAL_F
 
     Parameters
     ----------
-    study : Study
     runs : Runs
         Of the arms "plain" and `like` at least.
     like : str
@@ -181,14 +189,7 @@ def with_equal_flops(study: Study, runs: Runs, like: str, *, name: str = EQUAL_F
 
 
 def compute_apart(study: Study, runs: Runs, apart: Sequence[str]) -> DataFrame:
-    """`Study.compute_table`, in which the arms that take other steps by design stand apart, as not equal.
-
-    Parameters
-    ----------
-    study : Study
-    runs : Runs
-    apart : sequence of str
-    """
+    """`Study.compute_table`, in which the arms that take other steps by design stand apart, as not equal."""
     from pandas import concat
 
     equal = study.compute_table(Runs([run for run in runs if run.arm not in apart]))
@@ -201,7 +202,6 @@ def flatness(study: Study, compute: DataFrame, more_steps: DataFrame) -> str:
 
     Parameters
     ----------
-    study : Study
     compute : DataFrame
         Of `compute_apart`, with `PLAIN` and `EQUAL_FLOPS`.
     more_steps : DataFrame

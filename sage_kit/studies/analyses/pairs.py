@@ -99,8 +99,6 @@ def pairs_of(
 
     Parameters
     ----------
-    study : Study
-    reducers, inverters : sequence of str
     vectors : mapping of str to TaskVectors
         By task.
 
@@ -140,8 +138,6 @@ def score_pairs(study: Study, reducers: Sequence[str], inverters: Sequence[str],
 
     Parameters
     ----------
-    study : Study
-    reducers, inverters : sequence of str
     points : int
         Most held-out vectors of a task.
 
@@ -240,11 +236,6 @@ def _overall(
 def fidelity_table(scores: Scores, tasks: Sequence[str]) -> DataFrame:
     """What each pair keeps, per task and on their average; pairs without figures come last.
 
-    Parameters
-    ----------
-    scores : Scores
-    tasks : sequence of str
-
     Returns
     -------
     DataFrame
@@ -313,11 +304,8 @@ def differences(
 
     Parameters
     ----------
-    scores : Scores
     rows : sequence of (Pair, Pair)
         Each pair and the one that it is held against.
-    tasks : sequence of str
-    metric : str
     half : str
         As in `metric_cells`.
 

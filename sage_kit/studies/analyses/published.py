@@ -128,10 +128,6 @@ def split_text(split: str, rows: int, trained: int, task: str) -> str:
         Training rows that the student learnt from, the carved part left out.
     task : str
         For a task that is not GLUE's the whole is not known here, and numbers alone are told.
-
-    Returns
-    -------
-    str
     """
     size = GLUE_SIZES.get(task)
     if size is None:

@@ -27,10 +27,6 @@ OURS, OTHERS = "ours", "published"
 def validation_scores(runs: Runs) -> DataFrame:
     """Each arm's score on every official validation split, and the teacher's: means over seeds.
 
-    Parameters
-    ----------
-    runs : Runs
-
     Returns
     -------
     DataFrame
@@ -115,8 +111,6 @@ def compare_splits(study: Study, runs: Runs, baseline: str) -> DataFrame:
 
     Parameters
     ----------
-    study : Study
-    runs : Runs
     baseline : str
         Name of the arm that the others are compared with.
 
@@ -140,11 +134,6 @@ def teacher_over_constant(study: Study, runs: Runs) -> DataFrame:
 
     A teacher that is not ahead knows nothing of the task, and what its students do there says nothing about how they
     were taught.
-
-    Parameters
-    ----------
-    study : Study
-    runs : Runs
 
     Returns
     -------
@@ -179,10 +168,6 @@ def taught(runs: Runs, lead: DataFrame) -> Runs:
 
 def transfer(runs: Runs) -> DataFrame:
     """Scores on every validation split of tasks that have several, and how far below the first's they are.
-
-    Parameters
-    ----------
-    runs : Runs
 
     Returns
     -------
@@ -219,11 +204,6 @@ def other_split_gains(runs: Runs, arm: str, baseline: str) -> DataFrame:
 
     Splits may hold the same examples in other languages, so their errors count as going wholly together: the ends of
     the mean's interval are the means of the splits' ends, and its degrees of freedom are the fewest of theirs.
-
-    Parameters
-    ----------
-    runs : Runs
-    arm, baseline : str
 
     Returns
     -------

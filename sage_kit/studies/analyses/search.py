@@ -253,8 +253,6 @@ def search(
 
     Parameters
     ----------
-    study : Study
-    factors : sequence of Factor
     seeds : sequence of int
         Of every run: those from `sage_kit.studies.tuning.SEARCH_SEED`, so that no comparison takes them.
     least : float
@@ -262,10 +260,6 @@ def search(
         that is not behind the best by so much. Levels stand in the order of how much they change.
     by_task : mapping of task to mapping, or None
         Settings of all levels alike on a task, such as the learning rate of the arm that the search starts from.
-
-    Returns
-    -------
-    Search
 
     Raises
     ------

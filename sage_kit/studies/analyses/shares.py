@@ -138,7 +138,6 @@ def stopping(ends: DataFrame, arm: str) -> DataFrame:
     ----------
     ends : DataFrame
         As `stopped_at` returns it.
-    arm : str
 
     Returns
     -------
@@ -169,7 +168,6 @@ def sooner(ends: DataFrame, arm: str, baseline: str) -> DataFrame:
     ----------
     ends : DataFrame
         As `stopped_at` returns it.
-    arm, baseline : str
 
     Returns
     -------

@@ -65,7 +65,6 @@ def language_of(found: LiftedRound, corpus: str, announce: Callable[[str], None]
 
     Parameters
     ----------
-    found : LiftedRound
     corpus : str
         Text to train on, named as the setting `warmup_corpus` names it; "" for none but the held-out rows.
     announce : callable
@@ -100,7 +99,6 @@ def perplexities(found: LiftedRound, language: NamedLanguage) -> DataFrame:
     ----------
     found : LiftedRound
         Of a lift that makes text (`LiftedRound.synthetic.tokens`).
-    language : NamedLanguage
 
     Returns
     -------

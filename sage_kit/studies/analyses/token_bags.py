@@ -23,7 +23,7 @@ from sage_kit.errors import CompatibilityError, StudyError
 from sage_kit.models.split import InputLayers
 from sage_kit.models.token_kinds import NOT_TEXT, token_kinds
 from sage_kit.reports.decoding import LiftedRound, ids_of
-from sage_kit.studies.analyses.ladder import against_rung, label_text, spread, teacher_on_states, texts_of
+from sage_kit.studies.analyses.ladder import against_rung, prediction_text, spread, teacher_on_states, texts_of
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -74,13 +74,8 @@ def token_means(input_layers: InputLayers, tokenizer: Any, tokens: TokenIds) -> 
     ----------
     input_layers : InputLayers
         Of embeddings alone, without blocks.
-    tokenizer : PreTrainedTokenizerBase
     tokens : TokenIds
         Real text: its positions and types count as often as they occur there.
-
-    Returns
-    -------
-    TokenMeans
     """
     ids, types = np.asarray(tokens.ids), np.asarray(tokens.types)
     positions = np.arange(len(ids)) - np.repeat(tokens.offsets[:-1], np.diff(tokens.offsets))
@@ -207,7 +202,6 @@ def vector_rungs(anchors: Floats, vectors: Floats, center: Floats, seed: int) ->
         Pooled vectors of the anchors, and the synthetic ones.
     center : array of shape (dim,)
         Mean of the training vectors.
-    seed : int
 
     Returns
     -------
@@ -319,8 +313,8 @@ def read_vectors(found: LiftedRound) -> DataFrame:
                 "own": float(is_nearest[index]),
                 "nearest": near_texts[index],
                 "cosine": float(closeness[index, nearest[index]]),
-                "label": label_text(labels[index], spec),
-                "label_nearest": label_text(of_nearest[index], spec),
+                "label": prediction_text(labels[index], spec),
+                "label_nearest": prediction_text(of_nearest[index], spec),
                 "same_label": float(alike[index]),
             }
         )

@@ -13,11 +13,11 @@ from scipy.special import softmax
 
 from sage_kit.builtin.samplers.high_loss import hardest
 from sage_kit.components import TaskSpec, TokenBatch
-from sage_kit.data.unlabelled import count_unlabelled
 from sage_kit.errors import StudyError
 from sage_kit.reports.decoding import LiftedRound
 from sage_kit.reports.figures import ANCHOR, REAL, SYNTHETIC
 from sage_kit.rundir.loss_profiles import read_loss_profiles
+from sage_kit.studies.analyses.run_data import label_text
 from sage_kit.synthesis.synthesizer import SyntheticSet
 
 if TYPE_CHECKING:
@@ -40,13 +40,6 @@ LOSS_COLORS = "YlOrRd"
 
 
 # ---- tables ----------------------------------------------------------------------------------------------------------
-
-
-def label_text(value: Any, spec: TaskSpec) -> str:
-    """A label in words, or a number; "none" where there is none."""
-    if count_unlabelled(np.asarray(value)):
-        return "none"
-    return f"{float(value):.2f}" if spec.is_regression else str(spec.labels[int(value)])
 
 
 def texts_table(prepared: Prepared, rows: Sequence[int]) -> DataFrame:
@@ -97,7 +90,6 @@ def bypass_table(prepared: Prepared, row: int) -> DataFrame:
 
     Parameters
     ----------
-    prepared : Prepared
     row : int
         Of the training split.
 
@@ -177,7 +169,6 @@ def draw_loss_map(coordinates: Array, losses: Array, title: str) -> Figure:
     ----------
     coordinates : array of shape (n, n_components)
     losses : array of shape (n,)
-    title : str
     """
     plane, order = _plane(coordinates), np.argsort(np.nan_to_num(losses, nan=-1.0))
     figure = _figure((7.4, 5.6))
@@ -202,8 +193,6 @@ def draw_neighborhood(coordinates: Array, losses: Array, synthetic: SyntheticSet
     losses : array of shape (n,)
     synthetic : SyntheticSet
         With coordinates.
-    anchor : int
-    title : str
 
     Raises
     ------
@@ -266,7 +255,6 @@ def draw_labels(before: Array, after: Array, spec: TaskSpec) -> Figure:
     ----------
     before, after : array of shape (m, n_outputs)
         Its logits.
-    spec : TaskSpec
     """
     values, name = [before[:, 0], after[:, 0]], "value"
     if not spec.is_regression:

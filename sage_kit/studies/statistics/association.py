@@ -54,10 +54,6 @@ def expected_jaccard(n: int, k: int, other: int | None = None) -> float:
     other : int or None
         Size m of the other subset; None takes k.
 
-    Returns
-    -------
-    float
-
     Raises
     ------
     DataError
@@ -104,13 +100,8 @@ def morans_i(values: Array, neighbors: Array, *, permutations: int = 999, seed: 
     values : array of shape (n,)
     neighbors : array of shape (n, k), int
         Indices of each row's neighbours, without the row itself.
-    permutations : int
     seed : int or sequence of int
         Of the permutations.
-
-    Returns
-    -------
-    MoransI
 
     Raises
     ------

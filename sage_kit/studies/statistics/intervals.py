@@ -169,10 +169,6 @@ def average(parts: Sequence[Interval]) -> Interval:
     had correlations over five seeds of -0.2 on average). So variances add, and the degrees of freedom are
     Satterthwaite's.
 
-    Parameters
-    ----------
-    parts : sequence of Interval
-
     Returns
     -------
     Interval

@@ -22,11 +22,6 @@ def p_value(interval: Interval, threshold: float = 0.0) -> float:
     Bland 2011, How to obtain the P value from a confidence interval, BMJ 343), and p is that of value less threshold
     over it. Of Student's intervals this is the t-test's.
 
-    Parameters
-    ----------
-    interval : Interval
-    threshold : float
-
     Returns
     -------
     float
@@ -55,7 +50,6 @@ def detectable(se: float, df: float, *, comparisons: int = 1, power: float = POW
         Standard error of the difference and its degrees of freedom.
     comparisons : int
         Findings that are corrected together.
-    power : float
 
     Returns
     -------
@@ -99,12 +93,10 @@ def count_detectable(n: int, threshold: float, *, comparisons: int = 1, power: f
 
     Parameters
     ----------
-    n : int
     threshold : float
         Between 0 and 1.
     comparisons : int
         Findings that are corrected together.
-    power : float
 
     Returns
     -------
