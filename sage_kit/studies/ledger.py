@@ -220,17 +220,6 @@ class Entry:
         return data
 
 
-def ledger(results_dir: str | Path, claims: Sequence[Claim] = CLAIMS) -> list[Entry]:
-    """The ledger from a folder of results; folders without a whole result count for nothing.
-
-    Raises
-    ------
-    StudyError
-        When there is no such folder.
-    """
-    return ledger_of(read_results(results_dir)[0], claims)
-
-
 def ledger_of(results: Iterable[StudyResult], claims: Sequence[Claim] = CLAIMS) -> list[Entry]:
     """The ledger from results, one entry per claim in the claims' order."""
     by_study: dict[str, list[StudyResult]] = {}

@@ -448,6 +448,11 @@ def _name_rows(axes: Axes, names: Sequence[str]) -> None:
     axes.spines[["top", "right", "left"]].set_visible(False)
 
 
+def plane(coordinates: NDArray[Any]) -> NDArray[Any]:
+    """The first two dimensions of a map (n, n_components), the second zero where there is one only."""
+    return np.pad(coordinates[:, :2], ((0, 0), (0, max(0, 2 - coordinates.shape[1]))))
+
+
 def frame(axes: Axes, *, grid: bool = True) -> None:
     """Lines on the left and below alone, and a pale grid."""
     if grid:

@@ -6,6 +6,7 @@ import dataclasses
 import io
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from studies.fakeresults import MACHINE, make_finding, runs_of, save_result
 from sage_kit.errors import StudyError
 from sage_kit.storage.files import only_finite
 from sage_kit.studies.claims import CLAIMS, PAPER_TASKS, Claim, find_claim
-from sage_kit.studies.ledger import RULE, STATE_MEANINGS, Entry, ledger, ledger_of, read_results
+from sage_kit.studies.ledger import RULE, STATE_MEANINGS, Entry, ledger_of, read_results
 from sage_kit.studies.ledger_text import (
     HEADINGS,
     interval_text,
@@ -36,6 +37,10 @@ STUDIES = (
     "06_decode_tokens", "07_coherence_filter", "08_beyond_glue", "09_glue", "10_is_it_the_region", "11_replace_or_add",
     "12_default_settings", "13_warm_up", "14_data_efficiency", "15_equal_cost_bypass", "16_controls",
 )  # fmt: skip
+
+
+def ledger(root: Path, claims: Sequence[Claim] = CLAIMS) -> list[Entry]:
+    return ledger_of(read_results(root)[0], claims)
 
 
 def entry(root: Path, id: str) -> Entry:

@@ -14,6 +14,7 @@ from sage_kit.components import BuildContext, FilterRequest
 from sage_kit.errors import StudyError
 from sage_kit.studies.analyses.run_data import prepared_for, synthetic_sets
 from sage_kit.studies.arms import Arm
+from sage_kit.studies.plots import PALETTE, frame, new_figure
 from sage_kit.studies.runs import ArmRun, Runs
 from sage_kit.studies.study import Study
 from sage_kit.synthesis.synthesizer import SyntheticSet, read_only
@@ -276,11 +277,7 @@ def figure_of_cosines(table: DataFrame, title: str) -> Figure:
     table : DataFrame
         As `cosines` returns it.
     """
-    from matplotlib.figure import Figure
-
-    from sage_kit.studies.plots import PALETTE
-
-    figure = Figure(figsize=(7.2, 4.0), layout="constrained")
+    figure = new_figure((7.2, 4.0))
     axes = figure.subplots()
     colours: dict[str, str] = {}
     for kind, group in table.groupby("kind", sort=False):
@@ -291,8 +288,7 @@ def figure_of_cosines(table: DataFrame, title: str) -> Figure:
         line = "--" if kind in REAL else ":" if name != kind else "-"
         axes.step(values, 100 * shares, where="post", color=colour, linestyle=line, label=kind)
     axes.set(title=title, xlabel="cosine to the nearest real vector", ylabel="vectors up to there [%]", ylim=(0, 100))
-    axes.grid(alpha=0.25)
-    axes.spines[["top", "right"]].set_visible(False)
+    frame(axes)
     axes.legend(frameon=False, fontsize=9, loc="upper left")
     return figure
 

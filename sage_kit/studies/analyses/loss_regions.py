@@ -23,6 +23,7 @@ from sage_kit.errors import StudyError
 from sage_kit.models.vectors import Pooled
 from sage_kit.rundir.loss_profiles import read_loss_profiles
 from sage_kit.studies.analyses.run_data import by_arm, synthetic_sets
+from sage_kit.studies.plots import new_figure, plane
 from sage_kit.studies.runs import ArmRun, Runs
 from sage_kit.studies.statistics import expected_jaccard, jaccard, morans_i
 from sage_kit.studies.study import Study
@@ -125,10 +126,8 @@ def alike(first: NDArray[np.int64], second: NDArray[np.int64]) -> dict[str, floa
     """Adjusted Rand index ("ari") and adjusted mutual information ("ami") of two partitions, each of shape (n,)."""
     from sklearn.metrics import adjusted_mutual_info_score, adjusted_rand_score
 
-    return {
-        "ari": float(adjusted_rand_score(first, second)),
-        "ami": float(adjusted_mutual_info_score(first, second)),
-    }
+    scores = {"ari": adjusted_rand_score, "ami": adjusted_mutual_info_score}
+    return {name: float(score(first, second)) for name, score in scores.items()}
 
 
 def neighbor_rows(points: Array, k: int) -> NDArray[np.int64]:
@@ -438,12 +437,8 @@ def figure_of_regions(run: ArmRun, maps: Maps, options: RegionOptions) -> Figure
     options : RegionOptions
         The examples of the hard set are ringed.
     """
-    from matplotlib.figure import Figure
-
-    losses = profiles(run)
-    points = np.asarray(maps.coordinates[0], np.float64)
-    flat = points[:, :2] if points.shape[1] > 1 else np.column_stack([points[:, 0], np.zeros(len(points))])
-    figure = Figure(figsize=(1.0 + 3.4 * len(losses), 3.6), layout="constrained")
+    losses, flat = profiles(run), plane(np.asarray(maps.coordinates[0], np.float64))
+    figure = new_figure((1.0 + 3.4 * len(losses), 3.6))
     grid = figure.subplots(1, len(losses), squeeze=False, sharex=True, sharey=True)[0]
     for axes, (number, values) in zip(grid, losses.items(), strict=True):
         ranks = np.argsort(np.argsort(np.where(np.isnan(values), -np.inf, values))) / max(1, len(values) - 1)
@@ -452,8 +447,7 @@ def figure_of_regions(run: ArmRun, maps: Maps, options: RegionOptions) -> Figure
         hard = hard_set(values, options.hard_share)
         axes.scatter(*flat[hard].T, s=22, facecolors="none", edgecolors="#d1495b", linewidths=0.8)
         axes.set_title(f"round {number}", fontsize=10)
-        axes.set_xticks([])
-        axes.set_yticks([])
+        axes.set(xticks=[], yticks=[])
     bar = figure.colorbar(drawn, ax=list(grid), shrink=0.8)
     bar.set_label("rank of the loss, 0 to 1", fontsize=9)
     return figure

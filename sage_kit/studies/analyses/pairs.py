@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -32,6 +32,9 @@ KEEPS_ALL = "identity"
 """The reducer that takes no number of components but the vectors' own."""
 
 HALVES = ("first", "second")
+
+SHOWN = ("r2", "cosine", "centred_cosine", "mse")
+"""Metrics in the order of the tables."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +132,7 @@ def pairs_of(
                 except (CompatibilityError, MissingPackageError) as error:
                     reason = str(error)
                     break
-            found.append(Pair(reducer, inverter, size, reason))
+            found.append(replace(pair, reason=reason))
     return tuple(found)
 
 
@@ -175,7 +178,7 @@ def score_pairs(study: Study, reducers: Sequence[str], inverters: Sequence[str],
             except BudgetError as error:
                 reason = str(error)
                 break
-        pairs.append(Pair(pair.reducer, pair.inverter, pair.n_components, reason))
+        pairs.append(replace(pair, reason=reason))
         cards.update({} if reason else own)
         text = reason or ", ".join(f"R2 {card.fidelity['inverter']['r2']} on {task}" for (task, _), card in own.items())
         print(f"{pair.name}: {text}", flush=True)
@@ -250,7 +253,7 @@ def fidelity_table(scores: Scores, tasks: Sequence[str]) -> DataFrame:
     for name, members in groups.items():
         for pair in scores.pairs:
             row: dict[str, Any] = {"task": name, "pair": pair.name, **pair.settings, "n_seeds": 1}
-            for metric in ("r2", "cosine", "centred_cosine", "mse"):
+            for metric in SHOWN:
                 numbers = Interval(np.nan, np.nan, np.nan)
                 if not pair.reason:
                     numbers = _overall(errors, metric, members, "", pair.name)
@@ -274,13 +277,13 @@ def baselines_table(scores: Scores, tasks: Sequence[str]) -> DataFrame:
     """
     from pandas import DataFrame
 
-    names, metrics = ("mean", "nearest", "random"), ("r2", "cosine", "centred_cosine", "mse")
+    names = ("mean", "nearest", "random")
     first = {task: card for (task, _), card in reversed(list(scores.cards.items()))}  # these are the same for all pairs
     rows = [
-        {"predictor": name, **{m: float(np.mean([first[t].fidelity[name][m].value for t in tasks])) for m in metrics}}
+        {"predictor": name, **{m: float(np.mean([first[t].fidelity[name][m].value for t in tasks])) for m in SHOWN}}
         for name in (names if first else ())
     ]
-    return DataFrame(rows, columns=["predictor", *metrics])
+    return DataFrame(rows, columns=["predictor", *SHOWN])
 
 
 def best_pair(scores: Scores, pairs: Sequence[Pair], tasks: Sequence[str], metric: str = "r2", half: str = "") -> Pair:
@@ -346,7 +349,7 @@ def fidelity_and_score(table: DataFrame) -> DataFrame:
 
     rows = []
     for among in ("all pairs", "same inverter"):
-        for measure in ("r2", "cosine", "centred_cosine", "mse"):
+        for measure in SHOWN:
             both = table[["difference", measure]].astype(float)
             if among == "same inverter":
                 both = both - both.groupby(table["inverter"]).transform("mean")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,7 +17,7 @@ from sage_kit.components import TextBatch
 from sage_kit.data.tokens import concatenated
 from sage_kit.models.language import MaskedLanguage, load_language
 from sage_kit.reports.decoding import LiftedRound
-from sage_kit.studies.analyses.controls import CORPUS, warmup_text
+from sage_kit.studies.analyses.controls import corpus_at_hand, warmup_text
 from sage_kit.studies.statistics import compare_arms
 
 if TYPE_CHECKING:
@@ -52,9 +51,8 @@ class NamedLanguage:
 
 def corpus_for(study: Study) -> str:
     """The text that a head is trained on, as `warmup_corpus` names it: that of a warm-up; "" where none is at hand."""
-    config = study.config(study.tasks[0])
-    has_corpus = bool(config.data_dir) and (Path(config.data_dir).expanduser() / CORPUS).is_file()
-    return warmup_text(study) if has_corpus or study.size.name == "smoke" else ""
+    is_there = study.size.name == "smoke" or corpus_at_hand(study.config(study.tasks[0]))
+    return warmup_text(study) if is_there else ""
 
 
 def language_of(found: LiftedRound, corpus: str, announce: Callable[[str], None] = lambda text: None) -> NamedLanguage:
