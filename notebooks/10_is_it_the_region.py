@@ -203,7 +203,7 @@ for run in looked_at:
         {
             "task": run.task,
             "arm": run.arm,
-            "options": displacement.options_text(control.options) if control else "",
+            "options": ", ".join(f"{name}={value:g}" for name, value in (control.options if control else {}).items()),
             "vectors": distances.mean(),
             "largest": distances.max(),
             "tokens": tokens,
@@ -318,7 +318,15 @@ def find(name: str, arm: str, against: str, what: str, other: str, claim: str = 
 
 
 NEAR_HARD, METHOD, REPLACING = "synthesis near hard examples", "the method", "replacing tokens near hard examples"
-find("high_over_random", "high loss", "random region", NEAR_HARD, "the same near any example", "region", outcomes=OUTCOMES)
+find(
+    "high_over_random",
+    "high loss",
+    "random region",
+    NEAR_HARD,
+    "the same near any example",
+    "region",
+    outcomes=OUTCOMES,
+)
 for name, arm, what in (
     ("sage_over_plain", "high loss", METHOD),
     ("default_over_plain", "default", "the preset default"),

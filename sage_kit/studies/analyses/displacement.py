@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -291,8 +291,3 @@ def _mean_of_pairs(vectors: Floats, anchors: Indices, rng: np.random.Generator) 
 
 def _digits(value: float) -> float:
     return float(f"{value:.3g}")
-
-
-def options_text(options: Mapping[str, Any]) -> str:
-    """Options as a cell of a table: ``scale=0.12``."""
-    return ", ".join(f"{name}={value:g}" for name, value in options.items())

@@ -13,7 +13,7 @@ from sage_kit.data.metrics import alike_with, predictions
 from sage_kit.errors import StudyError
 from sage_kit.studies.analyses.run_data import synthetic_sets
 from sage_kit.studies.runs import ArmRun
-from sage_kit.studies.statistics import compare_arms, summarize
+from sage_kit.studies.statistics import compare_arms
 from sage_kit.training.preparation import Prepared
 
 if TYPE_CHECKING:
@@ -100,19 +100,3 @@ def flips_over(runs: DataFrame, baseline: str) -> DataFrame:
         table = pd.concat([none, table], ignore_index=True)
     # shares are counted in steps of one example
     return compare_arms(table, baseline, value="flips", resolution=1 / int(table["examples"].min()))
-
-
-def changes(runs: DataFrame) -> DataFrame:
-    """The mean absolute change of labels by task and lift, over seeds with Student's interval: of regression alone.
-
-    Parameters
-    ----------
-    runs : DataFrame
-        As for `flips_over`.
-
-    Returns
-    -------
-    DataFrame
-        Columns task, lift, n_seeds, mean, low and high, in the unit of the task's labels; empty without regression.
-    """
-    return summarize(runs[runs["change"].notna()], "change", by=["task", "lift"])

@@ -37,15 +37,10 @@ MIDDLE = "middle"
 """Halfway from *noise* to *real*: what stands above is nearer to the real text."""
 
 UNITS: Mapping[str, str] = {"nearest_token": "cosine", "probe": "log-probability", "mlm_head": "log-probability"}
-"""Unit of a decoder's scores, by its name."""
+"""Unit of a decoder's scores, by its name; "score" for others."""
 
 ROWS = 64
 """Rows that the teacher reads at once."""
-
-
-def unit_of(decoder: str) -> str:
-    """The unit of a decoder's scores, as a word."""
-    return UNITS.get(decoder, "score")
 
 
 # ---- the rungs -------------------------------------------------------------------------------------------------------
@@ -301,18 +296,6 @@ MEASURES = ("found", "changed", "confidence", "margin", "cosine", "kept", "label
 SHARES = ("found", "changed", "kept", "label_stays")
 
 
-def rung_means(examples: DataFrame) -> DataFrame:
-    """Means over examples and seeds, per task, lift, decoder and rung, the rungs from the top.
-
-    Parameters
-    ----------
-    examples : DataFrame
-        Rows of `Ladder.examples` with columns "task", "lift" and "seed" beside.
-    """
-    keys = ["task", "lift", "decoder", "rung"]
-    return examples.groupby(keys, sort=False)[list(MEASURES)].mean().reset_index()
-
-
 def over_rung(examples: DataFrame, measure: str, baseline: str) -> DataFrame:
     """Every rung against one of them, by lift and decoder: `statistics.compare_arms` of the seeds' means.
 
@@ -321,7 +304,7 @@ def over_rung(examples: DataFrame, measure: str, baseline: str) -> DataFrame:
     Parameters
     ----------
     examples : DataFrame
-        As for `rung_means`.
+        Rows of `Ladder.examples` with columns "task", "lift" and "seed" beside.
     measure : str
         Of `MEASURES`.
     baseline : str
@@ -388,7 +371,7 @@ def examples_table(examples: DataFrame, decoder: str, count: int) -> DataFrame:
     Parameters
     ----------
     examples : DataFrame
-        As for `rung_means`.
+        Rows of `Ladder.examples` with columns "task", "lift" and "seed" beside.
     count : int
         Rows per task and lift, spread evenly.
 
@@ -398,11 +381,7 @@ def examples_table(examples: DataFrame, decoder: str, count: int) -> DataFrame:
         Columns task, lift, anchor text, decoded synthetic text, decoded noise, changed, label of the anchor, of the
         synthetic states, and of the decoded synthetic text.
     """
-    own = examples[examples["decoder"] == decoder]
-    keys = ["task", "lift", "seed", "row"]
-    synthetic = own[own["rung"] == "synthetic"]
-    noise = own[own["rung"] == "noise"][[*keys, "decoded"]].rename(columns={"decoded": "noise"})
-    table = synthetic.merge(noise, on=keys, how="left")
+    table = beside_noise(examples[examples["decoder"] == decoder], "synthetic", "decoded")
     names = {
         "task": "task",
         "lift": "lift",
@@ -415,6 +394,13 @@ def examples_table(examples: DataFrame, decoder: str, count: int) -> DataFrame:
         "label_decoded": "on decoded text",
     }
     return spread(table, ["task", "lift"], count, names)
+
+
+def beside_noise(examples: DataFrame, rung: str, read: str) -> DataFrame:
+    """The rows of a rung, with what is read on rung *noise* of the same examples as column "noise"."""
+    keys = [name for name in ("task", "lift", "seed", "row") if name in examples]
+    noise = examples.loc[examples["rung"] == "noise", [*keys, read]].rename(columns={read: "noise"})
+    return examples[examples["rung"] == rung].merge(noise, on=keys, how="left")
 
 
 def spread(table: DataFrame, by: Sequence[str], count: int, names: Mapping[str, str]) -> DataFrame:

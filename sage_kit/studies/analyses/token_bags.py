@@ -23,7 +23,14 @@ from sage_kit.errors import CompatibilityError, StudyError
 from sage_kit.models.split import InputLayers
 from sage_kit.models.token_kinds import NOT_TEXT, token_kinds
 from sage_kit.reports.decoding import LiftedRound, ids_of
-from sage_kit.studies.analyses.ladder import against_rung, prediction_text, spread, teacher_on_states, texts_of
+from sage_kit.studies.analyses.ladder import (
+    against_rung,
+    beside_noise,
+    prediction_text,
+    spread,
+    teacher_on_states,
+    texts_of,
+)
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -337,24 +344,13 @@ def _labels(found: LiftedRound, vectors: NDArray[np.float32]) -> NDArray[np.floa
 # ---- tables ----------------------------------------------------------------------------------------------------------
 
 
-def vector_means(examples: DataFrame) -> DataFrame:
-    """Means over examples and seeds, per task and rung, the rungs from the top.
-
-    Parameters
-    ----------
-    examples : DataFrame
-        Rows of `read_vectors` with columns "task" and "seed" beside.
-    """
-    return examples.groupby(["task", "rung"], sort=False)[list(MEASURES)].mean().reset_index()
-
-
 def vectors_over(examples: DataFrame, measure: str, baseline: str) -> DataFrame:
     """Every rung against one of them, as `sage_kit.studies.analyses.ladder.over_rung` does it for token states.
 
     Parameters
     ----------
     examples : DataFrame
-        As for `vector_means`.
+        Rows of `read_vectors` with columns "task" and "seed" beside.
     measure : str
         Of `MEASURES`.
     baseline : str
@@ -378,7 +374,7 @@ def vectors_to_read(examples: DataFrame, count: int) -> DataFrame:
     Parameters
     ----------
     examples : DataFrame
-        As for `vector_means`.
+        Rows of `read_vectors` with columns "task" and "seed" beside.
     count : int
         Rows per task, spread evenly.
 
@@ -388,9 +384,6 @@ def vectors_to_read(examples: DataFrame, count: int) -> DataFrame:
         Columns task, anchor text, bags of the inverted vector and of noise, nearest other text and its cosine, what the
         teacher says of the vector and of that text.
     """
-    keys = ["task", "seed", "row"]
-    inverted = examples[examples["rung"] == "inverted"]
-    noise = examples[examples["rung"] == "noise"][[*keys, "bag"]].rename(columns={"bag": "noise"})
     names = {
         "task": "task",
         "text": "anchor",
@@ -401,4 +394,4 @@ def vectors_to_read(examples: DataFrame, count: int) -> DataFrame:
         "label": "teacher on the vector",
         "label_nearest": "on that text",
     }
-    return spread(inverted.merge(noise, on=keys, how="left"), ["task"], count, names)
+    return spread(beside_noise(examples, "inverted", "bag"), ["task"], count, names)
