@@ -142,10 +142,7 @@ study.add_table("over_own", study.compare(runs, baseline=own.name))
 on_tokens = [arm.name for arm in bypasses]
 study.add_table("agreement_over_own", study.compare(runs, baseline=own.name, metric="agreement", arms=on_tokens))
 figure = plots.intervals(
-    study.tables["over_own"],
-    title="Bypass against an input layer of its own",
-    unit="points",
-    threshold=-keeps.value,
+    study.tables["over_own"], title="Bypass against an input layer of its own", unit="points", threshold=-keeps.value
 )
 study.add_figure(
     "over_own", figure, "Difference paired by seed and example, 95 % intervals; the dashed line is minus the margin."

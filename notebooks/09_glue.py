@@ -229,12 +229,7 @@ find_ahead(
     other=f"{FLOPS} on official validation sets",
 )
 find_ahead(
-    study,
-    "default_over_competitor",
-    "over_competitor",
-    DEFAULT,
-    what=OURS,
-    other=f"{rival.name} on held-out rows",
+    study, "default_over_competitor", "over_competitor", DEFAULT, what=OURS, other=f"{rival.name} on held-out rows"
 )
 find_ahead(study, "paper_over_plain", "over_plain", PAPER, what=PAPER, other=f"{STEPS} on held-out rows")
 

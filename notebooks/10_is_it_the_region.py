@@ -373,11 +373,7 @@ find(
 )
 find("sage_over_more_steps", "high loss", MORE_STEPS, METHOD, "plain distillation at equal FLOPs", outcomes=OUTCOMES)
 find(
-    "high_over_random_replaced",
-    "high loss, replaced",
-    "random region, replaced",
-    REPLACING,
-    "replacing them near any",
+    "high_over_random_replaced", "high loss, replaced", "random region, replaced", REPLACING, "replacing them near any"
 )
 find(
     "map_over_neighbours_without_one",
@@ -405,11 +401,5 @@ for name, arm, against, what, other in (
     ),
 ):
     find(name, arm, against, what, other, outcomes=("", DIVERGENCE))
-find(
-    "replace_over_noise_as_far",
-    "high loss, replaced",
-    FAR,
-    REPLACING,
-    "shifting them by noise just as far",
-)
+find("replace_over_noise_as_far", "high loss, replaced", FAR, REPLACING, "shifting them by noise just as far")
 study.finish()

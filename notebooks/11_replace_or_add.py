@@ -184,13 +184,7 @@ for one in study.tasks:
         "distillation ({neither} of {pairs} pairs do not get there)",
     )
 find_ahead(
-    study,
-    "replacing_over_adding",
-    "over_add",
-    largest.name,
-    what=largest.name,
-    other="adding",
-    outcomes=["divergence"],
+    study, "replacing_over_adding", "over_add", largest.name, what=largest.name, other="adding", outcomes=["divergence"]
 )
 find_ahead(study, "replacing_over_plain", "over_plain", largest.name, what=largest.name, other="plain distillation")
 find_ahead(study, "adding_over_plain", "over_plain", add.name, what="adding", other="plain distillation")

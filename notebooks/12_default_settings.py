@@ -109,9 +109,7 @@ figure = plots.bars(
     group="task" if len(study.tasks) > 1 else None,
 )
 study.add_figure(
-    "search",
-    figure,
-    "Change of the divergence on dev, mean over seeds; below zero is closer to the teacher.",
+    "search", figure, "Change of the divergence on dev, mean over seeds; below zero is closer to the teacher."
 )
 
 # %%

@@ -160,10 +160,7 @@ FACTORS: tuple[Factor, ...] = (
         },
         needs=_REPLACE,  # what is kept of many must be text
     ),
-    Factor(
-        "temperature",
-        {"2": {"temperature": 2.0}, "1": {"temperature": 1.0}, "4": {"temperature": 4.0}},
-    ),
+    Factor("temperature", {"2": {"temperature": 2.0}, "1": {"temperature": 1.0}, "4": {"temperature": 4.0}}),
     Factor("hidden", {"0": {"hidden_weight": 0.0}, "1": {"hidden_weight": 1.0}}),
     Factor("relations", {"0": {"relation_weight": 0.0}, "1": {"relation_weight": 1.0}}),
     Factor("blocks", {"uniform": {"student_init": "uniform"}, "spread": {"student_init": "spread"}}),

@@ -156,12 +156,7 @@ def compare_arms(
     return pairs_table(pairs, average=average)
 
 
-def compare_cells(
-    cells: Mapping[tuple[str, str], Array],
-    baseline: str,
-    *,
-    average: bool = True,
-) -> pd.DataFrame:
+def compare_cells(cells: Mapping[tuple[str, str], Array], baseline: str, *, average: bool = True) -> pd.DataFrame:
     """Every arm against the baseline, from what each example contributes to each run's score: `two_way` of differences.
 
     Parameters
