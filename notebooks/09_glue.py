@@ -201,37 +201,18 @@ if some:
 # ## Verdict
 
 # %%
-OURS, STEPS, FLOPS = DEFAULT, "plain distillation at equal steps", "plain distillation at equal FLOPs"
-find_ahead(study, "default_over_plain_held_out", "over_plain", DEFAULT, what=OURS, other=f"{STEPS} on held-out rows")
-find_ahead(
-    study,
-    "default_over_equal_flops_held_out",
-    "over_equal_flops",
-    DEFAULT,
-    what=OURS,
-    other=f"{FLOPS} on held-out rows",
-)
-find_ahead(
-    study,
-    "default_over_plain",
-    "official_over_plain",
-    DEFAULT,
-    what=OURS,
-    other=f"{STEPS} on official validation sets",
-    claim="default_over_plain",
-)
-find_ahead(
-    study,
-    "default_over_equal_flops",
-    "official_over_equal_flops",
-    DEFAULT,
-    what=OURS,
-    other=f"{FLOPS} on official validation sets",
-)
-find_ahead(
-    study, "default_over_competitor", "over_competitor", DEFAULT, what=OURS, other=f"{rival.name} on held-out rows"
-)
-find_ahead(study, "paper_over_plain", "over_plain", PAPER, what=PAPER, other=f"{STEPS} on held-out rows")
+STEPS, FLOPS = "plain distillation at equal steps", "plain distillation at equal FLOPs"
+HELD_OUT, OFFICIAL = "on held-out rows", "on official validation sets"
+for name, table, arm, other in (
+    ("default_over_plain_held_out", "over_plain", DEFAULT, f"{STEPS} {HELD_OUT}"),
+    ("default_over_equal_flops_held_out", "over_equal_flops", DEFAULT, f"{FLOPS} {HELD_OUT}"),
+    ("default_over_plain", "official_over_plain", DEFAULT, f"{STEPS} {OFFICIAL}"),
+    ("default_over_equal_flops", "official_over_equal_flops", DEFAULT, f"{FLOPS} {OFFICIAL}"),
+    ("default_over_competitor", "over_competitor", DEFAULT, f"{rival.name} {HELD_OUT}"),
+    ("paper_over_plain", "over_plain", PAPER, f"{STEPS} {HELD_OUT}"),
+):
+    claim = name if name == "default_over_plain" else ""
+    find_ahead(study, name, table, arm, what=arm, other=other, claim=claim)
 
 # %%
 for arm in (DEFAULT, PAPER) if some else ():

@@ -14,6 +14,7 @@ predicted classes are the same. The single output of a regression task takes no 
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -207,10 +208,10 @@ def read_predictions(folder: Path) -> dict[str, Array]:
 class SavedOutputs:
     """The outputs that a result holds.
 
-    Parameters
+    Attributes
     ----------
-    result : StudyResult
-        Loaded from its folder.
+    tasks, arms : list of str
+        Those that tables compare.
 
     Raises
     ------
@@ -222,16 +223,8 @@ class SavedOutputs:
         assert result.folder is not None, "the result was not loaded from a folder"
         self._arrays = read_predictions(result.folder)
         self._result = result
-
-    @property
-    def tasks(self) -> list[str]:
-        """Names of the tasks."""
-        return list(dict.fromkeys(run["task"] for run in self._result.runs if run["splits"]))
-
-    @property
-    def arms(self) -> list[str]:
-        """Names of the arms."""
-        return list(dict.fromkeys(run["arm"] for run in self._result.runs if run["splits"]))
+        compared = [run for run in result.runs if run["splits"]]
+        self.tasks, self.arms = (list(dict.fromkeys(run[name] for run in compared)) for name in ("task", "arm"))
 
     def labels(self, task: str, split: str) -> Array:
         """Gold labels, (n,)."""
@@ -299,8 +292,10 @@ def _compared(outputs: SavedOutputs, table: DataFrame, row: Mapping[str, Any]) -
     for column in ("arm", "baseline", "metric", "split"):
         alike = alike[alike[column] == row[column]]
     tasks = [task for task in alike["task"] if task != statistics.AVERAGE]
+    part = copy.copy(outputs)
+    part.tasks = tasks  # a comparison may leave others out
     again = compare_outputs(
-        _Part(outputs, tasks), {task: outputs.spec(task) for task in tasks}, row["baseline"], split=row["split"],
+        part, {task: outputs.spec(task) for task in tasks}, row["baseline"], split=row["split"],
         metric="" if row["metric"] == PRIMARY else row["metric"], arms=[row["arm"]],
     )  # fmt: skip
     (numbers,) = again[again["task"] == row["task"]].to_dict("records")
@@ -316,15 +311,3 @@ def _scored(outputs: SavedOutputs, row: Mapping[str, Any]) -> Mapping[str, Any]:
     cells = _cells(row["metric"], outputs.spec(task), outputs.labels(task, split), teacher, list(students))
     found = statistics.two_way(cells)
     return {"mean": found.value, "low": found.low, "high": found.high, "df": found.df}
-
-
-class _Part:
-    """Outputs of some tasks only: a comparison may leave others out."""
-
-    def __init__(self, outputs: SavedOutputs, tasks: Sequence[str]) -> None:
-        self.tasks = list(tasks)
-        self.arms = outputs.arms
-        self.labels = outputs.labels
-        self.teacher_logits = outputs.teacher_logits
-        self.logits = outputs.logits
-        self.splits = outputs.splits
