@@ -211,8 +211,8 @@ for name, table, arm, other in (
     ("default_over_competitor", "over_competitor", DEFAULT, f"{rival.name} {HELD_OUT}"),
     ("paper_over_plain", "over_plain", PAPER, f"{STEPS} {HELD_OUT}"),
 ):
-    claim = name if name == "default_over_plain" else ""
-    find_ahead(study, name, table, arm, what=arm, other=other, claim=claim)
+    is_claimed = name == "default_over_plain"
+    find_ahead(study, name, table, arm, what=arm, other=other, claim=name if is_claimed else "")
 
 # %%
 for arm in (DEFAULT, PAPER) if some else ():

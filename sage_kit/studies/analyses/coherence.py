@@ -73,18 +73,9 @@ class FilterSetting:
 
 
 def nearest_cosine(vectors: Floats, real: Floats, *, skip: NDArray[np.int64] | None = None) -> Floats:
-    """The largest cosine of each vector with any real one.
+    """The largest cosine of each vector (m, dim) with any real one (n, dim): (m,), float32.
 
-    Parameters
-    ----------
-    vectors : array of shape (m, dim)
-    real : array of shape (n, dim)
-    skip : array of shape (m,), int64, or None
-        A row of `real` that does not count, for each vector: itself, or its anchor.
-
-    Returns
-    -------
-    array of shape (m,), float32
+    `skip`, (m,) int64, names a row of `real` that does not count for each vector: itself, or its anchor.
     """
     directions = _unit(real).T
     best = np.empty(len(vectors), np.float32)
@@ -98,16 +89,7 @@ def nearest_cosine(vectors: Floats, real: Floats, *, skip: NDArray[np.int64] | N
 
 
 def cosines(run: ArmRun, train: Floats, dev: Floats, name: str = "synthetic") -> DataFrame:
-    """Cosines to the nearest real vector, of what a run synthesised and, for scale, of real examples.
-
-    Parameters
-    ----------
-    run : ArmRun
-        With its synthetic examples.
-    train, dev : array of shape (n, dim) and (m, dim)
-        Pooled vectors.
-    name : str
-        What to call the synthetic vectors.
+    """Cosines to the nearest real vector, of what a run synthesised and, for scale, of real examples' pooled vectors.
 
     Returns
     -------
@@ -130,21 +112,16 @@ def cosines(run: ArmRun, train: Floats, dev: Floats, name: str = "synthetic") ->
 
 
 def filter_settings(study: Study, run: ArmRun, filters: Sequence[str], share: float) -> list[FilterSetting]:
-    """Filters with limits that let a share of a run's synthetic examples through.
+    """Filters with the strictest limits that let a share of a run's synthetic examples through.
 
     Parameters
     ----------
     run : ArmRun
         Without a filter, with its synthetic examples and their labels. Of many, `LOOKED_AT` or so count.
     filters : sequence of str
-        One that is not in `LIMITS` has its default options.
+        One that is not in `LIMITS` has its default options; those that need classes are left out where there are none.
     share : float
-        To let through; the strictest limit is taken that lets through so much.
-
-    Returns
-    -------
-    list of FilterSetting
-        Those that need classes are missing where the task has none.
+        To let through.
 
     Raises
     ------
@@ -188,17 +165,8 @@ def filter_settings(study: Study, run: ArmRun, filters: Sequence[str], share: fl
 def half_arms(inverters: Sequence[str], ratio: float) -> list[Arm]:
     """Arms that train on half of twice as many synthetic examples: the most coherent, the least, or any.
 
-    Parameters
-    ----------
-    inverters : sequence of str
-        Each has the first two arms; the first one also the third.
-    ratio : float
-        Synthetic examples per real one that are trained on.
-
-    Returns
-    -------
-    list of Arm
-        They need the filter `half` of `notebooks/plugins/half_filter.py`.
+    Each inverter has the first two arms, the first one also the third. They need the filter `half` of
+    `notebooks/plugins/half_filter.py`. `ratio` is that of synthetic examples that are trained on to real ones.
     """
     kinds = (("coherent", "top", "of the highest cosine"), ("incoherent", "bottom", "of the lowest cosine"))
     arms = []
@@ -227,17 +195,8 @@ def half_name(name: str, inverter: str, inverters: Sequence[str]) -> str:
 def filter_arms(settings: Sequence[FilterSetting], ratio: float) -> list[Arm]:
     """An arm for each filter, which makes so many synthetic examples that about as many are left as without it.
 
-    Parameters
-    ----------
-    settings : sequence of FilterSetting
-        Each lets something through.
-    ratio : float
-        Synthetic examples per real one of a run without a filter.
-
-    Returns
-    -------
-    list of Arm
-        None makes more than `MOST_RATIO` per real example, so fewer may be left of a strict filter.
+    `ratio` is that of synthetic examples to real ones without a filter. None makes more than `MOST_RATIO` per real
+    example, so fewer may be left of a strict filter.
     """
     return [
         Arm(
@@ -255,10 +214,7 @@ def filter_arms(settings: Sequence[FilterSetting], ratio: float) -> list[Arm]:
 def trained_on(runs: Runs) -> DataFrame:
     """How many synthetic examples each arm trained on in a round, and what its filter dropped; means over seeds.
 
-    Returns
-    -------
-    DataFrame
-        Columns task, arm, rounds that synthesised, and in each of them synthetic (trained on) and dropped; share_kept.
+    Columns task, arm, rounds that synthesised, and in each of them synthetic (trained on) and dropped; share_kept.
     """
     table = runs.rounds()
     table = table[(table["synthetic"] > 0) | (table["dropped"] > 0)]
@@ -270,13 +226,7 @@ def trained_on(runs: Runs) -> DataFrame:
 
 
 def figure_of_cosines(table: DataFrame, title: str) -> Figure:
-    """Cumulative shares of cosines, one line per kind.
-
-    Parameters
-    ----------
-    table : DataFrame
-        As `cosines` returns it.
-    """
+    """Cumulative shares of `cosines`, one line per kind."""
     figure = new_figure((7.2, 4.0))
     axes = figure.subplots()
     colours: dict[str, str] = {}

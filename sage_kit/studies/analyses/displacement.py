@@ -76,18 +76,7 @@ class Match:
 def lifted(run: ArmRun, prepared: Prepared, plugins: Plugins, *, most: int = 1024) -> NDArray[np.float64]:
     """Distances of lifted examples' mean token from their anchors' mean token: what the student sees of a displacement.
 
-    Parameters
-    ----------
-    run : ArmRun
-        Made with its synthetic examples kept.
-    prepared : Prepared
-        Of `prepared_for`.
-    most : int
-        Examples of each round that are lifted, at least; whole batches of its plan.
-
-    Returns
-    -------
-    array of shape (m,), float64
+    Of each round `most` examples at least, in whole batches of its plan; (m,), float64.
 
     Raises
     ------
@@ -107,8 +96,6 @@ def lift_ratio(
     ----------
     config : RunConfig
         Names the lift, and a sampler in full space that needs no gradient.
-    prepared : Prepared
-        Of `prepared_for`.
     anchors : array of shape (m,), int64
         Examples that are moved; repeated ones more often.
     count : int
@@ -159,18 +146,7 @@ def _mean_token(batch: TokenBatch) -> Tensor:
 
 
 def measure(run: ArmRun, vectors: Floats) -> NDArray[np.float64]:
-    """Distances of a run's synthetic vectors from their anchors' vectors, over all its rounds.
-
-    Parameters
-    ----------
-    run : ArmRun
-        Made with its synthetic examples kept.
-    vectors : array of shape (n, dim), float32
-        Pooled vectors of the training examples.
-
-    Returns
-    -------
-    array of shape (m,), float64
+    """Distances (m,), float64, of a run's synthetic vectors from their anchors' among vectors (n, dim), of all its rounds.
 
     Raises
     ------
@@ -203,6 +179,10 @@ def check_samplers(samplers: Sequence[str]) -> None:
 def match(sampler: str, vectors: Floats, anchors: Indices, target: float, *, seed: int = 0) -> Match:
     """Options under which a sampler in full space moves anchors by `target` in the mean.
 
+    With d the mean distance of the anchors to their neighbours, `gaussian` and `adversarial` move by scale * d, `smote`
+    and `shuffled` by interpolation / 2 * d. `mixup` goes a share min(b, 1 - b) of the way, where b has the distribution
+    Beta(a, a): 1/2 - E|b - 1/2| = 1/2 - 1 / (a * 4 ** a * B(a, a)) in the mean, with the beta function B.
+
     Parameters
     ----------
     sampler : str
@@ -218,16 +198,8 @@ def match(sampler: str, vectors: Floats, anchors: Indices, target: float, *, see
 
     Raises
     ------
-    StudyError
-        For a sampler that is not known here.
-    CompatibilityError
-        With too few examples for their neighbours.
-
-    Notes
-    -----
-    With d the mean distance of the anchors to their neighbours, `gaussian` and `adversarial` move by scale * d, `smote`
-    and `shuffled` by interpolation / 2 * d. `mixup` goes a share min(b, 1 - b) of the way, where b has the distribution
-    Beta(a, a): 1/2 - E|b - 1/2| = 1/2 - 1 / (a * 4 ** a * B(a, a)) in the mean, with the beta function B.
+    StudyError, CompatibilityError
+        For a sampler that is not known here; with too few examples for their neighbours.
     """
     check_samplers([sampler])
     option = SCALED_BY[sampler]

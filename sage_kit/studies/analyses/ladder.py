@@ -47,17 +47,12 @@ ROWS = 64
 
 
 def rungs(found: LiftedRound, seed: int) -> dict[str, TokenBatch]:
-    """Token states of every rung, the same examples and tokens in each.
+    """Token states of every rung by its name in `RUNGS`, the same examples and tokens in each.
 
     With d the way that a token has moved from its place in the anchor, *shuffled* goes in the direction of a moved
     token of the next example and *noise* in a random one; an example's tokens share one random linear map, so tokens
     that move together do so in *noise*, too. Both go as far as d does, token by token. *no text* is Gaussian noise of
     the length of the anchor's token states.
-
-    Returns
-    -------
-    dict of str to TokenBatch
-        By the names in `RUNGS`.
 
     Raises
     ------
@@ -138,11 +133,6 @@ def read_ladder(
     announce: Callable[[str], None] = lambda text: None,
 ) -> Ladder:
     """Let decoders read the rungs of a run's synthetic examples.
-
-    Parameters
-    ----------
-    announce : callable
-        Shows one line to the user.
 
     Raises
     ------
@@ -297,9 +287,10 @@ SHARES = ("found", "changed", "kept", "label_stays")
 
 
 def over_rung(examples: DataFrame, measure: str, baseline: str) -> DataFrame:
-    """Every rung against one of them, by lift and decoder: `statistics.compare_arms` of the seeds' means.
+    """Every rung against one of them, by lift and decoder, as `against_rung` has it.
 
-    Each seed has synthesised other examples, so chance in the examples is part of what varies between seeds.
+    Each seed has synthesised other examples, so chance in the examples is part of what varies between seeds. Decoders
+    that do not have the measure are left out.
 
     Parameters
     ----------
@@ -310,12 +301,10 @@ def over_rung(examples: DataFrame, measure: str, baseline: str) -> DataFrame:
     baseline : str
         A rung, or `MIDDLE`, halfway from *noise* to *real* in that measure.
 
-    Returns
-    -------
-    DataFrame
-        Columns lift, decoder, measure, and those of `compare_arms`, with the rung as the arm; and of_real, the
-        difference as a share of what *real* is ahead of the baseline (NaN where it is not). Decoders that do not have
-        the measure are left out.
+    Raises
+    ------
+    StudyError
+        For a measure that there is not, or that no decoder gives.
     """
     import pandas as pd
 
@@ -335,12 +324,13 @@ def over_rung(examples: DataFrame, measure: str, baseline: str) -> DataFrame:
 
 
 def against_rung(examples: DataFrame, measure: str, baseline: str, *, is_share: bool) -> DataFrame:
-    """Every rung against one of them: `statistics.compare_arms` of the seeds' means.
+    """Every rung against one of them: `statistics.compare_arms` of the seeds' means, with the rung as the arm.
 
     Parameters
     ----------
     examples : DataFrame
         One row per example and rung, with the columns task, seed, rung and the measure.
+    measure : str
     baseline : str
         A rung, or `MIDDLE`.
     is_share : bool
@@ -349,8 +339,7 @@ def against_rung(examples: DataFrame, measure: str, baseline: str, *, is_share: 
     Returns
     -------
     DataFrame
-        Columns of `compare_arms` with the rung as the arm; and of_real, the difference as a share of what *real* is
-        ahead of the baseline (NaN where it is not).
+        With of_real besides, the difference as a share of what *real* is ahead of the baseline (NaN where it is not).
     """
     import pandas as pd
 
@@ -366,21 +355,7 @@ def against_rung(examples: DataFrame, measure: str, baseline: str, *, is_share: 
 
 
 def examples_table(examples: DataFrame, decoder: str, count: int) -> DataFrame:
-    """Synthetic examples and their anchors as a person reads them: per lift, some of those of one decoder.
-
-    Parameters
-    ----------
-    examples : DataFrame
-        Rows of `Ladder.examples` with columns "task", "lift" and "seed" beside.
-    count : int
-        Rows per task and lift, spread evenly.
-
-    Returns
-    -------
-    DataFrame
-        Columns task, lift, anchor text, decoded synthetic text, decoded noise, changed, label of the anchor, of the
-        synthetic states, and of the decoded synthetic text.
-    """
+    """Synthetic examples and their anchors as a person reads them: `count` of a decoder's per task and lift."""
     table = beside_noise(examples[examples["decoder"] == decoder], "synthetic", "decoded")
     names = {
         "task": "task",

@@ -68,19 +68,10 @@ class RegionOptions:
 
 
 def hard_set(losses: Array, share: float) -> NDArray[np.int64]:
-    """The examples with the highest losses.
+    """The examples with the highest losses, in rising order: (n,) to (k,), int64.
 
-    Parameters
-    ----------
-    losses : array of shape (n,)
-        Of equal losses the earlier example counts as the higher; NaN as the lowest.
-    share : float
-        Of the examples, rounded, and one at least.
-
-    Returns
-    -------
-    array of shape (k,), int64
-        In rising order.
+    k is the share of the examples, rounded, and one at least. Of equal losses the earlier example counts as the higher;
+    NaN counts as the lowest.
     """
     count = max(1, round(share * len(losses)))
     known = np.where(np.isnan(losses), -np.inf, losses)
@@ -97,7 +88,7 @@ def cluster(coordinates: Array, clusters: int, seed: int) -> NDArray[np.int64]:
 
 
 def high_regions(losses: Array, clusters: NDArray[np.int64], share: float) -> NDArray[np.int64]:
-    """Which region of high loss each example lies in.
+    """Which region of high loss each example lies in: its cluster's number, or -1 outside all regions; (n,), int64.
 
     Parameters
     ----------
@@ -107,11 +98,6 @@ def high_regions(losses: Array, clusters: NDArray[np.int64], share: float) -> ND
         As `cluster` returns them.
     share : float
         Of the clusters, rounded, and one at least, those of the highest mean loss.
-
-    Returns
-    -------
-    array of shape (n,), int64
-        The cluster's number, or -1 outside all regions.
     """
     number = int(clusters.max()) + 1
     known = ~np.isnan(losses)
@@ -175,10 +161,7 @@ class Maps:
 def make_maps(study: Study, task: str, seeds: int, options: RegionOptions) -> Maps:
     """The map of a task under several seeds of the reducer, from the cache or fitted; k-means has the same seeds.
 
-    Parameters
-    ----------
-    seeds : int
-        How many; they go on from the setting `reducer_seed`.
+    Seeds go on from the setting `reducer_seed`.
 
     Raises
     ------
@@ -211,13 +194,6 @@ def make_maps(study: Study, task: str, seeds: int, options: RegionOptions) -> Ma
 
 def movement(runs: Runs, maps: Mapping[str, Maps], options: RegionOptions) -> DataFrame:
     """How alike the hard examples are: of two rounds, of two students, and of two maps.
-
-    Parameters
-    ----------
-    runs : Runs
-        With loss profiles.
-    maps : mapping of str to Maps
-        By task.
 
     Returns
     -------
@@ -260,7 +236,6 @@ def spatial(runs: Runs, maps: Mapping[str, Maps], vectors: Mapping[str, Floats],
 
     Parameters
     ----------
-    maps : mapping of str to Maps
     vectors : mapping of str to array of shape (n, dim)
         Pooled vectors of the training examples, by task.
 
@@ -311,7 +286,7 @@ def aimed_at(run: ArmRun) -> NDArray[np.int64]:
 
 
 def targeted(counts: NDArray[np.int64], train: Floats, dev: Floats, *, share: float, k: int) -> NDArray[np.bool_]:
-    """The held-out examples in the regions that synthesis aimed at.
+    """The held-out examples in the regions that synthesis aimed at: (m,), bool.
 
     Parameters
     ----------
@@ -321,10 +296,6 @@ def targeted(counts: NDArray[np.int64], train: Floats, dev: Floats, *, share: fl
         Pooled vectors.
     share : float
         Of the held-out examples, those whose k nearest training examples were anchors most often.
-
-    Returns
-    -------
-    array of shape (m,), bool
     """
     from sklearn.neighbors import NearestNeighbors
 
@@ -365,22 +336,18 @@ def improvement(
 
     Parameters
     ----------
-    runs : Runs
-        With the synthetic examples of `arm`.
     arm, baseline : str
-        With synthesis and without.
+        With synthesis, whose examples were kept, and without.
     vectors : mapping of str to (array, array)
         Pooled vectors of train and dev, by task.
-    share : float
-        Of the held-out examples that count as targeted.
-    k : int
+    share, k : float, int
         As in `targeted`.
 
     Returns
     -------
     DataFrame
-        One row per task and seed: task, seed, targeted, targeted_baseline, elsewhere, elsewhere_baseline (mean losses)
-        and difference (below zero where the targeted regions gain more).
+        One row per task and seed: task, seed, targeted, targeted_baseline, elsewhere, elsewhere_baseline (mean losses),
+        the two changes, and difference (below zero where the targeted regions gain more).
     """
     from pandas import DataFrame
 
@@ -428,15 +395,7 @@ def long_form(tables: Sequence[DataFrame], value: str) -> DataFrame:
 
 
 def figure_of_regions(run: ArmRun, maps: Maps, options: RegionOptions) -> Figure:
-    """The training examples on the map, a panel per round, coloured by the rank of their loss.
-
-    Parameters
-    ----------
-    maps : Maps
-        Of its task; the first one is drawn.
-    options : RegionOptions
-        The examples of the hard set are ringed.
-    """
+    """The training examples on the first map by round, coloured by the rank of their loss, the hard set ringed."""
     losses, flat = profiles(run), plane(np.asarray(maps.coordinates[0], np.float64))
     figure = new_figure((1.0 + 3.4 * len(losses), 3.6))
     grid = figure.subplots(1, len(losses), squeeze=False, sharex=True, sharey=True)[0]

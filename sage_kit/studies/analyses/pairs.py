@@ -100,16 +100,6 @@ def pairs_of(
 ) -> tuple[Pair, ...]:
     """Every reducer with every inverter; those that do not go together, or lack a package, say so in `reason`.
 
-    Parameters
-    ----------
-    vectors : mapping of str to TaskVectors
-        By task.
-
-    Returns
-    -------
-    tuple of Pair
-        By reducer, then by inverter.
-
     Raises
     ------
     UnknownComponentError
@@ -137,18 +127,10 @@ def pairs_of(
 
 
 def score_pairs(study: Study, reducers: Sequence[str], inverters: Sequence[str], points: int = 1000) -> Scores:
-    """The scorecards of every reducer with every inverter, on the vectors that the study's runs see.
+    """The scorecards of every reducer with every inverter, on `points` held-out vectors of each task at most.
 
-    Parameters
-    ----------
-    points : int
-        Most held-out vectors of a task.
-
-    Returns
-    -------
-    Scores
-        A pair that does not go together, lacks a package or, as a reducer's own inverse may, runs out of its time
-        budget on any task, has no figures.
+    A pair that does not go together, lacks a package or, as a reducer's own inverse may, runs out of its time budget on
+    any task, has no figures.
 
     Raises
     ------
@@ -189,7 +171,7 @@ def score_pairs(study: Study, reducers: Sequence[str], inverters: Sequence[str],
 
 
 def metric_cells(errors: Mapping[str, Array], metric: str, task: str, half: str = "") -> Floats:
-    """What each held-out example contributes to a metric of one pair on one task; the mean is the metric.
+    """What each held-out example contributes to a metric of one pair on one task, (m,) or half; the mean is the metric.
 
     R2 is one less a ratio of means; an example's contribution is R2 plus its influence, the linear term of the delta
     method: R2 - (error - (1 - R2) spread) / mean spread.
@@ -204,11 +186,6 @@ def metric_cells(errors: Mapping[str, Array], metric: str, task: str, half: str 
         Draws the halves.
     half : str
         "first" or "second" for half of the held-out examples, drawn by the task's name; "" for all.
-
-    Returns
-    -------
-    array of shape (m,), float64
-        Of about m / 2 for a half.
     """
     if metric not in METRICS:
         raise StudyError(f"there is no metric {metric!r}: take one of {', '.join(METRICS)}")
@@ -237,14 +214,13 @@ def _overall(
 
 
 def fidelity_table(scores: Scores, tasks: Sequence[str]) -> DataFrame:
-    """What each pair keeps, per task and on their average; pairs without figures come last.
+    """What each pair keeps, per task and on their average, by falling R2; pairs without figures come last.
 
     Returns
     -------
     DataFrame
         Columns task, pair, reducer, inverter, n_components, n_seeds (1: a pair is scored under one seed); for each of
-        "r2", "cosine", "centred_cosine" and "mse" the value and, with "_low" and "_high", its interval;
-        vectors_per_second; reason. Rows by falling R2 within a task.
+        `SHOWN` the value and, with "_low" and "_high", its interval; vectors_per_second; reason.
     """
     from pandas import DataFrame
 
@@ -267,13 +243,10 @@ def fidelity_table(scores: Scores, tasks: Sequence[str]) -> DataFrame:
 
 
 def baselines_table(scores: Scores, tasks: Sequence[str]) -> DataFrame:
-    """The metrics of predictions that look at no map, on the average over tasks.
+    """The metrics `SHOWN` of predictions that look at no map, on the average over tasks; empty without figures.
 
-    Returns
-    -------
-    DataFrame
-        Columns predictor ("mean": the training vectors' mean; "nearest": the training vector that is nearest in full
-        space to the one to be found; "random": any), then the four metrics; empty when no pair has figures.
+    "mean" is the training vectors' mean, "nearest" the training vector nearest in full space to the one to be found,
+    "random" any.
     """
     from pandas import DataFrame
 
@@ -303,19 +276,10 @@ def best_pair(scores: Scores, pairs: Sequence[Pair], tasks: Sequence[str], metri
 def differences(
     scores: Scores, rows: Sequence[tuple[Pair, Pair]], tasks: Sequence[str], metric: str = "r2", half: str = ""
 ) -> DataFrame:
-    """What pairs keep beyond others, on the average over tasks.
+    """What pairs keep beyond those that they are held against, on the average over tasks: a row each.
 
-    Parameters
-    ----------
-    rows : sequence of (Pair, Pair)
-        Each pair and the one that it is held against.
-    half : str
-        As in `metric_cells`.
-
-    Returns
-    -------
-    DataFrame
-        Columns pair, baseline, metric, n_seeds, mean, baseline_mean, difference, low, high, df; one row each.
+    Columns pair, baseline, metric, n_seeds, mean, baseline_mean, difference, low, high, df. `half` is as in
+    `metric_cells`.
     """
     from pandas import DataFrame
 
@@ -331,19 +295,18 @@ def differences(
 
 
 def fidelity_and_score(table: DataFrame) -> DataFrame:
-    """Rank correlation of what pairs keep with what they teach.
+    """Rank correlation of what pairs keep with what they teach (`sage_kit.studies.statistics.correlation`).
 
     Parameters
     ----------
     table : DataFrame
-        One row per pair: "inverter", "r2", "cosine", "centred_cosine", "mse" and "difference", the score over the
-        baseline's.
+        One row per pair: "inverter", those of `SHOWN`, and "difference", the score over the baseline's.
 
     Returns
     -------
     DataFrame
         Columns measure, among ("all pairs", or "same inverter": both numbers less the inverter's mean), pairs,
-        correlation, low and high (`sage_kit.studies.statistics.correlation`); NaN for fewer than two pairs.
+        correlation, low and high; NaN for fewer than two pairs.
     """
     from pandas import DataFrame
 

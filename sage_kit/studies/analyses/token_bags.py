@@ -75,14 +75,9 @@ class TokenMeans:
 
 
 def token_means(input_layers: InputLayers, tokenizer: Any, tokens: TokenIds) -> TokenMeans:
-    """The mean token states of a vocabulary.
+    """The mean token states of a vocabulary, by input layers without blocks.
 
-    Parameters
-    ----------
-    input_layers : InputLayers
-        Of embeddings alone, without blocks.
-    tokens : TokenIds
-        Real text: its positions and types count as often as they occur there.
+    Positions and types count as often as they occur in the tokens, which are those of real text.
     """
     ids, types = np.asarray(tokens.ids), np.asarray(tokens.types)
     positions = np.arange(len(ids)) - np.repeat(tokens.offsets[:-1], np.diff(tokens.offsets))
@@ -354,12 +349,7 @@ def vectors_over(examples: DataFrame, measure: str, baseline: str) -> DataFrame:
     measure : str
         Of `MEASURES`.
     baseline : str
-        A rung, or `MIDDLE`, halfway from *noise* to *real* in that measure.
-
-    Returns
-    -------
-    DataFrame
-        Column measure, those of `compare_arms` with the rung as the arm, and of_real.
+        A rung, or `MIDDLE`.
     """
     if measure not in MEASURES:
         raise StudyError(f"there is no measure {measure!r}: take one of {', '.join(MEASURES)}")
@@ -369,21 +359,7 @@ def vectors_over(examples: DataFrame, measure: str, baseline: str) -> DataFrame:
 
 
 def vectors_to_read(examples: DataFrame, count: int) -> DataFrame:
-    """Inverted vectors as a person reads them.
-
-    Parameters
-    ----------
-    examples : DataFrame
-        Rows of `read_vectors` with columns "task" and "seed" beside.
-    count : int
-        Rows per task, spread evenly.
-
-    Returns
-    -------
-    DataFrame
-        Columns task, anchor text, bags of the inverted vector and of noise, nearest other text and its cosine, what the
-        teacher says of the vector and of that text.
-    """
+    """Inverted vectors as a person reads them, `count` per task: their tokens, those of noise, and near text."""
     names = {
         "task": "task",
         "text": "anchor",
