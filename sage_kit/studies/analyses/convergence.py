@@ -56,18 +56,9 @@ def speed(rounds: DataFrame, levels: Sequence[float] = LEVELS) -> DataFrame:
 
 
 def speed_table(runs: DataFrame) -> DataFrame:
-    """Per task and arm: how many runs reach each share, their median steps, and the mean area.
+    """Of `speed`, per task and arm: how many runs reach each share (reach_95), their median steps, and the mean area.
 
-    Parameters
-    ----------
-    runs : DataFrame
-        Of `speed`.
-
-    Returns
-    -------
-    DataFrame
-        Columns task, arm, runs, and for each share reach_95 (how many runs) and steps_to_95 (median of those; NaN
-        without one), and area.
+    The median steps_to_95 is that of the runs that reach it; NaN without one.
     """
     from pandas import DataFrame
 

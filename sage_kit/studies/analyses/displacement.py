@@ -146,7 +146,7 @@ def _mean_token(batch: TokenBatch) -> Tensor:
 
 
 def measure(run: ArmRun, vectors: Floats) -> NDArray[np.float64]:
-    """Distances (m,), float64, of a run's synthetic vectors from their anchors' among vectors (n, dim), of all its rounds.
+    """Distances (m,), float64, of a run's synthetic vectors from their anchors' among (n, dim) vectors, of all rounds.
 
     Raises
     ------

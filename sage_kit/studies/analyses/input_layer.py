@@ -67,10 +67,7 @@ def depth_arms(bypasses: str, depth: int) -> list[Arm]:
 def teacher_pass(config: RunConfig, plugins: Plugins) -> dict[str, int]:
     """What the teacher computes in one pass over the training examples.
 
-    Returns
-    -------
-    dict of str to int
-        "flops", forward, of input layers and teacher's upper layers together, and "tokens" that the upper layers read.
+    "flops" are forward, of input layers and teacher's upper layers together, "tokens" what the upper layers read.
     """
     prepared = prepared_for(config, plugins)
     front = prepared.input_layers.flops(prepared.train.tokens.lengths)
@@ -118,15 +115,6 @@ def cost_table(runs: Runs, plugins: Plugins) -> DataFrame:
 
 def saved(table: DataFrame, baseline: str, column: str) -> DataFrame:
     """The share of a cost that each arm saves against a baseline, paired by task and seed.
-
-    Parameters
-    ----------
-    table : DataFrame
-        One row per task, arm and seed.
-    baseline : str
-        Name of an arm.
-    column : str
-        The cost.
 
     Returns
     -------

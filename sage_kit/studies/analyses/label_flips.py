@@ -48,13 +48,6 @@ class Flips:
 def count_flips(run: ArmRun, prepared: Prepared) -> Flips:
     """Compare the labels of all synthetic examples of a run, as they were trained on, with those of their anchors.
 
-    Parameters
-    ----------
-    run : ArmRun
-        Made with its synthetic examples kept.
-    prepared : Prepared
-        What the run started from.
-
     Raises
     ------
     StudyError
@@ -78,19 +71,9 @@ def flips_of(synthetic: Floats, anchors: Floats, spec: TaskSpec) -> Flips:
 
 
 def flips_over(runs: DataFrame, baseline: str) -> DataFrame:
-    """The share of flips of each lift against that of another, or against `ANCHORS`, of which none flips.
+    """The share of flips of each lift against that of another, or of `ANCHORS`, of which none flips: `compare_arms`.
 
-    Parameters
-    ----------
-    runs : DataFrame
-        One row per run, with the columns task, lift and seed, and those of `Flips`.
-    baseline : str
-        A lift, or `ANCHORS`, whose difference is the share itself.
-
-    Returns
-    -------
-    DataFrame
-        As of `compare_arms`, with the lift as the arm.
+    `runs` has a row per run with the columns task, lift and seed, and those of `Flips`.
     """
     import pandas as pd
 

@@ -50,12 +50,7 @@ def add_outcomes(
 ) -> None:
     """Add the comparison of arms with a baseline to a study: the table `name`, and one for each other outcome.
 
-    Parameters
-    ----------
-    name : str
-        Of the table of scores; the others are called ``<name>_agreement`` and ``<name>_divergence``.
-    runs, baseline, split, arms
-        As in `Study.compare`.
+    The others are called ``<name>_agreement`` and ``<name>_divergence``; all else is as in `Study.compare`.
     """
     for outcome in OUTCOMES:
         study.add_table(_named(name, outcome), study.compare(runs, baseline, split=split, metric=outcome, arms=arms))
@@ -137,14 +132,7 @@ def find_within(
 ) -> None:
     """Ask whether an arm keeps a measure to within a margin, from a table of `Study.compare`.
 
-    Parameters
-    ----------
-    name, claim
-        As in `Study.find`.
-    what, other : str
-        The arm and the baseline in words.
-    measure : str
-        What the table compares, in words.
+    `what` and `other` are the arm and the baseline in words, `measure` what the table compares.
     """
     study.find(
         name,
@@ -168,19 +156,10 @@ def _named(name: str, outcome: str) -> str:
 
 
 def with_equal_flops(study: Study, runs: Runs, like: str, *, name: str = EQUAL_FLOPS) -> Runs:
-    """The runs, and plain distillation for as many steps as cost the FLOPs of an arm, on every task and seed.
+    """The runs, and plain distillation as arm `name` for as many steps as cost the FLOPs of an arm, by task.
 
-    In a study that tuned its arms it is tuned at that length too, by as many tries.
-
-    Parameters
-    ----------
-    runs : Runs
-        Of the arms "plain" and `like` at least.
-    like : str
-        The arm whose FLOPs, the student's and the teacher's on synthetic examples, are spent
-        (`Study.equal_flops_steps`).
-    name : str
-        Of the new arm.
+    FLOPs are the student's and the teacher's on synthetic examples (`Study.equal_flops_steps`). In a study that tuned
+    its arms plain distillation is tuned at that length too, by as many tries.
     """
     steps = study.equal_flops_steps(runs, PLAIN, like)
     arms = [Arm(name, f"FLOPs of {like}", schedule="none")]
@@ -200,12 +179,7 @@ def compute_apart(study: Study, runs: Runs, apart: Sequence[str]) -> DataFrame:
 def flatness(study: Study, compute: DataFrame, more_steps: DataFrame) -> str:
     """In words how much more steps bring to plain distillation.
 
-    Parameters
-    ----------
-    compute : DataFrame
-        Of `compute_apart`, with `PLAIN` and `EQUAL_FLOPS`.
-    more_steps : DataFrame
-        Of `Study.compare`: `EQUAL_FLOPS` against `PLAIN` in divergence.
+    `compute` is of `compute_apart`, `more_steps` of `Study.compare`: `EQUAL_FLOPS` against `PLAIN` in divergence.
     """
     steps = compute.set_index(["task", "arm"])["student_steps"]
     parts = []

@@ -74,18 +74,10 @@ def _setting(run: ArmRun, split: str) -> str:
 
 
 def beside_published(scores: DataFrame) -> DataFrame:
-    """Our scores on each task's first validation split, and what others published on the task, in one table.
+    """`validation_scores` on each task's first split, and what others published on the task, in one table.
 
-    Parameters
-    ----------
-    scores : DataFrame
-        Of `validation_scores`.
-
-    Returns
-    -------
-    DataFrame
-        Columns task, metric, model, by ("ours" or "published"), score, low, high, n_seeds, setting, source; ours in the
-        task's primary metric, and in the published one where that is another.
+    Columns task, metric, model, by ("ours" or "published"), score, low, high, n_seeds, setting, source; ours in the
+    task's primary metric, and in the published one where that is another.
     """
     from pandas import DataFrame
 
@@ -107,18 +99,7 @@ def beside_published(scores: DataFrame) -> DataFrame:
 
 
 def compare_splits(study: Study, runs: Runs, baseline: str) -> DataFrame:
-    """Each arm against a baseline on every validation split of every task, paired by seed and example.
-
-    Parameters
-    ----------
-    baseline : str
-        Name of the arm that the others are compared with.
-
-    Returns
-    -------
-    DataFrame
-        As `Study.compare` returns it, by task and split.
-    """
+    """`Study.compare` on every validation split of every task, by task and split."""
     from pandas import concat
 
     parts = [
@@ -203,13 +184,8 @@ def other_split_gains(runs: Runs, arm: str, baseline: str) -> DataFrame:
     """By how much an arm is ahead of another on the mean over a task's other splits, all but the first.
 
     Splits may hold the same examples in other languages, so their errors count as going wholly together: the ends of
-    the mean's interval are the means of the splits' ends, and its degrees of freedom are the fewest of theirs.
-
-    Returns
-    -------
-    DataFrame
-        One row per task that has several validation splits: task, arm, n_splits, n_seeds, n_examples (of all these
-        splits), mean, baseline_mean, difference, low, high and df.
+    the mean's interval are the means of the splits' ends, and its degrees of freedom are the fewest of theirs. A row
+    per task that has several validation splits; n_examples are those of all these splits.
     """
     from pandas import DataFrame
 

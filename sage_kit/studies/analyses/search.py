@@ -313,19 +313,9 @@ def search(
 
 
 def differences(runs: DataFrame, baseline: str) -> DataFrame:
-    """Each arm against another in the logarithm of its divergence, paired by seed; what it is in other measures beside.
+    """Each arm against another in the logarithm of its divergence, paired by seed: `compare_arms`.
 
-    Parameters
-    ----------
-    runs : DataFrame
-        As `Runs.table` returns it.
-    baseline : str
-        The arm to compare with.
-
-    Returns
-    -------
-    DataFrame
-        As `sage_kit.studies.statistics.compare_arms` returns it, and change, agreement and score as in `Search.steps`.
+    The columns change, agreement and score beside are as in `Search.steps`. `runs` is as `Runs.table` returns it.
     """
     logarithm = runs.assign(log_divergence=np.log(runs["dev_divergence"]))
     table = compare_arms(logarithm, baseline, value="log_divergence")

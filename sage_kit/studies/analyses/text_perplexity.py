@@ -58,15 +58,9 @@ def corpus_for(study: Study) -> str:
 def language_of(found: LiftedRound, corpus: str, announce: Callable[[str], None] = lambda text: None) -> NamedLanguage:
     """The masked language model of a run's teacher; one that has to be trained sees no text of the transfer set.
 
-    It learns from the corpus and from the rows that are held out from the transfer set (*dev* and the evaluation set),
-    so that anchors are no likelier for having been seen, and all runs of a task share it.
-
-    Parameters
-    ----------
-    corpus : str
-        Text to train on, named as the setting `warmup_corpus` names it; "" for none but the held-out rows.
-    announce : callable
-        Shows one line to the user.
+    It learns from the corpus, named as the setting `warmup_corpus` names it, and from the rows that are held out from
+    the transfer set (*dev* and the evaluation set), so that anchors are no likelier for having been seen, and all runs
+    of a task share it. With "" it learns from the held-out rows alone.
 
     Raises
     ------
@@ -93,11 +87,6 @@ def perplexities(found: LiftedRound, language: NamedLanguage) -> DataFrame:
 
     Tokens are shuffled within a text, of a pair within each of the two; special tokens stay.
 
-    Parameters
-    ----------
-    found : LiftedRound
-        Of a lift that makes text (`LiftedRound.synthetic.tokens`).
-
     Returns
     -------
     DataFrame
@@ -107,7 +96,7 @@ def perplexities(found: LiftedRound, language: NamedLanguage) -> DataFrame:
     Raises
     ------
     ValueError
-        When the round has no texts.
+        When the round has no texts, since its lift makes none.
     """
     from pandas import DataFrame
 
@@ -161,11 +150,6 @@ def perplexity_table(examples: DataFrame, without: Sequence[tuple[str, str]] = (
         Rows of `perplexities` with the columns task, lift, seed and head (`NamedLanguage.about`) beside; may be empty.
     without : sequence of (task, lift)
         Lifts that make no text: they have a row that says so.
-
-    Returns
-    -------
-    DataFrame
-        Columns task, lift, kind, texts, perplexity, head.
     """
     from pandas import DataFrame
 
@@ -181,18 +165,8 @@ def perplexity_table(examples: DataFrame, without: Sequence[tuple[str, str]] = (
 def perplexities_over(examples: DataFrame, baseline: str) -> DataFrame:
     """Every kind of text against one of them, by lift: `compare_arms` of the seeds' mean logarithms.
 
-    Parameters
-    ----------
-    examples : DataFrame
-        As for `perplexity_table`, not empty.
-    baseline : str
-        Of `KINDS`.
-
-    Returns
-    -------
-    DataFrame
-        Column lift, and those of `compare_arms` with the kind as the arm: below zero is more coherent; and of_anchor,
-        the difference as a share of that of the anchors (NaN where these are no more coherent than the baseline).
+    Below zero is more coherent. The column of_anchor has the difference as a share of that of the anchors (NaN where
+    these are no more coherent than the baseline). `examples` is as for `perplexity_table`, and not empty.
     """
     import pandas as pd
 
@@ -207,19 +181,9 @@ def perplexities_over(examples: DataFrame, baseline: str) -> DataFrame:
 
 
 def lifts_over(examples: DataFrame, baseline: str) -> DataFrame:
-    """By how much lifts raise the perplexity over that of their anchors, each against one of them: in logarithms.
+    """By how much lifts raise the log perplexity over that of their anchors, against one of them: `compare_arms`.
 
-    Parameters
-    ----------
-    examples : DataFrame
-        As for `perplexity_table`.
-    baseline : str
-        A lift that makes text.
-
-    Returns
-    -------
-    DataFrame
-        As of `compare_arms`, with the lift as the arm: above zero is less coherent.
+    Above zero is less coherent. `examples` is as for `perplexity_table`.
     """
     keys = ["task", "lift", "seed"]
     of_kind = examples.groupby([*keys, "kind"], sort=False)["log_perplexity"].mean().unstack("kind")

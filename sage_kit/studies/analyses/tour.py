@@ -89,16 +89,8 @@ def predictions_table(run: ArmRun, texts: Sequence[str], spec: TaskSpec, rows: S
 def bypass_table(prepared: Prepared, row: int) -> DataFrame:
     """The way of one training example through the teacher, and through the student that bypasses the input layers.
 
-    Parameters
-    ----------
-    row : int
-        Of the training split.
-
-    Returns
-    -------
-    DataFrame
-        Columns step, shape, parameters, note. The last row holds the largest difference between the logits of the whole
-        teacher and of its upper layers on the stored token states.
+    The last row holds the largest difference between the logits of the whole teacher and of its upper layers on the
+    stored token states.
     """
     from pandas import DataFrame
 
@@ -164,13 +156,7 @@ def draw_states(found: LiftedRound, example: int) -> Figure:
 
 
 def draw_loss_map(coordinates: Array, losses: Array, title: str) -> Figure:
-    """The map of the training examples, coloured by their loss; the hardest are drawn last.
-
-    Parameters
-    ----------
-    coordinates : array of shape (n, n_components)
-    losses : array of shape (n,)
-    """
+    """The map (n, n_components) of the training examples, coloured by their loss (n,); the hardest are drawn last."""
     order = np.argsort(np.nan_to_num(losses, nan=-1.0))
     figure = new_figure((7.4, 5.6))
     axes = figure.subplots()
@@ -181,14 +167,6 @@ def draw_loss_map(coordinates: Array, losses: Array, title: str) -> Figure:
 
 def draw_neighborhood(coordinates: Array, losses: Array, synthetic: SyntheticSet, anchor: int, title: str) -> Figure:
     """One anchor in the map: its surroundings, the neighbours that it was drawn with, and the points made from it.
-
-    Parameters
-    ----------
-    coordinates : array of shape (n, n_components)
-        Of the real examples.
-    losses : array of shape (n,)
-    synthetic : SyntheticSet
-        With coordinates.
 
     Raises
     ------
@@ -218,15 +196,7 @@ def draw_neighborhood(coordinates: Array, losses: Array, synthetic: SyntheticSet
 
 
 def draw_moves(relative: Array, cosines: Array) -> Figure:
-    """How far synthetic vectors lie from their anchors.
-
-    Parameters
-    ----------
-    relative : array of shape (m,)
-        Distances, as `sage_kit.studies.analyses.neighborhoods.relative_moves` returns them.
-    cosines : array of shape (m,)
-        Of each synthetic vector with its anchor's.
-    """
+    """How far synthetic vectors lie from their anchors: `neighborhoods.relative_moves` (m,) and cosines (m,)."""
     figure = new_figure((9.0, 3.2))
     left, right = figure.subplots(1, 2)
     left.hist(relative[np.isfinite(relative)], bins=40, color=SYNTHETIC)
@@ -242,13 +212,7 @@ def draw_moves(relative: Array, cosines: Array) -> Figure:
 
 
 def draw_labels(before: Array, after: Array, spec: TaskSpec) -> Figure:
-    """What the teacher says of the anchors and of the synthetic examples made from them.
-
-    Parameters
-    ----------
-    before, after : array of shape (m, n_outputs)
-        Its logits.
-    """
+    """What the teacher's logits (m, n_outputs) say of the anchors and of the synthetic examples made from them."""
     values, name = [before[:, 0], after[:, 0]], "value"
     if not spec.is_regression:
         values = [softmax(each, axis=1)[:, -1] for each in (before, after)]
@@ -292,18 +256,9 @@ def _draw_losses(figure: Figure, axes: Any, places: Array, losses: Array, size: 
 def half_of_the_hard(fraction: float = 0.3) -> dict[str, Any]:
     """Settings under which round two has one synthetic example for each of a random half of the hard examples.
 
-    Which of the hard ones become anchors is left to chance alone, so that the others are what they would have been:
-    extreme losses fall toward the mean whatever is done, and those of both halves alike.
-
-    Parameters
-    ----------
-    fraction : float
-        Share of the examples that counts as hard.
-
-    Returns
-    -------
-    dict
-        Settings of a run.
+    A share `fraction` of the examples counts as hard. Which of them become anchors is left to chance alone, so that the
+    others are what they would have been: extreme losses fall toward the mean whatever is done, and those of both halves
+    alike.
     """
     return {
         "schedule": "static",  # one set, for a round that the steps do not quite end with
