@@ -20,7 +20,7 @@ from sage_kit.errors import StudyError
 from sage_kit.storage.files import TEMPORARY_PREFIX, only_finite
 from sage_kit.studies.claims import CLAIMS, PAPER, PAPER_TASKS, PAPER_TEACHERS, Claim
 from sage_kit.studies.result import RESULT, Finding, StudyResult, contradiction, find_folders, label_of
-from sage_kit.studies.verdicts import ALPHA, State, can_decide, holm
+from sage_kit.studies.verdicts import ALPHA, State, can_decide, holm, numbers_text
 
 ClaimState = Literal[
     "reproduced",
@@ -148,6 +148,16 @@ class Evidence:
     def finding(self) -> Finding:
         """The claim's own finding, or the first of them."""
         return self.findings[0]
+
+    @property
+    def numbers(self) -> str:
+        """The numbers of all findings in words."""
+        return "; ".join(map(numbers_text, self.findings))
+
+    @property
+    def setting(self) -> str:
+        """Profile and tasks in words."""
+        return f"{self.result.profile}: {', '.join(self.result.tasks)}"
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-ready dictionary; NaN and infinity become None."""

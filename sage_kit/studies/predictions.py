@@ -73,21 +73,7 @@ def compare_outputs(
     metric: str = "",
     arms: Sequence[str] | None = None,
 ) -> DataFrame:
-    """Each arm against a baseline, paired by seed and example.
-
-    Parameters
-    ----------
-    specs : mapping of task to TaskSpec
-    baseline : str
-        Name of the arm that the others are compared with.
-    split : str
-        "dev", carved from train; "validation", the first validation split, or the name of one; or "evaluation", the
-        set that `evaluation_rows` or `evaluation_file` gives.
-    metric : str
-        "" for each task's primary metric; "agreement" with the teacher; "divergence" from it, in the logarithm of its
-        mean over examples; or a metric of `sage_kit.data.metrics.METRICS`.
-    arms : sequence of str or None
-        Arms to compare; None takes all.
+    """Each arm against a baseline, paired by seed and example, as `sage_kit.studies.Study.compare` takes them.
 
     Returns
     -------
