@@ -50,7 +50,7 @@ import pandas as pd
 from sage_kit.studies import Arm, Study, plots, statistics
 from sage_kit.studies.analyses import neighborhoods
 from sage_kit.studies.analyses.controls import GUIDED
-from sage_kit.studies.analyses.outcomes import add_outcomes, find_ahead
+from sage_kit.studies.analyses.outcomes import add_outcomes, add_over_plain, find_ahead
 from sage_kit.studies.parameters import listed_counts
 from sage_kit.studies.sizes import FEW_TASKS
 
@@ -111,9 +111,7 @@ study.add_table("synthesis", means.reset_index())
 
 # %%
 study.add_table("scores", statistics.summarize(runs.table(), study.scored))
-add_outcomes(study, "over_plain", runs, "plain")
-figure = plots.intervals(study.tables["over_plain"], title="Over plain distillation", unit="points")
-study.add_figure("over_plain", figure, "Difference to plain distillation, paired by seed and example; 95 % intervals.")
+add_over_plain(study, runs)
 
 # %%
 for arm in runs.arms:

@@ -59,6 +59,7 @@ results_dir: str = None  # where tables, figures and the verdict are saved; None
 
 # %%
 from sage_kit.studies import Arm, Study, plots
+from sage_kit.studies.analyses.convergence import figure_of_agreement
 from sage_kit.studies.analyses.input_layer import cost_table, depth_arms, saved, teacher_table
 from sage_kit.studies.analyses.outcomes import find_within
 from sage_kit.studies.analyses.pooled_distillation import run_frozen_pooled_teacher, run_pooled_teacher
@@ -128,20 +129,9 @@ study.add_figure("saved_flops", figure, "Share of the FLOPs of a student with it
 # ## What the students learn
 
 # %%
-figure = plots.curves(
-    runs.rounds(),
-    x="total_steps",
-    y="dev_agreement",
-    group="arm",
-    band="range",
-    panel="task",
-    title="Agreement with the teacher on dev",
-    x_label="student steps",
-    y_label="agreement",
-)
 study.add_figure(
     "agreement",
-    figure,
+    figure_of_agreement(runs),
     "Each arm's students with its own teacher, which reads pooled vectors where they do. Mean over seeds; the band is "
     "the range of the seeds.",
 )
@@ -152,10 +142,7 @@ study.add_table("over_own", study.compare(runs, baseline=own.name))
 on_tokens = [arm.name for arm in bypasses]
 study.add_table("agreement_over_own", study.compare(runs, baseline=own.name, metric="agreement", arms=on_tokens))
 figure = plots.intervals(
-    study.tables["over_own"],
-    title="Bypass against an input layer of its own",
-    unit="points",
-    threshold=-keeps.value,
+    study.tables["over_own"], title="Bypass against an input layer of its own", unit="points", threshold=-keeps.value
 )
 study.add_figure(
     "over_own", figure, "Difference paired by seed and example, 95 % intervals; the dashed line is minus the margin."

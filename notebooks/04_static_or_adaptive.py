@@ -49,10 +49,17 @@ results_dir: str = None  # where tables, figures and the verdict are saved; None
 
 # %%
 from sage_kit.config import PRESETS, default_settings
-from sage_kit.studies import Arm, Study, plots, statistics
+from sage_kit.studies import Arm, Study, statistics
 from sage_kit.studies.analyses.controls import GUIDED
-from sage_kit.studies.analyses.convergence import speed, speed_table
-from sage_kit.studies.analyses.outcomes import EQUAL_FLOPS, add_outcomes, compute_apart, find_ahead, with_equal_flops
+from sage_kit.studies.analyses.convergence import figure_of_agreement, speed, speed_table
+from sage_kit.studies.analyses.outcomes import (
+    EQUAL_FLOPS,
+    add_outcomes,
+    add_over_plain,
+    compute_apart,
+    find_ahead,
+    with_equal_flops,
+)
 from sage_kit.studies.sizes import FEW_TASKS
 
 study = Study.from_parameters(
@@ -99,18 +106,7 @@ study.add_table("compute", compute_apart(study, runs, [EQUAL_FLOPS]))
 # ## How the student gets there
 
 # %%
-figure = plots.curves(
-    runs.rounds(),
-    x="total_steps",
-    y="dev_agreement",
-    group="arm",
-    panel="task",
-    title="Agreement with the teacher on dev",
-    x_label="student steps",
-    y_label="agreement",
-    band="range",
-)
-study.add_figure("agreement", figure, "Mean over seeds; the band is the range of the seeds.")
+study.add_figure("agreement", figure_of_agreement(runs), "Mean over seeds; the band is the range of the seeds.")
 
 # %% [markdown]
 # ## How fast
@@ -131,9 +127,7 @@ study.add_table("area_over_plain", statistics.compare_arms(at_equal_steps, "plai
 # Score, agreement with the teacher, and divergence from it (in the logarithm of its mean; below zero is closer).
 
 # %%
-add_outcomes(study, "over_plain", runs, "plain")
-figure = plots.intervals(study.tables["over_plain"], title="Over plain distillation", unit="points")
-study.add_figure("over_plain", figure, "Difference to plain distillation, paired by seed and example; 95 % intervals.")
+add_over_plain(study, runs)
 
 # %%
 add_outcomes(study, "over_static", runs, "static", arms=["adaptive", "adaptive, map refitted"])

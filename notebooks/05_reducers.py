@@ -58,7 +58,7 @@ import pandas as pd
 from sage_kit.studies import Arm, Study, plots
 from sage_kit.studies.analyses import pairs
 from sage_kit.studies.analyses.controls import GUIDED
-from sage_kit.studies.analyses.outcomes import add_outcomes, find_ahead
+from sage_kit.studies.analyses.outcomes import add_over_plain, find_ahead
 from sage_kit.studies.claims import find_claim
 from sage_kit.studies.parameters import listed
 from sage_kit.studies.sizes import FEW_RATES, FEW_TASKS
@@ -145,12 +145,8 @@ study.add_table("compute", study.compute_table(runs))
 # %%
 over_plain = pd.DataFrame(columns=["task", "arm", "difference", "low", "high"])
 if len(runs.arms) > 1:
-    add_outcomes(study, "over_plain", runs, "plain")
+    add_over_plain(study, runs)
     over_plain = study.tables["over_plain"]
-    figure = plots.intervals(over_plain, title="Over plain distillation", unit="points")
-    study.add_figure(
-        "over_plain", figure, "Difference to plain distillation, paired by seed and example; 95 % intervals."
-    )
 
 # %% [markdown]
 # ## Does fidelity predict the score?

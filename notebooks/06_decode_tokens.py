@@ -81,7 +81,7 @@ from dataclasses import asdict
 import pandas as pd
 
 from sage_kit.reports.lifted_round import lift_round
-from sage_kit.studies import Arm, Study, plots
+from sage_kit.studies import Arm, Study, plots, statistics
 from sage_kit.studies.analyses import label_flips, ladder, text_perplexity, token_bags
 from sage_kit.studies.analyses.controls import GUIDED
 from sage_kit.studies.parameters import listed
@@ -149,10 +149,10 @@ study.add_table("left_out", pd.DataFrame(left_out.items(), columns=["decoder", "
 # ## The ladder
 
 # %%
-means = ladder.rung_means(table)
+means = table.groupby(["task", "lift", "decoder", "rung"], sort=False)[list(ladder.MEASURES)].mean().reset_index()
 study.add_table("rungs", means)
 main_lift, main_decoder = arms[0].name, table["decoder"].iloc[0]
-unit = ladder.unit_of(main_decoder)
+unit = ladder.UNITS.get(main_decoder, "score")
 
 # %%
 shown = means[means["decoder"] == main_decoder].groupby(["lift", "rung"], sort=False)["confidence"].mean().reset_index()
@@ -219,7 +219,8 @@ study.add_table("changed_over_real", changed[changed["arm"] == "synthetic"])
 if vectors:
     vectors = pd.concat(vectors, ignore_index=True)
     study.add_table("vectors", vectors, show=False)
-    study.add_table("vector_rungs", token_bags.vector_means(vectors))
+    of_rungs = vectors.groupby(["task", "rung"], sort=False)[list(token_bags.MEASURES)].mean().reset_index()
+    study.add_table("vector_rungs", of_rungs)
     fit = token_bags.vectors_over(vectors, "fit", "noise")
     study.add_table("fit_over_noise", fit)
     over_mean = token_bags.vectors_over(vectors, "fit", token_bags.TO_MEAN)
@@ -256,7 +257,7 @@ study.add_table("flips", flips, show=False)
 study.add_table("label_flips", label_flips.flips_over(flips, label_flips.ANCHORS))
 if len(arms) > 1:
     study.add_table("flips_over_main", label_flips.flips_over(flips, main_lift))
-changed_by = label_flips.changes(flips)
+changed_by = statistics.summarize(flips[flips["change"].notna()], "change", by=["task", "lift"])
 if len(changed_by):
     study.add_table("label_changes", changed_by)
 figure = plots.bars(

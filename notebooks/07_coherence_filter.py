@@ -62,6 +62,7 @@ from sage_kit.studies.analyses.coherence import (
     trained_on,
 )
 from sage_kit.studies.analyses.controls import GUIDED
+from sage_kit.studies.analyses.convergence import figure_of_agreement
 from sage_kit.studies.analyses.outcomes import OUTCOMES, find_ahead
 from sage_kit.studies.parameters import listed
 from sage_kit.studies.places import companion
@@ -179,18 +180,7 @@ study.add_figure(
 )
 
 # %%
-figure = plots.curves(
-    runs.rounds(),
-    x="total_steps",
-    y="dev_agreement",
-    group="arm",
-    band="range",
-    panel="task",
-    title="Agreement with the teacher on dev",
-    x_label="student steps",
-    y_label="agreement",
-)
-study.add_figure("agreement", figure, "Mean over seeds; the band is the range of the seeds.")
+study.add_figure("agreement", figure_of_agreement(runs), "Mean over seeds; the band is the range of the seeds.")
 
 # %% [markdown]
 # ## Verdict

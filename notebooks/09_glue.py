@@ -68,9 +68,11 @@ results_dir: str = None  # where tables, figures and the verdict are saved; None
 from sage_kit.config import PRESETS
 from sage_kit.studies import Arm, Study, plots
 from sage_kit.studies.analyses.controls import control, paper_settings
+from sage_kit.studies.analyses.convergence import figure_of_agreement
 from sage_kit.studies.analyses.outcomes import (
     EQUAL_FLOPS,
     add_outcomes,
+    add_over_plain,
     compute_apart,
     find_ahead,
     flatness,
@@ -129,18 +131,7 @@ study.add_table("compute", compute_apart(study, runs, [EQUAL_FLOPS]))
 # *plain, equal FLOPs*, which takes more of them, to *plain*.
 
 # %%
-figure = plots.curves(
-    runs.rounds(),
-    x="total_steps",
-    y="dev_agreement",
-    group="arm",
-    panel="task",
-    title="Agreement with the teacher on dev",
-    x_label="student steps",
-    y_label="agreement",
-    band="range",
-)
-study.add_figure("convergence", figure, "Mean over runs; the band is their range.")
+study.add_figure("convergence", figure_of_agreement(runs), "Mean over runs; the band is their range.")
 add_outcomes(study, "more_steps", runs, "plain", arms=[EQUAL_FLOPS])
 print(flatness(study, study.tables["compute"], study.tables["more_steps_divergence"]))
 
@@ -186,11 +177,9 @@ study.add_figure("beside_published", figure, "Ours with 95 % intervals; publishe
 # Score, agreement with the teacher, and divergence from it (in the logarithm of its mean; below zero is closer).
 
 # %%
-add_outcomes(study, "over_plain", runs, "plain")
+add_over_plain(study, runs)
 add_outcomes(study, "over_equal_flops", runs, EQUAL_FLOPS, arms=[DEFAULT])
 add_outcomes(study, "over_competitor", runs, rival.name, arms=[DEFAULT])
-figure = plots.intervals(study.tables["over_plain"], title="Over plain distillation", unit="points")
-study.add_figure("over_plain", figure, "Difference to plain distillation, paired by seed and example; 95 % intervals.")
 figure = plots.intervals(
     study.tables["over_plain_divergence"], title="Divergence, against plain distillation", unit="percent change"
 )
@@ -212,42 +201,18 @@ if some:
 # ## Verdict
 
 # %%
-OURS, STEPS, FLOPS = DEFAULT, "plain distillation at equal steps", "plain distillation at equal FLOPs"
-find_ahead(study, "default_over_plain_held_out", "over_plain", DEFAULT, what=OURS, other=f"{STEPS} on held-out rows")
-find_ahead(
-    study,
-    "default_over_equal_flops_held_out",
-    "over_equal_flops",
-    DEFAULT,
-    what=OURS,
-    other=f"{FLOPS} on held-out rows",
-)
-find_ahead(
-    study,
-    "default_over_plain",
-    "official_over_plain",
-    DEFAULT,
-    what=OURS,
-    other=f"{STEPS} on official validation sets",
-    claim="default_over_plain",
-)
-find_ahead(
-    study,
-    "default_over_equal_flops",
-    "official_over_equal_flops",
-    DEFAULT,
-    what=OURS,
-    other=f"{FLOPS} on official validation sets",
-)
-find_ahead(
-    study,
-    "default_over_competitor",
-    "over_competitor",
-    DEFAULT,
-    what=OURS,
-    other=f"{rival.name} on held-out rows",
-)
-find_ahead(study, "paper_over_plain", "over_plain", PAPER, what=PAPER, other=f"{STEPS} on held-out rows")
+STEPS, FLOPS = "plain distillation at equal steps", "plain distillation at equal FLOPs"
+HELD_OUT, OFFICIAL = "on held-out rows", "on official validation sets"
+for name, table, arm, other in (
+    ("default_over_plain_held_out", "over_plain", DEFAULT, f"{STEPS} {HELD_OUT}"),
+    ("default_over_equal_flops_held_out", "over_equal_flops", DEFAULT, f"{FLOPS} {HELD_OUT}"),
+    ("default_over_plain", "official_over_plain", DEFAULT, f"{STEPS} {OFFICIAL}"),
+    ("default_over_equal_flops", "official_over_equal_flops", DEFAULT, f"{FLOPS} {OFFICIAL}"),
+    ("default_over_competitor", "over_competitor", DEFAULT, f"{rival.name} {HELD_OUT}"),
+    ("paper_over_plain", "over_plain", PAPER, f"{STEPS} {HELD_OUT}"),
+):
+    is_claimed = name == "default_over_plain"
+    find_ahead(study, name, table, arm, what=arm, other=other, claim=name if is_claimed else "")
 
 # %%
 for arm in (DEFAULT, PAPER) if some else ():

@@ -66,14 +66,18 @@ from sage_kit.studies.analyses.contrasts import closest, contrasts
 from sage_kit.studies.analyses.controls import GUIDED
 from sage_kit.studies.analyses.outcomes import (
     EQUAL_FLOPS,
+    OUTCOMES,
+    add_contrasts,
     add_outcomes,
+    add_over_plain,
     compute_apart,
     find_ahead,
     with_equal_flops,
 )
+from sage_kit.studies.analyses.run_data import prepared_for
 from sage_kit.studies.analyses.search import RANDOM
 from sage_kit.studies.parameters import listed
-from sage_kit.studies.predictions import AGREEMENT, DIVERGENCE
+from sage_kit.studies.predictions import DIVERGENCE
 from sage_kit.studies.sizes import FEW_RATES, FEW_TASKS
 
 study = Study.from_parameters(
@@ -144,7 +148,7 @@ looked_at = study.run(first, seeds=[0], keep=["synthetic"])
 # The target is the mean distance of a synthetic vector from its anchor's under *high loss*, seed 0, over its rounds.
 
 # %%
-prepared = {one: displacement.prepare_task(study, one) for one in study.tasks}
+prepared = {one: prepared_for(study.config(one), study.plugins) for one in study.tasks}
 FAR = "noise, as far as replaced"
 matched, target = {}, {}
 for one in study.tasks:
@@ -199,7 +203,7 @@ for run in looked_at:
         {
             "task": run.task,
             "arm": run.arm,
-            "options": displacement.options_text(control.options) if control else "",
+            "options": ", ".join(f"{name}={value:g}" for name, value in (control.options if control else {}).items()),
             "vectors": distances.mean(),
             "largest": distances.max(),
             "tokens": tokens,
@@ -251,10 +255,8 @@ study.add_table("compute", compute_apart(study, runs, [MORE_STEPS, EQUAL_FLOPS])
 # Score, agreement with the teacher, and divergence from it (in the logarithm of its mean; below zero is closer).
 
 # %%
-add_outcomes(study, "over_plain", runs, "plain")
+add_over_plain(study, runs)
 add_outcomes(study, "over_equal_flops", runs, EQUAL_FLOPS, arms=["default"])
-figure = plots.intervals(study.tables["over_plain"], title="Over plain distillation", unit="points")
-study.add_figure("over_plain", figure, "Difference to plain distillation, paired by seed and example; 95 % intervals.")
 
 # %% [markdown]
 # ## One thing taken away at a time
@@ -275,8 +277,7 @@ pairs = [
     ("high loss, deep map", "high loss, replaced"),
     ("high loss, deep map", "random region, deep map"),
 ]
-for outcome, name in (("", "pairs"), (AGREEMENT, "pairs_agreement"), (DIVERGENCE, "pairs_divergence")):
-    study.add_table(name, contrasts(study, runs, pairs, metric=outcome))
+add_contrasts(study, "pairs", runs, pairs)
 pictured = study.tables["pairs"].assign(pair=lambda table: table["arm"] + " \N{MINUS SIGN} " + table["against"])
 figure = plots.intervals(pictured, title="Pairs of arms", unit="points", label="pair")
 study.add_figure("pairs", figure, "The first arm less the second, paired by seed and example; 95 % intervals.")
@@ -317,8 +318,15 @@ def find(name: str, arm: str, against: str, what: str, other: str, claim: str = 
 
 
 NEAR_HARD, METHOD, REPLACING = "synthesis near hard examples", "the method", "replacing tokens near hard examples"
-EVERY = ("", AGREEMENT, DIVERGENCE)
-find("high_over_random", "high loss", "random region", NEAR_HARD, "the same near any example", "region", outcomes=EVERY)
+find(
+    "high_over_random",
+    "high loss",
+    "random region",
+    NEAR_HARD,
+    "the same near any example",
+    "region",
+    outcomes=OUTCOMES,
+)
 for name, arm, what in (
     ("sage_over_plain", "high loss", METHOD),
     ("default_over_plain", "default", "the preset default"),
@@ -363,13 +371,9 @@ find(
     METHOD,
     "showing the same hard examples again, unmoved",
 )
-find("sage_over_more_steps", "high loss", MORE_STEPS, METHOD, "plain distillation at equal FLOPs", outcomes=EVERY)
+find("sage_over_more_steps", "high loss", MORE_STEPS, METHOD, "plain distillation at equal FLOPs", outcomes=OUTCOMES)
 find(
-    "high_over_random_replaced",
-    "high loss, replaced",
-    "random region, replaced",
-    REPLACING,
-    "replacing them near any",
+    "high_over_random_replaced", "high loss, replaced", "random region, replaced", REPLACING, "replacing them near any"
 )
 find(
     "map_over_neighbours_without_one",
@@ -397,11 +401,5 @@ for name, arm, against, what, other in (
     ),
 ):
     find(name, arm, against, what, other, outcomes=("", DIVERGENCE))
-find(
-    "replace_over_noise_as_far",
-    "high loss, replaced",
-    FAR,
-    REPLACING,
-    "shifting them by noise just as far",
-)
+find("replace_over_noise_as_far", "high loss, replaced", FAR, REPLACING, "shifting them by noise just as far")
 study.finish()

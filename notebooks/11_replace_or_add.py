@@ -55,6 +55,7 @@ results_dir: str = None  # where tables, figures and the verdict are saved; None
 from pandas import concat
 
 from sage_kit.studies import Arm, Study, plots, statistics
+from sage_kit.studies.analyses.convergence import figure_of_agreement
 from sage_kit.studies.analyses.outcomes import add_outcomes, find_ahead, find_within
 from sage_kit.studies.analyses.shares import add_shares, read_shares, share_arms, sooner, stopped_at, stopping
 from sage_kit.studies.claims import MARGIN
@@ -122,18 +123,7 @@ study.add_figure(
 )
 
 # %%
-figure = plots.curves(
-    runs.rounds(),
-    x="total_steps",
-    y="dev_agreement",
-    group="arm",
-    band="range",
-    panel="task",
-    title="Agreement with the teacher on dev",
-    x_label="student steps",
-    y_label="agreement",
-)
-study.add_figure("agreement", figure, "Mean over seeds; the band is the range of the seeds.")
+study.add_figure("agreement", figure_of_agreement(runs), "Mean over seeds; the band is the range of the seeds.")
 
 # %% [markdown]
 # ## A stop rule, or a fixed budget
@@ -194,13 +184,7 @@ for one in study.tasks:
         "distillation ({neither} of {pairs} pairs do not get there)",
     )
 find_ahead(
-    study,
-    "replacing_over_adding",
-    "over_add",
-    largest.name,
-    what=largest.name,
-    other="adding",
-    outcomes=["divergence"],
+    study, "replacing_over_adding", "over_add", largest.name, what=largest.name, other="adding", outcomes=["divergence"]
 )
 find_ahead(study, "replacing_over_plain", "over_plain", largest.name, what=largest.name, other="plain distillation")
 find_ahead(study, "adding_over_plain", "over_plain", add.name, what="adding", other="plain distillation")

@@ -64,7 +64,7 @@ from pandas import DataFrame
 from sage_kit.config import field_extra
 from sage_kit.recipe import resolve
 from sage_kit.studies import Arm, Study, plots, statistics
-from sage_kit.studies.analyses.outcomes import add_outcomes, find_ahead
+from sage_kit.studies.analyses.outcomes import add_outcomes, add_over_plain, find_ahead
 from sage_kit.studies.analyses.search import FACTORS, first_settings, read_factors, search
 from sage_kit.studies.sizes import FEW_RATES
 from sage_kit.studies.tuning import SEARCH_SEED
@@ -109,9 +109,7 @@ figure = plots.bars(
     group="task" if len(study.tasks) > 1 else None,
 )
 study.add_figure(
-    "search",
-    figure,
-    "Change of the divergence on dev, mean over seeds; below zero is closer to the teacher.",
+    "search", figure, "Change of the divergence on dev, mean over seeds; below zero is closer to the teacher."
 )
 
 # %%
@@ -145,11 +143,9 @@ study.add_table("compute", study.compute_table(runs))
 study.add_table("scores", statistics.summarize(runs.table(), study.scored))
 
 # %%
-add_outcomes(study, "over_plain", runs, "plain")
+add_over_plain(study, runs)
 if other:
     add_outcomes(study, "over_defaults", runs, "defaults", arms=["chosen"])
-figure = plots.intervals(study.tables["over_plain"], title="Over plain distillation", unit="points")
-study.add_figure("over_plain", figure, "Difference to plain distillation, paired by seed and example; 95 % intervals.")
 
 # %% [markdown]
 # ## Verdict

@@ -43,9 +43,8 @@ results_dir: str = None  # where tables, figures and the verdict are saved; None
 # %%
 from sage_kit.config import PRESETS
 from sage_kit.studies import Arm, Study, plots
-from sage_kit.studies.analyses.contrasts import contrasts
 from sage_kit.studies.analyses.controls import CORPUS_ROWS, warmup_text
-from sage_kit.studies.analyses.outcomes import OUTCOMES, compute_apart, find_ahead, with_equal_flops
+from sage_kit.studies.analyses.outcomes import add_contrasts, compute_apart, find_ahead, with_equal_flops
 from sage_kit.studies.sizes import FEW_TASKS
 
 study = Study.from_parameters(
@@ -85,8 +84,7 @@ study.add_table("compute", compute_apart(study, runs, [LONGER]))
 
 # %%
 pairs = [("plain, warmed up", "plain"), ("plain, warmed up", LONGER), ("default, warmed up", "default")]
-for outcome in OUTCOMES:
-    study.add_table(f"pairs_{outcome}" if outcome else "pairs", contrasts(study, runs, pairs, metric=outcome))
+add_contrasts(study, "pairs", runs, pairs)
 pictured = study.tables["pairs"].assign(pair=lambda table: table["arm"] + " \N{MINUS SIGN} " + table["against"])
 figure = plots.intervals(pictured, title="Warmed up, less without", unit="points", label="pair")
 study.add_figure("pairs", figure, "Differences, paired by seed and example; 95 % intervals.")

@@ -42,8 +42,7 @@ from pandas import DataFrame
 
 from sage_kit.config import PRESETS
 from sage_kit.studies import Arm, Runs, Study, plots
-from sage_kit.studies.analyses.contrasts import contrasts
-from sage_kit.studies.analyses.outcomes import OUTCOMES, find_ahead
+from sage_kit.studies.analyses.outcomes import add_contrasts, find_ahead
 from sage_kit.studies.parameters import check_parameters, listed_counts
 
 check_parameters(globals(), "14_data_efficiency")
@@ -108,8 +107,7 @@ study.add_figure("divergence", figure, "Mean over runs and its 95 % interval; lo
 # %%
 everywhere = [size for size in sizes if all(f"plain, {size}" in {arm.name for arm in own} for own in arms.values())]
 pairs = [(f"default, {size}", f"plain, {size}") for size in everywhere]
-for outcome in OUTCOMES:
-    study.add_table(f"pairs_{outcome}" if outcome else "pairs", contrasts(study, runs, pairs, metric=outcome))
+add_contrasts(study, "pairs", runs, pairs)
 figure = plots.intervals(
     study.tables["pairs_divergence"], title="The default, against plain distillation of as many texts",
     unit="percent change", label="arm",

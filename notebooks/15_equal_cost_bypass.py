@@ -44,8 +44,7 @@ results_dir: str = None  # where tables, figures and the verdict are saved; None
 from sage_kit.config import PRESETS
 from sage_kit.errors import StudyError
 from sage_kit.studies import Arm, Study, plots
-from sage_kit.studies.analyses.contrasts import contrasts
-from sage_kit.studies.analyses.outcomes import OUTCOMES, find_ahead
+from sage_kit.studies.analyses.outcomes import add_contrasts, find_ahead
 from sage_kit.studies.parameters import listed
 from sage_kit.studies.sizes import FEW_TASKS
 
@@ -88,8 +87,7 @@ study.add_table("compute", study.compute_table(runs))
 
 # %%
 pairs = [(f"{way}, bypass {depth}", f"{way}, bypass 0") for way in ways for depth in depths[1:]]
-for outcome in OUTCOMES:
-    study.add_table(f"pairs_{outcome}" if outcome else "pairs", contrasts(study, runs, pairs, metric=outcome))
+add_contrasts(study, "pairs", runs, pairs)
 figure = plots.intervals(study.tables["pairs"], title="Less the bypass of the embeddings alone", unit="points")
 study.add_figure("pairs", figure, "Differences, paired by seed and example; 95 % intervals.")
 

@@ -47,9 +47,16 @@ import re
 
 from sage_kit.config import PRESETS
 from sage_kit.studies import Arm, Study, plots
-from sage_kit.studies.analyses.contrasts import closest, contrasts
+from sage_kit.studies.analyses.contrasts import closest
 from sage_kit.studies.analyses.controls import CONTROLS, control, more_rows, parts_left_out
-from sage_kit.studies.analyses.outcomes import EQUAL_FLOPS, OUTCOMES, compute_apart, find_ahead, with_equal_flops
+from sage_kit.studies.analyses.outcomes import (
+    EQUAL_FLOPS,
+    OUTCOMES,
+    add_contrasts,
+    compute_apart,
+    find_ahead,
+    with_equal_flops,
+)
 from sage_kit.studies.predictions import DIVERGENCE
 from sage_kit.studies.sizes import FEW_RATES, FEW_TASKS
 
@@ -91,9 +98,7 @@ study.add_table("compute", compute_apart(study, runs, [EQUAL_FLOPS]))
 
 # %%
 rivals = [name for name in runs.arms if name != "default"]
-for outcome in OUTCOMES:
-    table = contrasts(study, runs, [("default", name) for name in rivals], metric=outcome)
-    study.add_table(f"over_controls_{outcome}" if outcome else "over_controls", table)
+add_contrasts(study, "over_controls", runs, [("default", name) for name in rivals])
 figure = plots.intervals(
     study.tables["over_controls_divergence"],
     title="Divergence of the default, against each control",

@@ -1,13 +1,18 @@
-"""Arms: the configurations that a study compares."""
+"""Arms: the configurations that a study compares, their settings on a task under a seed, and their runs."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+import contextlib
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from sage_kit.config import RunConfig
-from sage_kit.errors import StudyError, did_you_mean
-from sage_kit.studies.runs import Loop
+from sage_kit.errors import RunHeldError, StudyError, did_you_mean
+from sage_kit.recipe import resolve
+from sage_kit.studies.runs import ArmRun, Loop, RunStore
+
+if TYPE_CHECKING:
+    from sage_kit.studies.study import Study
 
 
 class Arm:
@@ -70,3 +75,57 @@ def at_rates(arm: Arm, rates: Mapping[str, float]) -> Arm:
         **{task: {**arm.by_task.get(task, {}), "learning_rate": rate} for task, rate in rates.items()},
     }
     return Arm(arm.name, arm.about, loop=arm.loop, by_task=by_task, **arm.settings)
+
+
+def check_arms(study: Study, arms: Sequence[Arm], tasks: Sequence[str]) -> None:
+    """Check that arms have different names and lack nothing on any task, before the first one is trained."""
+    names = [arm.name for arm in arms]
+    double = next((name for name in names if names.count(name) > 1), None)
+    if double is not None:
+        raise StudyError(f"two arms are called {double!r}: give each a name of its own")
+    for task in tasks:
+        for arm in arms:
+            resolve(study.config(task, **arm.on(task)), study.plugins)
+
+
+def step_limits(
+    study: Study, tasks: Sequence[str], equal_steps: bool, steps: Mapping[str, int] | None
+) -> dict[str, dict[str, int]]:
+    """By task the setting that limits student steps, as `Study.run` takes them; none where rounds decide."""
+    is_limited = equal_steps or bool(steps)
+    return {task: {"max_steps": (steps or {}).get(task) or study.steps(task)} if is_limited else {} for task in tasks}
+
+
+def run_config(study: Study, task: str, arm: Arm, seed: int, limit: Mapping[str, int]) -> RunConfig:
+    """The settings of a run: each seed also draws a transfer set of its own, where there is something to draw."""
+    own = {**limit, **arm.on(task), "seed": seed}
+    if "transfer_seed" not in own and study.config(task, **arm.on(task)).transfer_rows:
+        own["transfer_seed"] = seed
+    return study.config(task, **own)
+
+
+def make_runs(store: RunStore, asked: Sequence[tuple[Arm, RunConfig, str]], keep: Sequence[str] = ()) -> list[ArmRun]:
+    """The runs of arms with these settings, and a note for the line about each, in their order.
+
+    A run that another process is making at the moment is left for later, so that several processes that execute the
+    same study share its runs.
+    """
+    found: dict[int, ArmRun] = {}
+
+    def make(number: int, *, wait: bool) -> None:
+        arm, config, note = asked[number]
+        found[number] = store.run(
+            arm.name, config, keep=keep, announce=lambda text: print(f"{text}{note}", flush=True), loop=arm.loop,
+            wait=wait,
+        )  # fmt: skip
+
+    waiting = list(range(len(asked)))
+    while waiting:
+        for number in waiting:
+            with contextlib.suppress(RunHeldError):
+                make(number, wait=False)
+        held = [number for number in waiting if number not in found]
+        if len(held) == len(waiting):  # nothing else to do meanwhile
+            make(held.pop(0), wait=True)
+        waiting = held
+    return [found[number] for number in range(len(asked))]

@@ -43,7 +43,6 @@ def show_table(table: DataFrame, title: str = "") -> None:
 
     Parameters
     ----------
-    table : DataFrame
     title : str
         Above it.
     """

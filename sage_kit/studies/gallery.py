@@ -26,7 +26,6 @@ from sage_kit.studies.ledger import RULE, STATE_MEANINGS, Entry, Fault, ledger_o
 from sage_kit.studies.ledger_text import interval_text, machine_text, number_text
 from sage_kit.studies.result import RESULT, Finding, StudyResult
 from sage_kit.studies.runner import find_cells, parameters_text
-from sage_kit.studies.verdicts import numbers_text
 
 TEMPLATE = "gallery.html.jinja"
 CSV, PARQUET = "results.csv", "results.parquet"
@@ -234,14 +233,13 @@ def _entry_view(entry: Entry, anchors: Mapping[int, str]) -> dict[str, Any]:
         "seeds": 0,
     }
     if chosen is not None:
-        finding, result = chosen.finding, chosen.result
         view |= {
-            "ours": "; ".join(numbers_text(one) for one in chosen.findings),
-            "seeds": finding.seeds,
-            "on": f"{result.profile}: {', '.join(result.tasks)}",
-            "machine": machine_text(result.machine),
+            "ours": chosen.numbers,
+            "seeds": chosen.finding.seeds,
+            "on": chosen.setting,
+            "machine": machine_text(chosen.result.machine),
             "deviations": chosen.deviations,
-            "anchor": anchors[id(result)],
+            "anchor": anchors[id(chosen.result)],
         }
     return view
 

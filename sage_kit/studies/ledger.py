@@ -20,7 +20,7 @@ from sage_kit.errors import StudyError
 from sage_kit.storage.files import TEMPORARY_PREFIX, only_finite
 from sage_kit.studies.claims import CLAIMS, PAPER, PAPER_TASKS, PAPER_TEACHERS, Claim
 from sage_kit.studies.result import RESULT, Finding, StudyResult, contradiction, find_folders, label_of
-from sage_kit.studies.verdicts import ALPHA, State, can_decide, holm
+from sage_kit.studies.verdicts import ALPHA, State, can_decide, holm, numbers_text
 
 ClaimState = Literal[
     "reproduced",
@@ -149,6 +149,16 @@ class Evidence:
         """The claim's own finding, or the first of them."""
         return self.findings[0]
 
+    @property
+    def numbers(self) -> str:
+        """The numbers of all findings in words."""
+        return "; ".join(map(numbers_text, self.findings))
+
+    @property
+    def setting(self) -> str:
+        """Profile and tasks in words."""
+        return f"{self.result.profile}: {', '.join(self.result.tasks)}"
+
     def to_json(self) -> dict[str, Any]:
         """A JSON-ready dictionary; NaN and infinity become None."""
         result, finding = self.result, self.finding
@@ -218,17 +228,6 @@ class Entry:
             }
         )
         return data
-
-
-def ledger(results_dir: str | Path, claims: Sequence[Claim] = CLAIMS) -> list[Entry]:
-    """The ledger from a folder of results; folders without a whole result count for nothing.
-
-    Raises
-    ------
-    StudyError
-        When there is no such folder.
-    """
-    return ledger_of(read_results(results_dir)[0], claims)
 
 
 def ledger_of(results: Iterable[StudyResult], claims: Sequence[Claim] = CLAIMS) -> list[Entry]:
@@ -301,7 +300,6 @@ def run_keys(evidence: Evidence, finding: Finding | None = None) -> frozenset[st
 
     Parameters
     ----------
-    evidence : Evidence
     finding : Finding or None
         None takes all runs of the result.
 
@@ -409,11 +407,6 @@ def setting_deviations(result: StudyResult, claim: Claim) -> tuple[str, ...]:
     """In what a result's setting differs from the paper's as far as a claim goes, one text each.
 
     The setting is that of the arm that stands for the paper's method, as it was run.
-
-    Parameters
-    ----------
-    result : StudyResult
-    claim : Claim
     """
     found: dict[str, None] = {}
     usual = RunConfig().model_dump(mode="json")

@@ -10,7 +10,6 @@ from sage_kit.studies import verdicts
 from sage_kit.studies.claims import TITLE
 from sage_kit.studies.ledger import RULE, STATE_MEANINGS, Entry, Fault
 from sage_kit.studies.result import Finding
-from sage_kit.studies.verdicts import numbers_text
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -29,10 +28,8 @@ def ledger_rows(entries: Iterable[Entry]) -> list[tuple[str, ...]]:
         if chosen is None:
             rows.append((*head, "-", "-", "-", "-"))
             continue
-        finding, result = chosen.finding, chosen.result
-        on = f"{result.profile}: {', '.join(result.tasks)}"
-        ours = "; ".join(numbers_text(one) for one in chosen.findings)
-        rows.append((*head, ours, str(finding.seeds), on, machine_text(result.machine) or "-"))
+        machine = machine_text(chosen.result.machine) or "-"
+        rows.append((*head, chosen.numbers, str(chosen.finding.seeds), chosen.setting, machine))
     return rows
 
 

@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sage_kit.errors import ConfigError, DataError, did_you_mean
-from sage_kit.reports.figures import ANCHOR, REAL, SYNTHETIC, TEACHER
+from sage_kit.reports.figures import ANCHOR, SYNTHETIC, TEACHER
+from sage_kit.studies.point_names import place_names
 from sage_kit.studies.statistics import t_interval
 from sage_kit.studies.verdicts import PERCENT_CHANGE, POINTS, in_unit, number_text
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Rows = Iterable[Mapping[str, Any]]
+Numbers = Sequence[float] | NDArray[Any]
+Form = Callable[[float], str]
 Band = Literal["interval", "range", "none"]
 
 PALETTE = (SYNTHETIC, ANCHOR, "#2f8f6b", "#7a5bb5", "#c8961e", "#3fa7c4", "#a8447a", "#5b6270")
@@ -33,6 +36,8 @@ MARKERS = ("o", "s", "^", "D")
 LINES = ("-", "--", ":", "-.")
 REFERENCE_LINES = (":", "-.", "--")
 PANELS_PER_ROW = 3
+UNDERLAY = {"color": "white", "alpha": 0.8, "pad": 0.5, "linewidth": 0}
+"""Behind numbers that stand on lines."""
 
 
 def intervals(
@@ -47,65 +52,47 @@ def intervals(
 ) -> Figure:
     """A forest plot: per arm a point, its interval and their numbers, in one panel per task with a scale of its own.
 
-    Where the tasks are the labels there is one panel for all.
-
-    The intervals are those that findings are decided by, so a figure of a finding's table shows its numbers. An
-    interval with NaN ends is drawn as a point alone.
+    Where the tasks are the labels there is one panel for all. The intervals are those that findings are decided by, so
+    a figure of a finding's table shows its numbers. An interval with NaN ends is drawn as a point alone.
 
     Parameters
     ----------
     rows : pandas DataFrame or iterable of mapping
         With the columns that `label` and `value` name, "low", "high", and perhaps "task".
-    title : str
-    unit : str
-        What the axis measures; "points" are hundredths of the table's numbers, and "percent change" shows differences
-        of logarithms (`sage_kit.studies.verdicts`).
-    zero : bool
-        Whether to draw the dashed line at `threshold`.
-    threshold : float
-        What a difference must exceed.
+    title, unit : str
+        Its heading, and what the axis measures; "points" are hundredths of the table's numbers, and "percent change"
+        shows differences of logarithms (`sage_kit.studies.verdicts`).
+    zero, threshold : bool, float
+        Whether to draw the dashed line at what a difference must exceed, and where that is.
     label, value : str
         Columns of the arms' names and of their values.
 
-    Returns
-    -------
-    matplotlib Figure
-
     Raises
     ------
-    ConfigError
-        If a column is missing.
-    DataError
-        If there are no rows.
+    ConfigError, DataError
+        If a column is missing, or there are no rows.
     """
     records = _records(rows, label, value, "low", "high")
     names = list(dict.fromkeys(str(row[label]) for row in records))
     panels = {"": records} if label == "task" else _grouped(records, "task")
     single = len(panels) == 1
     across = min(len(panels), PANELS_PER_ROW)
-    down = -(-len(panels) // across)
-    width = 8.0 if single else 2.2 + 2.9 * across
-    figure = _figure((width, down * (1.15 + (0.34 if single else 0.42) * len(names)) + 0.35))
+    width, height = (8.0, 1.15 + 0.34 * len(names)) if single else (2.2 + 2.9 * across, 1.15 + 0.42 * len(names))
     # each panel has a scale of its own: one task with a wide interval would flatten the others
-    grid = figure.subplots(down, across, sharey=True, squeeze=False).ravel()
+    figure, grid = _panels(len(panels), width, height, 0.35, sharey=True)
     heights = {name: -index for index, name in enumerate(names)}
     form = _form(records, value, unit)
-    for axes, (task, group) in zip(grid, panels.items(), strict=False):
+    for axes, (task, group) in zip(grid, panels.items(), strict=True):
         for row in group:
             _draw_interval(axes, row, value, unit, heights[str(row[label])], form, is_beside=single)
         if zero:
             axes.axvline(in_unit(threshold, unit), color=TEACHER, linestyle="--", linewidth=1, zorder=0)
-        axes.set_yticks(list(heights.values()), labels=list(heights))
+        _name_rows(axes, names)
         axes.set_ylim(-len(names) + 0.4, 0.6)
-        axes.tick_params(axis="y", length=0)
-        axes.grid(axis="x", alpha=0.25)
-        axes.spines[["top", "right", "left"]].set_visible(False)
         if not single:
             axes.set_title(str(task), fontsize=10)
         axes.locator_params(axis="x", nbins=5)  # long numbers would run into each other
-    for axes in grid[len(panels) :]:
-        axes.set_visible(False)
-    for axes in grid[max(0, len(panels) - across) : len(panels)]:
+    for axes in grid[max(0, len(panels) - across) :]:
         axes.set_xlabel("change [%]" if unit == PERCENT_CHANGE else unit, fontsize=10 if single else 9)
     figure.suptitle(title, fontsize=12)
     return figure
@@ -118,26 +105,18 @@ def gains(rows: pd.DataFrame | Rows, *, title: str, units: Mapping[str, str]) ->
     ----------
     rows : pandas DataFrame or iterable of mapping
         With the columns task, outcome, comparison, difference, low and high.
-    title : str
     units : mapping of str to str
         By outcome, in the order of the panels: "points" or "percent change".
 
-    Returns
-    -------
-    matplotlib Figure
-
     Raises
     ------
-    ConfigError
-        If a column is missing.
-    DataError
-        If there are no rows.
+    ConfigError, DataError
+        If a column is missing, or there are no rows.
     """
     records = _records(rows, "task", "outcome", "comparison", "difference", "low", "high")
     tasks = list(dict.fromkeys(str(row["task"]) for row in records))
     comparisons = list(dict.fromkeys(str(row["comparison"]) for row in records))
-    figure = _figure((2.0 + 3.0 * len(units), 1.5 + 0.5 * len(tasks)))
-    grid = figure.subplots(1, len(units), sharey=True, squeeze=False).ravel()
+    figure, grid = _panels(len(units), 2.0 + 3.0 * len(units), 1.5 + 0.5 * len(tasks), per_row=len(units), sharey=True)
     handles: dict[str, Any] = {}
     for axes, (outcome, unit) in zip(grid, units.items(), strict=True):
         for index, (comparison, style) in enumerate(zip(comparisons, _styles(), strict=False)):
@@ -151,10 +130,7 @@ def gains(rows: pd.DataFrame | Rows, *, title: str, units: Mapping[str, str]) ->
                 (point,) = axes.plot(value, height, color=style["color"], marker=style["marker"], linestyle="")
                 handles.setdefault(comparison, point)
         axes.axvline(0, color=TEACHER, linestyle="--", linewidth=1, zorder=0)
-        axes.set_yticks([-index for index in range(len(tasks))], labels=tasks)
-        axes.tick_params(axis="y", length=0)
-        axes.grid(axis="x", alpha=0.25)
-        axes.spines[["top", "right", "left"]].set_visible(False)
+        _name_rows(axes, tasks)
         axes.set_title(outcome, fontsize=10)
         axes.set_xlabel("change [%]" if unit == PERCENT_CHANGE else unit, fontsize=9)
         axes.locator_params(axis="x", nbins=5)
@@ -163,7 +139,7 @@ def gains(rows: pd.DataFrame | Rows, *, title: str, units: Mapping[str, str]) ->
     return figure
 
 
-def _form(records: Sequence[Mapping[str, Any]], value: str, unit: str) -> Callable[[float], str]:
+def _form(records: Sequence[Mapping[str, Any]], value: str, unit: str) -> Form:
     """How the numbers of a figure are written, as in the sentences of findings where the unit says how."""
     if unit in (POINTS, PERCENT_CHANGE):
         return lambda number: number_text(number, unit, signed=True)
@@ -175,14 +151,7 @@ def _form(records: Sequence[Mapping[str, Any]], value: str, unit: str) -> Callab
 
 
 def _draw_interval(
-    axes: Axes,
-    row: Mapping[str, Any],
-    value: str,
-    unit: str,
-    height: float,
-    form: Callable[[float], str],
-    *,
-    is_beside: bool,
+    axes: Axes, row: Mapping[str, Any], value: str, unit: str, height: float, form: Form, *, is_beside: bool
 ) -> None:
     """An interval and its numbers: beside the axes, or above the point where panels stand side by side."""
     number, low, high = (float(row.get(name, np.nan)) for name in (value, "low", "high"))
@@ -196,7 +165,7 @@ def _draw_interval(
         axes.text(1.02, height, text, transform=axes.get_yaxis_transform(), va="center", fontsize=9)
     else:
         axes.text(0.5, height + 0.2, text, transform=axes.get_yaxis_transform(), ha="center", va="bottom", fontsize=7,
-                  bbox={"color": "white", "alpha": 0.8, "pad": 0.5, "linewidth": 0})  # fmt: skip
+                  bbox=UNDERLAY)  # fmt: skip
 
 
 def curves(
@@ -232,16 +201,10 @@ def curves(
     reference : mapping of str to float, or None
         Horizontal lines by name, such as the teacher's score.
 
-    Returns
-    -------
-    matplotlib Figure
-
     Raises
     ------
-    ConfigError
-        If a column is missing, or the band is unknown.
-    DataError
-        If there are no rows.
+    ConfigError, DataError
+        If a column is missing, the band is unknown, or there are no rows.
     """
     from matplotlib.ticker import MaxNLocator
 
@@ -251,12 +214,10 @@ def curves(
     records = [row for row in _records(table, *columns) if np.isfinite(row[y])]
     panels = _grouped(records, panel) if panel else {"": records}
     styles = dict(zip(_grouped(records, group), _styles(), strict=False))
-    across = min(max(len(panels), 1), PANELS_PER_ROW)
-    down = max(1, -(-len(panels) // across))
-    figure = _figure((7.2, 4.2) if len(panels) < 2 else (2.2 + 3.2 * across, 0.4 + 3.0 * down))
-    grid = figure.subplots(down, across, squeeze=False).ravel()
+    size = (7.2, 4.2) if len(panels) < 2 else (2.2 + 3.2 * min(len(panels), PANELS_PER_ROW), 3.0, 0.4)
+    figure, grid = _panels(len(panels), *size)
     handles: dict[str, Any] = {}
-    for axes, (name, rows) in zip(grid, panels.items(), strict=False):
+    for axes, (name, rows) in zip(grid, panels.items(), strict=True):
         for curve, members in _grouped(rows, group).items():
             handles[str(curve)] = _draw_curve(axes, members, x, y, band, styles[curve], str(curve))
         for (line_name, height), line in zip((reference or {}).items(), cycle(REFERENCE_LINES)):
@@ -264,10 +225,7 @@ def curves(
         axes.set(title=str(name) if len(panels) > 1 else "", xlabel=x_label or x, ylabel=y_label or y)
         if all(float(row[x]).is_integer() for row in rows):
             axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
-        axes.grid(alpha=0.25)
-        axes.spines[["top", "right"]].set_visible(False)
-    for axes in grid[len(panels) :]:
-        axes.set_visible(False)
+        frame(axes)
     figure.suptitle(title, fontsize=12)
     order = [*map(str, styles), *(reference or {})]
     shown = [handles[name] for name in order if name in handles]
@@ -309,26 +267,24 @@ def _band(values: NDArray[np.float64], band: Band) -> tuple[float, float]:
 
 
 def scatter(
-    x: Sequence[float] | NDArray[Any],
-    y: Sequence[float] | NDArray[Any],
+    x: Numbers,
+    y: Numbers,
     labels: Sequence[str],
     *,
     title: str,
     x_label: str,
     y_label: str,
     groups: Sequence[str] | None = None,
-    y_low: Sequence[float] | NDArray[Any] | None = None,
-    y_high: Sequence[float] | NDArray[Any] | None = None,
+    y_low: Numbers | None = None,
+    y_high: Numbers | None = None,
     note: str = "",
 ) -> Figure:
     """Named points in a plane, each name beside its point where it hides the least.
 
     Parameters
     ----------
-    x, y : sequence of float, each of length n
+    x, y, labels : each of length n
         A point with a NaN is left out.
-    labels : sequence of str, of length n
-    title, x_label, y_label : str
     groups : sequence of str, of length n, or None
         What colours the points.
     y_low, y_high : sequence of float, each of length n, or None
@@ -336,97 +292,38 @@ def scatter(
     note : str
         A line under the title, such as the rank correlation with its interval.
 
-    Returns
-    -------
-    matplotlib Figure
-
     Raises
     ------
     DataError
         If the lengths differ.
     """
     lows, highs = (y if ends is None else ends for ends in (y_low, y_high))
-    sizes = [len(x), len(y), len(labels), len(groups if groups is not None else labels), len(lows), len(highs)]
+    named = groups if groups is not None else [""] * len(labels)
+    sizes = [len(each) for each in (x, y, labels, named, lows, highs)]
     if len(set(sizes)) != 1:
         raise DataError(f"x, y, labels, groups, y_low and y_high have lengths {sizes}: they must be one and the same.")
-    members_of = groups if groups is not None else [""] * len(labels)
-    points = [
-        (float(a), float(b), str(name), str(group))
-        for a, b, name, group in zip(x, y, labels, members_of, strict=True)
-        if np.isfinite(a) and np.isfinite(b)
-    ]
-    figure = _figure((7.2, 5.4))
+    xs, ys, below, above = (np.asarray(values, np.float64) for values in (x, y, lows, highs))
+    members_of = np.array(list(map(str, named)))
+    shown = np.isfinite(xs) & np.isfinite(ys)
+    figure = new_figure((7.2, 5.4))
     axes = figure.subplots()
     colours = {}
-    for name, style in zip(dict.fromkeys(point[3] for point in points), _styles(), strict=False):
-        members = [point for point in points if point[3] == name]
+    for name, style in zip(dict.fromkeys(members_of[shown]), _styles(), strict=False):
+        own = shown & (members_of == name)
         colours[name] = style["color"]
         if y_low is not None or y_high is not None:
-            of_group = [str(group) == name for group in members_of]
-            places, below, above = (np.asarray(one, float)[of_group] for one in (x, lows, highs))
-            axes.vlines(places, below, above, color=style["color"], alpha=0.35, linewidth=1.2)
-        axes.scatter(
-            [point[0] for point in members], [point[1] for point in members], s=34, color=style["color"],
-            marker=style["marker"], linewidths=0, label=name or None,
-        )  # fmt: skip
+            axes.vlines(xs[own], below[own], above[own], color=style["color"], alpha=0.35, linewidth=1.2)
+        axes.scatter(xs[own], ys[own], s=34, color=style["color"], marker=style["marker"], linewidths=0,
+                     label=name or None)  # fmt: skip
     axes.set(xlabel=x_label, ylabel=y_label)
     figure.suptitle(title + (f"\n{note}" if note else ""), fontsize=12)
     axes.margins(0.08)
-    axes.grid(alpha=0.25)
-    axes.spines[["top", "right"]].set_visible(False)
+    frame(axes)
     if groups is not None:
         figure.legend(loc="outside right center", frameon=False, fontsize=9)
-    _place_names(figure, axes, points, colours)
+    points = [(xs[at], ys[at], str(labels[int(at)]), members_of[at]) for at in np.flatnonzero(shown)]
+    place_names(figure, axes, points, colours)
     return figure
-
-
-CORNERS = (
-    (7, 0, "left", "center"), (-7, 0, "right", "center"), (0, 7, "center", "bottom"), (0, -7, "center", "top"),
-    (6, 6, "left", "bottom"), (6, -6, "left", "top"), (-6, 6, "right", "bottom"), (-6, -6, "right", "top"),
-    (14, 14, "left", "bottom"), (14, -14, "left", "top"), (-14, 14, "right", "bottom"), (-14, -14, "right", "top"),
-)  # fmt: skip
-"""Where a name may stand: offset from its point in points (1/72 inch), and the side of the text that faces it."""
-
-
-def _place_names(
-    figure: Figure, axes: Axes, points: Sequence[tuple[float, float, str, str]], colours: Mapping[str, str]
-) -> None:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.transforms import Bbox
-
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()  # the layout must stand before a text can be measured against it
-    renderer = canvas.get_renderer()
-    frame = axes.get_window_extent(renderer)
-    pixels = axes.transData.transform([point[:2] for point in points]) if points else np.empty((0, 2))
-    radius = 4 * figure.dpi / 72
-    taken = [Bbox.from_extents(a - radius, b - radius, a + radius, b + radius) for a, b in pixels]
-    for index, (a, b, name, group) in enumerate(points):
-        best, best_cost, best_box = CORNERS[0], np.inf, None
-        for corner in CORNERS:
-            text = axes.annotate(
-                name, (a, b), corner[:2], textcoords="offset points", ha=corner[2], va=corner[3], fontsize=8
-            )
-            box = text.get_window_extent(renderer)
-            text.remove()
-            cost = sum(_overlap(box, other) for at, other in enumerate(taken) if at != index)
-            cost += box.width * box.height - _overlap(box, frame)  # what would stick out
-            if cost < best_cost - 1e-6:
-                best, best_cost, best_box = corner, cost, box
-        far = abs(best[0]) == 14
-        axes.annotate(
-            name, (a, b), best[:2], textcoords="offset points", ha=best[2], va=best[3], fontsize=8,
-            color=colours[group] if group else "black",
-            arrowprops={"arrowstyle": "-", "color": REAL, "linewidth": 0.7, "shrinkB": 3} if far else None,
-        )  # fmt: skip
-        if best_box is not None:
-            taken.append(best_box)
-
-
-def _overlap(box: Any, other: Any) -> float:
-    width = min(box.x1, other.x1) - max(box.x0, other.x0)
-    height = min(box.y1, other.y1) - max(box.y0, other.y0)
-    return float(max(width, 0) * max(height, 0))
 
 
 def bars(
@@ -446,9 +343,8 @@ def bars(
     ----------
     rows : pandas DataFrame or iterable of mapping
         With the columns that `label`, `value` and `group` name, and perhaps "low" and "high". A NaN value leaves a gap.
-    title : str
-    unit : str
-        What the axis measures.
+    title, unit : str
+        Its heading, and what the axis measures.
     label, value : str
         Columns of the bars' names and of their lengths.
     group : str or None
@@ -458,22 +354,16 @@ def bars(
     form : str
         How the numbers are written, as in `format`.
 
-    Returns
-    -------
-    matplotlib Figure
-
     Raises
     ------
-    ConfigError
-        If a column is missing.
-    DataError
-        If there are no rows.
+    ConfigError, DataError
+        If a column is missing, or there are no rows.
     """
     records = _records(rows, label, value, *([group] if group else []))
     names = list(dict.fromkeys(str(row[label]) for row in records))
     groups = _grouped(records, group) if group else {"": records}
     thick = 0.8 / len(groups)
-    figure = _figure((8.0, 1.3 + len(names) * max(0.34, 0.24 * len(groups))))
+    figure = new_figure((8.0, 1.3 + len(names) * max(0.34, 0.24 * len(groups))))
     axes = figure.subplots()
     handles: list[Any] = []
     for (index, (name, members)), style in zip(enumerate(groups.items()), _styles(), strict=False):
@@ -492,19 +382,16 @@ def bars(
             tip = np.nanmin([length, low]) if length < 0 else np.nanmax([length, high])
             axes.annotate(format(length, form), (tip, height), (-4 if length < 0 else 4, 0), textcoords="offset points",
                           ha="right" if length < 0 else "left", va="center", fontsize=8,
-                          bbox={"color": "white", "alpha": 0.8, "pad": 0.5, "linewidth": 0})  # fmt: skip
+                          bbox=UNDERLAY)  # fmt: skip
     for (name, place), line in zip((reference or {}).items(), cycle(REFERENCE_LINES)):
         handles.append(axes.axvline(place, color=TEACHER, linestyle=line, label=name))
     axes.axvline(0, color="black", linewidth=0.8)
-    axes.set_yticks([-index for index in range(len(names))], labels=names)
+    _name_rows(axes, names)
     axes.set_ylim(-len(names) + 0.5, 0.5)
     axes.margins(x=0.1)
     figure.suptitle(title, fontsize=12)
     axes.set_xlabel(unit)
-    axes.tick_params(axis="y", length=0)
-    axes.grid(axis="x", alpha=0.25)
     axes.set_axisbelow(True)
-    axes.spines[["top", "right", "left"]].set_visible(False)
     if group or reference:
         figure.legend(handles=handles if group else handles[1:], loc="outside right center", frameon=False, fontsize=9)
     return figure
@@ -540,7 +427,41 @@ def _styles() -> Iterable[dict[str, Any]]:
         }
 
 
-def _figure(size: tuple[float, float]) -> Figure:
+def _panels(
+    count: int, width: float, row: float, more: float = 0.0, *, per_row: int = PANELS_PER_ROW, **options: Any
+) -> tuple[Figure, list[Axes]]:
+    """A figure with so many panels: its width, and height per row of them and beyond [inches]."""
+    across = min(max(count, 1), per_row)
+    down = max(1, -(-count // across))
+    figure = new_figure((width, down * row + more))
+    grid = figure.subplots(down, across, squeeze=False, **options).ravel().tolist()
+    for axes in grid[count:]:
+        axes.set_visible(False)
+    return figure, grid[:count]
+
+
+def _name_rows(axes: Axes, names: Sequence[str]) -> None:
+    """Names at the heights 0, -1, ... down the left side, which has no line of its own."""
+    axes.set_yticks([-index for index in range(len(names))], labels=names)
+    axes.tick_params(axis="y", length=0)
+    axes.grid(axis="x", alpha=0.25)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+
+
+def plane(coordinates: NDArray[Any]) -> NDArray[Any]:
+    """The first two dimensions of a map (n, n_components), the second zero where there is one only."""
+    return np.pad(coordinates[:, :2], ((0, 0), (0, max(0, 2 - coordinates.shape[1]))))
+
+
+def frame(axes: Axes, *, grid: bool = True) -> None:
+    """Lines on the left and below alone, and a pale grid."""
+    if grid:
+        axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def new_figure(size: tuple[float, float]) -> Figure:
+    """An empty figure that no global state knows [inches]."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=size, layout="constrained")

@@ -14,6 +14,7 @@ predicted classes are the same. The single output of a regression task takes no 
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -72,22 +73,7 @@ def compare_outputs(
     metric: str = "",
     arms: Sequence[str] | None = None,
 ) -> DataFrame:
-    """Each arm against a baseline, paired by seed and example.
-
-    Parameters
-    ----------
-    outputs : Outputs
-    specs : mapping of task to TaskSpec
-    baseline : str
-        Name of the arm that the others are compared with.
-    split : str
-        "dev", carved from train; "validation", the first validation split, or the name of one; or "evaluation", the
-        set that `evaluation_rows` or `evaluation_file` gives.
-    metric : str
-        "" for each task's primary metric; "agreement" with the teacher; "divergence" from it, in the logarithm of its
-        mean over examples; or a metric of `sage_kit.data.metrics.METRICS`.
-    arms : sequence of str or None
-        Arms to compare; None takes all.
+    """Each arm against a baseline, paired by seed and example, as `sage_kit.studies.Study.compare` takes them.
 
     Returns
     -------
@@ -208,10 +194,10 @@ def read_predictions(folder: Path) -> dict[str, Array]:
 class SavedOutputs:
     """The outputs that a result holds.
 
-    Parameters
+    Attributes
     ----------
-    result : StudyResult
-        Loaded from its folder.
+    tasks, arms : list of str
+        Those that tables compare.
 
     Raises
     ------
@@ -223,16 +209,8 @@ class SavedOutputs:
         assert result.folder is not None, "the result was not loaded from a folder"
         self._arrays = read_predictions(result.folder)
         self._result = result
-
-    @property
-    def tasks(self) -> list[str]:
-        """Names of the tasks."""
-        return list(dict.fromkeys(run["task"] for run in self._result.runs if run["splits"]))
-
-    @property
-    def arms(self) -> list[str]:
-        """Names of the arms."""
-        return list(dict.fromkeys(run["arm"] for run in self._result.runs if run["splits"]))
+        compared = [run for run in result.runs if run["splits"]]
+        self.tasks, self.arms = (list(dict.fromkeys(run[name] for run in compared)) for name in ("task", "arm"))
 
     def labels(self, task: str, split: str) -> Array:
         """Gold labels, (n,)."""
@@ -300,8 +278,10 @@ def _compared(outputs: SavedOutputs, table: DataFrame, row: Mapping[str, Any]) -
     for column in ("arm", "baseline", "metric", "split"):
         alike = alike[alike[column] == row[column]]
     tasks = [task for task in alike["task"] if task != statistics.AVERAGE]
+    part = copy.copy(outputs)
+    part.tasks = tasks  # a comparison may leave others out
     again = compare_outputs(
-        _Part(outputs, tasks), {task: outputs.spec(task) for task in tasks}, row["baseline"], split=row["split"],
+        part, {task: outputs.spec(task) for task in tasks}, row["baseline"], split=row["split"],
         metric="" if row["metric"] == PRIMARY else row["metric"], arms=[row["arm"]],
     )  # fmt: skip
     (numbers,) = again[again["task"] == row["task"]].to_dict("records")
@@ -317,15 +297,3 @@ def _scored(outputs: SavedOutputs, row: Mapping[str, Any]) -> Mapping[str, Any]:
     cells = _cells(row["metric"], outputs.spec(task), outputs.labels(task, split), teacher, list(students))
     found = statistics.two_way(cells)
     return {"mean": found.value, "low": found.low, "high": found.high, "df": found.df}
-
-
-class _Part:
-    """Outputs of some tasks only: a comparison may leave others out."""
-
-    def __init__(self, outputs: SavedOutputs, tasks: Sequence[str]) -> None:
-        self.tasks = list(tasks)
-        self.arms = outputs.arms
-        self.labels = outputs.labels
-        self.teacher_logits = outputs.teacher_logits
-        self.logits = outputs.logits
-        self.splits = outputs.splits

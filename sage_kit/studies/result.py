@@ -160,10 +160,6 @@ def decided(findings: Sequence[Finding], answers: Sequence[Mapping[State, str]])
         With their numbers.
     answers : sequence of mapping of state to str
         The answer in words to each, by state, without its numbers.
-
-    Returns
-    -------
-    tuple of Finding
     """
     tested = [dataclasses.replace(finding, p=_p(finding)) for finding in findings]
     adjusted = holm([finding.p if can_decide(finding.seeds) else math.nan for finding in tested])
@@ -274,33 +270,14 @@ class StudyResult:
 
     def to_json(self) -> dict[str, Any]:
         """What result.json holds."""
+        own = {item.name: getattr(self, item.name) for item in dataclasses.fields(self) if item.name != "folder"}
         state, text = self.verdict
         data: dict[str, Any] = only_finite(
             {
                 "format": FORMAT,
-                "study": self.study,
-                "title": self.title,
-                "question": self.question,
-                "label": self.label,
-                "profile": self.profile,
-                "tasks": list(self.tasks),
-                "seeds": self.seeds,
-                "parameters": dict(self.parameters),
-                "settings": dict(self.settings),
-                "defaults": dict(self.defaults),
-                "time": self.time,
-                "seconds": self.seconds,
-                "machine": dict(self.machine),
-                "packages": dict(self.packages),
-                "data": dict(self.data),
-                "runs": [dict(run) for run in self.runs],
-                "scoring": {task: dict(told) for task, told in self.scoring.items()},
-                "precision": self.precision,
-                "commit": self.commit,
-                "code": self.code,
+                **own,
                 "findings": [finding.to_json() for finding in self.findings],
                 "verdict": {"state": state, "text": text},
-                "tables": list(self.tables),
                 "figures": [{"file": file, "caption": caption} for file, caption in self.figures],
             }
         )
@@ -323,20 +300,16 @@ class StudyResult:
                     f"{path} was made before this version's way to decide (format {data['format']}, and this is "
                     f"{FORMAT}): make it again"
                 )
+            names = {item.name for item in dataclasses.fields(cls)} - {"folder"}
+            required = names - {"defaults", "precision", "commit", "code"}  # which came later
             return cls(
-                **{name: data[name] for name in ("study", "title", "question", "label", "profile", "seeds")},
                 **{
-                    name: data[name]
-                    for name in ("parameters", "settings", "time", "machine", "packages", "data", "scoring")
+                    **{name: data[name] for name in names if name in required or name in data},
+                    **{name: tuple(data[name]) for name in ("runs", "tasks", "tables")},
+                    "seconds": _number(data["seconds"]),
+                    "findings": tuple(Finding.from_json(item) for item in data["findings"]),
+                    "figures": tuple((item["file"], item["caption"]) for item in data["figures"]),
                 },
-                defaults=data.get("defaults", {}),
-                runs=tuple(data["runs"]),
-                tasks=tuple(data["tasks"]),
-                seconds=_number(data["seconds"]),
-                findings=tuple(Finding.from_json(item) for item in data["findings"]),
-                tables=tuple(data["tables"]),
-                figures=tuple((item["file"], item["caption"]) for item in data["figures"]),
-                **{name: data.get(name, "") for name in ("precision", "commit", "code")},
                 folder=folder,
             )
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -382,7 +355,6 @@ def inconsistencies(result: StudyResult, tables: Mapping[str, DataFrame]) -> lis
 
     Parameters
     ----------
-    result : StudyResult
     tables : mapping of str to DataFrame
         As read from its parquet files.
     """

@@ -7,16 +7,20 @@ from the teacher on dev decides; held-out rows and official validation data are 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from sage_kit.errors import StudyError
+from sage_kit.studies.arms import Arm, at_rates, check_arms, for_choice, make_runs, run_config, step_limits
 
 if TYPE_CHECKING:
     from pandas import DataFrame
+
+    from sage_kit.studies.runs import ArmRun
+    from sage_kit.studies.study import Study
 
 TUNING_SEED = 1000
 """First seed, of run and of transfer set, for tries of learning rates; comparisons take those below it."""
@@ -65,6 +69,7 @@ class Tuning:
 
     def __init__(self) -> None:
         self._tries: dict[tuple[str, str, float, int], Try] = {}
+        self._choosing: set[int] = set()
 
     def __bool__(self) -> bool:
         return bool(self._tries)
@@ -110,6 +115,30 @@ class Tuning:
         found = {arm: self.best(task, arm) for arm in arms}
         return {arm: rate for arm, rate in found.items() if rate in (tried[0], tried[-1])}
 
+    def choose_on(self, seeds: Iterable[int]) -> None:
+        """Keep seeds for choices: see `sage_kit.studies.Study.choose_on`."""
+        seeds = set(seeds)
+        wrong = next((seed for seed in sorted(seeds) if seed < TUNING_SEED), None)
+        if wrong is not None:
+            raise StudyError(
+                f"seed {wrong} is one of those that are compared: choose settings on {TUNING_SEED:,} and up"
+            )
+        self._choosing |= seeds
+
+    def check_fair(self, runs: Sequence[ArmRun]) -> None:
+        """Check that no run of a comparison is of a seed that chose something, and that its arms are tuned alike.
+
+        Raises
+        ------
+        StudyError
+            When one is not so.
+        """
+        chosen_by = next((run.seed for run in runs if run.seed in self._choosing), None)
+        if chosen_by is not None:
+            raise StudyError(f"seed {chosen_by} chose settings in this study: compare runs under other seeds")
+        for task in dict.fromkeys(run.task for run in runs):
+            self.check_alike(task, [run.arm for run in runs if run.task == task])
+
     def check_alike(self, task: str, arms: Sequence[str]) -> None:
         """Check that arms that are compared on a task have had the same tries, or none of them any.
 
@@ -140,6 +169,69 @@ class Tuning:
                 for one in self.of(task, arm)
             ]  # fmt: skip
         return DataFrame(rows, columns=list(COLUMNS))
+
+
+def tune_arms(
+    study: Study,
+    arms: Sequence[Arm],
+    *,
+    rates: Sequence[float],
+    seeds: Sequence[int] | None,
+    tasks: Sequence[str],
+    equal_steps: bool,
+    steps: Mapping[str, int] | None,
+    extensions: int,
+) -> list[Arm]:
+    """The arms at the learning rates that are best for them: see `sage_kit.studies.Study.tune`."""
+    for arm in arms:
+        if any("learning_rate" in own for own in (arm.settings, *arm.by_task.values())):
+            raise StudyError(f"arm {arm.name!r} sets learning_rate: leave it out, for it is tuned")
+    check_arms(study, arms, tasks)
+    rates = tuple(sorted(set(rates)))
+    if len(rates) < 2:
+        print(f"All arms learn at a rate of {rates_text(rates)}: none is tuned.", flush=True)
+        return [at_rates(arm, dict.fromkeys(tasks, rates[0])) for arm in arms]
+    tuning, names = study.tuning, [arm.name for arm in arms]
+    tried = tuple(TUNING_SEED + number for number in range(study.size.tuning_seeds)) if seeds is None else seeds
+    tuning.choose_on(tried)
+    if not study.is_planned:
+        study.plan(arms=arms, tasks=tasks, tuned=True, equal_steps=equal_steps, steps=steps)
+    for task, limit in step_limits(study, tasks, equal_steps, steps).items():
+        before = tuning.rates(task)
+        _try(study, arms, task, before or rates, tried, limit)
+        # of two rates each is at an end; and arms of earlier comparisons would miss later rates
+        for _ in range(0 if before or len(rates) < 3 else extensions):
+            more = further(tuning.rates(task), tuning.at_ends(task, names).values())
+            if not more:
+                break
+            print(f"{task}: a best learning rate is at an end of the list, so all arms try {rates_text(more)} too")
+            _try(study, arms, task, more, tried, limit)
+        for name, rate in tuning.at_ends(task, names).items():
+            print(
+                f"{task}, {name}: the best learning rate, {rate:g}, is at an end of those tried "
+                f"({rates_text(tuning.rates(task))}), for all arms alike"
+            )
+    study.add_table("tuning", tuning.table(), show=False)
+    found = {arm.name: {task: tuning.best(task, arm.name) for task in tasks} for arm in arms}
+    for name, by_task in found.items():
+        print(f"learning rate of {name}: {', '.join(f'{rate:g} on {task}' for task, rate in by_task.items())}")
+    return [at_rates(arm, found[arm.name]) for arm in arms]
+
+
+def _try(
+    study: Study, arms: Sequence[Arm], task: str, rates: Sequence[float], seeds: Sequence[int], limit: Mapping[str, int]
+) -> None:
+    """Run every arm at every rate under every seed."""
+    tries = [(for_choice(at_rates(arm, {task: rate})), rate, seed) for arm in arms for rate in rates for seed in seeds]
+    asked = [(arm, run_config(study, task, arm, seed, limit), f", learning rate {rate:g}") for arm, rate, seed in tries]
+    for (_, rate, _), run in zip(tries, make_runs(study.store, asked), strict=True):
+        row = run.row()
+        study.tuning.add(
+            Try(
+                task, run.arm, rate, run.seed, row["student_steps"], row["dev_divergence"], row["dev"],
+                row["dev_agreement"], row["run"],
+            )
+        )  # fmt: skip
 
 
 def further(rates: Sequence[float], ends: Iterable[float]) -> list[float]:

@@ -35,7 +35,8 @@ def holm(p_values: Iterable[float]) -> list[float]:
     """Adjusted p by Holm's step-down method, which holds the chance of any false finding among the p at their level.
 
     With m values in rising order, the i-th becomes the largest of (m - j + 1) p_j over j <= i, and 1 at most (Holm
-    1979, A simple sequentially rejective multiple test procedure, Scandinavian Journal of Statistics 6).
+    1979, A simple sequentially rejective multiple test procedure, Scandinavian Journal of Statistics 6). Scipy has no
+    such correction, and whatever reads a result would have to import statsmodels for it.
 
     Parameters
     ----------

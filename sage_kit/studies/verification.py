@@ -22,6 +22,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.special import softmax
 
 from sage_kit.components.plugins import Plugins
 from sage_kit.config import RunConfig, load_config
@@ -297,7 +298,7 @@ class _Difference:
             apart = np.abs(first - second)[:, 0] / spread
             alike = 1.0
         else:
-            apart = np.abs(_probabilities(first) - _probabilities(second)).max(axis=1)
+            apart = np.abs(softmax(first, axis=1) - softmax(second, axis=1)).max(axis=1)
             alike = float((first.argmax(1) == second.argmax(1)).mean())
         finite = np.nan_to_num(apart, nan=np.inf)
         return _Difference(
@@ -311,8 +312,3 @@ class _Difference:
 
     def __str__(self) -> str:
         return f"{self.alike:.1%} predicted alike, mean difference {self.mean:.2g}, largest {self.largest:.2g}"
-
-
-def _probabilities(logits: NDArray[np.float64]) -> NDArray[np.float64]:
-    shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return np.asarray(shifted / shifted.sum(axis=1, keepdims=True))

@@ -173,7 +173,7 @@ def test_a_smoke_result_is_marked_and_comes_last(tmp_path: Path) -> None:
 
 def test_bad_folders_figures_and_cells_are_listed_and_not_fatal(tmp_path: Path) -> None:
     results, cells = tmp_path / "results", tmp_path / "cells"
-    figures = (("gone.png", "a"), ("bypass.png", "b"), ("../../../secret.png", "c"), ("page.svg", "d"))
+    figures = (("gone.png", "a"), ("cut.png", "b"), ("../../../secret.png", "c"), ("page.svg", "d"))
     save_result(results, "04_static_or_adaptive", gain(), figures=figures)
     (results / "04_static_or_adaptive/small-cola+sst2/bypass.png").write_bytes(b"")
     (tmp_path / "secret.png").write_bytes(png())
@@ -183,7 +183,7 @@ def test_bad_folders_figures_and_cells_are_listed_and_not_fatal(tmp_path: Path) 
     write_cell(cells / "05_reducers" / "failed", state="failed", error="ValueError: no such thing\n  at line 3")
     write_cell(cells / "05_reducers" / "interrupted", state="running", parameters={"task": "rte"}, seconds=None)
     write_cell(cells / "05_reducers" / "fine", parameters={"task": "unseen"})
-    for name, text in (("broken", "[1]"), ("bypass", "{")):
+    for name, text in (("broken", "[1]"), ("cut", "{")):
         (cells / "05_reducers" / name).mkdir()
         (cells / "05_reducers" / name / "cell.json").write_text(text, encoding="utf-8")
     page, _ = build(tmp_path, cells_dir=cells)

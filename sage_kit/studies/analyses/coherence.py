@@ -12,13 +12,14 @@ from numpy.typing import NDArray
 
 from sage_kit.components import BuildContext, FilterRequest
 from sage_kit.errors import StudyError
-from sage_kit.recipe import resolve
 from sage_kit.storage.frozen import read_only
+from sage_kit.studies.analyses.run_data import prepared_for, synthetic_sets
 from sage_kit.studies.arms import Arm
+from sage_kit.studies.plots import PALETTE, frame, new_figure
 from sage_kit.studies.runs import ArmRun, Runs
 from sage_kit.studies.study import Study
 from sage_kit.synthesis.synthetic_set import SyntheticSet
-from sage_kit.training.preparation import Prepared, prepare
+from sage_kit.training.preparation import Prepared
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -73,18 +74,9 @@ class FilterSetting:
 
 
 def nearest_cosine(vectors: Floats, real: Floats, *, skip: NDArray[np.int64] | None = None) -> Floats:
-    """The largest cosine of each vector with any real one.
+    """The largest cosine of each vector (m, dim) with any real one (n, dim): (m,), float32.
 
-    Parameters
-    ----------
-    vectors : array of shape (m, dim)
-    real : array of shape (n, dim)
-    skip : array of shape (m,), int64, or None
-        A row of `real` that does not count, for each vector: itself, or its anchor.
-
-    Returns
-    -------
-    array of shape (m,), float32
+    `skip`, (m,) int64, names a row of `real` that does not count for each vector: itself, or its anchor.
     """
     directions = _unit(real).T
     best = np.empty(len(vectors), np.float32)
@@ -97,22 +89,8 @@ def nearest_cosine(vectors: Floats, real: Floats, *, skip: NDArray[np.int64] | N
     return best
 
 
-def synthetic_sets(run: ArmRun) -> list[SyntheticSet]:
-    """The synthetic sets that a run has kept, by round."""
-    return [SyntheticSet.load(run.directory.synthetic(number)) for number in run.directory.rounds_with_synthetic()]
-
-
 def cosines(run: ArmRun, train: Floats, dev: Floats, name: str = "synthetic") -> DataFrame:
-    """Cosines to the nearest real vector, of what a run synthesised and, for scale, of real examples.
-
-    Parameters
-    ----------
-    run : ArmRun
-        With its synthetic examples.
-    train, dev : array of shape (n, dim) and (m, dim)
-        Pooled vectors.
-    name : str
-        What to call the synthetic vectors.
+    """Cosines to the nearest real vector, of what a run synthesised and, for scale, of real examples' pooled vectors.
 
     Returns
     -------
@@ -123,8 +101,6 @@ def cosines(run: ArmRun, train: Floats, dev: Floats, name: str = "synthetic") ->
     from pandas import DataFrame, concat
 
     sets = synthetic_sets(run)
-    if not sets:
-        raise StudyError(f"run {run.directory.path} has kept no synthetic examples: ask for them with keep")
     vectors = np.concatenate([one.vectors for one in sets])
     anchors = np.concatenate([one.anchors for one in sets])
     kinds = {
@@ -137,22 +113,16 @@ def cosines(run: ArmRun, train: Floats, dev: Floats, name: str = "synthetic") ->
 
 
 def filter_settings(study: Study, run: ArmRun, filters: Sequence[str], share: float) -> list[FilterSetting]:
-    """Filters with limits that let a share of a run's synthetic examples through.
+    """Filters with the strictest limits that let a share of a run's synthetic examples through.
 
     Parameters
     ----------
-    study : Study
     run : ArmRun
         Without a filter, with its synthetic examples and their labels. Of many, `LOOKED_AT` or so count.
     filters : sequence of str
-        One that is not in `LIMITS` has its default options.
+        One that is not in `LIMITS` has its default options; those that need classes are left out where there are none.
     share : float
-        To let through; the strictest limit is taken that lets through so much.
-
-    Returns
-    -------
-    list of FilterSetting
-        Those that need classes are missing where the task has none.
+        To let through.
 
     Raises
     ------
@@ -163,10 +133,7 @@ def filter_settings(study: Study, run: ArmRun, filters: Sequence[str], share: fl
         raise StudyError(
             f"a filter cannot let a share of {share:g} through and drop the rest: give one between 0 and 1"
         )
-    from sage_kit.components.records import Costs
-    from sage_kit.system.devices import make_accelerator
-
-    prepared = prepare(resolve(run.config, study.plugins), make_accelerator(run.config), Costs())
+    prepared = prepared_for(run.config, study.plugins)
     sets = synthetic_sets(run)
     step = math.ceil(sum(len(one.anchors) for one in sets) / LOOKED_AT)
     requests = [_request(one, prepared, slice(None, None, step)) for one in sets]
@@ -199,17 +166,8 @@ def filter_settings(study: Study, run: ArmRun, filters: Sequence[str], share: fl
 def half_arms(inverters: Sequence[str], ratio: float) -> list[Arm]:
     """Arms that train on half of twice as many synthetic examples: the most coherent, the least, or any.
 
-    Parameters
-    ----------
-    inverters : sequence of str
-        Each has the first two arms; the first one also the third.
-    ratio : float
-        Synthetic examples per real one that are trained on.
-
-    Returns
-    -------
-    list of Arm
-        They need the filter `half` of `notebooks/plugins/half_filter.py`.
+    Each inverter has the first two arms, the first one also the third. They need the filter `half` of
+    `notebooks/plugins/half_filter.py`. `ratio` is that of synthetic examples that are trained on to real ones.
     """
     kinds = (("coherent", "top", "of the highest cosine"), ("incoherent", "bottom", "of the lowest cosine"))
     arms = []
@@ -238,17 +196,8 @@ def half_name(name: str, inverter: str, inverters: Sequence[str]) -> str:
 def filter_arms(settings: Sequence[FilterSetting], ratio: float) -> list[Arm]:
     """An arm for each filter, which makes so many synthetic examples that about as many are left as without it.
 
-    Parameters
-    ----------
-    settings : sequence of FilterSetting
-        Each lets something through.
-    ratio : float
-        Synthetic examples per real one of a run without a filter.
-
-    Returns
-    -------
-    list of Arm
-        None makes more than `MOST_RATIO` per real example, so fewer may be left of a strict filter.
+    `ratio` is that of synthetic examples to real ones without a filter. None makes more than `MOST_RATIO` per real
+    example, so fewer may be left of a strict filter.
     """
     return [
         Arm(
@@ -266,10 +215,7 @@ def filter_arms(settings: Sequence[FilterSetting], ratio: float) -> list[Arm]:
 def trained_on(runs: Runs) -> DataFrame:
     """How many synthetic examples each arm trained on in a round, and what its filter dropped; means over seeds.
 
-    Returns
-    -------
-    DataFrame
-        Columns task, arm, rounds that synthesised, and in each of them synthetic (trained on) and dropped; share_kept.
+    Columns task, arm, rounds that synthesised, and in each of them synthetic (trained on) and dropped; share_kept.
     """
     table = runs.rounds()
     table = table[(table["synthetic"] > 0) | (table["dropped"] > 0)]
@@ -281,23 +227,8 @@ def trained_on(runs: Runs) -> DataFrame:
 
 
 def figure_of_cosines(table: DataFrame, title: str) -> Figure:
-    """Cumulative shares of cosines, one line per kind.
-
-    Parameters
-    ----------
-    table : DataFrame
-        As `cosines` returns it.
-    title : str
-
-    Returns
-    -------
-    matplotlib Figure
-    """
-    from matplotlib.figure import Figure
-
-    from sage_kit.studies.plots import PALETTE
-
-    figure = Figure(figsize=(7.2, 4.0), layout="constrained")
+    """Cumulative shares of `cosines`, one line per kind."""
+    figure = new_figure((7.2, 4.0))
     axes = figure.subplots()
     colours: dict[str, str] = {}
     for kind, group in table.groupby("kind", sort=False):
@@ -308,8 +239,7 @@ def figure_of_cosines(table: DataFrame, title: str) -> Figure:
         line = "--" if kind in REAL else ":" if name != kind else "-"
         axes.step(values, 100 * shares, where="post", color=colour, linestyle=line, label=kind)
     axes.set(title=title, xlabel="cosine to the nearest real vector", ylabel="vectors up to there [%]", ylim=(0, 100))
-    axes.grid(alpha=0.25)
-    axes.spines[["top", "right"]].set_visible(False)
+    frame(axes)
     axes.legend(frameon=False, fontsize=9, loc="upper left")
     return figure
 

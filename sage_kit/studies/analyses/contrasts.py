@@ -19,20 +19,7 @@ def contrasts(
 ) -> DataFrame:
     """Each pair's first arm less its second, paired by seed and example.
 
-    Parameters
-    ----------
-    study : Study
-    runs : Runs
-        Holds every arm that is named.
-    pairs : sequence of (str, str)
-        Arm, and the arm that it is held against.
-    split, metric : str
-        As in `Study.compare`.
-
-    Returns
-    -------
-    DataFrame
-        As `Study.compare` returns it, with the column "against" behind "arm".
+    As `Study.compare` returns it, with the column "against" behind "arm".
 
     Raises
     ------
@@ -57,21 +44,10 @@ def contrasts(
 
 
 def closest(table: DataFrame, task: str, *, lower_is_better: bool = False) -> str:
-    """Against which arm the difference is smallest: the strongest of those that an arm is held against.
+    """Against which arm the difference of a table of `contrasts` is smallest: the strongest of those on a task.
 
-    Parameters
-    ----------
-    table : DataFrame
-        Of `contrasts`.
-    task : str
-        Whose rows count.
-    lower_is_better : bool
-        Whether a small number is a good one, as a divergence is: then the largest difference is of the strongest.
-
-    Returns
-    -------
-    str
-        The first of several.
+    With `lower_is_better` a small number is a good one, as a divergence is: then the largest difference is of the
+    strongest. The first of several.
     """
     rows = table[table["task"] == task]
     best = rows["difference"].idxmax() if lower_is_better else rows["difference"].idxmin()

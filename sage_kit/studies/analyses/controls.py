@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,63 +36,57 @@ GUIDED: Mapping[str, Any] = {
 tokens of neighbours in the map those that move a text furthest toward its synthetic vector."""
 
 
-@dataclass(frozen=True)
-class Control:
-    """A control.
-
-    Attributes
-    ----------
-    about : str
-        One line.
-    settings : mapping
-        What its arm has in the place of the default's settings.
-    """
-
-    about: str
-    settings: Mapping[str, Any]
-
-
 _NOTHING: Mapping[str, Any] = {"sampler_options": {}, "lift_options": {}, "inverter_options": {}}
 
-CONTROLS: Mapping[str, Control] = {
-    "random tokens": Control(
-        "no map, no loss: random tokens of random examples at random places of random anchors",
-        {**_NOTHING, "sampler": "random", "lift": "replace_random"},
-    ),
-    "text augmentation": Control(
-        "a static set of texts whose tokens gave way to near ones of the embedding table, as TinyBERT does with BERT "
-        "and GloVe (Jiao et al. 2020, arXiv 1909.10351: 40 % of the words, 15 candidates)",
-        {
-            **_NOTHING,
-            "schedule": "static",
-            "mix": "add",
-            "synthetic_ratio": 4.0,
-            "sampler": "random",
-            "lift": "replace",
-            "lift_options": {
-                "source": "nearest",
-                "temperature": RANDOM,
-                "share": 0.4,
-                "candidates": 15,
-                "consistent": False,
+CONTROLS: Mapping[str, Arm] = {
+    arm.name: arm
+    for arm in (
+        Arm(
+            "random tokens",
+            "no map, no loss: random tokens of random examples at random places of random anchors",
+            **{**_NOTHING, "sampler": "random", "lift": "replace_random"},
+        ),
+        Arm(
+            "text augmentation",
+            "a static set of texts whose tokens gave way to near ones of the embedding table, as TinyBERT does with "
+            "BERT and GloVe (Jiao et al. 2020, arXiv 1909.10351: 40 % of the words, 15 candidates)",
+            **{
+                **_NOTHING,
+                "schedule": "static",
+                "mix": "add",
+                "synthetic_ratio": 4.0,
+                "sampler": "random",
+                "lift": "replace",
+                "lift_options": {
+                    "source": "nearest",
+                    "temperature": RANDOM,
+                    "share": 0.4,
+                    "candidates": 15,
+                    "consistent": False,
+                },
             },
-        },
-    ),
-    "mixup": Control(
-        "token states of two examples mixed place by place (Zhang et al. 2018, arXiv 1710.09412)",
-        {**_NOTHING, "sampler": "mixup", "lift": "mixup"},
-    ),
-    "hidden states": Control(
-        "no synthesis; the student's last hidden states follow the teacher's as well",
-        {"schedule": "none", "hidden_weight": 1.0},
-    ),
-    "relations": Control(
-        "no synthesis; the student's last block relates tokens as the teacher's does as well (Wang et al. 2021, arXiv "
-        "2012.15828)",
-        {"schedule": "none", "relation_weight": 1.0},
-    ),
+        ),
+        Arm(
+            "mixup",
+            "token states of two examples mixed place by place (Zhang et al. 2018, arXiv 1710.09412)",
+            **{**_NOTHING, "sampler": "mixup", "lift": "mixup"},
+        ),
+        Arm(
+            "hidden states",
+            "no synthesis; the student's last hidden states follow the teacher's as well",
+            schedule="none",
+            hidden_weight=1.0,
+        ),
+        Arm(
+            "relations",
+            "no synthesis; the student's last block relates tokens as the teacher's does as well (Wang et al. 2021, "
+            "arXiv 2012.15828)",
+            schedule="none",
+            relation_weight=1.0,
+        ),
+    )
 }
-"""By the name of the arm."""
+"""Arms by their names."""
 
 
 def control(name: str) -> Arm:
@@ -106,8 +99,7 @@ def control(name: str) -> Arm:
     """
     if name not in CONTROLS:
         raise StudyError(f"there is no control {name!r}.{did_you_mean(name, CONTROLS, 'Controls')}")
-    found = CONTROLS[name]
-    return Arm(name, found.about, **found.settings)
+    return CONTROLS[name]
 
 
 def parts_left_out(study: Study) -> list[Arm]:
@@ -116,10 +108,6 @@ def parts_left_out(study: Study) -> list[Arm]:
     Without the map, tokens come from any example and no exchange looks at the synthetic vector; without guidance their
     source stays. Without losses any example is an anchor. What the default does not have is told in a line, and has no
     arm.
-
-    Parameters
-    ----------
-    study : Study
     """
     config = study.config(study.tasks[0], **PRESETS["default"])
     options = resolve(config, study.plugins).options["lift"] if config.lift == "replace" else {}
@@ -152,15 +140,15 @@ def _content(study: Study, config: RunConfig) -> dict[str, Any]:
     return {**beside, **{kind: recipe[kind].name for kind in recipe}, "options": recipe.options}
 
 
+def corpus_at_hand(config: RunConfig) -> str:
+    """`CORPUS` where the folder of the data has it, else ""."""
+    return CORPUS if config.data_dir and (Path(config.data_dir).expanduser() / CORPUS).is_file() else ""
+
+
 def warmup_text(study: Study, named: str | None = None) -> str:
     """The text of a warm-up: the one that is named, else `CORPUS` below the folder of the data.
 
     At profile smoke, without either, the texts of the teacher stand in for it.
-
-    Parameters
-    ----------
-    study : Study
-    named : str or None
 
     Raises
     ------
@@ -176,8 +164,8 @@ def warmup_text(study: Study, named: str | None = None) -> str:
         texts = (" ".join(text.split()) for text in study.store.data(config).teacher.texts)
         write_bytes(path, ("\n".join(texts) + "\n").encode("utf-8"))
         return str(path)
-    if config.data_dir and (Path(config.data_dir).expanduser() / CORPUS).is_file():
-        return CORPUS
+    if corpus := corpus_at_hand(config):
+        return corpus
     raise StudyError(f"there is no text for the warm-up: name one with warmup_corpus, or put {CORPUS} into data_dir")
 
 
@@ -188,7 +176,6 @@ def more_rows(study: Study, factor: int) -> Arm:
     ----------
     study : Study
         Must draw transfer sets.
-    factor : int
 
     Raises
     ------
@@ -215,10 +202,8 @@ def paper_settings(study: Study, *, inverter: str | None = None, warmup_corpus: 
 
     Parameters
     ----------
-    study : Study
     inverter : str or None
         None takes "native" where the reducer is linear, else "knn": UMAP's own takes a tenth of a second per vector.
-    warmup_corpus : str or None
     """
     # what the preset leaves open is as a run has it by default; the reducer is the study's, losses are the same
     own = ("reducer", "reducer_options", "reducer_seed")
@@ -228,10 +213,8 @@ def paper_settings(study: Study, *, inverter: str | None = None, warmup_corpus: 
     config = study.config(study.tasks[0])
     settings["inverter"] = inverter or ("native" if config.reducer == "pca" else "knn")
     is_full = study.size.name == "full"
-    has_corpus = bool(config.data_dir) and (Path(config.data_dir).expanduser() / CORPUS).is_file()
-    corpus = warmup_corpus or (preset["warmup_corpus"] if is_full else CORPUS if has_corpus else "")
-    if study.size.name == "smoke" and not warmup_corpus:
-        corpus = ""
+    usual = "" if study.size.name == "smoke" else corpus_at_hand(config)
+    corpus = warmup_corpus or (preset["warmup_corpus"] if is_full else usual)
     if corpus:
         rows = preset["warmup_rows"] if is_full else CORPUS_ROWS
         settings |= {"warmup_corpus": corpus, "warmup_epochs": preset["warmup_epochs"], "warmup_rows": rows}

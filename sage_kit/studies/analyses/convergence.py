@@ -6,9 +6,15 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy.integrate import trapezoid
+
+from sage_kit.studies import plots
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
     from pandas import DataFrame
+
+    from sage_kit.studies.runs import Runs
 
 LEVELS = (0.95, 0.99)
 """Shares of agreement whose first round is told."""
@@ -43,27 +49,16 @@ def speed(rounds: DataFrame, levels: Sequence[float] = LEVELS) -> DataFrame:
                                                if share >= level), np.nan)
             for level in levels
         }  # fmt: skip
-        widths = np.diff(steps)
-        area = float(agreement[0])
-        if widths.sum() > 0:
-            area = float((widths * (agreement[1:] + agreement[:-1]) / 2).sum() / widths.sum())
+        length = steps[-1] - steps[0]
+        area = float(trapezoid(agreement, steps) / length if length > 0 else agreement[0])
         rows.append({"task": task, "arm": arm, "seed": seed, **reached, "area": area})
     return DataFrame(rows)
 
 
 def speed_table(runs: DataFrame) -> DataFrame:
-    """Per task and arm: how many runs reach each share, their median steps, and the mean area.
+    """Of `speed`, per task and arm: how many runs reach each share (reach_95), their median steps, and the mean area.
 
-    Parameters
-    ----------
-    runs : DataFrame
-        Of `speed`.
-
-    Returns
-    -------
-    DataFrame
-        Columns task, arm, runs, and for each share reach_95 (how many runs) and steps_to_95 (median of those; NaN
-        without one), and area.
+    The median steps_to_95 is that of the runs that reach it; NaN without one.
     """
     from pandas import DataFrame
 
@@ -75,3 +70,18 @@ def speed_table(runs: DataFrame) -> DataFrame:
             row |= {name.replace("steps_to", "reach"): int(own[name].notna().sum()), name: own[name].median()}
         rows.append({**row, "area": own["area"].mean()})
     return DataFrame(rows)
+
+
+def figure_of_agreement(runs: Runs) -> Figure:
+    """Agreement with the teacher on dev after each round, by steps: means over seeds, and the range of the seeds."""
+    return plots.curves(
+        runs.rounds(),
+        x="total_steps",
+        y="dev_agreement",
+        group="arm",
+        band="range",
+        panel="task",
+        title="Agreement with the teacher on dev",
+        x_label="student steps",
+        y_label="agreement",
+    )

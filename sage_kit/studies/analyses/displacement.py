@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,7 @@ from sage_kit.components import SampleRequest, TokenBatch
 from sage_kit.components.records import Costs
 from sage_kit.errors import StudyError, did_you_mean
 from sage_kit.recipe import resolve
+from sage_kit.studies.analyses.run_data import synthetic_sets
 from sage_kit.synthesis.synthesizer import Synthesizer
 from sage_kit.synthesis.synthetic_set import SyntheticSet
 
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from sage_kit.components.plugins import Plugins
     from sage_kit.config import RunConfig
     from sage_kit.studies.runs import ArmRun
-    from sage_kit.studies.study import Study
     from sage_kit.training.preparation import Prepared
 
 Floats = NDArray[np.float32]
@@ -75,31 +75,10 @@ class Match:
     reached: bool
 
 
-def prepare_task(study: Study, task: str) -> Prepared:
-    """Vectors, token states and all else that a study's runs on a task start from; mostly found in the cache."""
-    from sage_kit.system.devices import make_accelerator
-    from sage_kit.training.preparation import prepare
-
-    config = study.config(task)
-    return prepare(resolve(config, study.plugins), make_accelerator(config), Costs())
-
-
 def lifted(run: ArmRun, prepared: Prepared, plugins: Plugins, *, most: int = 1024) -> NDArray[np.float64]:
     """Distances of lifted examples' mean token from their anchors' mean token: what the student sees of a displacement.
 
-    Parameters
-    ----------
-    run : ArmRun
-        Made with its synthetic examples kept.
-    prepared : Prepared
-        Of `prepare_task`.
-    plugins : Plugins
-    most : int
-        Examples of each round that are lifted, at least; whole batches of its plan.
-
-    Returns
-    -------
-    array of shape (m,), float64
+    Of each round `most` examples at least, in whole batches of its plan; (m,), float64.
 
     Raises
     ------
@@ -107,7 +86,7 @@ def lifted(run: ArmRun, prepared: Prepared, plugins: Plugins, *, most: int = 102
         When the run has kept no synthetic examples.
     """
     synthesizer = _synthesizer(run.config, prepared, plugins)
-    return np.concatenate([_lifted(one, synthesizer, prepared, most) for one in _kept(run)])
+    return np.concatenate([_lifted(one, synthesizer, prepared, most) for one in synthetic_sets(run)])
 
 
 def lift_ratio(
@@ -119,9 +98,6 @@ def lift_ratio(
     ----------
     config : RunConfig
         Names the lift, and a sampler in full space that needs no gradient.
-    prepared : Prepared
-        Of `prepare_task`.
-    plugins : Plugins
     anchors : array of shape (m,), int64
         Examples that are moved; repeated ones more often.
     count : int
@@ -136,7 +112,7 @@ def lift_ratio(
 
 
 def _synthesizer(config: RunConfig, prepared: Prepared, plugins: Plugins) -> Synthesizer:
-    return prepared.synthesizer(resolve(config, plugins), _quiet, Costs())
+    return prepared.synthesizer(resolve(config, plugins), lambda text: None, Costs())
 
 
 def _lifted(one: SyntheticSet, synthesizer: Synthesizer, prepared: Prepared, most: int) -> NDArray[np.float64]:
@@ -152,49 +128,27 @@ def _lifted(one: SyntheticSet, synthesizer: Synthesizer, prepared: Prepared, mos
     return np.concatenate(distances)
 
 
-def _quiet(text: str) -> None:
-    pass
-
-
 def _mean_token(batch: TokenBatch) -> Tensor:
     mask = batch.mask.unsqueeze(2).to(batch.states.dtype)
     return (batch.states * mask).sum(dim=1) / mask.sum(dim=1)
 
 
 def measure(run: ArmRun, vectors: Floats) -> NDArray[np.float64]:
-    """Distances of a run's synthetic vectors from their anchors' vectors, over all its rounds.
-
-    Parameters
-    ----------
-    run : ArmRun
-        Made with its synthetic examples kept.
-    vectors : array of shape (n, dim), float32
-        Pooled vectors of the training examples.
-
-    Returns
-    -------
-    array of shape (m,), float64
+    """Distances (m,), float64, of a run's synthetic vectors from their anchors' among (n, dim) vectors, of all rounds.
 
     Raises
     ------
     StudyError
         When the run has kept no synthetic examples.
     """
-    sets = _kept(run)
+    sets = synthetic_sets(run)
     moved = [np.linalg.norm(one.vectors - vectors[one.anchors], axis=1).astype(np.float64) for one in sets]
     return np.concatenate(moved)
 
 
 def anchors_of(run: ArmRun) -> Indices:
     """Anchors of a run's synthetic examples, over all its rounds, of shape (m,); `measure` says what may be raised."""
-    return np.concatenate([one.anchors for one in _kept(run)])
-
-
-def _kept(run: ArmRun) -> list[SyntheticSet]:
-    rounds = run.directory.rounds_with_synthetic()
-    if not rounds:
-        raise StudyError(f"the run of arm {run.arm!r} has kept no synthetic examples: run it with keep=['synthetic']")
-    return [SyntheticSet.load(run.directory.synthetic(round)) for round in rounds]
+    return np.concatenate([one.anchors for one in synthetic_sets(run)])
 
 
 def check_samplers(samplers: Sequence[str]) -> None:
@@ -213,6 +167,10 @@ def check_samplers(samplers: Sequence[str]) -> None:
 def match(sampler: str, vectors: Floats, anchors: Indices, target: float, *, seed: int = 0) -> Match:
     """Options under which a sampler in full space moves anchors by `target` in the mean.
 
+    With d the mean distance of the anchors to their neighbours, `gaussian` and `adversarial` move by scale * d, `smote`
+    and `shuffled` by interpolation / 2 * d. `mixup` goes a share min(b, 1 - b) of the way, where b has the distribution
+    Beta(a, a): 1/2 - E|b - 1/2| = 1/2 - 1 / (a * 4 ** a * B(a, a)) in the mean, with the beta function B.
+
     Parameters
     ----------
     sampler : str
@@ -226,22 +184,10 @@ def match(sampler: str, vectors: Floats, anchors: Indices, target: float, *, see
     seed : int
         Of the pairs and candidates that are drawn.
 
-    Returns
-    -------
-    Match
-
     Raises
     ------
-    StudyError
-        For a sampler that is not known here.
-    CompatibilityError
-        With too few examples for their neighbours.
-
-    Notes
-    -----
-    With d the mean distance of the anchors to their neighbours, `gaussian` and `adversarial` move by scale * d, `smote`
-    and `shuffled` by interpolation / 2 * d. `mixup` goes a share min(b, 1 - b) of the way, where b has the distribution
-    Beta(a, a): 1/2 - E|b - 1/2| = 1/2 - 1 / (a * 4 ** a * B(a, a)) in the mean, with the beta function B.
+    StudyError, CompatibilityError
+        For a sampler that is not known here; with too few examples for their neighbours.
     """
     check_samplers([sampler])
     option = SCALED_BY[sampler]
@@ -305,8 +251,3 @@ def _mean_of_pairs(vectors: Floats, anchors: Indices, rng: np.random.Generator) 
 
 def _digits(value: float) -> float:
     return float(f"{value:.3g}")
-
-
-def options_text(options: Mapping[str, Any]) -> str:
-    """Options as a cell of a table: ``scale=0.12``."""
-    return ", ".join(f"{name}={value:g}" for name, value in options.items())

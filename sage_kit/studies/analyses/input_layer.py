@@ -11,20 +11,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sage_kit.components.plugins import Plugins
-from sage_kit.components.records import Costs
 from sage_kit.config import RunConfig
 from sage_kit.data.metrics import agreement, best_constant
 from sage_kit.data.metrics import predictions as predicted
 from sage_kit.errors import StudyError
-from sage_kit.recipe import resolve
+from sage_kit.studies.analyses.run_data import by_arm, prepared_for
 from sage_kit.studies.arms import Arm
 from sage_kit.studies.parameters import listed
 from sage_kit.studies.predictions import split_name
 from sage_kit.studies.runs import Runs
 from sage_kit.studies.statistics import AVERAGE, average, contributions, t_interval, two_way
 from sage_kit.studies.study import Study
-from sage_kit.system.devices import make_accelerator
-from sage_kit.training.preparation import prepare
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -70,17 +67,9 @@ def depth_arms(bypasses: str, depth: int) -> list[Arm]:
 def teacher_pass(config: RunConfig, plugins: Plugins) -> dict[str, int]:
     """What the teacher computes in one pass over the training examples.
 
-    Parameters
-    ----------
-    config : RunConfig
-    plugins : Plugins
-
-    Returns
-    -------
-    dict of str to int
-        "flops", forward, of input layers and teacher's upper layers together, and "tokens" that the upper layers read.
+    "flops" are forward, of input layers and teacher's upper layers together, "tokens" what the upper layers read.
     """
-    prepared = prepare(resolve(config, plugins), make_accelerator(config), Costs())
+    prepared = prepared_for(config, plugins)
     front = prepared.input_layers.flops(prepared.train.tokens.lengths)
     behind = prepared.teacher_upper.flops(prepared.train.store.lengths)
     return {"flops": front + behind, "tokens": int(prepared.train.store.offsets[-1])}
@@ -88,11 +77,6 @@ def teacher_pass(config: RunConfig, plugins: Plugins) -> dict[str, int]:
 
 def cost_table(runs: Runs, plugins: Plugins) -> DataFrame:
     """What each run cost, the input layers included, which `Runs.table` leaves out since a cache holds its vectors.
-
-    Parameters
-    ----------
-    runs : Runs
-    plugins : Plugins
 
     Returns
     -------
@@ -105,45 +89,32 @@ def cost_table(runs: Runs, plugins: Plugins) -> DataFrame:
     from pandas import DataFrame
 
     rows: list[dict[str, Any]] = []
-    for task in runs.tasks:
-        for arm in runs.arms:
-            its = runs.of(task=task, arm=arm)
-            if not its:
-                continue
-            once = teacher_pass(its[0].config, plugins)
-            for run in its:
-                passes = run.costs["tokens"]["student"] / once["tokens"]
-                student = run.costs["flops"]["student"]
-                rows.append(
-                    {
-                        "task": task,
-                        "arm": arm,
-                        "seed": run.seed,
-                        "parameters": run.summary["parameters"]["student"],
-                        "trained_parameters": run.summary["parameters"]["student_trained"],
-                        "passes": passes,
-                        "student_flops": student,
-                        "teacher_flops_once": once["flops"],
-                        "teacher_flops_every_pass": once["flops"] * passes,
-                        "total_flops": student + once["flops"],
-                        "total_flops_uncached": student + once["flops"] * passes,
-                        "step_seconds": run.costs["seconds"]["student"],
-                    }
-                )
+    for task, arm, its in by_arm(runs):
+        once = teacher_pass(its[0].config, plugins)
+        for run in its:
+            passes = run.costs["tokens"]["student"] / once["tokens"]
+            student = run.costs["flops"]["student"]
+            rows.append(
+                {
+                    "task": task,
+                    "arm": arm,
+                    "seed": run.seed,
+                    "parameters": run.summary["parameters"]["student"],
+                    "trained_parameters": run.summary["parameters"]["student_trained"],
+                    "passes": passes,
+                    "student_flops": student,
+                    "teacher_flops_once": once["flops"],
+                    "teacher_flops_every_pass": once["flops"] * passes,
+                    "total_flops": student + once["flops"],
+                    "total_flops_uncached": student + once["flops"] * passes,
+                    "step_seconds": run.costs["seconds"]["student"],
+                }
+            )
     return DataFrame(rows)
 
 
 def saved(table: DataFrame, baseline: str, column: str) -> DataFrame:
     """The share of a cost that each arm saves against a baseline, paired by task and seed.
-
-    Parameters
-    ----------
-    table : DataFrame
-        One row per task, arm and seed.
-    baseline : str
-        Name of an arm.
-    column : str
-        The cost.
 
     Returns
     -------
@@ -176,8 +147,6 @@ def teacher_table(study: Study, runs: Runs, learnt_from: Mapping[str, str]) -> D
 
     Parameters
     ----------
-    study : Study
-    runs : Runs
     learnt_from : mapping of str to str
         What an arm's teacher learnt from ("pooled vectors"), where that is not "sequences".
 
@@ -192,34 +161,30 @@ def teacher_table(study: Study, runs: Runs, learnt_from: Mapping[str, str]) -> D
     from pandas import DataFrame
 
     rows: list[dict[str, Any]] = []
-    for task in runs.tasks:
+    for task, arm, its in by_arm(runs):
         split = split_name(runs, task, study.scored)
         labels = runs.labels(task, split)
-        for arm in runs.arms:
-            its = runs.of(task=task, arm=arm)
-            if not its:
-                continue
-            spec, metric = study.store.data(its[0].config).spec, its[0].metric
-            outputs = [run.predictions[split] for run in its]
-            teacher = two_way(contributions(metric, labels, predicted(outputs[0]["teacher"], spec)[None]))
-            students = contributions(metric, labels, np.stack([predicted(each["student"], spec) for each in outputs]))
-            alike = [agreement(each["student"], each["teacher"], spec) for each in outputs]
-            rows.append(
-                {
-                    "task": task,
-                    "arm": arm,
-                    "learnt_from": learnt_from.get(arm, INPUTS["token"]),
-                    "reads": INPUTS[its[0].config.granularity],
-                    "metric": metric,
-                    "split": split,
-                    "n_examples": len(labels),
-                    "constant": best_constant(labels, metric)[1],
-                    "teacher": teacher.value,
-                    "low": teacher.low,
-                    "high": teacher.high,
-                    "student": float(students.mean()),
-                    "n_seeds": len(its),
-                    "agreement": float(np.mean(alike)),
-                }
-            )
+        spec, metric = study.store.data(its[0].config).spec, its[0].metric
+        outputs = [run.predictions[split] for run in its]
+        teacher = two_way(contributions(metric, labels, predicted(outputs[0]["teacher"], spec)[None]))
+        students = contributions(metric, labels, np.stack([predicted(each["student"], spec) for each in outputs]))
+        alike = [agreement(each["student"], each["teacher"], spec) for each in outputs]
+        rows.append(
+            {
+                "task": task,
+                "arm": arm,
+                "learnt_from": learnt_from.get(arm, INPUTS["token"]),
+                "reads": INPUTS[its[0].config.granularity],
+                "metric": metric,
+                "split": split,
+                "n_examples": len(labels),
+                "constant": best_constant(labels, metric)[1],
+                "teacher": teacher.value,
+                "low": teacher.low,
+                "high": teacher.high,
+                "student": float(students.mean()),
+                "n_seeds": len(its),
+                "agreement": float(np.mean(alike)),
+            }
+        )
     return DataFrame(rows)

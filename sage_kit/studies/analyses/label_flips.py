@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from sage_kit.components import TaskSpec
 from sage_kit.data.metrics import alike_with, predictions
 from sage_kit.errors import StudyError
+from sage_kit.studies.analyses.run_data import synthetic_sets
 from sage_kit.studies.runs import ArmRun
-from sage_kit.studies.statistics import compare_arms, summarize
-from sage_kit.synthesis.synthetic_set import SyntheticSet
+from sage_kit.studies.statistics import compare_arms
 from sage_kit.training.preparation import Prepared
 
 if TYPE_CHECKING:
@@ -48,26 +48,15 @@ class Flips:
 def count_flips(run: ArmRun, prepared: Prepared) -> Flips:
     """Compare the labels of all synthetic examples of a run, as they were trained on, with those of their anchors.
 
-    Parameters
-    ----------
-    run : ArmRun
-        Made with its synthetic examples kept.
-    prepared : Prepared
-        What the run started from.
-
-    Returns
-    -------
-    Flips
-
     Raises
     ------
     StudyError
         When the run has kept no synthetic examples, or the teacher has not labelled them.
     """
-    sets = [SyntheticSet.load(run.directory.synthetic(round)) for round in run.directory.rounds_with_synthetic()]
+    sets = synthetic_sets(run)
     labels = [one.logits[one.kept] for one in sets if one.logits is not None]
-    if not sets or len(labels) < len(sets):
-        raise StudyError(f"the run of arm {run.arm!r} has kept no labelled synthetic examples: keep 'synthetic'")
+    if len(labels) < len(sets):
+        raise StudyError(f"the teacher has not labelled the synthetic examples of the run of arm {run.arm!r}")
     anchors = np.concatenate([one.anchors[one.kept] for one in sets])
     return flips_of(np.concatenate(labels), prepared.train.outputs.logits[anchors], prepared.data.spec)
 
@@ -82,19 +71,9 @@ def flips_of(synthetic: Floats, anchors: Floats, spec: TaskSpec) -> Flips:
 
 
 def flips_over(runs: DataFrame, baseline: str) -> DataFrame:
-    """The share of flips of each lift against that of another, or against `ANCHORS`, of which none flips.
+    """The share of flips of each lift against that of another, or of `ANCHORS`, of which none flips: `compare_arms`.
 
-    Parameters
-    ----------
-    runs : DataFrame
-        One row per run, with the columns task, lift and seed, and those of `Flips`.
-    baseline : str
-        A lift, or `ANCHORS`, whose difference is the share itself.
-
-    Returns
-    -------
-    DataFrame
-        As of `compare_arms`, with the lift as the arm.
+    `runs` has a row per run with the columns task, lift and seed, and those of `Flips`.
     """
     import pandas as pd
 
@@ -104,19 +83,3 @@ def flips_over(runs: DataFrame, baseline: str) -> DataFrame:
         table = pd.concat([none, table], ignore_index=True)
     # shares are counted in steps of one example
     return compare_arms(table, baseline, value="flips", resolution=1 / int(table["examples"].min()))
-
-
-def changes(runs: DataFrame) -> DataFrame:
-    """The mean absolute change of labels by task and lift, over seeds with Student's interval: of regression alone.
-
-    Parameters
-    ----------
-    runs : DataFrame
-        As for `flips_over`.
-
-    Returns
-    -------
-    DataFrame
-        Columns task, lift, n_seeds, mean, low and high, in the unit of the task's labels; empty without regression.
-    """
-    return summarize(runs[runs["change"].notna()], "change", by=["task", "lift"])

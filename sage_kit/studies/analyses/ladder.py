@@ -23,6 +23,7 @@ from sage_kit.errors import CompatibilityError, StudyError
 from sage_kit.reports.decoding import decoded_texts, ids_of
 from sage_kit.reports.lifted_round import LiftedRound, joined
 from sage_kit.reports.reader import Reading, by_ids, by_words, fit_reader
+from sage_kit.studies.analyses.run_data import label_text
 from sage_kit.studies.statistics import compare_arms
 from sage_kit.system.devices import autocast_for
 
@@ -38,37 +39,22 @@ MIDDLE = "middle"
 """Halfway from *noise* to *real*: what stands above is nearer to the real text."""
 
 UNITS: Mapping[str, str] = {"nearest_token": "cosine", "probe": "log-probability", "mlm_head": "log-probability"}
-"""Unit of a decoder's scores, by its name."""
+"""Unit of a decoder's scores, by its name; "score" for others."""
 
 ROWS = 64
 """Rows that the teacher reads at once."""
-
-
-def unit_of(decoder: str) -> str:
-    """The unit of a decoder's scores, as a word."""
-    return UNITS.get(decoder, "score")
 
 
 # ---- the rungs -------------------------------------------------------------------------------------------------------
 
 
 def rungs(found: LiftedRound, seed: int) -> dict[str, TokenBatch]:
-    """Token states of every rung, the same examples and tokens in each.
+    """Token states of every rung by its name in `RUNGS`, the same examples and tokens in each.
 
     With d the way that a token has moved from its place in the anchor, *shuffled* goes in the direction of a moved
     token of the next example and *noise* in a random one; an example's tokens share one random linear map, so tokens
     that move together do so in *noise*, too. Both go as far as d does, token by token. *no text* is Gaussian noise of
     the length of the anchor's token states.
-
-    Parameters
-    ----------
-    found : LiftedRound
-    seed : int
-
-    Returns
-    -------
-    dict of str to TokenBatch
-        By the names in `RUNGS`.
 
     Raises
     ------
@@ -150,18 +136,6 @@ def read_ladder(
 ) -> Ladder:
     """Let decoders read the rungs of a run's synthetic examples.
 
-    Parameters
-    ----------
-    found : LiftedRound
-    plugins : Plugins
-    decoders : sequence of str
-    announce : callable
-        Shows one line to the user.
-
-    Returns
-    -------
-    Ladder
-
     Raises
     ------
     UnknownComponentError
@@ -202,9 +176,9 @@ def read_ladder(
                     "decoded": decoded[index],
                     **_measured(found, example, texts[example], readings[example], reading, reader.has_guesses),
                     "cosine": cosines[index],
-                    "label_anchor": label_text(of_anchors[index], spec),
-                    "label_states": label_text(on_states[index], spec),
-                    "label_decoded": label_text(on_decoded[index], spec),
+                    "label_anchor": prediction_text(of_anchors[index], spec),
+                    "label_states": prediction_text(on_states[index], spec),
+                    "label_decoded": prediction_text(on_decoded[index], spec),
                     "kept": float(kept[index]),
                     "label_stays": float(stays[index]),
                 }
@@ -248,10 +222,9 @@ def _cosines(found: LiftedRound, batch: TokenBatch) -> NDArray[np.float64]:
     return np.asarray(((cosines * mask).sum(1) / mask.sum(1)).double().cpu().numpy())
 
 
-def label_text(logits: Floats, spec: TaskSpec) -> str:
+def prediction_text(logits: Floats, spec: TaskSpec) -> str:
     """A prediction in words, or a number, from outputs of shape (n_outputs,)."""
-    value = predictions(logits[None], spec)[0]
-    return f"{value:.2f}" if spec.is_regression else str(spec.labels[int(value)])
+    return label_text(predictions(logits[None], spec)[0], spec)
 
 
 # ---- the teacher -----------------------------------------------------------------------------------------------------
@@ -315,38 +288,25 @@ MEASURES = ("found", "changed", "confidence", "margin", "cosine", "kept", "label
 SHARES = ("found", "changed", "kept", "label_stays")
 
 
-def rung_means(examples: DataFrame) -> DataFrame:
-    """Means over examples and seeds, per task, lift, decoder and rung, the rungs from the top.
+def over_rung(examples: DataFrame, measure: str, baseline: str) -> DataFrame:
+    """Every rung against one of them, by lift and decoder, as `against_rung` has it.
+
+    Each seed has synthesised other examples, so chance in the examples is part of what varies between seeds. Decoders
+    that do not have the measure are left out.
 
     Parameters
     ----------
     examples : DataFrame
         Rows of `Ladder.examples` with columns "task", "lift" and "seed" beside.
-    """
-    keys = ["task", "lift", "decoder", "rung"]
-    return examples.groupby(keys, sort=False)[list(MEASURES)].mean().reset_index()
-
-
-def over_rung(examples: DataFrame, measure: str, baseline: str) -> DataFrame:
-    """Every rung against one of them, by lift and decoder: `statistics.compare_arms` of the seeds' means.
-
-    Each seed has synthesised other examples, so chance in the examples is part of what varies between seeds.
-
-    Parameters
-    ----------
-    examples : DataFrame
-        As for `rung_means`.
     measure : str
         Of `MEASURES`.
     baseline : str
         A rung, or `MIDDLE`, halfway from *noise* to *real* in that measure.
 
-    Returns
-    -------
-    DataFrame
-        Columns lift, decoder, measure, and those of `compare_arms`, with the rung as the arm; and of_real, the
-        difference as a share of what *real* is ahead of the baseline (NaN where it is not). Decoders that do not have
-        the measure are left out.
+    Raises
+    ------
+    StudyError
+        For a measure that there is not, or that no decoder gives.
     """
     import pandas as pd
 
@@ -366,7 +326,7 @@ def over_rung(examples: DataFrame, measure: str, baseline: str) -> DataFrame:
 
 
 def against_rung(examples: DataFrame, measure: str, baseline: str, *, is_share: bool) -> DataFrame:
-    """Every rung against one of them: `statistics.compare_arms` of the seeds' means.
+    """Every rung against one of them: `statistics.compare_arms` of the seeds' means, with the rung as the arm.
 
     Parameters
     ----------
@@ -381,8 +341,7 @@ def against_rung(examples: DataFrame, measure: str, baseline: str, *, is_share: 
     Returns
     -------
     DataFrame
-        Columns of `compare_arms` with the rung as the arm; and of_real, the difference as a share of what *real* is
-        ahead of the baseline (NaN where it is not).
+        With of_real besides, the difference as a share of what *real* is ahead of the baseline (NaN where it is not).
     """
     import pandas as pd
 
@@ -398,27 +357,8 @@ def against_rung(examples: DataFrame, measure: str, baseline: str, *, is_share: 
 
 
 def examples_table(examples: DataFrame, decoder: str, count: int) -> DataFrame:
-    """Synthetic examples and their anchors as a person reads them: per lift, some of those of one decoder.
-
-    Parameters
-    ----------
-    examples : DataFrame
-        As for `rung_means`.
-    decoder : str
-    count : int
-        Rows per task and lift, spread evenly.
-
-    Returns
-    -------
-    DataFrame
-        Columns task, lift, anchor text, decoded synthetic text, decoded noise, changed, label of the anchor, of the
-        synthetic states, and of the decoded synthetic text.
-    """
-    own = examples[examples["decoder"] == decoder]
-    keys = ["task", "lift", "seed", "row"]
-    synthetic = own[own["rung"] == "synthetic"]
-    noise = own[own["rung"] == "noise"][[*keys, "decoded"]].rename(columns={"decoded": "noise"})
-    table = synthetic.merge(noise, on=keys, how="left")
+    """Synthetic examples and their anchors as a person reads them: `count` of a decoder's per task and lift."""
+    table = beside_noise(examples[examples["decoder"] == decoder], "synthetic", "decoded")
     names = {
         "task": "task",
         "lift": "lift",
@@ -431,6 +371,13 @@ def examples_table(examples: DataFrame, decoder: str, count: int) -> DataFrame:
         "label_decoded": "on decoded text",
     }
     return spread(table, ["task", "lift"], count, names)
+
+
+def beside_noise(examples: DataFrame, rung: str, read: str) -> DataFrame:
+    """The rows of a rung, with what is read on rung *noise* of the same examples as column "noise"."""
+    keys = [name for name in ("task", "lift", "seed", "row") if name in examples]
+    noise = examples.loc[examples["rung"] == "noise", [*keys, read]].rename(columns={read: "noise"})
+    return examples[examples["rung"] == rung].merge(noise, on=keys, how="left")
 
 
 def spread(table: DataFrame, by: Sequence[str], count: int, names: Mapping[str, str]) -> DataFrame:

@@ -10,7 +10,7 @@ Machine Learning Research 11), both 0 on average for unrelated partitions and 1 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,10 +22,11 @@ from sage_kit.components import BuildContext
 from sage_kit.errors import StudyError
 from sage_kit.models.vectors import Pooled
 from sage_kit.rundir.loss_profiles import read_loss_profiles
+from sage_kit.studies.analyses.run_data import by_arm, synthetic_sets
+from sage_kit.studies.plots import new_figure, plane
 from sage_kit.studies.runs import ArmRun, Runs
 from sage_kit.studies.statistics import expected_jaccard, jaccard, morans_i
 from sage_kit.studies.study import Study
-from sage_kit.synthesis.synthetic_set import SyntheticSet
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -67,19 +68,10 @@ class RegionOptions:
 
 
 def hard_set(losses: Array, share: float) -> NDArray[np.int64]:
-    """The examples with the highest losses.
+    """The examples with the highest losses, in rising order: (n,) to (k,), int64.
 
-    Parameters
-    ----------
-    losses : array of shape (n,)
-        Of equal losses the earlier example counts as the higher; NaN as the lowest.
-    share : float
-        Of the examples, rounded, and one at least.
-
-    Returns
-    -------
-    array of shape (k,), int64
-        In rising order.
+    k is the share of the examples, rounded, and one at least. Of equal losses the earlier example counts as the higher;
+    NaN counts as the lowest.
     """
     count = max(1, round(share * len(losses)))
     known = np.where(np.isnan(losses), -np.inf, losses)
@@ -96,7 +88,7 @@ def cluster(coordinates: Array, clusters: int, seed: int) -> NDArray[np.int64]:
 
 
 def high_regions(losses: Array, clusters: NDArray[np.int64], share: float) -> NDArray[np.int64]:
-    """Which region of high loss each example lies in.
+    """Which region of high loss each example lies in: its cluster's number, or -1 outside all regions; (n,), int64.
 
     Parameters
     ----------
@@ -106,11 +98,6 @@ def high_regions(losses: Array, clusters: NDArray[np.int64], share: float) -> ND
         As `cluster` returns them.
     share : float
         Of the clusters, rounded, and one at least, those of the highest mean loss.
-
-    Returns
-    -------
-    array of shape (n,), int64
-        The cluster's number, or -1 outside all regions.
     """
     number = int(clusters.max()) + 1
     known = ~np.isnan(losses)
@@ -125,10 +112,8 @@ def alike(first: NDArray[np.int64], second: NDArray[np.int64]) -> dict[str, floa
     """Adjusted Rand index ("ari") and adjusted mutual information ("ami") of two partitions, each of shape (n,)."""
     from sklearn.metrics import adjusted_mutual_info_score, adjusted_rand_score
 
-    return {
-        "ari": float(adjusted_rand_score(first, second)),
-        "ami": float(adjusted_mutual_info_score(first, second)),
-    }
+    scores = {"ari": adjusted_rand_score, "ami": adjusted_mutual_info_score}
+    return {name: float(score(first, second)) for name, score in scores.items()}
 
 
 def neighbor_rows(points: Array, k: int) -> NDArray[np.int64]:
@@ -176,13 +161,7 @@ class Maps:
 def make_maps(study: Study, task: str, seeds: int, options: RegionOptions) -> Maps:
     """The map of a task under several seeds of the reducer, from the cache or fitted; k-means has the same seeds.
 
-    Parameters
-    ----------
-    study : Study
-    task : str
-    seeds : int
-        How many; they go on from the setting `reducer_seed`.
-    options : RegionOptions
+    Seeds go on from the setting `reducer_seed`.
 
     Raises
     ------
@@ -218,14 +197,6 @@ def make_maps(study: Study, task: str, seeds: int, options: RegionOptions) -> Ma
 def movement(runs: Runs, maps: Mapping[str, Maps], options: RegionOptions) -> DataFrame:
     """How alike the hard examples are: of two rounds, of two students, and of two maps.
 
-    Parameters
-    ----------
-    runs : Runs
-        With loss profiles.
-    maps : mapping of str to Maps
-        By task.
-    options : RegionOptions
-
     Returns
     -------
     DataFrame
@@ -237,7 +208,7 @@ def movement(runs: Runs, maps: Mapping[str, Maps], options: RegionOptions) -> Da
     from pandas import DataFrame
 
     rows = []
-    for task, arm, its in _by_arm(runs):
+    for task, arm, its in by_arm(runs):
         known = {run.seed: profiles(run) for run in its}
         clusters = maps[task].clusters
         seeds = list(known)
@@ -267,11 +238,8 @@ def spatial(runs: Runs, maps: Mapping[str, Maps], vectors: Mapping[str, Floats],
 
     Parameters
     ----------
-    runs : Runs
-    maps : mapping of str to Maps
     vectors : mapping of str to array of shape (n, dim)
         Pooled vectors of the training examples, by task.
-    options : RegionOptions
 
     Returns
     -------
@@ -282,7 +250,7 @@ def spatial(runs: Runs, maps: Mapping[str, Maps], vectors: Mapping[str, Floats],
     from pandas import DataFrame
 
     rows = []
-    for task, arm, its in _by_arm(runs):
+    for task, arm, its in by_arm(runs):
         spaces = {"map": maps[task].coordinates[0], "full": vectors[task]}
         places = {name: neighbor_rows(points, options.neighbors) for name, points in spaces.items()}
         for run in its:
@@ -314,13 +282,13 @@ def spatial(runs: Runs, maps: Mapping[str, Maps], vectors: Mapping[str, Floats],
 def aimed_at(run: ArmRun) -> NDArray[np.int64]:
     """How many of a run's synthetic examples started from each training example: shape (n,)."""
     counts = np.zeros(int(run.summary["examples"]["train"]), np.int64)
-    for number in run.directory.rounds_with_synthetic():
-        np.add.at(counts, SyntheticSet.load(run.directory.synthetic(number)).anchors, 1)
+    for one in synthetic_sets(run):
+        np.add.at(counts, one.anchors, 1)
     return counts
 
 
 def targeted(counts: NDArray[np.int64], train: Floats, dev: Floats, *, share: float, k: int) -> NDArray[np.bool_]:
-    """The held-out examples in the regions that synthesis aimed at.
+    """The held-out examples in the regions that synthesis aimed at: (m,), bool.
 
     Parameters
     ----------
@@ -330,11 +298,6 @@ def targeted(counts: NDArray[np.int64], train: Floats, dev: Floats, *, share: fl
         Pooled vectors.
     share : float
         Of the held-out examples, those whose k nearest training examples were anchors most often.
-    k : int
-
-    Returns
-    -------
-    array of shape (m,), bool
     """
     from sklearn.neighbors import NearestNeighbors
 
@@ -375,22 +338,18 @@ def improvement(
 
     Parameters
     ----------
-    runs : Runs
-        With the synthetic examples of `arm`.
     arm, baseline : str
-        With synthesis and without.
+        With synthesis, whose examples were kept, and without.
     vectors : mapping of str to (array, array)
         Pooled vectors of train and dev, by task.
-    share : float
-        Of the held-out examples that count as targeted.
-    k : int
+    share, k : float, int
         As in `targeted`.
 
     Returns
     -------
     DataFrame
-        One row per task and seed: task, seed, targeted, targeted_baseline, elsewhere, elsewhere_baseline (mean losses)
-        and difference (below zero where the targeted regions gain more).
+        One row per task and seed: task, seed, targeted, targeted_baseline, elsewhere, elsewhere_baseline (mean losses),
+        the two changes, and difference (below zero where the targeted regions gain more).
     """
     from pandas import DataFrame
 
@@ -420,14 +379,6 @@ def improvement(
     return DataFrame(rows)
 
 
-def _by_arm(runs: Runs) -> Iterator[tuple[str, str, list[ArmRun]]]:
-    for task in runs.tasks:
-        for arm in runs.arms:
-            its = runs.of(task=task, arm=arm)
-            if its:
-                yield task, arm, its
-
-
 def _pair(first: Floats, second: Floats, clusters: NDArray[np.int64], options: RegionOptions) -> dict[str, float]:
     hard = [hard_set(losses, options.hard_share) for losses in (first, second)]
     regions = [high_regions(losses, clusters, options.region_share) for losses in (first, second)]
@@ -446,26 +397,9 @@ def long_form(tables: Sequence[DataFrame], value: str) -> DataFrame:
 
 
 def figure_of_regions(run: ArmRun, maps: Maps, options: RegionOptions) -> Figure:
-    """The training examples on the map, a panel per round, coloured by the rank of their loss.
-
-    Parameters
-    ----------
-    run : ArmRun
-    maps : Maps
-        Of its task; the first one is drawn.
-    options : RegionOptions
-        The examples of the hard set are ringed.
-
-    Returns
-    -------
-    matplotlib Figure
-    """
-    from matplotlib.figure import Figure
-
-    losses = profiles(run)
-    points = np.asarray(maps.coordinates[0], np.float64)
-    flat = points[:, :2] if points.shape[1] > 1 else np.column_stack([points[:, 0], np.zeros(len(points))])
-    figure = Figure(figsize=(1.0 + 3.4 * len(losses), 3.6), layout="constrained")
+    """The training examples on the first map by round, coloured by the rank of their loss, the hard set ringed."""
+    losses, flat = profiles(run), plane(np.asarray(maps.coordinates[0], np.float64))
+    figure = new_figure((1.0 + 3.4 * len(losses), 3.6))
     grid = figure.subplots(1, len(losses), squeeze=False, sharex=True, sharey=True)[0]
     for axes, (number, values) in zip(grid, losses.items(), strict=True):
         ranks = np.argsort(np.argsort(np.where(np.isnan(values), -np.inf, values))) / max(1, len(values) - 1)
@@ -474,8 +408,7 @@ def figure_of_regions(run: ArmRun, maps: Maps, options: RegionOptions) -> Figure
         hard = hard_set(values, options.hard_share)
         axes.scatter(*flat[hard].T, s=22, facecolors="none", edgecolors="#d1495b", linewidths=0.8)
         axes.set_title(f"round {number}", fontsize=10)
-        axes.set_xticks([])
-        axes.set_yticks([])
+        axes.set(xticks=[], yticks=[])
     bar = figure.colorbar(drawn, ax=list(grid), shrink=0.8)
     bar.set_label("rank of the loss, 0 to 1", fontsize=9)
     return figure

@@ -29,21 +29,17 @@ SAMPLE = 1000
 def neighbors_kept(coordinates: Array, vectors: Array, k: int = K, sample: int = SAMPLE, seed: int = 0) -> float:
     """Share of an example's k nearest others in full space that are also among its k nearest in the map.
 
+    About k / (n - 1) for a map that knows nothing.
+
     Parameters
     ----------
-    coordinates : array of shape (n, n_components)
-    vectors : array of shape (n, dim)
+    coordinates, vectors : array of shape (n, n_components) and (n, dim)
     k : int
         At most n - 1 count.
     sample : int
         Of more examples, so many are drawn; their neighbours come from all.
     seed : int
         Of that draw.
-
-    Returns
-    -------
-    float
-        About k / (n - 1) for a map that knows nothing.
 
     Raises
     ------
@@ -65,19 +61,7 @@ def neighbors_kept(coordinates: Array, vectors: Array, k: int = K, sample: int =
 def relative_moves(run: ArmRun, vectors: Array, k: int = K) -> NDArray[np.float64]:
     """Distance of each synthetic vector from its anchor, in mean distances of the anchor to its k nearest others.
 
-    Parameters
-    ----------
-    run : ArmRun
-        With its synthetic examples (``keep=("synthetic",)``).
-    vectors : array of shape (n, dim)
-        Of the real examples.
-    k : int
-        At most n - 1 count.
-
-    Returns
-    -------
-    array of shape (m,), float64
-        Over all rounds; NaN where the anchor has k duplicates.
+    Over all rounds, (m,), float64; NaN where the anchor has k duplicates. `vectors` (n, dim) are of the real examples.
 
     Raises
     ------
@@ -107,11 +91,6 @@ def synthesis_table(runs: Iterable[ArmRun], vectors: Mapping[str, Array]) -> Dat
     DataFrame
         Columns task, arm, seed; moved, the median of `relative_moves`; anchors, how many different ones there are; and
         `neighbors_kept`, NaN without a map. Runs that synthesised nothing have no row.
-
-    Raises
-    ------
-    StudyError
-        When a run has kept no synthetic examples.
     """
     from pandas import DataFrame
     from safetensors.numpy import load_file

@@ -10,10 +10,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from sage_kit.studies import plots
+from sage_kit.studies.analyses.contrasts import contrasts
 from sage_kit.studies.arms import Arm
 from sage_kit.studies.predictions import AGREEMENT, DIVERGENCE
 from sage_kit.studies.runs import Runs
-from sage_kit.studies.verdicts import PERCENT_CHANGE, Margin, number_text
+from sage_kit.studies.verdicts import PERCENT_CHANGE, POINTS, Margin, number_text
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -48,16 +50,24 @@ def add_outcomes(
 ) -> None:
     """Add the comparison of arms with a baseline to a study: the table `name`, and one for each other outcome.
 
-    Parameters
-    ----------
-    study : Study
-    name : str
-        Of the table of scores; the others are called ``<name>_agreement`` and ``<name>_divergence``.
-    runs, baseline, split, arms
-        As in `Study.compare`.
+    The others are called ``<name>_agreement`` and ``<name>_divergence``; all else is as in `Study.compare`.
     """
     for outcome in OUTCOMES:
         study.add_table(_named(name, outcome), study.compare(runs, baseline, split=split, metric=outcome, arms=arms))
+
+
+def add_over_plain(study: Study, runs: Runs) -> None:
+    """Add the comparison of all arms with plain distillation: `add_outcomes` as ``over_plain``, and a figure of it."""
+    add_outcomes(study, "over_plain", runs, PLAIN)
+    figure = plots.intervals(study.tables["over_plain"], title="Over plain distillation", unit=POINTS)
+    caption = "Difference to plain distillation, paired by seed and example; 95 % intervals."
+    study.add_figure("over_plain", figure, caption)
+
+
+def add_contrasts(study: Study, name: str, runs: Runs, pairs: Sequence[tuple[str, str]]) -> None:
+    """Add chosen pairs of arms (`sage_kit.studies.analyses.contrasts`) to a study, by the tables of `add_outcomes`."""
+    for outcome in OUTCOMES:
+        study.add_table(_named(name, outcome), contrasts(study, runs, pairs, metric=outcome))
 
 
 def find_ahead(
@@ -77,12 +87,10 @@ def find_ahead(
 
     Parameters
     ----------
-    study : Study
     name : str
         Of the finding about scores; the others are called ``<name>_agreement`` and ``<name>_divergence``.
     table : str
         As given to `add_outcomes`.
-    arm : str
     what, other : str
         The arm and the baseline in words.
     task : str
@@ -124,18 +132,7 @@ def find_within(
 ) -> None:
     """Ask whether an arm keeps a measure to within a margin, from a table of `Study.compare`.
 
-    Parameters
-    ----------
-    study : Study
-    name, claim
-        As in `Study.find`.
-    table : str
-    arm : str
-    margin : Margin
-    what, other : str
-        The arm and the baseline in words.
-    measure : str
-        What the table compares, in words.
+    `what` and `other` are the arm and the baseline in words, `measure` what the table compares.
     """
     study.find(
         name,
@@ -159,20 +156,10 @@ def _named(name: str, outcome: str) -> str:
 
 
 def with_equal_flops(study: Study, runs: Runs, like: str, *, name: str = EQUAL_FLOPS) -> Runs:
-    """The runs, and plain distillation for as many steps as cost the FLOPs of an arm, on every task and seed.
+    """The runs, and plain distillation as arm `name` for as many steps as cost the FLOPs of an arm, by task.
 
-    In a study that tuned its arms it is tuned at that length too, by as many tries.
-
-    Parameters
-    ----------
-    study : Study
-    runs : Runs
-        Of the arms "plain" and `like` at least.
-    like : str
-        The arm whose FLOPs, the student's and the teacher's on synthetic examples, are spent
-        (`Study.equal_flops_steps`).
-    name : str
-        Of the new arm.
+    FLOPs are the student's and the teacher's on synthetic examples (`Study.equal_flops_steps`). In a study that tuned
+    its arms plain distillation is tuned at that length too, by as many tries.
     """
     steps = study.equal_flops_steps(runs, PLAIN, like)
     arms = [Arm(name, f"FLOPs of {like}", schedule="none")]
@@ -181,14 +168,7 @@ def with_equal_flops(study: Study, runs: Runs, like: str, *, name: str = EQUAL_F
 
 
 def compute_apart(study: Study, runs: Runs, apart: Sequence[str]) -> DataFrame:
-    """`Study.compute_table`, in which the arms that take other steps by design stand apart, as not equal.
-
-    Parameters
-    ----------
-    study : Study
-    runs : Runs
-    apart : sequence of str
-    """
+    """`Study.compute_table`, in which the arms that take other steps by design stand apart, as not equal."""
     from pandas import concat
 
     equal = study.compute_table(Runs([run for run in runs if run.arm not in apart]))
@@ -199,13 +179,7 @@ def compute_apart(study: Study, runs: Runs, apart: Sequence[str]) -> DataFrame:
 def flatness(study: Study, compute: DataFrame, more_steps: DataFrame) -> str:
     """In words how much more steps bring to plain distillation.
 
-    Parameters
-    ----------
-    study : Study
-    compute : DataFrame
-        Of `compute_apart`, with `PLAIN` and `EQUAL_FLOPS`.
-    more_steps : DataFrame
-        Of `Study.compare`: `EQUAL_FLOPS` against `PLAIN` in divergence.
+    `compute` is of `compute_apart`, `more_steps` of `Study.compare`: `EQUAL_FLOPS` against `PLAIN` in divergence.
     """
     steps = compute.set_index(["task", "arm"])["student_steps"]
     parts = []

@@ -1,19 +1,24 @@
 """Runs of a loop of a study's own: plain distillation by the usual loop from something else than usual.
 
-Batches, losses, optimizer, seeds, evaluation and records are those of `sage_kit.distill`, whose loop this is. A run is
-made by one process and keeps no checkpoints: one that was killed is made again.
+Batches, losses, optimizer, learning rate, seeds, evaluation and records are those of `sage_kit.distill`, whose loop
+this is. A run is made by one process and keeps no checkpoints: one that was killed is made again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import torch
+from torch import nn
 
 from sage_kit.components.plugins import Plugins
 from sage_kit.components.records import Costs
 from sage_kit.config import RunConfig
 from sage_kit.distill import Loop
 from sage_kit.errors import ConfigError, SageError
+from sage_kit.models.families import family_of
+from sage_kit.models.split import embed
 from sage_kit.recipe import Recipe, resolve
 from sage_kit.rundir import RunDirectory
 from sage_kit.system.devices import make_accelerator
@@ -22,9 +27,43 @@ from sage_kit.training.run_events import RunEvents
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+    from transformers import PreTrainedModel
+
+Itself = TypeVar("Itself", bound="TrainedEmbeddings")
 
 PLAIN: Mapping[str, Any] = {"schedule": "none", "warmup_epochs": 0}
 """Settings that every such run must have."""
+
+
+class TrainedEmbeddings(nn.Module):
+    """A model's embeddings, trained or frozen: the base of modules that begin with them.
+
+    Parameters
+    ----------
+    model : PreTrainedModel
+        Its embeddings are shared.
+    freeze : bool
+        Whether they stay as they are, their dropout off.
+    """
+
+    def __init__(self, model: PreTrainedModel, freeze: bool) -> None:
+        super().__init__()
+        family = family_of(model.config)
+        self.embeddings = model.get_submodule(family.embeddings).requires_grad_(not freeze)
+        self._takes_types = family.token_types
+        self._uses_types = family.uses_token_types(model.config)
+        self._frozen = freeze
+
+    def train(self: Itself, mode: bool = True) -> Itself:
+        """Dropout on or off, that of frozen embeddings always off."""
+        super().train(mode)
+        self.embeddings.train(mode and not self._frozen)
+        return self
+
+    def states(self, ids: torch.Tensor, types: torch.Tensor) -> torch.Tensor:
+        """Token states (batch, tokens, dim) of ids and types, (batch, tokens) each."""
+        kinds = (types if self._uses_types else torch.zeros_like(ids)) if self._takes_types else None
+        return embed(self.embeddings, ids, kinds)
 
 
 class UnsavedLoop(Loop):
@@ -47,7 +86,6 @@ def run_loop(
     ----------
     config : RunConfig
         What the directory records.
-    plugins : Plugins
     plugin_files : list of str
         One-file plugins that `plugins` was made with; recorded.
     make : callable
@@ -59,7 +97,6 @@ def run_loop(
 
     Returns
     -------
-    directory : RunDirectory
     summary : dict
         What summary.json holds, with the keys of any run's.
 

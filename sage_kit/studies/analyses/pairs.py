@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -32,6 +32,9 @@ KEEPS_ALL = "identity"
 """The reducer that takes no number of components but the vectors' own."""
 
 HALVES = ("first", "second")
+
+SHOWN = ("r2", "cosine", "centred_cosine", "mse")
+"""Metrics in the order of the tables."""
 
 
 @dataclass(frozen=True)
@@ -97,18 +100,6 @@ def pairs_of(
 ) -> tuple[Pair, ...]:
     """Every reducer with every inverter; those that do not go together, or lack a package, say so in `reason`.
 
-    Parameters
-    ----------
-    study : Study
-    reducers, inverters : sequence of str
-    vectors : mapping of str to TaskVectors
-        By task.
-
-    Returns
-    -------
-    tuple of Pair
-        By reducer, then by inverter.
-
     Raises
     ------
     UnknownComponentError
@@ -130,25 +121,15 @@ def pairs_of(
                 except (CompatibilityError, MissingPackageError) as error:
                     reason = str(error)
                     break
-            found.append(Pair(reducer, inverter, size, reason))
+            found.append(replace(pair, reason=reason))
     return tuple(found)
 
 
 def score_pairs(study: Study, reducers: Sequence[str], inverters: Sequence[str], points: int = 1000) -> Scores:
-    """The scorecards of every reducer with every inverter, on the vectors that the study's runs see.
+    """The scorecards of every reducer with every inverter, on `points` held-out vectors of each task at most.
 
-    Parameters
-    ----------
-    study : Study
-    reducers, inverters : sequence of str
-    points : int
-        Most held-out vectors of a task.
-
-    Returns
-    -------
-    Scores
-        A pair that does not go together, lacks a package or, as a reducer's own inverse may, runs out of its time
-        budget on any task, has no figures.
+    A pair that does not go together, lacks a package or, as a reducer's own inverse may, runs out of its time budget on
+    any task, has no figures.
 
     Raises
     ------
@@ -178,7 +159,7 @@ def score_pairs(study: Study, reducers: Sequence[str], inverters: Sequence[str],
             except BudgetError as error:
                 reason = str(error)
                 break
-        pairs.append(Pair(pair.reducer, pair.inverter, pair.n_components, reason))
+        pairs.append(replace(pair, reason=reason))
         cards.update({} if reason else own)
         text = reason or ", ".join(f"R2 {card.fidelity['inverter']['r2']} on {task}" for (task, _), card in own.items())
         print(f"{pair.name}: {text}", flush=True)
@@ -189,7 +170,7 @@ def score_pairs(study: Study, reducers: Sequence[str], inverters: Sequence[str],
 
 
 def metric_cells(errors: Mapping[str, Array], metric: str, task: str, half: str = "") -> Floats:
-    """What each held-out example contributes to a metric of one pair on one task; the mean is the metric.
+    """What each held-out example contributes to a metric of one pair on one task, (m,) or half; the mean is the metric.
 
     R2 is one less a ratio of means; an example's contribution is R2 plus its influence, the linear term of the delta
     method: R2 - (error - (1 - R2) spread) / mean spread.
@@ -204,11 +185,6 @@ def metric_cells(errors: Mapping[str, Array], metric: str, task: str, half: str 
         Draws the halves.
     half : str
         "first" or "second" for half of the held-out examples, drawn by the task's name; "" for all.
-
-    Returns
-    -------
-    array of shape (m,), float64
-        Of about m / 2 for a half.
     """
     if metric not in METRICS:
         raise StudyError(f"there is no metric {metric!r}: take one of {', '.join(METRICS)}")
@@ -237,19 +213,13 @@ def _overall(
 
 
 def fidelity_table(scores: Scores, tasks: Sequence[str]) -> DataFrame:
-    """What each pair keeps, per task and on their average; pairs without figures come last.
-
-    Parameters
-    ----------
-    scores : Scores
-    tasks : sequence of str
+    """What each pair keeps, per task and on their average, by falling R2; pairs without figures come last.
 
     Returns
     -------
     DataFrame
         Columns task, pair, reducer, inverter, n_components, n_seeds (1: a pair is scored under one seed); for each of
-        "r2", "cosine", "centred_cosine" and "mse" the value and, with "_low" and "_high", its interval;
-        vectors_per_second; reason. Rows by falling R2 within a task.
+        `SHOWN` the value and, with "_low" and "_high", its interval; vectors_per_second; reason.
     """
     from pandas import DataFrame
 
@@ -258,7 +228,7 @@ def fidelity_table(scores: Scores, tasks: Sequence[str]) -> DataFrame:
     for name, members in groups.items():
         for pair in scores.pairs:
             row: dict[str, Any] = {"task": name, "pair": pair.name, **pair.settings, "n_seeds": 1}
-            for metric in ("r2", "cosine", "centred_cosine", "mse"):
+            for metric in SHOWN:
                 numbers = Interval(np.nan, np.nan, np.nan)
                 if not pair.reason:
                     numbers = _overall(errors, metric, members, "", pair.name)
@@ -272,23 +242,20 @@ def fidelity_table(scores: Scores, tasks: Sequence[str]) -> DataFrame:
 
 
 def baselines_table(scores: Scores, tasks: Sequence[str]) -> DataFrame:
-    """The metrics of predictions that look at no map, on the average over tasks.
+    """The metrics `SHOWN` of predictions that look at no map, on the average over tasks; empty without figures.
 
-    Returns
-    -------
-    DataFrame
-        Columns predictor ("mean": the training vectors' mean; "nearest": the training vector that is nearest in full
-        space to the one to be found; "random": any), then the four metrics; empty when no pair has figures.
+    "mean" is the training vectors' mean, "nearest" the training vector nearest in full space to the one to be found,
+    "random" any.
     """
     from pandas import DataFrame
 
-    names, metrics = ("mean", "nearest", "random"), ("r2", "cosine", "centred_cosine", "mse")
+    names = ("mean", "nearest", "random")
     first = {task: card for (task, _), card in reversed(list(scores.cards.items()))}  # these are the same for all pairs
     rows = [
-        {"predictor": name, **{m: float(np.mean([first[t].fidelity[name][m].value for t in tasks])) for m in metrics}}
+        {"predictor": name, **{m: float(np.mean([first[t].fidelity[name][m].value for t in tasks])) for m in SHOWN}}
         for name in (names if first else ())
     ]
-    return DataFrame(rows, columns=["predictor", *metrics])
+    return DataFrame(rows, columns=["predictor", *SHOWN])
 
 
 def best_pair(scores: Scores, pairs: Sequence[Pair], tasks: Sequence[str], metric: str = "r2", half: str = "") -> Pair:
@@ -308,22 +275,10 @@ def best_pair(scores: Scores, pairs: Sequence[Pair], tasks: Sequence[str], metri
 def differences(
     scores: Scores, rows: Sequence[tuple[Pair, Pair]], tasks: Sequence[str], metric: str = "r2", half: str = ""
 ) -> DataFrame:
-    """What pairs keep beyond others, on the average over tasks.
+    """What pairs keep beyond those that they are held against, on the average over tasks: a row each.
 
-    Parameters
-    ----------
-    scores : Scores
-    rows : sequence of (Pair, Pair)
-        Each pair and the one that it is held against.
-    tasks : sequence of str
-    metric : str
-    half : str
-        As in `metric_cells`.
-
-    Returns
-    -------
-    DataFrame
-        Columns pair, baseline, metric, n_seeds, mean, baseline_mean, difference, low, high, df; one row each.
+    Columns pair, baseline, metric, n_seeds, mean, baseline_mean, difference, low, high, df. `half` is as in
+    `metric_cells`.
     """
     from pandas import DataFrame
 
@@ -339,25 +294,24 @@ def differences(
 
 
 def fidelity_and_score(table: DataFrame) -> DataFrame:
-    """Rank correlation of what pairs keep with what they teach.
+    """Rank correlation of what pairs keep with what they teach (`sage_kit.studies.statistics.correlation`).
 
     Parameters
     ----------
     table : DataFrame
-        One row per pair: "inverter", "r2", "cosine", "centred_cosine", "mse" and "difference", the score over the
-        baseline's.
+        One row per pair: "inverter", those of `SHOWN`, and "difference", the score over the baseline's.
 
     Returns
     -------
     DataFrame
         Columns measure, among ("all pairs", or "same inverter": both numbers less the inverter's mean), pairs,
-        correlation, low and high (`sage_kit.studies.statistics.correlation`); NaN for fewer than two pairs.
+        correlation, low and high; NaN for fewer than two pairs.
     """
     from pandas import DataFrame
 
     rows = []
     for among in ("all pairs", "same inverter"):
-        for measure in ("r2", "cosine", "centred_cosine", "mse"):
+        for measure in SHOWN:
             both = table[["difference", measure]].astype(float)
             if among == "same inverter":
                 both = both - both.groupby(table["inverter"]).transform("mean")

@@ -1,61 +1,71 @@
 """The paper's literal reading: teacher and student read one pooled vector for each example.
 
-The arm differs from one with ``granularity="pooled"`` in one thing: its teacher was fine-tuned on such vectors
-(`sage_kit.studies.analyses.pooled_teacher`). With it come the student's first weights and the frozen embeddings.
+The arm differs from one with ``granularity="pooled"`` in one thing: its teacher was fine-tuned on such vectors. With it
+come the student's first weights and the frozen embeddings. That teacher has the checkpoint, head, rows, batches,
+epochs, learning rate, seed and precision of the usual one (`sage_kit.models.teacher`) and is fine-tuned by its loop;
+the two differ in one thing: its embeddings are pooled before the first block.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
 
 from sage_kit.components.plugins import Plugins
 from sage_kit.components.records import Costs
 from sage_kit.config import RunConfig
-from sage_kit.data.splits import load_task
+from sage_kit.data.splits import TaskData, load_task
 from sage_kit.data.teacher_report import report_teacher
+from sage_kit.data.tokens import Tokens, tokenize
+from sage_kit.models.export import export_student
+from sage_kit.models.families import family_of
+from sage_kit.models.finetuning import OnStep, finetune
+from sage_kit.models.teacher import Teacher, load_teacher
+from sage_kit.models.vectors import pool
 from sage_kit.recipe import Recipe, resolve
 from sage_kit.rundir import RunDirectory
 from sage_kit.storage.cache import Cache
-from sage_kit.studies.analyses.own_loop import UnsavedLoop, run_loop
-from sage_kit.studies.analyses.pooled_teacher import pooled_teacher
+from sage_kit.storage.fingerprint import fingerprint
+from sage_kit.storage.source_digest import artifact_digest
+from sage_kit.studies.analyses.own_loop import TrainedEmbeddings, UnsavedLoop, run_loop
+from sage_kit.studies.contents import checkpoint_content
+from sage_kit.system.devices import resolve_precision
 from sage_kit.training.preparation import FINE_TUNING, Prepared, prepare
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+    from transformers import PreTrainedModel
+
+RECIPE = ("teacher_epochs", "teacher_learning_rate", "teacher_seed", "batch_size", "batch_tokens", "teacher_labels",
+          "max_length", "pooling")  # fmt: skip
+"""Settings that shape the teacher beside its checkpoint, rows and precision; the rest is in its code."""
+
+
+# ---- the run ---------------------------------------------------------------------------------------------------------
 
 
 def run_pooled_teacher(
     config: RunConfig, plugins: Plugins, plugin_files: list[str] | None = None, *, freeze: bool = False
 ) -> tuple[RunDirectory, dict[str, Any]]:
-    """Distil a student of pooled vectors from a teacher fine-tuned on them; the counterpart of `sage_kit.distill.run`.
+    """Distil a student of pooled vectors from a teacher fine-tuned on them, as `run_loop` of `own_loop` does.
 
-    Settings and records name the checkpoint that the teacher was made from; the teacher itself is in the cache. The run
-    keeps no checkpoints: one that was killed is made again.
+    Settings and records name the checkpoint that the teacher was made from; the teacher itself is in the cache.
 
     Parameters
     ----------
     config : RunConfig
         With ``schedule="none"``, ``bypass="embeddings"`` and ``granularity="pooled"``, and without a warm-up.
-    plugins : Plugins
-    plugin_files : list of str
-        One-file plugins that `plugins` was made with; recorded.
+    plugins, plugin_files
+        As in `run_loop`.
     freeze : bool
         Whether the teacher's embeddings stay those of the checkpoint; see `pooled_teacher`.
-
-    Returns
-    -------
-    directory : RunDirectory
-    summary : dict
-        What summary.json holds, with the keys of any run's.
-
-    Raises
-    ------
-    ConfigError
-        For a setting that such a run has no use for.
-    SageError
-        As `sage_kit.distill.run` does.
     """
 
     def make(recipe: Recipe, accelerator: Accelerator, costs: Costs) -> tuple[Prepared, type[UnsavedLoop]]:
@@ -75,13 +85,7 @@ def run_frozen_pooled_teacher(
 def prepare_pooled(
     config: RunConfig, plugins: Plugins, accelerator: Accelerator, costs: Costs, *, freeze: bool = False
 ) -> Prepared:
-    """What a run starts from (`sage_kit.training.preparation.prepare`), with a teacher fine-tuned on pooled input.
-
-    Raises
-    ------
-    SageError
-        As `prepare` does.
-    """
+    """What a run starts from (`sage_kit.training.preparation.prepare`), with a teacher fine-tuned on pooled input."""
 
     def announce(text: str) -> None:
         plugins.message(None, text)
@@ -108,3 +112,137 @@ def prepare_pooled(
             config.teacher, prepared.data.spec, prepared.dev.outputs.logits, prepared.dev.labels, outputs=None
         ),
     )
+
+
+# ---- the teacher -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class NumberedExamples(Tokens):
+    """Tokens whose batches hold the number of each example in the place of its ids, for `PooledEmbeddings`.
+
+    Lengths are those of the texts, so that batches are planned as for the usual teacher.
+    """
+
+    def pad(self, indices: NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """The numbers of some examples, zeros, and True: each of shape (batch, 1)."""
+        numbers = torch.from_numpy(indices)[:, None]
+        return numbers, torch.zeros_like(numbers), torch.ones_like(numbers, dtype=torch.bool)
+
+
+class PooledEmbeddings(TrainedEmbeddings):
+    """Embeddings that give one vector for each example, called with the examples' numbers.
+
+    Parameters
+    ----------
+    model : PreTrainedModel
+        Whose embeddings these are; shared.
+    tokens : Tokens
+        The examples.
+    pooling : "mean" or "cls"
+        Mean of the real tokens, or the first.
+    freeze : bool
+        Whether the embeddings stay as they are, their dropout off.
+    """
+
+    def __init__(self, model: PreTrainedModel, tokens: Tokens, pooling: str, freeze: bool) -> None:
+        super().__init__(model, freeze)
+        self._tokens = tokens
+        self._pooling = pooling
+
+    def forward(self, input_ids: torch.Tensor, token_type_ids: torch.Tensor | None = None) -> torch.Tensor:
+        """Pooled vectors (batch, 1, dim) of examples' numbers (batch, 1), int64; types are those of the examples."""
+        ids, types, mask = (part.to(input_ids.device) for part in self._tokens.pad(input_ids[:, 0].cpu().numpy()))
+        return pool(self.states(ids, types), mask, self._pooling)[:, None]
+
+
+def pooled_teacher(
+    config: RunConfig,
+    data: TaskData,
+    cache: Cache,
+    device: torch.device,
+    announce: Callable[[str], None],
+    on_step: OnStep,
+    *,
+    freeze: bool = False,
+) -> tuple[Path, float]:
+    """A teacher fine-tuned on pooled input, from the cache if it was made before.
+
+    A checkpoint whose head is trained for the task keeps that head, and is fine-tuned on as well.
+
+    Parameters
+    ----------
+    config : RunConfig
+        Names the checkpoint, and says how the usual teacher is fine-tuned and how vectors are pooled. The embeddings
+        are what is pooled, whatever `bypass` says.
+    data, cache, device, announce, on_step
+        As in `sage_kit.models.teacher.load_teacher`.
+    freeze : bool
+        Whether its embeddings stay those of the checkpoint. If not, they are fine-tuned as the usual teacher's are.
+
+    Returns
+    -------
+    folder : Path
+        A plain transformers checkpoint with a trained head, an entry of the cache.
+    seconds : float
+        Of the fine-tuning, with those of a process that was killed amid it; 0 where none was done now.
+
+    Raises
+    ------
+    ModelError, CompatibilityError
+        As `load_teacher` does.
+    """
+    precision = resolve_precision(config.precision, device)
+    precision = "fp32" if precision == "fp16" else precision  # as for the usual teacher
+    key = fingerprint(
+        "pooled-teacher-2",
+        artifact_digest(__name__),
+        checkpoint_content(config.teacher),
+        checkpoint_content(config.tokenizer),
+        data.teacher.texts,
+        data.teacher.pairs,
+        data.teacher.labels,
+        data.spec.labels,
+        config.model_dump(include=set(RECIPE)),
+        precision,
+        freeze,
+    )
+    seconds = 0.0
+
+    def build(directory: Path) -> None:
+        nonlocal seconds
+        start = untrained_teacher(config, data, device)
+        announce(
+            f"teacher {config.teacher!r}: fine-tuning it on pooled vectors of {len(data.teacher)} examples, "
+            f"{config.teacher_epochs} epochs{', its embeddings frozen' if freeze else ''}"
+        )
+        model, family = cast(Any, start.model.requires_grad_(True)), family_of(start.model.config)
+        tokens = tokenize(data.teacher, start.tokenizer, config.max_length)
+        pooled = PooledEmbeddings(model, tokens, config.pooling, freeze)
+        model.set_submodule(family.embeddings, pooled)
+        seconds = finetune(
+            model,
+            family,
+            NumberedExamples(tokens.ids, tokens.types, tokens.offsets, tokens.special, tokens.second, tokens.pad_id),
+            data.teacher.labels,
+            config,
+            precision=precision,
+            device=device,
+            kept=cache.partial("teacher", key) / "checkpoint.safetensors",
+            announce=announce,
+            on_step=on_step,
+        )
+        model.set_submodule(family.embeddings, pooled.embeddings)
+        export_student(model, start.tokenizer, directory, data.spec)
+
+    about = {"teacher": config.teacher, "task": data.spec.name, "examples": len(data.teacher), "input": "pooled"}
+    return cache.entry("teacher", key, build, about), seconds
+
+
+def untrained_teacher(config: RunConfig, data: TaskData, device: torch.device) -> Teacher:
+    """The teacher before the first step of its fine-tuning: the checkpoint under the head that the settings give it."""
+    config = config.model_copy(update={"teacher_epochs": 0})
+    with tempfile.TemporaryDirectory() as folder:
+        return load_teacher(
+            config, data, Cache(Path(folder)), device, lambda text: None, lambda done, total, loss: None
+        )

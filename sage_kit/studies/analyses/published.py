@@ -82,32 +82,19 @@ PUBLISHED: tuple[Published, ...] = (
 """Teacher first, then students of six blocks of 768 and about 66 million parameters."""
 
 
-@dataclass(frozen=True)
-class GlueSize:
-    """Rows of a GLUE task as it was released.
-
-    Attributes
-    ----------
-    train, validation : int
-        Rows of the training split and of the first validation split.
-    """
-
-    train: int
-    validation: int
-
-
-GLUE_SIZES: Mapping[str, GlueSize] = {
-    "cola": GlueSize(8_551, 1_043),
-    "sst2": GlueSize(67_349, 872),
-    "mrpc": GlueSize(3_668, 408),
-    "stsb": GlueSize(5_749, 1_500),
-    "qqp": GlueSize(363_846, 40_430),
-    "mnli": GlueSize(392_702, 9_815),
-    "qnli": GlueSize(104_743, 5_463),
-    "rte": GlueSize(2_490, 277),
-    "wnli": GlueSize(635, 71),
+GLUE_SIZES: Mapping[str, tuple[int, int]] = {
+    "cola": (8_551, 1_043),
+    "sst2": (67_349, 872),
+    "mrpc": (3_668, 408),
+    "stsb": (5_749, 1_500),
+    "qqp": (363_846, 40_430),
+    "mnli": (392_702, 9_815),
+    "qnli": (104_743, 5_463),
+    "rte": (2_490, 277),
+    "wnli": (635, 71),
 }
-"""Of Wang et al. 2019, GLUE, arXiv 1804.07461, as the hub's nyu-mll/glue holds it."""
+"""Rows of each task's training split and first validation split (Wang et al. 2019, GLUE, arXiv 1804.07461), as the
+hub's nyu-mll/glue holds them."""
 
 
 def published(tasks: Iterable[str]) -> list[Published]:
@@ -128,13 +115,9 @@ def split_text(split: str, rows: int, trained: int, task: str) -> str:
         Training rows that the student learnt from, the carved part left out.
     task : str
         For a task that is not GLUE's the whole is not known here, and numbers alone are told.
-
-    Returns
-    -------
-    str
     """
-    size = GLUE_SIZES.get(task)
-    if size is None:
+    if task not in GLUE_SIZES:
         return f"{rows:,} rows of {split}; trained on {trained:,} rows"
-    where = split if rows == size.validation else f"{rows:,} of {size.validation:,} rows of {split}"
-    return f"{where}; trained on {trained:,} of {size.train:,} rows"
+    train, validation = GLUE_SIZES[task]
+    where = split if rows == validation else f"{rows:,} of {validation:,} rows of {split}"
+    return f"{where}; trained on {trained:,} of {train:,} rows"

@@ -27,10 +27,6 @@ OURS, OTHERS = "ours", "published"
 def validation_scores(runs: Runs) -> DataFrame:
     """Each arm's score on every official validation split, and the teacher's: means over seeds.
 
-    Parameters
-    ----------
-    runs : Runs
-
     Returns
     -------
     DataFrame
@@ -78,18 +74,10 @@ def _setting(run: ArmRun, split: str) -> str:
 
 
 def beside_published(scores: DataFrame) -> DataFrame:
-    """Our scores on each task's first validation split, and what others published on the task, in one table.
+    """`validation_scores` on each task's first split, and what others published on the task, in one table.
 
-    Parameters
-    ----------
-    scores : DataFrame
-        Of `validation_scores`.
-
-    Returns
-    -------
-    DataFrame
-        Columns task, metric, model, by ("ours" or "published"), score, low, high, n_seeds, setting, source; ours in the
-        task's primary metric, and in the published one where that is another.
+    Columns task, metric, model, by ("ours" or "published"), score, low, high, n_seeds, setting, source; ours in the
+    task's primary metric, and in the published one where that is another.
     """
     from pandas import DataFrame
 
@@ -111,20 +99,7 @@ def beside_published(scores: DataFrame) -> DataFrame:
 
 
 def compare_splits(study: Study, runs: Runs, baseline: str) -> DataFrame:
-    """Each arm against a baseline on every validation split of every task, paired by seed and example.
-
-    Parameters
-    ----------
-    study : Study
-    runs : Runs
-    baseline : str
-        Name of the arm that the others are compared with.
-
-    Returns
-    -------
-    DataFrame
-        As `Study.compare` returns it, by task and split.
-    """
+    """`Study.compare` on every validation split of every task, by task and split."""
     from pandas import concat
 
     parts = [
@@ -140,11 +115,6 @@ def teacher_over_constant(study: Study, runs: Runs) -> DataFrame:
 
     A teacher that is not ahead knows nothing of the task, and what its students do there says nothing about how they
     were taught.
-
-    Parameters
-    ----------
-    study : Study
-    runs : Runs
 
     Returns
     -------
@@ -180,10 +150,6 @@ def taught(runs: Runs, lead: DataFrame) -> Runs:
 def transfer(runs: Runs) -> DataFrame:
     """Scores on every validation split of tasks that have several, and how far below the first's they are.
 
-    Parameters
-    ----------
-    runs : Runs
-
     Returns
     -------
     DataFrame
@@ -218,18 +184,8 @@ def other_split_gains(runs: Runs, arm: str, baseline: str) -> DataFrame:
     """By how much an arm is ahead of another on the mean over a task's other splits, all but the first.
 
     Splits may hold the same examples in other languages, so their errors count as going wholly together: the ends of
-    the mean's interval are the means of the splits' ends, and its degrees of freedom are the fewest of theirs.
-
-    Parameters
-    ----------
-    runs : Runs
-    arm, baseline : str
-
-    Returns
-    -------
-    DataFrame
-        One row per task that has several validation splits: task, arm, n_splits, n_seeds, n_examples (of all these
-        splits), mean, baseline_mean, difference, low, high and df.
+    the mean's interval are the means of the splits' ends, and its degrees of freedom are the fewest of theirs. A row
+    per task that has several validation splits; n_examples are those of all these splits.
     """
     from pandas import DataFrame
 

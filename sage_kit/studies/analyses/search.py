@@ -160,10 +160,7 @@ FACTORS: tuple[Factor, ...] = (
         },
         needs=_REPLACE,  # what is kept of many must be text
     ),
-    Factor(
-        "temperature",
-        {"2": {"temperature": 2.0}, "1": {"temperature": 1.0}, "4": {"temperature": 4.0}},
-    ),
+    Factor("temperature", {"2": {"temperature": 2.0}, "1": {"temperature": 1.0}, "4": {"temperature": 4.0}}),
     Factor("hidden", {"0": {"hidden_weight": 0.0}, "1": {"hidden_weight": 1.0}}),
     Factor("relations", {"0": {"relation_weight": 0.0}, "1": {"relation_weight": 1.0}}),
     Factor("blocks", {"uniform": {"student_init": "uniform"}, "spread": {"student_init": "spread"}}),
@@ -253,8 +250,6 @@ def search(
 
     Parameters
     ----------
-    study : Study
-    factors : sequence of Factor
     seeds : sequence of int
         Of every run: those from `sage_kit.studies.tuning.SEARCH_SEED`, so that no comparison takes them.
     least : float
@@ -262,10 +257,6 @@ def search(
         that is not behind the best by so much. Levels stand in the order of how much they change.
     by_task : mapping of task to mapping, or None
         Settings of all levels alike on a task, such as the learning rate of the arm that the search starts from.
-
-    Returns
-    -------
-    Search
 
     Raises
     ------
@@ -322,19 +313,9 @@ def search(
 
 
 def differences(runs: DataFrame, baseline: str) -> DataFrame:
-    """Each arm against another in the logarithm of its divergence, paired by seed; what it is in other measures beside.
+    """Each arm against another in the logarithm of its divergence, paired by seed: `compare_arms`.
 
-    Parameters
-    ----------
-    runs : DataFrame
-        As `Runs.table` returns it.
-    baseline : str
-        The arm to compare with.
-
-    Returns
-    -------
-    DataFrame
-        As `sage_kit.studies.statistics.compare_arms` returns it, and change, agreement and score as in `Search.steps`.
+    The columns change, agreement and score beside are as in `Search.steps`. `runs` is as `Runs.table` returns it.
     """
     logarithm = runs.assign(log_divergence=np.log(runs["dev_divergence"]))
     table = compare_arms(logarithm, baseline, value="log_divergence")

@@ -77,14 +77,8 @@ def stopped_at(runs: Runs, agreement: float) -> DataFrame:
     """Where runs of a fixed number of rounds would have ended by a stop rule on the training examples.
 
     The rule looks at a round when it is over and changes nothing in it, so a run that it ends is the beginning of one
-    that goes on, with the same number of rounds allowed.
-
-    Parameters
-    ----------
-    runs : Runs
-        Without a stop rule, with ``losses_from="pass"``, so that the agreement is that of all training examples.
-    agreement : float
-        At which the rule stops.
+    that goes on, with the same number of rounds allowed. Runs have ``losses_from="pass"``, so that the agreement is
+    that of all training examples.
 
     Returns
     -------
@@ -132,19 +126,8 @@ def stopped_at(runs: Runs, agreement: float) -> DataFrame:
 def stopping(ends: DataFrame, arm: str) -> DataFrame:
     """The score of an arm's runs at the rule's end less that at the end of all rounds, of those that the rule ends.
 
-    Of a run that the rule does not end nothing is known of what the rule would cost, so it does not count.
-
-    Parameters
-    ----------
-    ends : DataFrame
-        As `stopped_at` returns it.
-    arm : str
-
-    Returns
-    -------
-    DataFrame
-        As `compare_arms` returns it, a row per task with such a run, and "ended" of "runs"; empty where the rule ends
-        none.
+    Of a run that the rule does not end nothing is known of what the rule would cost, so it does not count. As
+    `compare_arms` has it, a row per task with such a run, and "ended" of "runs"; empty where the rule ends none.
     """
     from pandas import DataFrame, concat
 
@@ -164,12 +147,6 @@ def sooner(ends: DataFrame, arm: str, baseline: str) -> DataFrame:
     A run that the rule does not end needs more rounds than it was allowed, and nobody knows how many: it is behind a
     run that the rule ends. Pairs of which the rule ends neither, or both in the same round, do not count (the sign test
     of Dixon and Mood 1946, The statistical sign test, Journal of the American Statistical Association 41).
-
-    Parameters
-    ----------
-    ends : DataFrame
-        As `stopped_at` returns it.
-    arm, baseline : str
 
     Returns
     -------

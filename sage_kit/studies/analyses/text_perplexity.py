@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,7 +17,7 @@ from sage_kit.components import TextBatch
 from sage_kit.data.tokens import concatenated
 from sage_kit.models.language import MaskedLanguage, load_language
 from sage_kit.reports.lifted_round import LiftedRound
-from sage_kit.studies.analyses.controls import CORPUS, warmup_text
+from sage_kit.studies.analyses.controls import corpus_at_hand, warmup_text
 from sage_kit.studies.statistics import compare_arms
 
 if TYPE_CHECKING:
@@ -52,24 +51,16 @@ class NamedLanguage:
 
 def corpus_for(study: Study) -> str:
     """The text that a head is trained on, as `warmup_corpus` names it: that of a warm-up; "" where none is at hand."""
-    config = study.config(study.tasks[0])
-    has_corpus = bool(config.data_dir) and (Path(config.data_dir).expanduser() / CORPUS).is_file()
-    return warmup_text(study) if has_corpus or study.size.name == "smoke" else ""
+    is_there = study.size.name == "smoke" or corpus_at_hand(study.config(study.tasks[0]))
+    return warmup_text(study) if is_there else ""
 
 
 def language_of(found: LiftedRound, corpus: str, announce: Callable[[str], None] = lambda text: None) -> NamedLanguage:
     """The masked language model of a run's teacher; one that has to be trained sees no text of the transfer set.
 
-    It learns from the corpus and from the rows that are held out from the transfer set (*dev* and the evaluation set),
-    so that anchors are no likelier for having been seen, and all runs of a task share it.
-
-    Parameters
-    ----------
-    found : LiftedRound
-    corpus : str
-        Text to train on, named as the setting `warmup_corpus` names it; "" for none but the held-out rows.
-    announce : callable
-        Shows one line to the user.
+    It learns from the corpus, named as the setting `warmup_corpus` names it, and from the rows that are held out from
+    the transfer set (*dev* and the evaluation set), so that anchors are no likelier for having been seen, and all runs
+    of a task share it. With "" it learns from the held-out rows alone.
 
     Raises
     ------
@@ -96,12 +87,6 @@ def perplexities(found: LiftedRound, language: NamedLanguage) -> DataFrame:
 
     Tokens are shuffled within a text, of a pair within each of the two; special tokens stay.
 
-    Parameters
-    ----------
-    found : LiftedRound
-        Of a lift that makes text (`LiftedRound.synthetic.tokens`).
-    language : NamedLanguage
-
     Returns
     -------
     DataFrame
@@ -111,7 +96,7 @@ def perplexities(found: LiftedRound, language: NamedLanguage) -> DataFrame:
     Raises
     ------
     ValueError
-        When the round has no texts.
+        When the round has no texts, since its lift makes none.
     """
     from pandas import DataFrame
 
@@ -165,11 +150,6 @@ def perplexity_table(examples: DataFrame, without: Sequence[tuple[str, str]] = (
         Rows of `perplexities` with the columns task, lift, seed and head (`NamedLanguage.about`) beside; may be empty.
     without : sequence of (task, lift)
         Lifts that make no text: they have a row that says so.
-
-    Returns
-    -------
-    DataFrame
-        Columns task, lift, kind, texts, perplexity, head.
     """
     from pandas import DataFrame
 
@@ -185,18 +165,8 @@ def perplexity_table(examples: DataFrame, without: Sequence[tuple[str, str]] = (
 def perplexities_over(examples: DataFrame, baseline: str) -> DataFrame:
     """Every kind of text against one of them, by lift: `compare_arms` of the seeds' mean logarithms.
 
-    Parameters
-    ----------
-    examples : DataFrame
-        As for `perplexity_table`, not empty.
-    baseline : str
-        Of `KINDS`.
-
-    Returns
-    -------
-    DataFrame
-        Column lift, and those of `compare_arms` with the kind as the arm: below zero is more coherent; and of_anchor,
-        the difference as a share of that of the anchors (NaN where these are no more coherent than the baseline).
+    Below zero is more coherent. The column of_anchor has the difference as a share of that of the anchors (NaN where
+    these are no more coherent than the baseline). `examples` is as for `perplexity_table`, and not empty.
     """
     import pandas as pd
 
@@ -211,19 +181,9 @@ def perplexities_over(examples: DataFrame, baseline: str) -> DataFrame:
 
 
 def lifts_over(examples: DataFrame, baseline: str) -> DataFrame:
-    """By how much lifts raise the perplexity over that of their anchors, each against one of them: in logarithms.
+    """By how much lifts raise the log perplexity over that of their anchors, against one of them: `compare_arms`.
 
-    Parameters
-    ----------
-    examples : DataFrame
-        As for `perplexity_table`.
-    baseline : str
-        A lift that makes text.
-
-    Returns
-    -------
-    DataFrame
-        As of `compare_arms`, with the lift as the arm: above zero is less coherent.
+    Above zero is less coherent. `examples` is as for `perplexity_table`.
     """
     keys = ["task", "lift", "seed"]
     of_kind = examples.groupby([*keys, "kind"], sort=False)["log_perplexity"].mean().unstack("kind")

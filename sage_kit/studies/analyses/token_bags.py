@@ -24,7 +24,14 @@ from sage_kit.models.split import InputLayers
 from sage_kit.models.token_kinds import NOT_TEXT, token_kinds
 from sage_kit.reports.decoding import ids_of
 from sage_kit.reports.lifted_round import LiftedRound
-from sage_kit.studies.analyses.ladder import against_rung, label_text, spread, teacher_on_states, texts_of
+from sage_kit.studies.analyses.ladder import (
+    against_rung,
+    beside_noise,
+    prediction_text,
+    spread,
+    teacher_on_states,
+    texts_of,
+)
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -69,19 +76,9 @@ class TokenMeans:
 
 
 def token_means(input_layers: InputLayers, tokenizer: Any, tokens: TokenIds) -> TokenMeans:
-    """The mean token states of a vocabulary.
+    """The mean token states of a vocabulary, by input layers without blocks.
 
-    Parameters
-    ----------
-    input_layers : InputLayers
-        Of embeddings alone, without blocks.
-    tokenizer : PreTrainedTokenizerBase
-    tokens : TokenIds
-        Real text: its positions and types count as often as they occur there.
-
-    Returns
-    -------
-    TokenMeans
+    Positions and types count as often as they occur in the tokens, which are those of real text.
     """
     ids, types = np.asarray(tokens.ids), np.asarray(tokens.types)
     positions = np.arange(len(ids)) - np.repeat(tokens.offsets[:-1], np.diff(tokens.offsets))
@@ -208,7 +205,6 @@ def vector_rungs(anchors: Floats, vectors: Floats, center: Floats, seed: int) ->
         Pooled vectors of the anchors, and the synthetic ones.
     center : array of shape (dim,)
         Mean of the training vectors.
-    seed : int
 
     Returns
     -------
@@ -320,8 +316,8 @@ def read_vectors(found: LiftedRound) -> DataFrame:
                 "own": float(is_nearest[index]),
                 "nearest": near_texts[index],
                 "cosine": float(closeness[index, nearest[index]]),
-                "label": label_text(labels[index], spec),
-                "label_nearest": label_text(of_nearest[index], spec),
+                "label": prediction_text(labels[index], spec),
+                "label_nearest": prediction_text(of_nearest[index], spec),
                 "same_label": float(alike[index]),
             }
         )
@@ -329,8 +325,8 @@ def read_vectors(found: LiftedRound) -> DataFrame:
 
 
 def _normalized(vectors: Floats) -> Floats:
-    units: Floats = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), np.finfo(np.float32).tiny)
-    return units
+    scaled: Floats = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), np.finfo(np.float32).tiny)
+    return scaled
 
 
 def _labels(found: LiftedRound, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -345,33 +341,17 @@ def _labels(found: LiftedRound, vectors: NDArray[np.float32]) -> NDArray[np.floa
 # ---- tables ----------------------------------------------------------------------------------------------------------
 
 
-def vector_means(examples: DataFrame) -> DataFrame:
-    """Means over examples and seeds, per task and rung, the rungs from the top.
-
-    Parameters
-    ----------
-    examples : DataFrame
-        Rows of `read_vectors` with columns "task" and "seed" beside.
-    """
-    return examples.groupby(["task", "rung"], sort=False)[list(MEASURES)].mean().reset_index()
-
-
 def vectors_over(examples: DataFrame, measure: str, baseline: str) -> DataFrame:
     """Every rung against one of them, as `sage_kit.studies.analyses.ladder.over_rung` does it for token states.
 
     Parameters
     ----------
     examples : DataFrame
-        As for `vector_means`.
+        Rows of `read_vectors` with columns "task" and "seed" beside.
     measure : str
         Of `MEASURES`.
     baseline : str
-        A rung, or `MIDDLE`, halfway from *noise* to *real* in that measure.
-
-    Returns
-    -------
-    DataFrame
-        Column measure, those of `compare_arms` with the rung as the arm, and of_real.
+        A rung, or `MIDDLE`.
     """
     if measure not in MEASURES:
         raise StudyError(f"there is no measure {measure!r}: take one of {', '.join(MEASURES)}")
@@ -381,24 +361,7 @@ def vectors_over(examples: DataFrame, measure: str, baseline: str) -> DataFrame:
 
 
 def vectors_to_read(examples: DataFrame, count: int) -> DataFrame:
-    """Inverted vectors as a person reads them.
-
-    Parameters
-    ----------
-    examples : DataFrame
-        As for `vector_means`.
-    count : int
-        Rows per task, spread evenly.
-
-    Returns
-    -------
-    DataFrame
-        Columns task, anchor text, bags of the inverted vector and of noise, nearest other text and its cosine, what the
-        teacher says of the vector and of that text.
-    """
-    keys = ["task", "seed", "row"]
-    inverted = examples[examples["rung"] == "inverted"]
-    noise = examples[examples["rung"] == "noise"][[*keys, "bag"]].rename(columns={"bag": "noise"})
+    """Inverted vectors as a person reads them, `count` per task: their tokens, those of noise, and near text."""
     names = {
         "task": "task",
         "text": "anchor",
@@ -409,4 +372,4 @@ def vectors_to_read(examples: DataFrame, count: int) -> DataFrame:
         "label": "teacher on the vector",
         "label_nearest": "on that text",
     }
-    return spread(inverted.merge(noise, on=keys, how="left"), ["task"], count, names)
+    return spread(beside_noise(examples, "inverted", "bag"), ["task"], count, names)

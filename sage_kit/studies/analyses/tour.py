@@ -9,14 +9,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.special import softmax
 
 from sage_kit.builtin.samplers.high_loss import hardest
 from sage_kit.components import TaskSpec, TokenBatch
-from sage_kit.data.unlabelled import count_unlabelled
 from sage_kit.errors import StudyError
 from sage_kit.reports.figures import ANCHOR, REAL, SYNTHETIC
 from sage_kit.reports.lifted_round import LiftedRound
 from sage_kit.rundir.loss_profiles import read_loss_profiles
+from sage_kit.studies.analyses.run_data import label_text
+from sage_kit.studies.plots import frame, new_figure, plane
 from sage_kit.synthesis.synthetic_set import SyntheticSet
 
 if TYPE_CHECKING:
@@ -39,13 +41,6 @@ LOSS_COLORS = "YlOrRd"
 
 
 # ---- tables ----------------------------------------------------------------------------------------------------------
-
-
-def label_text(value: Any, spec: TaskSpec) -> str:
-    """A label in words, or a number; "none" where there is none."""
-    if count_unlabelled(np.asarray(value)):
-        return "none"
-    return f"{float(value):.2f}" if spec.is_regression else str(spec.labels[int(value)])
 
 
 def texts_table(prepared: Prepared, rows: Sequence[int]) -> DataFrame:
@@ -72,9 +67,8 @@ def prediction_text(logits: Array, spec: TaskSpec) -> str:
     """A prediction in words, with its probability; a number for regression."""
     if spec.is_regression:
         return f"{float(logits[0]):.2f}"
-    shares = np.exp(logits - logits.max())
     best = int(logits.argmax())
-    return f"{spec.labels[best]} ({shares[best] / shares.sum():.2f})"
+    return f"{spec.labels[best]} ({softmax(logits)[best]:.2f})"
 
 
 def predictions_table(run: ArmRun, texts: Sequence[str], spec: TaskSpec, rows: Sequence[int]) -> DataFrame:
@@ -95,17 +89,8 @@ def predictions_table(run: ArmRun, texts: Sequence[str], spec: TaskSpec, rows: S
 def bypass_table(prepared: Prepared, row: int) -> DataFrame:
     """The way of one training example through the teacher, and through the student that bypasses the input layers.
 
-    Parameters
-    ----------
-    prepared : Prepared
-    row : int
-        Of the training split.
-
-    Returns
-    -------
-    DataFrame
-        Columns step, shape, parameters, note. The last row holds the largest difference between the logits of the whole
-        teacher and of its upper layers on the stored token states.
+    The last row holds the largest difference between the logits of the whole teacher and of its upper layers on the
+    stored token states.
     """
     from pandas import DataFrame
 
@@ -156,7 +141,7 @@ def draw_states(found: LiftedRound, example: int) -> Figure:
     real, lifted = (_row(batch, example) for batch in (found.real, found.lifted))
     count = min(len(real), len(lifted))
     panels = {"anchor": real, "synthetic": lifted, "synthetic less anchor": lifted[:count] - real[:count]}
-    figure = _figure((11.0, 1.6 + 0.24 * (len(real) + 2)))
+    figure = new_figure((11.0, 1.6 + 0.24 * (len(real) + 2)))
     axes = figure.subplots(1, 3, sharey=True)
     reach = float(np.quantile(np.abs(real), 0.98))
     for place, (title, values) in zip(axes, panels.items(), strict=True):
@@ -171,39 +156,17 @@ def draw_states(found: LiftedRound, example: int) -> Figure:
 
 
 def draw_loss_map(coordinates: Array, losses: Array, title: str) -> Figure:
-    """The map of the training examples, coloured by their loss; the hardest are drawn last.
-
-    Parameters
-    ----------
-    coordinates : array of shape (n, n_components)
-    losses : array of shape (n,)
-    title : str
-    """
-    plane, order = _plane(coordinates), np.argsort(np.nan_to_num(losses, nan=-1.0))
-    figure = _figure((7.4, 5.6))
+    """The map (n, n_components) of the training examples, coloured by their loss (n,); the hardest are drawn last."""
+    order = np.argsort(np.nan_to_num(losses, nan=-1.0))
+    figure = new_figure((7.4, 5.6))
     axes = figure.subplots()
-    top = float(np.nanquantile(losses, 0.98)) or 1.0
-    dots = axes.scatter(
-        plane[order, 0], plane[order, 1], c=losses[order], s=_size(len(plane)), cmap=LOSS_COLORS, vmin=0, vmax=top,
-        linewidths=0.3, edgecolors=REAL,
-    )  # fmt: skip
-    figure.colorbar(dots, ax=axes, label="loss of the student", extend="max")
+    _draw_losses(figure, axes, plane(coordinates)[order], losses[order], _size(len(order)))
     _finish(axes, title)
     return figure
 
 
 def draw_neighborhood(coordinates: Array, losses: Array, synthetic: SyntheticSet, anchor: int, title: str) -> Figure:
     """One anchor in the map: its surroundings, the neighbours that it was drawn with, and the points made from it.
-
-    Parameters
-    ----------
-    coordinates : array of shape (n, n_components)
-        Of the real examples.
-    losses : array of shape (n,)
-    synthetic : SyntheticSet
-        With coordinates.
-    anchor : int
-    title : str
 
     Raises
     ------
@@ -212,19 +175,16 @@ def draw_neighborhood(coordinates: Array, losses: Array, synthetic: SyntheticSet
     """
     if synthetic.coordinates is None:
         raise StudyError("these synthetic examples were made without a map, so there is no place to draw")
-    plane, made = _plane(coordinates), _plane(synthetic.coordinates)
+    real, made = plane(coordinates), plane(synthetic.coordinates)
     own = np.flatnonzero(synthetic.anchors == anchor)
     near = np.zeros(0, np.int64) if synthetic.neighbors is None else np.unique(synthetic.neighbors[own])
-    centre = plane[anchor]
-    places = np.concatenate([plane[near], made[own], centre[None]])
+    centre = real[anchor]
+    places = np.concatenate([real[near], made[own], centre[None]])
     reach = 1.35 * float(np.abs(places - centre).max()) or 1.0
-    figure = _figure((7.4, 5.6))
+    figure = new_figure((7.4, 5.6))
     axes = figure.subplots()
-    top = float(np.nanquantile(losses, 0.98)) or 1.0
-    dots = axes.scatter(plane[:, 0], plane[:, 1], c=losses, s=26, cmap=LOSS_COLORS, vmin=0, vmax=top, linewidths=0.3,
-                        edgecolors=REAL)  # fmt: skip
-    figure.colorbar(dots, ax=axes, label="loss of the student", extend="max")
-    for place in plane[near]:
+    _draw_losses(figure, axes, real, losses, 26)
+    for place in real[near]:
         axes.plot([centre[0], place[0]], [centre[1], place[1]], color=REAL, linewidth=0.8, zorder=0)
     axes.scatter(made[own, 0], made[own, 1], s=42, marker="x", color=SYNTHETIC, label=f"new points ({len(own)})")
     axes.scatter(centre[:1], centre[1:], s=150, facecolors="none", edgecolors=ANCHOR, linewidths=2, label="anchor")
@@ -236,16 +196,8 @@ def draw_neighborhood(coordinates: Array, losses: Array, synthetic: SyntheticSet
 
 
 def draw_moves(relative: Array, cosines: Array) -> Figure:
-    """How far synthetic vectors lie from their anchors.
-
-    Parameters
-    ----------
-    relative : array of shape (m,)
-        Distances, as `sage_kit.studies.analyses.neighborhoods.relative_moves` returns them.
-    cosines : array of shape (m,)
-        Of each synthetic vector with its anchor's.
-    """
-    figure = _figure((9.0, 3.2))
+    """How far synthetic vectors lie from their anchors: `neighborhoods.relative_moves` (m,) and cosines (m,)."""
+    figure = new_figure((9.0, 3.2))
     left, right = figure.subplots(1, 2)
     left.hist(relative[np.isfinite(relative)], bins=40, color=SYNTHETIC)
     left.axvline(1, color=ANCHOR, linestyle="--", label="a neighbour's mean distance")
@@ -255,25 +207,17 @@ def draw_moves(relative: Array, cosines: Array) -> Figure:
     right.hist(cosines, bins=40, color=SYNTHETIC)
     right.set(title="direction", xlabel="cosine with the anchor")
     for axes in (left, right):
-        axes.spines[["top", "right"]].set_visible(False)
+        frame(axes, grid=False)
     return figure
 
 
 def draw_labels(before: Array, after: Array, spec: TaskSpec) -> Figure:
-    """What the teacher says of the anchors and of the synthetic examples made from them.
-
-    Parameters
-    ----------
-    before, after : array of shape (m, n_outputs)
-        Its logits.
-    spec : TaskSpec
-    """
+    """What the teacher's logits (m, n_outputs) say of the anchors and of the synthetic examples made from them."""
     values, name = [before[:, 0], after[:, 0]], "value"
     if not spec.is_regression:
-        shares = [np.exp(each - each.max(axis=1, keepdims=True)) for each in (before, after)]
-        values = [each[:, -1] / each.sum(axis=1) for each in shares]
+        values = [softmax(each, axis=1)[:, -1] for each in (before, after)]
         name = f"probability of {spec.labels[-1]!r}"
-    figure = _figure((5.4, 5.0))
+    figure = new_figure((5.4, 5.0))
     axes = figure.subplots()
     axes.scatter(values[0], values[1], s=_size(len(before)), color=SYNTHETIC, alpha=0.6, linewidths=0)
     axes.axline((0, 0), slope=1, color=REAL, linewidth=1, zorder=0)
@@ -288,25 +232,22 @@ def _row(batch: TokenBatch, example: int) -> NDArray[np.float32]:
     return np.asarray(batch.states[example, batch.mask[example]].float().cpu().numpy())
 
 
-def _plane(coordinates: Array) -> Array:
-    """The first two dimensions, the second zero where there is one only."""
-    return np.pad(coordinates[:, :2], ((0, 0), (0, max(0, 2 - coordinates.shape[1]))))
-
-
 def _size(count: int) -> float:
     """Area of a dot for so many of them."""
     return float(np.clip(12_000 / max(1, count), 5, 40))
 
 
-def _figure(size: tuple[float, float]) -> Figure:
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=size, layout="constrained")
-
-
 def _finish(axes: Any, title: str) -> None:
     axes.set(title=title, xlabel="coordinate 1", ylabel="coordinate 2")
-    axes.spines[["top", "right"]].set_visible(False)
+    frame(axes, grid=False)
+
+
+def _draw_losses(figure: Figure, axes: Any, places: Array, losses: Array, size: float) -> None:
+    """Dots in the order given, coloured by their loss."""
+    top = float(np.nanquantile(losses, 0.98)) or 1.0
+    dots = axes.scatter(places[:, 0], places[:, 1], c=losses, s=size, cmap=LOSS_COLORS, vmin=0, vmax=top,
+                        linewidths=0.3, edgecolors=REAL)  # fmt: skip
+    figure.colorbar(dots, ax=axes, label="loss of the student", extend="max")
 
 
 # ---- do the losses of anchors fall more? -----------------------------------------------------------------------------
@@ -315,18 +256,9 @@ def _finish(axes: Any, title: str) -> None:
 def half_of_the_hard(fraction: float = 0.3) -> dict[str, Any]:
     """Settings under which round two has one synthetic example for each of a random half of the hard examples.
 
-    Which of the hard ones become anchors is left to chance alone, so that the others are what they would have been:
-    extreme losses fall toward the mean whatever is done, and those of both halves alike.
-
-    Parameters
-    ----------
-    fraction : float
-        Share of the examples that counts as hard.
-
-    Returns
-    -------
-    dict
-        Settings of a run.
+    A share `fraction` of the examples counts as hard. Which of them become anchors is left to chance alone, so that the
+    others are what they would have been: extreme losses fall toward the mean whatever is done, and those of both halves
+    alike.
     """
     return {
         "schedule": "static",  # one set, for a round that the steps do not quite end with

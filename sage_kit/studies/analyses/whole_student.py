@@ -1,8 +1,7 @@
 """A student that keeps an input layer of its own, trained on token ids: the usual loop, as a control for the bypass.
 
-Plain distillation and nothing else. Batches, losses, optimizer, learning rate, seeds, evaluation and records are those
-of `sage_kit.distill`, whose loop this is, so that a run differs from one with ``schedule="none"`` and
-``bypass="embeddings"`` in one thing: the student's embeddings are trained, from the teacher's on, with their dropout.
+Plain distillation and nothing else: a run differs from one with ``schedule="none"`` and ``bypass="embeddings"`` in one
+thing, the student's embeddings are trained, from the teacher's on, with their dropout.
 """
 
 from __future__ import annotations
@@ -13,7 +12,6 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from sage_kit.components import TokenBatch
 from sage_kit.components.plugins import Plugins
@@ -21,11 +19,10 @@ from sage_kit.components.records import Costs
 from sage_kit.config import RunConfig
 from sage_kit.data.tokens import Tokens
 from sage_kit.errors import ConfigError
-from sage_kit.models.families import family_of
-from sage_kit.models.split import UpperLayers, UpperOutput, embed
+from sage_kit.models.split import UpperLayers, UpperOutput
 from sage_kit.recipe import Recipe
 from sage_kit.rundir import RunDirectory
-from sage_kit.studies.analyses.own_loop import UnsavedLoop, run_loop
+from sage_kit.studies.analyses.own_loop import TrainedEmbeddings, UnsavedLoop, run_loop
 from sage_kit.training.preparation import Prepared, PreparedSplit, prepare
 
 if TYPE_CHECKING:
@@ -33,7 +30,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-class WholeStudent(nn.Module):
+class WholeStudent(TrainedEmbeddings):
     """A student with its input layer, called as upper layers are, on token ids in place of token states.
 
     Parameters
@@ -50,39 +47,15 @@ class WholeStudent(nn.Module):
     """
 
     def __init__(self, model: PreTrainedModel, *, freeze: bool = False) -> None:
-        super().__init__()
-        family = family_of(model.config)
-        self.embeddings = model.get_submodule(family.embeddings)
+        super().__init__(model, freeze)
         self.upper = UpperLayers(model, 0)
-        self._takes_types = family.token_types
-        self._uses_types = family.uses_token_types(model.config)
-        self._frozen = freeze
-        self.embeddings.requires_grad_(not freeze)
         self.train(model.training)
-
-    def train(self, mode: bool = True) -> WholeStudent:
-        """Dropout on or off, that of frozen embeddings always off."""
-        super().train(mode)
-        self.embeddings.train(mode and not self._frozen)
-        return self
 
     def forward(
         self, tokens: torch.Tensor, mask: torch.Tensor | None = None, hidden: bool = False, projections: bool = False
     ) -> UpperOutput:
-        """Logits and, if asked for, the output of every block and the last one's queries, keys and values.
-
-        Parameters
-        ----------
-        tokens : Tensor of shape (batch, tokens, 2), int64
-            Token ids and token type ids.
-        mask : Tensor of shape (batch, tokens), bool, or None
-            True at real tokens; None when there is no padding.
-        hidden, projections : bool
-            What to return beside the logits, as in `UpperLayers.forward`.
-        """
-        ids, types = tokens.unbind(-1)
-        kinds = (types if self._uses_types else torch.zeros_like(ids)) if self._takes_types else None
-        states = embed(self.embeddings, ids, kinds)
+        """What `UpperLayers.forward` returns, of token ids and types as (batch, tokens, 2), int64."""
+        states = self.states(*tokens.unbind(-1))
         if mask is not None:
             states = states * mask.unsqueeze(-1)
         return cast(UpperOutput, self.upper(states, mask, hidden=hidden, projections=projections))
@@ -136,32 +109,16 @@ class TokenStore:
 def run_whole_student(
     config: RunConfig, plugins: Plugins, plugin_files: list[str] | None = None, *, freeze: bool = False
 ) -> tuple[RunDirectory, dict[str, Any]]:
-    """Distil a whole student into a new run directory; the counterpart of `sage_kit.distill.run`.
-
-    It keeps no checkpoints: a run that was killed is made again.
+    """Distil a whole student into a new run directory, as `sage_kit.studies.analyses.own_loop.run_loop` does.
 
     Parameters
     ----------
     config : RunConfig
         With ``schedule="none"``, ``bypass="embeddings"`` and ``granularity="token"``, and without a warm-up.
-    plugins : Plugins
-    plugin_files : list of str
-        One-file plugins that `plugins` was made with; recorded.
+    plugins, plugin_files
+        As in `run_loop`.
     freeze : bool
         Whether the embeddings stay as they are (see `WholeStudent`).
-
-    Returns
-    -------
-    directory : RunDirectory
-    summary : dict
-        What summary.json holds, with the keys of any run's.
-
-    Raises
-    ------
-    ConfigError
-        For a setting that such a student has no use for.
-    SageError
-        As `sage_kit.distill.run` does.
     """
 
     def make(recipe: Recipe, accelerator: Accelerator, costs: Costs) -> tuple[Prepared, type[UnsavedLoop]]:
@@ -171,7 +128,7 @@ def run_whole_student(
                 "the relations of the teacher's first block are those of token states, which a student with an input "
                 "layer does not share: set relation_layer to a later block, or relation_weight to 0"
             )
-        return on_tokens(prepared), _Frozen if freeze else _Loop
+        return on_tokens(prepared), _FrozenLoop if freeze else _Loop
 
     needs = {"bypass": "embeddings", "granularity": "token"}
     return run_loop(config, plugins, plugin_files or [], make, who="a student with an input layer", needs=needs)
@@ -187,8 +144,8 @@ class _Loop(UnsavedLoop):
         return WholeStudent(student, freeze=self.freeze)
 
 
-class _Frozen(_Loop):
-    """The same, whose embeddings stay as they are."""
+class _FrozenLoop(_Loop):
+    """The same with frozen embeddings."""
 
     freeze = True
 
@@ -199,8 +156,10 @@ def on_tokens(prepared: Prepared) -> Prepared:
     def one(split: PreparedSplit) -> PreparedSplit:
         return replace(split, store=cast(Any, TokenStore(split.tokens)))
 
-    validation = {name: one(split) for name, split in prepared.validation.items()}
-    evaluation = None if prepared.evaluation is None else one(prepared.evaluation)
     return replace(
-        prepared, train=one(prepared.train), dev=one(prepared.dev), validation=validation, evaluation=evaluation
+        prepared,
+        train=one(prepared.train),
+        dev=one(prepared.dev),
+        validation={name: one(split) for name, split in prepared.validation.items()},
+        evaluation=None if prepared.evaluation is None else one(prepared.evaluation),
     )

@@ -54,10 +54,6 @@ def expected_jaccard(n: int, k: int, other: int | None = None) -> float:
     other : int or None
         Size m of the other subset; None takes k.
 
-    Returns
-    -------
-    float
-
     Raises
     ------
     DataError
@@ -96,20 +92,16 @@ def morans_i(values: Array, neighbors: Array, *, permutations: int = 999, seed: 
     """Whether neighbours have like values: Moran's I with k nearest neighbours of weight 1 / k (row-standardised).
 
     I = sum_i z_i (mean of z over the neighbours of i) / sum_i z_i ** 2, where z are the values less their mean (Moran
-    1950, Notes on continuous stochastic phenomena, Biometrika 37). The p permutes the values over the places.
+    1950, Notes on continuous stochastic phenomena, Biometrika 37). The p permutes the values over the places, many
+    permutations in one sparse product, which `scipy.stats.permutation_test` does not do.
 
     Parameters
     ----------
     values : array of shape (n,)
     neighbors : array of shape (n, k), int
         Indices of each row's neighbours, without the row itself.
-    permutations : int
     seed : int or sequence of int
         Of the permutations.
-
-    Returns
-    -------
-    MoransI
 
     Raises
     ------

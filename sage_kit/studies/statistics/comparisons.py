@@ -138,22 +138,25 @@ def compare_arms(
     """
     _check_columns(table, ("task", "arm", "seed", value))
     tasks, arms = list(dict.fromkeys(table["task"])), list(dict.fromkeys(table["arm"]))
-    check_names(tasks, arms, baseline)
-    values = _by_run(table, value)
+    _check_names(tasks, arms, baseline)
+    runs = _by_seed(table, value)
     pairs = []
     for task in tasks:
         step = _smallest_step(table.loc[table["task"] == task, value]) if resolution is None else resolution
-        for arm, (seeds, ours, base) in _pairs(values, task, arms, baseline).items():
-            pairs.append(Pair(task, arm, seeds, 0, ours, base, t_interval(ours - base, resolution=step)))
+        for arm in (arm for arm in arms if arm != baseline and (task, arm) in runs):
+            ours, base = runs[task, arm], runs.get((task, baseline), {})
+            for seed in sorted(ours.keys() ^ base.keys()):
+                has, lacks = (arm, baseline) if seed in ours else (baseline, arm)
+                raise DataError(
+                    f"Task {task!r}, seed {seed}: there is a run of arm {has!r} and none of arm {lacks!r}, so they "
+                    "cannot be paired. Run the missing one or leave the seed out."
+                )
+            own, other = (np.array(list(values.values())) for values in (ours, base))
+            pairs.append(Pair(task, arm, tuple(ours), 0, own, other, t_interval(own - other, resolution=step)))
     return pairs_table(pairs, average=average)
 
 
-def compare_cells(
-    cells: Mapping[tuple[str, str], Array],
-    baseline: str,
-    *,
-    average: bool = True,
-) -> pd.DataFrame:
+def compare_cells(cells: Mapping[tuple[str, str], Array], baseline: str, *, average: bool = True) -> pd.DataFrame:
     """Every arm against the baseline, from what each example contributes to each run's score: `two_way` of differences.
 
     Parameters
@@ -179,7 +182,7 @@ def compare_cells(
         If a task has no run of the baseline, or its arms differ in their seeds or examples.
     """
     tasks = list(dict.fromkeys(task for task, _ in cells))
-    check_names(tasks, list(dict.fromkeys(arm for _, arm in cells)), baseline)
+    _check_names(tasks, list(dict.fromkeys(arm for _, arm in cells)), baseline)
     pairs = []
     for task in tasks:
         if (task, baseline) not in cells:
@@ -249,8 +252,7 @@ def _averages(pairs: Sequence[Pair], tasks: Sequence[Any]) -> list[Pair]:
     return means
 
 
-def check_names(tasks: Sequence[Any], arms: Sequence[Any], baseline: str) -> None:
-    """Refuse a task that is named as the average is, and a baseline that is none of the arms."""
+def _check_names(tasks: Sequence[Any], arms: Sequence[Any], baseline: str) -> None:
     if AVERAGE in tasks:
         raise DataError(f"A task is named {AVERAGE!r}, which is the name of the average over tasks: rename the task.")
     if baseline not in arms:
@@ -273,38 +275,12 @@ def _smallest_step(values: pd.Series[Any]) -> float:
     return float(steps.min(initial=np.inf)) if len(steps) else 0.0
 
 
-_Runs = Mapping[tuple[Any, Any], Mapping[Any, float]]
-"""Values by (task, arm), then by seed."""
-
-
-def _by_run(table: pd.DataFrame, value: str) -> _Runs:
-    runs: dict[tuple[Any, Any], dict[Any, float]] = {}
-    columns = (table[column].tolist() for column in ("task", "arm", "seed", value))
-    for task, arm, seed, number in zip(*columns, strict=True):
-        seeds = runs.setdefault((task, arm), {})
-        if seed in seeds:
-            raise DataError(f"The table has two runs of task {task!r}, arm {arm!r}, seed {seed}: keep one.")
-        seeds[seed] = float(number)
-    return runs
-
-
-def _pairs(
-    values: _Runs, task: Any, arms: Sequence[Any], baseline: Any
-) -> dict[Any, tuple[tuple[Any, ...], Floats, Floats]]:
-    """Seeds, values and the baseline's, by arm, where both have exactly the same seeds."""
-    base = values.get((task, baseline), {})
-    pairs: dict[Any, tuple[tuple[Any, ...], Floats, Floats]] = {}
-    for arm in arms:
-        ours = values.get((task, arm))
-        if arm == baseline or ours is None:
-            continue
-        for seed in sorted(ours.keys() ^ base.keys()):
-            has, lacks = (arm, baseline) if seed in ours else (baseline, arm)
-            raise DataError(
-                f"Task {task!r}, seed {seed}: there is a run of arm {has!r} and none of arm {lacks!r}, so they cannot "
-                "be paired. Run the missing one or leave the seed out."
-            )
-        seeds = sorted(ours)
-        own, other = (np.array([each[seed] for seed in seeds]) for each in (ours, base))
-        pairs[arm] = tuple(seeds), own, other
-    return pairs
+def _by_seed(table: pd.DataFrame, value: str) -> dict[tuple[Any, Any], dict[Any, float]]:
+    """The values of each (task, arm) by seed, in rising order."""
+    found = {}
+    for (task, arm), own in table.groupby(["task", "arm"], sort=False):
+        twice = own.loc[own["seed"].duplicated(), "seed"]
+        if len(twice):
+            raise DataError(f"The table has two runs of task {task!r}, arm {arm!r}, seed {twice.iloc[0]}: keep one.")
+        found[task, arm] = own.set_index("seed")[value].astype(np.float64).sort_index().to_dict()
+    return found

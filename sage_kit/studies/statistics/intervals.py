@@ -4,7 +4,8 @@ A difference d of two arms varies with the seed s of the pair of runs and with t
 favours one arm favours it on many examples, an example that suits one arm does so under many seeds, and the rest is
 particular to the two. `two_way` reads the three variances from the table of d and gives the interval of its mean for
 new seeds and new examples. With one seed it is Student's interval over examples, with numbers of runs alone
-(`t_interval`) Student's over seeds.
+(`t_interval`) Student's over seeds. Scipy has nothing for crossed effects, and a mixed model
+fitted by likelihood, as statsmodels fits it, is another estimate, without Satterthwaite's degrees of freedom.
 """
 
 from __future__ import annotations
@@ -167,10 +168,6 @@ def average(parts: Sequence[Interval]) -> Interval:
     seed vary independently (in 55 arms of earlier studies, on SST-2 and STS-B, their differences to plain distillation
     had correlations over five seeds of -0.2 on average). So variances add, and the degrees of freedom are
     Satterthwaite's.
-
-    Parameters
-    ----------
-    parts : sequence of Interval
 
     Returns
     -------

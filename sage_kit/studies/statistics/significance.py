@@ -22,11 +22,6 @@ def p_value(interval: Interval, threshold: float = 0.0) -> float:
     Bland 2011, How to obtain the P value from a confidence interval, BMJ 343), and p is that of value less threshold
     over it. Of Student's intervals this is the t-test's.
 
-    Parameters
-    ----------
-    interval : Interval
-    threshold : float
-
     Returns
     -------
     float
@@ -55,7 +50,6 @@ def detectable(se: float, df: float, *, comparisons: int = 1, power: float = POW
         Standard error of the difference and its degrees of freedom.
     comparisons : int
         Findings that are corrected together.
-    power : float
 
     Returns
     -------
@@ -87,7 +81,10 @@ def count_interval(k: int, n: int) -> Interval:
 
 
 def count_p(k: int, n: int, threshold: float) -> float:
-    """Two-sided p of a share, twice the smaller tail, so that p < 0.05 where `count_interval` leaves it out."""
+    """Two-sided p of a share, twice the smaller tail, so that p < 0.05 where `count_interval` leaves it out.
+
+    The p of `scipy.stats.binomtest` adds the less likely counts of both tails, and can contradict that interval.
+    """
     return float(min(1.0, 2 * min(stats.binom.cdf(k, n, threshold), stats.binom.sf(k - 1, n, threshold))))
 
 
@@ -96,12 +93,10 @@ def count_detectable(n: int, threshold: float, *, comparisons: int = 1, power: f
 
     Parameters
     ----------
-    n : int
     threshold : float
         Between 0 and 1.
     comparisons : int
         Findings that are corrected together.
-    power : float
 
     Returns
     -------

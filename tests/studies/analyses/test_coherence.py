@@ -24,9 +24,9 @@ from sage_kit.studies.analyses.coherence import (
     half_arms,
     half_name,
     nearest_cosine,
-    synthetic_sets,
     trained_on,
 )
+from sage_kit.studies.analyses.run_data import synthetic_sets
 from sage_kit.studies.arms import Arm
 from sage_kit.studies.runs import Runs
 from sage_kit.studies.study import Study

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 
-from sage_kit.studies.analyses.convergence import speed, speed_table
+from sage_kit.studies.analyses.convergence import figure_of_agreement, speed, speed_table
 
 
 def curve(arm: str, seed: int, points: list[tuple[int, float]]) -> list[dict[str, object]]:
@@ -41,3 +42,11 @@ def test_runs_that_never_get_there_are_counted_and_have_no_steps() -> None:
     assert table["steps_to_95"]["x"] == 300
     assert table["steps_to_99"]["x"] == 400
     assert math.isnan(table["steps_to_95"]["y"])
+
+
+def test_the_figure_shows_means_over_seeds() -> None:
+    runs = SimpleNamespace(rounds=lambda: ROUNDS)
+    (axes,) = figure_of_agreement(runs).axes  # type: ignore[arg-type]
+    x, y = axes.lines
+    assert (x.get_label(), y.get_label()) == ("x", "y")
+    assert x.get_ydata() == pytest.approx([0.8, 0.93, 0.945])

@@ -9,7 +9,9 @@ from toyrun import ALL_ROWS, toy_settings
 
 from sage_kit.studies.analyses.outcomes import (
     EQUAL_FLOPS,
+    add_contrasts,
     add_outcomes,
+    add_over_plain,
     compute_apart,
     find_ahead,
     find_within,
@@ -47,7 +49,13 @@ def test_every_outcome_is_a_finding_at_equal_steps_and_at_equal_flops(study: Stu
     assert list(compute.index) == ["plain", "SAGE", EQUAL_FLOPS]
     assert list(compute["equal"]) == [False, True, False]
 
-    add_outcomes(study, "over_plain", runs, "plain")
+    add_over_plain(study, runs)
+    assert study.figures["over_plain"][0].startswith(b"\x89PNG")
+    add_contrasts(study, "pairs", runs, [("SAGE", "plain"), ("SAGE", EQUAL_FLOPS)])
+    for end in ("", "_agreement", "_divergence"):
+        pair, over = study.tables[f"pairs{end}"], study.tables[f"over_plain{end}"]
+        assert list(pair["against"]) == ["plain", EQUAL_FLOPS]
+        assert pair["difference"].iloc[0] == over.set_index("arm").loc["SAGE", "difference"]
     add_outcomes(study, "over_equal_flops", runs, EQUAL_FLOPS, arms=["SAGE"])
     assert [study.tables[f"over_plain{end}"]["metric"].iloc[0] for end in ("", "_agreement", "_divergence")] == [
         "primary", "agreement", "divergence",

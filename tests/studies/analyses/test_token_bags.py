@@ -27,7 +27,6 @@ from sage_kit.studies.analyses.token_bags import (
     read_bags,
     read_vectors,
     token_means,
-    vector_means,
     vector_rungs,
     vectors_over,
     vectors_to_read,
@@ -270,8 +269,6 @@ def test_rungs_of_vectors_are_compared_by_the_seeds_means():
             tuple(stats.ttest_1samp(differences, 0).confidence_interval())
         )
         assert row["of_real"] == pytest.approx(differences.mean() / (own["real"] - own[baseline]).mean())
-    means = vector_means(table).set_index(["task", "rung"])
-    assert means.loc[("t", "real"), "fit"] == pytest.approx(own["real"].mean())
     with pytest.raises(StudyError, match="there is no measure 'fitness'"):
         vectors_over(table, "fitness", "noise")
 
