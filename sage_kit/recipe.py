@@ -54,9 +54,9 @@ class Choice:
         """Kind, name and origin, for messages about what it did."""
         return f"{self} ({self.registered.origin})"
 
-    def build(self, context: BuildContext, built: list[tuple[Registered, Any]] | None = None) -> Any:
+    def build(self, context: BuildContext) -> Any:
         """Build it, as `Plugins.build` does."""
-        return self.plugins.build(self.kind, self.name, self.options, context, built)
+        return self.plugins.build(self.kind, self.name, self.options, context)
 
     def call(self, function: Callable[..., Any], *arguments: Any, step: str = "") -> Any:
         """Call a function of it; what that raises of its own is reported under the component's name."""

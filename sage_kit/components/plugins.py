@@ -364,14 +364,7 @@ class Plugins(Hooks):
         self._attempt(kind, name, "has options that JSON cannot hold", lambda: checked.model_dump(mode="json"))
         return checked
 
-    def build(
-        self,
-        kind: str,
-        name: str,
-        values: Mapping[str, Any] | Options,
-        context: BuildContext,
-        built: list[tuple[Registered, Any]] | None = None,
-    ) -> Any:
+    def build(self, kind: str, name: str, values: Mapping[str, Any] | Options, context: BuildContext) -> Any:
         """Build a component.
 
         Parameters
@@ -381,8 +374,6 @@ class Plugins(Hooks):
             Its options, checked already or not.
         context : BuildContext
             Its `component` is replaced by this method.
-        built : list or None
-            Gets the component, and before it those that it builds itself, each with its registration.
 
         Raises
         ------
@@ -394,11 +385,10 @@ class Plugins(Hooks):
         """
         spec = self.spec(kind, name)
         options = self.options(kind, name, values)
-        registered = self._components[kind, name]
-        origin = registered.origin
+        origin = self._components[kind, name].origin
 
         def component_of(kind: str, name: str, values: Mapping[str, Any] | Options, **changes: Any) -> Any:
-            return self.build(kind, name, values, replace(context, **changes), built)
+            return self.build(kind, name, values, replace(context, **changes))
 
         def cached(what: str, parts: Sequence[Any], compute: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
             code = code_parts(str(origin), origin.distribution, spec.requires, spec.factory, compute)
@@ -418,8 +408,6 @@ class Plugins(Hooks):
                 f"{', '.join(f'{method}()' for method in lacking)}: see {type(spec).__name__} and the protocols in "
                 "sage_kit.components"
             )
-        if built is not None:
-            built.append((registered, component))
         return component
 
     def call(self, kind: str, name: str, function: Callable[..., Any], *arguments: Any, step: str = "") -> Any:

@@ -385,14 +385,6 @@ def test_build_passes_options_and_context(plugin_file: Callable[..., Path]) -> N
     assert (other.context.n_components, other.context.seed, built.context.n_components) == (7, 5, 2)
 
 
-def test_build_tells_what_it_built() -> None:
-    plugins = Plugins(allow="")
-    built: list[Any] = []
-    inverter = plugins.build("inverter", "anchored", {"base": "knn"}, context(), built)
-    assert [item.spec.name for item, _ in built] == ["knn", "anchored"]
-    assert built[1][1] is inverter
-
-
 def test_what_a_component_caches_is_told_apart_by_component_options_seed_and_source(
     plugin_file: Callable[..., Path],
 ) -> None:
