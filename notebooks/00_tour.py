@@ -50,8 +50,8 @@ import pandas as pd
 from safetensors.numpy import load_file
 
 from sage_kit.data.metrics import alike_with
-from sage_kit.reports.decoding import lift_round
 from sage_kit.reports.figures import synthesis_map
+from sage_kit.reports.lifted_round import lift_round
 from sage_kit.rundir.loss_profiles import read_loss_profiles
 from sage_kit.scorecard.measures import cosines
 from sage_kit.studies import Arm, Study, plots, statistics

@@ -80,7 +80,7 @@ from dataclasses import asdict
 
 import pandas as pd
 
-from sage_kit.reports.decoding import lift_round
+from sage_kit.reports.lifted_round import lift_round
 from sage_kit.studies import Arm, Study, plots, statistics
 from sage_kit.studies.analyses import label_flips, ladder, text_perplexity, token_bags
 from sage_kit.studies.analyses.controls import GUIDED

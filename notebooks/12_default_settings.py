@@ -62,7 +62,7 @@ from typing import Any
 from pandas import DataFrame
 
 from sage_kit.config import field_extra
-from sage_kit.recipe import chosen_options
+from sage_kit.recipe import resolve
 from sage_kit.studies import Arm, Study, plots, statistics
 from sage_kit.studies.analyses.outcomes import add_outcomes, add_over_plain, find_ahead
 from sage_kit.studies.analyses.search import FACTORS, first_settings, read_factors, search
@@ -120,7 +120,7 @@ print("chosen:", ", ".join(f"{name}={value}" for name, value in found.settings.i
 def complete(**changes: Any) -> dict[str, Any]:
     """Settings of a run, with the options that its components have by default."""
     config = study.config(study.tasks[0], **changes)
-    options = {f"{kind}_options": values for kind, values in chosen_options(config, study.plugins).items()}
+    options = {f"{kind}_options": values for kind, values in resolve(config, study.plugins).options.items()}
     return {**config.model_dump(), **options}
 
 

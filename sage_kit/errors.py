@@ -118,3 +118,14 @@ def did_you_mean(name: str, known: Iterable[str], label: str = "Available", else
     if elsewhere and len(names) > LONGEST_LIST:
         return f"{hint} {elsewhere}"
     return f"{hint} {label}: {', '.join(names) or 'none'}."
+
+
+def one_line(error: BaseException, longest: int = 0) -> str:
+    """An error's text on one line, of at most `longest` characters; 0 for as many as it has."""
+    text = " ".join(str(error).split())
+    return shortened(text, longest) if longest else text
+
+
+def shortened(text: str, longest: int) -> str:
+    """A text, its end replaced by dots where it is longer than so many characters."""
+    return text if len(text) <= longest else f"{text[: longest - 3]}..."

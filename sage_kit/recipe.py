@@ -1,56 +1,198 @@
-"""Do the chosen components exist, take their options, go together, and fit the data?
+"""A recipe: the settings of a run and the components that they choose, resolved and checked once.
 
-Asked before anything is computed.
+`resolve` answers before anything is computed whether the components exist, take their options and go together; the
+recipe's `check_labels` and `check_sizes` answer whether they fit the data. Whoever computes takes the recipe, and looks
+no component up by its name again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from typing import Any
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, cast
 
-from sage_kit.components.plugins import Plugins
+from sage_kit.components import BuildContext, FilterSpec, InverterSpec, LiftSpec, Options, ReducerSpec, SamplerSpec
+from sage_kit.components.plugins import Plugins, Registered
 from sage_kit.config import RunConfig
 from sage_kit.errors import CompatibilityError
 
 CHOSEN_KINDS = ("reducer", "sampler", "inverter", "lift", "filter", "stop_rule")
 
+MAP_SETTINGS = ("n_components", "map_layer", "reducer_seed", "refit", "landmarks", "landmark_choice")
+"""Settings of the map beside the choice of a reducer."""
 
-def needed_kinds(config: RunConfig, plugins: Plugins) -> tuple[str, ...]:
-    """The kinds of component that a run with these settings uses.
 
-    Raises
-    ------
-    UnknownComponentError, MissingPackageError, ConfigError
-        For a sampler, lift or filter, or an option of the lift, that is not there or a bad value.
+@dataclass(frozen=True, eq=False)
+class Choice:
+    """A component that a run uses.
+
+    Attributes
+    ----------
+    kind, name : str
+    spec : ComponentSpec
+        With the capabilities that it has under the options.
+    options : Options
+        Checked.
+    registered : Registered
+        With its origin.
+    plugins : Plugins
+        That it comes from.
     """
-    if config.schedule == "none":
-        return ("stop_rule",)
-    if plugins.sampler(config.sampler).space == "full" or not _looks_at_vectors(config, plugins):
-        return ("sampler", "lift", "filter", "stop_rule")
-    return CHOSEN_KINDS
+
+    kind: str
+    name: str
+    spec: Any
+    options: Options
+    registered: Registered
+    plugins: Plugins
+
+    def __str__(self) -> str:
+        return f"{self.kind.replace('_', ' ')} {self.name!r}"
+
+    @property
+    def title(self) -> str:
+        """Kind, name and origin, for messages about what it did."""
+        return f"{self} ({self.registered.origin})"
+
+    def build(self, context: BuildContext, built: list[tuple[Registered, Any]] | None = None) -> Any:
+        """Build it, as `Plugins.build` does."""
+        return self.plugins.build(self.kind, self.name, self.options, context, built)
+
+    def call(self, function: Callable[..., Any], *arguments: Any, step: str = "") -> Any:
+        """Call a function of it; what that raises of its own is reported under the component's name."""
+        return self.plugins.call(self.kind, self.name, function, *arguments, step=step)
 
 
-def _looks_at_vectors(config: RunConfig, plugins: Plugins) -> bool:
-    """Whether anything of a run in the map looks at the new points: if not, none need be made."""
-    if not plugins.sampler(config.sampler).anchors_alone:
-        return True
-    lift = plugins.lift(config.lift, config.lift_options)
-    return lift.uses_vectors or plugins.filter(config.filter).uses_vectors
+@dataclass(frozen=True, eq=False)
+class Recipe:
+    """The settings of a run and what they choose.
+
+    Attributes
+    ----------
+    config : RunConfig
+    plugins : Plugins
+    choices : mapping of str to Choice
+        By kind, the components that the run uses.
+    observers : mapping of str to Options
+        The options of the observers that the settings name.
+    needs_inverse : bool
+        Whether the inverter, or one that it is built over, calls the reducer's own inverse.
+    """
+
+    config: RunConfig
+    plugins: Plugins
+    choices: Mapping[str, Choice]
+    observers: Mapping[str, Options]
+    needs_inverse: bool
+
+    def __getitem__(self, kind: str) -> Choice:
+        return self.choices[kind]
+
+    def __contains__(self, kind: object) -> bool:
+        return kind in self.choices
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.choices)
+
+    @property
+    def uses_map(self) -> bool:
+        """Whether the run has a map: a reducer and an inverter."""
+        return "reducer" in self.choices
+
+    @property
+    def reducer(self) -> ReducerSpec:
+        """The reducer's spec."""
+        return cast(ReducerSpec, self["reducer"].spec)
+
+    @property
+    def sampler(self) -> SamplerSpec:
+        """The sampler's spec."""
+        return cast(SamplerSpec, self["sampler"].spec)
+
+    @property
+    def lift(self) -> LiftSpec:
+        """The lift's spec."""
+        return cast(LiftSpec, self["lift"].spec)
+
+    @property
+    def filter(self) -> FilterSpec:
+        """The filter's spec."""
+        return cast(FilterSpec, self["filter"].spec)
+
+    @property
+    def first_synthetic(self) -> int:
+        """The first round with synthetic examples: the first where the sampler needs no losses, else the second."""
+        return 2 if "sampler" in self and self.sampler.needs_losses else 1
+
+    @property
+    def options(self) -> dict[str, dict[str, Any]]:
+        """By kind, the options with their defaults, ready for JSON."""
+        return {kind: choice.options.model_dump(mode="json") for kind, choice in self.choices.items()}
+
+    def check_labels(self, rows: int, unlabelled: int) -> None:
+        """Check that nothing which the settings choose needs gold labels that the transfer set lacks.
+
+        Parameters
+        ----------
+        rows, unlabelled : int
+            Rows of the transfer set, and those of them without a label.
+
+        Raises
+        ------
+        CompatibilityError
+            For a weight of the gold label, or a reducer that learns from labels.
+        """
+        if not unlabelled:
+            return
+        lacking = f"{unlabelled:,} of the {rows:,} rows that the student learns from have no label"
+        weight = self.config.hard_label_weight
+        if weight:
+            raise CompatibilityError(f"hard_label_weight is {weight:g}, but {lacking}: set it to 0, or give all labels")
+        if self.uses_map and self.reducer.needs_labels:
+            raise CompatibilityError(
+                f"{self['reducer']} learns from labels, but {lacking}: take another reducer, or give all labels"
+            )
+
+    def check_sizes(self, rows: int, dim: int) -> None:
+        """Check the components against the data.
+
+        Parameters
+        ----------
+        rows, dim : int
+            Number of training examples and width of the vectors.
+
+        Raises
+        ------
+        CompatibilityError
+            For more components than the vectors have dimensions or the reducer can take from so few rows, and for
+            fewer rows than neighbours.
+        """
+        config, plugins = self.config, self.plugins
+        # anchors alone need no neighbours
+        if "sampler" in self and (self.sampler.space == "full" or self.uses_map):
+            needed = plugins.least_rows("sampler", config.sampler, self["sampler"].options)
+            if needed is not None and rows < needed:
+                raise CompatibilityError(
+                    f"{self['sampler']} needs at least {needed} training examples with these options, and there are "
+                    f"{rows}: ask for fewer neighbours or use more data"
+                )
+        if not self.uses_map:
+            return
+        if config.n_components > dim:
+            raise CompatibilityError(f"n_components is {config.n_components}, but the vectors have {dim} dimensions")
+        own = plugins.least_rows("reducer", config.reducer, self["reducer"].options, config.n_components)
+        least = max(config.n_components + 1, own or 0)
+        fitted = min(rows, config.landmarks or rows)
+        if fitted < least:
+            what, remedy = ("landmarks", "more of them") if fitted < rows else ("training examples", "more data")
+            raise CompatibilityError(
+                f"{self['reducer']} needs at least {least} {what} with these options, and there are {fitted}: ask for "
+                f"fewer neighbours or components, or use {remedy}"
+            )
 
 
-def first_synthetic_round(config: RunConfig, plugins: Plugins) -> int:
-    """The first round with synthetic examples: the first where the sampler needs no losses, else the second."""
-    return 2 if plugins.sampler(config.sampler).needs_losses else 1
-
-
-def chosen_options(config: RunConfig, plugins: Plugins) -> dict[str, dict[str, Any]]:
-    """By kind of component that a run uses, its options with their defaults, ready for JSON."""
-    chosen = {kind: config.component_choice(kind) for kind in needed_kinds(config, plugins)}
-    return {kind: plugins.options(kind, *choice).model_dump(mode="json") for kind, choice in chosen.items()}
-
-
-def check_choices(config: RunConfig, plugins: Plugins) -> None:
-    """Check the components by themselves and with each other.
+def resolve(config: RunConfig, plugins: Plugins) -> Recipe:
+    """Look the components up that the settings choose, and check them by themselves and with each other.
 
     Raises
     ------
@@ -60,50 +202,95 @@ def check_choices(config: RunConfig, plugins: Plugins) -> None:
         When two choices do not go together.
     """
     task = plugins.task(config.task)
-    kinds = needed_kinds(config, plugins)
-    for kind in kinds:
-        name, options = config.component_choice(kind)
-        plugins.options(kind, name, options)
-    for name in config.observers:
-        plugins.options("observer", name, config.observer_options.get(name, {}))
+    choices = {kind: choose(kind, config, plugins) for kind in _needed_kinds(config, plugins)}
+    observers = {
+        name: plugins.options("observer", name, config.observer_options.get(name, {})) for name in config.observers
+    }
     for name in config.observer_options:
         plugins.spec("observer", name)
     # the spec of task `file` is a template that knows no labels yet
     regression = config.task_kind == "regression" if config.task == "file" else task.is_regression
-    for kind in kinds:
-        name = config.component_choice(kind)[0]
-        if regression and getattr(plugins.spec(kind, name), "needs_classes", False):
+    for choice in choices.values():
+        if regression and getattr(choice.spec, "needs_classes", False):
             raise CompatibilityError(
-                f"{kind} {name!r} looks at classes, and task {config.task!r} is a regression task: take another {kind}"
+                f"{choice.kind} {choice.name!r} looks at classes, and task {config.task!r} is a regression task: take "
+                f"another {choice.kind}"
             )
-    if "filter" in kinds:
-        _check_surplus(config, plugins)
-    needs_shares = "lift" in kinds and getattr(plugins.spec("lift", config.lift), "needs_shares", False)
-    if needs_shares and not plugins.sampler(config.sampler).gives_shares:
-        able = [i.spec.name for i in plugins.components("sampler") if getattr(i.spec, "gives_shares", False)]
+    recipe = Recipe(config, plugins, choices, observers, False)
+    _check_surplus(recipe)
+    _check_shares(recipe)
+    if not recipe.uses_map:
+        return recipe
+    most = recipe.reducer.max_components
+    if most is not None and config.n_components > most:
         raise CompatibilityError(
-            f"lift {config.lift!r} mixes an example with its partner, and sampler {config.sampler!r} names none: take "
-            f"another lift, or a sampler that does ({', '.join(able) or 'none is installed'})"
+            f"n_components is {config.n_components}, but reducer {config.reducer!r} takes at most {most}"
         )
-    if "reducer" not in kinds:
-        return
-    reducer = plugins.reducer(config.reducer, config.reducer_options)
-    if reducer.max_components is not None and config.n_components > reducer.max_components:
-        raise CompatibilityError(
-            f"n_components is {config.n_components}, but reducer {reducer.name!r} takes at most "
-            f"{reducer.max_components}"
-        )
-    chain = _inverter_chain(config, plugins)
+    chain = _inverter_chain(plugins, config.inverter, recipe["inverter"].options)
     if not plugins.inverter(chain[-1]).needs_inverse:
+        return recipe
+    _check_inverse(recipe, chain)
+    return Recipe(config, plugins, choices, observers, True)
+
+
+def choose(kind: str, config: RunConfig, plugins: Plugins) -> Choice:
+    """The component of a kind that the settings choose, whether a run uses it or not; raises as `resolve` does."""
+    name, given = config.component_choice(kind)
+    options = plugins.options(kind, name, given)
+    refined = {"reducer": plugins.reducer, "lift": plugins.lift}.get(kind)
+    spec = plugins.spec(kind, name) if refined is None else refined(name, options)
+    return Choice(kind, name, spec, options, plugins.registered(kind, name), plugins)
+
+
+def _needed_kinds(config: RunConfig, plugins: Plugins) -> tuple[str, ...]:
+    """The kinds of component that a run with these settings uses."""
+    if config.schedule == "none":
+        return ("stop_rule",)
+    sampler = plugins.sampler(config.sampler)
+    # where nothing of a run looks at the new points, none need be made
+    looks = (
+        not sampler.anchors_alone
+        or plugins.lift(config.lift, config.lift_options).uses_vectors
+        or plugins.filter(config.filter).uses_vectors
+    )
+    return CHOSEN_KINDS if sampler.space != "full" and looks else ("sampler", "lift", "filter", "stop_rule")
+
+
+def _check_surplus(recipe: Recipe) -> None:
+    """Refuse a filter that keeps some of many where the examples are no text: its batches would not be filled again."""
+    if "filter" not in recipe:
         return
+    name = recipe.config.filter
+    if recipe.plugins.surplus(name, recipe["filter"].options) > 1 and not recipe.lift.makes_text:
+        raise CompatibilityError(
+            f"filter {name!r} keeps a part of the examples that are made, for which they must be text, and "
+            f"lift {recipe.config.lift!r} makes none with these options: take lift 'replace' or 'replace_random'"
+        )
+
+
+def _check_shares(recipe: Recipe) -> None:
+    """Refuse a lift that mixes an example with its partner, beside a sampler that names none."""
+    if "lift" not in recipe or not recipe.lift.needs_shares or recipe.sampler.gives_shares:
+        return
+    able = [i.spec.name for i in recipe.plugins.components("sampler") if getattr(i.spec, "gives_shares", False)]
+    raise CompatibilityError(
+        f"{recipe['lift']} mixes an example with its partner, and {recipe['sampler']} names none: take another lift, "
+        f"or a sampler that does ({', '.join(able) or 'none is installed'})"
+    )
+
+
+def _check_inverse(recipe: Recipe, chain: list[str]) -> None:
+    """Refuse an inverter that calls an inverse which the reducer does not have, here or in so many dimensions."""
+    config, reducer, names = recipe.config, recipe.reducer, " over ".join(map(repr, chain))
     if config.map_layer:
         raise CompatibilityError(
-            f"inverter {' over '.join(map(repr, chain))} calls the reducer's inverse, which gives states of layer "
-            f"{config.map_layer} (map_layer) and no input of the student: take inverter 'knn', or 'anchored' over 'knn'"
+            f"inverter {names} calls the reducer's inverse, which gives states of layer {config.map_layer} (map_layer) "
+            "and no input of the student: take inverter 'knn', or 'anchored' over 'knn'"
         )
-    called = f"inverter {' over '.join(map(repr, chain))} calls the reducer's inverse, which reducer {reducer.name!r}"
+    called = f"inverter {names} calls the reducer's inverse, which reducer {reducer.name!r}"
     if not reducer.has_inverse:
-        able = [item.spec.name for item in plugins.components("reducer") if getattr(item.spec, "has_inverse", False)]
+        components = recipe.plugins.components("reducer")
+        able = [item.spec.name for item in components if getattr(item.spec, "has_inverse", False)]
         raise CompatibilityError(
             f"{called} does not have: take inverter 'knn', or 'anchored' over 'knn', or a reducer that has one "
             f"({', '.join(able) or 'none is installed'})"
@@ -115,18 +302,8 @@ def check_choices(config: RunConfig, plugins: Plugins) -> None:
         )
 
 
-def _check_surplus(config: RunConfig, plugins: Plugins) -> None:
-    """Refuse a filter that keeps some of many where the examples are no text: its batches would not be filled again."""
-    options = plugins.options("filter", config.filter, config.filter_options)
-    if plugins.surplus(config.filter, options) > 1 and not plugins.lift(config.lift, config.lift_options).makes_text:
-        raise CompatibilityError(
-            f"filter {config.filter!r} keeps a part of the examples that are made, for which they must be text, and "
-            f"lift {config.lift!r} makes none with these options: take lift 'replace' or 'replace_random'"
-        )
-
-
-def inverter_needs_inverse(config: RunConfig, plugins: Plugins) -> bool:
-    """Whether the inverter, or one that it is built over, calls the reducer's own inverse.
+def calls_inverse(config: RunConfig, plugins: Plugins) -> bool:
+    """Whether the settings' inverter, or one that it is built over, calls the reducer's own inverse.
 
     Raises
     ------
@@ -135,103 +312,31 @@ def inverter_needs_inverse(config: RunConfig, plugins: Plugins) -> bool:
     CompatibilityError
         For an inverter that is built over itself.
     """
-    return plugins.inverter(_inverter_chain(config, plugins)[-1]).needs_inverse
+    name, given = config.component_choice("inverter")
+    chain = _inverter_chain(plugins, name, plugins.options("inverter", name, given))
+    return plugins.inverter(chain[-1]).needs_inverse
 
 
-def _inverter_chain(config: RunConfig, plugins: Plugins) -> list[str]:
+def _inverter_chain(plugins: Plugins, name: str, checked: Options) -> list[str]:
     """Names of the inverter, of the one it is built over, and so on, as far as one that calls the reducer's inverse."""
-    name, options = config.component_choice("inverter")
-    chain: list[str] = []
+    chain = [name]
     while True:
-        if name in chain:
-            raise CompatibilityError(f"inverter {name!r} is built over itself: {' over '.join([*chain, name])}")
-        chain.append(name)
-        checked = plugins.options("inverter", name, options)
-        spec = plugins.inverter(name)
+        spec: InverterSpec = plugins.inverter(chain[-1])
         if spec.needs_inverse or not spec.base_option:
             return chain
         name = str(getattr(checked, spec.base_option))
-        options = getattr(checked, f"{spec.base_option}_options", {})
+        if name in chain:
+            raise CompatibilityError(f"inverter {name!r} is built over itself: {' over '.join([*chain, name])}")
+        chain.append(name)
+        checked = plugins.options("inverter", name, getattr(checked, f"{spec.base_option}_options", {}))
 
 
-def check_labels(config: RunConfig, plugins: Plugins, rows: int, unlabelled: int) -> None:
-    """Check that nothing which the settings choose needs gold labels that the transfer set lacks.
-
-    Parameters
-    ----------
-    config : RunConfig
-    plugins : Plugins
-    rows, unlabelled : int
-        Rows of the transfer set, and those of them without a label.
-
-    Raises
-    ------
-    CompatibilityError
-        For a weight of the gold label, or a reducer that learns from labels.
-    """
-    if not unlabelled:
-        return
-    lacking = f"{unlabelled:,} of the {rows:,} rows that the student learns from have no label"
-    if config.hard_label_weight:
-        raise CompatibilityError(
-            f"hard_label_weight is {config.hard_label_weight:g}, but {lacking}: set it to 0, or give all labels"
-        )
-    if "reducer" in needed_kinds(config, plugins):
-        reducer = plugins.reducer(config.reducer, config.reducer_options)
-        if reducer.needs_labels:
-            raise CompatibilityError(
-                f"reducer {reducer.name!r} learns from labels, but {lacking}: take another reducer, or give all labels"
-            )
-
-
-def check_sizes(config: RunConfig, plugins: Plugins, rows: int, dim: int) -> None:
-    """Check the components against the data: number of training examples and width of the vectors.
-
-    Raises
-    ------
-    CompatibilityError
-        For more components than the vectors have dimensions or the reducer can take from so few rows, and for fewer
-        rows than neighbours.
-    """
-    kinds = needed_kinds(config, plugins)
-    sampler = plugins.sampler(config.sampler) if "sampler" in kinds else None
-    # anchors alone need no neighbours
-    if sampler is not None and (sampler.space == "full" or "reducer" in kinds):
-        chosen = plugins.options("sampler", config.sampler, config.sampler_options)
-        needed = plugins.least_rows("sampler", sampler.name, chosen)
-        if needed is not None and rows < needed:
-            raise CompatibilityError(
-                f"sampler {sampler.name!r} needs at least {needed} training examples with these options, and there "
-                f"are {rows}: ask for fewer neighbours or use more data"
-            )
-    if "reducer" in kinds:
-        reducer = plugins.reducer(config.reducer, config.reducer_options)
-        if config.n_components > dim:
-            raise CompatibilityError(f"n_components is {config.n_components}, but the vectors have {dim} dimensions")
-        options = plugins.options("reducer", config.reducer, config.reducer_options)
-        least = max(
-            config.n_components + 1, plugins.least_rows("reducer", reducer.name, options, config.n_components) or 0
-        )
-        fitted = min(rows, config.landmarks or rows)
-        if fitted < least:
-            what, remedy = ("landmarks", "more of them") if fitted < rows else ("training examples", "more data")
-            raise CompatibilityError(
-                f"reducer {reducer.name!r} needs at least {least} {what} with these options, and there are {fitted}: "
-                f"ask for fewer neighbours or components, or use {remedy}"
-            )
-
-
-MAP_SETTINGS = ("n_components", "map_layer", "reducer_seed", "refit", "landmarks", "landmark_choice")
-"""Settings of the map beside the choice of a reducer."""
-
-
-def unused_settings(config: RunConfig, plugins: Plugins, given: Collection[str]) -> str:
+def unused_settings(recipe: Recipe, given: Collection[str]) -> str:
     """In one line, which of the given settings choose or shape a component that the run does not use, and why.
 
     Parameters
     ----------
-    config : RunConfig
-    plugins : Plugins
+    recipe : Recipe
     given : collection of str
         Names of the settings that someone gave.
 
@@ -243,10 +348,10 @@ def unused_settings(config: RunConfig, plugins: Plugins, given: Collection[str])
     Raises
     ------
     UnknownComponentError, MissingPackageError, ConfigError
-        For a component or option that is not there or a bad value, used or not.
+        For a component or option that is not there or a bad value, though it is not used.
     """
-    needed = needed_kinds(config, plugins)
-    idle = [kind for kind in CHOSEN_KINDS if kind not in needed]
+    config, plugins = recipe.config, recipe.plugins
+    idle = [kind for kind in CHOSEN_KINDS if kind not in recipe]
     for kind in idle:
         if {kind, f"{kind}_options"} & set(given):
             plugins.options(kind, *config.component_choice(kind))
@@ -257,7 +362,7 @@ def unused_settings(config: RunConfig, plugins: Plugins, given: Collection[str])
         return ""
     if config.schedule == "none":
         why = "schedule 'none' synthesises nothing"
-    elif plugins.sampler(config.sampler).space == "full":
+    elif recipe.sampler.space == "full":
         why = f"sampler {config.sampler!r} works without a map"
     else:
         why = f"sampler {config.sampler!r} and lift {config.lift!r} look at no map"

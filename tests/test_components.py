@@ -20,7 +20,7 @@ from sage_kit.components import (
     TaskSpec,
     lazy,
 )
-from sage_kit.components.plugins import KINDS
+from sage_kit.components.spec_checks import KINDS
 from sage_kit.config import RunConfig
 
 SPECS = [value for name, value in vars(components).items() if name.endswith("Spec") and value is not ComponentSpec]

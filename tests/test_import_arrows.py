@@ -108,7 +108,7 @@ def room(name: str) -> str:
 def test_the_walk_sees_the_package() -> None:
     assert not LIGHT - set(MODULES)
     assert any(item.module == "torch" and item.at_import_time for item in IMPORTS["sage_kit.distill"])
-    assert any(item.module == "torch" and item.for_types_only for item in IMPORTS["sage_kit.components"])
+    assert any(item.module == "torch" and item.for_types_only for item in IMPORTS["sage_kit.components.messages"])
     assert any(not item.at_import_time for item in IMPORTS["sage_kit.cli.run_commands"])
 
 

@@ -88,7 +88,7 @@ def test_the_command_says_whether_its_result_means_anything(
         return toy_config(tmp_path, tiny_bert, rounds=2, seed=overrides["seed"])
 
     # the real model and reviews are not everywhere; names are looked at before torch is imported, and not here
-    monkeypatch.setattr("sage_kit.recipe.check_choices", lambda *arguments: None)
+    monkeypatch.setattr("sage_kit.recipe.resolve", lambda *arguments: None)
     monkeypatch.setattr("sage_kit.quickstart.quickstart_config", toy_config_instead)
     with pytest.raises(SystemExit) as exit_info:
         main(["quickstart", "--seed", "5", "--runs-dir", "here", *(["--smoke"] if smoke else [])])

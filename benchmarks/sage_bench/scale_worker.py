@@ -23,6 +23,7 @@ from sage_kit.components.records import Costs
 from sage_kit.config import load_config
 from sage_kit.errors import SageError
 from sage_kit.models.vectors import TeacherOutputs
+from sage_kit.recipe import resolve
 from sage_kit.storage.cache import Cache
 from sage_kit.synthesis.synthesizer import Synthesizer
 from sage_kit.system.child import on_standard_streams
@@ -60,7 +61,7 @@ class Rounds:
         self._costs = Costs()
         cache = Cache(Path(config.cache_dir))
         self._synthesizer = Synthesizer(
-            config, Plugins(), store, outputs, cache, torch.device("cpu"), lambda text: None, self._costs
+            resolve(config, Plugins()), store, outputs, cache, torch.device("cpu"), lambda text: None, self._costs
         )
         self._number = 0
 

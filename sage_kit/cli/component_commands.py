@@ -30,7 +30,7 @@ def plugins_command(
     kind: Annotated[str, typer.Option(metavar="KIND", help="Only components of this kind.")] = "",
 ) -> None:
     """List every component with its kind, summary, origin and capabilities, and the plugins in quarantine."""
-    from sage_kit.components.plugins import KINDS
+    from sage_kit.components.spec_checks import KINDS
     from sage_kit.errors import did_you_mean
 
     plugins = load_plugins(plugin)
@@ -180,11 +180,11 @@ def scorecard_command(
             plugins.options(kind, name, options)
     from sage_kit import scorecard
     from sage_kit.components import BuildContext
-    from sage_kit.recipe import check_choices
+    from sage_kit.recipe import resolve
     from sage_kit.storage.files import only_finite
 
     if not every_pair:
-        check_choices(scorecard.scoring_config(checked), plugins)
+        resolve(scorecard.scoring_config(checked), plugins)
     plugins.add_observer("progress", plugins.build("observer", "progress", {}, BuildContext(config=checked)))
     vectors = scorecard.load_vectors(checked, plugins, fine_tune=fine_tuned, points=points)
     if every_pair:

@@ -33,16 +33,14 @@ def run_command(
         settings["trace"] = True
     checked = load_config(settings, preset=preset, file=config)
     plugins = load_plugins(plugin)
-    from sage_kit.recipe import check_choices
+    from sage_kit.recipe import resolve, unused_settings
 
-    check_choices(checked, plugins)  # before torch is imported: a misspelt name is answered at once
-    from sage_kit.recipe import unused_settings
-
+    recipe = resolve(checked, plugins)  # before torch is imported: a misspelt name is answered at once
     usual = load_config()
     given = {
         name for name in checked.model_fields_set if name in settings or getattr(checked, name) != getattr(usual, name)
     }
-    if unused := unused_settings(checked, plugins, given):
+    if unused := unused_settings(recipe, given):
         typer.echo(f"sage-kit: {unused}", err=True)
     from sage_kit.distill import run
 
@@ -78,13 +76,13 @@ def quickstart(
 ) -> None:
     """Fine-tune a packaged teacher on packaged reviews; distil it with SAGE and, for as many steps, plainly."""
     plugins = load_plugins(None)
-    from sage_kit.recipe import check_choices
+    from sage_kit.recipe import resolve
 
     settings = {"runs_dir": runs_dir, "seed": seed}
     if rounds is not None:
         settings["rounds"] = rounds
     # before torch is imported: a missing package is told at once
-    check_choices(load_config({"task": "movie_reviews", **settings}), plugins)
+    resolve(load_config({"task": "movie_reviews", **settings}), plugins)
     from sage_kit.quickstart import SMOKE_NOTE, compare_with_plain, quickstart_config
     from sage_kit.reports.tables import comparison_table, evaluation_table
 

@@ -105,15 +105,12 @@ def run_command(
 
     Exit codes: 0 all done, 1 a cell failed, 2 bad parameters (nothing was started), 130 interrupted.
     """
-    from sage_kit.studies.backends import check_backend, run_cells
-    from sage_kit.studies.grid import grid_requests
+    from sage_kit.studies.backends import run_cells
+    from sage_kit.studies.grid import grid_cells
     from sage_kit.studies.parameters import notebooks_folder
-    from sage_kit.studies.runner import make_cell
 
     overrides = _overrides(parameter or [], profile, plugin or [])
-    requests = grid_requests(notebooks_folder(notebooks), name, grid, overrides)
-    check_backend(backend, jobs, scheduler)
-    cells = [make_cell(request.notebook, request.parameters, in_project(out, CELLS)) for request in requests]
+    cells = grid_cells(notebooks_folder(notebooks), in_project(out, CELLS), name, grid, overrides)
 
     def announce(line: str) -> None:
         typer.echo(line, err=True)

@@ -22,7 +22,7 @@ from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any
 
-from sage_kit.errors import DEBUG_VARIABLE, PluginError, SageError
+from sage_kit.errors import DEBUG_VARIABLE, PluginError, SageError, one_line
 
 
 class Failure(Exception):
@@ -234,10 +234,15 @@ def _code(item: Any) -> CodeType | None:
 # ---- what to say ----------------------------------------------------------------------------------------------------
 
 
+def own_error(raised: BaseException) -> BaseException:
+    """What plugin code itself raised, of what `attempt` raised."""
+    return raised.error if isinstance(raised, Failure) else raised
+
+
 def cause_of(error: BaseException) -> str:
     """An error's class and message, as one line."""
     try:
-        text = " ".join(str(error).split())
+        text = one_line(error)
     except Exception:  # its own __str__ may raise, too
         text = ""
     return f"{type(error).__name__}: {text}".removesuffix(": ")

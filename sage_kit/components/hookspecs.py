@@ -297,7 +297,7 @@ def sage_synthetic_created(run: RunInfo, round: int, synthetic: Any) -> None:
     ----------
     run : RunInfo
     round : int
-    synthetic : sage_kit.synthesis.synthesizer.SyntheticSet
+    synthetic : sage_kit.synthesis.synthetic_set.SyntheticSet
         Anchors, coordinates, vectors and the teacher's logits.
 
     Examples

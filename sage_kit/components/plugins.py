@@ -1,4 +1,4 @@
-"""Plugins: discovery, quarantine, look-up by name, and typed calls of the observing hooks.
+"""All plugins of a process: their components by name, checked, built and called; what is broken in quarantine.
 
 A plugin is an entry point of the group ``sage_kit`` in an installed distribution, or one Python file. Whatever is wrong
 with an installed one puts it in *quarantine*: it is listed with its cause, and it is an error only if the configuration
@@ -8,56 +8,42 @@ the name is an error; a built-in keeps its name. What is wrong with a file is an
 
 from __future__ import annotations
 
-import contextlib
-import copy
-import dataclasses
-import importlib.machinery
-import importlib.metadata
-import importlib.util
-import inspect
-import numbers
 import os
-import re
-import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from numbers import Integral
 from pathlib import Path
-from types import CodeType
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
-import pluggy
 from pydantic import ValidationError
 
 import sage_kit
-from sage_kit.components import (
-    PROTOCOLS,
-    BuildContext,
+from sage_kit.components.guard import Failure, attempt, plugin_error
+from sage_kit.components.hooks import Hooks
+from sage_kit.components.loader import ALLOW_VARIABLE, Origin, Quarantined, find_installed, load, load_file
+from sage_kit.components.messages import BuildContext
+from sage_kit.components.provenance import code_parts
+from sage_kit.components.spec_checks import (
+    CONTRIBUTING_HOOKS,
+    KINDS,
+    Spec,
+    contributed,
+    problem_of,
+    required_methods,
+    title_of,
+    unmet,
+    words,
+)
+from sage_kit.components.specs import (
     ComponentSpec,
-    DecoderSpec,
     FilterSpec,
-    HubSource,
     InverterSpec,
     LiftSpec,
-    ObserverSpec,
     Options,
     ReducerSpec,
     SamplerSpec,
-    StopRuleSpec,
     TaskSpec,
-    hookspecs,
 )
-from sage_kit.components.guard import (
-    Failure,
-    attempt,
-    cause_of,
-    place_of,
-    plugin_error,
-    remember_home,
-    show_traceback,
-    where,
-)
-from sage_kit.components.provenance import code_parts
-from sage_kit.components.records import RunInfo
 from sage_kit.config import explain
 from sage_kit.errors import (
     ConfigError,
@@ -67,36 +53,6 @@ from sage_kit.errors import (
     UnknownComponentError,
     did_you_mean,
 )
-from sage_kit.storage.frozen import frozen_copy
-
-if TYPE_CHECKING:
-    from sage_kit.components.records import RoundResult
-
-ENTRY_POINT_GROUP = "sage_kit"
-ALLOW_VARIABLE = "SAGE_KIT_PLUGINS"
-NAME = re.compile(r"[a-z][a-z0-9_]*")
-ENTRY_POINT = re.compile(r"[\w.]+(:[\w.]+)?\s*(\[.*\])?")
-
-Spec = ComponentSpec | TaskSpec
-
-CONTRIBUTING_HOOKS: Mapping[str, type[ComponentSpec] | type[TaskSpec]] = {
-    "sage_reducers": ReducerSpec,
-    "sage_samplers": SamplerSpec,
-    "sage_inverters": InverterSpec,
-    "sage_lifts": LiftSpec,
-    "sage_filters": FilterSpec,
-    "sage_decoders": DecoderSpec,
-    "sage_tasks": TaskSpec,
-    "sage_observers": ObserverSpec,
-    "sage_stop_rules": StopRuleSpec,
-}
-
-HOOKS: tuple[str, ...] = tuple(name for name in vars(hookspecs) if name.startswith("sage_"))
-"""Names of all hooks, in the order of :mod:`sage_kit.components.hookspecs`."""
-
-DECORATE = "decorate its functions with sage_kit.hookimpl"
-
-KINDS: tuple[str, ...] = tuple(spec.kind for spec in CONTRIBUTING_HOOKS.values())
 
 FIRST_PARTY: Mapping[tuple[str, str], str] = {
     ("reducer", "umap"): "umap",
@@ -109,54 +65,20 @@ FIRST_PARTY: Mapping[tuple[str, str], str] = {
 
 
 @dataclass(frozen=True)
-class Origin:
-    """Where a component comes from: a distribution and its version, or a file."""
-
-    plugin: str
-    distribution: str
-    version: str
-
-    def __str__(self) -> str:
-        return f"{self.distribution} {self.version}".strip()
-
-
-@dataclass(frozen=True)
 class Registered:
-    """A component and its origin."""
+    """A component, its origin, and the implementation of a contributing hook that it comes from."""
 
     spec: Spec
     origin: Origin
+    contributed_by: Callable[[], Any] | None = None
+
+    @property
+    def code(self) -> Callable[..., Any] | None:
+        """The factory, or the loader of a task."""
+        return getattr(self.spec, "factory", None) or getattr(self.spec, "loader", None)
 
 
-@dataclass(frozen=True)
-class Quarantined:
-    """A plugin that cannot be used, or one component of it, and why.
-
-    Attributes
-    ----------
-    origin : Origin
-    cause : str
-    component : str
-        Kind and name, e.g. ``"reducer 'pca'"``; "" for the whole plugin.
-    """
-
-    origin: Origin
-    cause: str
-    component: str = ""
-
-    def __str__(self) -> str:
-        plugin = f"plugin {self.origin.plugin!r} ({self.origin})"
-        return f"{self.component} of {plugin}" if self.component else plugin
-
-
-class _FileLoader(importlib.machinery.SourceFileLoader):
-    """Compiles the file itself each time: Python's own cache takes a quick edit of equal length for the old file."""
-
-    def get_code(self, fullname: str) -> CodeType:
-        return self.source_to_code(self.get_data(self.path), self.path)
-
-
-class Plugins:
+class Plugins(Hooks):
     """All plugins of a process, and the components they contribute.
 
     Parameters
@@ -180,80 +102,35 @@ class Plugins:
         Installed plugins, and single components of them, that cannot be used.
     not_allowed : list of Origin
         Installed plugins that `allow` leaves out.
-    disabled : dict of str to str
-        Observers that raised since the last `remove_observers`, and what.
-    record_disabled : callable or None
-        Is told of each one of these, by name and cause, until the next `remove_observers`.
+    disabled, record_disabled
+        As in :class:`~sage_kit.components.hooks.Hooks`.
     """
 
     def __init__(self, files: Sequence[str | os.PathLike[str]] = (), allow: str | None = None) -> None:
-        self._manager = pluggy.PluginManager(sage_kit.PROJECT)
-        self._manager.add_hookspecs(hookspecs)
-        self._origins: dict[str, Origin] = {}
-        self._components: dict[tuple[str, str], Registered] = {}
-        self._contested: dict[tuple[str, str], list[Registered]] = {}
-        self._contributed_by: dict[tuple[str, str], Callable[[], Any]] = {}
-        self.quarantined: list[Quarantined] = []
-        self.not_allowed: list[Origin] = []
-        self.disabled: dict[str, str] = {}
-        self.record_disabled: Callable[[str, str], None] | None = None
-        self._register_built_ins()
-        self._register_entry_points(os.environ.get(ALLOW_VARIABLE) if allow is None else allow)
-        for file in files:
-            self._register_file(Path(file))
-
-    # ---- discovery
-
-    def _register_built_ins(self) -> None:
         from sage_kit.builtin import BUILT_INS
 
+        super().__init__()
+        self._components: dict[tuple[str, str], Registered] = {}
+        self._contested: dict[tuple[str, str], list[Registered]] = {}
         for module in BUILT_INS:
-            origin = Origin(module.__name__.rpartition(".")[2], "sage-kit", sage_kit.__version__)
-            self._register(module, origin)
-
-    def _register_entry_points(self, allow: str | None) -> None:
-        points, unreadable = _entry_points()
-        self.quarantined += unreadable
-        installed = {point.name for point in points} | {bad.origin.plugin for bad in unreadable}
-        may_load = _allowed(allow, installed)
-        seen: set[tuple[str, str]] = set()
-        for point in points:
-            # One plugin may be found twice, e.g. as a wheel and through the metadata of its source folder.
-            if (point.name, point.value) in seen:
-                continue
-            seen.add((point.name, point.value))
-            origin = _origin(point)
-            if not may_load(point.name):
-                self.not_allowed.append(origin)
-                continue
+            self._register(module, Origin(module.__name__.rpartition(".")[2], "sage-kit", sage_kit.__version__))
+        points, self.not_allowed, self.quarantined = find_installed(
+            os.environ.get(ALLOW_VARIABLE) if allow is None else allow
+        )
+        for point, origin in points:
             try:
-                self._register(_loaded(point), origin)
+                self._register(load(point), origin)
             except PluginError as error:
                 self.quarantined.append(Quarantined(origin, str(error)))
+        for path in map(Path, files):
+            module = load_file(path)
+            try:
+                self._register(module, Origin(path.stem, str(path), ""))
+            except PluginError as error:
+                message = str(error).removesuffix(f" at {error.place}")
+                raise PluginError(f"plugin file {path}: {message}", error.place) from error.__cause__
 
-    def _register_file(self, path: Path) -> None:
-        if not path.is_file():
-            raise PluginError(f"plugin file {path} does not exist")
-        name = f"sage_kit_plugin_{path.stem}"
-        if path.suffix != ".py":
-            raise PluginError(f"plugin file {path} is not a Python file (its name must end in .py)")
-        loader = _FileLoader(name, str(path))
-        module_spec = importlib.util.spec_from_file_location(name, path, loader=loader)
-        assert module_spec is not None
-        module = importlib.util.module_from_spec(module_spec)
-        sys.modules[name] = module
-        remember_home(file=str(path))
-        try:
-            attempt(loader.exec_module, module)
-        except (Failure, SageError) as raised:
-            del sys.modules[name]
-            error = _raised(raised)
-            raise plugin_error(f"plugin file {path} cannot be loaded", error) from error
-        try:
-            self._register(module, Origin(path.stem, str(path), ""))
-        except PluginError as error:
-            message = str(error).removesuffix(f" at {error.place}")
-            raise PluginError(f"plugin file {path}: {message}", error.place) from error.__cause__
+    # ---- registration
 
     def _register(self, plugin: Any, origin: Origin) -> None:
         """Register one plugin and take over its components.
@@ -264,31 +141,24 @@ class Plugins:
             With the cause alone, when the plugin cannot be used; it leaves nothing behind then.
         """
         key = f"{origin.distribution}:{origin.plugin}"
+        self._register_hooks(plugin, key)
+        found: dict[tuple[str, str], Registered] = {}
         try:
-            self._register_hooks(plugin, key)
-        except Failure as failure:  # even looking at it may raise
-            raise plugin_error("its hooks cannot be read", failure.error) from failure.error
-        self._origins[key] = origin
-        found: dict[tuple[str, str], tuple[Registered, Callable[[], Any]]] = {}
-        try:
-            if not self._manager.get_hookcallers(plugin):
-                raise PluginError(f"it implements no hook: {DECORATE}")
             for hook, spec_type in CONTRIBUTING_HOOKS.items():
                 for implementation in getattr(self._manager.hook, hook).get_hookimpls():
-                    if implementation.plugin_name == key:
-                        for spec in _collect(implementation.function, hook, spec_type):
-                            title = _title(spec)
-                            if (spec.kind, spec.name) in found:
-                                raise PluginError(f"it contributes {title} twice")
-                            item = Registered(spec, origin)
-                            if not origin.version:  # a file, which the user named
-                                self._require_free(item)
-                            found[spec.kind, spec.name] = item, implementation.function
+                    if implementation.plugin_name != key:
+                        continue
+                    for spec in contributed(implementation.function, hook, spec_type):
+                        if (spec.kind, spec.name) in found:
+                            raise PluginError(f"it contributes {title_of(spec)} twice")
+                        item = found[spec.kind, spec.name] = Registered(spec, origin, implementation.function)
+                        if not origin.version:  # a file, which the user named
+                            self._require_free(item)
         except PluginError:
             self._manager.unregister(plugin)
             raise
-        for item, function in found.values():
-            self._add(item, function)
+        for item in found.values():
+            self._add(item)
 
     def _others(self, item: Registered) -> list[Registered]:
         """Those that contribute the same name already."""
@@ -300,17 +170,16 @@ class Plugins:
         if others:
             by = " and ".join(str(other.origin) for other in others)
             raise PluginError(
-                f"{_title(item.spec)} is contributed by {'both ' if len(others) == 1 else ''}{by} and {item.origin}: "
+                f"{title_of(item.spec)} is contributed by {'both ' if len(others) == 1 else ''}{by} and {item.origin}: "
                 "give yours another name"
             )
 
-    def _add(self, item: Registered, function: Callable[[], Any]) -> None:
+    def _add(self, item: Registered) -> None:
         """Take over a component, unless its name is taken."""
         key = item.spec.kind, item.spec.name
         others = self._others(item)
         if not others:
             self._components[key] = item
-            self._contributed_by[key] = function
             return
         if others[0].origin.distribution == "sage-kit":
             cause = f"contributed by both {others[0].origin} and {item.origin}: the built-in one keeps the name"
@@ -318,41 +187,7 @@ class Plugins:
             self._contested[key] = [*others, item]
             self._components.pop(key, None)
             cause = _contest([*others, item])
-        self.quarantined.append(Quarantined(item.origin, cause, _title(item.spec)))
-
-    def _register_hooks(self, plugin: Any, key: str, title: str = "") -> None:
-        """Register an object's hook implementations under `key`, or raise PluginError and leave nothing behind.
-
-        `title` names the object at the head of a message; without one it is "it".
-        """
-        head = f"{title}: " if title else ""
-        title = title or "it"
-        if plugin is None:  # to pluggy, that is a name that is blocked
-            raise PluginError(f"{title} is None, not an object with hooks")
-        try:
-            attempt(self._manager.register, plugin, key)
-        except Failure as failure:
-            if isinstance(failure.error, ValueError):
-                raise PluginError(f"{title} is registered already") from None
-            with contextlib.suppress(Exception):  # some of its hooks may be there already
-                self._manager.unregister(name=key)
-            if isinstance(failure.error, pluggy.PluginValidationError):
-                raise PluginError(f"{head}{_one_line(failure.error)}") from None
-            raise
-        callers = self._manager.get_hookcallers(plugin) or []
-        implementations = [i for caller in callers for i in caller.get_hookimpls() if i.plugin is plugin]
-        remember_home(functions=[i.function for i in implementations])
-        if any(i.wrapper or i.hookwrapper for i in implementations):
-            self._manager.unregister(plugin)
-            raise PluginError(f"{title} has a hook wrapper, which sage_kit does not call: write a plain implementation")
-        try:
-            self._manager.check_pending()
-        except pluggy.PluginValidationError as error:
-            unknown = [c.name for c in callers if not c.has_spec()]
-            self._manager.unregister(plugin)
-            wrong = unknown[0] if unknown else _one_line(error)
-            hint = did_you_mean(wrong, HOOKS, "Hooks").removesuffix(".")
-            raise PluginError(f"{title} implements an unknown hook {wrong!r}.{hint}") from None
+        self.quarantined.append(Quarantined(item.origin, cause, title_of(item.spec)))
 
     # ---- look-up
 
@@ -381,16 +216,14 @@ class Plugins:
         item = self._components.get((kind, name))
         if item is None:
             contested = self._contested.get((kind, name))
-            raise (
-                PluginError(f"{_words(kind)} {name!r} is {_contest(contested)}")
-                if contested
-                else self._unknown(kind, name)
-            )
-        missing = _missing(item.spec.requires)
+            if contested:
+                raise PluginError(f"{words(kind)} {name!r} is {_contest(contested)}")
+            raise self._unknown(kind, name)
+        missing = unmet(item.spec.requires)
         if missing:
             remedy = item.spec.install or f"pip install {' '.join(repr(text) for text in missing)}"
             needs = ", ".join(f"{text}{found}" for text, found in missing.items())
-            raise MissingPackageError(f"{_words(kind)} {name!r} needs {needs}: {remedy}")
+            raise MissingPackageError(f"{words(kind)} {name!r} needs {needs}: {remedy}")
         return item
 
     def _unknown(self, kind: str, name: str) -> SageError:
@@ -403,8 +236,8 @@ class Plugins:
         )
         is_broken = plugin in {bad.origin.plugin for bad in whole}
         if (kind, name) in FIRST_PARTY and left_out is None and not is_broken:
-            return MissingPackageError(f"{_words(kind)} {name!r} is not installed: pip install ./plugins/{plugin}")
-        message = f"Unknown {_words(kind)} {name!r}.{did_you_mean(name, self.names(kind))}{broken}"
+            return MissingPackageError(f"{words(kind)} {name!r} is not installed: pip install ./plugins/{plugin}")
+        message = f"Unknown {words(kind)} {name!r}.{did_you_mean(name, self.names(kind))}{broken}"
         if left_out is not None:
             message += f" Plugin {plugin!r} ({left_out}) is installed, but {ALLOW_VARIABLE} leaves it out."
         return UnknownComponentError(message)
@@ -436,7 +269,7 @@ class Plugins:
         checked = self.options(kind, name, options or {})
         found = self.call(kind, name, refine, checked, *arguments, step="refine")
         refined: ReducerSpec | LiftSpec = self.call(kind, name, lambda: replace(spec, **found), step="refine")
-        problem = _problem(refined)
+        problem = problem_of(refined)
         if problem:
             raise PluginError(f"{kind} {name!r} ({self._components[kind, name].origin}) by refine: {problem}")
         return refined
@@ -460,8 +293,8 @@ class Plugins:
         if min_rows is None:
             return None
         found = self.call(kind, name, min_rows, *arguments, step="min_rows")
-        if not isinstance(found, numbers.Integral):
-            raise PluginError(f"{_title(spec)} failed in min_rows: it gave {found!r}, not an integer")
+        if not isinstance(found, Integral):
+            raise PluginError(f"{title_of(spec)} failed in min_rows: it gave {found!r}, not an integer")
         return int(found)
 
     def surplus(self, name: str, options: Options) -> int:
@@ -476,8 +309,8 @@ class Plugins:
         if spec.surplus is None:
             return 1
         found = self.call("filter", name, spec.surplus, options, step="surplus")
-        if not isinstance(found, numbers.Integral) or found < 1:
-            raise PluginError(f"{_title(spec)} failed in surplus: it gave {found!r}, not an integer of at least 1")
+        if not isinstance(found, Integral) or found < 1:
+            raise PluginError(f"{title_of(spec)} failed in surplus: it gave {found!r}, not an integer of at least 1")
         return int(found)
 
     def sampler(self, name: str) -> SamplerSpec:
@@ -517,20 +350,18 @@ class Plugins:
         if type(values) is spec.options:
             return values
         if not isinstance(values, Mapping | Options):
-            raise ConfigError(
-                f"{_words(kind)} {name!r}: its options are {values!r}: expected a table of option = value"
-            )
+            raise ConfigError(f"{words(kind)} {name!r}: its options are {values!r}: expected a table of option = value")
+        validate = spec.options.model_validate
         try:
-            checked: Options = attempt(spec.options.model_validate, dict(values))
-        except Failure as failure:
-            error = failure.error
-            if isinstance(error, ValidationError):
-                raise ConfigError(f"{_words(kind)} {name!r}: {explain(error, spec.options, 'option')}") from None
-            raise self._error(kind, name, "cannot check its options", error, spec.options) from error
-        try:
-            attempt(lambda: checked.model_dump(mode="json"))  # they enter keys, and the run's records
-        except Failure as failure:
-            raise self._error(kind, name, "has options that JSON cannot hold", failure.error) from failure.error
+            checked: Options = self._attempt(kind, name, "cannot check its options", validate, dict(values))
+        except PluginError as error:
+            if isinstance(error.__cause__, ValidationError):
+                raise ConfigError(
+                    f"{words(kind)} {name!r}: {explain(error.__cause__, spec.options, 'option')}"
+                ) from None
+            raise
+        # they enter keys, and the run's records
+        self._attempt(kind, name, "has options that JSON cannot hold", lambda: checked.model_dump(mode="json"))
         return checked
 
     def build(
@@ -575,18 +406,15 @@ class Plugins:
             return context.cached(what, [*head, *parts], compute)
 
         own = replace(context, component=component_of, cached=cached)
-        try:
-            component = attempt(spec.factory, options, own)
-        except Failure as failure:
-            raise self._error(kind, name, "cannot be built", failure.error) from failure.error
+        component = self._attempt(kind, name, "cannot be built", spec.factory, options, own)
         if isinstance(spec, ReducerSpec):
             spec = self.reducer(name, options)
         lacking: list[str] = self.call(
-            kind, name, lambda: [m for m in _methods(spec) if not callable(getattr(component, m, None))]
+            kind, name, lambda: [m for m in required_methods(spec) if not callable(getattr(component, m, None))]
         )
         if lacking:
             raise PluginError(
-                f"{_words(kind)} {name!r} ({origin}) is a {type(component).__name__} without "
+                f"{words(kind)} {name!r} ({origin}) is a {type(component).__name__} without "
                 f"{', '.join(f'{method}()' for method in lacking)}: see {type(spec).__name__} and the protocols in "
                 "sage_kit.components"
             )
@@ -613,208 +441,16 @@ class Plugins:
         PluginError
             When the function raises something else than a SageError.
         """
+        return self._attempt(kind, name, f"failed in {step}" if step else "failed", function, *arguments)
+
+    def _attempt(self, kind: str, name: str, what: str, function: Callable[..., Any], *arguments: Any) -> Any:
+        """As `call`; the message says `what` about the component, its origin and the place."""
         try:
             return attempt(function, *arguments)
         except Failure as failure:
-            raise self._error(
-                kind, name, f"failed in {step}" if step else "failed", failure.error, function
-            ) from failure.error
-
-    def _error(self, kind: str, name: str, what: str, error: BaseException, *called: Any) -> PluginError:
-        """What a component raised, under its name, with its origin and the place."""
-        item = self._components.get((kind, name)) or self.registered(kind, name)
-        function = getattr(item.spec, "factory", None) or getattr(item.spec, "loader", None)
-        title = f"{_words(kind)} {name!r} ({item.origin})"
-        return plugin_error(f"{title} {what}", error, *called, function, self._contributed_by.get((kind, name)))
-
-    # ---- observers
-
-    def add_observer(self, name: str, observer: Any) -> None:
-        """Let an observer's object hear the observing hooks.
-
-        Raises
-        ------
-        PluginError
-            When it implements no hook or one that does not exist, or has been added already.
-        """
-        key = f"observer:{name}"
-        known = self._components.get(("observer", name))
-        title = f"observer {name!r}"
-        try:
-            self._register_hooks(observer, key, title)
-        except Failure as failure:  # even looking at it may raise
-            raise plugin_error(f"{title}: its hooks cannot be read", failure.error, type(observer)) from failure.error
-        if not self._manager.get_hookcallers(observer):
-            self._manager.unregister(observer)
-            raise PluginError(f"{title} implements no hook: {DECORATE}")
-        remember_home(module=type(observer).__module__)
-        self._origins[key] = known.origin if known else Origin(name, type(observer).__module__, "")
-
-    def remove_observers(self) -> None:
-        """Drop the observers that `add_observer` added and forget which ones failed."""
-        for name, plugin in self._manager.list_name_plugin():
-            if name.startswith("observer:") and plugin is not None:
-                self._manager.unregister(plugin)
-        self.disabled.clear()
-        self.record_disabled = None
-
-    def _observe(self, hook: str, **arguments: Any) -> None:
-        """Call every implementation of an observing hook; one that raises is reported once and disabled.
-
-        Whatever an observer raises, the run goes on. What it is handed is its own or cannot be changed.
-        """
-        # pluggy lists them in order of registration and `trylast` first, to call them backwards; here they go forwards.
-        implementations = getattr(self._manager.hook, hook).get_hookimpls()
-        for implementation in sorted(implementations, key=lambda i: i.trylast - i.tryfirst):
-            name = implementation.plugin_name
-            if name in self.disabled:
-                continue
-            try:
-                attempt(implementation.function, *(_handed(arguments[a]) for a in implementation.argnames))
-            except (Failure, SageError) as raised:
-                error = _raised(raised)
-                show_traceback(error)
-                self.disabled[name] = f"{hook} raised {where(error, implementation.function)}"
-                if self.record_disabled is not None:
-                    self.record_disabled(name, self.disabled[name])
-                self.message(arguments.get("run"), f"{name} is disabled: {self.disabled[name]}")
-
-    def run_started(self, run: RunInfo) -> None:
-        """Call `sage_run_started`."""
-        self._observe("sage_run_started", run=run)
-
-    def round_started(self, run: RunInfo, round: int) -> None:
-        """Call `sage_round_started`."""
-        self._observe("sage_round_started", run=run, round=round)
-
-    def losses_profiled(self, run: RunInfo, round: int, losses: Any) -> None:
-        """Call `sage_losses_profiled`."""
-        # a copy that never changes: on a CPU the loop goes on writing to the same memory
-        if self._manager.hook.sage_losses_profiled.get_hookimpls():
-            self._observe("sage_losses_profiled", run=run, round=round, losses=frozen_copy(losses))
-
-    def synthetic_created(self, run: RunInfo, round: int, synthetic: Any) -> None:
-        """Call `sage_synthetic_created`."""
-        # a copy that never changes: the student is about to train on the set itself
-        if self._manager.hook.sage_synthetic_created.get_hookimpls():
-            self._observe("sage_synthetic_created", run=run, round=round, synthetic=synthetic.frozen())
-
-    def step_finished(self, run: RunInfo | None, activity: str, done: int, total: int, loss: Any = None) -> None:
-        """Call `sage_step_finished`."""
-        self._observe("sage_step_finished", run=run, activity=activity, done=done, total=total, loss=loss)
-
-    def message(self, run: RunInfo | None, text: str) -> None:
-        """Call `sage_message`."""
-        self._observe("sage_message", run=run, text=text)
-
-    def round_finished(self, run: RunInfo, result: RoundResult) -> None:
-        """Call `sage_round_finished`."""
-        self._observe("sage_round_finished", run=run, result=result)
-
-    def checkpoint_saved(self, run: RunInfo, round: int, path: Path) -> None:
-        """Call `sage_checkpoint_saved`."""
-        self._observe("sage_checkpoint_saved", run=run, round=round, path=path)
-
-    def run_finished(self, run: RunInfo, summary: dict[str, Any]) -> None:
-        """Call `sage_run_finished`."""
-        self._observe("sage_run_finished", run=run, summary=summary)
-
-    def run_failed(self, run: RunInfo, error: BaseException) -> None:
-        """Call `sage_run_failed`."""
-        self._observe("sage_run_failed", run=run, error=error)
-
-
-def missing_requirements(requires: Iterable[str]) -> list[str]:
-    """Those of the requirement strings that the environment does not meet."""
-    return [f"{text}{found}" for text, found in _missing(requires).items()]
-
-
-def _missing(requires: Iterable[str]) -> dict[str, str]:
-    """Unmet requirement strings, each with a note on the version that is installed instead, or ""."""
-    from packaging.requirements import Requirement
-
-    missing: dict[str, str] = {}
-    for text in requires:
-        requirement = Requirement(text)
-        if requirement.marker is not None and not requirement.marker.evaluate():
-            continue
-        try:
-            version = importlib.metadata.version(requirement.name)
-        except importlib.metadata.PackageNotFoundError:
-            missing[text] = ""
-            continue
-        if not requirement.specifier.contains(version, prereleases=True):
-            missing[text] = f" (version {version} is installed)"
-    return missing
-
-
-def _entry_points() -> tuple[list[importlib.metadata.EntryPoint], list[Quarantined]]:
-    """The entry points of plugins, by name, and the distributions whose entry points cannot be read."""
-    unreadable = []
-    try:
-        points = list(importlib.metadata.entry_points(group=ENTRY_POINT_GROUP))
-    except Exception:  # one distribution with malformed metadata hides those of all
-        points = []
-        for distribution in importlib.metadata.distributions():
-            try:
-                points += [point for point in distribution.entry_points if point.group == ENTRY_POINT_GROUP]
-            except Exception as error:
-                name, version = _name_and_version(distribution)
-                cause = f"its entry points cannot be read: {cause_of(error)}"
-                unreadable.append(Quarantined(Origin(name, name, version), cause))
-    return sorted(points, key=lambda p: (p.name, p.value)), unreadable
-
-
-def _name_and_version(distribution: Any) -> tuple[str, str]:
-    """Of a distribution; "unknown" where its metadata does not say."""
-    found = []
-    for name in ("Name", "Version"):
-        value = None
-        with contextlib.suppress(Exception):  # metadata may be missing or malformed
-            value = distribution.metadata.get(name)
-        found.append(str(value) if value else "unknown")
-    return found[0], found[1]
-
-
-def _origin(point: importlib.metadata.EntryPoint) -> Origin:
-    return Origin(point.name, *(_name_and_version(point.dist) if point.dist else ("unknown", "unknown")))
-
-
-def _loaded(point: importlib.metadata.EntryPoint) -> Any:
-    """What an entry point names; raises PluginError when that cannot be imported."""
-    if not ENTRY_POINT.fullmatch(point.value):
-        raise PluginError(f"its entry point {point.value!r} is neither MODULE nor MODULE:OBJECT")
-    module = re.split(r"[:\s\[]", point.value, maxsplit=1)[0]
-    name = _name_and_version(point.dist)[0] if point.dist else ""
-    try:
-        return attempt(point.load)
-    except (Failure, SageError) as raised:
-        remember_home(module=module, distribution=name)
-        error = _raised(raised)
-        raise PluginError(cause_of(error), place_of(error)) from error
-    finally:
-        remember_home(module=module, distribution=name)
-
-
-def _allowed(allow: str | None, installed: Iterable[str]) -> Callable[[str], bool]:
-    """Whether a plugin of that name may load, by what `allow` says."""
-    if allow is None:
-        return lambda name: True
-    names = [part.strip() for part in allow.split(",") if part.strip()]
-    denied = {name.removeprefix("-").strip() for name in names if name.startswith("-")}
-    taken = {name for name in names if not name.startswith("-")}
-    if denied and taken:
-        raise PluginError(
-            f"{ALLOW_VARIABLE} is {allow!r}, which names both plugins to load and plugins to leave out (with a minus): "
-            "names alone leave all others out already, so keep one kind"
-        )
-    for name in sorted(denied | taken):
-        if name not in installed:
-            raise PluginError(
-                f"{ALLOW_VARIABLE} names the plugin {name!r}, which is not installed."
-                f"{did_you_mean(name, installed, 'Installed')}"
-            )
-    return lambda name: name not in denied if denied else name in taken
+            item = self._components.get((kind, name)) or self.registered(kind, name)
+            title = f"{words(kind)} {name!r} ({item.origin}) {what}"
+            raise plugin_error(title, failure.error, function, item.code, item.contributed_by) from failure.error
 
 
 def _contest(items: Sequence[Registered]) -> str:
@@ -826,127 +462,3 @@ def _contest(items: Sequence[Registered]) -> str:
         return f"contributed by {by}: uninstall {'one' if len(items) == 2 else 'all but one'}"
     ways = " or ".join(f"{ALLOW_VARIABLE}={','.join(f'-{p}' for p in plugins if p != kept)}" for kept in plugins)
     return f"contributed by {by}: leave out {'one' if len(items) == 2 else 'all but one'} with {ways}"
-
-
-def _collect(function: Callable[[], Any], hook: str, spec_type: type[ComponentSpec] | type[TaskSpec]) -> list[Any]:
-    """The specs that a contributing hook yields, looked through; raises PluginError with what is wrong."""
-
-    def collect() -> list[Any]:
-        yielded = function()
-        if yielded is None:
-            raise PluginError(f"`{hook}` returned nothing: yield the spec or return a list")
-        if inspect.iscoroutine(yielded):
-            yielded.close()
-            raise PluginError(f"{hook} is async: write a plain function")
-        if isinstance(yielded, ComponentSpec | TaskSpec):
-            raise PluginError(f"{hook} returned one {type(yielded).__name__}: yield it, or return a list")
-        found = []
-        for spec in yielded:
-            if not isinstance(spec, spec_type):
-                raise PluginError(f"{hook} yielded {spec!r}, which is no {spec_type.__name__}")
-            if spec.kind != spec_type.kind:
-                raise PluginError(f"{hook} yielded a spec of kind {spec.kind!r}, not {spec_type.kind!r}")
-            problem = _problem(spec)
-            if problem:
-                raise PluginError(f"{_title(spec)}: {problem}")
-            found.append(spec)
-        return found
-
-    try:
-        found: list[Any] = attempt(collect)
-    except Failure as failure:
-        error = failure.error
-        raise PluginError(f"{hook} raised {cause_of(error)}", place_of(error, function)) from error
-    return found
-
-
-_TYPES: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
-    "str": ("text", lambda value: isinstance(value, str)),
-    "bool": ("True or False", lambda value: isinstance(value, bool)),
-    "int | None": ("an integer or None", lambda value: value is None or type(value) is int),
-    "tuple[str, ...]": (
-        "a tuple of text",
-        lambda value: isinstance(value, tuple | list) and all(isinstance(item, str) for item in value),
-    ),
-    "tuple[float, float]": (
-        "two numbers",
-        lambda value: (
-            isinstance(value, tuple | list)
-            and len(value) == 2
-            and all(isinstance(item, int | float) and not isinstance(item, bool) for item in value)
-        ),
-    ),
-    "HubSource | None": ("a HubSource or None", lambda value: value is None or isinstance(value, HubSource)),
-    "Literal['map', 'full']": ("'map' or 'full'", lambda value: value in ("map", "full")),
-}
-"""What the fields of a spec must be, by their annotation."""
-
-
-def _problem(spec: Any) -> str:
-    """What is wrong with the fields of a spec, or ""; nothing is taken for granted about their types."""
-    from packaging.requirements import InvalidRequirement, Requirement
-
-    if not isinstance(spec.name, str) or not NAME.fullmatch(spec.name):
-        return "a name is lower case letters, digits and underscores, a letter first"
-    if isinstance(spec.requires, str):
-        return f"requires is the text {spec.requires!r}, not a tuple of requirements"
-    if spec.kind != TaskSpec.kind:
-        if not callable(spec.factory):
-            return f"its factory {spec.factory!r} cannot be called"
-        if not (isinstance(spec.options, type) and issubclass(spec.options, Options)):
-            return f"its options {spec.options!r} are no subclass of sage_kit.components.Options"
-    for field in dataclasses.fields(spec):
-        value, kind = getattr(spec, field.name), str(field.type)
-        expected, is_right = _TYPES.get(kind, ("", lambda value: True))
-        if kind.startswith("Callable") and kind.endswith("None"):
-            expected, is_right = "a function or None", lambda value: value is None or callable(value)
-        if not is_right(value):
-            return f"{field.name} is {value!r}, not {expected}"
-    if spec.kind == TaskSpec.kind and len(spec.text_columns) not in (1, 2):
-        return f"text_columns names {len(spec.text_columns)} columns, not one or two"
-    for requirement in spec.requires:
-        try:
-            Requirement(requirement)
-        except InvalidRequirement as error:
-            return f"{requirement!r} is no requirement: {_one_line(error)}"
-    if not isinstance(spec.capabilities(), dict):
-        return "its capabilities() are no dictionary"
-    return ""
-
-
-def _handed(value: Any) -> Any:
-    """What an observer gets of an argument: the same where nothing of the run can be changed by it, else a copy."""
-    if isinstance(value, RunInfo):
-        return value.as_of_now()
-    if isinstance(value, dict):
-        return copy.deepcopy(value)
-    return value
-
-
-def _raised(raised: BaseException) -> BaseException:
-    """What plugin code itself raised."""
-    return raised.error if isinstance(raised, Failure) else raised
-
-
-def _methods(spec: ComponentSpec) -> list[str]:
-    """The methods that a component of this spec must have."""
-    protocol = PROTOCOLS.get(spec.kind)
-    names = [name for name in vars(protocol) if not name.startswith("_")] if protocol else []
-    if isinstance(spec, ReducerSpec):
-        names += ["transform"] * spec.has_transform + ["inverse_transform"] * spec.has_inverse
-        names += ["get_state", "set_state"] * spec.has_state
-    if isinstance(spec, DecoderSpec):
-        names += ["guess"] * spec.has_guesses
-    return names
-
-
-def _words(kind: str) -> str:
-    return kind.replace("_", " ")
-
-
-def _title(spec: Any) -> str:
-    return f"{_words(spec.kind)} {spec.name!r}"
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())

@@ -14,6 +14,7 @@ import sage_kit
 from sage_kit.storage.source_digest import modules_of, source_digest, walk
 
 if TYPE_CHECKING:
+    from sage_kit.components import Options
     from sage_kit.components.plugins import Plugins, Registered
 
 DISTRIBUTION = "sage-kit"
@@ -54,7 +55,7 @@ def code_parts(origin: str, distribution: str, requires: Iterable[str], *objects
     return [origin, source_digest(entries, files, own=own), versions]
 
 
-def component_parts(plugins: Plugins, kind: str, name: str, options: Mapping[str, Any]) -> list[Any]:
+def component_parts(plugins: Plugins, kind: str, name: str, options: Mapping[str, Any] | Options) -> list[Any]:
     """What a key must hold of a component: options with their defaults, capabilities, and its code.
 
     So it does of the components that it builds itself: those that its options name, and those that its code names.
@@ -63,8 +64,8 @@ def component_parts(plugins: Plugins, kind: str, name: str, options: Mapping[str
     ----------
     plugins : Plugins
     kind, name : str
-    options : mapping
-        As the user gave them.
+    options : mapping or Options
+        Checked already or not.
 
     Returns
     -------
@@ -82,7 +83,11 @@ def component_parts(plugins: Plugins, kind: str, name: str, options: Mapping[str
 
 
 def _collect(
-    plugins: Plugins, kind: str, name: str, options: Mapping[str, Any], found: dict[tuple[str, str], list[Any]]
+    plugins: Plugins,
+    kind: str,
+    name: str,
+    options: Mapping[str, Any] | Options,
+    found: dict[tuple[str, str], list[Any]],
 ) -> None:
     item = plugins.registered(kind, name)
     values = plugins.options(kind, name, options).model_dump(mode="json")
@@ -113,8 +118,8 @@ def _named(values: Any, kind: str, key: str = "") -> Iterator[tuple[str, str]]:
 
 def registered_parts(item: Registered) -> list[Any]:
     """`code_parts` of a component's factory, or of a task's loader."""
-    code = getattr(item.spec, "factory", None) or getattr(item.spec, "loader", None)
-    return code_parts(str(item.origin), item.origin.distribution, item.spec.requires, *([code] if code else []))
+    code = [item.code] if item.code else []
+    return code_parts(str(item.origin), item.origin.distribution, item.spec.requires, *code)
 
 
 def plain_fields(spec: Any) -> dict[str, Any]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -53,7 +55,7 @@ class RunInfo:
 
     def as_of_now(self) -> RunInfo:
         """The same with a frozen copy of the costs, which would otherwise grow on."""
-        costs = Costs(**{name: FrozenTable(values) for name, values in vars(self.costs).items()})
+        costs = Costs(*(FrozenTable(getattr(self.costs, field.name)) for field in dataclasses.fields(Costs)))
         return dataclasses.replace(self, costs=costs)
 
 
@@ -129,6 +131,30 @@ class Costs:
     seconds: dict[str, float] = field(default_factory=dict)
     tokens: dict[str, int] = field(default_factory=dict)
     flops: dict[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._inside: list[float] = []  # of each block that is being timed, the seconds of those within it
+
+    @contextlib.contextmanager
+    def timed(self, activity: str, finish: Callable[[], None] = lambda: None) -> Iterator[None]:
+        """Add the wall time of a block to an activity, less that of timed blocks within it.
+
+        Parameters
+        ----------
+        activity : str
+        finish : callable
+            Called at the block's end, before the clock is read: waits for the device.
+        """
+        started = time.perf_counter()
+        self._inside.append(0.0)
+        try:
+            yield
+            finish()
+        finally:
+            seconds, inside = time.perf_counter() - started, self._inside.pop()
+            if self._inside:
+                self._inside[-1] += seconds
+        self.add(activity, seconds - inside)
 
     def add(self, activity: str, seconds: float = 0.0, tokens: int = 0, flops: int = 0) -> None:
         """Add to an activity's sums."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -70,26 +68,3 @@ def _cut(padded: NDArray[np.int64], batch_size: int, batch_tokens: int) -> list[
         # the last batch may be one example, always among the shortest; share evenly with the one before
         starts[-1] = min(starts[-1], starts[-2] + (len(padded) - starts[-2] + 1) // 2)
     return starts[1:]
-
-
-def padding_share(lengths: ArrayLike, batches: Sequence[NDArray[np.int64]]) -> float:
-    """Share of padding among the tokens of batches that are each padded to their longest example.
-
-    Parameters
-    ----------
-    lengths : array of shape (n,)
-        Tokens per example.
-    batches : sequence of array of int64
-        Indices into `lengths`.
-
-    Returns
-    -------
-    float
-        From 0 to 1; 0 without batches.
-    """
-    if not len(batches):
-        return 0.0
-    sizes = np.array([len(batch) for batch in batches])
-    ordered = np.asarray(lengths)[np.concatenate(batches)]
-    longest = np.maximum.reduceat(ordered, np.cumsum(sizes) - sizes)
-    return 1.0 - float(ordered.sum()) / float((longest * sizes).sum())

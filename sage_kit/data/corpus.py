@@ -10,19 +10,10 @@ from typing import Any
 from sage_kit.components import HubSource
 from sage_kit.config import RunConfig
 from sage_kit.data.classes import is_blank
-from sage_kit.data.formats import (
-    TABLE_TYPES,
-    Dialect,
-    FileReader,
-    file_type,
-    name_must_end,
-    one_line,
-    open_text,
-    reading,
-    require_columns,
-)
+from sage_kit.data.formats import Dialect, FileReader, require_columns
 from sage_kit.data.sources import hub_place, load_hub_split
-from sage_kit.errors import ConfigError, DataError
+from sage_kit.data.streams import TABLE_TYPES, file_type, name_must_end, open_text, reading
+from sage_kit.errors import ConfigError, DataError, one_line
 
 LINES = ".txt"
 FILE_TYPES = (*TABLE_TYPES, LINES)
@@ -62,7 +53,7 @@ def load_corpus(config: RunConfig) -> list[str]:
     try:
         texts = list(islice(filter(_is_text, rows), config.warmup_rows or None))
     except OSError as error:  # a data set that is streamed
-        raise DataError(f"{where} cannot be read: {error.strerror or one_line(error)}") from None
+        raise DataError(f"{where} cannot be read: {error.strerror or one_line(error, 200)}") from None
     if not texts:
         if path is not None and file_type(path) == LINES:
             raise DataError(f"{where} holds no text for the warm-up; set warmup_corpus to another file")

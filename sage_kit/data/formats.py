@@ -9,58 +9,26 @@ from __future__ import annotations
 import contextlib
 import csv
 import difflib
-import io
 import json
 import re
 import threading
-import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import Any
 
 from sage_kit.config import RunConfig
 from sage_kit.data.classes import difference, loose_form, shown
-from sage_kit.errors import DataError, did_you_mean
-
-TABLE_TYPES = (".jsonl", ".csv", ".parquet", ".tsv", ".json", ".ndjson")
-"""What the name of a file with columns ends in, before the ending of a compression."""
-
-COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst", ".zip")
-
-WAYS_OUT = {
-    ".xlsx": "save the sheet as CSV",
-    ".xls": "save the sheet as CSV",
-    ".ods": "save the sheet as CSV",
-    ".txt": "if it holds columns, rename it to .csv and set delimiter",
-    ".dat": "if it holds columns, rename it to .csv and set delimiter",
-    ".psv": "rename it to .csv and set delimiter",
-    ".tab": "rename it to .tsv",
-    ".jsonlines": "rename it to .jsonl",
-    ".pq": "rename it to .parquet",
-    ".tar": "unpack it",
-    ".tgz": "unpack it",
-    ".7z": "unpack it",
-    ".rar": "unpack it",
-    ".arrow": "save it as parquet",
-    ".feather": "save it as parquet",
-    ".pkl": "save it as parquet",
-}
-"""What to do about a file of a type that is not read."""
+from sage_kit.data.json_records import NotJSONError, is_json_object, json_records, parse_json
+from sage_kit.data.streams import TABLE_TYPES, file_type, name_must_end, open_text, parquet_file, reading
+from sage_kit.errors import DataError, did_you_mean, one_line, shortened
 
 LARGEST_FIELD = 2**31 - 1
 """Longest field of a CSV file, in characters: the most that the csv module takes on every platform."""
 
 BATCH_ROWS = 1024
 
-BYTE_ORDER_MARKS = (
-    (b"\xef\xbb\xbf", "utf-8-sig"),
-    (b"\xff\xfe\x00\x00", "utf-32"),
-    (b"\x00\x00\xfe\xff", "utf-32"),
-    (b"\xff\xfe", "utf-16"),
-    (b"\xfe\xff", "utf-16"),
-)
 
 DELIMITERS = (",", ";", "\t", "|")
 """Those that are tried on a header without the wanted columns, to name the right one."""
@@ -148,13 +116,14 @@ class FileReader:
         except (pa.ArrowException, OSError, ValueError) as error:
             if isinstance(error, OSError) and error.strerror:
                 raise
-            raise DataError(f"{self.path} is not a valid parquet file: {one_line(error)}") from None
+            raise DataError(f"{self.path} is not a valid parquet file: {one_line(error, 200)}") from None
 
     # ---- JSON
 
     def _json_lines(self) -> Iterator[dict[str, list[Any]]]:
         seen: dict[str, None] = {}
-        for records in _in_batches(json_records(self.path, self.columns)):
+        found = json_records(self.path, self.columns)
+        while records := list(islice(found, BATCH_ROWS)):
             seen.update(dict.fromkeys(key for record in records for key in record))
             self.names = list(seen)
             yield {column: [record.get(column) for record in records] for column in self.columns}
@@ -166,10 +135,10 @@ class FileReader:
         with open_text(self.path) as stream:
             text = stream.read()
         try:
-            content = _parse(text, self.columns)
-        except _NotJSONError as error:
+            content = parse_json(text, self.columns)
+        except NotJSONError as error:
             lines = text.lstrip().splitlines()
-            if not lines or not _is_object(lines[0]):
+            if not lines or not is_json_object(lines[0]):
                 raise DataError(f"{self.path} is not valid JSON: {error}") from None
             yield from self._json_lines()
             return
@@ -238,8 +207,8 @@ class FileReader:
             return rows.take(n)
         except csv.Error as error:
             raise DataError(
-                f"{self.path}, line {rows.line} is not valid CSV: {one_line(error)}; write {self.dialect.quote} twice "
-                "inside a quoted field, or set quote to '' if quotes have no meaning in this file"
+                f"{self.path}, line {rows.line} is not valid CSV: {one_line(error, 200)}; write {self.dialect.quote} "
+                "twice inside a quoted field, or set quote to '' if quotes have no meaning in this file"
             ) from None
 
     def _header(self, rows: _CsvRows, delimiter: str) -> list[str]:
@@ -344,263 +313,14 @@ def _no_column(where: str, column: str, there: Sequence[str]) -> str:
         return (
             f"{where} has no column {column!r}, but {shown(alike)}, which differs in {kind}: write one like the other."
         )
-    return f"{where} has no column {column!r}.{did_you_mean(column, map(_shortened, there), 'Columns')}"
+    names = [shortened(name, 40) for name in there]
+    return f"{where} has no column {column!r}.{did_you_mean(column, names, 'Columns')}"
 
 
 def _alike(column: str, there: Sequence[str]) -> str:
     """The name that is most like a column's, of those that are there; "" when none is."""
     loose = next((name for name in there if loose_form(name) == loose_form(column)), "")
     return loose or next(iter(difflib.get_close_matches(column, there, n=1, cutoff=0.5)), "")
-
-
-# ---- files as streams ----------------------------------------------------------------------------------------------
-
-
-def file_type(path: Path) -> str:
-    """What the name of a file ends in, in small letters, leaving out the ending of a compression."""
-    name = path.name.lower()
-    for ending in COMPRESSIONS:
-        name = name.removesuffix(ending)
-    return Path(name).suffix
-
-
-def name_must_end(path: Path, types: Sequence[str]) -> str:
-    """Says how the name of a file must end, and what to do about a known type that is not read."""
-    way_out = WAYS_OUT.get(file_type(path), "")
-    compressed = f", each also with {', '.join(COMPRESSIONS)}"
-    return f"its name must end in {', '.join(types)}{compressed}{f'; {way_out}' if way_out else ''}"
-
-
-@contextlib.contextmanager
-def reading(path: Path) -> Iterator[None]:
-    """Turn what reading a file may raise into one line of DataError."""
-    import lzma
-    import zipfile
-
-    if not path.is_file():
-        raise DataError(f"{path} {'is not a file' if path.exists() else 'does not exist'}")
-    try:
-        yield
-    except UnicodeDecodeError as error:
-        raise _not_unicode(path, error) from None
-    # zipfile raises NotImplementedError for a way of compression that Python cannot undo
-    except (EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, NotImplementedError) as error:
-        raise DataError(f"{path} cannot be uncompressed: {one_line(error)}; make or download it again") from None
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror or one_line(error)}") from None
-
-
-@contextlib.contextmanager
-def open_bytes(path: Path) -> Iterator[IO[bytes]]:
-    """The bytes of a file, uncompressed where its first bytes say that it is compressed."""
-    with path.open("rb") as raw:
-        head = raw.read(10)
-        raw.seek(0)
-        with _uncompressed(path, raw, head) as stream:
-            yield stream
-
-
-def _uncompressed(path: Path, raw: IO[bytes], head: bytes) -> contextlib.AbstractContextManager[IO[bytes]]:
-    if head.startswith(b"\x1f\x8b"):
-        import gzip
-
-        return cast("IO[bytes]", gzip.GzipFile(fileobj=raw))
-    if re.match(rb"BZh[1-9]1AY&SY", head):
-        import bz2
-
-        return bz2.BZ2File(raw)
-    if head.startswith(b"\xfd7zXZ\x00"):
-        import lzma
-
-        return lzma.LZMAFile(raw)
-    if head.startswith(b"\x28\xb5\x2f\xfd"):
-        import pyarrow as pa
-
-        return io.BufferedReader(pa.input_stream(raw, compression="zstd"))
-    if head.startswith(b"PK\x03\x04"):
-        import zipfile
-
-        archive = zipfile.ZipFile(raw)
-        members = [item for item in archive.infolist() if not item.is_dir() and "__MACOSX" not in item.filename]
-        if len(members) != 1:
-            advice = "a spreadsheet is saved as CSV, an archive is unpacked"
-            raise DataError(f"{path} is an archive of {len(members)} files, and one is expected: {advice}")
-        if members[0].flag_bits & 1:
-            raise DataError(f"{path} is encrypted: unpack it")
-        return archive.open(members[0])
-    return contextlib.nullcontext(raw)
-
-
-@contextlib.contextmanager
-def open_text(path: Path, newline: str | None = None) -> Iterator[IO[str]]:
-    """The text of a file: UTF-8, unless its byte order mark says UTF-16 or UTF-32.
-
-    Raises
-    ------
-    DataError
-        When it begins with zero bytes, as UTF-16 without a byte order mark and binary files do.
-    """
-    with open_bytes(path) as raw:
-        head = raw.read(64)
-        _refuse_content(path, head)
-        encoding = next((name for mark, name in BYTE_ORDER_MARKS if head.startswith(mark)), "utf-8")
-        if encoding == "utf-8" and b"\0" in head:
-            raise DataError(f"{path} is not UTF-8 text: it holds zero bytes; if it is UTF-16, save it as UTF-8")
-        stream = io.BufferedReader(cast("io.RawIOBase", _Joined(head, raw)))
-        with io.TextIOWrapper(stream, encoding=encoding, newline=newline) as text:
-            yield text
-
-
-def _refuse_content(path: Path, head: bytes) -> None:
-    """Raise DataError when the first bytes say that a file holds something else than its name says."""
-    if head.startswith(b"PAR1"):
-        raise DataError(f"{path} is a parquet file: let its name end in .parquet")
-    if head.startswith(b"version https://git-lfs"):
-        raise DataError(f"{path} only points to a file in Git LFS: fetch that by `git lfs pull`")
-
-
-class _Joined(io.RawIOBase):
-    """A stream that begins with bytes that were read from it before: not every one can go back."""
-
-    def __init__(self, head: bytes, rest: IO[bytes]) -> None:
-        self._head = head
-        self._rest = rest
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        piece = self._head[: len(buffer)] or self._rest.read(len(buffer))
-        self._head = self._head[len(piece) :]
-        buffer[: len(piece)] = piece
-        return len(piece)
-
-
-@contextlib.contextmanager
-def parquet_file(path: Path) -> Iterator[Any]:
-    """A parquet file, opened."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    with path.open("rb") as raw:
-        is_plain = raw.read(4) == b"PAR1"
-    if is_plain:
-        with pq.ParquetFile(path) as file:
-            yield file
-        return
-    with open_bytes(path) as stream:
-        content = stream.read()
-    if not content.startswith(b"PAR1"):
-        _refuse_content(path, content[:64])
-    with pq.ParquetFile(pa.BufferReader(content)) as file:
-        yield file
-
-
-def _not_unicode(path: Path, error: UnicodeDecodeError) -> DataError:
-    """The error for a text file that is not in the encoding that it claims; names its first line that is not UTF-8."""
-    if not error.encoding.startswith("utf-8"):
-        return DataError(f"{path} begins as {error.encoding.upper()}, but is not: save the file as UTF-8")
-    with open_bytes(path) as lines:
-        number = next((number for number, line in enumerate(lines, start=1) if not _decodes(line)), 1)
-    is_plain = file_type(path) == path.suffix.lower()
-    example = f" (if it is Windows-1252: iconv -f WINDOWS-1252 -t UTF-8 {path.name} > NEW)" if is_plain else ""
-    return DataError(f"{path}, line {number} is not UTF-8 text: save the file as UTF-8{example}")
-
-
-def _decodes(line: bytes) -> bool:
-    try:
-        line.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
-
-
-def one_line(error: BaseException, longest: int = 200) -> str:
-    """An error's text on one line, cut where it grows long."""
-    text = " ".join(str(error).split())
-    return text if len(text) <= longest else text[: longest - 3] + "..."
-
-
-# ---- JSON ----------------------------------------------------------------------------------------------------------
-
-
-class _NotJSONError(Exception):
-    pass
-
-
-class _NameTwiceError(ValueError):
-    pass
-
-
-def json_records(path: Path, columns: Sequence[str]) -> Iterator[Mapping[str, Any]]:
-    """The objects of a file of JSON lines; empty lines are passed over.
-
-    Parameters
-    ----------
-    path : Path
-    columns : sequence of str
-        Names that must not stand twice in one object.
-
-    Raises
-    ------
-    DataError
-        For a line that is no JSON object; names it.
-    """
-    with open_text(path) as lines:
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
-            try:
-                record = _parse(line, columns)
-            except _NotJSONError as error:
-                whole = "; a file that is one JSON document is named .json" if number == 1 else ""
-                raise DataError(f"{path}, line {number} is not valid JSON: {error}{whole}") from None
-            if not isinstance(record, dict):
-                raise DataError(
-                    f"{path}, line {number} is not a JSON object: each line must be {{column: value, ...}}; a file "
-                    "that is one JSON document is named .json"
-                )
-            yield record
-
-
-def _parse(text: str, columns: Sequence[str]) -> Any:
-    # the hooks double the time, so they are for the texts that may need them
-    careful = any(text.count(f'"{name}"') > 1 for name in columns)
-    try:
-        try:
-            return json.loads(text, object_pairs_hook=_unambiguous if careful else None)
-        except (json.JSONDecodeError, _NameTwiceError):
-            raise
-        except ValueError:
-            return json.loads(text, parse_int=_integer)  # Python refuses integers of many thousand digits
-    except (ValueError, RecursionError) as error:
-        is_deep = isinstance(error, RecursionError)
-        raise _NotJSONError("it is nested too deeply" if is_deep else one_line(error)) from None
-
-
-def _integer(digits: str) -> int | float:
-    return int(digits) if len(digits) < 1000 else float(digits)
-
-
-def _unambiguous(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    record = dict(pairs)
-    if len(record) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise _NameTwiceError(f"the name {twice!r} stands twice in one object")
-    return record
-
-
-def _is_object(line: str) -> bool:
-    try:
-        return isinstance(_parse(line, ()), dict)
-    except _NotJSONError:
-        return False
-
-
-def _in_batches(records: Iterator[Any]) -> Iterator[list[Any]]:
-    while batch := list(islice(records, BATCH_ROWS)):
-        yield batch
 
 
 # ---- CSV -----------------------------------------------------------------------------------------------------------
@@ -665,9 +385,5 @@ def _named(character: str) -> str:
     return "'tab'" if character == "\t" else repr(character)
 
 
-def _shortened(text: str, longest: int = 40) -> str:
-    return text if len(text) <= longest else text[: longest - 3] + "..."
-
-
 def _cut(line: str) -> str:
-    return repr(_shortened(line, 80))
+    return repr(shortened(line, 80))

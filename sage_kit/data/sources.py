@@ -10,8 +10,8 @@ from typing import Any
 from sage_kit.components import HubSource, TaskSpec
 from sage_kit.components.guard import Failure, attempt, cause_of, place_of
 from sage_kit.config import DATA_DIR_VARIABLE, RunConfig
-from sage_kit.data.formats import Dialect, FileReader, class_names, one_line, require_columns
-from sage_kit.errors import DataError, PluginError
+from sage_kit.data.formats import Dialect, FileReader, class_names, require_columns
+from sage_kit.errors import DataError, PluginError, one_line
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,7 +96,7 @@ def read_tables(spec: TaskSpec, config: RunConfig) -> dict[str, Table]:
 
 
 def read_file(path: Path, columns: Sequence[str], label_column: str = "", dialect: Dialect | None = None) -> Table:
-    """Columns of a file of one of the `sage_kit.data.formats.TABLE_TYPES`, compressed or not.
+    """Columns of a file of one of the `sage_kit.data.streams.TABLE_TYPES`, compressed or not.
 
     Parameters
     ----------
@@ -158,7 +158,9 @@ def load_hub_split(source: HubSource, split: str, way_out: str, *, streaming: bo
         )
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         where = hub_place(source, split)
-        raise DataError(f"{where} cannot be loaded ({type(error).__name__}: {one_line(error)}): {way_out}") from None
+        raise DataError(
+            f"{where} cannot be loaded ({type(error).__name__}: {one_line(error, 200)}): {way_out}"
+        ) from None
 
 
 def hub_place(source: HubSource, split: str) -> str:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from sage_kit.errors import ModelError, SageError
+from sage_kit.errors import ModelError, SageError, one_line
 from sage_kit.models.families import MODEL_TYPES, Family, family_of, unsupported
 from sage_kit.models.layouts import (
     has_weights,
@@ -224,5 +224,4 @@ def _explain(error: BaseException, part: str, name: str, source: str) -> str:
     no_file = isinstance(error, OSError) and "model.safetensors" in str(error)
     if part == "weights" and no_file and not has_weights(directory):
         return f"{called} {_no_weights(directory, name)}"
-    text = " ".join(str(error).split())
-    return f"{called}: its {part} cannot be read: {text[:200]} ({type(error).__name__})"
+    return f"{called}: its {part} cannot be read: {one_line(error)[:200]} ({type(error).__name__})"

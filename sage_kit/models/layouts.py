@@ -212,10 +212,6 @@ def _folders(path: Path) -> Iterator[Path]:
             waiting.append((item, depth + 1))
 
 
-def _by_number(path: Path) -> list[Any]:
-    return [int(part) if part.isdigit() else part for part in re.split(r"([0-9]+)", path.name)]
-
-
 def _main_branch(path: Path) -> str:
     """The commit of the main branch, where a folder is one of the hub's cache."""
     try:

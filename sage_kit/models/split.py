@@ -17,19 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from sage_kit.errors import CompatibilityError
+from sage_kit.models.block_parts import first_token_block, padded_block, parts_of, project_padded
 from sage_kit.models.families import Family, family_of
-from sage_kit.models.packed import (
-    first_token_block,
-    pack,
-    packed_block,
-    padded_block,
-    parts_of,
-    products_dtype,
-    project,
-    project_padded,
-    runs_packed,
-    unpack,
-)
+from sage_kit.models.packed import pack, packed_block, products_dtype, project, runs_packed, unpack
 from sage_kit.models.positions import PositionBias, position_bias, score_bias
 
 if TYPE_CHECKING:

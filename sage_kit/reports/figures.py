@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from sage_kit.components.records import RoundResult
 from sage_kit.rundir import RunDirectory
 from sage_kit.storage.files import disk_errors
-from sage_kit.synthesis.synthesizer import SyntheticSet
+from sage_kit.synthesis.synthetic_set import SyntheticSet
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -18,15 +18,10 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic.fields import FieldInfo
 
 from sage_kit.components import ComponentSpec, Options, hookspecs
-from sage_kit.components.plugins import (
-    CONTRIBUTING_HOOKS,
-    ENTRY_POINT_GROUP,
-    FIRST_PARTY,
-    HOOKS,
-    KINDS,
-    Plugins,
-    Registered,
-)
+from sage_kit.components.hooks import HOOKS
+from sage_kit.components.loader import ENTRY_POINT_GROUP
+from sage_kit.components.plugins import FIRST_PARTY, Plugins, Registered
+from sage_kit.components.spec_checks import CONTRIBUTING_HOOKS, KINDS
 from sage_kit.config import GROUPS, PRESETS, RunConfig, field_extra
 from sage_kit.errors import MissingPackageError, SageError
 

@@ -13,7 +13,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sage_kit.errors import RunDirectoryError
+from sage_kit.errors import RunDirectoryError, one_line
 from sage_kit.storage.files import disk_errors, write_bytes
 
 if TYPE_CHECKING:
@@ -117,6 +117,6 @@ def _read(path: Path) -> NDArray[np.float32]:
         table = pyarrow.parquet.read_table(pyarrow.BufferReader(path.read_bytes()), columns=[COLUMN])
         values: NDArray[np.float32] = table.column(COLUMN).to_numpy()
     except (OSError, KeyError, pyarrow.ArrowException) as error:
-        text = " ".join(str(error).split())
-        raise RunDirectoryError(f"{path} is not readable ({text}): remove it, or run the round again") from None
+        message = f"{path} is not readable ({one_line(error)}): remove it, or run the round again"
+        raise RunDirectoryError(message) from None
     return values.astype(np.float32, copy=False)

@@ -12,10 +12,12 @@
 from __future__ import annotations
 
 from sage_kit.scorecard.all_pairs import Grid, Row, score_grid
+from sage_kit.scorecard.card import Scorecard
 from sage_kit.scorecard.held_out import TaskVectors, load_vectors
 from sage_kit.scorecard.measures import Figure
+from sage_kit.scorecard.placement import Placement, place_vectors, scoring_config
 from sage_kit.scorecard.presentation import draw_grid, grid_notes, grid_table, scorecard_tables
-from sage_kit.scorecard.score import Placement, Scorecard, place_vectors, score_pair, scoring_config
+from sage_kit.scorecard.score import score_pair
 
 __all__ = [
     "Figure", "Grid", "Placement", "Row", "Scorecard", "TaskVectors", "draw_grid", "grid_notes", "grid_table",

@@ -21,10 +21,10 @@ from typing import Any
 from sage_kit.components.plugins import Plugins
 from sage_kit.config import RunConfig
 from sage_kit.errors import CompatibilityError, ConfigError, SageError
-from sage_kit.recipe import check_choices, check_sizes
+from sage_kit.recipe import resolve
 from sage_kit.scorecard.held_out import TaskVectors, load_vectors
 from sage_kit.scorecard.measures import METRICS
-from sage_kit.scorecard.score import scoring_config
+from sage_kit.scorecard.placement import scoring_config
 from sage_kit.storage.files import disk_errors, write_json, write_text
 from sage_kit.system.child import Child, ChildEnded, ChildSilent
 
@@ -260,8 +260,7 @@ def _pairs(config: RunConfig, plugins: Plugins, vectors: TaskVectors) -> tuple[l
                 changes["n_components"] = vectors.dim
             pair = _Pair(config.model_copy(update=changes))
             try:
-                check_choices(pair.config, plugins)
-                check_sizes(pair.config, plugins, len(vectors.train), vectors.dim)
+                resolve(pair.config, plugins).check_sizes(len(vectors.train), vectors.dim)
                 pairs.append(pair)
             except CompatibilityError as error:
                 left_out[pair.title] = str(error)

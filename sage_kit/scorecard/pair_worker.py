@@ -14,9 +14,10 @@ from typing import Any, TextIO
 
 from sage_kit.components.plugins import Plugins
 from sage_kit.config import load_config
-from sage_kit.errors import BudgetError, SageError
+from sage_kit.errors import BudgetError, SageError, one_line
 from sage_kit.scorecard.held_out import TaskVectors
-from sage_kit.scorecard.score import Placement, place_vectors, score_pair
+from sage_kit.scorecard.placement import Placement, place_vectors
+from sage_kit.scorecard.score import score_pair
 from sage_kit.storage.files import only_finite
 from sage_kit.system.child import on_standard_streams
 
@@ -50,9 +51,9 @@ def serve(requests: TextIO, answers: TextIO) -> None:
             card.save(setup["out"])
             answer("scored", card=card.to_json(), directory=card.name)
         except SageError as error:
-            answer("failed", reason=" ".join(str(error).split()), late=isinstance(error, BudgetError))
+            answer("failed", reason=one_line(error), late=isinstance(error, BudgetError))
         except Exception as error:  # whatever a component did, the next pair may do better
-            answer("failed", reason=f"{type(error).__name__}: {' '.join(str(error).split())}", late=False)
+            answer("failed", reason=f"{type(error).__name__}: {one_line(error)}", late=False)
 
 
 if __name__ == "__main__":

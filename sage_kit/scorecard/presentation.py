@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sage_kit.scorecard.all_pairs import Grid, Row
+from sage_kit.scorecard.card import PREDICTORS, PUBLISHED, PUBLISHED_NOTE, Scorecard
 from sage_kit.scorecard.measures import METRICS, Figure
-from sage_kit.scorecard.score import PREDICTORS, PUBLISHED, PUBLISHED_NOTE, Scorecard
 from sage_kit.storage.files import disk_errors
 
 if TYPE_CHECKING:

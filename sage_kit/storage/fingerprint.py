@@ -75,3 +75,8 @@ def _uint8() -> Any:
     import torch
 
     return torch.uint8
+
+
+def derive_seed(*parts: int | str) -> int:
+    """A seed of 63 bits for one purpose: the same parts give the same seed, others an unrelated one."""
+    return int(fingerprint("seed", *parts)[:16], 16) >> 1

@@ -88,3 +88,10 @@ def frozen_copy(values: Any) -> NDArray[Any]:
     if isinstance(owner, bytes):
         return array
     return np.frombuffer(array.tobytes(), dtype=array.dtype).reshape(array.shape)
+
+
+def read_only(array: NDArray[Any]) -> NDArray[Any]:
+    """A view of an array that a component cannot write to."""
+    view = array.view()
+    view.flags.writeable = False
+    return view

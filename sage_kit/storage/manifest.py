@@ -12,6 +12,11 @@ from typing import Any
 from sage_kit.storage.files import write_json
 
 _CHUNK = 1 << 22
+_SETTLED = 2_000_000_000
+"""Nanoseconds after which a change of a file shows in its time of change, however coarse the file system's clock."""
+
+_known: dict[tuple[int, int, int, int], int] = {}
+"""Checksums by device, inode, size and time of change."""
 
 
 def write_manifest(directory: Path, name: str, about: Mapping[str, Any]) -> None:
@@ -47,8 +52,15 @@ def fault(directory: Path, name: str) -> str | None:
 
 
 def _checksum(file: Path) -> int:
+    """CRC-32 of a file, read once per process unless the file has changed since."""
+    status = file.stat()
+    key = status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+    if key in _known:
+        return _known[key]
     value = 0
     with file.open("rb") as stream:
         while chunk := stream.read(_CHUNK):
             value = zlib.crc32(chunk, value)
+    if time.time_ns() - status.st_mtime_ns > _SETTLED:
+        _known[key] = value
     return value

@@ -47,10 +47,13 @@ LEAVES: Mapping[str, str] = {
 """Modules that cannot change a result, and why. They are neither digested nor followed."""
 
 HELD_BY_VALUE = frozenset({
-    "sage_kit.components", "sage_kit.components.plugins", "sage_kit.components.records", "sage_kit.config",
-    "sage_kit.data.carving", "sage_kit.data.row_checks", "sage_kit.data.sources", "sage_kit.data.splits",
-    "sage_kit.data.unlabelled", "sage_kit.data.user_files", "sage_kit.recipe", "sage_kit.storage.cache",
-    "sage_kit.storage.files", "sage_kit.storage.fingerprint", "sage_kit.storage.manifest",
+    "sage_kit.components", "sage_kit.components.hooks", "sage_kit.components.loader", "sage_kit.components.messages",
+    "sage_kit.components.plugins", "sage_kit.components.protocols", "sage_kit.components.records",
+    "sage_kit.components.spec_checks", "sage_kit.components.specs", "sage_kit.config", "sage_kit.config.loading",
+    "sage_kit.config.paths", "sage_kit.config.presets", "sage_kit.config.settings", "sage_kit.config.validation",
+    "sage_kit.config.values", "sage_kit.data.carving", "sage_kit.data.row_checks", "sage_kit.data.sources",
+    "sage_kit.data.splits", "sage_kit.data.unlabelled", "sage_kit.data.user_files", "sage_kit.recipe",
+    "sage_kit.storage.cache", "sage_kit.storage.files", "sage_kit.storage.fingerprint", "sage_kit.storage.manifest",
 })  # fmt: skip
 """Modules whose effect an entry of the cache holds by value: settings, texts, labels, and what names and keeps it."""
 
@@ -172,6 +175,8 @@ def module_targets(source: Source, module: str = "", *, is_package: bool = False
             continue
         # `from package import module` and `from module import name` look alike
         target = f"{base}.{name}" if name and _is_module(name, base) else base
+        if base == PACKAGE and name in sage_kit.PUBLIC:
+            target = sage_kit.PUBLIC[name]
         yield target
         if not target.startswith(f"{PACKAGE}."):
             parts = target.split(".")
@@ -281,7 +286,7 @@ def _without_message(node: ast.Raise) -> ast.Raise:
 
 def _without_prose(node: ast.Call) -> ast.Call:
     """The call without arguments that hold text for a reader, and of a setting without its default."""
-    # of `_setting` in `sage_kit.config` the first arguments are the default, held by value, and the help text
+    # of `_setting` in `sage_kit.config.settings` the first arguments are the default, held by value, and the help text
     is_setting = isinstance(node.func, ast.Name) and node.func.id == "_setting"
     arguments = node.args[2:] if is_setting else node.args
     keywords = [item for item in node.keywords if not (item.arg in PROSE and _is_text(item.value))]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from sage_kit.config import RunConfig
 from sage_kit.errors import RunHeldError, StudyError, did_you_mean
-from sage_kit.recipe import check_choices
+from sage_kit.recipe import resolve
 from sage_kit.studies.runs import ArmRun, Loop, RunStore
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def check_arms(study: Study, arms: Sequence[Arm], tasks: Sequence[str]) -> None:
         raise StudyError(f"two arms are called {double!r}: give each a name of its own")
     for task in tasks:
         for arm in arms:
-            check_choices(study.config(task, **arm.on(task)), study.plugins)
+            resolve(study.config(task, **arm.on(task)), study.plugins)
 
 
 def step_limits(

@@ -21,38 +21,40 @@ import itertools
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sage_kit.config import toml_loads
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from sage_kit.config import explain, toml_loads
 from sage_kit.errors import MissingPackageError, StudyError
 from sage_kit.studies.parameters import Parameter, check, find_notebook, read_parameters
+from sage_kit.studies.runner import Cell, make_cell
 
 LARGEST_GRID = 10_000
 """Most cells of a grid; a larger one is a mistake."""
 
-STUDY = "study"
-CELLS = "cells"
+
+class Grid(BaseModel):
+    """A grid's file: the studies, single cells, and beside them a value or several of each parameter."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    study: str | list[str] = []
+    cells: list[dict[str, Any]] = []
 
 
-@dataclass(frozen=True)
-class Request:
-    """A notebook and its parameters, complete and checked."""
-
-    notebook: Path
-    parameters: Mapping[str, Any]
-
-
-def grid_requests(
-    folder: Path, name: str = "", file: str | Path = "", overrides: Mapping[str, Any] | None = None
-) -> list[Request]:
+def grid_cells(
+    folder: Path, out: Path, name: str = "", file: str | Path = "", overrides: Mapping[str, Any] | None = None
+) -> list[Cell]:
     """What a command asks to execute, without duplicates.
 
     Parameters
     ----------
     folder : Path
         Where the notebooks are.
+    out : Path
+        Folder of all cells.
     name : str
         The study, which stands in for those of the file; "" takes those of the file.
     file : path
@@ -62,7 +64,7 @@ def grid_requests(
 
     Returns
     -------
-    list of Request
+    list of Cell
 
     Raises
     ------
@@ -71,51 +73,40 @@ def grid_requests(
         the message names the file and the key.
     MissingPackageError
         For a YAML file where PyYAML is not installed.
+    PluginError, UnknownComponentError
+        As `sage_kit.studies.runner.make_cell` does.
     """
-    overrides = dict(overrides or {})
-    given = read_grid(Path(file)) if file else {}
-    studies = [name] if name else _studies(given, file)
-    extra = _extra_cells(given, file)
-    values = {key: value for key, value in given.items() if key not in (STUDY, CELLS) and key not in overrides}
-    requests: list[Request] = []
-    for study in dict.fromkeys(find_notebook(folder, study) for study in studies):
-        parameters = read_parameters(study)
-        fixed = check(parameters, overrides, study=study.stem)
-        chosen = {key: fixed[key] for key in overrides}
-        for place, cell in _cells(values, extra, parameters, file):
-            checked = check(parameters, {**cell, **chosen}, study=study.stem, place=place)
-            requests.append(Request(study, checked))
-        if len(requests) > LARGEST_GRID:
-            raise _too_large(file, len(requests))
-    unique = {(str(item.notebook), json.dumps(item.parameters, sort_keys=True)): item for item in requests}
-    return list(unique.values())
+    overrides = overrides or {}
+    grid = _read(Path(file)) if file else Grid()
+    studies = [name] if name else [grid.study] if isinstance(grid.study, str) else grid.study
+    if not studies:
+        where = f"grid {file} has no key 'study'" if file else "no study is named"
+        raise StudyError(f"{where}: name one on the command line{' or there' if file else '; `study list` lists them'}")
+    values = {key: value for key, value in (grid.model_extra or {}).items() if key not in overrides}
+    cells: dict[Path, Cell] = {}
+    for notebook in dict.fromkeys(find_notebook(folder, study) for study in studies):
+        parameters = read_parameters(notebook)
+        check(parameters, overrides, study=notebook.stem)
+        for place, given in _cells(values, grid.cells, parameters, f"grid {file}"):
+            cell = make_cell(notebook, {**given, **overrides}, out, place=place)
+            cells.setdefault(cell.directory, cell)
+    return list(cells.values())
 
 
-def read_grid(path: Path) -> dict[str, Any]:
-    """The content of a grid's file.
-
-    Raises
-    ------
-    StudyError
-        When it is missing, of another type, malformed, or no table.
-    MissingPackageError
-        For a YAML file where PyYAML is not installed.
-    """
+def _read(path: Path) -> Grid:
+    """The content of a grid's file."""
     suffix = path.suffix.lower()
     if suffix not in (".toml", ".json", ".yaml", ".yml"):
         raise StudyError(f"grid {path}: its name must end in .toml, .json, .yaml or .yml")
     try:
         text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is not text in UTF-8"
-        raise StudyError(f"grid {path}: {reason}") from None
-    try:
-        content = _PARSERS.get(suffix, _yaml)(text)
+        return Grid.model_validate(PARSERS.get(suffix, _yaml)(text))
+    except OSError as error:
+        raise StudyError(f"grid {path}: {error.strerror}") from None
+    except ValidationError as error:
+        raise StudyError(f"grid {path}: {explain(error, Grid, 'key')}") from None
     except ValueError as error:
         raise StudyError(f"grid {path} is not valid {suffix[1:].upper()}: {' '.join(str(error).split())}") from None
-    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
-        raise StudyError(f"grid {path} is no table of names and values")
-    return content
 
 
 def _yaml(text: str) -> Any:
@@ -129,56 +120,28 @@ def _yaml(text: str) -> Any:
         raise ValueError(str(error)) from None
 
 
-_PARSERS: Mapping[str, Callable[[str], Any]] = {".toml": toml_loads, ".json": json.loads}
-
-
-def _studies(given: Mapping[str, Any], file: str | Path) -> list[str]:
-    value = given.get(STUDY)
-    if value is None:
-        where = f"grid {file} has no key {STUDY!r}" if file else "no study is named"
-        raise StudyError(f"{where}: name one on the command line{' or there' if file else '; `study list` lists them'}")
-    studies = [value] if isinstance(value, str) else value
-    if not isinstance(studies, list) or not studies or not all(isinstance(item, str) for item in studies):
-        raise StudyError(f"grid {file}: {STUDY!r} is {value!r}: expected a name or a list of names")
-    return studies
-
-
-def _extra_cells(given: Mapping[str, Any], file: str | Path) -> list[dict[str, Any]]:
-    extra = given.get(CELLS, [])
-    if not isinstance(extra, list) or not all(isinstance(item, dict) for item in extra):
-        raise StudyError(f"grid {file}: {CELLS!r} is {extra!r}: expected a list of tables, [[{CELLS}]]")
-    return extra
+PARSERS: Mapping[str, Callable[[str], Any]] = {".toml": toml_loads, ".json": json.loads}
 
 
 def _cells(
-    values: Mapping[str, Any],
-    extra: Sequence[Mapping[str, Any]],
-    parameters: Sequence[Parameter],
-    file: str | Path,
+    values: Mapping[str, Any], extra: Sequence[Mapping[str, Any]], parameters: Sequence[Parameter], file: str
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """Where each cell stands, and its values."""
-    place = f"grid {file}: " if file else ""
     lists = {parameter.name for parameter in parameters if parameter.is_list}
-    several = {key: value for key, value in values.items() if _is_several(value, key in lists)}
+    several = {
+        key: value
+        for key, value in values.items()
+        if isinstance(value, list) and (key not in lists or any(isinstance(item, list) for item in value))
+    }
+    empty = [key for key, choices in several.items() if not choices]
+    if empty:
+        raise StudyError(f"{file}: {empty[0]!r} is an empty list: give it a value")
     single = {key: value for key, value in values.items() if key not in several}
-    for key, choices in several.items():
-        if not choices:
-            raise StudyError(f"{place}{key!r} is an empty list: give it a value")
-    count = math.prod(len(choices) for choices in several.values()) + len(extra)
+    count = math.prod(map(len, several.values())) * bool(several or not extra) + len(extra)
     if count > LARGEST_GRID:
-        raise _too_large(file, count)
+        raise StudyError(f"{file} has {count:,} cells, and at most {LARGEST_GRID:,} are taken: split it")
     if several or not extra:
         for combination in itertools.product(*several.values()):
-            yield place, {**single, **dict(zip(several, combination, strict=True))}
+            yield f"{file}: ", {**single, **dict(zip(several, combination, strict=True))}
     for number, cell in enumerate(extra, start=1):
-        yield f"grid {file}, [[{CELLS}]] number {number}: ", {**single, **cell}
-
-
-def _is_several(value: Any, is_list: bool) -> bool:
-    if not isinstance(value, list):
-        return False
-    return any(isinstance(item, list) for item in value) if is_list else True
-
-
-def _too_large(file: str | Path, count: int) -> StudyError:
-    return StudyError(f"grid {file} has {count:,} cells, and at most {LARGEST_GRID:,} are taken: split it")
+        yield f"{file}, [[cells]] number {number}: ", {**single, **cell}

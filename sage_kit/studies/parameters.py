@@ -5,26 +5,20 @@ A notebook's first code cell is tagged ``parameters`` and holds annotated litera
     profile: str = "smoke"  # size of the study
     seeds: int = None  # seeds of each arm; None takes the profile's
 
-A default of None says that None is a value of the parameter. (papermill itself knows no ``|`` in an annotation, and
-would warn a reader who uses it that the parameter is unknown.)
-
-The cell is read as text and never executed, so a mistake is found before a kernel starts.
+A default of None says that None is a value of the parameter.
 """
 
 from __future__ import annotations
 
 import ast
-import io
 import json
-import math
 import re
-import tokenize
-from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, create_model
 
 import sage_kit
 from sage_kit.config import RunConfig, explain
@@ -34,39 +28,6 @@ from sage_kit.studies.sizes import SIZES
 
 if TYPE_CHECKING:
     from sage_kit.components.plugins import Plugins
-
-STUDY_PARAMETERS: Mapping[str, str] = {
-    "profile": "size of the study: smoke, small, medium or full",
-    "seeds": "seeds of each arm",
-    "plugin": "one-file plugins, separated by commas",
-    "preset": "named settings that the arms build on",
-    "rates": "learning rates that every arm is tuned over",
-    "competitor": "arm that the default meets beside plain distillation",
-    "transfer_sizes": "rows of the transfer sets that are compared",
-    "runs_dir": "folder in which the runs of the arms are kept and found again",
-    "results_dir": "folder in which tables, figures and the verdict are saved",
-    "reducers": "reducers that are compared",
-    "inverters": "inverters that are compared",
-    "trained": "inverters whose pairs are trained with, too",
-    "samplers": "samplers that are compared",
-    "filters": "filters that are compared",
-    "let_through": "share of the synthetic examples that a filter with a limit lets through",
-    "lifts": "lifts that are compared",
-    "decoder": "decoder that reads synthetic examples",
-    "factors": "factors to search, in this order",
-    "search_seeds": "seeds of each level of a search",
-    "least": "share by which a level must lower the divergence to be taken",
-    "decoders": "decoders that are compared",
-    "examples": "synthetic examples of each run that are looked at",
-    "bypasses": "bypasses that are compared",
-    "shares": "shares of synthetic examples that are compared",
-    "margin": "difference of a score that still counts as equal",
-    "dims": "dimensions of the map that are compared",
-    "maps": "reducer seeds that give the noise floor",
-    "clusters": "clusters of the map",
-    "most_rounds": "most rounds of an arm that ends by its stop rule",
-}
-"""Parameters of notebooks with a meaning of their own; all but `runs_dir` are no settings of a run."""
 
 NAMING: Mapping[str, str] = {
     "task": "task", "reducer": "reducer", "reducers": "reducer", "inverter": "inverter", "inverters": "inverter",
@@ -78,24 +39,22 @@ NAMING: Mapping[str, str] = {
 SEVERAL = ("task", "reducers", "inverters", "trained", "samplers", "filters", "lifts", "decoders")
 """Of those, which take several names, separated by commas."""
 
-RANGES: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
-    "search_seeds": ("at least 1", lambda value: value >= 1),
-    "most_rounds": ("at least 1", lambda value: value >= 1),
-    "maps": ("at least 2", lambda value: value >= 2),
-    "clusters": ("at least 2", lambda value: value >= 2),
-    "examples": ("at least 2", lambda value: value >= 2),
-    "margin": ("above 0", lambda value: value > 0),
-    "rates": ("one number or more, each above 0", lambda value: value and all(rate > 0 for rate in value)),
-    "least": ("between 0 and 1", lambda value: 0 < value < 1),
-    "let_through": ("between 0 and 1", lambda value: 0 < value < 1),
-}
-"""Numbers that a parameter of a study takes: in words, and whether a value is one."""
-
 PARAMETERS_TAG = "parameters"
 
-SCALARS: Mapping[str, type] = {"str": str, "int": int, "float": float, "bool": bool}
-KINDS = (*SCALARS, "list[str]", "list[int]", "list[float]")
+KINDS: Mapping[str, Any] = {
+    "str": str, "int": int, "float": float, "bool": bool, "list[str]": list[str], "list[int]": list[int],
+    "list[float]": list[float],
+}  # fmt: skip
 """The types that a parameter may have; each may also be ``| None``."""
+
+LIMITS: Mapping[str, Any] = {
+    **dict.fromkeys(("search_seeds", "most_rounds"), Annotated[int, Field(ge=1)]),
+    **dict.fromkeys(("maps", "clusters", "examples"), Annotated[int, Field(ge=2)]),
+    **dict.fromkeys(("least", "let_through"), Annotated[float, Field(gt=0, lt=1)]),
+    "margin": Annotated[float, Field(gt=0)],
+    "rates": Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=1)],
+}
+"""The numbers that parameters of these names take."""
 
 
 @dataclass(frozen=True)
@@ -162,30 +121,18 @@ def list_notebooks(folder: Path) -> list[Path]:
 
 
 def find_notebook(folder: Path, name: str) -> Path:
-    """The notebook that a user names: by number, by name with or without it, or by the beginning of either.
-
-    Parameters
-    ----------
-    folder : Path
-    name : str
-        "5", "05", "05_reducers", "reducers" or "reduc".
-
-    Raises
-    ------
-    StudyError
-        When there is no such notebook, or more than one.
-    """
+    """The notebook that a user names, as `pick_study` has it."""
     stems = {path.stem: path for path in list_notebooks(folder)}
     return stems[pick_study(name.strip().removesuffix(".ipynb"), stems, str(folder))]
 
 
 def pick_study(name: str, known: Iterable[str], where: str) -> str:
-    """The study that a user names, among those that are known.
+    """The study that a user names: by number, by name with or without it, or by the beginning of either.
 
     Parameters
     ----------
     name : str
-        As for `find_notebook`.
+        "5", "05", "05_reducers", "reducers" or "reduc".
     known : iterable of str
         Full names.
     where : str
@@ -210,8 +157,7 @@ def pick_study(name: str, known: Iterable[str], where: str) -> str:
         return found[0]
     if found:
         raise StudyError(f"study {name!r} may be any of {', '.join(found)}: write more of its name")
-    hint = did_you_mean(wanted, stems)
-    raise StudyError(f"Unknown study {name!r} in {where}.{hint}")
+    raise StudyError(f"Unknown study {name!r} in {where}.{did_you_mean(wanted, stems)}")
 
 
 def load_notebook(path: Path) -> dict[str, Any]:
@@ -264,6 +210,9 @@ def describe_notebook(path: Path) -> tuple[str, str]:
 def read_parameters(path: Path) -> list[Parameter]:
     """The parameters of a notebook, from the cell tagged `parameters`, which is not executed.
 
+    Python's own parser reads them: papermill's expressions leave out what they do not match, such as ``int | None`` or
+    a default that holds "=", without a word.
+
     Parameters
     ----------
     path : Path
@@ -276,59 +225,36 @@ def read_parameters(path: Path) -> list[Parameter]:
     Raises
     ------
     StudyError
-        When there is no such cell, or more than one, or a line of it is no annotated literal with a comment; the
-        message names the notebook and the line.
+        When there is no such cell, or more than one, or a statement of it is no annotated literal; the message names
+        the notebook and the line.
     """
-    tagged = [
-        cell
-        for cell in load_notebook(path)["cells"]
-        if cell["cell_type"] == "code" and PARAMETERS_TAG in cell.get("metadata", {}).get("tags", [])
-    ]
+    cells = [cell for cell in load_notebook(path)["cells"] if cell["cell_type"] == "code"]
+    tagged = [cell for cell in cells if PARAMETERS_TAG in cell.get("metadata", {}).get("tags", [])]
     if len(tagged) != 1:
         raise StudyError(f"{path} has {len(tagged) or 'no'} code cell{'s' * (len(tagged) > 1)} tagged "
                          f"{PARAMETERS_TAG!r}: tag the one that holds its parameters")  # fmt: skip
     source = cell_source(tagged[0])
-
-    def wrong(line: int, what: str) -> StudyError:
-        return StudyError(f"{path}, line {line} of the cell {PARAMETERS_TAG!r}: {what}")
-
+    parameters, line, what = [], 1, ""
     try:
-        statements = ast.parse(source).body
-    except SyntaxError as error:
-        raise wrong(error.lineno or 1, f"{error.msg}; expected name: type = literal  # comment") from None
-    comments = {
-        token.start[0]: token.string.lstrip("#").strip()
-        for token in tokenize.generate_tokens(io.StringIO(source).readline)
-        if token.type == tokenize.COMMENT
-    }
-    parameters: list[Parameter] = []
-    for statement in statements:
-        if not isinstance(statement, ast.AnnAssign) or not isinstance(statement.target, ast.Name):
-            raise wrong(statement.lineno, f"{_first_line(statement)!r} is not name: type = literal  # comment")
-        name = statement.target.id
-        annotation = ast.unparse(statement.annotation)
-        if annotation.removesuffix(" | None") not in KINDS:
-            raise wrong(statement.lineno, f"{name} is of type {annotation}; expected {', '.join(KINDS)}, or | None")
-        if name in {parameter.name for parameter in parameters}:
-            raise wrong(statement.lineno, f"{name} stands here twice")
-        try:
-            default = ast.literal_eval(statement.value) if statement.value is not None else ...
-        except (ValueError, TypeError):
-            default = ...
-        if default is ...:
-            raise wrong(statement.lineno, f"the default of {name} is no literal")
-        last = statement.end_lineno or statement.lineno
-        help = next((comments[line] for line in range(statement.lineno, last + 1) if comments.get(line)), "")
-        if not help:
-            raise wrong(statement.lineno, f"{name} has no comment behind it that says what it means")
-        if default is None and not annotation.endswith(" | None"):
-            annotation += " | None"
-        parameter = Parameter(name, annotation, default, help)
-        try:
-            default = _typed(parameter, default)
-        except ValueError as error:
-            raise wrong(statement.lineno, f"the default of {name} is {default!r}; {error}") from None
-        parameters.append(Parameter(name, annotation, default, help))
+        for statement in ast.parse(source).body:
+            line, what = statement.lineno, "this is something else"
+            if not isinstance(statement, ast.AnnAssign) or not isinstance(statement.target, ast.Name):
+                raise ValueError
+            name, annotation = statement.target.id, ast.unparse(statement.annotation)
+            what = f"{name} is of type {annotation} and not {', '.join(KINDS)}, or | None"
+            if annotation.removesuffix(" | None") not in KINDS:
+                raise ValueError
+            what = f"the default of {name} is no literal"
+            default = ast.literal_eval(statement.value or ast.Name("nothing"))
+            if default is None:
+                annotation = annotation.removesuffix(" | None") + " | None"
+            comments = re.findall(r"# *(.*)", "\n".join(source.splitlines()[line - 1 : statement.end_lineno]))
+            parameters.append(Parameter(name, annotation, default, comments[-1] if comments else ""))
+    except (SyntaxError, ValueError, TypeError) as error:
+        line, what = (error.lineno or 1, error.msg) if isinstance(error, SyntaxError) else (line, what)
+        text = f"{path}, line {line} of the cell {PARAMETERS_TAG!r}: expected name: type = literal  # comment; {what}"
+        raise StudyError(text) from None
+    check(parameters, {}, place=f"{path}: ")
     return parameters
 
 
@@ -341,19 +267,7 @@ def listed(text: str) -> list[str]:
 
 
 def listed_counts(text: str, name: str) -> list[int]:
-    """The whole numbers from 1 in a text, which commas separate, each once.
-
-    Parameters
-    ----------
-    text : str
-    name : str
-        Of the parameter, for the message.
-
-    Raises
-    ------
-    StudyError
-        For none, or what is no such number.
-    """
+    """The whole numbers from 1 in the text of a parameter, which commas separate, each once; StudyError for others."""
     parts = listed(text)
     wrong = next((part for part in parts if not part.isdecimal() or int(part) < 1), None)
     if wrong is not None:
@@ -372,8 +286,8 @@ def check(
     ----------
     parameters : sequence of Parameter
     given : mapping
-        Values by name: of the parameter's type, or text as on the command line (``true``, ``5``, ``None``; lists as
-        JSON or separated by commas).
+        Values by name: of the parameter's type, or text as on the command line (``true``, ``5``, ``None``; the items
+        of a list separated by commas).
     study : str
         Its name, for the message.
     place : str
@@ -390,28 +304,45 @@ def check(
         For a name that the notebook does not have, a value of another type or out of range, an unknown profile, or a
         value that the setting of a run of that name does not take.
     """
-    by_name = {parameter.name: parameter for parameter in parameters}
-    of_study = f" of study {study}" if study else ""
-    for name in given:
-        if name not in by_name:
-            raise StudyError(f"{place}Unknown parameter {name!r}{of_study}.{did_you_mean(name, by_name)}")
-    values = {}
-    for name, parameter in by_name.items():
-        values[name] = parameter.default
-        if name in given:
-            value = given[name]
-            try:
-                values[name] = _parsed(parameter, value) if isinstance(value, str) else _typed(parameter, value)
-            except ValueError as error:
-                raise StudyError(f"{place}parameter {name!r}{of_study} is {value!r}: {error}") from None
-    profile = values.get("profile")
-    if "profile" in values and profile not in SIZES:
+    read, fields = dict(given), {}
+    for parameter in parameters:
+        kind = LIMITS.get(parameter.name, KINDS[parameter.kind])
+        fields[parameter.name] = (kind | None if parameter.may_be_none else kind, parameter.default)
+        if parameter.name in given:
+            read[parameter.name] = _from_text(parameter, given[parameter.name])
+    config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, validate_default=True)
+    model: type[BaseModel] = create_model("Parameters", __config__=config, **fields)  # type: ignore[call-overload]
+    of_study = dict.fromkeys(given, f" of study {study}" if study else "")
+    try:
+        values = dict(model.model_validate(read))
+    except ValidationError as error:
+        raise StudyError(f"{place}{explain(error, model, 'parameter', of_study)}") from None
+    profile = values.get("profile", "smoke")
+    if profile not in SIZES:
         raise StudyError(f"{place}Unknown profile {profile!r}.{did_you_mean(str(profile), SIZES)}")
-    for name, (words, is_taken) in RANGES.items():
-        if values.get(name) is not None and not is_taken(values[name]):
-            raise StudyError(f"{place}parameter {name!r}{of_study} is {values[name]!r}: it must be {words}")
-    _check_settings(values, place)
+    # None takes the profile's value, and runs_dir is the study's
+    settings = {name for name in RunConfig.model_fields if values.get(name) is not None} - {"runs_dir"}
+    try:
+        RunConfig.model_validate({name: values[name] for name in settings})
+    except ValidationError as error:
+        # what several settings must be together is known only when the notebook has filled in its own
+        if any(item["loc"] for item in error.errors()):
+            raise StudyError(f"{place}{explain(error, RunConfig, 'parameter')}") from None
     return values
+
+
+def _from_text(parameter: Parameter, value: Any) -> Any:
+    """The value that a text of the command line stands for; what is no text, or stands for none, as it is."""
+    if parameter.may_be_none and value == "None":
+        return None
+    if parameter.kind == "str" or not isinstance(value, str):
+        return value
+    try:
+        return TypeAdapter(KINDS[parameter.kind]).validate_python(
+            listed(value.strip("[] ")) if parameter.is_list else value
+        )
+    except ValidationError:
+        return value
 
 
 def check_parameters(namespace: MutableMapping[str, Any], study: str = "") -> dict[str, Any]:
@@ -439,12 +370,13 @@ def check_parameters(namespace: MutableMapping[str, Any], study: str = "") -> di
     """
     parameters, given = [], {}
     for name, annotation in namespace.get("__annotations__", {}).items():
-        kind = annotation.__name__ if isinstance(annotation, type) else str(annotation)
+        kind = str(annotation) if get_args(annotation) else getattr(annotation, "__name__", str(annotation))
         kind = kind.removesuffix(" | None")
         if kind not in KINDS or name not in namespace:
             continue
         # what it was before papermill changed it is not known any more; these two alone are never None
-        parameters.append(Parameter(name, kind if name in ("profile", "plugin") else f"{kind} | None", None, ""))
+        default = {"profile": "smoke", "plugin": ""}.get(name)
+        parameters.append(Parameter(name, kind if default is not None else f"{kind} | None", default, ""))
         value = namespace[name]
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
         given[name] = str(value) if kind == "str" and is_number else value
@@ -476,78 +408,3 @@ def check_components(plugins: Plugins, values: Mapping[str, Any]) -> None:
             raise StudyError(f"{name} is {value!r}, which names no {NAMING[name]}: give names, separated by commas")
         for one in names:
             plugins.registered(NAMING[name], one)
-
-
-def _check_settings(values: Mapping[str, Any], place: str) -> None:
-    """Hold those that are settings of a run against the constraints of each; None takes the profile's value."""
-    settings = {
-        name: value
-        for name, value in values.items()
-        if name in RunConfig.model_fields and name not in STUDY_PARAMETERS and value is not None
-    }
-    try:
-        RunConfig.model_validate(settings)
-    except ValidationError as error:
-        # what several settings must be together is known only when the notebook has filled in its own
-        alone = [item for item in error.errors() if item["loc"]]
-        if alone:
-            raise StudyError(f"{place}{explain(error, RunConfig, 'parameter')}") from None
-
-
-def _expected(parameter: Parameter) -> str:
-    return "expected " + parameter.annotation.replace(" | ", " or ")
-
-
-def _typed(parameter: Parameter, value: Any) -> Any:
-    """The value if it is of the parameter's type; an int where a float is wanted becomes one. ValueError otherwise."""
-    if value is None:
-        if not parameter.may_be_none:
-            raise ValueError(_expected(parameter))
-        return None
-    if not parameter.is_list:
-        return _scalar(parameter.kind, value, parameter)
-    if not isinstance(value, list | tuple):
-        raise ValueError(f"{_expected(parameter)}, not {type(value).__name__}")
-    return [_scalar(parameter.kind[5:-1], item, parameter) for item in value]
-
-
-def _scalar(kind: str, value: Any, parameter: Parameter) -> Any:
-    if kind == "float" and type(value) is int:
-        value = float(value)
-    if type(value) is not SCALARS[kind]:
-        raise ValueError(f"{_expected(parameter)}, not {type(value).__name__}")
-    if isinstance(value, float) and not math.isfinite(value):
-        raise ValueError(f"{_expected(parameter)}, and a finite number")
-    return value
-
-
-def _parsed(parameter: Parameter, text: str) -> Any:
-    """The value that a text stands for. ValueError when it stands for none of the parameter's type."""
-    if parameter.may_be_none and text == "None":
-        return None
-    if not parameter.is_list:
-        return _parsed_scalar(parameter.kind, text, parameter)
-    if text.lstrip().startswith("["):
-        try:
-            return _typed(parameter, json.loads(text))
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{_expected(parameter)}, and this is no JSON ({error.msg})") from None
-    return [_parsed_scalar(parameter.kind[5:-1], part.strip(), parameter) for part in text.split(",") if part.strip()]
-
-
-def _parsed_scalar(kind: str, text: str, parameter: Parameter) -> Any:
-    if kind == "str":
-        return text
-    if kind == "bool":
-        if text.lower() not in ("true", "false"):
-            raise ValueError(f"{_expected(parameter)}: true or false")
-        return text.lower() == "true"
-    try:
-        number = int(text) if kind == "int" else float(text)
-    except ValueError:
-        raise ValueError(_expected(parameter)) from None
-    return _scalar(kind, number, parameter)
-
-
-def _first_line(statement: ast.stmt) -> str:
-    return ast.unparse(statement).splitlines()[0]

@@ -29,7 +29,7 @@ from sage_kit.data.corpus import find_corpus
 from sage_kit.data.metrics import divergence
 from sage_kit.data.splits import EVALUATION, TaskData, load_task
 from sage_kit.errors import RunDirectoryError, RunHeldError, RunInUseError
-from sage_kit.recipe import CHOSEN_KINDS, chosen_options, needed_kinds
+from sage_kit.recipe import CHOSEN_KINDS, resolve
 from sage_kit.rundir import PREDICTIONS, RunDirectory
 from sage_kit.storage.files import disk_errors, write_json
 from sage_kit.storage.fingerprint import fingerprint
@@ -119,7 +119,7 @@ class ArmRun:
     def record(self, plugins: Plugins) -> dict[str, Any]:
         """What it takes to execute the run again, as `sage_kit.studies.result` describes it, without splits."""
         told = json.loads((self.directory.path / ENVIRONMENT_FILE).read_text(encoding="utf-8"))
-        options = {f"{kind}_options": values for kind, values in chosen_options(self.config, plugins).items()}
+        options = {f"{kind}_options": values for kind, values in resolve(self.config, plugins).options.items()}
         usual = default_settings()
         settings = {
             name: value
@@ -374,9 +374,9 @@ class RunStore:
         parts: list[Any] = [source_digest({LOOP, *(modules_of(loop) if loop is not None else ())})]
         if loop is not None:
             parts.append([loop.__module__, loop.__qualname__])
-        for kind in needed_kinds(config, self.plugins):
-            name, options = config.component_choice(kind)
-            parts.append(component_parts(self.plugins, kind, name, options))
+        recipe = resolve(config, self.plugins)
+        for kind in recipe:
+            parts.append(component_parts(self.plugins, kind, recipe[kind].name, recipe[kind].options))
         for name in self._observers(config):
             parts.append(component_parts(self.plugins, "observer", name, config.observer_options.get(name, {})))
         parts.append(registered_parts(self.plugins.registered("task", config.task)))

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sage_kit.components import BuildContext, ReducerSpec
-from sage_kit.components.plugins import Plugins, Registered
-from sage_kit.components.provenance import code_parts
+from sage_kit.components.provenance import component_parts
 from sage_kit.errors import CompatibilityError, DataError, PluginError
+from sage_kit.recipe import Choice
 from sage_kit.storage import tensorfile
 from sage_kit.storage.cache import Cache
 from sage_kit.storage.fingerprint import fingerprint
@@ -52,15 +53,16 @@ class FittedMap:
 
 
 def fit_map(
-    pooled: Pooled, plugins: Plugins, cache: Cache, context: BuildContext, *, needs_reducer: bool,
+    pooled: Pooled, choice: Choice, cache: Cache, context: BuildContext, *, needs_reducer: bool,
     labels: NDArray[Any] | None = None,
 ) -> FittedMap:  # fmt: skip
-    """Fit the reducer that the settings name, or find its map in the cache.
+    """Fit the reducer that is chosen, or find its map in the cache.
 
     Parameters
     ----------
     pooled : Pooled
-    plugins : Plugins
+    choice : Choice
+        The reducer.
     cache : Cache
     context : BuildContext
         Settings, number of components and seed; says what is going on.
@@ -79,31 +81,28 @@ def fit_map(
         What the reducer raises of it.
     """
     config, say, vectors = context.config, context.announce, pooled.vectors
-    spec = plugins.reducer(config.reducer, config.reducer_options)
-    title = f"reducer {spec.name!r} ({plugins.registered('reducer', spec.name).origin})"
+    spec, title = cast(ReducerSpec, choice.spec), choice.title
     if spec.needs_labels and labels is None:
         raise CompatibilityError(f"{title} learns from labels, and here are none: take another reducer")
-    options = plugins.options("reducer", spec.name, config.reducer_options)
-    built: list[tuple[Registered, Any]] = []
-    reducer = plugins.build("reducer", spec.name, options, context, built)
+    # built when it is needed: its library may take seconds to import, and a map in the cache may do without
+    reducer = functools.cache(lambda: choice.build(context))
     uses_landmarks = 0 < config.landmarks < len(vectors)
     key = fingerprint(
-        "map-4",
+        "map-5",
         artifact_digest("sage_kit.synthesis.maps"),
         pooled.key,
         spec.name,
-        options.model_dump(mode="json"),
         context.n_components,
         context.seed,
         [config.landmarks, config.landmark_choice] if uses_landmarks else [],
-        [_code(registered, part) for registered, part in built],
+        component_parts(choice.plugins, "reducer", choice.name, choice.options),
         [labels] if spec.needs_labels else [],
     )
     fitted = False
 
     def ask(function: Callable[..., Any], rows: NDArray[np.float32], *others: Any) -> NDArray[np.float32]:
-        found = plugins.call("reducer", spec.name, function, rows, *others)
-        coordinates = plugins.call("reducer", spec.name, np.asarray, found, np.float32)
+        found = choice.call(function, rows, *others)
+        coordinates = choice.call(np.asarray, found, np.float32)
         return _checked(coordinates, len(rows), context.n_components, title)
 
     def fit_on(chosen: NDArray[np.int64] | slice) -> NDArray[np.float32]:
@@ -111,15 +110,15 @@ def fit_map(
         others = [np.array(labels[chosen])] if spec.needs_labels and labels is not None else []
         rows = np.array(vectors[chosen])
         check_distinct(rows, context.n_components)
-        return ask(reducer.fit_transform, rows, *others)
+        return ask(reducer().fit_transform, rows, *others)
 
     def on_landmarks() -> NDArray[np.float32]:
         rng = np.random.default_rng([context.seed, config.landmarks])
         landmarks = choose_landmarks(vectors, config.landmarks, config.landmark_choice, rng)
         at_landmarks = fit_on(landmarks)
         how = "by its transform" if spec.has_transform else "at the average of their neighbours among these"
-        say(f"reducer {spec.name!r}: placing the other {len(vectors) - len(landmarks):,} vectors {how}")
-        transform = (lambda block: ask(reducer.transform, block)) if spec.has_transform else None
+        say(f"{choice}: placing the other {len(vectors) - len(landmarks):,} vectors {how}")
+        transform = (lambda block: ask(reducer().transform, block)) if spec.has_transform else None
         return place(vectors, landmarks, at_landmarks, transform)
 
     def fit() -> NDArray[np.float32]:
@@ -129,9 +128,9 @@ def fit_map(
         return coordinates
 
     def build(directory: Path) -> None:
-        say(f"reducer {spec.name!r}: fitting {_rows(config.landmarks, len(vectors))}")
+        say(f"{choice}: fitting {_rows(config.landmarks, len(vectors))}")
         coordinates = fit()
-        state = plugins.call("reducer", spec.name, reducer.get_state, step="get_state") if spec.has_state else {}
+        state = choice.call(reducer().get_state, step="get_state") if spec.has_state else {}
         try:
             named = {f"{STATE_PREFIX}{name}": values for name, values in state.items()}
             tensorfile.write(directory / FILE, {"coordinates": coordinates, **named})
@@ -146,11 +145,11 @@ def fit_map(
     if needs_reducer and not fitted:
         if spec.has_state:
             state = {k[len(STATE_PREFIX) :]: np.array(v) for k, v in arrays.items() if k.startswith(STATE_PREFIX)}
-            plugins.call("reducer", spec.name, reducer.set_state, state)
+            choice.call(reducer().set_state, state)
         else:
-            say(f"reducer {spec.name!r}: fitting again, since the fitted reducer is needed and cannot be stored")
+            say(f"{choice}: fitting again, since the fitted reducer is needed and cannot be stored")
             coordinates = fit()
-    return FittedMap(coordinates, reducer if needs_reducer else None, spec)
+    return FittedMap(coordinates, reducer() if needs_reducer else None, spec)
 
 
 def check_distinct(vectors: NDArray[np.float32], n_components: int) -> None:
@@ -209,15 +208,6 @@ def _checked(coordinates: NDArray[np.float32], rows: int, n_components: int, tit
         row = int(np.argmin(np.isfinite(coordinates).all(1))) + 1
         raise PluginError(f"{title} returned NaN or infinity for vector {row}")
     return coordinates
-
-
-def _code(registered: Registered, component: Any) -> list[Any]:
-    origin, spec = registered.origin, registered.spec
-    return [
-        spec.kind,
-        spec.name,
-        *code_parts(str(origin), origin.distribution, spec.requires, type(component), getattr(spec, "factory", None)),
-    ]
 
 
 def _rows(landmarks: int, total: int) -> str:

@@ -1,5 +1,8 @@
 """A child process that answers questions: a line of JSON in, a line of JSON out.
 
+No pool of loky's does: a child may be of another interpreter, answers several times within a time limit, and is ended
+alone with whatever it has started.
+
 An answer is an object; ``{"event": "failed", "reason": ...}`` is one that says why there is no other. What the child
 writes to its error output is kept, since the last line of it tells why a process ended.
 """

@@ -22,7 +22,10 @@ from typing import Any
 import numpy as np
 
 from sage_kit.components import ObserverSpec
-from sage_kit.components.plugins import CONTRIBUTING_HOOKS, ENTRY_POINT_GROUP, HOOKS, NAME, Origin, Plugins, Registered
+from sage_kit.components.hooks import HOOKS
+from sage_kit.components.loader import ENTRY_POINT_GROUP, Origin
+from sage_kit.components.plugins import Plugins, Registered
+from sage_kit.components.spec_checks import CONTRIBUTING_HOOKS, NAME
 from sage_kit.errors import SageError
 from sage_kit.testing.exercises import as_array, recorded, require_nothing
 from sage_kit.testing.registry import Check, CheckResult, NotApplicable

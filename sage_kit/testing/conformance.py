@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sage_kit.components.plugins import KINDS, Plugins, Registered, missing_requirements
+from sage_kit.components.plugins import Plugins, Registered
+from sage_kit.components.spec_checks import KINDS, missing_requirements
 from sage_kit.errors import ConfigError, PluginError, did_you_mean
 from sage_kit.testing.check_worker import observing_hooks
 from sage_kit.testing.isolation import TIME_LIMIT, check_alone

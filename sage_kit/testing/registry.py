@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sage_kit.components.guard import place_of
-from sage_kit.errors import MissingPackageError, SageError
+from sage_kit.errors import MissingPackageError, SageError, one_line
 from sage_kit.testing.surroundings import preserved
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ class Check:
             problem = f"it calls sys.exit, which ends a run without a word (SystemExit: {error.code})"
             raise CheckFailure(self._message(subject, problem)) from error
         except Exception as error:  # a component may raise anything
-            text = " ".join(str(error).split())
+            text = one_line(error)
             hint = _undeclared(subject) if "NoneType" in text else ""
             place = place_of(error, getattr(subject.spec, "factory", None))
             told = f"{type(error).__name__}: {text}{hint}"

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from sage_kit.components import Options
-from sage_kit.components.plugins import Plugins, Spec
+from sage_kit.components.plugins import Plugins
+from sage_kit.components.spec_checks import Spec
 from sage_kit.errors import ConfigError, MissingPackageError, PluginError, did_you_mean
 from sage_kit.testing.registry import CHECKS, Check, CheckResult, CheckWarning, ConformanceWarning, NotApplicable
 from sage_kit.testing.subject import Subject

@@ -15,9 +15,11 @@ from typing import Any, cast
 import numpy as np
 
 from sage_kit.components import BuildContext, ComponentSpec, LiftSpec, Options, ReducerSpec, TaskSpec
-from sage_kit.components.plugins import Origin, Plugins, Registered, Spec, missing_requirements
+from sage_kit.components.loader import Origin
+from sage_kit.components.plugins import Plugins, Registered
+from sage_kit.components.spec_checks import Spec, missing_requirements
 from sage_kit.config import RunConfig
-from sage_kit.errors import SageError
+from sage_kit.errors import SageError, one_line
 from sage_kit.testing import toy
 from sage_kit.testing.exercises import PLAYS, Recording
 from sage_kit.testing.registry import CheckFailure, NotApplicable, require
@@ -41,7 +43,7 @@ class PluginsWith(Plugins):
                 spec, Origin(spec.name, "the component under check", "")
             )
         else:
-            self._components[spec.kind, spec.name] = Registered(spec, known.origin)
+            self._components[spec.kind, spec.name] = dataclasses.replace(known, spec=spec)
 
 
 def _same(first: Spec, second: Spec) -> bool:
@@ -300,8 +302,7 @@ def works_or_explains(what: str, call: Callable[[], object]) -> None:
         require("\n" not in str(error).strip(), f"with {what} its error has several lines: {error}")
         require(str(error).strip(), f"with {what} its error says nothing")
     except Exception as error:  # a component may raise anything
-        text = " ".join(str(error).split())
-        raise CheckFailure(f"with {what} it raises {type(error).__name__}: {text}") from error
+        raise CheckFailure(f"with {what} it raises {type(error).__name__}: {one_line(error)}") from error
 
 
 def require_array(name: str, values: Any, shape: tuple[int, ...], dtypes: str = "") -> np.ndarray[Any, Any]:

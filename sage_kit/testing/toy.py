@@ -341,12 +341,13 @@ def config(**settings: Any) -> RunConfig:
 def teacher_view() -> TeacherView:
     """What decoders may use of the toy teacher, with the toy texts; made once per process."""
     from sage_kit.components.records import Costs
-    from sage_kit.reports.decoding import view_of
+    from sage_kit.recipe import resolve
+    from sage_kit.reports.lifted_round import view_of
     from sage_kit.system.devices import make_accelerator
     from sage_kit.training.preparation import prepare
 
     settings = config()
-    return view_of(settings, prepare(settings, Plugins(allow=""), make_accelerator(settings), Costs()))
+    return view_of(settings, prepare(resolve(settings, Plugins(allow="")), make_accelerator(settings), Costs()))
 
 
 @functools.cache

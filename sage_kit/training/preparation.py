@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,12 +29,14 @@ from sage_kit.models.student import build_student
 from sage_kit.models.teacher import Teacher, fit_tokenizer, load_teacher
 from sage_kit.models.vectors import Pooled, TeacherOutputs, VectorStore, embed_split, label_split, pool_layer
 from sage_kit.models.vocabulary import TeacherVocabulary
-from sage_kit.recipe import check_labels, check_sizes, needed_kinds
+from sage_kit.recipe import Recipe
 from sage_kit.storage.cache import Cache
 from sage_kit.storage.fingerprint import fingerprint
 from sage_kit.synthesis.maps import check_distinct
+from sage_kit.synthesis.synthesizer import Synthesizer
 from sage_kit.system.devices import autocast_for, resolve_precision, synchronize
 from sage_kit.system.machine import describe_machine, why_no_bf16
+from sage_kit.training.run_events import RunEvents
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -135,6 +137,24 @@ class Prepared:
     evaluation: PreparedSplit | None = None
     relations: TeacherRelations | None = None
 
+    def synthesizer(self, recipe: Recipe, announce: Callable[[str], None], costs: Costs) -> Synthesizer:
+        """What makes synthetic examples of train; `announce` shows a line, `costs` takes the time."""
+        train = self.train
+        return Synthesizer(
+            recipe,
+            train.store,
+            train.outputs,
+            self.cache,
+            self.device,
+            announce,
+            costs,
+            train.gold,
+            train.tokens,
+            self.input_layers,
+            self.mapped,
+            self.vocabulary,
+        )
+
 
 @dataclass(frozen=True)
 class PreparedVectors:
@@ -155,7 +175,7 @@ class PreparedVectors:
     cache: Cache
 
 
-def prepare(config: RunConfig, plugins: Plugins, accelerator: Accelerator, costs: Costs) -> Prepared:
+def prepare(recipe: Recipe, accelerator: Accelerator, costs: Costs) -> Prepared:
     """Load the data, find or make the teacher, find or compute what is cached, and build the student.
 
     Under several processes the first fills the caches while the others wait.
@@ -165,9 +185,10 @@ def prepare(config: RunConfig, plugins: Plugins, accelerator: Accelerator, costs
     SageError
         Of the kind that fits what is wrong with data, teacher, tokenizer, sizes or directories.
     """
-    work = _Preparation(config, plugins, accelerator, costs)
+    config = recipe.config
+    work = _Preparation(config, recipe.plugins, accelerator, costs)
     data, cache, device = work.load_data(), work.cache, accelerator.device
-    check_labels(config, plugins, len(data.train), data.train.unlabelled)
+    recipe.check_labels(len(data.train), data.train.unlabelled)
     teacher = work.load_teacher(data)
     precision = resolve_precision(config.precision, device)
     autocast = autocast_for(device, precision)
@@ -181,7 +202,7 @@ def prepare(config: RunConfig, plugins: Plugins, accelerator: Accelerator, costs
     student = build_student(
         model, bypass=config.bypass, layers=config.student_layers, init=config.student_init, seed=config.seed
     )
-    check_sizes(config, plugins, len(data.train), input_layers.dim)
+    recipe.check_sizes(len(data.train), input_layers.dim)
     input_layers_key = fingerprint(teacher.fingerprint, config.bypass)
 
     def embed(split: Split) -> tuple[Tokens, VectorStore]:
@@ -189,8 +210,7 @@ def prepare(config: RunConfig, plugins: Plugins, accelerator: Accelerator, costs
 
     def label(split: Split, embedded: tuple[Tokens, VectorStore], layers: list[int]) -> PreparedSplit:
         tokens, store = embedded
-        with accelerator.local_main_process_first():
-            started = time.perf_counter()
+        with work.alone("teacher"):
             outputs = label_split(
                 teacher_upper,
                 teacher.fingerprint,
@@ -204,7 +224,6 @@ def prepare(config: RunConfig, plugins: Plugins, accelerator: Accelerator, costs
                 precision=precision,
                 on_step=work.steps(f"teacher's labels of {split.name}"),
             )
-            work.timed("teacher", started)
         return PreparedSplit(split.labels, tokens, store, outputs)
 
     def pool(store: VectorStore) -> Pooled:
@@ -215,8 +234,7 @@ def prepare(config: RunConfig, plugins: Plugins, accelerator: Accelerator, costs
                 f"map_layer is {config.map_layer}, but the teacher has {teacher_upper.n_blocks} blocks behind the "
                 "input layers: lower it"
             )
-        with accelerator.local_main_process_first():
-            started = time.perf_counter()
+        with work.alone("teacher"):
             found = pool_layer(
                 teacher_upper,
                 teacher.fingerprint,
@@ -230,12 +248,11 @@ def prepare(config: RunConfig, plugins: Plugins, accelerator: Accelerator, costs
                 precision=precision,
                 on_step=work.steps(f"layer {config.map_layer} of {data.train.name}"),
             )
-            work.timed("teacher", started)
         return found
 
     embedded_train = embed(data.train)
     mapped = Pooled(embedded_train[1].pooled, embedded_train[1].key)
-    if "reducer" in needed_kinds(config, plugins):
+    if recipe.uses_map:
         mapped = pool(embedded_train[1])
         # now, and not after the first round
         check_distinct(mapped.vectors, config.n_components)
@@ -333,22 +350,16 @@ class _Preparation:
         self.plugins = plugins
         self.accelerator = accelerator
         self.costs = costs
+        events = RunEvents(plugins, accelerator.is_main_process)
+        self.announce, self.steps = events.message, events.steps
         self.cache = Cache(Path(config.cache_dir).expanduser(), self.announce)
 
-    def announce(self, text: str) -> None:
-        if self.accelerator.is_main_process:
-            self.plugins.message(None, text)
-
-    def steps(self, activity: str) -> Callable[..., None]:
-        def on_step(done: int, total: int, loss: Any = None) -> None:
-            if self.accelerator.is_main_process:
-                self.plugins.step_finished(None, activity, done, total, loss)
-
-        return on_step
-
-    def timed(self, activity: str, started: float) -> None:
-        synchronize(self.accelerator.device)
-        self.costs.add(activity, time.perf_counter() - started)
+    @contextlib.contextmanager
+    def alone(self, activity: str) -> Iterator[None]:
+        """Around what the first process of a machine computes, and the others then find; its time is counted."""
+        device = self.accelerator.device
+        with self.accelerator.local_main_process_first(), self.costs.timed(activity, lambda: synchronize(device)):
+            yield
 
     def load_data(self) -> TaskData:
         with self.accelerator.local_main_process_first():
@@ -369,8 +380,7 @@ class _Preparation:
     ) -> tuple[Tokens, VectorStore]:
         tokens = tokenize(split, tokenizer, self.config.max_length)
         self._tell_of_unknown_text(split.name, tokens, tokenizer)
-        with self.accelerator.local_main_process_first():
-            started = time.perf_counter()
+        with self.alone("input layers"):
             store = embed_split(
                 input_layers,
                 key,
@@ -383,7 +393,6 @@ class _Preparation:
                 device=self.accelerator.device,
                 on_step=self.steps(f"vectors of {split.name}"),
             )
-            self.timed("input layers", started)
         return tokens, store
 
     def _tell_of_unknown_text(self, name: str, tokens: Tokens, tokenizer: PreTrainedTokenizerBase) -> None:

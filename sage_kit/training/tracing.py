@@ -32,7 +32,7 @@ class RoundTrace:
     directory : Path
         The run directory; the folder ``profile`` in it is made when the round ends.
     number : int
-        Which round: the first that synthesises, or the first of all where none does.
+        Which round, from 1: the first that synthesises, or the first of all where none does; 0 for none.
     device : torch.device
 
     Attributes

@@ -17,11 +17,11 @@ from sage_kit.data.splits import Split
 from sage_kit.data.tokens import tokenize
 from sage_kit.models.learning_rate import WARMUP_SHARE, learning_rate_factor
 from sage_kit.models.vectors import pool
-from sage_kit.synthesis.synthesizer import derive_seed
+from sage_kit.storage.fingerprint import derive_seed
 from sage_kit.system.devices import autocast_for, synchronize
 from sage_kit.training.losses import hidden_state_loss
+from sage_kit.training.optimizer import load_optimizer_tensors, make_optimizer, optimizer_tensors
 from sage_kit.training.preparation import Prepared
-from sage_kit.training.steps import load_optimizer_tensors, make_optimizer, optimizer_tensors
 
 if TYPE_CHECKING:
     from accelerate import Accelerator

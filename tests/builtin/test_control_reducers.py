@@ -11,7 +11,7 @@ from sklearn.random_projection import GaussianRandomProjection
 from sage_kit.components.plugins import Plugins
 from sage_kit.config import RunConfig
 from sage_kit.errors import CompatibilityError
-from sage_kit.recipe import check_sizes
+from sage_kit.recipe import resolve
 
 
 def test_random_projection_agrees_with_scikit_learn(build: Any, vectors: Any) -> None:
@@ -82,7 +82,7 @@ def test_identity_with_the_native_inverter_is_exact(build: Any, vectors: Any) ->
 
 def test_identity_passes_the_check_of_sizes(plugins: Plugins) -> None:
     config = RunConfig(reducer="identity", n_components=24, inverter="native")
-    check_sizes(config, plugins, rows=300, dim=24)
+    resolve(config, plugins).check_sizes(rows=300, dim=24)
 
 
 @pytest.mark.parametrize("name", ["random_projection", "identity"])

@@ -13,7 +13,7 @@ from sage_kit.components import BuildContext
 from sage_kit.components.plugins import Plugins
 from sage_kit.config import RunConfig, load_config
 from sage_kit.errors import CompatibilityError, ConfigError, MissingPackageError, UnknownComponentError
-from sage_kit.recipe import check_choices
+from sage_kit.recipe import resolve
 
 TWO_PCAS = {"steps": [{"reducer": "pca", "n_components": 10}, {"reducer": "pca"}]}
 WHITE = {
@@ -101,10 +101,10 @@ def test_one_step_that_lacks_something_takes_it_from_the_chain(tmp_path: Any) ->
     assert spec.min_rows(plugins.options("reducer", "hybrid", options), 2) == 9
     config = load_config({"reducer": "hybrid", "reducer_options": options, "inverter": "native", "lift": "shift"})
     with pytest.raises(CompatibilityError, match="reducer 'hybrid' does not have"):
-        check_choices(config, plugins)
+        resolve(config, plugins)
     with pytest.raises(CompatibilityError, match="n_components is 3, but reducer 'hybrid' takes at most 2"):
-        check_choices(config.model_copy(update={"inverter": "knn", "n_components": 3}), plugins)
-    check_choices(config.model_copy(update={"inverter": "knn"}), plugins)
+        resolve(config.model_copy(update={"inverter": "knn", "n_components": 3}), plugins)
+    resolve(config.model_copy(update={"inverter": "knn"}), plugins)
     swapped = {"steps": [{"reducer": "narrow", "n_components": 3}, {"reducer": "pca"}]}
     with pytest.raises(CompatibilityError, match=r"step 1 of reducer 'hybrid' has n_components 3.*at most 2"):
         plugins.reducer("hybrid", swapped)

@@ -15,7 +15,7 @@ from sage_kit.components import LiftRequest, TokenBatch
 from sage_kit.components.plugins import Plugins
 from sage_kit.config import load_config
 from sage_kit.errors import CompatibilityError
-from sage_kit.recipe import check_choices
+from sage_kit.recipe import resolve
 
 
 def test_vectors_lie_on_the_way_to_the_partner(build: Any, vectors: Any) -> None:
@@ -98,7 +98,7 @@ def test_without_partners_it_is_refused(build: Any, plugins: Plugins) -> None:
         build("lift", "mixup").lift(request)
     config = load_config({"lift": "mixup", "sampler": "smote"})
     with pytest.raises(CompatibilityError, match=r"sampler 'smote' names none: .*\(mixup\)"):
-        check_choices(config, plugins)
-    check_choices(config.model_copy(update={"sampler": "mixup"}), plugins)
+        resolve(config, plugins)
+    resolve(config.model_copy(update={"sampler": "mixup"}), plugins)
     with pytest.raises(CompatibilityError, match="has only one"):
         build("lift", "mixup", config=load_config({"granularity": "pooled"}))

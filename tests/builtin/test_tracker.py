@@ -321,7 +321,7 @@ def test_an_interrupted_run_closes_its_trackers(
     def interrupted(*arguments: Any, **named: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("sage_kit.distill.train_pass", interrupted)
+    monkeypatch.setattr("sage_kit.training.learner.train_pass", interrupted)
     with pytest.raises(KeyboardInterrupt):
         toy_run(tmp_path, tiny_bert, observers=["tracker"], observer_options={"tracker": {"to": ["memory"]}})
     assert Memory.made[0].calls == ["start", "finish"]

@@ -12,7 +12,9 @@ import pytest
 import sage_kit
 from sage_kit import hookimpl
 from sage_kit.components import HubSource, hookspecs, lazy
-from sage_kit.components.plugins import CONTRIBUTING_HOOKS, HOOKS, Plugins
+from sage_kit.components.hooks import HOOKS
+from sage_kit.components.plugins import Plugins
+from sage_kit.components.spec_checks import CONTRIBUTING_HOOKS
 
 OBSERVING_HOOKS = [name for name in HOOKS if name not in CONTRIBUTING_HOOKS]
 

@@ -15,11 +15,12 @@ from pathlib import Path
 import pytest
 
 import sage_kit
-from sage_kit.components.plugins import KINDS, Plugins
+from sage_kit.components.plugins import Plugins
 from sage_kit.components.scaffold import LONGEST_NAME, SCAFFOLD_KINDS, TEMPLATES, new_plugin, next_steps
+from sage_kit.components.spec_checks import KINDS
 from sage_kit.config import load_config, toml_loads
 from sage_kit.errors import ConfigError, RunDirectoryError, SageError
-from sage_kit.recipe import check_choices
+from sage_kit.recipe import resolve
 from sage_kit.testing import check_component
 
 MAY_BE_SKIPPED = {
@@ -118,7 +119,7 @@ def test_the_readme_of_a_new_plugin_is_true(kind: str, tmp_path: Path) -> None:
     flags = commands[-1][2:]
     settings = {flag[2:].replace("-", "_"): value for flag, value in zip(flags[::2], flags[1::2], strict=True)}
     config = load_config(settings)
-    check_choices(config, plugins)
+    resolve(config, plugins)
     chosen = {"task": config.task, "observer": config.observers}.get(kind) or config.component_choice(kind)[0]
     assert "fresh_one" in chosen
 

@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 from tiny import make_tokenizer
 
 from sage_kit.builtin.tasks import movie_reviews
-from sage_kit.data import Split, padding_share, plan_batches, tokenize
+from sage_kit.data import Split, plan_batches, tokenize
 from sage_kit.errors import MissingPackageError
 
 
@@ -18,6 +18,11 @@ def lengths() -> NDArray[np.int64]:
 
 def padded_tokens(lengths: NDArray[np.int64], batch: NDArray[np.int64]) -> int:
     return int(lengths[batch].max()) * len(batch)
+
+
+def padding_share(lengths: NDArray[np.int64], batches: list[NDArray[np.int64]]) -> float:
+    """Share of padding among the tokens of batches that are each padded to their longest example."""
+    return 1 - lengths.sum() / sum(padded_tokens(lengths, batch) for batch in batches)
 
 
 @pytest.mark.parametrize("seed", [None, 0, 1])
@@ -98,8 +103,3 @@ def test_the_last_two_batches_share_their_examples_evenly() -> None:
 @pytest.mark.parametrize("rng", [None, np.random.default_rng(0)])
 def test_no_examples_give_no_batches(rng: np.random.Generator | None) -> None:
     assert plan_batches(np.empty(0, np.int64), batch_size=4, batch_tokens=64, rng=rng) == []
-    assert padding_share([], []) == 0.0
-
-
-def test_padding_share_counts_padding_tokens() -> None:
-    assert padding_share([2, 4, 6], [np.array([0, 1]), np.array([2])]) == pytest.approx(2 / 14)

@@ -11,9 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from sage_kit.models import packed
+from sage_kit.models import block_parts, cpu_kernels, packed
+from sage_kit.models.block_parts import parts_of
+from sage_kit.models.cpu_kernels import keep_mask
 from sage_kit.models.families import family_of
-from sage_kit.models.packed import keep_mask, pack, parts_of, unpack
+from sage_kit.models.packed import pack, unpack
 from sage_kit.models.split import UpperLayers, split_model
 
 FAMILIES = pytest.mark.parametrize("family", ["bert", "roberta", "distilbert", "mpnet"])
@@ -210,8 +212,8 @@ def test_a_copy_of_frozen_weights_is_kept_until_they_change(monkeypatch):
     _, upper = split_model(tiny.make_model("bert", layers=2), "embeddings")
     states, mask = make_batch([7, 2, 4], torch.float32)
     casts = []
-    cast = packed._cast
-    monkeypatch.setattr(packed, "_cast", lambda layers, dtype: casts.append(layers) or cast(layers, dtype))
+    cast = block_parts._cast
+    monkeypatch.setattr(block_parts, "_cast", lambda layers, dtype: casts.append(layers) or cast(layers, dtype))
 
     def logits():
         casts.clear()
@@ -374,7 +376,7 @@ def test_dropout_is_where_the_full_model_has_it(family, hidden, lengths, monkeyp
         shapes.append(p)
         return drawn[-1]
 
-    monkeypatch.setattr(packed, "keep_mask", spy)
+    monkeypatch.setattr(cpu_kernels, "keep_mask", spy)
     for module in upper.head.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0  # torch's own, on the logits' side of the head
@@ -442,7 +444,7 @@ def test_masks_rate_scale_and_independence(p):
     assert values.tolist() == pytest.approx([0, 1 / (1 - p)], rel=1e-4)
     dropped = (mask == 0).double()
     sigma = (p * (1 - p) / mask.numel()) ** 0.5
-    assert abs(float(dropped.mean()) - p) < 5 * sigma + 1 / packed.RESOLUTION
+    assert abs(float(dropped.mean()) - p) < 5 * sigma + 1 / cpu_kernels.RESOLUTION
     assert abs(float(mask.double().mean()) - 1) < 6 * sigma / (1 - p)
     # four neighbours share a word of random bits
     flat = (dropped - p).flatten()
@@ -453,7 +455,7 @@ def test_masks_rate_scale_and_independence(p):
 
 def test_mask_is_unbiased_for_a_probability_between_two_steps():
     """The factor belongs to the rounded probability, whose expectation is then 1 exactly."""
-    step = 1 / packed.RESOLUTION
+    step = 1 / cpu_kernels.RESOLUTION
     factor = float(keep_mask(torch.empty(64, dtype=torch.float64), 0.1).max())
     assert factor == 1 / (1 - round(0.1 / step) * step)
 
@@ -494,7 +496,7 @@ def test_onednn_computes_what_torch_does(monkeypatch):
     found = []
     for enabled in (True, False):
         monkeypatch.setattr(torch.backends.mkldnn, "enabled", enabled)
-        assert packed._has_onednn(states) == (enabled and packed._ONEDNN is not None)
+        assert cpu_kernels._has_onednn(states) == (enabled and cpu_kernels._ONEDNN is not None)
         upper.zero_grad()
         torch.manual_seed(1)
         logits = upper(states, mask).logits
@@ -529,7 +531,7 @@ def test_large_scores_neither_overflow_nor_vanish():
     scores = torch.tensor([[[-500.0, -501.0, 300.0], [400.0, 399.0, 0.0]]])
     layout = packed.Layout(1, 3, bias=torch.tensor([0.0, 0.0, float("-inf")]).view(1, 1, 1, 3))
     expected = torch.tensor([1 / (1 + np.exp(-1)), 1 / (1 + np.exp(1)), 0.0], dtype=torch.float32)
-    torch.testing.assert_close(packed._softmax(scores, layout, 1), expected.expand(1, 2, 3))
+    torch.testing.assert_close(cpu_kernels._softmax(scores, layout, 1), expected.expand(1, 2, 3))
 
 
 def test_a_copied_upper_uses_its_own_parameters():

@@ -19,16 +19,18 @@ from sage_kit.components.plugins import Plugins
 from sage_kit.components.records import Costs
 from sage_kit.distill import resume
 from sage_kit.errors import CompatibilityError, ConfigError
+from sage_kit.models.block_parts import parts_of
 from sage_kit.models.checkpoints import load_classifier
 from sage_kit.models.families import family_of
-from sage_kit.models.packed import parts_of
 from sage_kit.models.split import split_model
+from sage_kit.recipe import resolve
 from sage_kit.rundir import RunDirectory
 from sage_kit.studies.analyses.whole_student import run_whole_student
 from sage_kit.system.devices import make_accelerator
+from sage_kit.training.labelled_batches import RealBatches
 from sage_kit.training.losses import relation_loss
 from sage_kit.training.preparation import Prepared, prepare
-from sage_kit.training.steps import Profile, RealBatches
+from sage_kit.training.profile import Profile
 
 CPU = torch.device("cpu")
 
@@ -40,7 +42,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def prepared_run(folder: Path, teacher: Path, **settings: Any) -> tuple[Any, Prepared]:
     config = toy_config(folder, teacher, schedule="none", **settings)
-    return config, prepare(config, Plugins(allow=""), make_accelerator(config), Costs())
+    return config, prepare(resolve(config, Plugins(allow="")), make_accelerator(config), Costs())
 
 
 def relations_of(model: Any, block: int, ids: NDArray[np.int64], heads: int) -> list[NDArray[np.float64]]:

@@ -17,6 +17,7 @@ from sage_kit.components import Vocabulary
 from sage_kit.components.plugins import Plugins
 from sage_kit.components.records import Costs
 from sage_kit.models.token_kinds import NOT_TEXT, token_kinds
+from sage_kit.recipe import resolve
 from sage_kit.system.devices import make_accelerator
 from sage_kit.training.preparation import Prepared, prepare
 
@@ -24,7 +25,7 @@ from sage_kit.training.preparation import Prepared, prepare
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path) -> Prepared:
     config = toy_config(tmp_path_factory.mktemp("vocabulary"), tiny_bert)
-    return prepare(config, Plugins(allow=""), make_accelerator(config), Costs())
+    return prepare(resolve(config, Plugins(allow="")), make_accelerator(config), Costs())
 
 
 def table_of(prepared: Prepared) -> tuple[Any, Any]:

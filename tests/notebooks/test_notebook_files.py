@@ -17,7 +17,6 @@ from sage_kit.studies.parameters import (
     NAMING,
     PARAMETERS_TAG,
     SEVERAL,
-    STUDY_PARAMETERS,
     cell_source,
     describe_notebook,
     load_notebook,
@@ -71,7 +70,6 @@ def test_every_parameter_is_known_and_used(path: Path) -> None:
     # the study itself takes the others
     left = {*names} - {parameter.name for parameter in OWN_PARAMETERS} - {"rates"} - {*RunConfig.model_fields}
     assert not left.union(*given) - loaded, "a parameter is not used"
-    assert not [name for name in names if name not in RunConfig.model_fields and name not in STUDY_PARAMETERS]
 
 
 @each

@@ -14,13 +14,16 @@ from toyrun import toy_config, toy_run
 
 from sage_kit.cli import main
 from sage_kit.components import DecoderSpec, Guesses, TokenBatch
-from sage_kit.components.plugins import Origin, Plugins, Registered
+from sage_kit.components.loader import Origin
+from sage_kit.components.plugins import Plugins, Registered
 from sage_kit.components.records import Costs
 from sage_kit.errors import CompatibilityError, PluginError, RunDirectoryError, UnknownComponentError
-from sage_kit.reports.decoding import DecodedExample, Decoding, _lift, decode_run, view_of
+from sage_kit.recipe import resolve
+from sage_kit.reports.decoding import DecodedExample, Decoding, decode_run
+from sage_kit.reports.lifted_round import _lift, view_of
 from sage_kit.reports.tables import decoding_table
 from sage_kit.rundir import RunDirectory
-from sage_kit.synthesis.synthesizer import SyntheticSet
+from sage_kit.synthesis.synthetic_set import SyntheticSet
 from sage_kit.system.devices import make_accelerator
 from sage_kit.training.preparation import prepare
 
@@ -51,7 +54,7 @@ def copy(runs, tmp_path):
 
 def prepared(directory, plugins):
     config = directory.config()
-    return config, prepare(config, plugins, make_accelerator(config), Costs())
+    return config, prepare(resolve(config, plugins), make_accelerator(config), Costs())
 
 
 @pytest.mark.parametrize(("name", "round"), [("replace", 2), ("replace", 3), ("shift", 2)])
@@ -60,7 +63,7 @@ def test_rows_are_lifted_as_in_training(runs, plugins, name, round):
     config, parts = prepared(directory, plugins)
     synthetic = SyntheticSet.load(directory.synthetic(round))
     rows = np.array([0, 7, 50, 80])
-    batch = _lift(config, plugins, parts, synthetic, rows, directory)
+    batch = _lift(resolve(config, plugins), parts, synthetic, rows, directory)
     assert (batch.states[~batch.mask] == 0).all()
     # the labels that the round was trained with are what the teacher says of these very token states
     with torch.no_grad():

@@ -16,7 +16,7 @@ from sage_kit.config import RunConfig
 from sage_kit.errors import DiskFullError
 from sage_kit.reports.figures import draw_run, learning_curves, synthesis_map
 from sage_kit.rundir import Checkpoint, RunDirectory
-from sage_kit.synthesis.synthesizer import SyntheticSet
+from sage_kit.synthesis.synthetic_set import SyntheticSet
 
 NAN = float("nan")
 SPLITS = ("matched", "mismatched")

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from sage_kit.components.plugins import HOOKS, Plugins
+from sage_kit.components.hooks import HOOKS
+from sage_kit.components.plugins import Plugins
 from sage_kit.config import RunConfig
 from sage_kit.errors import MissingPackageError
 from sage_kit.reports.reference import REGENERATE, components_page, configuration_page, hooks_page, main, pages

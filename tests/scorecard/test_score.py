@@ -22,7 +22,8 @@ from toyrun import toy_config
 from sage_kit.components.plugins import Plugins
 from sage_kit.config import RunConfig
 from sage_kit.errors import BudgetError, CompatibilityError, PluginError
-from sage_kit.scorecard import Scorecard, TaskVectors, load_vectors, measures, place_vectors, score, score_pair
+from sage_kit.recipe import resolve
+from sage_kit.scorecard import Scorecard, TaskVectors, clock, load_vectors, measures, place_vectors, score_pair
 from sage_kit.testing import toy
 
 
@@ -39,7 +40,7 @@ def plugins(folder: Path) -> Plugins:
 @pytest.fixture(autouse=True)
 def no_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     """One short timing is enough here."""
-    monkeypatch.setattr(score, "TIMED_SECONDS", 0.0)
+    monkeypatch.setattr(clock, "TIMED_SECONDS", 0.0)
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +85,7 @@ def test_vectors_equal_those_of_a_run(settings, plugins, vectors) -> None:
     from sage_kit.training.preparation import prepare
 
     config = settings(teacher_epochs=1)
-    prepared = prepare(config, plugins, make_accelerator(config), Costs())
+    prepared = prepare(resolve(config, plugins), make_accelerator(config), Costs())
     tuned = load_vectors(config, plugins, fine_tune=True)
     assert tuned.input_layers == "of the teacher fine-tuned on the task"
     # a run pools token states, and here nothing but the pooled vectors is kept

@@ -12,14 +12,14 @@ from toyrun import toy_settings
 
 from sage_kit.cli import main
 from sage_kit.config import load_config, to_toml
-from sage_kit.scorecard import score
+from sage_kit.scorecard import clock
 
 
 @pytest.fixture
 def command(tmp_path: Path, tiny_bert: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Runs it on the toy task; returns exit code, standard output and error output."""
     monkeypatch.setenv("SAGE_KIT_PLUGINS", "")
-    monkeypatch.setattr(score, "TIMED_SECONDS", 0.0)
+    monkeypatch.setattr(clock, "TIMED_SECONDS", 0.0)
     settings = load_config(toy_settings(tmp_path, tiny_bert))
     (tmp_path / "settings.toml").write_text(to_toml(settings), encoding="utf-8")
 

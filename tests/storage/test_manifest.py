@@ -1,8 +1,12 @@
 from __future__ import annotations
 
 import json
+import os
+import time
+import zlib
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -91,3 +95,25 @@ def test_a_file_that_the_disk_cannot_read_is_named(directory: Path, monkeypatch:
     monkeypatch.setattr(Path, "open", broken)
     monkeypatch.setattr(Path, "read_text", lambda self, encoding: text)
     assert fault(directory, NAME) == "a.bin cannot be read: Input/output error"
+
+
+def test_a_file_is_read_once_per_process_unless_it_changes(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[int] = []
+
+    def counted(data: bytes, value: int = 0) -> int:
+        read.append(len(data))
+        return zlib.crc32(data, value)
+
+    monkeypatch.setattr("sage_kit.storage.manifest.zlib", SimpleNamespace(crc32=counted))
+    # what has just been written may change again within one tick of the file system's clock
+    assert fault(directory, NAME) is None
+    assert fault(directory, NAME) is None
+    assert read == [25600, 4] * 2
+    long_ago = time.time() - 3600
+    for name in ("a.bin", "deep/b.txt", "empty"):
+        os.utime(directory / name, (long_ago, long_ago))
+    assert fault(directory, NAME) is None
+    assert fault(directory, NAME) is None
+    assert read == [25600, 4] * 3
+    flip_one_bit(directory / "a.bin")
+    assert fault(directory, NAME) == "a.bin does not have its checksum"

@@ -13,13 +13,11 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
-from typing import Any
 
 import pytest
 import tiny
 
 import sage_kit
-from sage_kit.config import default_settings
 from sage_kit.storage.source_digest import (
     COMPUTING,
     LEAVES,
@@ -31,17 +29,22 @@ from sage_kit.storage.source_digest import (
     text_source,
     walk,
 )
-from sage_kit.studies.cell_key import cell_key
 
 PACKAGE = Path(sage_kit.__file__).parent
 
 EVERY_RUN = (
-    "builtin/stop_rules/agreement", "components/__init__", "components/plugins", "components/records", "config",
-    "data/batches", "data/corpus", "data/metrics", "data/row_checks", "data/sources", "data/splits", "data/tokens",
-    "data/user_files", "distill", "models/checkpoints", "models/export", "models/families", "models/packed",
-    "models/split", "models/student", "models/teacher", "models/vectors", "recipe", "rundir/__init__",
-    "storage/cache", "storage/tensorfile", "synthesis/synthesizer", "system/devices", "training/divergence",
-    "training/losses", "training/preparation", "training/steps", "training/warmup",
+    "builtin/stop_rules/agreement", "components/__init__", "components/hooks", "components/loader",
+    "components/messages", "components/plugins", "components/protocols", "components/records",
+    "components/spec_checks", "components/specs", "config/__init__", "config/loading", "config/paths",
+    "config/presets", "config/settings", "config/validation", "config/values", "data/batches", "data/corpus",
+    "data/metrics", "data/row_checks", "data/sources", "data/splits", "data/tokens", "data/user_files", "distill",
+    "models/block_parts", "models/checkpoints", "models/cpu_kernels", "models/export", "models/families",
+    "models/packed", "models/split", "models/student", "models/teacher", "models/vectors", "recipe",
+    "rundir/checkpoint", "rundir/directory", "storage/cache", "storage/tensorfile", "synthesis/answers",
+    "synthesis/labelling", "synthesis/synthesizer", "synthesis/synthetic_set", "system/devices",
+    "training/feedback", "training/labelled_batches", "training/learner", "training/losses", "training/optimizer",
+    "training/preparation", "training/profile", "training/round_synthesis", "training/run_events", "training/steps",
+    "training/summary", "training/warmup",
 )  # fmt: skip
 """Modules that every run depends on."""
 
@@ -77,10 +80,9 @@ PROGRAM = """
     from sage_kit.config import load_config
     from sage_kit.models.teacher import artifact_digest
     from sage_kit.components.plugins import Plugins
-    from sage_kit.studies.cell_key import cell_key
     from sage_kit.studies.runs import RunStore
 
-    package, settings, notebook, changes = Path(sage_kit.__file__).parent, *json.load(sys.stdin)
+    package, settings, changes = Path(sage_kit.__file__).parent, *json.load(sys.stdin)
     assert str(package) == os.environ["COPY"]
     store = RunStore(Path("runs"), Plugins(allow=""))
 
@@ -90,7 +92,6 @@ PROGRAM = """
             "adaptive": store.key(adaptive),
             "plain": store.key(load_config({**settings, "schedule": "none"})),
             "autoencoder": store.key(load_config({**settings, "reducer": "autoencoder"})),
-            "cell": cell_key(Path(notebook), {"profile": "smoke", "task": "sst2"}, Path()),
             "teacher": artifact_digest("sage_kit.models.teacher"),
             "vectors": artifact_digest("sage_kit.models.vectors"),
             "map": artifact_digest("sage_kit.synthesis.maps"),
@@ -133,17 +134,6 @@ def same_code(path: Path) -> str:
     return "# A comment.\n\n" + text.replace("\n\n\n", "\n\n\n\n# Another.\n") + "\n# The end.\n"
 
 
-@pytest.fixture(scope="module")
-def notebook(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from studies.toynotebook import write_notebook
-
-    code = (
-        "from sage_kit.studies import Arm, Study, plots, statistics\n"
-        "from sage_kit.studies.analyses.contrasts import contrasts\n"
-    )
-    return write_notebook(tmp_path_factory.mktemp("notebooks") / "20_toy.ipynb", code, parameters=None)
-
-
 def edited(path: str, old: str, new: str) -> list[tuple[str, str]]:
     """A module's path and its text with one passage replaced."""
     text = (PACKAGE / path).read_text(encoding="utf-8")
@@ -158,7 +148,9 @@ def all_changes() -> dict[str, list[tuple[str, str]]]:
     return {
         **lines,
         "comments, docstrings and layout": texts,
-        "help of a setting": edited("config.py", '"Peak learning rate of the student."', '"How fast it learns."'),
+        "help of a setting": edited(
+            "config/settings.py", '"Peak learning rate of the student."', '"How fast it learns."'
+        ),
         "help of an option": edited(
             "builtin/samplers/__init__.py", 'description="Nearest neighbours', 'description="The nearest neighbours'
         ),
@@ -166,13 +158,13 @@ def all_changes() -> dict[str, list[tuple[str, str]]]:
         "no step": edited("training/steps.py", "optimizer.step()", "pass"),
         "easy examples first": edited("builtin/samplers/high_loss.py", "-losses[known]", "losses[known]"),
         "softer teacher": edited("training/losses.py", "/ temperature", "/ temperature / 2"),
-        "another default": edited("config.py", "_setting(1.0,", "_setting(3.0,"),
+        "another default": edited("config/settings.py", "_setting(1.0,", "_setting(3.0,"),
         "another default of an option": edited("builtin/lifts/__init__.py", "default=0.3,", "default=0.4,"),
     }
 
 
 @pytest.fixture(scope="module")
-def moved(tmp_path_factory: pytest.TempPathFactory, notebook: Path) -> dict[str, set[str]]:
+def moved(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
     """By change, the keys that move with it."""
     root = tmp_path_factory.mktemp("copy")
     shutil.copytree(PACKAGE, root / "sage_kit", ignore=shutil.ignore_patterns("__pycache__"))
@@ -185,7 +177,7 @@ def moved(tmp_path_factory: pytest.TempPathFactory, notebook: Path) -> dict[str,
         **os.environ, "PYTHONPATH": str(root), "COPY": str(root / "sage_kit"), "SAGE_KIT_PLUGINS": "",
     }  # fmt: skip
     done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(PROGRAM)], input=json.dumps([settings, str(notebook), all_changes()]),
+        [sys.executable, "-c", textwrap.dedent(PROGRAM)], input=json.dumps([settings, all_changes()]),
         capture_output=True, text=True, cwd=root, env=environment, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -197,12 +189,12 @@ RUNS = {"adaptive", "plain", "autoencoder"}
 
 @pytest.mark.parametrize("name", EVERY_RUN)
 def test_a_line_that_every_run_depends_on(moved: dict[str, set[str]], name: str) -> None:
-    assert {*RUNS, "cell"} <= moved[name]
+    assert moved[name] >= RUNS
 
 
 @pytest.mark.parametrize("name", SYNTHESIS)
 def test_a_line_that_a_run_with_these_components_depends_on(moved: dict[str, set[str]], name: str) -> None:
-    assert {"adaptive", "cell"} <= moved[name]
+    assert "adaptive" in moved[name]
     if name.startswith("builtin/"):
         assert "plain" not in moved[name], "plain distillation is the same whatever it would synthesise by"
 
@@ -210,18 +202,11 @@ def test_a_line_that_a_run_with_these_components_depends_on(moved: dict[str, set
 @pytest.mark.parametrize("name", OTHER_COMPONENTS)
 def test_a_line_of_a_component_that_a_run_does_not_use(moved: dict[str, set[str]], name: str) -> None:
     assert not moved[name] & {"adaptive", "plain"}
-    assert "cell" in moved[name], "a notebook may choose any component"
 
 
-@pytest.mark.parametrize("name", NO_RUN)
-def test_a_line_that_only_shows_or_checks(moved: dict[str, set[str]], name: str) -> None:
+@pytest.mark.parametrize("name", [*NO_RUN, *ANALYSES])
+def test_a_line_that_only_shows_checks_or_analyses(moved: dict[str, set[str]], name: str) -> None:
     assert not moved[name] & RUNS
-    assert "cell" not in moved[name]
-
-
-@pytest.mark.parametrize("name", ANALYSES)
-def test_a_line_that_a_notebook_computes_with(moved: dict[str, set[str]], name: str) -> None:
-    assert moved[name] == {"cell"}
 
 
 def test_a_component_counts_for_the_runs_that_use_it(moved: dict[str, set[str]]) -> None:
@@ -230,18 +215,32 @@ def test_a_component_counts_for_the_runs_that_use_it(moved: dict[str, set[str]])
 
 
 def test_entries_of_the_cache_count_what_computes_them(moved: dict[str, set[str]]) -> None:
-    for name in ("models/packed", "models/split", "models/families", "data/batches"):
+    for name in (
+        "models/block_parts",
+        "models/cpu_kernels",
+        "models/packed",
+        "models/split",
+        "models/families",
+        "data/batches",
+    ):
         assert {"teacher", "vectors"} <= moved[name], name
     assert "teacher" in moved["models/teacher"] & moved["models/checkpoints"]
     assert "vectors" in moved["models/vectors"]
     assert "map" in moved["synthesis/maps"] & moved["synthesis/landmarks"]
     # settings and data are in their keys by value
     for name in (
-        "config",
+        "config/__init__",
+        "config/loading",
+        "config/paths",
+        "config/presets",
+        "config/settings",
+        "config/validation",
+        "config/values",
         "training/steps",
         "synthesis/synthesizer",
         "training/losses",
-        "rundir/__init__",
+        "rundir/checkpoint",
+        "rundir/directory",
         "data/sources",
     ):
         assert not moved[name] & {"teacher", "vectors", "map"}, name
@@ -256,21 +255,9 @@ def test_a_default_is_no_code_since_keys_hold_its_value(moved: dict[str, set[str
     assert moved["another default"] == moved["another default of an option"] == set()
 
 
-def test_the_key_of_a_cell_holds_the_defaults_that_its_parameters_leave_alone(
-    notebook: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def key(parameters: dict[str, Any], **changed: Any) -> str:
-        with monkeypatch.context() as patch:
-            patch.setattr("sage_kit.studies.cell_key.default_settings", lambda: {**default_settings(), **changed})
-            return cell_key(notebook, parameters, Path())
-
-    assert key({"task": "sst2"}) != key({"task": "sst2"}, temperature=3.0)
-    assert key({"temperature": 1.0}) == key({"temperature": 1.0}, temperature=3.0)
-
-
 def test_lines_that_decide_move_the_keys(moved: dict[str, set[str]]) -> None:
-    assert {*RUNS, "cell"} <= moved["no step"] & moved["softer teacher"]
-    assert moved["easy examples first"] == {"adaptive", "autoencoder", "cell"}
+    assert moved["no step"] & moved["softer teacher"] >= RUNS
+    assert moved["easy examples first"] == {"adaptive", "autoencoder"}
 
 
 # ---- one file -------------------------------------------------------------------------------------------------------

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ pytest.importorskip("ipykernel", reason="needs the extra `notebooks`")
 pytest.importorskip("joblib", reason="needs the extra `notebooks`")
 
 from sage_kit.studies import backends
-from sage_kit.studies.backends import check_backend, run_cells
+from sage_kit.studies.backends import run_cells
 
 pytestmark = [
     # of the packages that execute notebooks
@@ -60,6 +62,7 @@ def working_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SAGE_KIT_PLUGINS", "")
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     return tmp_path
 
 
@@ -85,7 +88,9 @@ def test_a_failing_cell_does_not_end_the_grid_and_only_it_is_executed_again() ->
     assert outcomes[2].error.startswith("RuntimeError: two")
     assert {line.partition(" ")[0] for line in lines} == {"[1/4]", "[2/4]", "[3/4]", "[4/4]"}
     assert sum("failed: RuntimeError: two" in line for line in lines) == 1
-    threads = str(max(1, backends.available_cores() // 2))
+    import joblib
+
+    threads = str(max(1, joblib.cpu_count() // 2))
     assert [Path(f"threads{seed}").read_text() for seed in range(4)] == [threads] * 4
 
     Path("mended").touch()
@@ -104,7 +109,14 @@ def test_a_cell_that_kills_its_processes_fails_alone(monkeypatch: pytest.MonkeyP
     assert counts(2) == [2, 2]
     assert [outcome.state for outcome in outcomes] == ["done", "failed"]
     assert outcomes[1].error == "its worker died 2 times"
-    assert states(cells) == ["done", "failed"]
+    assert states(cells) == ["done", "interrupted"]
+
+
+def test_workers_that_die_before_they_begin_are_not_asked_forever() -> None:
+    cells = grid("1", 3)
+    outcomes = list(backends._in_processes(cells, lambda cell: os.kill(os.getpid(), signal.SIGKILL), 2))
+    assert {outcome.cell.directory for outcome in outcomes} == {cell.directory for cell in cells}
+    assert {(outcome.state, outcome.error) for outcome in outcomes} == {("failed", "its worker died 3 times")}
 
 
 def test_what_another_process_executes_comes_last_and_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -134,7 +146,7 @@ def test_what_another_process_executes_comes_last_and_is_waited_for(monkeypatch:
 )
 def test_backends_that_make_no_sense(arguments: tuple[str, int, str], what: str) -> None:
     with pytest.raises(StudyError, match=what):
-        check_backend(*arguments)
+        run_cells([], *arguments)
 
 
 # ---- on a cluster ----------------------------------------------------------------------------------------------------

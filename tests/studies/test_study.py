@@ -450,9 +450,9 @@ def test_results_of_the_profile_as_it_stands_have_no_mark(place: Path, tmp_path:
     [
         ({"profile": "smal"}, StudyError, "Unknown profile 'smal'. Did you mean 'small'"),
         ({"seeds": 0}, StudyError, "seeds is 0"),
-        ({"seeds": "five"}, StudyError, "parameter 'seeds' of study 04_x is 'five': expected int or None"),
-        ({"seeds": True}, StudyError, "expected int or None, not bool"),
-        ({"task": 5}, StudyError, "expected str or None, not int"),
+        ({"seeds": "five"}, StudyError, "parameter 'seeds' of study 04_x is 'five': input should be a valid integer"),
+        ({"seeds": True}, StudyError, "is True: input should be a valid integer"),
+        ({"task": 5}, StudyError, "is 5: input should be a valid string"),
         ({"reducer": "umpa"}, UnknownComponentError, "Unknown reducer 'umpa'"),
         ({"more": {"samplers": "smote,mixpu"}}, UnknownComponentError, "Unknown sampler 'mixpu'"),
         ({"more": {"decoders": ","}}, StudyError, "decoders is ',', which names no decoder"),

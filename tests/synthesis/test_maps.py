@@ -12,11 +12,12 @@ import pytest
 from sage_kit import hookimpl
 from sage_kit.adapters import sklearn_reducer
 from sage_kit.components import BuildContext, ReducerSpec
-from sage_kit.components.plugins import Origin, Plugins
+from sage_kit.components.loader import Origin
+from sage_kit.components.plugins import Plugins
 from sage_kit.config import load_config
 from sage_kit.errors import CompatibilityError, DataError, PluginError
 from sage_kit.models.vectors import Pooled
-from sage_kit.recipe import check_sizes
+from sage_kit.recipe import choose, resolve
 from sage_kit.storage.cache import Cache
 from sage_kit.synthesis.maps import BLOCK_ROWS, check_distinct, fit_map
 
@@ -61,7 +62,8 @@ def fit(tmp_path: Path, plugins: Plugins, vectors: Any, said: list[str] | None =
     needs_reducer = settings.pop("needs_reducer", False)
     config = load_config({"reducer": "pca", **settings})
     context = BuildContext(config=config, n_components=2, announce=(said if said is not None else []).append)
-    return fit_map(Pooled(vectors, "key"), plugins, Cache(tmp_path / "cache"), context, needs_reducer=needs_reducer)
+    reducer, cache = choose("reducer", config, plugins), Cache(tmp_path / "cache")
+    return fit_map(Pooled(vectors, "key"), reducer, cache, context, needs_reducer=needs_reducer)
 
 
 @pytest.mark.parametrize("choice", ["random", "kmeans++"])
@@ -126,8 +128,8 @@ def test_too_few_landmarks_are_told_before_anything_is_fitted(plugins: Plugins) 
         {"reducer": "pca", "n_components": 8, "landmarks": 5, "lift": "shift", "sampler_options": {"k": 3}}
     )
     with pytest.raises(CompatibilityError, match=r"at least 9 landmarks .* there are 5"):
-        check_sizes(config, plugins, 1000, 16)
-    check_sizes(config.model_copy(update={"landmarks": 9}), plugins, 1000, 16)
+        resolve(config, plugins).check_sizes(1000, 16)
+    resolve(config.model_copy(update={"landmarks": 9}), plugins).check_sizes(1000, 16)
 
 
 def with_reducer(spec: ReducerSpec) -> Plugins:
@@ -165,7 +167,8 @@ def test_a_reducer_that_needs_labels_gets_them_and_they_enter_the_key(tmp_path: 
 
     def coordinates(labels: Any, **settings: Any) -> Any:
         chosen = replace(context, config=load_config({"reducer": "supervised", **settings}))
-        return fit_map(Pooled(vectors, "key"), plugins, cache, chosen, needs_reducer=False, labels=labels).coordinates
+        reducer = choose("reducer", chosen.config, plugins)
+        return fit_map(Pooled(vectors, "key"), reducer, cache, chosen, needs_reducer=False, labels=labels).coordinates
 
     np.testing.assert_array_equal(coordinates(labels)[:, 0], labels)
     coordinates(labels)
@@ -186,9 +189,9 @@ def test_a_scikit_learn_transformer_that_learns_from_labels(tmp_path: Path, vect
     config = load_config({"reducer": "lda", "n_components": 1})
     context = BuildContext(config=config, n_components=1)
     labels = (vectors[:, 0] > np.median(vectors[:, 0])).astype(np.int64)
-    found = fit_map(
-        Pooled(vectors, "key"), plugins, Cache(tmp_path / "cache"), context, needs_reducer=False, labels=labels
-    ).coordinates
+    reducer, cache = choose("reducer", config, plugins), Cache(tmp_path / "cache")
+    fitted = fit_map(Pooled(vectors, "key"), reducer, cache, context, needs_reducer=False, labels=labels)
+    found = fitted.coordinates
     apart = found[labels == 1].mean() - found[labels == 0].mean()
     assert abs(apart) > found[labels == 0].std()
 

@@ -17,8 +17,11 @@ from sage_kit.components.plugins import Origin, Plugins
 from sage_kit.components.records import Costs
 from sage_kit.errors import PluginError
 from sage_kit.models.vectors import TeacherOutputs, VectorStore
+from sage_kit.recipe import resolve
 from sage_kit.storage.cache import Cache
-from sage_kit.synthesis.synthesizer import Synthesizer, SyntheticSet, derive_seed
+from sage_kit.storage.fingerprint import derive_seed
+from sage_kit.synthesis.synthesizer import Synthesizer
+from sage_kit.synthesis.synthetic_set import SyntheticSet
 
 N, DIM = 60, 8
 CPU = torch.device("cpu")
@@ -86,7 +89,9 @@ def synthesizer(
             settings.setdefault("sampler_options", {})
     config = toy_config(tmp_path, tmp_path, **settings)
     announce = (messages if messages is not None else []).append
-    return Synthesizer(config, plugins, store, OUTPUTS, Cache(tmp_path / "cache", announce), CPU, announce, Costs())
+    return Synthesizer(
+        resolve(config, plugins), store, OUTPUTS, Cache(tmp_path / "cache", announce), CPU, announce, Costs()
+    )
 
 
 @pytest.mark.parametrize(
@@ -204,16 +209,8 @@ def test_an_edited_plugin_file_is_fitted_again(store, tmp_path: Path) -> None:
     def fitted(factor: int) -> np.ndarray:
         file.write_text(code.format(factor=factor))
         config = toy_config(tmp_path, tmp_path, reducer="mine")
-        maker = Synthesizer(
-            config,
-            Plugins([file], allow=""),
-            store,
-            OUTPUTS,
-            Cache(tmp_path / "cache"),
-            CPU,
-            lambda text: None,
-            Costs(),
-        )
+        recipe, cache = resolve(config, Plugins([file], allow="")), Cache(tmp_path / "cache")
+        maker = Synthesizer(recipe, store, OUTPUTS, cache, CPU, lambda text: None, Costs())
         maker.fit_map(2)
         assert maker.coordinates is not None
         return maker.coordinates
@@ -236,7 +233,9 @@ def test_sampler_of_the_full_space_needs_no_map(store, tmp_path: Path) -> None:
     plugins = Plugins(allow="")
     plugins._register(Noise(), Origin("noise", "noise", "1"))
     config = toy_config(tmp_path, tmp_path, sampler="noise", sampler_options={}, reducer="umap")
-    maker = Synthesizer(config, plugins, store, OUTPUTS, Cache(tmp_path / "c"), CPU, lambda text: None, Costs())
+    maker = Synthesizer(
+        resolve(config, plugins), store, OUTPUTS, Cache(tmp_path / "c"), CPU, lambda text: None, Costs()
+    )
     synthetic = maker.create(2, 10, LOSSES, LOGITS)
     np.testing.assert_allclose(synthetic.vectors, store.pooled[synthetic.anchors] + 0.1, rtol=1e-6)
     assert synthetic.coordinates is None

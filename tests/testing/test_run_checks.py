@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from sage_kit.builtin.filters import sage_filters
-from sage_kit.components.plugins import KINDS
+from sage_kit.components.spec_checks import KINDS
 from sage_kit.errors import ConfigError, PluginError
 from sage_kit.testing import check_component, check_names, parametrize_with_checks
 from sage_kit.testing.registry import FIX

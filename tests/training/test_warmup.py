@@ -17,6 +17,7 @@ from sage_kit.components.records import Costs
 from sage_kit.distill import resume
 from sage_kit.errors import DataError
 from sage_kit.models.split import split_model
+from sage_kit.recipe import resolve
 from sage_kit.rundir import Checkpoint, RunDirectory
 from sage_kit.system.devices import make_accelerator
 from sage_kit.training.losses import hidden_state_loss
@@ -37,10 +38,10 @@ def test_student_comes_closer_to_the_teacher_on_other_text(
 ) -> None:
     config = toy_config(
         tmp_path, tiny_bert, warmup_corpus=str(corpus), warmup_epochs=3, student_init="scratch",
-        warmup_learning_rate=2e-3, granularity=granularity,
+        warmup_learning_rate=2e-3, granularity=granularity, schedule="none",
     )  # fmt: skip
     accelerator = make_accelerator(config)
-    prepared = prepare(config, Plugins(allow=""), accelerator, Costs())
+    prepared = prepare(resolve(config, Plugins(allow="")), accelerator, Costs())
     _, upper = split_model(prepared.student, config.bypass)
 
     def distance() -> float:
@@ -112,7 +113,7 @@ def test_each_process_warms_up_under_dropout_of_its_own(
 ) -> None:
     config = toy_config(tmp_path, tiny_bert, warmup_corpus=str(corpus), warmup_epochs=1)
     accelerator = make_accelerator(config)
-    prepared = prepare(config, Plugins(allow=""), accelerator, Costs())
+    prepared = prepare(resolve(config, Plugins(allow="")), accelerator, Costs())
     seeds: list[int] = []
     monkeypatch.setattr("sage_kit.training.warmup.torch.manual_seed", seeds.append)
 

@@ -18,7 +18,7 @@ from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
 from accelerate.utils import LoggerType
 
 from sage_kit import hookimpl
-from sage_kit.errors import ConfigError, MissingPackageError, SageError, did_you_mean
+from sage_kit.errors import ConfigError, MissingPackageError, SageError, did_you_mean, one_line
 from sage_kit.storage.files import write_json
 
 if TYPE_CHECKING:
@@ -159,8 +159,7 @@ class TrackerObserver:
                 if self._trackers:
                     with contextlib.suppress(Exception):  # the first failure is the one to tell
                         self._close()
-                text = " ".join(str(error).split())
-                raise SageError(f"tracker {name!r}: {type(error).__name__}: {text}") from error
+                raise SageError(f"tracker {name!r}: {type(error).__name__}: {one_line(error)}") from error
 
 
 def check_trackers(names: Iterable[str], init: Mapping[str, Any]) -> None:

@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 
 from sage_kit.components import BuildContext, FilterRequest
 from sage_kit.errors import StudyError
+from sage_kit.storage.frozen import read_only
 from sage_kit.studies.analyses.run_data import prepared_for, synthetic_sets
 from sage_kit.studies.arms import Arm
 from sage_kit.studies.plots import PALETTE, frame, new_figure
 from sage_kit.studies.runs import ArmRun, Runs
 from sage_kit.studies.study import Study
-from sage_kit.synthesis.synthesizer import SyntheticSet, read_only
+from sage_kit.synthesis.synthetic_set import SyntheticSet
 from sage_kit.training.preparation import Prepared
 
 if TYPE_CHECKING:

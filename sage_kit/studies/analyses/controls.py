@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from sage_kit.config import PRESETS, RunConfig, field_extra
 from sage_kit.errors import StudyError, did_you_mean
-from sage_kit.recipe import chosen_options, needed_kinds
+from sage_kit.recipe import resolve
 from sage_kit.storage.files import write_bytes
 from sage_kit.studies.analyses.search import RANDOM
 from sage_kit.studies.arms import Arm
@@ -110,7 +110,7 @@ def parts_left_out(study: Study) -> list[Arm]:
     arm.
     """
     config = study.config(study.tasks[0], **PRESETS["default"])
-    options = chosen_options(config, study.plugins)["lift"] if config.lift == "replace" else {}
+    options = resolve(config, study.plugins).options["lift"] if config.lift == "replace" else {}
     of_map = options.get("source", "auto") in ("auto", "neighbors")
     free = {**options, "temperature": RANDOM}
     changes: dict[str, tuple[str, dict[str, Any]]] = {
@@ -136,9 +136,8 @@ def _content(study: Study, config: RunConfig) -> dict[str, Any]:
     """What a run synthesises by: the components that it uses, their options, and the settings beside them."""
     settings = config.model_dump(mode="json")
     beside = {name: settings[name] for name in ("schedule", "mix", "synthetic_ratio", "losses_from")}
-    kinds = needed_kinds(config, study.plugins)
-    names = {kind: config.component_choice(kind)[0] for kind in kinds}
-    return {**beside, **names, "options": chosen_options(config, study.plugins)}
+    recipe = resolve(config, study.plugins)
+    return {**beside, **{kind: recipe[kind].name for kind in recipe}, "options": recipe.options}
 
 
 def corpus_at_hand(config: RunConfig) -> str:

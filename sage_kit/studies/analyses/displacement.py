@@ -21,8 +21,10 @@ from sage_kit.builtin.samplers.full_space import CHUNK, neighborhood
 from sage_kit.components import SampleRequest, TokenBatch
 from sage_kit.components.records import Costs
 from sage_kit.errors import StudyError, did_you_mean
+from sage_kit.recipe import resolve
 from sage_kit.studies.analyses.run_data import synthetic_sets
-from sage_kit.synthesis.synthesizer import Synthesizer, SyntheticSet
+from sage_kit.synthesis.synthesizer import Synthesizer
+from sage_kit.synthesis.synthetic_set import SyntheticSet
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -110,21 +112,7 @@ def lift_ratio(
 
 
 def _synthesizer(config: RunConfig, prepared: Prepared, plugins: Plugins) -> Synthesizer:
-    train = prepared.train
-    return Synthesizer(
-        config,
-        plugins,
-        train.store,
-        train.outputs,
-        prepared.cache,
-        prepared.device,
-        lambda text: None,
-        Costs(),
-        tokens=train.tokens,
-        input_layers=prepared.input_layers,
-        mapped=prepared.mapped,
-        vocabulary=prepared.vocabulary,
-    )
+    return prepared.synthesizer(resolve(config, plugins), lambda text: None, Costs())
 
 
 def _lifted(one: SyntheticSet, synthesizer: Synthesizer, prepared: Prepared, most: int) -> NDArray[np.float64]:

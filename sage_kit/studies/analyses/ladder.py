@@ -20,7 +20,9 @@ from sage_kit.data.metrics import alike_with, predictions
 from sage_kit.data.splits import Split
 from sage_kit.data.tokens import tokenize
 from sage_kit.errors import CompatibilityError, StudyError
-from sage_kit.reports.decoding import LiftedRound, Reading, by_ids, by_words, decoded_texts, fit_reader, ids_of, joined
+from sage_kit.reports.decoding import decoded_texts, ids_of
+from sage_kit.reports.lifted_round import LiftedRound, joined
+from sage_kit.reports.reader import Reading, by_ids, by_words, fit_reader
 from sage_kit.studies.analyses.run_data import label_text
 from sage_kit.studies.statistics import compare_arms
 from sage_kit.system.devices import autocast_for

@@ -171,6 +171,7 @@ def make_maps(study: Study, task: str, seeds: int, options: RegionOptions) -> Ma
     for name, number in (("maps", seeds), ("clusters", options.clusters)):
         if number < 2:
             raise StudyError(f"{name} is {number}: two at least are compared")
+    from sage_kit.recipe import choose
     from sage_kit.storage.cache import Cache
     from sage_kit.storage.fingerprint import fingerprint
     from sage_kit.synthesis.maps import fit_map
@@ -179,11 +180,12 @@ def make_maps(study: Study, task: str, seeds: int, options: RegionOptions) -> Ma
     vectors, _ = study.vectors(task)
     cache = Cache(Path(config.cache_dir).expanduser(), lambda text: None)
     context = BuildContext(config=config, n_components=config.n_components, cached=cache.arrays)
+    reducer = choose("reducer", config, study.plugins)
     coordinates = []
     for seed in range(config.reducer_seed, config.reducer_seed + seeds):
         fitted = fit_map(
             Pooled(vectors, fingerprint(vectors)),
-            study.plugins,
+            reducer,
             cache,
             replace(context, seed=seed),
             needs_reducer=False,

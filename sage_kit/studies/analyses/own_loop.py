@@ -15,13 +15,15 @@ from torch import nn
 from sage_kit.components.plugins import Plugins
 from sage_kit.components.records import Costs
 from sage_kit.config import RunConfig
-from sage_kit.distill import Loop, add_observers
+from sage_kit.distill import Loop
 from sage_kit.errors import ConfigError, SageError
 from sage_kit.models.families import family_of
 from sage_kit.models.split import embed
-from sage_kit.recipe import check_choices
+from sage_kit.recipe import Recipe, resolve
 from sage_kit.rundir import RunDirectory
 from sage_kit.system.devices import make_accelerator
+from sage_kit.training.preparation import Prepared
+from sage_kit.training.run_events import RunEvents
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -71,8 +73,8 @@ class UnsavedLoop(Loop):
         """Keep no checkpoint."""
 
 
-Make = Callable[["Accelerator", Costs, RunDirectory], UnsavedLoop]
-"""Prepares a run and gives its loop."""
+Make = Callable[[Recipe, "Accelerator", Costs], tuple[Prepared, type[UnsavedLoop]]]
+"""Prepares a run, and says which loop makes it."""
 
 
 def run_loop(
@@ -87,7 +89,7 @@ def run_loop(
     plugin_files : list of str
         One-file plugins that `plugins` was made with; recorded.
     make : callable
-        Prepares the run and gives its loop.
+        Prepares the run, and says which loop makes it.
     who : str
         What needs certain settings, for messages.
     needs : mapping
@@ -95,6 +97,7 @@ def run_loop(
 
     Returns
     -------
+    directory : RunDirectory
     summary : dict
         What summary.json holds, with the keys of any run's.
 
@@ -108,7 +111,7 @@ def run_loop(
     for name, value in {**PLAIN, **needs}.items():
         if getattr(config, name) != value:
             raise ConfigError(f"{name} is {getattr(config, name)!r}, but {who} needs {value!r}")
-    check_choices(config, plugins)
+    recipe = resolve(config, plugins)
     accelerator = make_accelerator(config)
     if accelerator.num_processes > 1:
         raise ConfigError(f"{who} is trained by one process: leave out `accelerate launch`")
@@ -116,17 +119,13 @@ def run_loop(
     directory.lock()
     directory.write_environment({}, {}, plugin_files, str(accelerator.device))
     plugins.remove_observers()
+    events, costs = RunEvents(plugins, True), Costs()
     try:
-        add_observers(config, plugins, str(accelerator.device))
-        loop = make(accelerator, Costs(), directory)
-        plugins.run_started(loop.info)
-        stopped = loop.reason_to_stop()
-        while stopped is None:
-            loop.round()
-            stopped = loop.reason_to_stop()
-        summary = loop.finish(stopped)
-        plugins.run_finished(loop.info, summary)
-        return directory, summary
+        events.add_observers(recipe, str(accelerator.device))
+        prepared, loop = make(recipe, accelerator, costs)
+        made = loop(recipe, directory, accelerator, prepared, costs, events)
+        events.tell(plugins.run_started)
+        return directory, made.go()
     except SageError:
         directory.remove_if_unused()
         raise

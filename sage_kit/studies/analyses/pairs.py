@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sage_kit.errors import BudgetError, CompatibilityError, MissingPackageError, StudyError
-from sage_kit.recipe import check_choices, check_sizes
+from sage_kit.recipe import resolve
 from sage_kit.scorecard import Placement, Scorecard, TaskVectors, load_vectors, place_vectors, score_pair
 from sage_kit.scorecard.measures import METRICS, terms
 from sage_kit.studies.statistics import AVERAGE, Interval, average, correlation, two_way
@@ -117,8 +117,7 @@ def pairs_of(
             for task, those in vectors.items():
                 config = study.config(task, **pair.settings)
                 try:
-                    check_choices(config, study.plugins)
-                    check_sizes(config, study.plugins, len(those.train), those.dim)
+                    resolve(config, study.plugins).check_sizes(len(those.train), those.dim)
                 except (CompatibilityError, MissingPackageError) as error:
                     reason = str(error)
                     break

@@ -29,6 +29,7 @@ from sage_kit.models.families import family_of
 from sage_kit.models.finetuning import OnStep, finetune
 from sage_kit.models.teacher import Teacher, load_teacher
 from sage_kit.models.vectors import pool
+from sage_kit.recipe import Recipe, resolve
 from sage_kit.rundir import RunDirectory
 from sage_kit.storage.cache import Cache
 from sage_kit.storage.fingerprint import fingerprint
@@ -67,9 +68,8 @@ def run_pooled_teacher(
         Whether the teacher's embeddings stay those of the checkpoint; see `pooled_teacher`.
     """
 
-    def make(accelerator: Accelerator, costs: Costs, directory: RunDirectory) -> UnsavedLoop:
-        prepared = prepare_pooled(config, plugins, accelerator, costs, freeze=freeze)
-        return UnsavedLoop(config, plugins, directory, accelerator, prepared, costs)
+    def make(recipe: Recipe, accelerator: Accelerator, costs: Costs) -> tuple[Prepared, type[UnsavedLoop]]:
+        return prepare_pooled(recipe.config, plugins, accelerator, costs, freeze=freeze), UnsavedLoop
 
     needs = {"bypass": "embeddings", "granularity": "pooled"}
     return run_loop(config, plugins, plugin_files or [], make, who="a student of a pooled teacher", needs=needs)
@@ -101,7 +101,7 @@ def prepare_pooled(
     )
     # its outputs are in the task's order, whatever those of the checkpoint mean
     named = config.model_copy(update={"teacher": str(folder), "teacher_labels": []})
-    prepared = prepare(named, plugins, accelerator, costs)
+    prepared = prepare(resolve(named, plugins), accelerator, costs)
     if seconds:
         costs.add(FINE_TUNING, seconds)
     return replace(

@@ -13,8 +13,9 @@ from sage_kit.components.records import Costs
 from sage_kit.config import RunConfig
 from sage_kit.data.unlabelled import count_unlabelled
 from sage_kit.errors import StudyError
+from sage_kit.recipe import resolve
 from sage_kit.studies.runs import ArmRun, Runs
-from sage_kit.synthesis.synthesizer import SyntheticSet
+from sage_kit.synthesis.synthetic_set import SyntheticSet
 from sage_kit.system.devices import make_accelerator
 from sage_kit.training.preparation import Prepared, prepare
 
@@ -29,7 +30,7 @@ def by_arm(runs: Runs) -> Iterator[tuple[str, str, list[ArmRun]]]:
 
 def prepared_for(config: RunConfig, plugins: Plugins) -> Prepared:
     """Vectors, token states and all else that a run starts from; mostly found in the cache."""
-    return prepare(config, plugins, make_accelerator(config), Costs())
+    return prepare(resolve(config, plugins), make_accelerator(config), Costs())
 
 
 def synthetic_sets(run: ArmRun) -> list[SyntheticSet]:

@@ -16,7 +16,7 @@ import torch
 from sage_kit.components import TextBatch
 from sage_kit.data.tokens import concatenated
 from sage_kit.models.language import MaskedLanguage, load_language
-from sage_kit.reports.decoding import LiftedRound
+from sage_kit.reports.lifted_round import LiftedRound
 from sage_kit.studies.analyses.controls import corpus_at_hand, warmup_text
 from sage_kit.studies.statistics import compare_arms
 

@@ -22,7 +22,8 @@ from sage_kit.data.metrics import alike_with
 from sage_kit.errors import CompatibilityError, StudyError
 from sage_kit.models.split import InputLayers
 from sage_kit.models.token_kinds import NOT_TEXT, token_kinds
-from sage_kit.reports.decoding import LiftedRound, ids_of
+from sage_kit.reports.decoding import ids_of
+from sage_kit.reports.lifted_round import LiftedRound
 from sage_kit.studies.analyses.ladder import (
     against_rung,
     beside_noise,

@@ -14,12 +14,12 @@ from scipy.special import softmax
 from sage_kit.builtin.samplers.high_loss import hardest
 from sage_kit.components import TaskSpec, TokenBatch
 from sage_kit.errors import StudyError
-from sage_kit.reports.decoding import LiftedRound
 from sage_kit.reports.figures import ANCHOR, REAL, SYNTHETIC
+from sage_kit.reports.lifted_round import LiftedRound
 from sage_kit.rundir.loss_profiles import read_loss_profiles
 from sage_kit.studies.analyses.run_data import label_text
 from sage_kit.studies.plots import frame, new_figure, plane
-from sage_kit.synthesis.synthesizer import SyntheticSet
+from sage_kit.synthesis.synthetic_set import SyntheticSet
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -20,6 +20,7 @@ from sage_kit.config import RunConfig
 from sage_kit.data.tokens import Tokens
 from sage_kit.errors import ConfigError
 from sage_kit.models.split import UpperLayers, UpperOutput
+from sage_kit.recipe import Recipe
 from sage_kit.rundir import RunDirectory
 from sage_kit.studies.analyses.own_loop import TrainedEmbeddings, UnsavedLoop, run_loop
 from sage_kit.training.preparation import Prepared, PreparedSplit, prepare
@@ -120,15 +121,14 @@ def run_whole_student(
         Whether the embeddings stay as they are (see `WholeStudent`).
     """
 
-    def make(accelerator: Accelerator, costs: Costs, directory: RunDirectory) -> UnsavedLoop:
-        prepared = prepare(config, plugins, accelerator, costs)
+    def make(recipe: Recipe, accelerator: Accelerator, costs: Costs) -> tuple[Prepared, type[UnsavedLoop]]:
+        prepared = prepare(recipe, accelerator, costs)
         if prepared.relations is not None and prepared.relations.place is None:
             raise ConfigError(
                 "the relations of the teacher's first block are those of token states, which a student with an input "
                 "layer does not share: set relation_layer to a later block, or relation_weight to 0"
             )
-        loop = _FrozenLoop if freeze else _Loop
-        return loop(config, plugins, directory, accelerator, on_tokens(prepared), costs)
+        return on_tokens(prepared), _FrozenLoop if freeze else _Loop
 
     needs = {"bypass": "embeddings", "granularity": "token"}
     return run_loop(config, plugins, plugin_files or [], make, who="a student with an input layer", needs=needs)

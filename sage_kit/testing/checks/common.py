@@ -6,7 +6,8 @@ import dataclasses
 import json
 
 from sage_kit.components import ComponentSpec
-from sage_kit.components.plugins import NAME, Plugins
+from sage_kit.components.plugins import Plugins
+from sage_kit.components.spec_checks import NAME
 from sage_kit.errors import ConfigError, MissingPackageError
 from sage_kit.testing.registry import NotApplicable, check, require
 from sage_kit.testing.subject import PluginsWith, Subject

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from sage_kit.components import ComponentSpec
-from sage_kit.components.plugins import CONTRIBUTING_HOOKS, ENTRY_POINT_GROUP, Origin
+from sage_kit.components.loader import ENTRY_POINT_GROUP, Origin
+from sage_kit.components.spec_checks import CONTRIBUTING_HOOKS
 from sage_kit.testing.registry import NotApplicable, check, require
 from sage_kit.testing.subject import Subject, required_modules
 

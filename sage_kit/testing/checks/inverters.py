@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from sage_kit.recipe import inverter_needs_inverse
+from sage_kit.recipe import calls_inverse
 from sage_kit.testing import toy
 from sage_kit.testing.exercises import EXERCISES, Exercise, Inputs, Outputs, recorded
 from sage_kit.testing.registry import check, require
@@ -39,7 +39,7 @@ def _map(subject: Subject) -> tuple[Any, Any]:
 
 
 def _fit(subject: Subject, coordinates: Any, vectors: Any, reducer: Any) -> Any:
-    needs = inverter_needs_inverse(subject.config(), subject.plugins)
+    needs = calls_inverse(subject.config(), subject.plugins)
     inverter = subject.build().fit(coordinates, vectors, reducer if needs else None)
     require(callable(getattr(inverter, "invert", None)), "fit returns something without invert: it must return self")
     return inverter
@@ -63,7 +63,7 @@ def _make(subject: Subject, rows: int, round: int) -> Inputs:
 
 
 def _use(subject: Subject, inverter: Any, inputs: Inputs) -> Outputs:
-    needs = inverter_needs_inverse(subject.config(), subject.plugins)
+    needs = calls_inverse(subject.config(), subject.plugins)
     fitted = inverter.fit(inputs["coordinates"], inputs["vectors"], inputs["reducer"].value if needs else None)
     require(callable(getattr(fitted, "invert", None)), "fit returns something without invert: it must return self")
     found = fitted.invert(inputs["points"], inputs["anchors"])

@@ -21,7 +21,7 @@ from sage_kit.testing.subject import Subject, disturbed, random_states, unchange
 from sage_kit.testing.surroundings import watched, workspace
 
 if TYPE_CHECKING:
-    from sage_kit.synthesis.synthesizer import SyntheticSet
+    from sage_kit.synthesis.synthetic_set import SyntheticSet
 
 
 STEPS = 24
@@ -363,7 +363,7 @@ class _Story:
 
 
 def _synthetic_set() -> SyntheticSet:
-    from sage_kit.synthesis.synthesizer import SyntheticSet
+    from sage_kit.synthesis.synthetic_set import SyntheticSet
 
     anchors = np.arange(0, toy.ROWS, 4)
     coordinates = np.random.default_rng(5).standard_normal((len(anchors), 2)).astype(np.float32)

@@ -13,7 +13,7 @@ import numpy as np
 
 from sage_kit.components import ReducerSpec
 from sage_kit.errors import CompatibilityError
-from sage_kit.recipe import check_choices
+from sage_kit.recipe import resolve
 from sage_kit.testing import toy
 from sage_kit.testing.exercises import EXERCISES, Exercise, Inputs, Outputs, recorded
 from sage_kit.testing.registry import NotApplicable, check, require
@@ -232,7 +232,7 @@ def reducer_limit_is_kept(subject: Subject) -> None:
     built = []
     spec = dataclasses.replace(subject.component_spec, factory=lambda options, context: built.append(1))
     try:
-        check_choices(subject.config(n_components=limit + 1), PluginsWith(spec))
+        resolve(subject.config(n_components=limit + 1), PluginsWith(spec))
     except CompatibilityError as error:
         require(f"at most {limit}" in str(error), f"the error does not name the limit: {error}")
     else:

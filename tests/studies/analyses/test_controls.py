@@ -10,7 +10,7 @@ from toyrun import ALL_ROWS, toy_settings
 
 from sage_kit.config import PRESETS
 from sage_kit.errors import StudyError
-from sage_kit.recipe import check_choices, chosen_options, needed_kinds
+from sage_kit.recipe import resolve
 from sage_kit.studies import Study
 from sage_kit.studies.analyses import controls
 from sage_kit.studies.analyses.controls import (
@@ -44,7 +44,7 @@ def study(tmp_path: Path, tiny_bert: Path, monkeypatch: pytest.MonkeyPatch) -> S
 
 def test_every_control_is_a_run_that_goes_through(study: Study) -> None:
     for name in CONTROLS:
-        check_choices(study.config("file", **control(name).settings), study.plugins)
+        resolve(study.config("file", **control(name).settings), study.plugins)
     runs = study.run([control(name) for name in CONTROLS])
     assert runs.table()["student_steps"].nunique() == 1
     with pytest.raises(StudyError, match=r"there is no control 'mixp'. Did you mean 'mixup'"):
@@ -53,7 +53,7 @@ def test_every_control_is_a_run_that_goes_through(study: Study) -> None:
 
 def test_controls_of_synthesis_look_at_no_map(study: Study) -> None:
     for name in ("random tokens", "text augmentation", "mixup"):
-        assert "reducer" not in needed_kinds(study.config("file", **control(name).settings), study.plugins)
+        assert "reducer" not in resolve(study.config("file", **control(name).settings), study.plugins)
 
 
 def test_more_rows_go_as_far_as_the_pool(study: Study, capsys: pytest.CaptureFixture[str]) -> None:
@@ -75,11 +75,11 @@ def test_parts_are_left_out_one_at_a_time(study: Study, monkeypatch: pytest.Monk
     monkeypatch.setitem(controls.PRESETS, "default", {})  # type: ignore[index]
     arms = {arm.name: arm.settings for arm in parts_left_out(study)}
     assert list(arms) == ["SAGE without the map", "SAGE without guidance", "SAGE without losses"]
-    usual = chosen_options(study.config("file"), study.plugins)["lift"]
+    usual = resolve(study.config("file"), study.plugins).options["lift"]
     assert arms["SAGE without the map"]["lift_options"] == {**usual, "temperature": "inf", "source": "any"}
     assert arms["SAGE without guidance"]["lift_options"] == {**usual, "temperature": "inf"}
     assert arms["SAGE without losses"]["sampler"] == "random"
-    kinds = {name: needed_kinds(study.config("file", **settings), study.plugins) for name, settings in arms.items()}
+    kinds = {name: resolve(study.config("file", **settings), study.plugins) for name, settings in arms.items()}
     assert "reducer" not in kinds["SAGE without the map"]
     assert "reducer" in kinds["SAGE without guidance"]
 

@@ -17,10 +17,11 @@ from sage_kit.components.plugins import Plugins
 from sage_kit.components.records import Costs
 from sage_kit.config import load_config
 from sage_kit.errors import StudyError
+from sage_kit.recipe import resolve
 from sage_kit.rundir import RunDirectory
 from sage_kit.studies.analyses import displacement
 from sage_kit.studies.analyses.displacement import anchors_of, lifted, match, mean_share, measure, near
-from sage_kit.synthesis.synthesizer import SyntheticSet
+from sage_kit.synthesis.synthetic_set import SyntheticSet
 from sage_kit.system.devices import make_accelerator
 from sage_kit.training.preparation import prepare
 
@@ -121,7 +122,7 @@ def test_what_tokens_do_is_what_the_vectors_say_under_shift_and_not_under_replac
     tmp_path: Path, tiny_bert: Path
 ) -> None:
     config = toy_config(tmp_path, tiny_bert)
-    prepared = prepare(config, Plugins(allow=""), make_accelerator(config), Costs())
+    prepared = prepare(resolve(config, Plugins(allow="")), make_accelerator(config), Costs())
     pooled = prepared.train.store.pooled
     for lift in ("shift", "replace_random"):
         directory, _ = toy_run(tmp_path, tiny_bert, lift=lift, rounds=2)
@@ -138,7 +139,7 @@ def test_mixup_meets_a_target_of_tokens_by_the_lifts_ratio(tmp_path: Path, tiny_
     choices: dict[str, Any] = {"sampler": "mixup", "sampler_options": {}, "lift": "mixup", "rounds": 3}
     config = toy_config(tmp_path, tiny_bert, **choices)
     plugins = Plugins(allow="")
-    prepared = prepare(config, plugins, make_accelerator(config), Costs())
+    prepared = prepare(resolve(config, plugins), make_accelerator(config), Costs())
     anchors = np.arange(len(prepared.train.store))
     ratio = displacement.lift_ratio(config, prepared, plugins, anchors)
     shifted = toy_config(tmp_path, tiny_bert, **{**choices, "lift": "shift"})

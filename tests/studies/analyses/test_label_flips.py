@@ -12,10 +12,10 @@ from sage_kit.components import TaskSpec
 from sage_kit.components.plugins import Plugins
 from sage_kit.distill import run
 from sage_kit.errors import StudyError
-from sage_kit.reports.decoding import lift_round
+from sage_kit.reports.lifted_round import lift_round
 from sage_kit.studies.analyses.label_flips import ANCHORS, count_flips, flips_of, flips_over
 from sage_kit.studies.runs import ArmRun
-from sage_kit.synthesis.synthesizer import SyntheticSet
+from sage_kit.synthesis.synthetic_set import SyntheticSet
 
 CLASSES = TaskSpec(name="t", summary="", text_columns=("text",), labels=("a", "b"))
 NUMBERS = TaskSpec(name="n", summary="", text_columns=("text",), label_range=(0.0, 5.0), metrics=("pearson",))

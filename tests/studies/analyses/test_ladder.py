@@ -13,10 +13,12 @@ from scipy import stats
 from toyrun import toy_config
 
 from sage_kit.components import DecoderSpec, TokenBatch
-from sage_kit.components.plugins import Origin, Plugins, Registered
+from sage_kit.components.loader import Origin
+from sage_kit.components.plugins import Plugins, Registered
 from sage_kit.distill import run
 from sage_kit.errors import StudyError, UnknownComponentError
-from sage_kit.reports.decoding import fit_reader, lift_round
+from sage_kit.reports.lifted_round import lift_round
+from sage_kit.reports.reader import fit_reader
 from sage_kit.studies.analyses.ladder import (
     MIDDLE,
     RUNGS,

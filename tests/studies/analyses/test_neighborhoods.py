@@ -9,7 +9,7 @@ from scipy.spatial.distance import cdist
 from sage_kit.errors import DataError, StudyError
 from sage_kit.rundir import RunDirectory
 from sage_kit.studies.analyses.neighborhoods import neighbors_kept, relative_moves, synthesis_table
-from sage_kit.synthesis.synthesizer import SyntheticSet
+from sage_kit.synthesis.synthetic_set import SyntheticSet
 
 RNG = np.random.default_rng(3)
 VECTORS = RNG.standard_normal((40, 6)).astype(np.float32)

@@ -11,7 +11,7 @@ import pytest
 from sage_kit.components.plugins import Plugins
 from sage_kit.config import load_config
 from sage_kit.errors import StudyError
-from sage_kit.recipe import check_choices
+from sage_kit.recipe import resolve
 from sage_kit.studies.analyses.search import (
     FACTORS,
     Factor,
@@ -213,5 +213,5 @@ def test_every_level_is_a_setting_that_a_run_takes() -> None:
         assert len(factor.levels) > 1
         for level in factor.levels.values():
             config = load_config(changed(changed(start, replacing if factor.needs else {}), level))
-            check_choices(config, Plugins())
+            resolve(config, Plugins())
             json.dumps(config.model_dump(mode="json"), allow_nan=False)  # a result holds it

@@ -16,7 +16,7 @@ from sage_kit.data.splits import Split
 from sage_kit.data.tokens import tokenize
 from sage_kit.distill import run
 from sage_kit.models import tied_language
-from sage_kit.reports.decoding import lift_round
+from sage_kit.reports.lifted_round import lift_round
 from sage_kit.studies import Study
 from sage_kit.studies.analyses import text_perplexity
 from sage_kit.studies.analyses.text_perplexity import (

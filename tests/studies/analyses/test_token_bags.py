@@ -20,7 +20,7 @@ from sage_kit.distill import run
 from sage_kit.errors import CompatibilityError, StudyError
 from sage_kit.models.checkpoints import load_classifier, load_tokenizer
 from sage_kit.models.split import InputLayers
-from sage_kit.reports.decoding import lift_round
+from sage_kit.reports.lifted_round import lift_round
 from sage_kit.studies.analyses.token_bags import (
     RUNGS,
     TO_MEAN,

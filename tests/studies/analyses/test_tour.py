@@ -9,11 +9,11 @@ from toyrun import toy_config
 from sage_kit.components.plugins import Plugins
 from sage_kit.distill import run
 from sage_kit.errors import StudyError
-from sage_kit.reports.decoding import lift_round
+from sage_kit.reports.lifted_round import lift_round
 from sage_kit.rundir.loss_profiles import read_loss_profiles
 from sage_kit.studies.analyses import tour
 from sage_kit.studies.runs import ArmRun
-from sage_kit.synthesis.synthesizer import SyntheticSet
+from sage_kit.synthesis.synthetic_set import SyntheticSet
 
 STEPS = 19  # 270 examples of which 9 batches make a round, and 41 synthetic ones
 

@@ -14,7 +14,7 @@ from transformers import AutoModelForSequenceClassification
 
 from sage_kit.models.split import split_model
 from sage_kit.models.vectors import VectorStore
-from sage_kit.training.divergence import divergence_gradient
+from sage_kit.training.feedback import divergence_gradient
 from sage_kit.training.losses import LossSettings
 
 LENGTHS = [3, 7, 5, 7, 1, 4]

@@ -1,40 +1,32 @@
-"""The settings of a run: one flat name each, the same in TOML, on the command line and in a notebook's parameters.
+"""`RunConfig`, the only list of settings.
 
-`RunConfig` is the only list of settings; the flags, the commented TOML, the JSON Schema and the reference page are all
-made from its fields. Light: imports pydantic only.
+Flags, the commented TOML, the JSON Schema and the reference page are all made from its fields.
 """
 
 from __future__ import annotations
 
-import datetime
 import os
-import re
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
-from types import UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from collections.abc import Mapping
+from typing import Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    JsonValue,
-    ValidationError,
-    ValidationInfo,
-    field_validator,
-    model_validator,
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationInfo, field_validator, model_validator
+
+from sage_kit.config.values import (
+    Bypass,
+    Character,
+    ClassNames,
+    HiddenLayers,
+    Init,
+    Names,
+    Seed,
+    Table,
 )
-from pydantic_core import ErrorDetails
-
-from sage_kit.errors import ConfigError, did_you_mean
-from sage_kit.storage.frozen import FrozenList, FrozenTable, freeze
+from sage_kit.storage.frozen import FrozenList, FrozenTable
 
 DATA_DIR_VARIABLE = "SAGE_KIT_DATA_DIR"
 CACHE_DIR_VARIABLE = "SAGE_KIT_CACHE_DIR"
 
-LARGEST_SEED = 2**32 - 1  # scikit-learn and umap-learn take no larger one
+GROUPS = ("data", "models", "warm-up", "synthesis", "losses", "training", "machine", "output")
 
 
 def _setting(
@@ -50,136 +42,17 @@ def _setting(
     return Field(default=default, description=help, json_schema_extra=extra, **constraints)
 
 
+def field_extra(name: str) -> dict[str, str]:
+    """What a setting is listed with: its "group", its "unit" and, if it depends on the machine, its "shown_default"."""
+    extra = RunConfig.model_fields[name].json_schema_extra
+    assert isinstance(extra, dict)
+    return {key: str(value) for key, value in extra.items()}
+
+
 def _default_cache_dir() -> str:
     import platformdirs
 
     return os.environ.get(CACHE_DIR_VARIABLE) or platformdirs.user_cache_dir("sage_kit", appauthor=False)
-
-
-def _cut(value: Any) -> Any:
-    if isinstance(value, str) and re.fullmatch(r"-?[0-9]+", value.strip()):
-        return int(value)
-    return value
-
-
-def _layer_list(value: Any) -> Any:
-    if isinstance(value, str) and re.fullmatch(r"[\[ ]*[0-9]+( *, *[0-9]+)*[, \]]*", value):
-        return [int(part) for part in re.findall(r"[0-9]+", value)]
-    return value
-
-
-def _names(value: Any) -> Any:
-    if isinstance(value, str):
-        return [part.strip() for part in value.split(",") if part.strip()]
-    return value
-
-
-def _class_names(value: Any) -> Any:
-    """Names of classes as text with commas, as text that is a TOML list (for names with blanks), or as a list.
-
-    A number or boolean in a list is the name that it spells.
-    """
-    if isinstance(value, str) and value.strip().startswith("["):
-        try:
-            value = toml_loads(f"names = {value}")["names"]
-        except ValueError:
-            raise ValueError('a list is written like ["one", "two"]') from None
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return [str(item).lower() if isinstance(item, bool) else _number_as_text(item) for item in value]
-    return _names(value)
-
-
-def _number_as_text(value: Any) -> Any:
-    return str(value) if isinstance(value, int | float) else value
-
-
-def _character(value: Any) -> Any:
-    """One character, of which the tab may be spelled out, or none."""
-    if isinstance(value, str):
-        value = {"tab": "\t", "\\t": "\t"}.get(value, value)
-        if len(value) > 1 or value in ("\n", "\r"):
-            raise ValueError("expected one character, 'tab', or nothing")
-    return value
-
-
-def _table(value: Any) -> Any:
-    """Options as a table, or as text, ``a=1, b="x"``: a TOML table's inside, with bare words taken as strings."""
-    if isinstance(value, str):
-        return _table_from_text(value)
-    return _plain(value, "") if isinstance(value, Mapping) else value
-
-
-def _table_from_text(value: str) -> dict[str, Any]:
-    text = value.strip()
-    if text.startswith("{") and text.endswith("}"):
-        text = text[1:-1]
-    lines = []
-    for part in _split_at_commas(text):
-        key, equals, word = (piece.strip() for piece in part.partition("="))
-        if not equals or not key:
-            raise ValueError("expected name=value pairs separated by commas")
-        try:
-            toml_loads(f"{key} = {word}")
-        except ValueError:
-            if re.search(r"[\"'\[\]{}#]", word):
-                raise ValueError(f"{part.strip()!r} is not a name=value pair; put text in quotes") from None
-            word = f"'{word}'"
-        lines.append(f"{key} = {word}")
-    return toml_loads("\n".join(lines))
-
-
-def _split_at_commas(text: str) -> Iterator[str]:
-    """The parts of `text` between commas that stand outside quotes and brackets; empty parts are left out."""
-    part, depth, quote = "", 0, ""
-    for character in text:
-        if quote:
-            quote = "" if character == quote else quote
-        elif character in "\"'":
-            quote = character
-        elif character in "[{":
-            depth += 1
-        elif character in "]}":
-            depth -= 1
-        if character == "," and depth == 0 and not quote:
-            if part.strip():
-                yield part
-            part = ""
-        else:
-            part += character
-    if part.strip():
-        yield part
-
-
-def _plain(value: Any, path: str) -> Any:
-    """`value` in the types that TOML has; what it lacks is an error here rather than when the run is recorded."""
-    if isinstance(value, bool | int | float | str | datetime.date | datetime.time):
-        return value
-    if isinstance(value, Mapping):
-        wrong = next((key for key in value if not isinstance(key, str)), None)
-        if wrong is not None:
-            raise ValueError(f"the name {wrong!r} is not text")
-        return {str(key): _plain(item, f"{path}.{key}" if path else key) for key, item in value.items()}
-    if isinstance(value, Sequence):
-        return [_plain(item, path) for item in value]
-    raise ValueError(f"{path!r} is {value!r}, which is neither text, number, boolean, list nor table")
-
-
-Seed = Annotated[int, Field(ge=0, le=LARGEST_SEED)]
-Bypass = Annotated[Literal["embeddings"] | Annotated[int, Field(ge=1)], BeforeValidator(_cut)]
-# lists and tables are frozen, since components and observers get the settings
-Frozen = AfterValidator(freeze)
-Init = Annotated[
-    Literal["uniform", "spread", "last", "scratch"] | list[Annotated[int, Field(ge=0)]],
-    BeforeValidator(_layer_list),
-    Frozen,
-]
-HiddenLayers = Annotated[
-    Literal["last", "mapped"] | list[Annotated[int, Field(ge=1)]], BeforeValidator(_layer_list), Frozen
-]
-Names = Annotated[list[str], BeforeValidator(_names), Frozen]
-ClassNames = Annotated[list[Annotated[str, Field(min_length=1)]], BeforeValidator(_class_names), Frozen]
-Character = Annotated[str, BeforeValidator(_character)]
-Table = Annotated[dict[str, Any], BeforeValidator(_table), Frozen]
 
 
 class RunConfig(BaseModel):
@@ -594,241 +467,3 @@ class RunConfig(BaseModel):
     def component_choice(self, kind: str) -> tuple[str, dict[str, Any]]:
         """Name and options of the component of `kind` that the settings choose."""
         return getattr(self, kind), getattr(self, f"{kind}_options")
-
-
-GROUPS = ("data", "models", "warm-up", "synthesis", "losses", "training", "machine", "output")
-
-PRESETS: Mapping[str, Mapping[str, Any]] = {
-    "default": {},
-    "paper": {
-        "teacher": "bert-base-uncased",
-        "bypass": "embeddings",
-        # of length-1 sequences a teacher makes nothing (0.55 instead of 0.83 accuracy on the packaged reviews), so the
-        # published scores cannot come from them
-        "granularity": "token",
-        "student_layers": 6,
-        "warmup_corpus": "wikimedia/wikipedia:20231101.en",
-        "warmup_epochs": 1,
-        "warmup_rows": 100_000,
-        "schedule": "adaptive",
-        "mix": "replace",
-        "synthetic_ratio": 1.0,
-        "losses_from": "pass",
-        "reducer": "umap",
-        "n_components": 2,
-        "refit": "every_round",
-        "sampler": "high_loss",
-        # the hard examples alone are anchors, and a synthetic vector moves all tokens alike
-        "sampler_options": {"fraction": 0.3},
-        "inverter": "native",
-        "lift": "shift",
-        "filter": "none",
-        "rounds": 10,
-        "stop_rule": "agreement",
-        "stop_agreement": 0.99,
-        "stop_on": "train",
-    },
-}
-"""Named sets of settings: `default`, the best measured, and `paper`, as close to the paper as its text allows."""
-
-
-PATHS = ("data_dir", "train_file", "validation_file", "evaluation_file", "transfer_file", "cache_dir")
-"""Settings that are paths."""
-
-PATHS_OR_NAMES = ("teacher", "tokenizer", "warmup_corpus")
-"""Settings that are paths where there is something under them, and names of the hub's or a package's otherwise."""
-
-
-PLACES = frozenset({"run_dir", "runs_dir", "cache_dir", "data_dir"})
-"""Settings that say where things lie, and shape nothing."""
-
-
-def default_settings() -> dict[str, Any]:
-    """What settings are unless given, `PLACES` left out; ready for JSON."""
-    return {name: value for name, value in RunConfig().model_dump(mode="json").items() if name not in PLACES}
-
-
-def with_absolute_paths(config: RunConfig) -> RunConfig:
-    """The same settings with relative paths resolved from the current folder, so that they mean the same anywhere."""
-    changes = {}
-    for name in (*PATHS, *PATHS_OR_NAMES):
-        value = getattr(config, name)
-        path = Path(value).expanduser()
-        if value and (name in PATHS or path.exists()):
-            changes[name] = str(path.absolute())
-    return config.model_copy(update=changes)
-
-
-def toml_loads(text: str) -> dict[str, Any]:
-    """Parse TOML; raises ValueError with the place of a syntax error."""
-    try:
-        import tomllib
-    except ModuleNotFoundError:  # Python 3.10
-        import tomli as tomllib  # type: ignore[no-redef, import-not-found, unused-ignore]
-
-    return tomllib.loads(text)
-
-
-def load_config(
-    overrides: Mapping[str, Any] | None = None, *, preset: str = "", file: str | os.PathLike[str] = ""
-) -> RunConfig:
-    """Settings from a preset, then a TOML file, then overrides; later ones win.
-
-    Parameters
-    ----------
-    overrides : mapping
-        Settings by name, as values or as the text of a command-line flag.
-    preset : str
-        "default" or "paper"; empty takes the file's ``preset`` key, or "default".
-    file : path
-        A TOML file of settings; empty for none.
-
-    Returns
-    -------
-    RunConfig
-
-    Raises
-    ------
-    ConfigError
-        For an unknown name, a bad value, an unknown preset, or a file that is missing or malformed.
-    """
-    from_file = _read(Path(file)) if file else {}
-    file_preset = from_file.pop("preset", "")
-    name = preset or file_preset or "default"
-    if not isinstance(name, str) or name not in PRESETS:
-        place = "" if preset else f" in {file}"
-        raise ConfigError(f"Unknown preset {name!r}{place}.{did_you_mean(str(name), PRESETS)}")
-    overrides = overrides or {}
-    given = {**from_file, **overrides}
-    chosen = dict(PRESETS[name])
-    for key in PRESETS[name]:
-        # a preset's options belong to the component that it chose, and leave with it
-        component = key.removesuffix("_options")
-        if key != component and given.get(component, chosen.get(component)) != chosen.get(component):
-            del chosen[key]
-    places = {key: f" in {file}" for key in from_file if key not in overrides}
-    try:
-        return RunConfig.model_validate({**chosen, **given})
-    except ValidationError as error:
-        raise ConfigError(explain(error, RunConfig, "setting", places)) from None
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        return toml_loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"configuration file {path}: {error.strerror or error}") from None
-    except ValueError as error:
-        raise ConfigError(f"configuration file {path} is not valid TOML: {error}") from None
-
-
-def explain(error: ValidationError, model: type[BaseModel], noun: str, places: Mapping[str, str] | None = None) -> str:
-    """A validation error of a settings or options class as one line.
-
-    Parameters
-    ----------
-    error : ValidationError
-    model : type
-        The class that was validated.
-    noun : str
-        What a field of it is called: "setting", "option".
-    places : mapping of str to str
-        Where a field's value comes from, for those where it is worth telling, e.g. ``" in run.toml"``.
-    """
-    by_field: dict[str, list[ErrorDetails]] = {}
-    for item in error.errors():
-        by_field.setdefault(str(item["loc"][0]) if item["loc"] else "", []).append(item)
-    return "; ".join(_explain_field(name, items, model, noun, places or {}) for name, items in by_field.items())
-
-
-def _explain_field(
-    name: str, items: list[ErrorDetails], model: type[BaseModel], noun: str, places: Mapping[str, str]
-) -> str:
-    """All errors of one field as one sentence; `name` is "" for an error of several fields together."""
-    messages = [item["msg"].removeprefix("Value error, ") for item in items]
-    if not name:
-        mentioned = {places[word] for word in re.findall(r"\w+", " ".join(messages)) if word in places}
-        return "; ".join(messages) + "".join(f" ({place.strip()})" for place in sorted(mentioned))
-    place = places.get(name, "")
-    is_top = len(items[0]["loc"]) == 1  # rather than a field of an item of a list
-    if items[0]["type"] == "extra_forbidden" and is_top:
-        elsewhere = "`sage-kit config` lists all settings." if noun == "setting" else ""
-        return f"Unknown {noun} {name!r}{place}.{did_you_mean(name, model.model_fields, elsewhere=elsewhere)}"
-    if items[0]["type"] == "missing" and is_top:
-        return f"{noun} {name!r}{place} is required"
-    # A union reports each of its branches, under the branch's label; the branches that got deepest into the value are
-    # those that the user meant.
-    skipped = 2 if name in model.model_fields and _is_union(model.model_fields[name].annotation) else 1
-    depth = max(len(item["loc"][skipped:]) for item in items)
-    closest = [item for item in items if len(item["loc"][skipped:]) == depth]
-    if closest[0]["type"] in ("extra_forbidden", "missing"):
-        *steps, field = closest[0]["loc"]
-        where = "".join(f", item {step + 1}" for step in steps if isinstance(step, int))
-        what = f"unknown {noun} {field!r}" if closest[0]["type"] == "extra_forbidden" else f"{field!r} is required"
-        return f"{noun} {name!r}{place}{where}: {what}"
-    value = _shorten(repr(closest[0]["input"]))
-    inner = "".join(
-        f", item {step + 1}," if isinstance(step, int) else f", {step!r}," for step in closest[0]["loc"][skipped:]
-    )
-    return f"{noun} {name!r}{place}{inner} is {value}: {_join(closest)}"
-
-
-def _join(items: list[ErrorDetails]) -> str:
-    """Messages of the branches of a union: "input should be A or B"."""
-    prefix = "Input should be "
-    parts = []
-    for item in items:
-        # what Python calls a tuple is a list in TOML and on the command line
-        message = item["msg"].removeprefix("Value error, ").replace("tuple", "list").replace("Tuple", "a list")
-        if len(items) > 1 and message.startswith(prefix):
-            message = message.removeprefix(prefix).partition(", unable to parse")[0]
-        elif message.startswith(prefix):
-            message = "i" + message[1:]
-        parts.append(message)
-    joined = " or ".join(dict.fromkeys(parts))
-    return f"input should be {joined}" if len(items) > 1 and items[0]["msg"].startswith(prefix) else joined
-
-
-def _is_union(annotation: Any) -> bool:
-    if get_origin(annotation) is Annotated:
-        return _is_union(get_args(annotation)[0])
-    branches = [branch for branch in get_args(annotation) if branch is not type(None)]
-    return get_origin(annotation) in (Union, UnionType) and len(branches) > 1
-
-
-def _shorten(text: str, longest: int = 80) -> str:
-    return text if len(text) <= longest else f"{text[: longest - 3]}..."
-
-
-def to_toml(config: RunConfig, *, comments: bool = True) -> str:
-    """The complete settings as TOML, each with its help text as a comment; loads back to an equal `RunConfig`."""
-    import tomlkit
-
-    document = tomlkit.document()
-    for group in GROUPS:
-        if comments:
-            document.add(tomlkit.comment(f"---- {group}"))
-        for name, field in RunConfig.model_fields.items():
-            extra = field_extra(name)
-            if extra["group"] != group:
-                continue
-            if comments:
-                unit = f" [{extra['unit']}]" if extra["unit"] else ""
-                document.add(tomlkit.comment(f"{field.description}{unit}"))
-            value = getattr(config, name)
-            if isinstance(value, dict):
-                table = tomlkit.inline_table()
-                table.update(value)
-                document.add(name, table)
-            else:
-                document.add(name, value)
-        if comments:
-            document.add(tomlkit.nl())
-    return tomlkit.dumps(document)
-
-
-def field_extra(name: str) -> dict[str, str]:
-    """What a setting is listed with: its "group", its "unit" and, if it depends on the machine, its "shown_default"."""
-    extra = RunConfig.model_fields[name].json_schema_extra
-    assert isinstance(extra, dict)
-    return {key: str(value) for key, value in extra.items()}

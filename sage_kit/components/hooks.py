@@ -1,0 +1,174 @@
+"""Hooks: registering an object's implementations, and typed calls of the observing hooks."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pluggy
+
+import sage_kit
+from sage_kit.components import hookspecs
+from sage_kit.components.guard import Failure, attempt, own_error, plugin_error, remember_home, show_traceback, where
+from sage_kit.components.records import RunInfo
+from sage_kit.errors import PluginError, SageError, did_you_mean, one_line
+from sage_kit.storage.frozen import frozen_copy
+
+if TYPE_CHECKING:
+    from sage_kit.components.records import RoundResult
+
+HOOKS: tuple[str, ...] = tuple(name for name in vars(hookspecs) if name.startswith("sage_"))
+"""Names of all hooks, in the order of :mod:`sage_kit.components.hookspecs`."""
+
+
+class Hooks:
+    """The hooks of registered objects, and the calls of those that observe a run.
+
+    Implementations are called one by one and not through ``pm.hook``: an error is traced to the plugin that raised it,
+    disables that plugin alone, and the others are still called.
+
+    Attributes
+    ----------
+    disabled : dict of str to str
+        Observers that raised since the last `remove_observers`, and what.
+    record_disabled : callable or None
+        Is told of each one of these, by name and cause, until the next `remove_observers`.
+    """
+
+    def __init__(self) -> None:
+        self._manager = pluggy.PluginManager(sage_kit.PROJECT)
+        self._manager.add_hookspecs(hookspecs)
+        self.disabled: dict[str, str] = {}
+        self.record_disabled: Callable[[str, str], None] | None = None
+
+    def _register_hooks(self, plugin: Any, key: str, title: str = "") -> None:
+        """Register an object's hook implementations under `key`, or raise PluginError and leave nothing behind.
+
+        `title` names the object at the head of a message; without one it is "it".
+        """
+        head, title = (f"{title}: ", title) if title else ("", "it")
+        if plugin is None:  # to pluggy, that is a name that is blocked
+            raise PluginError(f"{title} is None, not an object with hooks")
+        try:
+            attempt(self._manager.register, plugin, key)
+        except Failure as failure:
+            error = failure.error
+            if isinstance(error, ValueError):
+                raise PluginError(f"{title} is registered already") from None
+            with contextlib.suppress(Exception):  # some of its hooks may be there already
+                self._manager.unregister(name=key)
+            if isinstance(error, pluggy.PluginValidationError):
+                raise PluginError(f"{head}{one_line(error)}") from None
+            # even looking at it may raise
+            raise plugin_error(f"{head}its hooks cannot be read", error, type(plugin)) from error
+        callers = self._manager.get_hookcallers(plugin) or []
+        found = [(caller, i) for caller in callers for i in caller.get_hookimpls() if i.plugin is plugin]
+        remember_home(functions=[i.function for _, i in found])
+        unknown = [caller.name for caller, i in found if not caller.has_spec() and not i.optionalhook]
+        if any(i.wrapper or i.hookwrapper for _, i in found):
+            problem = "has a hook wrapper, which sage_kit does not call: write a plain implementation"
+        elif unknown:
+            hint = did_you_mean(unknown[0], HOOKS, "Hooks").removesuffix(".")
+            problem = f"implements an unknown hook {unknown[0]!r}.{hint}"
+        elif not callers:
+            problem = "implements no hook: decorate its functions with sage_kit.hookimpl"
+        else:
+            return
+        self._manager.unregister(plugin)
+        raise PluginError(f"{title} {problem}")
+
+    def add_observer(self, name: str, observer: Any) -> None:
+        """Let an observer's object hear the observing hooks.
+
+        Raises
+        ------
+        PluginError
+            When it implements no hook or one that does not exist, or has been added already.
+        """
+        self._register_hooks(observer, f"observer:{name}", f"observer {name!r}")
+        remember_home(module=type(observer).__module__)
+
+    def remove_observers(self) -> None:
+        """Drop the observers that `add_observer` added and forget which ones failed."""
+        for name, plugin in self._manager.list_name_plugin():
+            if name.startswith("observer:") and plugin is not None:
+                self._manager.unregister(plugin)
+        self.disabled.clear()
+        self.record_disabled = None
+
+    def _observe(self, hook: str, **arguments: Any) -> None:
+        """Call every implementation of an observing hook; one that raises is reported once and disabled.
+
+        Whatever an observer raises, the run goes on. What it is handed is its own or cannot be changed.
+        """
+        # pluggy lists them in order of registration and `trylast` first, to call them backwards; here they go forwards.
+        implementations = getattr(self._manager.hook, hook).get_hookimpls()
+        for implementation in sorted(implementations, key=lambda i: i.trylast - i.tryfirst):
+            name = implementation.plugin_name
+            if name in self.disabled:
+                continue
+            try:
+                attempt(implementation.function, *(_handed(arguments[a]) for a in implementation.argnames))
+            except (Failure, SageError) as raised:
+                error = own_error(raised)
+                show_traceback(error)
+                self.disabled[name] = f"{hook} raised {where(error, implementation.function)}"
+                if self.record_disabled is not None:
+                    self.record_disabled(name, self.disabled[name])
+                self.message(arguments.get("run"), f"{name} is disabled: {self.disabled[name]}")
+
+    def run_started(self, run: RunInfo) -> None:
+        """Call `sage_run_started`."""
+        self._observe("sage_run_started", run=run)
+
+    def round_started(self, run: RunInfo, round: int) -> None:
+        """Call `sage_round_started`."""
+        self._observe("sage_round_started", run=run, round=round)
+
+    def losses_profiled(self, run: RunInfo, round: int, losses: Any) -> None:
+        """Call `sage_losses_profiled`."""
+        # a copy that never changes: on a CPU the loop goes on writing to the same memory
+        if self._manager.hook.sage_losses_profiled.get_hookimpls():
+            self._observe("sage_losses_profiled", run=run, round=round, losses=frozen_copy(losses))
+
+    def synthetic_created(self, run: RunInfo, round: int, synthetic: Any) -> None:
+        """Call `sage_synthetic_created`."""
+        # a copy that never changes: the student is about to train on the set itself
+        if self._manager.hook.sage_synthetic_created.get_hookimpls():
+            self._observe("sage_synthetic_created", run=run, round=round, synthetic=synthetic.frozen())
+
+    def step_finished(self, run: RunInfo | None, activity: str, done: int, total: int, loss: Any = None) -> None:
+        """Call `sage_step_finished`."""
+        self._observe("sage_step_finished", run=run, activity=activity, done=done, total=total, loss=loss)
+
+    def message(self, run: RunInfo | None, text: str) -> None:
+        """Call `sage_message`."""
+        self._observe("sage_message", run=run, text=text)
+
+    def round_finished(self, run: RunInfo, result: RoundResult) -> None:
+        """Call `sage_round_finished`."""
+        self._observe("sage_round_finished", run=run, result=result)
+
+    def checkpoint_saved(self, run: RunInfo, round: int, path: Path) -> None:
+        """Call `sage_checkpoint_saved`."""
+        self._observe("sage_checkpoint_saved", run=run, round=round, path=path)
+
+    def run_finished(self, run: RunInfo, summary: dict[str, Any]) -> None:
+        """Call `sage_run_finished`."""
+        self._observe("sage_run_finished", run=run, summary=summary)
+
+    def run_failed(self, run: RunInfo, error: BaseException) -> None:
+        """Call `sage_run_failed`."""
+        self._observe("sage_run_failed", run=run, error=error)
+
+
+def _handed(value: Any) -> Any:
+    """What an observer gets of an argument: the same where nothing of the run can be changed by it, else a copy."""
+    if isinstance(value, RunInfo):
+        return value.as_of_now()
+    if isinstance(value, dict):
+        return copy.deepcopy(value)
+    return value

@@ -1,0 +1,150 @@
+"""Values of settings: what TOML, flags and notebooks may write, and the types that it becomes."""
+
+from __future__ import annotations
+
+import datetime
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field
+
+from sage_kit.storage.frozen import freeze
+
+LARGEST_SEED = 2**32 - 1  # scikit-learn and umap-learn take no larger one
+
+
+def toml_loads(text: str) -> dict[str, Any]:
+    """Parse TOML; raises ValueError with the place of a syntax error."""
+    try:
+        import tomllib
+    except ModuleNotFoundError:  # Python 3.10
+        import tomli as tomllib  # type: ignore[no-redef, import-not-found, unused-ignore]
+
+    return tomllib.loads(text)
+
+
+def _cut(value: Any) -> Any:
+    if isinstance(value, str) and re.fullmatch(r"-?[0-9]+", value.strip()):
+        return int(value)
+    return value
+
+
+def _layer_list(value: Any) -> Any:
+    if isinstance(value, str) and re.fullmatch(r"[\[ ]*[0-9]+( *, *[0-9]+)*[, \]]*", value):
+        return [int(part) for part in re.findall(r"[0-9]+", value)]
+    return value
+
+
+def _names(value: Any) -> Any:
+    if isinstance(value, str):
+        return [part.strip() for part in value.split(",") if part.strip()]
+    return value
+
+
+def _class_names(value: Any) -> Any:
+    """Names of classes as text with commas, as text that is a TOML list (for names with blanks), or as a list.
+
+    A number or boolean in a list is the name that it spells.
+    """
+    if isinstance(value, str) and value.strip().startswith("["):
+        try:
+            value = toml_loads(f"names = {value}")["names"]
+        except ValueError:
+            raise ValueError('a list is written like ["one", "two"]') from None
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [str(item).lower() if isinstance(item, bool) else _number_as_text(item) for item in value]
+    return _names(value)
+
+
+def _number_as_text(value: Any) -> Any:
+    return str(value) if isinstance(value, int | float) else value
+
+
+def _character(value: Any) -> Any:
+    """One character, of which the tab may be spelled out, or none."""
+    if isinstance(value, str):
+        value = {"tab": "\t", "\\t": "\t"}.get(value, value)
+        if len(value) > 1 or value in ("\n", "\r"):
+            raise ValueError("expected one character, 'tab', or nothing")
+    return value
+
+
+def _table(value: Any) -> Any:
+    """Options as a table, or as text, ``a=1, b="x"``: a TOML table's inside, with bare words taken as strings."""
+    if isinstance(value, str):
+        return _table_from_text(value)
+    return _plain(value, "") if isinstance(value, Mapping) else value
+
+
+def _table_from_text(value: str) -> dict[str, Any]:
+    text = value.strip()
+    if text.startswith("{") and text.endswith("}"):
+        text = text[1:-1]
+    lines = []
+    for part in _split_at_commas(text):
+        key, equals, word = (piece.strip() for piece in part.partition("="))
+        if not equals or not key:
+            raise ValueError("expected name=value pairs separated by commas")
+        try:
+            toml_loads(f"{key} = {word}")
+        except ValueError:
+            if re.search(r"[\"'\[\]{}#]", word):
+                raise ValueError(f"{part.strip()!r} is not a name=value pair; put text in quotes") from None
+            word = f"'{word}'"
+        lines.append(f"{key} = {word}")
+    return toml_loads("\n".join(lines))
+
+
+def _split_at_commas(text: str) -> Iterator[str]:
+    """The parts of `text` between commas that stand outside quotes and brackets; empty parts are left out."""
+    part, depth, quote = "", 0, ""
+    for character in text:
+        if quote:
+            quote = "" if character == quote else quote
+        elif character in "\"'":
+            quote = character
+        elif character in "[{":
+            depth += 1
+        elif character in "]}":
+            depth -= 1
+        if character == "," and depth == 0 and not quote:
+            if part.strip():
+                yield part
+            part = ""
+        else:
+            part += character
+    if part.strip():
+        yield part
+
+
+def _plain(value: Any, path: str) -> Any:
+    """`value` in the types that TOML has; what it lacks is an error here rather than when the run is recorded."""
+    if isinstance(value, bool | int | float | str | datetime.date | datetime.time):
+        return value
+    if isinstance(value, Mapping):
+        wrong = next((key for key in value if not isinstance(key, str)), None)
+        if wrong is not None:
+            raise ValueError(f"the name {wrong!r} is not text")
+        return {str(key): _plain(item, f"{path}.{key}" if path else key) for key, item in value.items()}
+    if isinstance(value, Sequence):
+        return [_plain(item, path) for item in value]
+    raise ValueError(f"{path!r} is {value!r}, which is neither text, number, boolean, list nor table")
+
+
+Seed = Annotated[int, Field(ge=0, le=LARGEST_SEED)]
+Bypass = Annotated[Literal["embeddings"] | Annotated[int, Field(ge=1)], BeforeValidator(_cut)]
+# lists and tables are frozen, since components and observers get the settings
+Frozen = AfterValidator(freeze)
+Init = Annotated[
+    Literal["uniform", "spread", "last", "scratch"] | list[Annotated[int, Field(ge=0)]],
+    BeforeValidator(_layer_list),
+    Frozen,
+]
+HiddenLayers = Annotated[
+    Literal["last", "mapped"] | list[Annotated[int, Field(ge=1)]], BeforeValidator(_layer_list), Frozen
+]
+Names = Annotated[list[str], BeforeValidator(_names), Frozen]
+ClassNames = Annotated[list[Annotated[str, Field(min_length=1)]], BeforeValidator(_class_names), Frozen]
+Character = Annotated[str, BeforeValidator(_character)]
+Table = Annotated[dict[str, Any], BeforeValidator(_table), Frozen]

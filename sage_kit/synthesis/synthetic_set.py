@@ -1,0 +1,145 @@
+"""A round's synthetic examples: arrays with a row each, in memory and on disk."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from sage_kit.data.tokens import Tokens
+from sage_kit.storage.files import atomic_directory, disk_errors
+from sage_kit.storage.frozen import frozen_copy
+
+PER_EXAMPLE = ("anchors", "vectors", "coordinates", "neighbors", "shares", "logits", "student_logits")
+"""Arrays of a synthetic set that have a row per example, beside `kept`."""
+
+FLAT = ("ids", "types", "offsets", "special", "second")
+"""Arrays of its tokens."""
+
+TOKENS = "tokens."
+"""In front of their names on disk."""
+
+
+@dataclass
+class SyntheticSet:
+    """A round's synthetic examples, before or after the teacher labels them.
+
+    Attributes
+    ----------
+    round : int
+        The round they were made for.
+    anchors : array of shape (m,), int64
+        Real examples that they start from.
+    vectors : array of shape (m, dim), float32
+        Synthetic pooled vectors; where no map was needed, those of the anchors.
+    coordinates : array of shape (m, n_components), float32, or None
+        Their place in the map.
+    neighbors : array of shape (m, k), int64, or None
+        The real examples that each was drawn between.
+    shares : array of shape (m,), float32, or None
+        How far each lies on the way from its anchor to its partner.
+    outside_hull : float
+        Share of the points, dropped ones included, outside the convex hull of the map; NaN without a map.
+    dropped : int
+        How many the filter dropped before labelling.
+    kept : array of shape (m,), bool
+        False for those that a filter dropped after labelling.
+    logits : array of shape (m, n_outputs), float32, or None
+        The teacher's labels.
+    student_logits : array of shape (m, n_outputs), float32, or None
+        The student's outputs before it trains on them, where the filter looks at these.
+    tokens : Tokens or None
+        The examples as text, once they are labelled; None where the lift makes none.
+    hidden : list of Tensor
+        Per batch of the plan, the teacher's hidden states in half precision; empty unless the loss needs them.
+    """
+
+    round: int
+    anchors: NDArray[np.int64]
+    vectors: NDArray[np.float32]
+    coordinates: NDArray[np.float32] | None = None
+    neighbors: NDArray[np.int64] | None = None
+    shares: NDArray[np.float32] | None = None
+    outside_hull: float = float("nan")
+    dropped: int = 0
+    kept: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, bool))
+    logits: NDArray[np.float32] | None = None
+    student_logits: NDArray[np.float32] | None = None
+    tokens: Tokens | None = None
+    hidden: list[torch.Tensor] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        if len(self.kept) != len(self.anchors):
+            self.kept = np.ones(len(self.anchors), bool)
+
+    def __len__(self) -> int:
+        return int(self.kept.sum())
+
+    @property
+    def refused(self) -> int:
+        """How many a filter dropped, before labelling and after."""
+        return self.dropped + len(self.anchors) - len(self)
+
+    def frozen(self) -> SyntheticSet:
+        """A copy whose arrays never change, without the teacher's hidden states: what observers get."""
+        arrays = {name: getattr(self, name) for name in (*PER_EXAMPLE, "kept")}
+        copies: dict[str, Any] = {name: None if array is None else frozen_copy(array) for name, array in arrays.items()}
+        if self.tokens is not None:
+            own: dict[str, Any] = {name: frozen_copy(getattr(self.tokens, name)) for name in FLAT}
+            copies["tokens"] = replace(self.tokens, **own)
+        return replace(self, **copies, hidden=[])
+
+    def take(self, rows: NDArray[np.int64]) -> SyntheticSet:
+        """Some of the examples, in that order, without the teacher's hidden states; the others count as dropped."""
+        arrays = {name: getattr(self, name) for name in PER_EXAMPLE}
+        taken: dict[str, Any] = {name: None if array is None else array[rows] for name, array in arrays.items()}
+        return replace(
+            self,
+            **taken,
+            kept=self.kept[rows],
+            tokens=None if self.tokens is None else self.tokens.take(rows),
+            dropped=self.dropped + len(self.anchors) - len(rows),
+            hidden=[],
+        )
+
+    def save(self, path: Path) -> None:
+        """Write the arrays as safetensors.
+
+        Raises
+        ------
+        DiskFullError
+            When the disk is full.
+        """
+        from safetensors.numpy import save_file
+
+        arrays: dict[str, NDArray[Any]] = {"kept": self.kept}
+        for name in PER_EXAMPLE:
+            if getattr(self, name) is not None:
+                arrays[name] = np.ascontiguousarray(getattr(self, name))
+        metadata = {name: str(getattr(self, name)) for name in ("round", "dropped", "outside_hull")}
+        if self.tokens is not None:
+            arrays |= {f"{TOKENS}{name}": getattr(self.tokens, name) for name in FLAT}
+            metadata[f"{TOKENS}pad_id"] = str(self.tokens.pad_id)
+        with disk_errors(str(path)), atomic_directory(path.parent) as temporary:
+            save_file(arrays, temporary / path.name, metadata)
+
+    @classmethod
+    def load(cls, path: Path) -> SyntheticSet:
+        """Read what `save` wrote."""
+        from safetensors import safe_open
+
+        with safe_open(path, framework="np") as file:
+            metadata = file.metadata()
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+        flat = {name: arrays.pop(f"{TOKENS}{name}") for name in FLAT if f"{TOKENS}{name}" in arrays}
+        return cls(
+            round=int(metadata["round"]),
+            dropped=int(metadata["dropped"]),
+            outside_hull=float(metadata.get("outside_hull", "nan")),
+            tokens=Tokens(**flat, pad_id=int(metadata[f"{TOKENS}pad_id"])) if flat else None,
+            **arrays,
+        )

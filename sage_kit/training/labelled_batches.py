@@ -1,0 +1,211 @@
+"""Batches that the student trains on: real examples, and synthetic ones that are lifted as they are fetched."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from sage_kit.config import RunConfig
+from sage_kit.data.batches import plan_batches
+from sage_kit.recipe import Recipe
+from sage_kit.synthesis.synthesizer import Synthesizer
+from sage_kit.synthesis.synthetic_set import SyntheticSet
+from sage_kit.training.preparation import Prepared, PreparedSplit
+from sage_kit.training.profile import Profile
+
+
+@dataclass(frozen=True)
+class LabelledBatch:
+    """What one student step needs.
+
+    Attributes
+    ----------
+    states : Tensor of shape (batch, tokens, dim)
+        Token states.
+    mask : Tensor of shape (batch, tokens), bool
+        Real tokens.
+    logits : Tensor of shape (batch, n_outputs)
+        The teacher's.
+    labels : Tensor of shape (batch,)
+        Gold, or the teacher's for synthetic examples.
+    hidden : Tensor of shape (batch, tokens, n_layers, dim) or None
+        The teacher's hidden states.
+    rows : Tensor of shape (batch,), int64
+        Where the examples stand in their split or set.
+    padded : bool
+        Whether the mask is false anywhere.
+    """
+
+    states: torch.Tensor
+    mask: torch.Tensor
+    logits: torch.Tensor
+    labels: torch.Tensor
+    hidden: torch.Tensor | None
+    rows: torch.Tensor
+    padded: bool
+
+
+class Batches(Protocol):
+    """A planned sequence of labelled batches."""
+
+    profile: Profile
+
+    def __len__(self) -> int: ...
+
+    def fetch(self, number: int) -> LabelledBatch:
+        """The batch of that number."""
+        ...
+
+
+class RealBatches:
+    """Batches of real examples.
+
+    Parameters
+    ----------
+    split : PreparedSplit
+    profile : Profile
+        Of the split's size.
+    config : RunConfig
+    device : torch.device
+    rng : numpy Generator
+        For order and composition.
+    subset : array of int64 or None
+        The examples to take; None for all.
+    """
+
+    def __init__(
+        self,
+        split: PreparedSplit,
+        profile: Profile,
+        config: RunConfig,
+        device: torch.device,
+        rng: np.random.Generator,
+        subset: NDArray[np.int64] | None = None,
+    ) -> None:
+        self.profile = profile
+        self._split = split
+        self._device = device
+        lengths = split.store.lengths
+        chosen = np.arange(len(lengths)) if subset is None else subset
+        plan = plan_batches(lengths[chosen], batch_size=config.batch_size, batch_tokens=config.batch_tokens, rng=rng)
+        self._plan = [chosen[rows] for rows in plan]
+
+    def __len__(self) -> int:
+        return len(self._plan)
+
+    def fetch(self, number: int) -> LabelledBatch:
+        """The batch of that number."""
+        rows, device = self._plan[number], self._device
+        store, outputs = self._split.store, self._split.outputs
+        tokens = store.batch(rows, device)
+        lengths = store.offsets[rows + 1] - store.offsets[rows]
+        return LabelledBatch(
+            states=tokens.states,
+            mask=tokens.mask,
+            logits=torch.from_numpy(outputs.logits[rows]).to(device, non_blocking=True),
+            labels=torch.from_numpy(self._split.labels[rows]).to(device, non_blocking=True),
+            hidden=outputs.hidden_batch(store.offsets, rows, device),
+            rows=torch.from_numpy(rows).to(device, non_blocking=True),
+            padded=bool(lengths.min() != lengths.max()),
+        )
+
+
+class SyntheticBatches:
+    """Batches of a labelled synthetic set, lifted as they are fetched; those that a filter emptied are left out.
+
+    Every process must plan the same batches, so all of them need the same `synthetic.kept`.
+
+    Parameters
+    ----------
+    synthesizer : Synthesizer
+    synthetic : SyntheticSet
+        Labelled.
+    device : torch.device
+    regression : bool
+    """
+
+    def __init__(
+        self, synthesizer: Synthesizer, synthetic: SyntheticSet, device: torch.device, regression: bool
+    ) -> None:
+        if synthetic.logits is None:
+            raise ValueError("the synthetic set has no labels")
+        self.profile = Profile(len(synthetic.anchors), synthetic.logits.shape[1], device)
+        self.synthetic = synthetic
+        self._synthesizer = synthesizer
+        self._device = device
+        plan = enumerate(synthesizer.plan(synthetic))
+        # with its number in the plan, which seeds the lift
+        self._plan = [(number, rows) for number, rows in plan if synthetic.kept[rows].any()]
+        self._logits = torch.from_numpy(synthetic.logits).to(device)
+        self._labels = self._logits[:, 0] if regression else self._logits.argmax(-1)
+
+    def __len__(self) -> int:
+        return len(self._plan)
+
+    def fetch(self, number: int) -> LabelledBatch:
+        """The batch of that number, without the examples that a filter dropped."""
+        number, rows = self._plan[number]
+        kept = self.synthetic.kept[rows]
+        tokens = self._synthesizer.lift(self.synthetic, rows, number)
+        states, mask = tokens.states, tokens.mask
+        hidden = self.synthetic.hidden[number].float() if self.synthetic.hidden else None
+        if not kept.all():
+            keep = torch.from_numpy(kept).to(self._device)
+            states, mask, rows = states[keep], mask[keep], rows[kept]
+            hidden = None if hidden is None else hidden[keep]
+        index = torch.from_numpy(rows).to(self._device, non_blocking=True)
+        # whether a lift left padding is not known without asking the device, so the mask is always used
+        return LabelledBatch(states, mask, self._logits[index], self._labels[index], hidden, index, padded=True)
+
+
+def sources_of(
+    config: RunConfig,
+    prepared: Prepared,
+    profile: Profile,
+    synthesizer: Synthesizer | None,
+    synthetic: SyntheticSet | None,
+    rng: np.random.Generator,
+) -> list[Batches]:
+    """What a round trains on: real batches, synthetic ones beside them, or synthetic ones in the place of some.
+
+    Parameters
+    ----------
+    config : RunConfig
+        Says which by `mix`.
+    prepared : Prepared
+    profile : Profile
+        Of the real examples.
+    synthesizer : Synthesizer or None
+    synthetic : SyntheticSet or None
+        Labelled; None, or one without examples, for a round of real data.
+    rng : numpy Generator
+        Draws the real examples that stay, their order and batches.
+    """
+    train, device = prepared.train, prepared.device
+    if synthesizer is None or synthetic is None or not len(synthetic):
+        return [RealBatches(train, profile, config, device, rng)]
+    made = SyntheticBatches(synthesizer, synthetic, device, prepared.data.spec.is_regression)
+    if config.mix == "add":
+        return [RealBatches(train, profile, config, device, rng), made]
+    real = len(train.store) - min(len(synthetic), len(train.store))
+    subset = np.sort(rng.choice(len(train.store), real, replace=False))
+    if real:
+        return [RealBatches(train, profile, config, device, rng, subset), made]
+    profile.start_pass()
+    return [made]
+
+
+def planned_steps(recipe: Recipe, train: PreparedSplit, processes: int) -> int:
+    """Student steps over which the learning rate falls: what the settings say, or what the rounds would take."""
+    config = recipe.config
+    if config.lr_steps or config.max_steps:
+        return config.lr_steps or config.max_steps
+    limits = {"batch_size": config.batch_size, "batch_tokens": config.batch_tokens}
+    per_round = len(plan_batches(train.store.lengths, **limits, rng=np.random.default_rng(0))) / processes
+    added = per_round * config.synthetic_ratio if config.schedule != "none" and config.mix == "add" else 0
+    with_synthetic = max(0, config.rounds + 1 - recipe.first_synthetic)
+    return max(1, round(config.rounds * per_round + with_synthetic * added))

@@ -1,0 +1,203 @@
+"""The student while it learns: its upper layers, optimizer and losses, and what each example's loss was."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from sage_kit.components.records import Costs
+from sage_kit.config import RunConfig
+from sage_kit.models.learning_rate import learning_rate_factor
+from sage_kit.storage.fingerprint import derive_seed
+from sage_kit.system.devices import autocast_for, synchronize
+from sage_kit.training.feedback import divergence_gradient, mean_hidden_states
+from sage_kit.training.labelled_batches import Batches
+from sage_kit.training.losses import LossSettings, instance_losses
+from sage_kit.training.optimizer import load_optimizer_tensors, make_optimizer, optimizer_tensors
+from sage_kit.training.preparation import Prepared, PreparedSplit
+from sage_kit.training.profile import Profile
+from sage_kit.training.steps import Pass, count_flops, predict, train_pass
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+
+class Learner:
+    """The student while it learns.
+
+    Parameters
+    ----------
+    config : RunConfig
+    prepared : Prepared
+    part : Module
+        What is trained, called as upper layers are; on the run's device.
+    accelerator : Accelerator
+    costs : Costs
+        Takes "student", "profile" and "evaluate".
+
+    Attributes
+    ----------
+    raw : Module
+        `part`.
+    upper : Module
+        The same, compiled if the settings ask for it and prepared by Accelerate.
+    losses : LossSettings
+    profile : Profile
+        Of the real examples.
+    steps : int
+        Steps so far, those of the warm-up not counted.
+    """
+
+    def __init__(
+        self, config: RunConfig, prepared: Prepared, part: Any, accelerator: Accelerator, costs: Costs
+    ) -> None:
+        self.config = config
+        self.prepared = prepared
+        self.accelerator = accelerator
+        self.costs = costs
+        self.device = accelerator.device
+        self.raw = part
+        self.raw_optimizer = make_optimizer(part, config.learning_rate, config.weight_decay)
+        compiled: Any = torch.compile(part, dynamic=True) if config.compile else part
+        self.upper, self.optimizer = accelerator.prepare(compiled, self.raw_optimizer)
+        spec, relations = prepared.data.spec, prepared.relations
+        self.losses = LossSettings(
+            config.temperature,
+            config.hard_label_weight,
+            config.hidden_weight,
+            config.hidden_loss,
+            spec.is_regression,
+            config.relation_weight,
+            relations.heads if relations else 1,
+        )
+        self.profile = Profile(len(prepared.train.store), spec.n_outputs, self.device)
+        self.steps = 0
+
+    def train(
+        self, number: int, sources: list[Batches], planned: int, on_step: Callable[[int, int, torch.Tensor], None]
+    ) -> Pass:
+        """Train on every batch of a round's sources once, as far as `max_steps` allows.
+
+        Parameters
+        ----------
+        number : int
+            The round.
+        sources : list of Batches
+        planned : int
+            Student steps of the whole run, over which the learning rate falls.
+        on_step : callable
+            As in `train_pass`.
+        """
+        config, prepared, before = self.config, self.prepared, self.steps
+
+        def learning_rate(step: int) -> float:
+            factor = learning_rate_factor(config.lr_schedule, config.lr_warmup, before + step, planned)
+            return config.learning_rate * factor
+
+        with self.costs.timed("student", lambda: synchronize(self.device)):
+            did = train_pass(
+                self.upper,
+                self.optimizer,
+                sources,
+                accelerator=self.accelerator,
+                settings=self.losses,
+                student_layers=prepared.student_layers,
+                learning_rate=learning_rate,
+                max_grad_norm=config.max_grad_norm,
+                max_steps=config.max_steps - before if config.max_steps else None,
+                rng=np.random.default_rng(derive_seed(config.seed, number, "order")),
+                on_step=on_step,
+                relations=prepared.relations,
+            )
+        self.steps += did.steps
+        hidden, relations = bool(prepared.student_layers), prepared.relations
+        flops = count_flops(self.raw, did.lengths, training=True, hidden=hidden, projections=relations is not None)
+        if relations is not None:
+            flops += relations.flops(did.lengths)
+        self.costs.add("student", tokens=did.tokens, flops=flops)
+        return did
+
+    def train_agreement(self) -> float:
+        """Agreement with the teacher on the examples of the latest pass; NaN without any."""
+        return self.profile.agreement(self.prepared.train.outputs.logits, self.prepared.data.spec)
+
+    def profile_pass(self) -> None:
+        """Fill the profile by a pass over the real data, dropout off, by what the losses make of outputs alone."""
+        train, device = self.prepared.train, self.device
+        with self.costs.timed("profile"):
+            outputs = predict(self.upper, train.store, self.prepared.data.spec.n_outputs, self.accelerator)
+            logits = torch.from_numpy(outputs).to(device)
+            teacher = torch.from_numpy(train.outputs.logits).to(device)
+            labels = torch.from_numpy(train.labels).to(device)
+            losses = instance_losses(self.losses, logits, teacher, labels)
+            self.profile.start_pass()
+            self.profile.record(torch.arange(len(logits), device=device), losses, logits)
+
+    def predict(self, split: PreparedSplit) -> NDArray[np.float32]:
+        """The student's outputs on a split: array of shape (n, n_outputs)."""
+        with self.costs.timed("evaluate"):
+            logits = predict(self.upper, split.store, self.prepared.data.spec.n_outputs, self.accelerator)
+            flops = count_flops(self.raw, split.store.lengths, training=False)
+        self.costs.add("evaluate", tokens=int(split.store.offsets[-1]), flops=flops)
+        return logits
+
+    # ---- what samplers may ask
+
+    def divergence_gradient(self, indices: NDArray[np.int64]) -> NDArray[np.float32]:
+        """What samplers that follow the gradient call."""
+        return divergence_gradient(
+            self.raw,
+            self.prepared.teacher_upper,
+            self.prepared.train.store,
+            indices,
+            self.losses,
+            device=self.device,
+            autocast=autocast_for(self.device, self.prepared.precision),
+        )
+
+    def hidden_states(self, indices: NDArray[np.int64]) -> NDArray[np.float32]:
+        """What samplers that look at the student's hidden states call."""
+        return mean_hidden_states(
+            self.raw,
+            self.prepared.train.store,
+            indices,
+            device=self.device,
+            autocast=autocast_for(self.device, self.prepared.precision),
+        )
+
+    # ---- in and out of a checkpoint
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        """The trained tensors, on the CPU."""
+        return {name: value.detach().cpu().contiguous() for name, value in self.raw.state_dict().items()}
+
+    def optimizer_state(self) -> dict[str, torch.Tensor]:
+        """The optimizer's state as named tensors."""
+        return optimizer_tensors(self.raw_optimizer, self.raw)
+
+    def scaler_state(self) -> dict[str, Any]:
+        """The gradient scaler's state, in half precision."""
+        scaler = self.accelerator.scaler
+        return scaler.state_dict() if scaler is not None else {}
+
+    def restore(
+        self,
+        weights: dict[str, torch.Tensor],
+        optimizer: dict[str, torch.Tensor] | None,
+        profile: dict[str, torch.Tensor],
+        scaler: dict[str, Any],
+        steps: int,
+    ) -> None:
+        """Take over what a checkpoint holds; `optimizer` is None where it is the warm-up's."""
+        self.raw.load_state_dict(weights)
+        if optimizer is not None:
+            load_optimizer_tensors(self.raw_optimizer, self.raw, optimizer)
+        self.profile.losses = profile["losses"].to(self.device)
+        self.profile.logits = profile["logits"].to(self.device)
+        if scaler and self.accelerator.scaler is not None:
+            self.accelerator.scaler.load_state_dict(dict(scaler))
+        self.steps = steps

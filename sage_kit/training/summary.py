@@ -1,0 +1,145 @@
+"""What a finished run says of itself: summary.json, the predictions, and the student as a checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sage_kit.components.records import Costs, RoundResult, RunInfo
+from sage_kit.config import RunConfig
+from sage_kit.data.metrics import divergence, score
+from sage_kit.data.splits import EVALUATION
+from sage_kit.data.teacher_report import label_counts
+from sage_kit.models.export import export_student
+from sage_kit.rundir import RunDirectory
+from sage_kit.storage.files import atomic_directory, disk_errors
+from sage_kit.training.learner import Learner
+from sage_kit.training.preparation import FINE_TUNING, Prepared, PreparedSplit
+
+Predictions = Mapping[str, NDArray[np.float32]]
+"""The student's outputs by split."""
+
+
+def evaluation_scores(prepared: Prepared, logits: NDArray[np.float32]) -> dict[str, float]:
+    """The scores on the evaluation set, and the mean divergence from the teacher; nothing without such a set."""
+    split = prepared.evaluation
+    if split is None:
+        return {}
+    teacher = split.outputs.logits
+    scores = score(prepared.data.spec, logits, split.gold, teacher)
+    return {**scores, "divergence": float(divergence(teacher, logits).mean())}
+
+
+def run_info(
+    directory: RunDirectory,
+    config: RunConfig,
+    prepared: Prepared,
+    learner: Learner,
+    history: Sequence[RoundResult],
+    costs: Costs,
+) -> RunInfo:
+    """The run as observers see it."""
+    examples = {"train": len(prepared.train.store), "dev": len(prepared.dev.store)}
+    examples.update({name: len(split.store) for name, split in prepared.validation.items()})
+    # of the teacher's own split no vectors are made
+    examples.update({name: len(split) for name, split in prepared.data.splits.items() if name not in examples})
+    return RunInfo(
+        directory=directory.path,
+        config=config,
+        examples=examples,
+        parameters={
+            "student": sum(p.numel() for p in prepared.student.parameters()),
+            "student_trained": sum(p.numel() for p in learner.raw.parameters() if p.requires_grad),
+            "teacher": sum(p.numel() for p in prepared.teacher.model.parameters()),
+        },
+        primary_metric=prepared.data.spec.metrics[0],
+        history=tuple(history),
+        costs=costs,
+    )
+
+
+def summarize(
+    info: RunInfo,
+    prepared: Prepared,
+    history: Sequence[RoundResult],
+    costs: Costs,
+    *,
+    validation: Mapping[str, Mapping[str, float]],
+    evaluation: Mapping[str, float],
+    **counted: Any,
+) -> dict[str, Any]:
+    """What summary.json holds.
+
+    Parameters
+    ----------
+    info : RunInfo
+    prepared : Prepared
+    history : sequence of RoundResult
+    costs : Costs
+    validation, evaluation : mapping
+        The student's scores on the validation splits, and on the evaluation set.
+    **counted
+        What the loop has counted, and why it stopped.
+    """
+    config, last = info.config, history[-1] if history else None
+    fine_tuning = costs.seconds.get(FINE_TUNING, 0.0)
+
+    def of_teacher(split: PreparedSplit) -> dict[str, float]:
+        return score(prepared.data.spec, split.outputs.logits, split.gold)
+
+    return {
+        "task": config.task,
+        "primary_metric": info.primary_metric,
+        "rounds": [result.to_json() for result in history],
+        "parameters": dict(info.parameters),
+        "examples": dict(info.examples),
+        "labels": label_counts(prepared.data),
+        "dev": dict(last.dev) if last else {},
+        "validation": {name: dict(scores) for name, scores in validation.items()},
+        "validation_source": prepared.data.validation_source,
+        "evaluation": dict(evaluation),
+        "teacher": {
+            "name": config.teacher,
+            "finetuned_here": prepared.teacher.finetuned,
+            "seconds": fine_tuning,
+            "dev": of_teacher(prepared.dev),
+            "report": prepared.report.to_json(),
+            "validation": {name: of_teacher(split) for name, split in prepared.validation.items()},
+            "evaluation": of_teacher(prepared.evaluation) if prepared.evaluation else {},
+        },
+        # a teacher is made once for all runs, so its seconds are not the student's
+        "seconds": sum(costs.seconds.values()) - fine_tuning,
+        "precision": prepared.precision,
+        "device": str(prepared.device),
+        # a student of pooled vectors needs pooling in front of its blocks, which a plain checkpoint does not do
+        "checkpoint_equals_student": config.granularity == "token",
+        **counted,
+    }
+
+
+def write_outcome(
+    directory: RunDirectory, prepared: Prepared, predictions: Predictions, costs: Costs, summary: dict[str, Any]
+) -> None:
+    """Export the student, and write predictions, costs and, last, the summary, which says that the run is finished.
+
+    Raises
+    ------
+    DiskFullError
+        When the disk is full.
+    """
+    with disk_errors(str(directory.student)), atomic_directory(directory.student) as temporary:
+        export_student(prepared.student, prepared.teacher.tokenizer, temporary, prepared.data.spec)
+    splits = {"dev": prepared.dev, **prepared.validation}
+    if prepared.evaluation:
+        splits[EVALUATION] = prepared.evaluation
+    directory.write_predictions(
+        {
+            name: {"student": logits, "teacher": splits[name].outputs.logits, "labels": splits[name].labels}
+            for name, logits in predictions.items()
+        }
+    )
+    directory.write_costs(costs)
+    directory.write_summary(summary)
