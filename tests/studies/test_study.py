@@ -190,7 +190,7 @@ def test_only_what_a_run_uses_tells_it_apart(make: Any, monkeypatch: pytest.Monk
         fraction: float = 0.77
 
     def options(kind: str, name: str, given: Any) -> Any:
-        return Changed(**given) if name == "high_loss" else checked(kind, name, given)
+        return Changed(**dict(given)) if name == "high_loss" else checked(kind, name, given)
 
     monkeypatch.setattr(study.plugins, "options", options)
     assert key() != before
