@@ -182,7 +182,7 @@ def sklearn_reducer(
 
 def _imported(name: str, target: str) -> Callable[..., Any]:
     module, _, attribute = target.partition(":")
-    found = getattr(importlib.import_module(module), attribute, None)
+    found: Callable[..., Any] | None = getattr(importlib.import_module(module), attribute, None)
     if not callable(found):
         raise PluginError(f"reducer {name!r}: module {module} has no class {attribute!r}")
     return found

@@ -27,14 +27,17 @@ from sage_kit.config import toml_loads
 ROOT = Path(__file__).parents[1]
 PACKAGE = Path(sage_kit.__file__).parent
 
+needs_clone = pytest.mark.skipif(
+    not (ROOT / ".github").is_dir(), reason="needs a clone of the repository: the source distribution has no workflows"
+)
+
 PLUGIN_FOLDERS = sorted(path.parent for path in ROOT.glob("plugins/*/pyproject.toml"))
 
 DISTRIBUTIONS = {
-    "IPython": "ipykernel",
+    "IPython": "ipython",
     "dask": "distributed",
     "faiss": "faiss-cpu",
     "openTSNE": "opentsne",
-    "pydantic_core": "pydantic",
     "sklearn": "scikit-learn",
     "umap": "umap-learn",
     "yaml": "pyyaml",
@@ -114,7 +117,8 @@ def test_core_declares_exactly_what_it_imports() -> None:
     extra = requirement_names(project["optional-dependencies"]["notebooks"])
     imported = third_party_imports(PACKAGE)
     assert imported - extra == declared
-    assert extra - imported == {"ipywidgets", "jupyterlab"}, "for the reader alone, who opens the notebooks"
+    # the kernel, which is started as a program, and what is there for the reader who opens the notebooks
+    assert extra - imported == {"ipykernel", "ipywidgets", "jupyterlab"}
     # only the studies may need the extra
     assert not {name for path in PACKAGE.iterdir() if path.name != "studies" for name in imports_of(path)} & extra
 
@@ -146,7 +150,10 @@ def test_plugin_has_the_version_of_the_core(folder: Path) -> None:
         assert match is not None
         version = match[1]
     assert version == sage_kit.__version__
-    assert settings["project"]["requires-python"] == pyproject(ROOT)["project"]["requires-python"]
+    for key in ("authors", "license", "requires-python", "urls"):
+        assert settings["project"][key] == pyproject(ROOT)["project"][key]
+    of_python = [text for text in settings["project"]["classifiers"] if ":: Python ::" in text]
+    assert of_python == [text for text in pyproject(ROOT)["project"]["classifiers"] if ":: Python ::" in text]
 
 
 def test_package_is_typed_and_licensed() -> None:
@@ -155,11 +162,28 @@ def test_package_is_typed_and_licensed() -> None:
     assert pyproject(ROOT)["project"]["license"] == "Apache-2.0"
 
 
+@needs_clone
 def test_python_versions_are_the_same_everywhere() -> None:
     project = pyproject(ROOT)["project"]
-    assert project["requires-python"] == f">=3.{min(minors())},<3.{max(minors()) + 1}"
+    assert project["requires-python"] == f">=3.{min(minors())}", "no upper cap: a later Python is not known to fail"
     assert f"py3{{{','.join(map(str, minors()))}}}-" in tox_ini()["tox"]["env_list"]
-    assert pyproject(ROOT)["tool"]["ruff"]["target-version"] == f"py3{min(minors())}"
+    assert "target-version" not in pyproject(ROOT)["tool"]["ruff"], "ruff takes it from requires-python"
+    workflow = (ROOT / ".github" / "workflows" / "tests.yml").read_text(encoding="utf-8")
+    listed = ", ".join(f'"3.{minor}"' for minor in minors())
+    assert f"python: [{listed}]" in workflow
+
+
+@needs_clone
+def test_workflows_run_environments_that_there_are() -> None:
+    text = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / ".github" / "workflows").iterdir())
+    lists = [part for found in re.findall(r" env: \[(.+)\]", text) for part in found.split(", ")]
+    named = {*lists, *re.findall(r" env: ([\w-]+)", text), *re.findall(r"tox run -e ([\w-]+)", text)}
+    assert {"core", "plugins", "min", "lint", "type", "repo", "dist"} <= named
+    assert {name: fault for name in named if (fault := TOXFILE.fault_of(name, OWN_SECTIONS))} == {}
+
+
+def test_citation_names_this_version() -> None:
+    assert f"\nversion: {sage_kit.__version__}\n" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
 
 
 # ---- versions
@@ -232,8 +256,31 @@ def test_constraints_pin_each_package_once() -> None:
     names = [pin.name.lower() for pin in pins("constraints.txt")]
     assert len(set(names)) == len(names)
     assert {"torch", "transformers", "ruff", "mypy"} <= set(names)
-    markers = [pin.marker for pin in pins("constraints.txt") if pin.marker]
-    assert markers == [Marker('python_version >= "3.11"')], "the newest transformers knows no Python 3.10"
+    markers = {pin.marker for pin in pins("constraints.txt") if pin.marker}
+    assert markers == {Marker('python_version >= "3.11"')}, "Python 3.10 gets the last that there is"
+
+
+def test_constraints_pin_whatever_is_declared() -> None:
+    project, groups = pyproject(ROOT)["project"], pyproject(ROOT)["dependency-groups"]
+    declared = requirement_names(
+        [*project["dependencies"], *itertools.chain(*project["optional-dependencies"].values())]
+    )
+    for folder in PLUGIN_FOLDERS:
+        declared |= requirement_names(pyproject(folder)["project"]["dependencies"])
+    for group in groups.values():
+        declared |= requirement_names([entry for entry in group if isinstance(entry, str)])
+    pinned = requirement_names([pin.name for pin in pins("constraints.txt")])
+    assert declared - pinned == {"sage-kit", "tomli"}, "tomli is for Python 3.10 alone"
+    assert pinned <= declared
+
+
+def test_the_development_environment_has_the_tools_of_the_group_dev() -> None:
+    groups = pyproject(ROOT)["dependency-groups"]
+    tools = [entry for entry in groups["dev"] if isinstance(entry, str)]
+    for entry in groups["dev"]:
+        tools += groups[entry["include-group"]] if isinstance(entry, dict) else []
+    lines = (ROOT / "requirements" / "dev.txt").read_text(encoding="utf-8").splitlines()
+    assert [line for line in lines if line[0].isalpha()] == sorted(tools)
 
 
 # ---- environments

@@ -112,7 +112,8 @@ class RoundResult:
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-ready dictionary; NaN and infinity become None, since JSON has neither."""
-        return only_finite(dataclasses.asdict(self))
+        record: dict[str, Any] = only_finite(dataclasses.asdict(self))
+        return record
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> RoundResult:

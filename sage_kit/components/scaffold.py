@@ -145,8 +145,9 @@ def next_steps(folder: Path, kind: str, name: str, changed: Sequence[str] = (), 
     lines += [
         f"Registered in: {', '.join(changed)}" if changed else "It was registered already; no file is changed.",
         "Once it is installed: python -m sage_kit.reports.reference docs",
-        "By hand, for each package that nothing needed before: its lowest version to requirements/min.txt and, if it",
-        "has no types, its name to [[tool.mypy.overrides]] in pyproject.toml.",
+        "By hand, for each package that nothing needed before: its lowest version to requirements/min.txt, its newest",
+        "to requirements/versions/packages.txt and, if it has no types, its name to [[tool.mypy.overrides]] in",
+        "pyproject.toml.",
     ]
     return "\n".join(lines)
 

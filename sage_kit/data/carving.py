@@ -121,7 +121,7 @@ def _group_quotas(sizes: Indices, fraction: float) -> Indices:
     """
     spare = np.maximum(sizes - 1, 0)
     exact = sizes * fraction
-    quotas = np.minimum(np.floor(exact).astype(np.int64), spare)
+    quotas: Indices = np.minimum(np.floor(exact).astype(np.int64), spare)
     wanted = max(1, int(fraction * sizes.sum() + 0.5)) - int(quotas.sum())
     may_take_more = (quotas < exact) & (quotas < spare)
     by_remainder = np.argsort(quotas - exact, kind="stable")
@@ -132,6 +132,6 @@ def _group_quotas(sizes: Indices, fraction: float) -> Indices:
 def _row_quotas(sizes: Indices, rows: int) -> Indices:
     """How many rows to take of each stratum, by largest remainders; all of them sum to `rows`."""
     exact = sizes * (rows / sizes.sum())
-    quotas = np.floor(exact).astype(np.int64)
+    quotas: Indices = np.floor(exact).astype(np.int64)
     quotas[np.argsort(quotas - exact, kind="stable")[: rows - int(quotas.sum())]] += 1
     return quotas

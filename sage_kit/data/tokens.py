@@ -207,7 +207,8 @@ def _second_texts(special: NDArray[np.bool_], offsets: NDArray[np.int64], leadin
     separators = special & (place >= leading)
     before = np.concatenate([[0], np.cumsum(separators)])
     seen = before[1:] - np.repeat(before[offsets[:-1]], lengths)
-    return ~special & (seen > 0)
+    second: NDArray[np.bool_] = ~special & (seen > 0)
+    return second
 
 
 def unknown_shares(tokens: Tokens, tokenizer: Any) -> tuple[float, float]:

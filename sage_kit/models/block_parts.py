@@ -63,15 +63,15 @@ class Parts:
         """Weight and bias of one of the linear layers, or of several beside each other, in a floating-point type.
 
         Weights that are trained are cast anew each time, so that gradients find their way back; of others a copy is
-        kept, until they are changed.
+        kept, until they are changed; where torch does not tell of a change, they are cast anew too.
         """
         layers: list[nn.Linear] = [getattr(self, name) for name in names]
         if layers[0].weight.dtype == dtype:
             return _cast(layers, dtype)
         parameters = [parameter for layer in layers for parameter in (layer.weight, layer.bias)]
-        if any(parameter.requires_grad for parameter in parameters):
+        state = None if any(parameter.requires_grad for parameter in parameters) else _state_of(parameters)
+        if state is None:
             return _cast(layers, dtype)
-        state = [(parameter.data_ptr(), parameter._version) for parameter in parameters]
         known = self.copies.get(names)
         if known is None or known[0] != state or known[1][0].dtype != dtype:
             known = self.copies[names] = state, _cast(layers, dtype)
@@ -82,6 +82,14 @@ def _cast(layers: list[nn.Linear], dtype: torch.dtype) -> Weights:
     """Weights and biases of layers beside each other; the parameters themselves for one layer of that type."""
     weights, biases = [layer.weight.to(dtype) for layer in layers], [layer.bias.to(dtype) for layer in layers]
     return (weights[0], biases[0]) if len(layers) == 1 else (torch.cat(weights), torch.cat(biases))
+
+
+def _state_of(parameters: list[Tensor]) -> list[tuple[int, int]] | None:
+    """What tells whether parameters are still the same; None where torch does not say, as of inference tensors."""
+    try:
+        return [(parameter.data_ptr(), parameter._version) for parameter in parameters]
+    except (AttributeError, RuntimeError):
+        return None
 
 
 def parts_of(block: nn.Module) -> Parts:
@@ -173,7 +181,8 @@ def _block_of(parts: Parts, queries: Tensor, states: Tensor, mask: Tensor | None
     """A block's output for those of its states that ask, which are its first ones."""
 
     def heads(rows: Tensor) -> Tensor:
-        return rows.unflatten(-1, (parts.heads, -1)).transpose(1, 2)
+        split: Tensor = rows.unflatten(-1, (parts.heads, -1))
+        return split.transpose(1, 2)
 
     dropout = parts.attention_dropout
     if projected is None:

@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -23,12 +24,6 @@ RESOLUTION = 1 << 16
 
 SHORT = 32
 """Tokens below which the softmax is made of whole-tensor operations; torch's kernel is slow on short rows."""
-
-_ONEDNN: Any = (
-    getattr(torch.ops.mkldnn, "_linear_pointwise", None)
-    if torch.backends.mkldnn.is_available() and torch.backends.cpu.get_cpu_capability().startswith("AVX")
-    else None
-)
 
 
 def keep_mask(like: Tensor, p: float) -> Tensor:
@@ -63,9 +58,27 @@ def linear(rows: Tensor, weight: Tensor, bias: Tensor, training: bool) -> Tensor
     if not torch.is_grad_enabled():
         return _onednn(rows, weight, bias)
     if training:
-        return cast(Tensor, _Linear.apply(rows, weight, bias))
+        return cast(Tensor, _Linear.apply(rows, weight, bias))  # type: ignore[no-untyped-call, unused-ignore]
     # gradients of the states alone, as the divergence asks for: torch's own knows which gradients will be used
     return F.linear(rows, weight, bias)
+
+
+@functools.cache
+def _onednn_operator() -> Any:
+    """The matrix product of oneDNN, or None where the processor has no vector units or torch no such operator.
+
+    It is a private one, so it is tried on a small product before anything is left to it.
+    """
+    if not torch.backends.mkldnn.is_available() or not torch.backends.cpu.get_cpu_capability().startswith("AVX"):
+        return None
+    weight, bias = torch.arange(12.0).view(4, 3), torch.arange(4.0)
+    try:
+        operator = torch.ops.mkldnn._linear_pointwise
+        product = operator(torch.ones(2, 3), weight, bias, "none", [], "")
+        is_known = torch.equal(product, torch.tensor([3.0, 13.0, 23.0, 33.0]).expand(2, 4))
+    except (AttributeError, RuntimeError, TypeError):
+        return None
+    return operator if is_known else None
 
 
 def _has_onednn(rows: Tensor) -> bool:
@@ -74,11 +87,11 @@ def _has_onednn(rows: Tensor) -> bool:
     ``torch.backends.mkldnn.enabled = False`` switches it off. It was a tenth faster than MKL's where measured, on
     an AMD processor with AVX-512, and a third for few rows.
     """
-    return _ONEDNN is not None and rows.dtype == torch.float32 and bool(torch.backends.mkldnn.enabled)
+    return rows.dtype == torch.float32 and bool(torch.backends.mkldnn.enabled) and _onednn_operator() is not None
 
 
 def _onednn(rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    return cast(Tensor, _ONEDNN(rows, weight, bias, "none", [], ""))
+    return cast(Tensor, _onednn_operator()(rows, weight, bias, "none", [], ""))
 
 
 class _Linear(torch.autograd.Function):
@@ -105,7 +118,7 @@ def drop_and_add(rows: Tensor, residual: Tensor, dropout: nn.Dropout | None) -> 
     """``dropout(rows) + residual``; no dropout outside training."""
     if dropout is None or not dropout.training or not dropout.p:
         return rows + residual
-    return cast(Tensor, _DropAndAdd.apply(rows, residual, dropout.p))
+    return cast(Tensor, _DropAndAdd.apply(rows, residual, dropout.p))  # type: ignore[no-untyped-call, unused-ignore]
 
 
 class _DropAndAdd(torch.autograd.Function):
@@ -154,7 +167,10 @@ def attention(
     -------
     Tensor of shape (total, dim), or of shape (batch, dim) with `queries`
     """
-    return cast(Tensor, _Attention.apply(packed, queries, layout, heads, p, scale, positions))
+    mixed = _Attention.apply(  # type: ignore[no-untyped-call, unused-ignore]
+        packed, queries, layout, heads, p, scale, positions
+    )
+    return cast(Tensor, mixed)
 
 
 class _Attention(torch.autograd.Function):

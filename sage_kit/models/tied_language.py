@@ -154,7 +154,7 @@ class TiedHead(nn.Module):
 
     def flops(self, lengths: NDArray[np.int64], places: int) -> int:
         """Products of the matrix and of the table at the places, however long the texts are."""
-        return 2 * places * (self.dense.weight.numel() + self._table.numel())
+        return 2 * places * int(self.dense.weight.numel() + self._table.numel())
 
 
 def tied_head(

@@ -196,7 +196,8 @@ def _distinct(vectors: NDArray[np.float32], most: int) -> int:
 
 def _without(block: NDArray[np.float32], vector: NDArray[np.float32]) -> NDArray[np.float32]:
     """The rows that differ from a vector."""
-    return block[np.abs(block - vector).max(axis=1) > RESOLUTION * np.abs(vector).max()]
+    others: NDArray[np.float32] = block[np.abs(block - vector).max(axis=1) > RESOLUTION * np.abs(vector).max()]
+    return others
 
 
 def _checked(coordinates: NDArray[np.float32], rows: int, n_components: int, title: str) -> NDArray[np.float32]:

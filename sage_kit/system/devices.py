@@ -7,9 +7,10 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
 
+import accelerate
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState, GradientState, PartialState
+from accelerate.state import AcceleratorState, GradientState, PartialState, is_initialized
 from accelerate.utils import InitProcessGroupKwargs
 
 from sage_kit.config import RunConfig
@@ -111,12 +112,22 @@ def _device(name: str) -> torch.device:
 
 
 def _forget_other_settings(device: torch.device, precision: str) -> None:
-    """Accelerate keeps one state per process; a run with another device or precision must begin with a new one."""
-    if not AcceleratorState._shared_state:
+    """Accelerate keeps one state per process; a run with another device or precision must begin with a new one.
+
+    Accelerate has no public way to let go of it, so that a later one may lack this one.
+    """
+    if not is_initialized():
         return
     state = AcceleratorState()
     wanted = "no" if precision == "fp32" else precision
     if state.num_processes == 1 and (state.mixed_precision != wanted or state.device.type != device.type):
-        AcceleratorState._reset_state()
-        GradientState._reset_state()
-        PartialState._reset_state()
+        resets: list[Any] = [
+            getattr(kept, "_reset_state", None) for kept in (AcceleratorState, GradientState, PartialState)
+        ]
+        if None in resets:
+            raise CompatibilityError(
+                f"Accelerate {accelerate.__version__} holds this process to {state.mixed_precision} on "
+                f"{state.device.type}, with which it began: start another process for {wanted} on {device.type}"
+            )
+        for reset in resets:
+            reset()

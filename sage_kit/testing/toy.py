@@ -77,7 +77,8 @@ def _vectors() -> Floats:
 def _on_surface(place: Any, directions: Any, rng: np.random.Generator) -> Floats:
     features = np.concatenate([place, 0.3 * place**2, 0.3 * place[:, :1] * place[:, 1:]], axis=1)
     vectors = features @ directions + 0.05 * rng.standard_normal((len(place), DIM))
-    return (vectors - vectors.mean(0) + 0.05).astype(np.float32)
+    moved: Floats = (vectors - vectors.mean(0) + 0.05).astype(np.float32)
+    return moved
 
 
 def train(rows: int = ROWS) -> Floats:

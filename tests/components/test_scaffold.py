@@ -144,8 +144,8 @@ def test_tox_of_a_new_plugin_tests_every_combination(tmp_path: Path) -> None:
 
     found = settings()
     pythons = {name.partition("-")[0] for name in found}
-    assert pythons == {"py310", "py311", "py312", "py313"}
-    assert len(found) == 14
+    assert pythons == {"py310", "py311", "py312", "py313", "py314"}
+    assert len(found) == 16
     for name, section in found.items():
         assert section["commands"] == "pytest"
         wanted = {

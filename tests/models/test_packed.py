@@ -489,6 +489,17 @@ def test_training_repeats_under_a_seed_and_eval_draws_nothing():
     assert torch.equal(torch.get_rng_state(), state)
 
 
+def test_no_copy_is_kept_of_weights_whose_changes_torch_does_not_count():
+    with torch.inference_mode():
+        _, upper = split_model(tiny.make_model("bert"), "embeddings")
+        upper.requires_grad_(False)
+        states, mask = make_batch([7, 2, 4], torch.float32)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            first = upper(states, mask).logits
+            upper.blocks[0].intermediate.dense.weight.mul_(2)
+            assert not torch.equal(upper(states, mask).logits, first)
+
+
 def test_onednn_computes_what_torch_does(monkeypatch):
     _, upper = split_model(tiny.make_model("bert"), "embeddings")
     states, mask = make_batch([7, 2, 4], torch.float32)
@@ -496,7 +507,7 @@ def test_onednn_computes_what_torch_does(monkeypatch):
     found = []
     for enabled in (True, False):
         monkeypatch.setattr(torch.backends.mkldnn, "enabled", enabled)
-        assert cpu_kernels._has_onednn(states) == (enabled and cpu_kernels._ONEDNN is not None)
+        assert cpu_kernels._has_onednn(states) == (enabled and cpu_kernels._onednn_operator() is not None)
         upper.zero_grad()
         torch.manual_seed(1)
         logits = upper(states, mask).logits
@@ -504,6 +515,66 @@ def test_onednn_computes_what_torch_does(monkeypatch):
         found.append([logits.detach(), *(parameter.grad for parameter in upper.parameters())])
     for ours, theirs in zip(*found, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+@pytest.fixture
+def fresh_operator():
+    cpu_kernels._onednn_operator.cache_clear()
+    yield
+    cpu_kernels._onednn_operator.cache_clear()
+
+
+class Operators:
+    """Stands for `torch.ops.mkldnn` of another torch."""
+
+    def __init__(self, **operators):
+        self.__dict__.update(operators)
+
+
+def raising(*arguments):
+    raise RuntimeError("_linear_pointwise() expected at most 5 arguments")
+
+
+@pytest.mark.parametrize(
+    "others",
+    [
+        Operators(),
+        Operators(_linear_pointwise=raising),
+        Operators(_linear_pointwise=lambda rows, weight, bias, *rest: torch.nn.functional.linear(rows, weight)),
+    ],
+    ids=["gone", "other arguments", "other product"],
+)
+@pytest.mark.usefixtures("fresh_operator")
+def test_a_torch_with_another_operator_is_left_to_its_own_product(others, monkeypatch):
+    states, _ = make_batch([7, 2, 4], torch.float32)
+    weight, bias = torch.randn(5, states.shape[-1]), torch.randn(5)
+    with torch.no_grad():
+        expected = cpu_kernels.linear(states, weight, bias, True)
+        cpu_kernels._onednn_operator.cache_clear()
+        monkeypatch.setattr(torch.ops, "mkldnn", others)
+        assert not cpu_kernels._has_onednn(states)
+        found = cpu_kernels.linear(states, weight, bias, True)
+    assert torch.equal(found, torch.nn.functional.linear(states, weight, bias))
+    torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.usefixtures("fresh_operator")
+def test_an_operator_that_computes_the_product_is_taken(monkeypatch):
+    """Whatever this machine has, this is the way that it takes where the operator is there."""
+    called = []
+
+    def product(rows, weight, bias, *rest):
+        called.append(rest)
+        return torch.nn.functional.linear(rows, weight, bias)
+
+    monkeypatch.setattr(torch.ops, "mkldnn", Operators(_linear_pointwise=product))
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: True)
+    monkeypatch.setattr(torch.backends.mkldnn, "enabled", True)
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
+    states, _ = make_batch([7, 2, 4], torch.float32)
+    with torch.no_grad():
+        cpu_kernels.linear(states, torch.randn(5, states.shape[-1]), torch.randn(5), True)
+    assert called == [("none", [], "")] * 2  # tried once, called once
 
 
 def test_pack_and_unpack_are_inverse():

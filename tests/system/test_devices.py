@@ -30,6 +30,14 @@ def test_one_process_can_change_its_precision_between_runs() -> None:
     assert make_accelerator(load_config({"device": "cpu"})).mixed_precision == "no"
 
 
+def test_a_process_keeps_its_precision_where_accelerate_cannot_be_reset(monkeypatch: pytest.MonkeyPatch) -> None:
+    make_accelerator(load_config({"device": "cpu"}))
+    monkeypatch.delattr("accelerate.state.PartialState._reset_state")
+    with pytest.raises(CompatibilityError, match=r"began: start another process for bf16 on cpu"):
+        make_accelerator(load_config({"device": "cpu", "precision": "bf16"}))
+    assert make_accelerator(load_config({"device": "cpu"})).mixed_precision == "no"
+
+
 def test_autocast_changes_the_type_of_products() -> None:
     a = torch.ones(4, 4)
     with autocast_for(CPU, "bf16")():

@@ -48,7 +48,8 @@ def draw_anchors(
     marks = np.arange(count) + rng.random()
     # rounding may put the last mark on or behind the last edge
     found = np.minimum(np.searchsorted(edges, marks, side="right"), len(order) - 1)
-    return candidates[order[rng.permutation(found)]]
+    drawn: NDArray[np.int64] = candidates[order[rng.permutation(found)]]
+    return drawn
 
 
 def points_near(

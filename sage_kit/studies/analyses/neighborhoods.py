@@ -72,7 +72,8 @@ def relative_moves(run: ArmRun, vectors: Array, k: int = K) -> NDArray[np.float6
     unique, position = np.unique(anchors, return_inverse=True)
     distances, _ = NeighborIndex(np.ascontiguousarray(vectors)).query_others(unique, min(k, len(vectors) - 1))
     units = distances.mean(axis=1)[position]
-    return np.divide(moved, units, out=np.full(len(moved), np.nan), where=units > 0)
+    shares: NDArray[np.float64] = np.divide(moved, units, out=np.full(len(moved), np.nan), where=units > 0)
+    return shares
 
 
 def synthesis_table(runs: Iterable[ArmRun], vectors: Mapping[str, Array]) -> DataFrame:

@@ -325,7 +325,8 @@ def read_vectors(found: LiftedRound) -> DataFrame:
 
 
 def _normalized(vectors: Floats) -> Floats:
-    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), np.finfo(np.float32).tiny)
+    units: Floats = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), np.finfo(np.float32).tiny)
+    return units
 
 
 def _labels(found: LiftedRound, vectors: NDArray[np.float32]) -> NDArray[np.float32]:

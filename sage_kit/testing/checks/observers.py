@@ -160,7 +160,7 @@ def _waits(story: _Story) -> Iterator[None]:
         def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             if getattr(func, "__name__", "") in READING:
                 story.waited.add(story.steps_told)
-            return super().__torch_function__(func, types, args, kwargs or {})
+            return super().__torch_function__(func, types, args, kwargs or {})  # type: ignore[no-untyped-call, unused-ignore]
 
     original = torch.cuda.synchronize
     story.loss = torch.tensor(0.25).as_subclass(CountedLoss)
