@@ -104,7 +104,7 @@ study.add_table("bypass", tour.bypass_table(prepared, 0))
 # ## 3. Teacher and student
 #
 # The student starts as some of the teacher's blocks and learns to say what the teacher says. These texts belong to the
-# part carved from train, which neither has learnt from; the student is that of the end of the run.
+# dev split, which neither has learnt from; the student is that of the end of the run.
 
 # %%
 texts = dev.texts if dev.pairs is None else [f"{a} | {b}" for a, b in zip(dev.texts, dev.pairs, strict=True)]
@@ -184,7 +184,7 @@ study.add_figure("labels", figure, "What the teacher says of the anchors and of 
 # %% [markdown]
 # ## 9. The rounds after
 #
-# The student trains on real and synthetic examples, new losses fall out, and the next round starts from those.
+# The student trains on real and synthetic examples, new losses come of it, and the next round starts from those.
 
 # %%
 teacher_score = {"teacher": float(run.summary["teacher"]["dev"][run.metric])} if len(study.tasks) == 1 else None

@@ -22,7 +22,7 @@
 # losses on a map of another seed of the reducer, the same round of a student of another seed, and chance. A single
 # neighbouring seed stands for the other students. Two rounds differ by the noise of dropout and batches as well, which
 # two maps of the same losses do not have and two students have: read both. Moran's I says whether neighbours have like
-# losses. On the carved part, whose examples were never trained on, those nearest to the anchors are the targeted ones;
+# losses. On the dev split, whose examples were never trained on, those nearest to the anchors are the targeted ones;
 # the change of their mean loss from plain distillation to synthesis, as a ratio, is held against that of all others.
 # Losses there are those at the end of a run, without dropout.
 #
@@ -179,7 +179,7 @@ study.add_table(
 # %% [markdown]
 # ## Where synthesis aimed, does the loss fall?
 #
-# The log of the mean loss with synthesis over that without, on the carved part: where synthesis aimed, and elsewhere.
+# The log of the mean loss with synthesis over that without, on the dev split: where synthesis aimed, and elsewhere.
 
 # %%
 gains = improvement(runs, "adaptive", "plain", vectors)

@@ -15,7 +15,7 @@
 # inverter that keeps more teach the student more?
 #
 # **Method.** Every reducer meets every inverter that goes with it. A *scorecard* asks the pair for vectors that neither
-# has seen: those of the part carved from train, from their places in the map alone. It says how much of their variance
+# has seen: those of the dev split, from their places in the map alone. It says how much of their variance
 # comes back (R2: 0 is the mean vector, 1 is everything), how close their direction is (cosine) and how far they are off
 # (mean squared error). Since an inverter may need an anchor, it gets the training example nearest *in the map*. The
 # pairs of some inverters are also trained with, at equal student steps, against plain distillation: anchors are drawn

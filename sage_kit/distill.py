@@ -225,7 +225,7 @@ class Loop:
         return summary
 
     def warm_up(self, checkpoint: Checkpoint | None) -> None:
-        """The warm-up, if the settings ask for one, from where a checkpoint that was saved amid it stands."""
+        """The warm-up, if the settings ask for one, from where a checkpoint that was saved during it stands."""
         if not self.config.warmup_epochs:
             return
         self.warmup_steps = warm_up(
@@ -329,7 +329,7 @@ class Loop:
         return reason
 
     def save(self, round: int, warmup: tuple[int, dict[str, torch.Tensor]] | None = None) -> None:
-        """Write a checkpoint and the costs; amid the warm-up, with its steps so far and its optimizer's state."""
+        """Write a checkpoint and the costs; during the warm-up, with its steps so far and its optimizer's state."""
         self.accelerator.wait_for_everyone()
         if not self.accelerator.is_main_process:
             return

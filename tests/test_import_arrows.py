@@ -204,3 +204,8 @@ def test_a_real_process_loads_nothing_heavy(code: str) -> None:
     program = f"import sys; {code}; print(*sorted(set({sorted(HEAVY)!r}) & sys.modules.keys()))"
     process = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert (process.returncode, process.stdout.strip(), process.stderr) == (0, "", "")
+
+
+def test_no_module_has_more_than_500_lines() -> None:
+    lines = {name: len(path.read_text(encoding="utf-8").splitlines()) for name, path in MODULES.items()}
+    assert {name: count for name, count in lines.items() if count > 500} == {}

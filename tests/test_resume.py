@@ -63,7 +63,7 @@ def uninterrupted(folder: Path, tiny_bert: Path):
 def test_killed_process_resumes_to_the_same_end(
     folder: Path, tiny_bert: Path, uninterrupted, tmp_path: Path, moment: str
 ) -> None:
-    """Kills a real process amid a pass, after a synthesis, and between a round's evaluation and its checkpoint."""
+    """Kills a real process during a pass, after a synthesis, and between a round's evaluation and its checkpoint."""
     plugin = tmp_path / "killer.py"
     plugin.write_text(KILL_PLUGIN)
     target = tmp_path / "run"

@@ -81,7 +81,7 @@ class Hooks:
         raise PluginError(f"{title} {problem}")
 
     def add_observer(self, name: str, observer: Any) -> None:
-        """Let an observer's object hear the observing hooks.
+        """Register an observer's object for the observing hooks.
 
         Raises
         ------

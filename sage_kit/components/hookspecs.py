@@ -383,7 +383,7 @@ def sage_checkpoint_saved(run: RunInfo, round: int, path: Path) -> None:
     ----------
     run : RunInfo
     round : int
-        0 for the checkpoints amid and after the warm-up.
+        0 for the checkpoints during and after the warm-up.
     path : Path
         The checkpoint's directory.
 

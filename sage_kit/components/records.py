@@ -79,7 +79,7 @@ class RoundResult:
     synthetic, dropped : int
         Synthetic examples trained on, and those the filter dropped.
     dev : mapping of str to float
-        Metrics and "agreement" on the part carved from train; every decision is made on these.
+        Metrics and "agreement" on the dev split; every decision is made on these.
     validation : mapping of str to mapping
         Per validation split, the same, for reporting only; empty where those wait for the end of the run.
     seconds : float

@@ -10,21 +10,7 @@ from sage_kit.config.validation import explain
 from sage_kit.config.values import LARGEST_SEED, Table, toml_loads
 
 __all__ = [
-    "CACHE_DIR_VARIABLE",
-    "DATA_DIR_VARIABLE",
-    "GROUPS",
-    "LARGEST_SEED",
-    "PATHS",
-    "PATHS_OR_NAMES",
-    "PLACES",
-    "PRESETS",
-    "RunConfig",
-    "Table",
-    "default_settings",
-    "explain",
-    "field_extra",
-    "load_config",
-    "to_toml",
-    "toml_loads",
-    "with_absolute_paths",
-]
+    "CACHE_DIR_VARIABLE", "DATA_DIR_VARIABLE", "GROUPS", "LARGEST_SEED", "PATHS", "PATHS_OR_NAMES", "PLACES",
+    "PRESETS", "RunConfig", "Table", "default_settings", "explain", "field_extra", "load_config", "to_toml",
+    "toml_loads", "with_absolute_paths",
+]  # fmt: skip

@@ -119,7 +119,12 @@ class RunConfig(BaseModel):
         0, "Use this many rows of each validation split, drawn at random; 0 uses all.", "data", "rows", ge=0
     )
     dev_fraction: float = _setting(
-        0.1, "Part carved from train for every decision made during training.", "data", "share", gt=0, le=0.5
+        0.1,
+        "Share of train that becomes the dev split, on which every decision during training rests.",
+        "data",
+        "share",
+        gt=0,
+        le=0.5,
     )
     dev_rows: int = _setting(
         0, "Carve exactly this many rows for these decisions; 0 goes by `dev_fraction`.", "data", "rows", ge=0
@@ -167,7 +172,9 @@ class RunConfig(BaseModel):
         "rows",
         ge=0,
     )
-    split_seed: Seed = _setting(0, "Seed of the row subsets and the carved parts; the same for every arm.", "data")
+    split_seed: Seed = _setting(
+        0, "Seed of the row subsets and of the splits made from train; the same for every arm.", "data"
+    )
     max_length: int = _setting(128, "Longest text; longer ones are cut.", "data", "tokens", ge=4)
 
     # ---- models
@@ -351,7 +358,7 @@ class RunConfig(BaseModel):
         0.99, "Agreement with the teacher at which the rule `agreement` stops.", "training", "share", gt=0
     )
     stop_on: Literal["dev", "train"] = _setting(
-        "dev", "Examples on which that agreement is measured: the carved part, or the training pass.", "training"
+        "dev", "Examples on which that agreement is measured: the dev split, or the training pass.", "training"
     )
     batch_size: int = _setting(32, "Most examples in a batch.", "training", "examples", ge=1)
     batch_tokens: int = _setting(4096, "Most tokens in a batch, padding included.", "training", "tokens", ge=16)

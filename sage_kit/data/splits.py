@@ -1,7 +1,7 @@
-"""A task's data: what the student learns from, the part carved for decisions, and the validation splits.
+"""A task's data: what the student learns from, the dev split for decisions, and the validation splits.
 
 The validation splits are for reporting only. Every decision that is made during training (when to stop, what is hard)
-rests on ``dev``, which is carved from train. Subsets and carved parts depend on ``split_seed`` and the number of rows
+rests on ``dev``, which is carved from train. Subsets and splits depend on ``split_seed`` and the number of rows
 alone, so every arm and seed of a comparison sees the same rows; only the draw of the transfer set has its own seed.
 """
 

@@ -49,7 +49,7 @@ class Teacher:
         For each class of the task, the number that its output had in the checkpoint; None for a regression and for a
         head that was trained here.
     seconds : float
-        Of its fine-tuning, with those of a process that was killed amid it; 0 where none was done now.
+        Of its fine-tuning, with those of a process that was killed during it; 0 where none was done now.
     """
 
     model: PreTrainedModel

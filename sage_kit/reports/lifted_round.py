@@ -94,7 +94,7 @@ def lift_round(directory: RunDirectory, plugins: Plugins, *, round: int | None =
 
 
 def view_of(config: RunConfig, prepared: Prepared) -> TeacherView:
-    """What a decoder may use of a run's teacher; it learns from the training split and is scored on the carved part.
+    """What a decoder may use of a run's teacher; it learns from the training split and is scored on the dev split.
 
     The arrays are read-only.
 

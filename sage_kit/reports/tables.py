@@ -81,7 +81,7 @@ def evaluation_table(arms: Mapping[str, Mapping[str, Any]]) -> Table | None:
 
 
 def rounds_table(history: Sequence[RoundResult], primary_metric: str) -> Table:
-    """One row per round: steps, losses, agreement, the primary metric on the carved part and on validation."""
+    """One row per round: steps, losses, agreement, the primary metric on the dev split and on validation."""
     from rich.table import Table
 
     table = Table(title="rounds", title_justify="left")

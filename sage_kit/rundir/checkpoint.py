@@ -41,7 +41,7 @@ class Checkpoint:
     history : list of RoundResult
     costs : Costs
     student, optimizer, profile : dict of str to Tensor
-        Weights, optimizer state and loss profile. Amid the warm-up the optimizer's is that of the warm-up.
+        Weights, optimizer state and loss profile. During the warm-up the optimizer's is that of the warm-up.
     components : dict of str to array
         State of the components that have one, under ``<kind>.<name>`` (`sage_kit.components.Stateful`).
     scaler : mapping

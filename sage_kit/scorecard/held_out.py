@@ -1,4 +1,4 @@
-"""The vectors that a scorecard looks at: those of train to learn from, and those of the carved part, held out."""
+"""The vectors that a scorecard looks at: those of train to learn from, and those of the dev split, held out."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ class TaskVectors:
     train : array of shape (n, dim), float32
         Of the training split; a memory map. Reducers and inverters are fitted on these alone.
     held_out : array of shape (m, dim), float32
-        Of the part carved from train, or of `points` rows of it.
+        Of the dev split, or of `points` rows of it.
     held_out_rows : array of shape (m,), int64
-        Which rows of the carved part they are.
+        Which rows of the dev split they are.
     train_key, key : str
         Fingerprints of what `train` alone, and everything here, was computed from.
     """

@@ -360,7 +360,7 @@ class Study(Findings):
         self.tuning.choose_on(seeds)
 
     def vectors(self, task: str, **settings: Any) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """The pooled vectors of a task's training examples and of its carved part, as a run sees them.
+        """The pooled vectors of a task's training examples and of its dev split, as a run sees them.
 
         Parameters
         ----------

@@ -1,4 +1,4 @@
-"""Learning rates, chosen alike for every arm of a comparison: as many tries each, by the part carved for choices.
+"""Learning rates, chosen alike for every arm of a comparison: as many tries each, by the dev split.
 
 A try is a run of an arm at one rate, under a seed and on a transfer set that no comparison uses. Its mean divergence
 from the teacher on dev decides; held-out rows and official validation data are not read.

@@ -185,7 +185,7 @@ def pooled_teacher(
     folder : Path
         A plain transformers checkpoint with a trained head, an entry of the cache.
     seconds : float
-        Of the fine-tuning, with those of a process that was killed amid it; 0 where none was done now.
+        Of the fine-tuning, with those of a process that was killed during it; 0 where none was done now.
 
     Raises
     ------

@@ -112,7 +112,7 @@ def split_text(split: str, rows: int, trained: int, task: str) -> str:
     rows : int
         How many of its rows were scored.
     trained : int
-        Training rows that the student learnt from, the carved part left out.
+        Training rows that the student learnt from, the dev split left out.
     task : str
         For a task that is not GLUE's the whole is not known here, and numbers alone are told.
     """

@@ -1,6 +1,6 @@
 """A search for good settings, one factor after another, each held against what was chosen before it.
 
-The search reads nothing but the part carved from train. It moves from a level to another only where enough is gained,
+The search reads nothing but the dev split. It moves from a level to another only where enough is gained,
 so that it does not follow noise from factor to factor.
 """
 
@@ -244,7 +244,7 @@ def search(
     enough there are run under the other seeds as well, with the one that they are held against; all seeds together
     decide. A level that costs more FLOPs by `DEARER` is then run for as many steps as cost no more.
 
-    The measure is the mean divergence of the student's outputs from the teacher's on the part carved from train
+    The measure is the mean divergence of the student's outputs from the teacher's on the dev split
     (`sage_kit.data.metrics.divergence`): it moves with every example, where agreement and accuracy move with those few
     on which a student changes its mind. Tasks are averaged in its logarithm, so each counts by its relative change.
 

@@ -325,8 +325,8 @@ def read_vectors(found: LiftedRound) -> DataFrame:
 
 
 def _normalized(vectors: Floats) -> Floats:
-    units: Floats = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), np.finfo(np.float32).tiny)
-    return units
+    scaled: Floats = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), np.finfo(np.float32).tiny)
+    return scaled
 
 
 def _labels(found: LiftedRound, vectors: NDArray[np.float32]) -> NDArray[np.float32]:

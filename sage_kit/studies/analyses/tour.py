@@ -72,7 +72,7 @@ def prediction_text(logits: Array, spec: TaskSpec) -> str:
 
 
 def predictions_table(run: ArmRun, texts: Sequence[str], spec: TaskSpec, rows: Sequence[int]) -> DataFrame:
-    """Labels, and predictions of teacher and student, for some examples of the carved part."""
+    """Labels, and predictions of teacher and student, for some examples of the dev split."""
     from pandas import DataFrame
 
     known = run.predictions["dev"]
