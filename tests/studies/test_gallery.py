@@ -175,7 +175,7 @@ def test_bad_folders_figures_and_cells_are_listed_and_not_fatal(tmp_path: Path) 
     results, cells = tmp_path / "results", tmp_path / "cells"
     figures = (("gone.png", "a"), ("cut.png", "b"), ("../../../secret.png", "c"), ("page.svg", "d"))
     save_result(results, "04_static_or_adaptive", gain(), figures=figures)
-    (results / "04_static_or_adaptive/small-cola+sst2/bypass.png").write_bytes(b"")
+    (results / "04_static_or_adaptive/small-cola+sst2/cut.png").write_bytes(b"")
     (tmp_path / "secret.png").write_bytes(png())
     (results / "05_reducers" / "small-rte").mkdir(parents=True)
     (results / "05_reducers" / "small-cola").mkdir(parents=True)
@@ -189,7 +189,7 @@ def test_bad_folders_figures_and_cells_are_listed_and_not_fatal(tmp_path: Path) 
     page, _ = build(tmp_path, cells_dir=cells)
     for text in (
         "gone.png cannot be read (FileNotFoundError)",
-        "bypass.png is not whole",
+        "cut.png is not whole",
         "secret.png is not shown",
         "page.svg is not shown",
         "../results/05_reducers/small-rte",

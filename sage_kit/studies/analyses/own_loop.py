@@ -97,6 +97,7 @@ def run_loop(
 
     Returns
     -------
+    directory : RunDirectory
     summary : dict
         What summary.json holds, with the keys of any run's.
 
