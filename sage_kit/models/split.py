@@ -343,8 +343,8 @@ def input_blocks(bypass: Bypass, n_blocks: int) -> int:
     n_input = 0 if bypass == "embeddings" else int(bypass)
     if not 0 <= n_input < n_blocks:
         raise CompatibilityError(
-            f"bypass is {bypass}, but of the teacher's {n_blocks} blocks one must lie behind the input layers: "
-            f"set bypass to 'embeddings'{f' or to at most {n_blocks - 1}' if n_blocks > 1 else ''}"
+            f"bypass is {bypass}, but of the teacher's {n_blocks} blocks at least one must lie behind "
+            f"the input layers: set bypass to 'embeddings'{f' or to at most {n_blocks - 1}' if n_blocks > 1 else ''}"
         )
     return n_input
 

@@ -92,6 +92,6 @@ def test_the_view_of_a_teacher(checkpoints):
     assert bool((states[~mask] == 0).all())
 
 
-def test_a_cut_behind_all_blocks_is_refused(checkpoints):
+def test_a_bypass_of_all_blocks_is_refused(checkpoints):
     with pytest.raises(CompatibilityError, match="at least one must lie behind"):
         masked_lm(str(checkpoints["bert"][0]), 4, CPU)
