@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from sklearn.linear_model import Ridge
 
-from sage_kit.builtin.inverters import local_affine, rbf
+from sage_kit.builtin.inverters import knn, rbf
 from sage_kit.builtin.inverters.local_affine import affine_weights
 from sage_kit.errors import CompatibilityError
 
@@ -82,7 +82,7 @@ def test_local_affine_is_a_ridge_regression_of_the_neighbours(
     build: Any, vectors: Any, fitted_map: Any, places: Any, anchors: Any, k: int, ridge: float, chunk: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr(local_affine, "CHUNK", chunk)
+    monkeypatch.setattr(knn, "CHUNK", chunk)
     inverter = build("inverter", "local_affine", {"k": k, "ridge": ridge}).fit(fitted_map, vectors, None)
     result = inverter.invert(places, anchors)
     assert result.dtype == np.float32

@@ -11,7 +11,6 @@ from sage_kit.builtin.neighbors import NeighborIndex, along_curve
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from sage_kit.builtin.inverters import KNNOptions
     from sage_kit.components import BuildContext, Floats, Integers
 
 CHUNK = 4096
@@ -27,12 +26,13 @@ class KNNInverter:
     context : BuildContext
     """
 
-    def __init__(self, options: KNNOptions, context: BuildContext) -> None:
+    def __init__(self, options: Any, context: BuildContext) -> None:
         self.options = options
 
     def fit(self, coordinates: Floats, vectors: Floats, reducer: Any) -> KNNInverter:
         """Index the real examples; return self. `vectors` may be a read-only memory map; it is not copied."""
         self._index = NeighborIndex(coordinates)
+        self._coordinates = np.asarray(coordinates, dtype=np.float64)
         self._vectors = np.asarray(vectors)
         self._k = min(self.options.k, len(coordinates))
         return self
@@ -49,11 +49,17 @@ class KNNInverter:
             chosen = order[start : start + CHUNK]
             distances, indices = self._index.query(coordinates[chosen], self._k)
             rows = len(indices)
-            weights = barycentre_weights(distances, self.options.softening).astype(np.float32)
+            weights = self._weights(coordinates[chosen], distances, indices).astype(np.float32)
             ends = np.arange(0, rows * self._k + 1, self._k)
             matrix = csr_array((weights.ravel(), indices.ravel(), ends), shape=(rows, n))
             result[chosen] = matrix @ self._vectors
         return result
+
+    def _weights(
+        self, points: Floats, distances: NDArray[np.float64], indices: NDArray[np.int64]
+    ) -> NDArray[np.float64]:
+        """What each of the k neighbours, at these distances and places, weighs at each point; shape (m, k)."""
+        return barycentre_weights(distances, self.options.softening)
 
 
 def barycentre_weights(distances: NDArray[np.float64], softening: float) -> NDArray[np.float64]:

@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sage_kit.builtin.neighbors import NeighborIndex, along_curve
+from sage_kit.builtin.inverters.knn import KNNInverter
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from sage_kit.builtin.inverters import LocalAffineOptions
-    from sage_kit.components import BuildContext, Floats, Integers
-
-CHUNK = 4096
-"""Points that are inverted at once, so that memory does not grow with their number."""
+    from sage_kit.components import Floats
 
 ONE_PLACE = 1e-12
 """Standard deviation, as a share of the largest coordinate, below which points of single precision are the same."""
 
 
-class LocalAffineInverter:
+class LocalAffineInverter(KNNInverter):
     """Fits, at each point, the vectors of its k nearest real examples as an affine function of their coordinates.
 
     The fit is a ridge regression: the stronger the ridge, the more the plane flattens to the mean of the k vectors.
@@ -33,35 +29,10 @@ class LocalAffineInverter:
     context : BuildContext
     """
 
-    def __init__(self, options: LocalAffineOptions, context: BuildContext) -> None:
-        self.options = options
-
-    def fit(self, coordinates: Floats, vectors: Floats, reducer: Any) -> LocalAffineInverter:
-        """Index the real examples; return self. `vectors` may be a read-only memory map; it is not copied."""
-        self._index = NeighborIndex(coordinates)
-        self._coordinates = np.asarray(coordinates, dtype=np.float64)
-        self._vectors = np.asarray(vectors)
-        self._k = min(self.options.k, len(coordinates))
-        return self
-
-    def invert(self, coordinates: Floats, anchors: Integers) -> Floats:
-        """Vectors of shape (m, dim), float32."""
-        from scipy.sparse import csr_array
-
-        total, n = len(coordinates), len(self._vectors)
-        result = np.empty((total, self._vectors.shape[1]), dtype=np.float32)
-        # neighbours of points that lie near each other are nearly the same and still in the processor's cache
-        order = along_curve(coordinates)
-        for start in range(0, total, CHUNK):
-            chosen = order[start : start + CHUNK]
-            points = np.asarray(coordinates[chosen], dtype=np.float64)
-            _, indices = self._index.query(coordinates[chosen], self._k)
-            rows = len(indices)
-            weights = affine_weights(points, self._coordinates[indices], self.options.ridge).astype(np.float32)
-            ends = np.arange(0, rows * self._k + 1, self._k)
-            matrix = csr_array((weights.ravel(), indices.ravel(), ends), shape=(rows, n))
-            result[chosen] = matrix @ self._vectors
-        return result
+    def _weights(
+        self, points: Floats, distances: NDArray[np.float64], indices: NDArray[np.int64]
+    ) -> NDArray[np.float64]:
+        return affine_weights(np.asarray(points, dtype=np.float64), self._coordinates[indices], self.options.ridge)
 
 
 def affine_weights(points: NDArray[np.float64], neighbors: NDArray[np.float64], ridge: float) -> NDArray[np.float64]:
