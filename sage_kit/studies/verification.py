@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -32,6 +31,7 @@ from sage_kit.studies.places import companion
 from sage_kit.studies.predictions import halved, read_predictions
 from sage_kit.studies.result import RESULT, StudyResult
 from sage_kit.studies.runs import ENVIRONMENT, Loop, RunStore
+from sage_kit.system.machine import describe_machine
 
 TOLERANCE = 0.02
 """Mean absolute difference of probabilities, or of a number in units of its spread, that another machine may make.
@@ -257,7 +257,7 @@ def _plugin_file(name: str, given: Sequence[str]) -> str:
 def _threads(number: Any) -> Iterator[None]:
     """As many threads as the run had, as far as there are cores."""
     before = torch.get_num_threads()
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = describe_machine().cores
     torch.set_num_threads(min(int(number or before), max(cores, before)))
     try:
         yield

@@ -15,6 +15,7 @@ from sage_kit.components.plugins import Plugins
 from sage_kit.errors import StudyError
 from sage_kit.studies.analyses.coherence import (
     HALVINGS,
+    LIMITS,
     MOST_RATIO,
     FilterSetting,
     cosines,
@@ -128,13 +129,22 @@ def test_limits_let_the_share_through(study: Study) -> None:
     train, _ = study.vectors("file")
     odds = np.exp(made.logits - made.logits.max(axis=1, keepdims=True))
     scores = {"cosine": nearest_cosine(made.vectors, train), "teacher_confidence": 1 / odds.sum(axis=1)}
+    asked = FilterRequest(
+        vectors=made.vectors, anchors=made.anchors, coordinates=None, real_vectors=train,
+        real_logits=np.zeros((len(train), 2), np.float32), logits=made.logits,
+    )  # fmt: skip
     for name, score in scores.items():
         strictest = np.sort(score)[::-1][math.ceil(0.7 * len(score)) - 1]  # several may have the same
         limit, width = settings[name].options["minimum"], 2 * 2.0**-HALVINGS
         assert strictest - width < limit < strictest + 1e-6, name
         assert (score >= strictest).mean() <= settings[name].share <= (score >= strictest - width).mean(), name
     for name in ("cosine", "density", "teacher_confidence"):
-        assert 0.7 <= settings[name].share < 0.9, name  # how far above depends on how many have the same score
+        # how far above depends on how many have the same score; a limit that is one step stricter lets less through
+        option, loose, strict = LIMITS[name]
+        stricter = settings[name].options[option] + 1.5 * (strict - loose) * 2.0**-HALVINGS
+        context = BuildContext(config=run.config, seed=run.config.reducer_seed)
+        filtering = study.plugins.build("filter", name, {option: stricter}, context)
+        assert filtering.keep(asked).mean() < 0.7 <= settings[name].share, name
         # the same synthetic examples: the first synthesis follows a round that no filter has touched
         arm = Arm(name, schedule="adaptive", filter=name, filter_options=dict(settings[name].options))
         (filtered,) = study.run([arm])
