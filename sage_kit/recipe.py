@@ -332,7 +332,7 @@ def _inverter_chain(plugins: Plugins, name: str, checked: Options) -> list[str]:
 
 
 def unused_settings(recipe: Recipe, given: Collection[str]) -> str:
-    """In one line, which of the given settings choose or shape a component that the run does not use, and why.
+    """In one line, which of the given settings the run does not use, and why.
 
     Parameters
     ----------
@@ -358,8 +358,15 @@ def unused_settings(recipe: Recipe, given: Collection[str]) -> str:
     names = [name for kind in idle for name in (kind, f"{kind}_options")]
     names += MAP_SETTINGS if "reducer" in idle else ()
     found = [name for name in names if name in given]
-    if not found:
-        return ""
+    reasons = [f"{', '.join(found)} ({_why_no_map(recipe)})"] if found else []
+    if "vector_dtype" in given and config.bypass == "embeddings" and config.granularity == "token":
+        reasons.append("vector_dtype (token states that no block made are not stored)")
+    return f"not used by this run: {'; '.join(reasons)}" if reasons else ""
+
+
+def _why_no_map(recipe: Recipe) -> str:
+    """Why a run synthesises nothing, or does it without a map."""
+    config = recipe.config
     if config.schedule == "none":
         why = "schedule 'none' synthesises nothing"
     elif recipe.sampler.space == "full":
@@ -368,4 +375,4 @@ def unused_settings(recipe: Recipe, given: Collection[str]) -> str:
         why = f"sampler {config.sampler!r} and lift {config.lift!r} look at no map"
         if config.lift == "replace":
             why += '; lift_options source = "neighbors" takes tokens of neighbours in one'
-    return f"not used by this run: {', '.join(found)} ({why})"
+    return why

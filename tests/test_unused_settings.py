@@ -35,6 +35,15 @@ MAP_FREE = {"sampler": "random", "lift": "replace", "lift_options": {"source": "
         ({"reducer": "pca", "n_components": 3, "lift_options": {"source": "neighbors"}}, ""),
         ({"reducer": "pca", "sampler": "smote"}, "not used by this run: reducer (sampler 'smote' works without a map)"),
         (
+            {"vector_dtype": "float16"},
+            "not used by this run: vector_dtype (token states that no block made are not stored)",
+        ),
+        ({"vector_dtype": "float16", "bypass": 1}, ""),
+        (
+            {"vector_dtype": "float16", "granularity": "pooled", "reducer": "pca", "lift": "shift", "lift_options": {}},
+            "",
+        ),
+        (
             {"schedule": "none", "lift": "shift", "lift_options": {}},
             "not used by this run: sampler, lift, lift_options (schedule 'none' synthesises nothing)",
         ),

@@ -389,7 +389,11 @@ class RunConfig(BaseModel):
         "elsewhere; on a CPU with avx512_bf16 or amx_bf16, bf16 is faster.",
         "machine",
     )
-    vector_dtype: Literal["float32", "float16"] = _setting("float32", "How token states are stored on disk.", "machine")
+    vector_dtype: Literal["float32", "float16"] = _setting(
+        "float32",
+        "How token states that blocks made are stored on disk; those of the embeddings alone are not stored.",
+        "machine",
+    )
     trace: bool = _setting(
         False,
         "Trace parts of the first round that synthesises with torch's profiler, and write a page that says where the "
