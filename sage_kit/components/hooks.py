@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ import sage_kit
 from sage_kit.components import hookspecs
 from sage_kit.components.guard import Failure, attempt, own_error, plugin_error, remember_home, show_traceback, where
 from sage_kit.components.records import RunInfo
+from sage_kit.components.spec_checks import CONTRIBUTING_HOOKS
 from sage_kit.errors import PluginError, SageError, did_you_mean, one_line
 from sage_kit.storage.frozen import frozen_copy
 
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
 
 HOOKS: tuple[str, ...] = tuple(name for name in vars(hookspecs) if name.startswith("sage_"))
 """Names of all hooks, in the order of :mod:`sage_kit.components.hookspecs`."""
+
+COMMANDS = "sage_commands"
+
+OBSERVING_HOOKS: tuple[str, ...] = tuple(name for name in HOOKS if name not in {*CONTRIBUTING_HOOKS, COMMANDS})
 
 
 class Hooks:
@@ -99,14 +104,17 @@ class Hooks:
         self.disabled.clear()
         self.record_disabled = None
 
+    def _implementations(self, hook: str) -> list[pluggy.HookImpl]:
+        """The implementations of a hook in the order in which they are called."""
+        # pluggy lists them in order of registration and `trylast` first, to call them backwards; here they go forwards.
+        return sorted(getattr(self._manager.hook, hook).get_hookimpls(), key=lambda i: i.trylast - i.tryfirst)
+
     def _observe(self, hook: str, **arguments: Any) -> None:
         """Call every implementation of an observing hook; one that raises is reported once and disabled.
 
         Whatever an observer raises, the run goes on. What it is handed is its own or cannot be changed.
         """
-        # pluggy lists them in order of registration and `trylast` first, to call them backwards; here they go forwards.
-        implementations = getattr(self._manager.hook, hook).get_hookimpls()
-        for implementation in sorted(implementations, key=lambda i: i.trylast - i.tryfirst):
+        for implementation in self._implementations(hook):
             name = implementation.plugin_name
             if name in self.disabled:
                 continue
@@ -119,6 +127,19 @@ class Hooks:
                 if self.record_disabled is not None:
                     self.record_disabled(name, self.disabled[name])
                 self.message(arguments.get("run"), f"{name} is disabled: {self.disabled[name]}")
+
+    def commands(self, app: Callable[[], Any]) -> Iterator[tuple[str, Any]]:
+        """Call `sage_commands`, each with a new app; gives a plugin's name, and that or a PluginError."""
+        for implementation in self._implementations(COMMANDS):
+            name, own = implementation.plugin_name, app()
+            try:
+                attempt(implementation.function, *([own] if implementation.argnames else []))
+            except (Failure, SageError) as raised:
+                error = own_error(raised)
+                show_traceback(error)
+                yield name, plugin_error(f"plugin {name}: {COMMANDS}", error, implementation.function)
+            else:
+                yield name, own
 
     def run_started(self, run: RunInfo) -> None:
         """Call `sage_run_started`."""

@@ -1,9 +1,9 @@
 """Every hook of sage_kit.
 
-There are two families. A *contributing* hook is called once, when plugins are loaded, and yields specs. An *observing*
-hook is called while a run goes on; its return value is ignored, and an observer that raises, whatever it raises, is
-reported once, disabled for the rest of the run and recorded in the run's summary; it never ends the run. What it gets
-never changes afterwards, and cannot be changed.
+A *contributing* hook is called once, when plugins are loaded, and yields specs. `sage_commands` adds commands. An
+*observing* hook is called while a run goes on; its return value is ignored, and an observer that raises, whatever it
+raises, is reported once, disabled for the rest of the run and recorded in the run's summary; it never ends the run.
+What it gets never changes afterwards, and cannot be changed.
 
 An implementation may take any subset of a hook's parameters, by name. Hooks are called in the order in which plugins
 were registered: built-ins first, then installed plugins by name, then one-file plugins, then the run's observers.
@@ -21,6 +21,8 @@ from sage_kit import PROJECT
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    import typer
 
     from sage_kit.components import (
         DecoderSpec,
@@ -223,6 +225,31 @@ def sage_stop_rules() -> Iterable[StopRuleSpec]:
             yield StopRuleSpec(name="plateau", summary="Two rounds without gain", factory=make_rule)
     """
     return ()
+
+
+# ---- the command line -----------------------------------------------------------------------------------------------
+
+
+@hookspec
+def sage_commands(app: typer.Typer) -> None:
+    """Called when a command line asks for help or names no command of sage-kit's own: add commands.
+
+    Installed plugins are asked, and no one-file plugins, each with an `app` of its own; a command whose name is taken
+    is left out. Import what is heavy inside the command, since ``sage-kit --help`` waits for the plugin's module.
+
+    Parameters
+    ----------
+    app : typer.Typer
+        Takes commands (``@app.command``) and groups of commands (``app.add_typer``).
+
+    Examples
+    --------
+    ::
+
+        @hookimpl
+        def sage_commands(app):
+            app.command("runs", help="List the finished runs of a folder.")(list_runs)
+    """
 
 
 # ---- observing hooks ------------------------------------------------------------------------------------------------

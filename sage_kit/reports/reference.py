@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic.fields import FieldInfo
 
 from sage_kit.components import ComponentSpec, Options, hookspecs
-from sage_kit.components.hooks import HOOKS
+from sage_kit.components.hooks import COMMANDS, HOOKS, OBSERVING_HOOKS
 from sage_kit.components.loader import ENTRY_POINT_GROUP
 from sage_kit.components.plugins import FIRST_PARTY, Plugins, Registered
 from sage_kit.components.spec_checks import CONTRIBUTING_HOOKS, KINDS
@@ -157,7 +157,8 @@ def hooks_page() -> str:
     lines = [NOTICE, "", "# Hooks", "", _markdown(introduction)]
     for title, names in (
         ("Contributing hooks", [name for name in HOOKS if name in CONTRIBUTING_HOOKS]),
-        ("Observing hooks", [name for name in HOOKS if name not in CONTRIBUTING_HOOKS]),
+        ("The command line", [COMMANDS]),
+        ("Observing hooks", OBSERVING_HOOKS),
     ):
         lines += ["", f"## {title}"]
         for name in names:
