@@ -173,7 +173,7 @@ def scorecard_command(
     checked = load_config(settings, preset=preset, file=config)
     plugins = load_plugins(plugin)
     # before torch is imported: a misspelt name is answered at once
-    plugins.task(checked.task)
+    plugins.task(checked.task, checked.task_options)
     for kind in ("reducer", "inverter"):
         name, options = checked.component_choice(kind)
         if kind in settings or not every_pair:

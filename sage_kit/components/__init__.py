@@ -44,6 +44,7 @@ from sage_kit.components.specs import (
     Options,
     ReducerSpec,
     SamplerSpec,
+    SplitSource,
     StopRuleSpec,
     TaskSpec,
     lazy,
@@ -57,6 +58,6 @@ __all__ = [
     "PROTOCOLS", "BuildContext", "ComponentSpec", "Decoder", "DecoderSpec", "Factory", "Filter", "FilterRequest",
     "FilterSpec", "Guesser", "Guesses", "HubSource", "Inverter", "InverterSpec", "Lift", "LiftRequest", "LiftSpec",
     "ObserverSpec", "Options", "Reducer", "ReducerSpec", "SampleRequest", "Sampler", "SamplerSpec", "Samples",
-    "Stateful", "StatefulReducer", "StopRule", "StopRuleSpec", "SupervisedReducer", "TaskSpec", "TeacherView",
-    "TextBatch", "TokenBatch", "TokenIds", "TokenText", "Vocabulary", "lazy",
+    "SplitSource", "Stateful", "StatefulReducer", "StopRule", "StopRuleSpec", "SupervisedReducer", "TaskSpec",
+    "TeacherView", "TextBatch", "TokenBatch", "TokenIds", "TokenText", "Vocabulary", "lazy",
 ]  # fmt: skip

@@ -262,13 +262,13 @@ class Plugins(Hooks):
         return spec if spec.refine is None else cast(ReducerSpec, self._refined(spec, options, self.reducer))
 
     def _refined(
-        self, spec: ReducerSpec | LiftSpec, options: Mapping[str, Any] | Options | None, *arguments: Any
-    ) -> ReducerSpec | LiftSpec:
-        """A spec with the capabilities that its `refine` gives it under some options."""
+        self, spec: ReducerSpec | LiftSpec | TaskSpec, options: Mapping[str, Any] | Options | None, *arguments: Any
+    ) -> Any:
+        """A spec with the fields that its `refine` gives it under some options."""
         kind, name, refine = spec.kind, spec.name, cast(Callable[..., Any], spec.refine)
         checked = self.options(kind, name, options or {})
         found = self.call(kind, name, refine, checked, *arguments, step="refine")
-        refined: ReducerSpec | LiftSpec = self.call(kind, name, lambda: replace(spec, **found), step="refine")
+        refined: Any = self.call(kind, name, lambda: replace(spec, **found), step="refine")
         problem = problem_of(refined)
         if problem:
             raise PluginError(f"{kind} {name!r} ({self._components[kind, name].origin}) by refine: {problem}")
@@ -332,9 +332,11 @@ class Plugins(Hooks):
         """The spec of a filter; raises as `registered` does."""
         return cast(FilterSpec, self.spec("filter", name))
 
-    def task(self, name: str) -> TaskSpec:
-        """The spec of a task; raises as `registered` does."""
-        return cast(TaskSpec, self.registered("task", name).spec)
+    def task(self, name: str, options: Mapping[str, Any] | Options | None = None) -> TaskSpec:
+        """The spec of a task, with the fields that it has under some options; raises as `reducer` does."""
+        spec = cast(TaskSpec, self.registered("task", name).spec)
+        self.options("task", name, options or {})
+        return spec if spec.refine is None else cast(TaskSpec, self._refined(spec, options))
 
     def options(self, kind: str, name: str, values: Mapping[str, Any] | Options) -> Options:
         """Check a component's options.

@@ -22,6 +22,7 @@ from sage_kit.components.specs import (
     Options,
     ReducerSpec,
     SamplerSpec,
+    SplitSource,
     StopRuleSpec,
     TaskSpec,
 )
@@ -112,11 +113,10 @@ def problem_of(spec: Any) -> str:
         return "a name is lower case letters, digits and underscores, a letter first"
     if isinstance(spec.requires, str):
         return f"requires is the text {spec.requires!r}, not a tuple of requirements"
-    if spec.kind != TaskSpec.kind:
-        if not callable(spec.factory):
-            return f"its factory {spec.factory!r} cannot be called"
-        if not (isinstance(spec.options, type) and issubclass(spec.options, Options)):
-            return f"its options {spec.options!r} are no subclass of sage_kit.components.Options"
+    if spec.kind != TaskSpec.kind and not callable(spec.factory):
+        return f"its factory {spec.factory!r} cannot be called"
+    if not (isinstance(spec.options, type) and issubclass(spec.options, Options)):
+        return f"its options {spec.options!r} are no subclass of sage_kit.components.Options"
     for field in dataclasses.fields(spec):
         value, kind = getattr(spec, field.name), str(field.type)
         expected, is_right = _TYPES.get(kind, ("", lambda value: True))
@@ -124,6 +124,8 @@ def problem_of(spec: Any) -> str:
             expected, is_right = "a function or None", lambda value: value is None or callable(value)
         if not is_right(value):
             return f"{field.name} is {value!r}, not {expected}"
+    if spec.kind == TaskSpec.kind and not _are_sources(spec.sources):
+        return f"sources is {spec.sources!r}, not a mapping of splits to SplitSource"
     if spec.kind == TaskSpec.kind and len(spec.text_columns) not in (1, 2):
         return f"text_columns names {len(spec.text_columns)} columns, not one or two"
     for requirement in spec.requires:
@@ -134,6 +136,10 @@ def problem_of(spec: Any) -> str:
     if not isinstance(spec.capabilities(), dict):
         return "its capabilities() are no dictionary"
     return ""
+
+
+def _are_sources(value: Any) -> bool:
+    return isinstance(value, Mapping) and all(isinstance(source, SplitSource) for source in value.values())
 
 
 def required_methods(spec: ComponentSpec) -> list[str]:

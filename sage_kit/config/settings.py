@@ -62,6 +62,7 @@ class RunConfig(BaseModel):
 
     # ---- data
     task: str = _setting("sst2", "Task to distil on; `sage-kit plugins` lists them. `file` reads your own.", "data")
+    task_options: Table = _setting(FrozenTable, "Options of the task, such as the language of `xnli`.", "data")
     data_dir: str = _setting(
         lambda: os.environ.get(DATA_DIR_VARIABLE, ""),
         "Folder of parquet files, <group>/<task>/<split>.parquet; empty reads the hub. "

@@ -26,6 +26,7 @@ from sage_kit.data.row_checks import (
     require_rows,
 )
 from sage_kit.data.sources import Table, read_tables
+from sage_kit.data.task_classes import settle_classes
 from sage_kit.data.unlabelled import count_unlabelled, known_labels, read_texts
 from sage_kit.errors import ConfigError, DataError
 
@@ -50,12 +51,15 @@ class Split:
     labels : array of shape (n,)
         int64 class indices, -1 where there is none; or float32 numbers for regression, NaN where there is none. Labels
         may be missing in "train", where the teacher has rows of its own, and in "evaluation".
+    groups : list or None
+        What each row belongs to, where rows that belong together must not be parted.
     """
 
     name: str
     texts: list[str]
     pairs: list[str] | None
     labels: NDArray[Any]
+    groups: list[Any] | None = None
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -68,8 +72,8 @@ class Split:
     def take(self, indices: Indices, name: str = "") -> Split:
         """The rows at `indices`, in that order, as a split of the same or another name."""
         rows = indices.tolist()
-        pairs = None if self.pairs is None else [self.pairs[row] for row in rows]
-        return Split(name or self.name, [self.texts[row] for row in rows], pairs, self.labels[indices])
+        pairs, groups = (None if own is None else [own[row] for row in rows] for own in (self.pairs, self.groups))
+        return Split(name or self.name, [self.texts[row] for row in rows], pairs, self.labels[indices], groups)
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,10 +129,11 @@ def load_task(spec: TaskSpec, config: RunConfig, announce: Announce) -> TaskData
     are kept for the draw of the transfer set, ``train``, and the teacher gets the others. A larger subset holds every
     row of a smaller one, and so does a larger draw of the transfer set.
 
-    Parts are carved by class, in proportion, and rows with the same text (or pair of texts) go to the same side, so
-    that no text is trained on and decided or reported on. Where a file gives the evaluation set, rows of train with one
-    of its texts are left out, and where a file gives the transfer set, rows of it with a text of dev or evaluation.
-    Validation splits are used as they are; how many of their rows also stand in train is announced.
+    Parts are carved by class, in proportion, and rows with the same text (or pair of texts), or the same value in
+    ``spec.group_column``, go to the same side, so that no text is trained on and decided or reported on. Where a file
+    gives the evaluation set, rows of train with one of its texts are left out, and where a file gives the transfer set,
+    rows of it with a text of dev or evaluation. Validation splits are used as they are; how many of their rows also
+    stand in train is announced.
 
     Parameters
     ----------
@@ -153,7 +158,10 @@ def load_task(spec: TaskSpec, config: RunConfig, announce: Announce) -> TaskData
     if spec.name == user_files.TASK:
         spec, tables = user_files.read_user_files(spec, config, announce)
     else:
-        tables = _labelled(read_tables(spec, config), spec, config, announce)
+        tables = read_tables(spec, config)
+        if spec.labels_from_data:
+            spec, tables = settle_classes(spec, tables, announce)
+        tables = _labelled(tables, spec, config, announce)
     half_empty = spec.may_be_half_empty or config.may_be_half_empty
     splits = {name: _check(name, table, spec, half_empty) for name, table in tables.items()}
     train = splits.pop(spec.train_split)
@@ -335,7 +343,8 @@ def _labelled(tables: dict[str, Table], spec: TaskSpec, config: RunConfig, annou
 
 def _check(name: str, table: Table, spec: TaskSpec, half_empty: bool) -> Split:
     texts, *pairs = check_texts(table, spec.text_columns, may_be_half_empty=half_empty)
-    return Split(name, texts, pairs[0] if pairs else None, check_labels(table, spec))
+    groups = list(table.columns[spec.group_column]) if spec.group_column else None
+    return Split(name, texts, pairs[0] if pairs else None, check_labels(table, spec), groups)
 
 
 def _require_classes(train: Split, spec: TaskSpec, where: str, remedy: str) -> None:
@@ -397,7 +406,8 @@ def _carve_rows(
     if (found := int(carved.sum())) < rows:
         raise DataError(
             f"{where}: {setting} is {rows:,}, but only {found:,} of the {len(split):,} rows left can be set apart, "
-            f"since rows of one text stay together and each class keeps one; lower {setting}"
+            f"since rows of one text{' or group' if spec.group_column else ''} stay together and each class keeps one; "
+            f"lower {setting}"
         )
     return _parted(split, carved, purpose)
 
@@ -407,7 +417,7 @@ def _parted(split: Split, carved: Mask, name: str) -> tuple[Split, Split]:
 
 
 def _groups(split: Split, purpose: str, spec: TaskSpec, where: str) -> Groups:
-    groups = Groups.find(_keys(split), split.labels, regression=spec.is_regression)
+    groups = Groups.find(_keys(split), split.labels, regression=spec.is_regression, belongs_to=split.groups)
     if len(groups) < 2:
         same = " that all hold the same text" if len(split) > 1 else ""
         raise DataError(

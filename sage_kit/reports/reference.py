@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
-from sage_kit.components import ComponentSpec, Options, hookspecs
+from sage_kit.components import Options, hookspecs
 from sage_kit.components.hooks import COMMANDS, HOOKS, OBSERVING_HOOKS
 from sage_kit.components.loader import ENTRY_POINT_GROUP
 from sage_kit.components.plugins import FIRST_PARTY, Plugins, Registered
@@ -139,7 +139,7 @@ def _capability(name: str, value: Any) -> str:
 
 def _options_of(item: Registered) -> Iterator[str]:
     spec = item.spec
-    if not isinstance(spec, ComponentSpec) or not spec.options.model_fields:
+    if not spec.options.model_fields:
         return
     yield from ["", f"### Options of `{spec.name}`", ""]
     yield from _table_head(["option", "values", "default", "meaning"])

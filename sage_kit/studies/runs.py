@@ -446,7 +446,7 @@ class RunStore:
         names = {name for name in RunConfig.model_fields if field_extra(name)["group"] == "data"} - {"max_length"}
         key = json.dumps(config.model_dump(mode="json", include=names), sort_keys=True)
         if key not in self._data:
-            data = load_task(self.plugins.task(config.task), config, lambda text: None)
+            data = load_task(self.plugins.task(config.task, config.task_options), config, lambda text: None)
             parts = [[split.name, split.texts, split.pairs, split.labels] for split in data.splits.values()]
             self._data[key] = data, fingerprint(*parts)
         return self._data[key]

@@ -363,7 +363,7 @@ class _Preparation:
 
     def load_data(self) -> TaskData:
         with self.accelerator.local_main_process_first():
-            data = load_task(self.plugins.task(self.config.task), self.config, self.announce)
+            data = load_task(self.plugins.task(self.config.task, self.config.task_options), self.config, self.announce)
         self.announce(describe_labels(data))
         return data
 

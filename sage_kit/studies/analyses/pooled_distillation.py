@@ -92,7 +92,8 @@ def prepare_pooled(
 
     folder, seconds = pooled_teacher(
         config,
-        load_task(plugins.task(config.task), config, lambda text: None),  # `prepare` tells about the data
+        # `prepare` tells about the data
+        load_task(plugins.task(config.task, config.task_options), config, lambda text: None),
         Cache(Path(config.cache_dir).expanduser(), announce),
         accelerator.device,
         announce,
