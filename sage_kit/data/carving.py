@@ -132,6 +132,36 @@ def carve_rows(groups: Groups, rows: int, seed: int, purpose: str) -> Mask:
     return carved[groups.of_row]
 
 
+def cut_group(groups: Groups, carved: Mask, rows: int) -> tuple[Mask, Mask]:
+    """Take the rows that a part still lacks from one more group, whose other rows then belong to no part.
+
+    Parameters
+    ----------
+    groups : Groups
+    carved : array of shape (n_rows,), bool
+        The rows of the part.
+    rows : int
+        How many it lacks.
+
+    Returns
+    -------
+    carved, left_out : array of shape (n_rows,), bool
+        As they were, and none, where no group that may be taken has so many rows.
+    """
+    sizes = np.bincount(groups.of_row, minlength=len(groups))
+    free = np.ones(len(groups), bool)
+    free[groups.of_row[carved]] = False
+    may = free & (np.bincount(groups.stratum[free], minlength=int(groups.stratum.max()) + 1)[groups.stratum] > 1)
+    found = np.flatnonzero(may & (sizes >= rows))
+    if not len(found):
+        return carved, np.zeros_like(carved)
+    own = np.flatnonzero(groups.of_row == found[np.argmin(sizes[found])])
+    more, left_out = carved.copy(), np.zeros_like(carved)
+    more[own[:rows]] = True
+    left_out[own[rows:]] = True
+    return more, left_out
+
+
 def _by_stratum(groups: Groups, seed: int, purpose: str) -> tuple[Indices, Indices]:
     """The groups by stratum, in random order within each, and the rank of each in its own."""
     order = random_order(len(groups), seed, purpose)

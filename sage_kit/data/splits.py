@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from sage_kit.components import TaskSpec
 from sage_kit.config import RunConfig
 from sage_kit.data import user_files
-from sage_kit.data.carving import Groups, Indices, Mask, carve_rows, carve_share, random_order
+from sage_kit.data.carving import Groups, Indices, carve_rows, carve_share, cut_group, random_order
 from sage_kit.data.row_checks import (
     announce_little_content,
     check_labels,
@@ -395,25 +395,25 @@ def _carve(split: Split, fraction: float, seed: int, purpose: str, spec: TaskSpe
             f"{where}: no class has 2 different texts, so {purpose} would take a class's last one; give more "
             "different texts"
         )
-    return _parted(split, carved, purpose)
+    return split.take(np.flatnonzero(~carved)), split.take(np.flatnonzero(carved), purpose)
 
 
 def _carve_rows(
     split: Split, rows: int, config: RunConfig, purpose: str, setting: str, spec: TaskSpec, where: str
 ) -> tuple[Split, Split]:
     """What is left of a split, and the part of so many rows that was carved off under the name `purpose`."""
-    carved = carve_rows(_groups(split, purpose, spec, where), rows, config.split_seed, purpose)
+    groups = _groups(split, purpose, spec, where)
+    carved = carve_rows(groups, rows, config.split_seed, purpose)
+    left_out = np.zeros_like(carved)
+    if spec.group_column and carved.sum() < rows:
+        carved, left_out = cut_group(groups, carved, rows - int(carved.sum()))
     if (found := int(carved.sum())) < rows:
         raise DataError(
             f"{where}: {setting} is {rows:,}, but only {found:,} of the {len(split):,} rows left can be set apart, "
             f"since rows of one text{' or group' if spec.group_column else ''} stay together and each class keeps one; "
             f"lower {setting}"
         )
-    return _parted(split, carved, purpose)
-
-
-def _parted(split: Split, carved: Mask, name: str) -> tuple[Split, Split]:
-    return split.take(np.flatnonzero(~carved)), split.take(np.flatnonzero(carved), name)
+    return split.take(np.flatnonzero(~(carved | left_out))), split.take(np.flatnonzero(carved), purpose)
 
 
 def _groups(split: Split, purpose: str, spec: TaskSpec, where: str) -> Groups:
