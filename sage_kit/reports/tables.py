@@ -17,8 +17,8 @@ COMPARED = {"agreement": "agreement with teacher", "divergence": "divergence fro
 """What a student's outputs are compared with the teacher's by, and the heading of each."""
 
 
-SIDE_BY_SIDE = 2
-"""Most validation splits whose scores stand in columns beside each other; of more, each has a row of its own."""
+SIDE_BY_SIDE = 4
+"""Most scores of several validation splits that stand in columns beside each other; of more, each split has a row."""
 
 
 def outcome_tables(arms: Mapping[str, Mapping[str, Any]]) -> list[Table]:
@@ -37,7 +37,7 @@ def outcome_tables(arms: Mapping[str, Mapping[str, Any]]) -> list[Table]:
 def comparison_table(arms: Mapping[str, Mapping[str, Any]]) -> Table:
     """The teacher and one row per arm: metrics and agreement on the validation splits, size, steps, tokens, seconds.
 
-    Of more than `SIDE_BY_SIDE` splits the first is shown, and `splits_table` has the others.
+    Where several splits have more than `SIDE_BY_SIDE` scores, the first is shown, and `splits_table` has them all.
 
     Parameters
     ----------
@@ -51,8 +51,7 @@ def comparison_table(arms: Mapping[str, Mapping[str, Any]]) -> Table:
     source = first.get("validation_source") or f"{'official ' if first['task'] != 'file' else ''}validation data"
     table = Table(title=f"{first['task']}: {source}, used for reporting only", title_justify="left")
     table.add_column("model")
-    shown = list(first["validation"])
-    columns = _score_columns(first["validation"], shown if len(shown) <= SIDE_BY_SIDE else shown[:1])
+    columns = _score_columns(first["validation"], _side_by_side(first["validation"]))
     for split, name in columns:
         heading = "agreement with teacher" if name == "agreement" else name
         table.add_column(f"{split}\n{heading}" if len(first["validation"]) > 1 else heading, justify="right")
@@ -89,7 +88,7 @@ def splits_table(arms: Mapping[str, Mapping[str, Any]]) -> Table | None:
     from rich.table import Table
 
     first = next(iter(arms.values()))
-    if len(first["validation"]) <= SIDE_BY_SIDE:
+    if len(_side_by_side(first["validation"])) == len(first["validation"]):
         return None
     metric = first["primary_metric"]
     table = Table(title=f"{first['task']}: every validation split", title_justify="left")
@@ -131,8 +130,7 @@ def rounds_table(history: Sequence[RoundResult], primary_metric: str) -> Table:
     from rich.table import Table
 
     table = Table(title="rounds", title_justify="left")
-    splits = list(history[-1].validation) if history else []
-    splits = splits if len(splits) <= SIDE_BY_SIDE else splits[:1]
+    splits = _side_by_side(history[-1].validation) if history else []
     parts = ["dev", *splits]
     headings = ["round", "steps", "loss", "synthetic loss", "synthetic", "outside\nhull", "dropped", "agreement\ntrain"]
     for heading in [*headings, "agreement\ndev", *(f"{primary_metric}\n{part}" for part in parts), "seconds"]:
@@ -196,6 +194,12 @@ def decoding_table(decoding: Decoding) -> Table:
             str(example.anchor), *map(Text, texts), changed, *([_number(example.margin)] if has_margin else [])
         )
     return table
+
+
+def _side_by_side(validation: Mapping[str, Mapping[str, float]]) -> list[str]:
+    """The splits whose scores fit into columns beside each other: all, or the first."""
+    splits = list(validation)
+    return splits if len(_score_columns(validation, splits)) <= SIDE_BY_SIDE else splits[:1]
 
 
 def _score_columns(validation: Mapping[str, Mapping[str, float]], splits: Sequence[str]) -> list[tuple[str, str]]:
