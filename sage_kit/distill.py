@@ -349,7 +349,11 @@ class Loop:
                 "logits": learner.profile.logits.cpu(),
                 "history": torch.tensor(np.stack(history)) if history else torch.zeros(0, len(losses)),
             },
-            components={**self.synthesis.states(), **state_of(self.recipe["stop_rule"], self.stop_rule)},
+            components={
+                **self.synthesis.states(),
+                **state_of(self.recipe["stop_rule"], self.stop_rule),
+                **learner.objective.states(),
+            },
             scaler=learner.scaler_state(),
             warmup_steps=self.warmup_steps if warmup is None else warmup[0],
             in_warmup=warmup is not None,
@@ -371,6 +375,7 @@ class Loop:
             checkpoint.total_steps,
         )
         self.loss_history = [frozen_copy(losses) for losses in checkpoint.profile["history"].numpy()]
+        self.learner.objective.restore(checkpoint.components)
         self.synthesis.restore(checkpoint.components)
         give_back(self.recipe["stop_rule"], self.stop_rule, checkpoint.components)
         self.info = self._run_info()
