@@ -349,12 +349,10 @@ class RunStore:
         skipped = {"output", "machine"} | ({"synthesis"} if config.schedule == "none" else set())
         names = {name for name in RunConfig.model_fields if field_extra(name)["group"] not in skipped}
         # of these the content counts
-        names -= {"data_dir", "train_file", "validation_file", "evaluation_file", "transfer_file"}
-        names -= {"teacher", "tokenizer", "warmup_corpus"}
+        names -= {"data_dir", "train_file", "validation_file", "evaluation_file", "transfer_file", "teacher"}
+        names -= {"tokenizer", "warmup_corpus"}
         names |= {"schedule", "losses_from", "vector_dtype", "compile"}
-        if config.evaluate_validation == "never":  # it lacks what others have
-            names.add("evaluate_validation")
-        # in the digest
+        names |= {"evaluate_validation"} if config.evaluate_validation == "never" else set()  # lacks what others have
         names -= {"losses", "loss_options"}.union(*((kind, f"{kind}_options") for kind in CHOSEN_KINDS))
         settings = config.model_dump(mode="json", include=names)
         content = [
