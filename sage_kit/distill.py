@@ -79,7 +79,7 @@ def run(
     if accelerator.is_main_process:
         directory = RunDirectory.create(recipe.config)
         directory.lock()
-        origins = {kind: f"{recipe[kind].name} ({recipe[kind].registered.origin})" for kind in recipe}
+        origins = {key: f"{one.name} ({one.registered.origin})" for key, one in recipe.named.items()}
         directory.write_environment(origins, recipe.options, plugin_files, str(accelerator.device))
     directory.path = Path(from_main(str(directory.path), accelerator))
     try:

@@ -150,9 +150,15 @@ class Recipe:
         return 2 if "sampler" in self and self.sampler.needs_losses else 1
 
     @property
+    def named(self) -> dict[str, Choice]:
+        """The components that the settings name: by kind, and losses under ``loss.<name>``."""
+        losses = self.losses if self.config.losses else {}
+        return {**self.choices, **{f"loss.{name}": choice for name, choice in losses.items()}}
+
+    @property
     def options(self) -> dict[str, dict[str, Any]]:
-        """By kind, the options with their defaults, ready for JSON."""
-        return {kind: choice.options.model_dump(mode="json") for kind, choice in self.choices.items()}
+        """By kind, the options with their defaults, ready for JSON; those of losses under ``loss.<name>``."""
+        return {key: choice.options.model_dump(mode="json") for key, choice in self.named.items()}
 
     def check_labels(self, rows: int, unlabelled: int) -> None:
         """Check that nothing which the settings choose needs gold labels that the transfer set lacks.
