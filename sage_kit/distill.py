@@ -79,7 +79,7 @@ def run(
     if accelerator.is_main_process:
         directory = RunDirectory.create(recipe.config)
         directory.lock()
-        origins = {kind: f"{recipe[kind].name} ({recipe[kind].registered.origin})" for kind in recipe}
+        origins = {key: f"{one.name} ({one.registered.origin})" for key, one in recipe.named.items()}
         directory.write_environment(origins, recipe.options, plugin_files, str(accelerator.device))
     directory.path = Path(from_main(str(directory.path), accelerator))
     try:
@@ -349,7 +349,11 @@ class Loop:
                 "logits": learner.profile.logits.cpu(),
                 "history": torch.tensor(np.stack(history)) if history else torch.zeros(0, len(losses)),
             },
-            components={**self.synthesis.states(), **state_of(self.recipe["stop_rule"], self.stop_rule)},
+            components={
+                **self.synthesis.states(),
+                **state_of(self.recipe["stop_rule"], self.stop_rule),
+                **learner.objective.states(),
+            },
             scaler=learner.scaler_state(),
             warmup_steps=self.warmup_steps if warmup is None else warmup[0],
             in_warmup=warmup is not None,
@@ -371,6 +375,7 @@ class Loop:
             checkpoint.total_steps,
         )
         self.loss_history = [frozen_copy(losses) for losses in checkpoint.profile["history"].numpy()]
+        self.learner.objective.restore(checkpoint.components)
         self.synthesis.restore(checkpoint.components)
         give_back(self.recipe["stop_rule"], self.stop_rule, checkpoint.components)
         self.info = self._run_info()

@@ -28,7 +28,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_tutorial_has_its_files() -> None:
-    assert set(examples()) == {"kernel_map.py", "study.py", "one_line.py", "easy_pairs.py", "other_half.py", "watch.py"}
+    names = "kernel_map study one_line easy_pairs other_half centred_states watch".split()
+    assert set(examples()) == {f"{name}.py" for name in names}
 
 
 @pytest.mark.parametrize(
@@ -38,6 +39,7 @@ def test_the_tutorial_has_its_files() -> None:
         ("one_line.py", {"reducer": "kernel_map", "inverter": "native"}),
         ("easy_pairs.py", {"sampler": "easy_pairs", "sampler_options": {}}),
         ("other_half.py", {"lift": "other_half", "lift_options": {}}),
+        ("centred_states.py", {"losses": {"kl": 1.0, "centred_states": {"start": 1.0, "end": 0.0}}}),
         ("watch.py", {}),
     ],
 )
@@ -52,7 +54,9 @@ def test_examples_run(name: str, settings, folder: Path, tiny_bert: Path, capsys
         assert "round 2: agreement" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("name", ["kernel_map.py", "one_line.py", "easy_pairs.py", "other_half.py"])
+@pytest.mark.parametrize(
+    "name", ["kernel_map.py", "one_line.py", "easy_pairs.py", "other_half.py", "centred_states.py"]
+)
 def test_examples_pass_their_checks(name: str, tmp_path: Path) -> None:
     file = tmp_path / name
     file.write_text(examples()[name], encoding="utf-8")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from sage_kit.components.loss_messages import LossBatch, LossLayers, ModelOutputs, ModelSizes
 from sage_kit.components.messages import (
     BuildContext,
     FilterRequest,
@@ -24,6 +25,7 @@ from sage_kit.components.protocols import (
     Guesser,
     Inverter,
     Lift,
+    Loss,
     Reducer,
     Sampler,
     Stateful,
@@ -40,6 +42,7 @@ from sage_kit.components.specs import (
     HubSource,
     InverterSpec,
     LiftSpec,
+    LossSpec,
     ObserverSpec,
     Options,
     ReducerSpec,
@@ -57,7 +60,8 @@ if TYPE_CHECKING:
 __all__ = [
     "PROTOCOLS", "BuildContext", "ComponentSpec", "Decoder", "DecoderSpec", "Factory", "Filter", "FilterRequest",
     "FilterSpec", "Guesser", "Guesses", "HubSource", "Inverter", "InverterSpec", "Lift", "LiftRequest", "LiftSpec",
-    "ObserverSpec", "Options", "Reducer", "ReducerSpec", "SampleRequest", "Sampler", "SamplerSpec", "Samples",
-    "SplitSource", "Stateful", "StatefulReducer", "StopRule", "StopRuleSpec", "SupervisedReducer", "TaskSpec",
-    "TeacherView", "TextBatch", "TokenBatch", "TokenIds", "TokenText", "Vocabulary", "lazy",
+    "Loss", "LossBatch", "LossLayers", "LossSpec", "ModelOutputs", "ModelSizes", "ObserverSpec", "Options", "Reducer",
+    "ReducerSpec", "SampleRequest", "Sampler", "SamplerSpec", "Samples", "SplitSource", "Stateful", "StatefulReducer",
+    "StopRule", "StopRuleSpec", "SupervisedReducer", "TaskSpec", "TeacherView", "TextBatch", "TokenBatch", "TokenIds",
+    "TokenText", "Vocabulary", "lazy",
 ]  # fmt: skip

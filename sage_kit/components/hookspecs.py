@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         FilterSpec,
         InverterSpec,
         LiftSpec,
+        LossSpec,
         ObserverSpec,
         ReducerSpec,
         SamplerSpec,
@@ -134,6 +135,25 @@ def sage_filters() -> Iterable[FilterSpec]:
         @hookimpl
         def sage_filters():
             yield FilterSpec(name="norm", summary="Norm within the real range", factory=make_filter)
+    """
+    return ()
+
+
+@hookspec
+def sage_losses() -> Iterable[LossSpec]:
+    """Contribute losses: what the student is trained by, one value for each example.
+
+    Returns
+    -------
+    iterable of LossSpec
+
+    Examples
+    --------
+    ::
+
+        @hookimpl
+        def sage_losses():
+            yield LossSpec(name="huber", summary="Huber distance of the logits", factory=make_loss)
     """
     return ()
 

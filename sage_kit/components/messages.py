@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
+    from sage_kit.components.loss_messages import ModelSizes
     from sage_kit.components.protocols import Vocabulary
     from sage_kit.config import RunConfig
 
@@ -44,6 +45,8 @@ class BuildContext:
         ``cached(name, parts, compute)`` returns what ``compute()`` gives, a dictionary of arrays: from the cache, if
         the same component computed it before for the same `parts` (text, numbers, arrays). Options, seed, version and
         source of the component count by themselves. Where a run has no cache, it computes.
+    sizes : ModelSizes or None
+        Blocks, widths and heads of teacher and student (losses).
     """
 
     config: RunConfig
@@ -55,6 +58,7 @@ class BuildContext:
     cached: Callable[[str, Sequence[Any], Callable[[], Mapping[str, NDArray[Any]]]], dict[str, NDArray[Any]]] = (
         lambda name, parts, compute: dict(compute())
     )
+    sizes: ModelSizes | None = None
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
+    from sage_kit.components.loss_messages import LossBatch
     from sage_kit.components.messages import (
         FilterRequest,
         Floats,
@@ -145,6 +146,19 @@ class Filter(Protocol):
 
 
 @runtime_checkable
+class Loss(Protocol):
+    """What the student is trained by.
+
+    A loss that is a ``torch.nn.Module`` may own parameters: they are trained with the student, kept in checkpoints and
+    given back when the run is resumed, and not exported.
+    """
+
+    def per_example(self, batch: LossBatch) -> torch.Tensor:
+        """Return one value for each example, of shape (batch,), float32, through which gradients reach the student."""
+        ...
+
+
+@runtime_checkable
 class Decoder(Protocol):
     """Synthetic token states to text."""
 
@@ -181,6 +195,7 @@ PROTOCOLS: Mapping[str, type] = {
     "inverter": Inverter,
     "lift": Lift,
     "filter": Filter,
+    "loss": Loss,
     "decoder": Decoder,
     "stop_rule": StopRule,
 }

@@ -14,12 +14,14 @@ from pathlib import Path
 from string import Template
 
 import sage_kit
+from sage_kit.components.spec_checks import plural
 from sage_kit.errors import ConfigError, RunDirectoryError, did_you_mean
 from sage_kit.storage.files import atomic_directory, disk_errors
 
 TEMPLATES = Path(__file__).parent / "templates"
 
-SCAFFOLD_KINDS = ("reducer", "sampler", "inverter", "lift", "filter", "decoder", "task", "observer", "stop_rule")
+SCAFFOLD_KINDS = ("reducer", "sampler", "inverter", "lift", "filter", "loss", "decoder", "task", "observer",
+                  "stop_rule")  # fmt: skip
 """The kinds of component that there is a template for: all."""
 
 NAME = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
@@ -31,6 +33,7 @@ USES = {
     "task": "sage-kit run --task $name --reducer pca",
     "decoder": "sage-kit decode RUN_DIRECTORY --decoder $name",
     "observer": "sage-kit run --task sst2 --reducer pca --observers jsonl,progress,$name",
+    "loss": "sage-kit run --task sst2 --reducer pca --losses kl=1,$name=0.5",
     "reducer": "sage-kit run --task sst2 --reducer $name",
 }
 """How a component is chosen, for its README; the other kinds have a setting of their name."""
@@ -101,9 +104,9 @@ def template_values(kind: str, name: str) -> dict[str, str]:
     return {
         "name": name,
         "kind": kind,
-        "kinds": f"{kind}s",
+        "kinds": plural(kind),
         "words": words,
-        "words_plural": f"{words}s",
+        "words_plural": plural(words),
         "use": Template(use).substitute(name=name),
         "holds": "hook, with the task's columns, labels and metrics" if is_task else "options and the hook",
         "imported": "reads the data when a run loads the task"

@@ -18,6 +18,7 @@ from sage_kit.components.specs import (
     HubSource,
     InverterSpec,
     LiftSpec,
+    LossSpec,
     ObserverSpec,
     Options,
     ReducerSpec,
@@ -32,14 +33,21 @@ NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 Spec = ComponentSpec | TaskSpec
 
+
+def plural(kind: str) -> str:
+    """Several of a kind, as text or in the name of a hook: "losses"."""
+    return f"{kind}es" if kind.endswith("s") else f"{kind}s"
+
+
 CONTRIBUTING_HOOKS: Mapping[str, type[ComponentSpec] | type[TaskSpec]] = {
-    f"sage_{spec.kind}s": spec
+    f"sage_{plural(spec.kind)}": spec
     for spec in (
         ReducerSpec,
         SamplerSpec,
         InverterSpec,
         LiftSpec,
         FilterSpec,
+        LossSpec,
         DecoderSpec,
         TaskSpec,
         ObserverSpec,

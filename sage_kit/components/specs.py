@@ -20,6 +20,10 @@ from sage_kit.components.messages import BuildContext
 from sage_kit.storage.frozen import freeze
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from sage_kit.components.loss_messages import LossLayers, ModelSizes
     from sage_kit.config import RunConfig
 
 
@@ -252,6 +256,52 @@ class FilterSpec(ComponentSpec):
     def capabilities(self) -> dict[str, Any]:
         """What listings show beside the name."""
         return {**super().capabilities(), "surplus": self.surplus is not None}
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossSpec(ComponentSpec):
+    """A loss that the student is trained by: one value per example (see :class:`Loss`).
+
+    Attributes
+    ----------
+    layers : callable or None
+        ``layers(options, sizes)`` returns the :class:`LossLayers` that it looks at, given the :class:`ModelSizes`; None
+        for logits alone. It raises CompatibilityError where the models do not fit the options.
+    needs_embeddings : bool
+        It looks at ``embeddings``, one vector per example.
+    needs_labels : bool
+        It looks at gold labels.
+    needs_classes : bool
+        It cannot work on a regression task.
+    needs_tokens : bool
+        It compares the tokens of an example with each other, of which ``granularity="pooled"`` leaves one.
+    of_batch : bool
+        It is a property of the whole batch: what it returns is each example's share, so that the mean over the batch is
+        the loss. The value of an example then depends on what it was batched with.
+    flops : callable or None
+        ``flops(options, sizes, lengths)`` gives the FLOPs, multiplications and additions, that it adds to a training
+        step on examples of these lengths, without what gives its inputs; None for next to none.
+    """
+
+    kind: ClassVar[str] = "loss"
+
+    layers: Callable[[Any, ModelSizes], LossLayers] | None = None
+    needs_embeddings: bool = False
+    needs_labels: bool = False
+    needs_classes: bool = False
+    needs_tokens: bool = False
+    of_batch: bool = False
+    flops: Callable[[Any, ModelSizes, NDArray[np.integer]], int] | None = None
+
+    @property
+    def of_outputs(self) -> bool:
+        """Whether it looks at logits and labels alone."""
+        return self.layers is None and not self.needs_embeddings
+
+    def capabilities(self) -> dict[str, Any]:
+        """What listings show beside the name."""
+        found = {name: value for name, value in super().capabilities().items() if name != "flops"}
+        return {**found, "layers": self.layers is not None}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationInfo, field_validator, model_validator
 
+from sage_kit.config.loss_weights import LossWeights, check_loss_settings
 from sage_kit.config.values import (
     Bypass,
     Character,
@@ -302,6 +303,14 @@ class RunConfig(BaseModel):
     filter_options: Table = _setting(FrozenTable, "Options of the filter.", "synthesis")
 
     # ---- losses
+    losses: LossWeights = _setting(
+        FrozenTable,
+        "Weights by loss: {kl = 1.0, minilm_relations = 0.5}. A weight is a number, or {start = 1.0, end = 0.0} to go "
+        "in a straight line over the run's steps. Empty takes what the settings below stand for: kl and hard_labels, "
+        "hidden_cosine or hidden_mse, minilm_relations.",
+        "losses",
+    )
+    loss_options: Table = _setting(FrozenTable, "Options by loss: {name = {option = value}}.", "losses")
     temperature: float = _setting(1.0, "Softens both distributions of the KL loss.", "losses", "", gt=0)
     hard_label_weight: float = _setting(
         0.0,
@@ -474,6 +483,7 @@ class RunConfig(BaseModel):
                 f"relation_weight is {self.relation_weight:g}, but one pooled vector relates to itself alone: set it "
                 "to 0, or granularity to 'token'"
             )
+        check_loss_settings(self)
         return self
 
     def component_choice(self, kind: str) -> tuple[str, dict[str, Any]]:

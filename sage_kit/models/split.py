@@ -9,7 +9,7 @@ which computes the same faster.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal, NamedTuple, cast
 
@@ -40,14 +40,14 @@ class UpperOutput(NamedTuple):
     hidden : tuple of Tensor of shape (batch, tokens, dim)
         Output of every block in order, the last one being the final hidden states; empty unless asked for. What stands
         at padding positions has no meaning.
-    projections : Tensor of shape (batch, tokens, 3, dim) or None
-        Queries, keys and values of the last block, heads beside each other; None unless asked for. What stands at
-        padding positions has no meaning.
+    projections : tuple of Tensor of shape (batch, tokens, 3, dim)
+        Queries, keys and values of the blocks that were asked for, heads beside each other. What stands at padding
+        positions has no meaning.
     """
 
     logits: Tensor
     hidden: tuple[Tensor, ...]
-    projections: Tensor | None = None
+    projections: tuple[Tensor, ...] = ()
 
 
 class InputLayers(nn.Module):
@@ -182,9 +182,9 @@ class UpperLayers(nn.Module):
         self.train(model.training)
 
     def forward(
-        self, states: Tensor, mask: Tensor | None = None, hidden: bool = False, projections: bool = False
+        self, states: Tensor, mask: Tensor | None = None, hidden: bool = False, projections: Sequence[int] = ()
     ) -> UpperOutput:
-        """Logits and, if asked for, the output of every block and the last one's queries, keys and values.
+        """Logits and, if asked for, the output of every block, and queries, keys and values of some.
 
         Parameters
         ----------
@@ -194,25 +194,27 @@ class UpperLayers(nn.Module):
             True at real tokens; None when there is no padding, which is faster. The first token must be real.
         hidden : bool
             Whether to return the blocks' outputs.
-        projections : bool
-            Whether to return the last block's queries, keys and values.
+        projections : sequence of int
+            The blocks, from 1, whose queries, keys and values to return.
         """
         if runs_packed(states):
             return self._packed(states, mask, hidden, projections)
         outputs: list[Tensor] = []
-        projected: Tensor | None = None
-        stock = hidden and not projections
-        for output in through_blocks(self.blocks if stock else self.blocks[:-1], states, mask, self._positions):
-            states = output
+        found: dict[int, Tensor] = {}
+        bias = _score_bias(states, mask, self._positions)
+        for number, (block, parts) in enumerate(zip(self.blocks, self._parts, strict=True), start=1):
+            projected = None
+            if number in projections:
+                projected = found[number] = project_padded(parts, states)
+            if number == self.n_blocks and not hidden:
+                states = first_token_block(parts, states, bias, projected)
+            elif projected is None and self._positions is None:
+                states = block(states, attention_mask=bias)
+            else:
+                states = padded_block(parts, states, bias, projected)
             if hidden:
                 outputs.append(states)
-        if not stock:
-            last, bias = self._parts[-1], _score_bias(states, mask, self._positions)
-            projected = project_padded(last, states) if projections else None
-            states = (padded_block if hidden else first_token_block)(last, states, bias, projected)
-            if hidden:
-                outputs.append(states)
-        return UpperOutput(self.head(states), tuple(outputs), projected)
+        return UpperOutput(self.head(states), tuple(outputs), tuple(found[number] for number in projections))
 
     def project(self, layer: int, states: Tensor) -> Tensor:
         """Queries, keys and values that a block makes of the states which enter it.
@@ -230,7 +232,27 @@ class UpperLayers(nn.Module):
         """
         return project_padded(self._parts[layer - 1], states)
 
-    def _packed(self, states: Tensor, mask: Tensor | None, hidden: bool, projections: bool) -> UpperOutput:
+    def scores(self, layer: int, projections: Tensor) -> Tensor:
+        """Attention scores before the softmax, as a block computes them; those of padding are not masked.
+
+        Parameters
+        ----------
+        layer : int
+            The block, from 1.
+        projections : Tensor of shape (batch, tokens, 3, dim)
+            Its queries, keys and values.
+
+        Returns
+        -------
+        Tensor of shape (batch, heads, tokens, tokens), float32
+            Queries along the last axis but one.
+        """
+        parts = self._parts[layer - 1]
+        heads = projections[..., :2, :].float().unflatten(-1, (parts.heads, -1)).permute(2, 0, 3, 1, 4)
+        found: Tensor = heads[0] @ heads[1].transpose(-1, -2) * parts.scale
+        return found if self._positions is None else found + self._positions(projections.shape[1]).to(found.dtype)
+
+    def _packed(self, states: Tensor, mask: Tensor | None, hidden: bool, projections: Sequence[int]) -> UpperOutput:
         """The same on packed rows."""
         tokens = states.shape[1]
         rows, layout = pack(states, mask)
@@ -238,20 +260,21 @@ class UpperLayers(nn.Module):
         if self._positions is not None:
             layout = replace(layout, positions=self._positions(layout.tokens).to(states.dtype))
         outputs: list[Tensor] = []
-        *others, last = self._parts
+        found: dict[int, Tensor] = {}
         with torch.autocast("cpu", enabled=False):  # the pass makes its own casts
-            for parts in others:
-                rows = packed_block(parts, rows, layout)
+            for number, parts in enumerate(self._parts, start=1):
+                projected = None
+                if number in projections:
+                    projected = project(parts, rows, layout)
+                    found[number] = unpack(projected, layout, tokens).unflatten(-1, (3, -1))
+                first_only = number == self.n_blocks and not hidden
+                rows = packed_block(parts, rows, layout, first_only=first_only, projected=projected)
                 if hidden:
                     outputs.append(unpack(rows, layout, tokens))
-            projected = project(last, rows, layout) if projections else None
-            first = packed_block(last, rows, layout, first_only=not hidden, projected=projected)
-            if hidden:
-                outputs.append(unpack(first, layout, tokens))
-                first = layout.take_first(first)
-            if projected is not None:
-                projected = unpack(projected, layout, tokens).unflatten(-1, (3, -1))
-            return UpperOutput(self.head(first[:, None]), tuple(outputs), projected)
+            first = layout.take_first(rows) if hidden else rows
+            return UpperOutput(
+                self.head(first[:, None]), tuple(outputs), tuple(found[number] for number in projections)
+            )
 
     def flops(self, lengths: NDArray[np.integer], hidden: bool = False, projections: bool = False) -> int:
         """Forward FLOPs, multiplications and additions of matrix products, over real tokens; what is computed counts.
@@ -266,8 +289,10 @@ class UpperLayers(nn.Module):
         ----------
         lengths : integer array of shape (n,)
             Real tokens of each example.
-        hidden, projections : bool
-            What is asked for beside the logits, as in `forward`.
+        hidden : bool
+            Whether the blocks' outputs are asked for beside the logits.
+        projections : bool
+            Whether the last block's queries, keys and values are: those of the others cost nothing more.
         """
         examples, tokens = len(lengths), int(lengths.astype("int64").sum())
         total = 2 * examples * (self.head.dense.weight.numel() + self.head.output.weight.numel())
@@ -294,8 +319,10 @@ class UpperLayers(nn.Module):
         ----------
         lengths : integer array of shape (n,)
             Real tokens of each example.
-        hidden, projections : bool
-            What is asked for beside the logits, as in `forward`.
+        hidden : bool
+            Whether the blocks' outputs are asked for beside the logits.
+        projections : bool
+            Whether the last block's queries, keys and values are: those of the others cost nothing more.
         """
         examples, tokens = len(lengths), int(lengths.astype("int64").sum())
         first = self._parts[0]

@@ -349,13 +349,11 @@ class RunStore:
         skipped = {"output", "machine"} | ({"synthesis"} if config.schedule == "none" else set())
         names = {name for name in RunConfig.model_fields if field_extra(name)["group"] not in skipped}
         # of these the content counts
-        names -= {"data_dir", "train_file", "validation_file", "evaluation_file", "transfer_file"}
-        names -= {"teacher", "tokenizer", "warmup_corpus"}
+        names -= {"data_dir", "train_file", "validation_file", "evaluation_file", "transfer_file", "teacher"}
+        names -= {"tokenizer", "warmup_corpus"}
         names |= {"schedule", "losses_from", "vector_dtype", "compile"}
-        names |= (
-            {"evaluate_validation"} if config.evaluate_validation == "never" else set()
-        )  # it lacks what others have
-        names -= {name for kind in CHOSEN_KINDS for name in (kind, f"{kind}_options")}  # in the digest
+        names |= {"evaluate_validation"} if config.evaluate_validation == "never" else set()  # lacks what others have
+        names -= {"losses", "loss_options"}.union(*((kind, f"{kind}_options") for kind in CHOSEN_KINDS))
         settings = config.model_dump(mode="json", include=names)
         content = [
             self.data_fingerprint(config),
@@ -377,6 +375,8 @@ class RunStore:
         recipe = resolve(config, self.plugins)
         for kind in recipe:
             parts.append(component_parts(self.plugins, kind, recipe[kind].name, recipe[kind].options))
+        for name, loss in recipe.losses.items():
+            parts += [str(loss.weight), component_parts(self.plugins, "loss", name, loss.options)]
         for name in self._observers(config):
             parts.append(component_parts(self.plugins, "observer", name, config.observer_options.get(name, {})))
         parts.append(registered_parts(self.plugins.registered("task", config.task)))

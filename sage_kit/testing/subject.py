@@ -117,6 +117,9 @@ class Subject:
         kind, name = self.spec.kind, self.spec.name
         if kind == "observer":
             settings = {"observers": [name], "observer_options": {name: self.given}, **settings}
+        elif kind == "loss":  # of two blocks, since one has none before its last
+            chosen = {"losses": {name: 1.0}, "loss_options": {name: self.given}}
+            settings = {**chosen, "student_layers": 2, "student_init": "scratch", **settings}
         elif kind in toy.CHOSEN_KINDS:
             settings = {kind: name, f"{kind}_options": self.given, **settings}
         if isinstance(self.spec, LiftSpec) and self.spec.needs_shares:
@@ -225,7 +228,8 @@ class Subject:
     def context(self, *, seed: int = 0, n_components: int = 2) -> BuildContext:
         """What the factory is given."""
         config = self.config(n_components=n_components)
-        context = BuildContext(config=config, seed=seed, device="cpu", n_components=n_components)
+        sizes = toy.LOSS_SIZES if self.spec.kind == "loss" else None
+        context = BuildContext(config=config, seed=seed, device="cpu", n_components=n_components, sizes=sizes)
 
         def component(kind: str, name: str, options: Any, **changes: Any) -> Any:
             return self.plugins.build(kind, name, options, dataclasses.replace(context, **changes))

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sage_kit.components import ModelSizes
 from sage_kit.components.plugins import Plugins
 from sage_kit.config import RunConfig, load_config
 from sage_kit.recipe import CHOSEN_KINDS
@@ -27,6 +28,7 @@ __all__ = [
     "CHOSEN_KINDS",
     "DIM",
     "FEW",
+    "LOSS_SIZES",
     "MANY",
     "ToyVocabulary",
     "config",
@@ -54,6 +56,10 @@ TOKENS, FIRST_WORD = 40, 5
 """Tokens of the toy texts, and the first that is not special."""
 FEW, MANY = ROWS, 2500
 """Rows with which a component is used: some faults show only where there are many."""
+LOSS_SIZES = ModelSizes(
+    teacher_blocks=4, student_blocks=2, teacher_dim=DIM, student_dim=DIM, teacher_heads=2, student_heads=2, n_outputs=3
+)
+"""The models under which losses are checked."""
 
 WORDS = {
     "good": "fine great lovely warm bright kind calm clever",

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from sage_kit.components import ModelSizes
 from sage_kit.components.plugins import Plugins
 from sage_kit.components.records import Costs
 from sage_kit.config import RunConfig
@@ -23,7 +24,7 @@ from sage_kit.data.unlabelled import count_unlabelled
 from sage_kit.errors import CompatibilityError
 from sage_kit.models.checkpoints import load_classifier, load_tokenizer
 from sage_kit.models.language import load_language
-from sage_kit.models.relations import TeacherRelations, teacher_relations
+from sage_kit.models.loss_inputs import LossInputs, loss_inputs
 from sage_kit.models.split import InputLayers, UpperLayers, split_model
 from sage_kit.models.student import build_student
 from sage_kit.models.teacher import Teacher, fit_tokenizer, load_teacher
@@ -104,11 +105,8 @@ class Prepared:
         On which the student is compared with the teacher at the end.
     report : TeacherReport
         How well the teacher knows the task.
-    teacher_layers, student_layers : list of int
-        Blocks (from 1) that the hidden-state loss pairs, empty when it is off. What the relations loss needs stands
-        behind the teacher's.
-    relations : TeacherRelations or None
-        The teacher's side of the relations loss; None when it is off.
+    loss_inputs : LossInputs
+        What the losses look at.
     content : str
         Fingerprint of data and teacher.
     cache : Cache
@@ -128,14 +126,17 @@ class Prepared:
     dev: PreparedSplit
     validation: dict[str, PreparedSplit]
     report: TeacherReport
-    teacher_layers: list[int]
-    student_layers: list[int]
+    loss_inputs: LossInputs
     content: str
     cache: Cache
     device: torch.device
     precision: str
     evaluation: PreparedSplit | None = None
-    relations: TeacherRelations | None = None
+
+    @property
+    def teacher_layers(self) -> list[int]:
+        """Blocks (from 1) of the teacher whose outputs are kept for the losses."""
+        return list(self.loss_inputs.kept)
 
     def synthesizer(self, recipe: Recipe, announce: Callable[[str], None], costs: Costs) -> Synthesizer:
         """What makes synthetic examples of train; `announce` shows a line, `costs` takes the time."""
@@ -197,11 +198,10 @@ def prepare(recipe: Recipe, accelerator: Accelerator, costs: Costs) -> Prepared:
 
     model = teacher.model.to(device)
     input_layers, teacher_upper = split_model(model, config.bypass)
-    paired, student_layers = hidden_layer_pairs(config, teacher_upper.n_blocks)
-    relations, teacher_layers = teacher_relations(config, teacher_upper, paired)
     student = build_student(
         model, bypass=config.bypass, layers=config.student_layers, init=config.student_init, seed=config.seed
     )
+    inputs = loss_inputs(recipe, teacher_upper, _model_sizes(teacher_upper, student, config, data.spec.is_regression))
     recipe.check_sizes(len(data.train), input_layers.dim)
     input_layers_key = fingerprint(teacher.fingerprint, config.bypass)
 
@@ -261,7 +261,7 @@ def prepare(recipe: Recipe, accelerator: Accelerator, costs: Costs) -> Prepared:
     report = report_teacher(config.teacher, data.spec, dev.outputs.logits, dev.labels, outputs=teacher.outputs)
     for line in report.lines:
         work.announce(line)
-    train = label(data.train, embedded_train, teacher_layers)
+    train = label(data.train, embedded_train, list(inputs.kept))
     validation = {name: label(split, embed(split), []) for name, split in data.validation.items()}
     evaluation = None
     mark = [teacher.fingerprint, train.store.key, dev.store.key, np.asarray(data.train.labels)]
@@ -291,9 +291,7 @@ def prepare(recipe: Recipe, accelerator: Accelerator, costs: Costs) -> Prepared:
         validation=validation,
         evaluation=evaluation,
         report=report,
-        teacher_layers=teacher_layers,
-        student_layers=student_layers,
-        relations=relations,
+        loss_inputs=inputs,
         content=content,
         cache=cache,
         device=device,
@@ -413,24 +411,15 @@ class _Preparation:
         )
 
 
-def hidden_layer_pairs(config: RunConfig, teacher_blocks: int) -> tuple[list[int], list[int]]:
-    """The blocks (from 1) of teacher and student whose outputs the hidden-state loss pairs.
-
-    Raises
-    ------
-    CompatibilityError
-        When the settings name a block that the teacher does not have.
-    """
-    if not config.hidden_weight:
-        return [], []
-    blocks = config.student_layers
-    if config.hidden_layers == "last":
-        return [teacher_blocks], [blocks]
-    if config.hidden_layers == "mapped":
-        return [max(1, round(i * teacher_blocks / blocks)) for i in range(1, blocks + 1)], list(range(1, blocks + 1))
-    for layer in config.hidden_layers:
-        if int(layer) > teacher_blocks:
-            raise CompatibilityError(
-                f"hidden_layers names block {layer}, but the teacher has {teacher_blocks} behind the input layers"
-            )
-    return [int(layer) for layer in config.hidden_layers], list(range(1, blocks + 1))
+def _model_sizes(teacher: UpperLayers, student: PreTrainedModel, config: RunConfig, regression: bool) -> ModelSizes:
+    """What losses must know of the two models before they are built."""
+    return ModelSizes(
+        teacher_blocks=teacher.n_blocks,
+        student_blocks=config.student_layers,
+        teacher_dim=teacher.dim,
+        student_dim=int(student.config.hidden_size),
+        teacher_heads=teacher.heads,
+        student_heads=int(student.config.num_attention_heads),
+        n_outputs=teacher.n_outputs,
+        regression=regression,
+    )

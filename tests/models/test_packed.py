@@ -196,12 +196,13 @@ def test_queries_keys_and_values_in_bf16(lengths, hidden):
     for autocast in (False, True):
         upper.zero_grad()
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
-            output = upper(states, mask, hidden=hidden, projections=True)
+            output = upper(states, mask, hidden=hidden, projections=(upper.n_blocks,))
             without = upper(states, mask, hidden=hidden)
         torch.testing.assert_close(output.logits, without.logits, rtol=0.02, atol=0.002)
-        assert output.projections.dtype == torch.float32
-        scalar(output.logits, [output.projections[mask].sum(-2)]).backward()
-        found.append(output.projections[mask].detach())
+        (projections,) = output.projections
+        assert projections.dtype == torch.float32
+        scalar(output.logits, [projections[mask].sum(-2)]).backward()
+        found.append(projections[mask].detach())
         logits.append(output.logits.detach())
         gradients.append(torch.cat([parameter.grad.flatten() for parameter in upper.parameters()]))
     for exact, rounded in (found, logits, gradients):
@@ -308,7 +309,8 @@ def test_queries_keys_and_values_of_the_last_block(family, bypass, padded, lengt
     found, gradients = {}, {}
     for asked in (False, True):
         upper.zero_grad()
-        output = upper.train()(given, None if bool(mask.all()) else mask, hidden=hidden, projections=asked)
+        projections = (upper.n_blocks,) if asked else ()
+        output = upper.train()(given, None if bool(mask.all()) else mask, hidden=hidden, projections=projections)
         torch.testing.assert_close(output.logits, logits, rtol=1e-10, atol=1e-10)
         for layer, states in enumerate(output.hidden):
             for row, n in enumerate(lengths):
@@ -316,11 +318,11 @@ def test_queries_keys_and_values_of_the_last_block(family, bypass, padded, lengt
         assert len(output.hidden) == (upper.n_blocks if hidden else 0)
         total = scalar(output.logits, [states[mask] for states in output.hidden])
         if asked:
-            total = total + (output.projections[mask] * factors).sin().sum()
+            total = total + (output.projections[0][mask] * factors).sin().sum()
         total.backward()
-        found[asked] = output.projections
+        found[asked] = output.projections[0] if asked else output.projections
         gradients[asked] = {name: parameter.grad.clone() for name, parameter in upper.named_parameters()}
-    assert found[False] is None
+    assert found[False] == ()
     assert found[True].shape == (*given.shape[:2], 3, DIM)
     assert bool(found[True].isfinite().all())
 

@@ -6,6 +6,7 @@ thing, the student's embeddings are trained, from the teacher's on, with their d
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -52,13 +53,21 @@ class WholeStudent(TrainedEmbeddings):
         self.train(model.training)
 
     def forward(
-        self, tokens: torch.Tensor, mask: torch.Tensor | None = None, hidden: bool = False, projections: bool = False
+        self,
+        tokens: torch.Tensor,
+        mask: torch.Tensor | None = None,
+        hidden: bool = False,
+        projections: Sequence[int] = (),
     ) -> UpperOutput:
         """What `UpperLayers.forward` returns, of token ids and types as (batch, tokens, 2), int64."""
         states = self.states(*tokens.unbind(-1))
         if mask is not None:
             states = states * mask.unsqueeze(-1)
         return cast(UpperOutput, self.upper(states, mask, hidden=hidden, projections=projections))
+
+    def scores(self, layer: int, projections: torch.Tensor) -> torch.Tensor:
+        """What `UpperLayers.scores` returns."""
+        return self.upper.scores(layer, projections)
 
     def flops(self, lengths: NDArray[np.integer[Any]], hidden: bool = False, projections: bool = False) -> int:
         """Forward FLOPs, counted as in `UpperLayers.flops`; a look-up in the embeddings is none."""
@@ -123,7 +132,7 @@ def run_whole_student(
 
     def make(recipe: Recipe, accelerator: Accelerator, costs: Costs) -> tuple[Prepared, type[UnsavedLoop]]:
         prepared = prepare(recipe, accelerator, costs)
-        if prepared.relations is not None and prepared.relations.place is None:
+        if 1 in prepared.loss_inputs.teacher_projections:
             raise ConfigError(
                 "the relations of the teacher's first block are those of token states, which a student with an input "
                 "layer does not share: set relation_layer to a later block, or relation_weight to 0"

@@ -17,7 +17,7 @@ def loop_run(subject: Subject) -> None:
     sage_kit.components. Arrays may be read-only, and rows fewer than in your own tests.
     """
     kind = subject.spec.kind
-    if kind != "observer" and kind not in toy.CHOSEN_KINDS:
+    if kind not in ("observer", "loss") and kind not in toy.CHOSEN_KINDS:
         raise NotApplicable(f"the toy run has no place for a {kind}")
     subject.need_packages()
     if kind == "reducer":

@@ -8,7 +8,7 @@ from sage_kit.testing.exercises import SHARE, differing, recorded, require_nothi
 from sage_kit.testing.registry import CHECKS, CheckWarning, NotApplicable, check
 from sage_kit.testing.subject import Subject
 
-USED = ("reducer", "sampler", "inverter", "lift", "filter", "decoder", "stop_rule")
+USED = ("reducer", "sampler", "inverter", "lift", "filter", "loss", "decoder", "stop_rule")
 """Kinds that are used with rows."""
 
 LEAST_SECONDS = 0.2
