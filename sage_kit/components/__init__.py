@@ -24,6 +24,7 @@ from sage_kit.components.protocols import (
     Guesser,
     Inverter,
     Lift,
+    Metric,
     Reducer,
     Sampler,
     Stateful,
@@ -40,6 +41,7 @@ from sage_kit.components.specs import (
     HubSource,
     InverterSpec,
     LiftSpec,
+    MetricSpec,
     ObserverSpec,
     Options,
     ReducerSpec,
@@ -56,7 +58,7 @@ if TYPE_CHECKING:
 __all__ = [
     "PROTOCOLS", "BuildContext", "ComponentSpec", "Decoder", "DecoderSpec", "Factory", "Filter", "FilterRequest",
     "FilterSpec", "Guesser", "Guesses", "HubSource", "Inverter", "InverterSpec", "Lift", "LiftRequest", "LiftSpec",
-    "ObserverSpec", "Options", "Reducer", "ReducerSpec", "SampleRequest", "Sampler", "SamplerSpec", "Samples",
-    "Stateful", "StatefulReducer", "StopRule", "StopRuleSpec", "SupervisedReducer", "TaskSpec", "TeacherView",
-    "TextBatch", "TokenBatch", "TokenIds", "TokenText", "Vocabulary", "lazy",
+    "Metric", "MetricSpec", "ObserverSpec", "Options", "Reducer", "ReducerSpec", "SampleRequest", "Sampler",
+    "SamplerSpec", "Samples", "Stateful", "StatefulReducer", "StopRule", "StopRuleSpec", "SupervisedReducer",
+    "TaskSpec", "TeacherView", "TextBatch", "TokenBatch", "TokenIds", "TokenText", "Vocabulary", "lazy",
 ]  # fmt: skip

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         FilterSpec,
         InverterSpec,
         LiftSpec,
+        MetricSpec,
         ObserverSpec,
         ReducerSpec,
         SamplerSpec,
@@ -177,6 +178,25 @@ def sage_tasks() -> Iterable[TaskSpec]:
                 local="pawsx/en",
                 hub=HubSource("google-research-datasets/paws-x", "en"),
             )
+    """
+    return ()
+
+
+@hookspec
+def sage_metrics() -> Iterable[MetricSpec]:
+    """Contribute metrics: gold labels and predictions to a number. Tasks and the setting `metrics` name them.
+
+    Returns
+    -------
+    iterable of MetricSpec
+
+    Examples
+    --------
+    ::
+
+        @hookimpl
+        def sage_metrics():
+            yield sklearn_metric("balanced_accuracy", "sklearn.metrics:balanced_accuracy_score")
     """
     return ()
 

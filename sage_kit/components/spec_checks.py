@@ -12,12 +12,14 @@ from typing import Any
 from sage_kit.components.guard import Failure, attempt, cause_of, place_of
 from sage_kit.components.protocols import PROTOCOLS
 from sage_kit.components.specs import (
+    LABEL_KINDS,
     ComponentSpec,
     DecoderSpec,
     FilterSpec,
     HubSource,
     InverterSpec,
     LiftSpec,
+    MetricSpec,
     ObserverSpec,
     Options,
     ReducerSpec,
@@ -41,6 +43,7 @@ CONTRIBUTING_HOOKS: Mapping[str, type[ComponentSpec] | type[TaskSpec]] = {
         FilterSpec,
         DecoderSpec,
         TaskSpec,
+        MetricSpec,
         ObserverSpec,
         StopRuleSpec,
     )
@@ -126,6 +129,8 @@ def problem_of(spec: Any) -> str:
             return f"{field.name} is {value!r}, not {expected}"
     if spec.kind == TaskSpec.kind and len(spec.text_columns) not in (1, 2):
         return f"text_columns names {len(spec.text_columns)} columns, not one or two"
+    if spec.kind == MetricSpec.kind and (not spec.takes or set(spec.takes) - set(LABEL_KINDS)):
+        return f"takes is {spec.takes!r}, not one or more of {', '.join(LABEL_KINDS)}"
     for requirement in spec.requires:
         try:
             Requirement(requirement)

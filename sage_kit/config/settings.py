@@ -106,6 +106,10 @@ class RunConfig(BaseModel):
     task_kind: Literal["classification", "regression"] = _setting(
         "classification", "Whether the label is a class or a number (task `file`).", "data"
     )
+    metrics: Names = _setting(
+        FrozenList, "Metrics of the task, the primary one first; empty takes the task's own.", "data"
+    )
+    metric_options: Table = _setting(FrozenTable, "Options by metric: {name = {option = value}}.", "data")
     validation_fraction: float = _setting(
         0.2,
         "Part of `train_file` set apart for reporting when there is no `validation_file`.",

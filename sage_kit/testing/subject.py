@@ -117,6 +117,8 @@ class Subject:
         kind, name = self.spec.kind, self.spec.name
         if kind == "observer":
             settings = {"observers": [name], "observer_options": {name: self.given}, **settings}
+        elif kind == "metric" and "classes" in getattr(self.spec, "takes", ()):
+            settings = {"metrics": [name], "metric_options": {name: self.given}, **settings}
         elif kind in toy.CHOSEN_KINDS:
             settings = {kind: name, f"{kind}_options": self.given, **settings}
         if isinstance(self.spec, LiftSpec) and self.spec.needs_shares:

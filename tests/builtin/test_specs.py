@@ -30,6 +30,7 @@ def test_every_kind_of_the_core_has_its_components(plugins: Plugins) -> None:
         "lift": ["mixup", "pooled", "replace", "replace_random", "scale_shift", "shift"],
         "decoder": ["mlm_head", "nearest_token", "probe"],
         "filter": ["agreement_with_anchor", "choose", "cosine", "density", "none", "teacher_confidence"],
+        "metric": ["accuracy", "f1", "macro_f1", "matthews", "pearson", "spearman"],
         "stop_rule": ["agreement"],
         "observer": ["costs", "jsonl", "loss_profile", "progress", "tracker"],
     }  # fmt: skip

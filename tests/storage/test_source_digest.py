@@ -37,7 +37,7 @@ EVERY_RUN = (
     "components/messages", "components/plugins", "components/protocols", "components/records",
     "components/spec_checks", "components/specs", "config/__init__", "config/loading", "config/paths",
     "config/presets", "config/settings", "config/validation", "config/values", "data/batches", "data/corpus",
-    "data/metrics", "data/row_checks", "data/sources", "data/splits", "data/tokens", "data/user_files", "distill",
+    "data/metrics", "data/row_checks", "data/scoring", "data/sources", "data/splits", "data/tokens", "data/user_files", "distill",
     "models/block_parts", "models/checkpoints", "models/cpu_kernels", "models/export", "models/families",
     "models/packed", "models/split", "models/student", "models/teacher", "models/vectors", "recipe",
     "rundir/checkpoint", "rundir/directory", "storage/cache", "storage/tensorfile", "synthesis/answers",
