@@ -34,7 +34,9 @@ from sage_kit.system.processes import from_main
 from sage_kit.training.component_state import give_back, state_of
 from sage_kit.training.labelled_batches import SyntheticBatches, planned_steps, sources_of
 from sage_kit.training.learner import Learner
+from sage_kit.training.optimizer import check_optimizer
 from sage_kit.training.preparation import Prepared, PreparedSplit, prepare
+from sage_kit.training.rate_schedules import check_schedule
 from sage_kit.training.round_synthesis import RoundSynthesis
 from sage_kit.training.run_events import OnStep, RunEvents
 from sage_kit.training.summary import evaluation_scores, run_info, summarize, write_outcome
@@ -138,6 +140,8 @@ def distill(recipe: Recipe, directory: RunDirectory, accelerator: Accelerator) -
             events.message(f"{bad} is in quarantine: {bad.cause}")
     try:
         # ---- prepare: data, teacher, cached vectors and labels, a new student ---------------------------------------
+        check_optimizer(recipe.config.optimizer, recipe.config.optimizer_options)
+        check_schedule(recipe.config)
         build_ahead(recipe, accelerator.device)
         checkpoint = directory.latest_checkpoint(events.message)
         costs = checkpoint.costs if checkpoint else Costs()

@@ -367,8 +367,21 @@ class RunConfig(BaseModel):
     batch_size: int = _setting(32, "Most examples in a batch.", "training", "examples", ge=1)
     batch_tokens: int = _setting(4096, "Most tokens in a batch, padding included.", "training", "tokens", ge=16)
     learning_rate: float = _setting(1e-4, "Peak learning rate of the student.", "training", "per step", gt=0)
-    lr_schedule: Literal["linear", "constant"] = _setting(
-        "linear", "Learning rate falls linearly to zero over the rounds, or stays.", "training"
+    optimizer: str = _setting(
+        "adamw", "Optimizer of the student: a class of torch.optim by its name in lower case.", "training"
+    )
+    optimizer_options: Table = _setting(FrozenTable, "Further arguments of that class.", "training")
+    lr_schedule: Literal[
+        "linear", "constant", "cosine", "cosine_with_restarts", "cosine_with_min_lr", "polynomial", "inverse_sqrt",
+        "constant_with_warmup", "warmup_stable_decay",
+    ] = _setting(
+        "linear",
+        "Learning rate falls linearly to zero over the rounds, or stays (`constant`); the others are transformers' "
+        "get_scheduler, whose first rate is 0 where it rises.",
+        "training",
+    )  # fmt: skip
+    lr_schedule_options: Table = _setting(
+        FrozenTable, "Options of a schedule of transformers, as num_cycles, power or min_lr.", "training"
     )
     lr_steps: int = _setting(
         0,
@@ -381,7 +394,9 @@ class RunConfig(BaseModel):
     lr_warmup: float = _setting(
         0.06, "Part of training in which the learning rate rises.", "training", "share", ge=0, lt=1
     )
-    weight_decay: float = _setting(0.01, "AdamW's decoupled weight decay.", "training", "per step", ge=0)
+    weight_decay: float = _setting(
+        0.01, "Weight decay of the optimizer, of matrices alone; decoupled in AdamW.", "training", "per step", ge=0
+    )
     max_grad_norm: float = _setting(1.0, "Gradients are clipped to this norm; 0 for no clipping.", "training", "", ge=0)
     seed: Seed = _setting(0, "Seed of the student: order, dropout, sampling.", "training")
 

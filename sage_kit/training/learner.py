@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from sage_kit.components.records import Costs
 from sage_kit.config import RunConfig
-from sage_kit.models.learning_rate import learning_rate_factor
 from sage_kit.storage.fingerprint import derive_seed
 from sage_kit.system.devices import autocast_for, synchronize
 from sage_kit.training.feedback import divergence_gradient, mean_hidden_states
@@ -20,6 +19,7 @@ from sage_kit.training.losses import LossSettings, instance_losses
 from sage_kit.training.optimizer import load_optimizer_tensors, make_optimizer, optimizer_tensors
 from sage_kit.training.preparation import Prepared, PreparedSplit
 from sage_kit.training.profile import Profile
+from sage_kit.training.rate_schedules import rate_of
 from sage_kit.training.steps import Pass, count_flops, predict, train_pass
 
 if TYPE_CHECKING:
@@ -61,7 +61,9 @@ class Learner:
         self.costs = costs
         self.device = accelerator.device
         self.raw = part
-        self.raw_optimizer = make_optimizer(part, config.learning_rate, config.weight_decay)
+        self.raw_optimizer = make_optimizer(
+            part, config.learning_rate, config.weight_decay, config.optimizer, config.optimizer_options
+        )
         compiled: Any = torch.compile(part, dynamic=True) if config.compile else part
         self.upper, self.optimizer = accelerator.prepare(compiled, self.raw_optimizer)
         spec, relations = prepared.data.spec, prepared.relations
@@ -93,10 +95,7 @@ class Learner:
             As in `train_pass`.
         """
         config, prepared, before = self.config, self.prepared, self.steps
-
-        def learning_rate(step: int) -> float:
-            factor = learning_rate_factor(config.lr_schedule, config.lr_warmup, before + step, planned)
-            return config.learning_rate * factor
+        rate = rate_of(config, planned)
 
         with self.costs.timed("student", lambda: synchronize(self.device)):
             did = train_pass(
@@ -106,7 +105,7 @@ class Learner:
                 accelerator=self.accelerator,
                 settings=self.losses,
                 student_layers=prepared.student_layers,
-                learning_rate=learning_rate,
+                learning_rate=lambda step: rate(before + step),
                 max_grad_norm=config.max_grad_norm,
                 max_steps=config.max_steps - before if config.max_steps else None,
                 rng=np.random.default_rng(derive_seed(config.seed, number, "order")),
