@@ -38,6 +38,7 @@ from sage_kit.training.optimizer import check_optimizer
 from sage_kit.training.preparation import Prepared, PreparedSplit, prepare
 from sage_kit.training.rate_schedules import check_schedule
 from sage_kit.training.round_synthesis import RoundSynthesis
+from sage_kit.training.run_control import RunControl
 from sage_kit.training.run_events import OnStep, RunEvents
 from sage_kit.training.summary import evaluation_scores, run_info, summarize, write_outcome
 from sage_kit.training.tracing import LABELLED_BATCHES, STUDENT_STEPS, RoundTrace
@@ -208,6 +209,7 @@ class Loop:
         self.predictions: dict[str, NDArray[np.float32]] = {}
         self.synthesis = RoundSynthesis(recipe, prepared, self.learner, directory, accelerator, costs, events)
         self.planned_steps = planned_steps(recipe, prepared.train, accelerator.num_processes)
+        self.control = RunControl(recipe.plugins, events, accelerator)
         self.stop_rule = recipe["stop_rule"].build(BuildContext(config=config, seed=config.seed))
         traces = config.trace and accelerator.is_main_process
         first = 1 if config.schedule == "none" else recipe.first_synthetic
@@ -268,7 +270,7 @@ class Loop:
         rng = np.random.default_rng(derive_seed(config.seed, number, "real"))
         sources = sources_of(config, self.prepared, learner.profile, self.synthesis.synthesizer, synthetic, rng)
         with self.trace.window("training", STUDENT_STEPS):
-            did = learner.train(number, sources, self.planned_steps, self._on_step(f"round {number}"))
+            did = learner.train(number, sources, self.planned_steps, self._on_student_step(number))
         children = next((source for source in sources if isinstance(source, SyntheticBatches)), None)
         if children is not None:
             learner.profile.attribute(children.synthetic.anchors, children.profile)
@@ -312,6 +314,8 @@ class Loop:
     def reason_to_stop(self) -> str | None:
         """Why to stop now, or None."""
         config, steps = self.config, self.learner.steps
+        if self.control.stopped:
+            return self.control.stopped
         if config.max_steps and steps >= config.max_steps:
             return f"{steps} student steps are done"
         if self.history:
@@ -323,7 +327,22 @@ class Loop:
                 return reason
         if not config.max_steps and len(self.history) >= config.rounds:
             return f"{len(self.history)} rounds are done"
-        return None
+        if self.control.is_asked():
+            self._obey(steps)
+            if self.control.keeps and self.history and self.accelerator.is_main_process:
+                self.directory.keep_checkpoint(len(self.history))
+            self.control.keeps = False
+        return self.control.stopped or None
+
+    def _obey(self, done: int) -> bool:
+        """Ask the plugins what to do after so many student steps, and do it; whether to stop."""
+        if self.control.ask(done, self.planned_steps).evaluate:
+            dev = self.prepared.dev
+            logits = self.learner.predict(dev)
+            self.learner.upper.train()
+            scores = score(self.prepared.data.spec, logits, dev.gold, dev.outputs.logits)
+            self.events.tell(self.plugins.evaluated, done, scores)
+        return bool(self.control.stopped)
 
     def _ask_stop_rule(self) -> str | None:
         choice = self.recipe["stop_rule"]
@@ -357,14 +376,17 @@ class Loop:
             scaler=learner.scaler_state(),
             warmup_steps=self.warmup_steps if warmup is None else warmup[0],
             in_warmup=warmup is not None,
+            stopped=self.control.stopped,
         )
-        path = self.directory.save_checkpoint(checkpoint, self.config.keep_checkpoints)
+        path = self.directory.save_checkpoint(checkpoint, self.config.keep_checkpoints, for_good=self.control.keeps)
+        self.control.keeps = False
         self.directory.write_costs(self.costs)
         self.events.tell(self.plugins.checkpoint_saved, round, path)
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Go on from a checkpoint."""
         self.history = list(checkpoint.history)
+        self.control.stopped = checkpoint.stopped
         self.warmup_steps = checkpoint.warmup_steps
         self.teacher_tokens = checkpoint.teacher_tokens
         self.learner.restore(
@@ -425,6 +447,16 @@ class Loop:
         def on_step(done: int, total: int, loss: Any = None) -> None:
             self.trace.step()
             tell(done, total, loss)
+
+        return on_step
+
+    def _on_student_step(self, round: int) -> OnStep:
+        """A callback that also asks the plugins, but after the last step; whether to stop."""
+        tell, is_asked, before = self._on_step(f"round {round}"), self.control.is_asked(), self.learner.steps
+
+        def on_step(done: int, total: int, loss: Any = None) -> bool:
+            tell(done, total, loss)
+            return is_asked and done < total and self._obey(before + done)
 
         return on_step
 

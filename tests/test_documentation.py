@@ -28,7 +28,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_tutorial_has_its_files() -> None:
-    plugins = {"kernel_map.py", "one_line.py", "easy_pairs.py", "other_half.py", "more_metrics.py", "watch.py"}
+    plugins = {
+        "kernel_map.py",
+        "one_line.py",
+        "easy_pairs.py",
+        "other_half.py",
+        "more_metrics.py",
+        "watch.py",
+        "plateau.py",
+    }
     assert set(examples()) == {"study.py", *plugins}
 
 
@@ -41,6 +49,7 @@ def test_the_tutorial_has_its_files() -> None:
         ("other_half.py", {"lift": "other_half", "lift_options": {}}),
         ("more_metrics.py", {"metrics": ["kappa", "accuracy"]}),
         ("watch.py", {}),
+        ("plateau.py", {}),
     ],
 )
 def test_examples_run(name: str, settings, folder: Path, tiny_bert: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from sage_kit.components.messages import (
     BuildContext,
+    Control,
     FilterRequest,
     Guesses,
     LiftRequest,
@@ -56,9 +57,9 @@ if TYPE_CHECKING:
     from sage_kit.components.messages import Integers as Integers
 
 __all__ = [
-    "PROTOCOLS", "BuildContext", "ComponentSpec", "Decoder", "DecoderSpec", "Factory", "Filter", "FilterRequest",
-    "FilterSpec", "Guesser", "Guesses", "HubSource", "Inverter", "InverterSpec", "Lift", "LiftRequest", "LiftSpec",
-    "Metric", "MetricSpec", "ObserverSpec", "Options", "Reducer", "ReducerSpec", "SampleRequest", "Sampler",
+    "PROTOCOLS", "BuildContext", "ComponentSpec", "Control", "Decoder", "DecoderSpec", "Factory", "Filter",
+    "FilterRequest", "FilterSpec", "Guesser", "Guesses", "HubSource", "Inverter", "InverterSpec", "Lift", "LiftRequest",
+    "LiftSpec", "Metric", "MetricSpec", "ObserverSpec", "Options", "Reducer", "ReducerSpec", "SampleRequest", "Sampler",
     "SamplerSpec", "Samples", "Stateful", "StatefulReducer", "StopRule", "StopRuleSpec", "SupervisedReducer",
     "TaskSpec", "TeacherView", "TextBatch", "TokenBatch", "TokenIds", "TokenText", "Vocabulary", "lazy",
 ]  # fmt: skip

@@ -80,7 +80,7 @@ class Learner:
         self.steps = 0
 
     def train(
-        self, number: int, sources: list[Batches], planned: int, on_step: Callable[[int, int, torch.Tensor], None]
+        self, number: int, sources: list[Batches], planned: int, on_step: Callable[[int, int, torch.Tensor], object]
     ) -> Pass:
         """Train on every batch of a round's sources once, as far as `max_steps` allows.
 

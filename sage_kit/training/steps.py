@@ -48,7 +48,7 @@ def train_pass(
     max_grad_norm: float,
     max_steps: int | None,
     rng: np.random.Generator,
-    on_step: Callable[[int, int, torch.Tensor], None],
+    on_step: Callable[[int, int, torch.Tensor], object],
     relations: TeacherRelations | None = None,
 ) -> Pass:
     """Train on every batch of the sources once, in random order, and profile the losses on the way.
@@ -75,7 +75,7 @@ def train_pass(
     rng : numpy Generator
         For the order.
     on_step : callable
-        Told the steps done, the steps in all, and the mean loss as a tensor.
+        Told the steps done, the steps in all, and the mean loss as a tensor; says whether to end the pass.
     relations : TeacherRelations or None
         The teacher's side of the relations loss; None where it is off.
 
@@ -126,7 +126,8 @@ def train_pass(
         lengths.append(batch.mask.sum(1))
         padded_tokens += batch.mask.numel()
         steps += 1
-        on_step(steps, len(order), loss.detach())
+        if on_step(steps, len(order), loss.detach()):
+            break
     for source in sources:
         source.profile.merge(accelerator)
     flat = torch.cat(lengths).cpu().numpy() if lengths else np.zeros(0, np.int64)

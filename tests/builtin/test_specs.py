@@ -32,7 +32,7 @@ def test_every_kind_of_the_core_has_its_components(plugins: Plugins) -> None:
         "filter": ["agreement_with_anchor", "choose", "cosine", "density", "none", "teacher_confidence"],
         "metric": ["accuracy", "f1", "macro_f1", "matthews", "pearson", "spearman"],
         "stop_rule": ["agreement"],
-        "observer": ["costs", "jsonl", "loss_profile", "progress", "tracker"],
+        "observer": ["costs", "jsonl", "limits", "loss_profile", "progress", "tracker"],
     }  # fmt: skip
     assert {kind: plugins.names(kind) for kind in expected} == expected
 

@@ -275,7 +275,9 @@ class _Story:
             self._steps(plugins, self.run, "teacher's labels", None)
             self._tell(plugins.synthetic_created, self.run, number, self.synthetic)
         self.trained += STEPS
+        self._tell(plugins.control, self.run, STEPS * (number - 1), 2 * STEPS)
         self._steps(plugins, self.run, f"round {number}", self.loss)
+        self._tell(plugins.evaluated, self.run, STEPS * number - 1, {"accuracy": 0.7, "agreement": 0.75})
         self.costs.add("student", 0.25, tokens=50, flops=3000)
         self._tell(plugins.losses_profiled, self.run, number, self.losses)
         nan = float("nan")
@@ -360,6 +362,8 @@ class _Story:
                 self._tell(plugins.step_finished, run, activity, done, STEPS, loss)
             else:
                 plugins.step_finished(run, activity, done, STEPS, loss)
+                if run is not None and loss is not None:
+                    plugins.control(run, done, 2 * STEPS)
 
 
 def _synthetic_set() -> SyntheticSet:
