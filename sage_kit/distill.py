@@ -31,6 +31,7 @@ from sage_kit.storage.frozen import frozen_copy
 from sage_kit.synthesis.synthesizer import build_ahead
 from sage_kit.system.devices import make_accelerator
 from sage_kit.system.processes import from_main
+from sage_kit.training.best_round import BestRound, measure_of
 from sage_kit.training.component_state import give_back, state_of
 from sage_kit.training.labelled_batches import SyntheticBatches, planned_steps, sources_of
 from sage_kit.training.learner import Learner
@@ -210,6 +211,11 @@ class Loop:
         self.synthesis = RoundSynthesis(recipe, prepared, self.learner, directory, accelerator, costs, events)
         self.planned_steps = planned_steps(recipe, prepared.train, accelerator.num_processes)
         self.control = RunControl(recipe.plugins, events, accelerator)
+        self.best = (
+            None
+            if config.keep_best == "none"
+            else BestRound(directory.path / "best", measure_of(config, prepared.data.spec))
+        )
         self.stop_rule = recipe["stop_rule"].build(BuildContext(config=config, seed=config.seed))
         traces = config.trace and accelerator.is_main_process
         first = 1 if config.schedule == "none" else recipe.first_synthetic
@@ -378,8 +384,12 @@ class Loop:
             in_warmup=warmup is not None,
             stopped=self.control.stopped,
         )
+        if self.best is not None and warmup is None:
+            self.best.keep(self.history, checkpoint.student)
         path = self.directory.save_checkpoint(checkpoint, self.config.keep_checkpoints, for_good=self.control.keeps)
         self.control.keeps = False
+        if self.best is not None:
+            self.best.forget_others(self.history)
         self.directory.write_costs(self.costs)
         self.events.tell(self.plugins.checkpoint_saved, round, path)
 
@@ -399,12 +409,15 @@ class Loop:
         self.loss_history = [frozen_copy(losses) for losses in checkpoint.profile["history"].numpy()]
         self.synthesis.restore(checkpoint.components)
         give_back(self.recipe["stop_rule"], self.stop_rule, checkpoint.components)
+        if self.best is not None and self.accelerator.is_main_process and not checkpoint.in_warmup:
+            self.best.keep(self.history, checkpoint.student)  # it may have been removed by a later round
         self.info = self._run_info()
 
     def finish(self, stopped: str) -> dict[str, Any]:
         """Export the student and write the summary."""
         config, prepared = self.config, self.prepared
-        validation = dict(self.history[-1].validation) if self.history else {}
+        exported = self._go_back_to_best()
+        validation = dict(self.history[exported - 1].validation) if self.history else {}
         if "dev" not in self.predictions:  # resumed after the last round
             self._score("dev", prepared.dev)
         evaluation: dict[str, float] = {}
@@ -419,6 +432,7 @@ class Loop:
             prepared,
             self.history,
             self.costs,
+            exported_round=exported,
             validation=validation,
             evaluation=evaluation,
             stopped=stopped,
@@ -437,6 +451,24 @@ class Loop:
         if self.accelerator.is_main_process:
             write_outcome(self.directory, prepared, self.predictions, self.costs, summary)
         return summary
+
+    def _go_back_to_best(self) -> int:
+        """The round whose student is exported: the last or, with its weights taken over again, the best."""
+        last = len(self.history)
+        number = last if self.best is None else self.best.number(self.history)
+        if self.best is None or number == last:
+            return last
+        found = self.best.weights(number) if self.accelerator.is_main_process else None
+        found = from_main(found, self.accelerator)
+        if found is None:
+            self.events.message(
+                f"the weights of round {number}, the best, are not readable: the last round is exported"
+            )
+            return last
+        self.learner.raw.load_state_dict(found)
+        self.predictions = {}  # those of the last round
+        self.events.message(f"round {number} is exported, which did best on dev by {self.config.keep_best}")
+        return number
 
     # ---- small parts ------------------------------------------------------------------------------------------------
 

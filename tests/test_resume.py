@@ -117,10 +117,11 @@ def test_run_in_bf16_resumes_to_the_same_bits(folder: Path, tiny_bert: Path) -> 
     [
         {"optimizer": "sgd", "optimizer_options": {"momentum": 0.9}, "learning_rate": 0.05, "lr_schedule": "cosine"},
         {"optimizer": "adafactor", "lr_schedule": "polynomial", "lr_schedule_options": {"power": 2.0}},
+        {"gradient_accumulation": 3, "gradient_checkpointing": True},
     ],
-    ids=lambda settings: settings["optimizer"],
+    ids=lambda settings: "-".join(settings),
 )
-def test_another_optimizer_and_schedule_resume_to_the_same_bits(folder: Path, tiny_bert: Path, settings) -> None:
+def test_other_ways_to_train_resume_to_the_same_bits(folder: Path, tiny_bert: Path, settings) -> None:
     first, expected = toy_run(folder, tiny_bert, rounds=2, **settings)
     again, _ = toy_run(folder, tiny_bert, rounds=2, keep_checkpoints=0, **settings)
     go_back(again, to_round=1)

@@ -21,6 +21,7 @@ from sage_kit.models.block_parts import first_token_block, padded_block, parts_o
 from sage_kit.models.families import Family, family_of
 from sage_kit.models.packed import pack, packed_block, products_dtype, project, runs_packed, unpack
 from sage_kit.models.positions import PositionBias, position_bias, score_bias
+from sage_kit.models.recomputation import Call, kept, recomputed
 
 if TYPE_CHECKING:
     import numpy as np
@@ -164,10 +165,13 @@ class UpperLayers(nn.Module):
         Width of the logits.
     heads : int
         Attention heads of a block.
+    recomputes : bool
+        Whether blocks in training are computed again for the backward pass, instead of keeping what is within them.
     """
 
     def __init__(self, model: PreTrainedModel, first_block: int = 0) -> None:
         super().__init__()
+        self.recomputes = False
         family = family_of(model.config)
         self.blocks = nn.ModuleList(_blocks(model, family)[first_block:])
         self.head = Head(model, family)
@@ -202,17 +206,22 @@ class UpperLayers(nn.Module):
         outputs: list[Tensor] = []
         projected: Tensor | None = None
         stock = hidden and not projections
-        for output in through_blocks(self.blocks if stock else self.blocks[:-1], states, mask, self._positions):
+        blocks, call = self.blocks if stock else self.blocks[:-1], self._call
+        for output in through_blocks(blocks, states, mask, self._positions, call):
             states = output
             if hidden:
                 outputs.append(states)
         if not stock:
             last, bias = self._parts[-1], _score_bias(states, mask, self._positions)
             projected = project_padded(last, states) if projections else None
-            states = (padded_block if hidden else first_token_block)(last, states, bias, projected)
+            states = call(padded_block if hidden else first_token_block, last, states, bias, projected)
             if hidden:
                 outputs.append(states)
         return UpperOutput(self.head(states), tuple(outputs), projected)
+
+    @property
+    def _call(self) -> Call:
+        return recomputed if self.recomputes and self.training and torch.is_grad_enabled() else kept
 
     def project(self, layer: int, states: Tensor) -> Tensor:
         """Queries, keys and values that a block makes of the states which enter it.
@@ -239,13 +248,14 @@ class UpperLayers(nn.Module):
             layout = replace(layout, positions=self._positions(layout.tokens).to(states.dtype))
         outputs: list[Tensor] = []
         *others, last = self._parts
+        call = self._call
         with torch.autocast("cpu", enabled=False):  # the pass makes its own casts
             for parts in others:
-                rows = packed_block(parts, rows, layout)
+                rows = call(packed_block, parts, rows, layout)
                 if hidden:
                     outputs.append(unpack(rows, layout, tokens))
             projected = project(last, rows, layout) if projections else None
-            first = packed_block(last, rows, layout, first_only=not hidden, projected=projected)
+            first = call(packed_block, last, rows, layout, first_only=not hidden, projected=projected)
             if hidden:
                 outputs.append(unpack(first, layout, tokens))
                 first = layout.take_first(first)
@@ -288,7 +298,7 @@ class UpperLayers(nn.Module):
 
         A backward pass has two products for each of the forward pass, the gradient of the weights and that of the
         input. The input layers are frozen, so the first block's queries, keys and values need no gradient of their
-        input.
+        input. Blocks that are computed again cost a forward pass more.
 
         Parameters
         ----------
@@ -302,7 +312,14 @@ class UpperLayers(nn.Module):
         queries = tokens if hidden or projections or len(self.blocks) > 1 else examples
         every = first.key.weight.numel() + first.value.weight.numel()
         unneeded = 2 * (every * tokens + first.query.weight.numel() * queries)
-        return 3 * self.flops(lengths, hidden, projections) - unneeded
+        forward = self.flops(lengths, hidden, projections)
+        again = 0
+        if self.recomputes:
+            again = forward - 2 * examples * (self.head.dense.weight.numel() + self.head.output.weight.numel())
+            if projections:
+                last = self._parts[-1]
+                again -= 2 * tokens * sum(layer.weight.numel() for layer in (last.query, last.key, last.value))
+        return 3 * forward - unneeded + again
 
 
 def split_model(model: PreTrainedModel, bypass: Bypass) -> tuple[InputLayers, UpperLayers]:
@@ -350,7 +367,11 @@ def input_blocks(bypass: Bypass, n_blocks: int) -> int:
 
 
 def through_blocks(
-    blocks: Iterable[nn.Module], states: Tensor, mask: Tensor | None, positions: PositionBias | None
+    blocks: Iterable[nn.Module],
+    states: Tensor,
+    mask: Tensor | None,
+    positions: PositionBias | None,
+    call: Call = kept,
 ) -> Iterator[Tensor]:
     """The output of each of some blocks, one after the other, on a padded batch.
 
@@ -362,13 +383,15 @@ def through_blocks(
     positions : PositionBias or None
         Of the model that the blocks are from. With it, they are computed from their parts: the stock ones differ in
         what they take and return, and know no fused attention.
+    call : callable
+        How a block is called.
     """
     attention = _score_bias(states, mask, positions)
     for block in blocks:
         if positions is None:
-            states = block(states, attention_mask=attention)
+            states = call(block, states, attention_mask=attention)
         else:
-            states = padded_block(parts_of(block), states, attention)
+            states = call(padded_block, parts_of(block), states, attention)
         yield states
 
 

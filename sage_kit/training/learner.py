@@ -61,6 +61,7 @@ class Learner:
         self.costs = costs
         self.device = accelerator.device
         self.raw = part
+        part.recomputes = config.gradient_checkpointing
         self.raw_optimizer = make_optimizer(
             part, config.learning_rate, config.weight_decay, config.optimizer, config.optimizer_options
         )
@@ -111,6 +112,7 @@ class Learner:
                 rng=np.random.default_rng(derive_seed(config.seed, number, "order")),
                 on_step=on_step,
                 relations=prepared.relations,
+                accumulation=config.gradient_accumulation,
             )
         self.steps += did.steps
         hidden, relations = bool(prepared.student_layers), prepared.relations

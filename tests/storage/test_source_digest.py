@@ -38,7 +38,7 @@ EVERY_RUN = (
     "components/spec_checks", "components/specs", "config/__init__", "config/loading", "config/paths",
     "config/presets", "config/settings", "config/validation", "config/values", "data/batches", "data/corpus",
     "data/metrics", "data/row_checks", "data/scoring", "data/sources", "data/splits", "data/tokens", "data/user_files",
-    "distill", "training/rate_schedules", "training/run_control",
+    "distill", "training/best_round", "training/rate_schedules", "training/run_control", "models/recomputation",
     "models/block_parts", "models/checkpoints", "models/cpu_kernels", "models/export", "models/families",
     "models/packed", "models/split", "models/student", "models/teacher", "models/vectors", "recipe",
     "rundir/checkpoint", "rundir/directory", "storage/cache", "storage/tensorfile", "synthesis/answers",

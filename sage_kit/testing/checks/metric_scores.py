@@ -22,8 +22,8 @@ def _labels(subject: Subject, kind: str, rows: int, seed: int = 0) -> tuple[Any,
     """Labels and predictions of a kind of label, shape (rows,); the predictions are right more often than not."""
     rng = np.random.default_rng(seed)
     if kind == "numbers":
-        labels = rng.normal(2.5, 1.0, rows).astype(np.float32)
-        return labels, (labels + 0.5 * rng.standard_normal(rows)).astype(np.float32)
+        numbers = rng.normal(2.5, 1.0, rows).astype(np.float32)
+        return numbers, (numbers + 0.5 * rng.standard_normal(rows)).astype(np.float32)
     classes = cast(MetricSpec, subject.spec).max_classes or 4
     labels = np.arange(rows, dtype=np.int64) % classes
     return labels, np.where(rng.random(rows) < 0.7, labels, rng.integers(0, classes, rows))

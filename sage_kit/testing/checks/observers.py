@@ -315,7 +315,7 @@ class _Story:
         self._tell(plugins.run_finished, self.run, self.summary)
         self._look_at_files()
 
-    def _tell(self, hook: Callable[..., None], *arguments: Any) -> None:
+    def _tell(self, hook: Callable[..., object], *arguments: Any) -> None:
         """Call a hook, and note which records are no longer what they were."""
         before = self._records()
         hook(*arguments)
