@@ -130,10 +130,10 @@ def sage_step_finished(run: RunInfo, activity: str, done: int, total: int, loss:
 def sage_control(run: RunInfo, done: int, total: int) -> Control | None:
     """Called before each round, and after each step of the student but a round's last: may stop, evaluate or save.
 
-    Every implementation is asked. The first reason to stop counts, and evaluate and save if any says so. A stop between
-    steps ends the round as it is: it is evaluated, its checkpoint is saved, the student is exported, and the summary
-    gives the reason. Of several processes the first one's plugins are asked, and all obey at the same step; without an
-    implementation nothing is called, nor sent, at a step.
+    Every implementation is asked; None is to go on. The first reason to stop counts, and evaluate and save if any says
+    so. A stop between steps ends the round as it is: it is evaluated, its checkpoint is saved, the student is exported,
+    and the summary gives the reason. Of several processes the first one's plugins are asked, and all obey at the same
+    step; without an implementation nothing is called, nor sent, at a step.
 
     Parameters
     ----------
@@ -144,7 +144,6 @@ def sage_control(run: RunInfo, done: int, total: int) -> Control | None:
     Returns
     -------
     Control or None
-        None to go on.
 
     Examples
     --------

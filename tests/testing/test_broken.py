@@ -551,6 +551,12 @@ SPECS = {"sampler": SamplerSpec, "inverter": InverterSpec, "lift": LiftSpec, "fi
 SPECS |= {"stop_rule": StopRuleSpec, "observer": ObserverSpec, "decoder": DecoderSpec, "metric": MetricSpec}
 
 
+class ObserverSaysStop(DeafObserver):
+    @hookimpl
+    def sage_control(self, done: int) -> Any:
+        return "stop" if done else None
+
+
 class Hits:
     def __init__(self, options: Any, context: Any) -> None:
         pass
@@ -661,6 +667,7 @@ def test_sound_components_pass(kind: str, factory: Any) -> None:
         ("observer", MisnamedObserver, "observer_hooks", "unknown hook 'sage_round_ended'"),
         ("observer", FailingObserver, "observer_bears_every_hook", "sage_round_finished raised ValueError"),
         ("observer", FailingObserver, "loop_run", "no such metric"),
+        ("observer", ObserverSaysStop, "observer_bears_every_hook", "sage_control returned 'stop': it is no Control"),
         ("observer", ObserverFailsAtEnd, "observer_bears_every_hook", "sage_run_finished raised KeyError: 'accuracy'"),
         ("observer", ObserverFailsOnFailure, "observer_bears_every_hook", "sage_run_failed raised AttributeError"),
         ("observer", ObserverTrustsLosses, "observer_bears_every_hook", "cannot convert float NaN to integer"),

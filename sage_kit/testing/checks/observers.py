@@ -48,8 +48,9 @@ def observer_hooks(subject: Subject) -> None:
 def observer_bears_every_hook(subject: Subject) -> None:
     """It raises nothing when a run begins, goes on after a resume, ends well or ends with an error.
 
-    To fix: read which hook raised what. Losses are read-only and NaN for examples not seen yet, a round may have no
-    synthetic examples and then has NaN for what they would give, and a run may fail before its first round.
+    To fix: read which hook raised or returned what. Losses are read-only and NaN for examples not seen yet, a round may
+    have no synthetic examples and then has NaN for what they would give, and a run may fail before its first round.
+    Only sage_control returns something: a sage_kit.components.Control, or None to go on.
     """
     for ending in ("finished", "failed"):
         with tempfile.TemporaryDirectory(prefix="sage-kit-check-") as folder:
