@@ -17,6 +17,7 @@ from sage_kit.components import (
     InverterSpec,
     LiftSpec,
     LossSpec,
+    MetricSpec,
     Options,
     ReducerSpec,
     SamplerSpec,
@@ -244,6 +245,10 @@ def resolve(config: RunConfig, plugins: Plugins) -> Recipe:
         plugins.spec("observer", name)
     # the spec of task `file` is a template that knows no labels yet
     regression = config.task_kind == "regression" if config.task == "file" else task.is_regression
+    for name in config.metrics or task.metrics:
+        check_metric(name, plugins, config.task, is_regression=regression)
+    for name, given in config.metric_options.items():
+        plugins.options("metric", name, given)
     for choice in choices.values():
         if regression and getattr(choice.spec, "needs_classes", False):
             raise CompatibilityError(
@@ -266,6 +271,26 @@ def resolve(config: RunConfig, plugins: Plugins) -> Recipe:
         return recipe
     _check_inverse(recipe, chain)
     return Recipe(config, plugins, choices, observers, True, losses)
+
+
+def check_metric(name: str, plugins: Plugins, task: str, *, is_regression: bool) -> MetricSpec:
+    """The spec of a metric that a task is to be scored by.
+
+    Raises
+    ------
+    UnknownComponentError, MissingPackageError
+        For a metric that is not there.
+    CompatibilityError
+        When it is for another kind of label.
+    """
+    spec, kind = plugins.metric(name), "numbers" if is_regression else "classes"
+    if kind not in spec.takes:
+        able = [item.spec.name for item in plugins.components("metric") if kind in getattr(item.spec, "takes", ())]
+        raise CompatibilityError(
+            f"metric {name!r} is for {' and '.join(spec.takes)}, and task {task!r} has {kind}: take another in metrics "
+            f"({', '.join(able) or 'none is installed'})"
+        )
+    return spec
 
 
 def choose(kind: str, config: RunConfig, plugins: Plugins) -> Choice:

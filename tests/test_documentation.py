@@ -28,8 +28,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_tutorial_has_its_files() -> None:
-    names = ["kernel_map", "study", "one_line", "easy_pairs", "other_half", "centred_states", "watch"]
-    assert set(examples()) == {f"{name}.py" for name in names}
+    plugins = "kernel_map one_line easy_pairs other_half centred_states more_metrics watch plateau"
+    assert set(examples()) == {f"{name}.py" for name in [*plugins.split(), "study"]}
 
 
 @pytest.mark.parametrize(
@@ -40,7 +40,9 @@ def test_the_tutorial_has_its_files() -> None:
         ("easy_pairs.py", {"sampler": "easy_pairs", "sampler_options": {}}),
         ("other_half.py", {"lift": "other_half", "lift_options": {}}),
         ("centred_states.py", {"losses": {"kl": 1.0, "centred_states": {"start": 1.0, "end": 0.0}}}),
+        ("more_metrics.py", {"metrics": ["kappa", "accuracy"]}),
         ("watch.py", {}),
+        ("plateau.py", {}),
     ],
 )
 def test_examples_run(name: str, settings, folder: Path, tiny_bert: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -55,16 +57,19 @@ def test_examples_run(name: str, settings, folder: Path, tiny_bert: Path, capsys
 
 
 @pytest.mark.parametrize(
-    "name", ["kernel_map.py", "one_line.py", "easy_pairs.py", "other_half.py", "centred_states.py"]
+    "name",
+    ["kernel_map.py", "one_line.py", "easy_pairs.py", "other_half.py", "centred_states.py", "more_metrics.py"],
 )
 def test_examples_pass_their_checks(name: str, tmp_path: Path) -> None:
     file = tmp_path / name
     file.write_text(examples()[name], encoding="utf-8")
     plugins = Plugins([file], allow="")
-    (item,) = (item for item in plugins.components() if item.origin.distribution == str(file))
-    results = check_component(item.spec, plugins=plugins)
-    assert len(results) > 8
-    assert {result.name: result.message for result in results if not result.passed} == {}
+    items = [item for item in plugins.components() if item.origin.distribution == str(file)]
+    assert items
+    for item in items:
+        results = check_component(item.spec, plugins=plugins)
+        assert len(results) > 8
+        assert {result.name: result.message for result in results if not result.passed} == {}
 
 
 def test_the_tutorial_ends_in_a_study(folder: Path, tiny_bert: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,6 +10,7 @@ from sage_kit.builtin import (
     inverters,
     lifts,
     losses,
+    metrics,
     observers,
     reducers,
     samplers,
@@ -17,5 +18,7 @@ from sage_kit.builtin import (
     tasks,
 )
 
-BUILT_INS = (tasks, reducers, samplers, inverters, lifts, filters, losses, decoders, stop_rules, observers)
+BUILT_INS = (
+    tasks, metrics, reducers, samplers, inverters, lifts, filters, losses, decoders, stop_rules, observers,
+)  # fmt: skip
 """The plugins that are registered before all others, in this order."""

@@ -116,7 +116,7 @@ def new_plugin_command(
         str,
         typer.Argument(
             metavar="KIND",
-            help="reducer, sampler, inverter, lift, filter, loss, decoder, task, observer or stop_rule.",
+            help="reducer, sampler, inverter, lift, filter, loss, decoder, task, metric, observer or stop_rule.",
         ),
     ],
     name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the component.")],

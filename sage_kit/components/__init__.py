@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from sage_kit.components.loss_messages import LossBatch, LossLayers, ModelOutputs, ModelSizes
 from sage_kit.components.messages import (
     BuildContext,
+    Control,
     FilterRequest,
     Guesses,
     LiftRequest,
@@ -26,6 +27,7 @@ from sage_kit.components.protocols import (
     Inverter,
     Lift,
     Loss,
+    Metric,
     Reducer,
     Sampler,
     Stateful,
@@ -43,6 +45,7 @@ from sage_kit.components.specs import (
     InverterSpec,
     LiftSpec,
     LossSpec,
+    MetricSpec,
     ObserverSpec,
     Options,
     ReducerSpec,
@@ -58,10 +61,10 @@ if TYPE_CHECKING:
     from sage_kit.components.messages import Integers as Integers
 
 __all__ = [
-    "PROTOCOLS", "BuildContext", "ComponentSpec", "Decoder", "DecoderSpec", "Factory", "Filter", "FilterRequest",
-    "FilterSpec", "Guesser", "Guesses", "HubSource", "Inverter", "InverterSpec", "Lift", "LiftRequest", "LiftSpec",
-    "Loss", "LossBatch", "LossLayers", "LossSpec", "ModelOutputs", "ModelSizes", "ObserverSpec", "Options", "Reducer",
-    "ReducerSpec", "SampleRequest", "Sampler", "SamplerSpec", "Samples", "SplitSource", "Stateful", "StatefulReducer",
-    "StopRule", "StopRuleSpec", "SupervisedReducer", "TaskSpec", "TeacherView", "TextBatch", "TokenBatch", "TokenIds",
-    "TokenText", "Vocabulary", "lazy",
+    "PROTOCOLS", "BuildContext", "ComponentSpec", "Control", "Decoder", "DecoderSpec", "Factory", "Filter",
+    "FilterRequest", "FilterSpec", "Guesser", "Guesses", "HubSource", "Inverter", "InverterSpec", "Lift", "LiftRequest",
+    "LiftSpec", "Loss", "LossBatch", "LossLayers", "LossSpec", "Metric", "MetricSpec", "ModelOutputs", "ModelSizes",
+    "ObserverSpec", "Options", "Reducer", "ReducerSpec", "SampleRequest", "Sampler", "SamplerSpec", "Samples",
+    "SplitSource", "Stateful", "StatefulReducer", "StopRule", "StopRuleSpec", "SupervisedReducer", "TaskSpec",
+    "TeacherView", "TextBatch", "TokenBatch", "TokenIds", "TokenText", "Vocabulary", "lazy",
 ]  # fmt: skip

@@ -39,6 +39,7 @@ from sage_kit.components.specs import (
     FilterSpec,
     InverterSpec,
     LiftSpec,
+    MetricSpec,
     Options,
     ReducerSpec,
     SamplerSpec,
@@ -331,6 +332,10 @@ class Plugins(Hooks):
     def filter(self, name: str) -> FilterSpec:
         """The spec of a filter; raises as `registered` does."""
         return cast(FilterSpec, self.spec("filter", name))
+
+    def metric(self, name: str) -> MetricSpec:
+        """The spec of a metric; raises as `registered` does."""
+        return cast(MetricSpec, self.spec("metric", name))
 
     def task(self, name: str, options: Mapping[str, Any] | Options | None = None) -> TaskSpec:
         """The spec of a task, with the fields that it has under some options; raises as `reducer` does."""

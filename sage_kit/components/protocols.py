@@ -189,6 +189,20 @@ class StopRule(Protocol):
         ...
 
 
+@runtime_checkable
+class Metric(Protocol):
+    """Scores predictions.
+
+    One that studies can give intervals over examples for has a second method, ``contributions(labels, predictions)``:
+    what each example contributes to the score, an array of shape (n,), float64, whose mean is the score (see
+    `sage_kit.studies.statistics.cells`).
+    """
+
+    def score(self, labels: NDArray[Any], predictions: NDArray[Any]) -> float:
+        """Return the score of predictions, shape (n,): classes, int64, or numbers, as the labels are; NaN if none."""
+        ...
+
+
 PROTOCOLS: Mapping[str, type] = {
     "reducer": Reducer,
     "sampler": Sampler,
@@ -197,6 +211,7 @@ PROTOCOLS: Mapping[str, type] = {
     "filter": Filter,
     "loss": Loss,
     "decoder": Decoder,
+    "metric": Metric,
     "stop_rule": StopRule,
 }
 """The protocol that a factory's result must satisfy, by kind; observers implement hooks instead."""

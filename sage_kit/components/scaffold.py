@@ -20,8 +20,9 @@ from sage_kit.storage.files import atomic_directory, disk_errors
 
 TEMPLATES = Path(__file__).parent / "templates"
 
-SCAFFOLD_KINDS = ("reducer", "sampler", "inverter", "lift", "filter", "loss", "decoder", "task", "observer",
-                  "stop_rule")  # fmt: skip
+SCAFFOLD_KINDS = (
+    "reducer", "sampler", "inverter", "lift", "filter", "loss", "decoder", "task", "metric", "observer", "stop_rule",
+)  # fmt: skip
 """The kinds of component that there is a template for: all."""
 
 NAME = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
@@ -31,6 +32,7 @@ LONGEST_NAME = 30
 
 USES = {
     "task": "sage-kit run --task $name --reducer pca",
+    "metric": "sage-kit run --task sst2 --reducer pca --metrics $name,accuracy",
     "decoder": "sage-kit decode RUN_DIRECTORY --decoder $name",
     "observer": "sage-kit run --task sst2 --reducer pca --observers jsonl,progress,$name",
     "loss": "sage-kit run --task sst2 --reducer pca --losses kl=1,$name=0.5",

@@ -12,6 +12,7 @@ from typing import Any
 from sage_kit.components.guard import Failure, attempt, cause_of, place_of
 from sage_kit.components.protocols import PROTOCOLS
 from sage_kit.components.specs import (
+    LABEL_KINDS,
     ComponentSpec,
     DecoderSpec,
     FilterSpec,
@@ -19,6 +20,7 @@ from sage_kit.components.specs import (
     InverterSpec,
     LiftSpec,
     LossSpec,
+    MetricSpec,
     ObserverSpec,
     Options,
     ReducerSpec,
@@ -50,6 +52,7 @@ CONTRIBUTING_HOOKS: Mapping[str, type[ComponentSpec] | type[TaskSpec]] = {
         LossSpec,
         DecoderSpec,
         TaskSpec,
+        MetricSpec,
         ObserverSpec,
         StopRuleSpec,
     )
@@ -136,6 +139,8 @@ def problem_of(spec: Any) -> str:
         return f"sources is {spec.sources!r}, not a mapping of splits to SplitSource"
     if spec.kind == TaskSpec.kind and len(spec.text_columns) not in (1, 2):
         return f"text_columns names {len(spec.text_columns)} columns, not one or two"
+    if spec.kind == MetricSpec.kind and (not spec.takes or set(spec.takes) - set(LABEL_KINDS)):
+        return f"takes is {spec.takes!r}, not one or more of {', '.join(LABEL_KINDS)}"
     for requirement in spec.requires:
         try:
             Requirement(requirement)

@@ -333,6 +333,39 @@ class ObserverSpec(ComponentSpec):
     kind: ClassVar[str] = "observer"
 
 
+LABEL_KINDS = ("classes", "numbers")
+"""What a metric may score: classes, as int64 indices, or numbers, both of shape (n,)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MetricSpec(ComponentSpec):
+    """A metric: gold labels and predictions to a number.
+
+    Attributes
+    ----------
+    takes : tuple of str
+        Kinds of label that it is for, of `LABEL_KINDS`.
+    max_classes : int or None
+        The most classes that it can tell apart; None for any number.
+    larger_is_better : bool
+        False for an error or a distance.
+    range : tuple of two float
+        The smallest and the largest score.
+    """
+
+    kind: ClassVar[str] = "metric"
+
+    takes: tuple[str, ...] = ("classes",)
+    max_classes: int | None = None
+    larger_is_better: bool = True
+    range: tuple[float, float] = (0.0, 1.0)
+
+    def capabilities(self) -> dict[str, Any]:
+        """What listings show beside the name."""
+        low, high = self.range
+        return {**super().capabilities(), "range": f"{low:g} to {high:g}"}
+
+
 @dataclass(frozen=True)
 class HubSource:
     """Where a task lies on the Hugging Face hub: repository, configuration and revision."""
@@ -381,7 +414,7 @@ class TaskSpec:
     label_range : tuple of two float
         Smallest and largest label of a regression task.
     metrics : tuple of str
-        Names from :data:`sage_kit.data.metrics.METRICS`; the first is the primary one.
+        Names of metrics, those of plugins too; the first is the primary one.
     local : str
         Folder below ``data_dir`` that holds ``<split>.parquet``; "" when the task has no local form.
     hub : HubSource or None
@@ -403,6 +436,8 @@ class TaskSpec:
     refine : callable or None
         ``refine(options)`` returns the fields of the spec that these options give, by name.
     requires, install : as in :class:`ComponentSpec`
+    measures : mapping of str to sage_kit.data.metrics.Measure
+        The metrics that the settings or `metrics` name, built; filled in by the core once a task's data is loaded.
     """
 
     kind: ClassVar[str] = "task"
@@ -427,6 +462,7 @@ class TaskSpec:
     refine: Callable[[Any], Mapping[str, Any]] | None = None
     requires: tuple[str, ...] = ()
     install: str = ""
+    measures: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def is_regression(self) -> bool:

@@ -18,6 +18,7 @@ from sage_kit.config.values import (
     ClassNames,
     HiddenLayers,
     Init,
+    LrSchedule,
     Names,
     Seed,
     Table,
@@ -108,6 +109,8 @@ class RunConfig(BaseModel):
     task_kind: Literal["classification", "regression"] = _setting(
         "classification", "Whether the label is a class or a number (task `file`).", "data"
     )
+    metrics: Names = _setting(FrozenList, "Metrics, the primary one first; empty takes the task's own.", "data")
+    metric_options: Table = _setting(FrozenTable, "Options by metric: {name = {option = value}}.", "data")
     validation_fraction: float = _setting(
         0.2,
         "Part of `train_file` set apart for reporting when there is no `validation_file`.",
@@ -373,9 +376,15 @@ class RunConfig(BaseModel):
     batch_size: int = _setting(32, "Most examples in a batch.", "training", "examples", ge=1)
     batch_tokens: int = _setting(4096, "Most tokens in a batch, padding included.", "training", "tokens", ge=16)
     learning_rate: float = _setting(1e-4, "Peak learning rate of the student.", "training", "per step", gt=0)
-    lr_schedule: Literal["linear", "constant"] = _setting(
-        "linear", "Learning rate falls linearly to zero over the rounds, or stays.", "training"
+    optimizer: str = _setting("adamw", "Student's optimizer: a class of torch.optim in lower case.", "training")
+    optimizer_options: Table = _setting(FrozenTable, "Further arguments of that class.", "training")
+    lr_schedule: LrSchedule = _setting(
+        "linear",
+        "Learning rate falls linearly to zero over the rounds, or stays (`constant`); the others are transformers' "
+        "get_scheduler, whose first rate is 0 where it rises.",
+        "training",
     )
+    lr_schedule_options: Table = _setting(FrozenTable, "Options of a schedule of transformers.", "training")
     lr_steps: int = _setting(
         0,
         "Student steps over which the learning rate rises and falls, whether the run takes them all or ends earlier; 0 "
@@ -387,7 +396,15 @@ class RunConfig(BaseModel):
     lr_warmup: float = _setting(
         0.06, "Part of training in which the learning rate rises.", "training", "share", ge=0, lt=1
     )
-    weight_decay: float = _setting(0.01, "AdamW's decoupled weight decay.", "training", "per step", ge=0)
+    gradient_accumulation: int = _setting(1, "Batches per step, as one large batch.", "training", "batches", ge=1)
+    keep_best: Literal["none", "metric", "agreement"] = _setting(
+        "none",
+        "Export the round that did best on dev, by the primary metric or by agreement; none: the last.",
+        "training",
+    )
+    weight_decay: float = _setting(
+        0.01, "Weight decay of the optimizer, of matrices alone; decoupled in AdamW.", "training", "per step", ge=0
+    )
     max_grad_norm: float = _setting(1.0, "Gradients are clipped to this norm; 0 for no clipping.", "training", "", ge=0)
     seed: Seed = _setting(0, "Seed of the student: order, dropout, sampling.", "training")
 
@@ -408,6 +425,11 @@ class RunConfig(BaseModel):
         False,
         "Trace parts of the first round that synthesises with torch's profiler, and write a page that says where the "
         "round went.",
+        "machine",
+    )
+    gradient_checkpointing: bool = _setting(
+        False,
+        "Compute the student's blocks twice a step instead of keeping what is within them.",
         "machine",
     )
     compile: bool = _setting(False, "Compile the student and the teacher with torch.compile.", "machine")

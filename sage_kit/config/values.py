@@ -144,6 +144,10 @@ Init = Annotated[
 HiddenLayers = Annotated[
     Literal["last", "mapped"] | list[Annotated[int, Field(ge=1)]], BeforeValidator(_layer_list), Frozen
 ]
+LrSchedule = Literal[
+    "linear", "constant", "cosine", "cosine_with_restarts", "cosine_with_min_lr", "polynomial", "inverse_sqrt",
+    "constant_with_warmup", "warmup_stable_decay",
+]  # fmt: skip
 Names = Annotated[list[str], BeforeValidator(_names), Frozen]
 ClassNames = Annotated[list[Annotated[str, Field(min_length=1)]], BeforeValidator(_class_names), Frozen]
 Character = Annotated[str, BeforeValidator(_character)]

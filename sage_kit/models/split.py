@@ -21,6 +21,7 @@ from sage_kit.models.block_parts import first_token_block, padded_block, parts_o
 from sage_kit.models.families import Family, family_of
 from sage_kit.models.packed import pack, packed_block, products_dtype, project, runs_packed, unpack
 from sage_kit.models.positions import PositionBias, position_bias, score_bias
+from sage_kit.models.recomputation import Call, kept, recomputed
 
 if TYPE_CHECKING:
     import numpy as np
@@ -164,10 +165,13 @@ class UpperLayers(nn.Module):
         Width of the logits.
     heads : int
         Attention heads of a block.
+    recomputes : bool
+        Whether blocks in training are computed again for the backward pass, instead of keeping what is within them.
     """
 
     def __init__(self, model: PreTrainedModel, first_block: int = 0) -> None:
         super().__init__()
+        self.recomputes = False
         family = family_of(model.config)
         self.blocks = nn.ModuleList(_blocks(model, family)[first_block:])
         self.head = Head(model, family)
@@ -201,20 +205,24 @@ class UpperLayers(nn.Module):
             return self._packed(states, mask, hidden, projections)
         outputs: list[Tensor] = []
         found: dict[int, Tensor] = {}
-        bias = _score_bias(states, mask, self._positions)
+        bias, call = _score_bias(states, mask, self._positions), self._call
         for number, (block, parts) in enumerate(zip(self.blocks, self._parts, strict=True), start=1):
             projected = None
             if number in projections:
                 projected = found[number] = project_padded(parts, states)
             if number == self.n_blocks and not hidden:
-                states = first_token_block(parts, states, bias, projected)
+                states = call(first_token_block, parts, states, bias, projected)
             elif projected is None and self._positions is None:
-                states = block(states, attention_mask=bias)
+                states = call(block, states, attention_mask=bias)
             else:
-                states = padded_block(parts, states, bias, projected)
+                states = call(padded_block, parts, states, bias, projected)
             if hidden:
                 outputs.append(states)
         return UpperOutput(self.head(states), tuple(outputs), tuple(found[number] for number in projections))
+
+    @property
+    def _call(self) -> Call:
+        return recomputed if self.recomputes and self.training and torch.is_grad_enabled() else kept
 
     def project(self, layer: int, states: Tensor) -> Tensor:
         """Queries, keys and values that a block makes of the states which enter it.
@@ -261,6 +269,7 @@ class UpperLayers(nn.Module):
             layout = replace(layout, positions=self._positions(layout.tokens).to(states.dtype))
         outputs: list[Tensor] = []
         found: dict[int, Tensor] = {}
+        call = self._call
         with torch.autocast("cpu", enabled=False):  # the pass makes its own casts
             for number, parts in enumerate(self._parts, start=1):
                 projected = None
@@ -268,7 +277,7 @@ class UpperLayers(nn.Module):
                     projected = project(parts, rows, layout)
                     found[number] = unpack(projected, layout, tokens).unflatten(-1, (3, -1))
                 first_only = number == self.n_blocks and not hidden
-                rows = packed_block(parts, rows, layout, first_only=first_only, projected=projected)
+                rows = call(packed_block, parts, rows, layout, first_only=first_only, projected=projected)
                 if hidden:
                     outputs.append(unpack(rows, layout, tokens))
             first = layout.take_first(rows) if hidden else rows
@@ -313,7 +322,7 @@ class UpperLayers(nn.Module):
 
         A backward pass has two products for each of the forward pass, the gradient of the weights and that of the
         input. The input layers are frozen, so the first block's queries, keys and values need no gradient of their
-        input.
+        input. Blocks that are computed again cost a forward pass more.
 
         Parameters
         ----------
@@ -329,7 +338,14 @@ class UpperLayers(nn.Module):
         queries = tokens if hidden or projections or len(self.blocks) > 1 else examples
         every = first.key.weight.numel() + first.value.weight.numel()
         unneeded = 2 * (every * tokens + first.query.weight.numel() * queries)
-        return 3 * self.flops(lengths, hidden, projections) - unneeded
+        forward = self.flops(lengths, hidden, projections)
+        again = 0
+        if self.recomputes:
+            again = forward - 2 * examples * (self.head.dense.weight.numel() + self.head.output.weight.numel())
+            if projections:
+                last = self._parts[-1]
+                again -= 2 * tokens * sum(layer.weight.numel() for layer in (last.query, last.key, last.value))
+        return 3 * forward - unneeded + again
 
 
 def split_model(model: PreTrainedModel, bypass: Bypass) -> tuple[InputLayers, UpperLayers]:
@@ -377,7 +393,11 @@ def input_blocks(bypass: Bypass, n_blocks: int) -> int:
 
 
 def through_blocks(
-    blocks: Iterable[nn.Module], states: Tensor, mask: Tensor | None, positions: PositionBias | None
+    blocks: Iterable[nn.Module],
+    states: Tensor,
+    mask: Tensor | None,
+    positions: PositionBias | None,
+    call: Call = kept,
 ) -> Iterator[Tensor]:
     """The output of each of some blocks, one after the other, on a padded batch.
 
@@ -389,13 +409,15 @@ def through_blocks(
     positions : PositionBias or None
         Of the model that the blocks are from. With it, they are computed from their parts: the stock ones differ in
         what they take and return, and know no fused attention.
+    call : callable
+        How a block is called.
     """
     attention = _score_bias(states, mask, positions)
     for block in blocks:
         if positions is None:
-            states = block(states, attention_mask=attention)
+            states = call(block, states, attention_mask=attention)
         else:
-            states = padded_block(parts_of(block), states, attention)
+            states = call(padded_block, parts_of(block), states, attention)
         yield states
 
 

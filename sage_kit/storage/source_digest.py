@@ -36,6 +36,7 @@ LEAVES: Mapping[str, str] = {
     "sage_kit.builtin": "the list of all built-in components: those that are chosen count by themselves",
     "sage_kit.errors": "an error ends a run",
     "sage_kit.components.hookspecs": "declares what plugins implement",
+    "sage_kit.components.run_hookspecs": "declares what plugins implement",
     "sage_kit.training.tracing": "measures what the loop does, and leaves it as it is",
     "sage_kit.components.provenance": "makes keys",
     "sage_kit.storage.source_digest": "makes keys",

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sage_kit.components import TaskSpec
-from sage_kit.data.metrics import alike_with, divergence
+from sage_kit.data.metrics import METRICS, alike_with, divergence, measure
 from sage_kit.data.metrics import predictions as predicted
 from sage_kit.data.unlabelled import count_unlabelled
 from sage_kit.errors import StudyError, did_you_mean
@@ -129,7 +129,17 @@ def _cells(metric: str, spec: TaskSpec, labels: Array, teacher: Array, students:
         return np.stack([alike_with(each, teacher, spec) for each in students]).astype(np.float64)
     if metric == DIVERGENCE:
         return statistics.log_mean(np.stack([divergence(teacher, each) for each in students]))
-    return statistics.contributions(metric, labels, np.stack([predicted(each, spec) for each in students]))
+    return statistics.contributions(
+        measure(spec, metric), labels, np.stack([predicted(each, spec) for each in students])
+    )
+
+
+def without_contributions(specs: Mapping[str, TaskSpec], metric: str) -> list[str]:
+    """Names of the metrics of a comparison of which nobody knows what an example contributes to them."""
+    if metric in (AGREEMENT, DIVERGENCE):
+        return []
+    named = (measure(spec, metric or spec.metrics[0]) for spec in specs.values())
+    return sorted({one.name for one in named if not statistics.has_contributions(one)})
 
 
 def halved(logits: Array) -> Array:
@@ -253,13 +263,15 @@ def recomputed(result: StudyResult, tables: Mapping[str, DataFrame]) -> dict[str
     -------
     dict of str to dict
         By finding: its value, low, high and df. Findings that read something else than a comparison of arms or an arm's
-        score on a split whose predictions are there are left out.
+        score on a split whose predictions are there are left out, and so are those in a plugin's metric.
     """
     outputs = SavedOutputs(result)
     found = {}
     for finding in result.findings:
         columns = set(tables[finding.table].columns)
         row = pick_row(tables[finding.table], finding.row, finding.table)
+        if not _is_built_in(outputs, row):
+            continue
         if {"baseline", "metric", "split", *statistics.COLUMNS} <= columns:
             numbers = _compared(outputs, tables[finding.table], row)
         elif {"task", "arm", "metric", "split", "n_examples", "mean"} <= columns:
@@ -270,6 +282,14 @@ def recomputed(result: StudyResult, tables: Mapping[str, DataFrame]) -> dict[str
             value, low, high = (float(numbers[column]) for column in finding.columns)
             found[finding.name] = {"value": value, "low": low, "high": high, "df": float(numbers["df"])}
     return found
+
+
+def _is_built_in(outputs: SavedOutputs, row: Mapping[str, Any]) -> bool:
+    """Whether what a row tells of is no metric of a plugin, which may not be there any more."""
+    told = row.get("metric", PRIMARY)
+    if told != PRIMARY:
+        return told in (AGREEMENT, DIVERGENCE, *METRICS)
+    return all(outputs.spec(task).metrics[0] in METRICS for task in outputs.tasks)
 
 
 def _compared(outputs: SavedOutputs, table: DataFrame, row: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -27,7 +27,8 @@ from sage_kit.components.provenance import commit, component_parts, plain_fields
 from sage_kit.config import RunConfig, default_settings, field_extra, load_config
 from sage_kit.data.corpus import find_corpus
 from sage_kit.data.metrics import divergence
-from sage_kit.data.splits import EVALUATION, TaskData, load_task
+from sage_kit.data.scoring import load_scored
+from sage_kit.data.splits import EVALUATION, TaskData
 from sage_kit.errors import RunDirectoryError, RunHeldError, RunInUseError
 from sage_kit.recipe import CHOSEN_KINDS, resolve
 from sage_kit.rundir import PREDICTIONS, RunDirectory
@@ -352,7 +353,9 @@ class RunStore:
         names -= {"data_dir", "train_file", "validation_file", "evaluation_file", "transfer_file", "teacher"}
         names -= {"tokenizer", "warmup_corpus"}
         names |= {"schedule", "losses_from", "vector_dtype", "compile"}
-        names |= {"evaluate_validation"} if config.evaluate_validation == "never" else set()  # lacks what others have
+        if config.evaluate_validation == "never":  # it lacks what others have
+            names.add("evaluate_validation")
+        # in the digest
         names -= {"losses", "loss_options"}.union(*((kind, f"{kind}_options") for kind in CHOSEN_KINDS))
         settings = config.model_dump(mode="json", include=names)
         content = [
@@ -373,14 +376,14 @@ class RunStore:
         if loop is not None:
             parts.append([loop.__module__, loop.__qualname__])
         recipe = resolve(config, self.plugins)
-        for kind in recipe:
-            parts.append(component_parts(self.plugins, kind, recipe[kind].name, recipe[kind].options))
-        for name, loss in recipe.losses.items():
-            parts += [str(loss.weight), component_parts(self.plugins, "loss", name, loss.options)]
-        for name in self._observers(config):
-            parts.append(component_parts(self.plugins, "observer", name, config.observer_options.get(name, {})))
-        parts.append(registered_parts(self.plugins.registered("task", config.task)))
-        return fingerprint(*parts)
+        used = [(kind, recipe[kind].name, recipe[kind].options) for kind in recipe]
+        used += [("loss", name, loss.options) for name, loss in recipe.losses.items()]
+        used += [("observer", name, config.observer_options.get(name, {})) for name in self._observers(config)]
+        metrics = config.metrics or self.plugins.task(config.task, config.task_options).metrics
+        used += [("metric", name, config.metric_options.get(name, {})) for name in metrics]
+        parts += [component_parts(self.plugins, *one) for one in used]
+        parts += [str(loss.weight) for loss in recipe.losses.values()]
+        return fingerprint(*parts, registered_parts(self.plugins.registered("task", config.task)))
 
     def _observers(self, config: RunConfig) -> list[str]:
         """The observers that write what a study may read, and not only show something."""
@@ -446,7 +449,7 @@ class RunStore:
         names = {name for name in RunConfig.model_fields if field_extra(name)["group"] == "data"} - {"max_length"}
         key = json.dumps(config.model_dump(mode="json", include=names), sort_keys=True)
         if key not in self._data:
-            data = load_task(self.plugins.task(config.task, config.task_options), config, lambda text: None)
+            data = load_scored(self.plugins, config, lambda text: None)
             parts = [[split.name, split.texts, split.pairs, split.labels] for split in data.splits.values()]
             self._data[key] = data, fingerprint(*parts)
         return self._data[key]

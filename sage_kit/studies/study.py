@@ -38,7 +38,7 @@ from sage_kit.studies.findings import Findings
 from sage_kit.studies.parameters import Parameter, check, check_components, check_parameters, listed
 from sage_kit.studies.places import RESULTS, RUNS, in_project
 from sage_kit.studies.planning import compared_rows, planned_runs
-from sage_kit.studies.predictions import DEV, compare_outputs, split_name
+from sage_kit.studies.predictions import DEV, compare_outputs, split_name, without_contributions
 from sage_kit.studies.result import StudyResult
 from sage_kit.studies.runs import ArmRun, Runs, RunStore
 from sage_kit.studies.saving import Compared, save_study
@@ -448,7 +448,8 @@ class Study(Findings):
             official validation split, for reporting only; or the name of one. None takes `scored`.
         metric : str
             "" for each task's primary metric; "agreement" with the teacher, or "divergence" from it, in the logarithm
-            of its mean; or a metric of `sage_kit.data.metrics.METRICS`.
+            of its mean; or a metric that the tasks are scored by, or a built-in. Where nobody knows what an example
+            contributes to it, a line says that its intervals are over seeds alone.
         arms : sequence of str or None
             Arms to compare; None takes all.
 
@@ -465,6 +466,8 @@ class Study(Findings):
         split = split or self.scored
         self.tuning.check_fair([run for run in runs if arms is None or run.arm in (baseline, *arms)])
         specs = {task: self.store.data(runs.of(task=task)[0].config).spec for task in runs.tasks}
+        for name in without_contributions(specs, metric):
+            print(f"Metric {name!r} does not say what each example contributes: its intervals are over seeds alone.")
         table = compare_outputs(runs, specs, baseline, split=split, metric=metric, arms=arms)
         shown = {baseline, *table["arm"]}
         for run in runs:

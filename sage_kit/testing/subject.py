@@ -120,6 +120,8 @@ class Subject:
         elif kind == "loss":  # of two blocks, since one has none before its last
             chosen = {"losses": {name: 1.0}, "loss_options": {name: self.given}}
             settings = {**chosen, "student_layers": 2, "student_init": "scratch", **settings}
+        elif kind == "metric" and "classes" in getattr(self.spec, "takes", ()):
+            settings = {"metrics": [name], "metric_options": {name: self.given}, **settings}
         elif kind in toy.CHOSEN_KINDS:
             settings = {kind: name, f"{kind}_options": self.given, **settings}
         if isinstance(self.spec, LiftSpec) and self.spec.needs_shares:

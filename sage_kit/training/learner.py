@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from sage_kit.components.records import Costs
 from sage_kit.config import RunConfig
-from sage_kit.models.learning_rate import learning_rate_factor
 from sage_kit.storage.fingerprint import derive_seed
 from sage_kit.system.devices import autocast_for, synchronize
 from sage_kit.training.feedback import divergence_gradient, mean_hidden_states
@@ -20,6 +19,7 @@ from sage_kit.training.objective import Objective
 from sage_kit.training.optimizer import load_optimizer_tensors, make_optimizer, optimizer_tensors
 from sage_kit.training.preparation import Prepared, PreparedSplit
 from sage_kit.training.profile import Profile
+from sage_kit.training.rate_schedules import rate_of
 from sage_kit.training.steps import Pass, count_flops, predict, train_pass
 
 if TYPE_CHECKING:
@@ -62,11 +62,14 @@ class Learner:
         self.costs = costs
         self.device = accelerator.device
         self.raw = part
+        part.recomputes = config.gradient_checkpointing
         self.objective = Objective(config, prepared.loss_inputs, part, self.device)
         # without parameters of losses, the names in a checkpoint are those of the student's own
         own = self.objective.parameters()
         self._trained: Any = torch.nn.ModuleList([part, self.objective.modules]) if own else part
-        self.raw_optimizer = make_optimizer(self._trained, config.learning_rate, config.weight_decay)
+        self.raw_optimizer = make_optimizer(
+            self._trained, config.learning_rate, config.weight_decay, config.optimizer, config.optimizer_options
+        )
         compiled: Any = torch.compile(part, dynamic=True) if config.compile else part
         self.upper, self.optimizer = accelerator.prepare(compiled, self.raw_optimizer)
         self.profile = Profile(len(prepared.train.store), prepared.data.spec.n_outputs, self.device)
@@ -74,7 +77,7 @@ class Learner:
         self._progress = 0.0
 
     def train(
-        self, number: int, sources: list[Batches], planned: int, on_step: Callable[[int, int, torch.Tensor], None]
+        self, number: int, sources: list[Batches], planned: int, on_step: Callable[[int, int, torch.Tensor], object]
     ) -> Pass:
         """Train on every batch of a round's sources once, as far as `max_steps` allows.
 
@@ -89,10 +92,7 @@ class Learner:
             As in `train_pass`.
         """
         config, before = self.config, self.steps
-
-        def learning_rate(step: int) -> float:
-            factor = learning_rate_factor(config.lr_schedule, config.lr_warmup, before + step, planned)
-            return config.learning_rate * factor
+        rate = rate_of(config, planned)
 
         with self.costs.timed("student", lambda: synchronize(self.device)):
             did = train_pass(
@@ -102,11 +102,12 @@ class Learner:
                 accelerator=self.accelerator,
                 objective=self.objective,
                 progress=lambda step: (before + step) / planned,
-                learning_rate=learning_rate,
+                learning_rate=lambda step: rate(before + step),
                 max_grad_norm=config.max_grad_norm,
                 max_steps=config.max_steps - before if config.max_steps else None,
                 rng=np.random.default_rng(derive_seed(config.seed, number, "order")),
                 on_step=on_step,
+                accumulation=config.gradient_accumulation,
             )
         self.steps += did.steps
         self._progress = self.steps / planned

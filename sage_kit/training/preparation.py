@@ -17,7 +17,8 @@ from sage_kit.components.plugins import Plugins
 from sage_kit.components.records import Costs
 from sage_kit.config import RunConfig
 from sage_kit.data.metrics import score
-from sage_kit.data.splits import Split, TaskData, load_task
+from sage_kit.data.scoring import load_scored
+from sage_kit.data.splits import Split, TaskData
 from sage_kit.data.teacher_report import TeacherReport, describe_labels, report_teacher
 from sage_kit.data.tokens import Tokens, tokenize, unknown_shares
 from sage_kit.data.unlabelled import count_unlabelled
@@ -361,7 +362,7 @@ class _Preparation:
 
     def load_data(self) -> TaskData:
         with self.accelerator.local_main_process_first():
-            data = load_task(self.plugins.task(self.config.task, self.config.task_options), self.config, self.announce)
+            data = load_scored(self.plugins, self.config, self.announce)
         self.announce(describe_labels(data))
         return data
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -47,7 +48,8 @@ def train_pass(
     max_grad_norm: float,
     max_steps: int | None,
     rng: np.random.Generator,
-    on_step: Callable[[int, int, torch.Tensor], None],
+    on_step: Callable[[int, int, torch.Tensor], object],
+    accumulation: int = 1,
 ) -> Pass:
     """Train on every batch of the sources once, in random order, and profile the losses on the way.
 
@@ -74,7 +76,9 @@ def train_pass(
     rng : numpy Generator
         For the order.
     on_step : callable
-        Told the steps done, the steps in all, and the mean loss as a tensor.
+        Told the steps done, the steps in all, and the mean loss as a tensor; says whether to end the pass.
+    accumulation : int
+        Batches per step; the last step of a pass may have fewer. Its loss is the mean over the examples of all.
 
     Returns
     -------
@@ -87,11 +91,12 @@ def train_pass(
     order = [(source, number) for source in sources for number in range(len(source))]
     order = [order[i] for i in rng.permutation(len(order))]
     if max_steps is not None:
-        order = order[: max_steps * accelerator.num_processes]
+        order = order[: max_steps * accumulation * accelerator.num_processes]
     order = _share(order, accelerator)
-    steps, padded_tokens = 0, 0
+    total, shares = -(-len(order) // accumulation), shares_of_step(order, accumulation)
+    steps, padded_tokens, mean = 0, 0, torch.zeros((), device=accelerator.device)
     lengths: list[torch.Tensor] = []
-    for source, number in order:
+    for place, (source, number) in enumerate(order, start=1):
         batch = source.fetch(number)
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(steps)
@@ -101,21 +106,39 @@ def train_pass(
         if accelerator.num_processes > 1 and not objective.uses_logits:
             # several processes wait for the gradient of every parameter
             loss = loss + 0.0 * output.logits.float().sum()
-        accelerator.backward(loss)
+        is_whole = place % accumulation == 0 or place == len(order)
+        if accumulation > 1:
+            loss = loss * shares[place - 1]
+        with contextlib.nullcontext() if is_whole else accelerator.no_sync(upper):
+            accelerator.backward(loss)
+        source.profile.record(batch.rows, losses, output.logits)
+        lengths.append(batch.mask.sum(1))
+        padded_tokens += batch.mask.numel()
+        mean = mean + loss.detach() if accumulation > 1 else loss.detach()
+        if not is_whole:
+            continue
         objective.average_gradients(accelerator)
         if max_grad_norm:
             accelerator.clip_grad_norm_([*upper.parameters(), *of_losses], max_grad_norm)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        source.profile.record(batch.rows, losses, output.logits)
-        lengths.append(batch.mask.sum(1))
-        padded_tokens += batch.mask.numel()
         steps += 1
-        on_step(steps, len(order), loss.detach())
+        if on_step(steps, total, mean):
+            break
+        mean = torch.zeros_like(mean) if accumulation > 1 else mean
     for source in sources:
         source.profile.merge(accelerator)
     flat = torch.cat(lengths).cpu().numpy() if lengths else np.zeros(0, np.int64)
     return Pass(steps, int(flat.sum()), padded_tokens, flat)
+
+
+def shares_of_step(order: Sequence[tuple[Batches, int]], accumulation: int) -> list[float]:
+    """For each batch, the share of its step's examples that it has: 1 where a step is one batch."""
+    if accumulation == 1:
+        return [1.0] * len(order)
+    counts = [source.examples(number) for source, number in order]
+    sums = [sum(counts[start : start + accumulation]) for start in range(0, len(counts), accumulation)]
+    return [count / sums[place // accumulation] for place, count in enumerate(counts)]
 
 
 def predict(

@@ -35,8 +35,9 @@ def test_every_kind_of_the_core_has_its_components(plugins: Plugins) -> None:
             "contrastive", "dist", "embedding_cosine", "hard_labels", "hidden_cosine", "hidden_mse", "kl", "logits_mse",
             "minilm_relations", "pkd", "rkd", "tinybert_attention",
         ],
+        "metric": ["accuracy", "f1", "macro_f1", "matthews", "pearson", "spearman"],
         "stop_rule": ["agreement"],
-        "observer": ["costs", "jsonl", "loss_profile", "progress", "tracker"],
+        "observer": ["costs", "jsonl", "limits", "loss_profile", "progress", "tracker"],
     }  # fmt: skip
     assert {kind: plugins.names(kind) for kind in expected} == expected
 

@@ -25,6 +25,7 @@ from sage_kit.testing import check_component
 
 MAY_BE_SKIPPED = {
     "decoder": {"loop_run"},
+    "metric": {"metric_contributions"},
     "reducer": {"reducer_limit_is_kept"},
     # they look at a factory and its options
     "task": {"loop_run", "options_are_checked", "protocol"},

@@ -37,7 +37,8 @@ EVERY_RUN = (
     "components/messages", "components/plugins", "components/protocols", "components/records",
     "components/spec_checks", "components/specs", "config/__init__", "config/loading", "config/paths",
     "config/presets", "config/settings", "config/validation", "config/values", "data/batches", "data/corpus",
-    "data/metrics", "data/row_checks", "data/sources", "data/splits", "data/tokens", "data/user_files", "distill",
+    "data/metrics", "data/row_checks", "data/scoring", "data/sources", "data/splits", "data/tokens", "data/user_files",
+    "distill", "training/best_round", "training/rate_schedules", "training/run_control", "models/recomputation",
     "models/block_parts", "models/checkpoints", "models/cpu_kernels", "models/export", "models/families",
     "models/packed", "models/split", "models/student", "models/teacher", "models/vectors", "recipe",
     "rundir/checkpoint", "rundir/directory", "storage/cache", "storage/tensorfile", "synthesis/answers",
@@ -62,9 +63,9 @@ OTHER_COMPONENTS = (
 
 NO_RUN = (
     "builtin/observers/progress", "builtin/observers/lines", "builtin/observers/tracker", "cli/app", "errors",
-    "cli/study_commands", "components/hookspecs", "components/scaffold", "quickstart", "reports/figures",
-    "reports/reference", "studies/claims", "studies/display", "studies/gallery", "studies/plots", "studies/runner",
-    "testing/registry", "training/tracing",
+    "cli/study_commands", "components/hookspecs", "components/run_hookspecs", "components/scaffold", "quickstart",
+    "reports/figures", "reports/reference", "studies/claims", "studies/display", "studies/gallery", "studies/plots",
+    "studies/runner", "testing/registry", "training/tracing",
 )  # fmt: skip
 """Modules that no run depends on: they show, draw, report and check."""
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from sage_kit.components.plugins import Plugins
 from sage_kit.config import RunConfig
-from sage_kit.data.metrics import agreement, best_constant
+from sage_kit.data.metrics import agreement, best_constant, measure
 from sage_kit.data.metrics import predictions as predicted
 from sage_kit.errors import StudyError
 from sage_kit.studies.analyses.run_data import by_arm, prepared_for
@@ -164,7 +164,8 @@ def teacher_table(study: Study, runs: Runs, learnt_from: Mapping[str, str]) -> D
     for task, arm, its in by_arm(runs):
         split = split_name(runs, task, study.scored)
         labels = runs.labels(task, split)
-        spec, metric = study.store.data(its[0].config).spec, its[0].metric
+        spec = study.store.data(its[0].config).spec
+        metric = measure(spec, its[0].metric)
         outputs = [run.predictions[split] for run in its]
         teacher = two_way(contributions(metric, labels, predicted(outputs[0]["teacher"], spec)[None]))
         students = contributions(metric, labels, np.stack([predicted(each["student"], spec) for each in outputs]))
@@ -175,7 +176,7 @@ def teacher_table(study: Study, runs: Runs, learnt_from: Mapping[str, str]) -> D
                 "arm": arm,
                 "learnt_from": learnt_from.get(arm, INPUTS["token"]),
                 "reads": INPUTS[its[0].config.granularity],
-                "metric": metric,
+                "metric": metric.name,
                 "split": split,
                 "n_examples": len(labels),
                 "constant": best_constant(labels, metric)[1],

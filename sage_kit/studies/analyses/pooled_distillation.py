@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 from sage_kit.components.plugins import Plugins
 from sage_kit.components.records import Costs
 from sage_kit.config import RunConfig
-from sage_kit.data.splits import TaskData, load_task
+from sage_kit.data.scoring import load_scored
+from sage_kit.data.splits import TaskData
 from sage_kit.data.teacher_report import report_teacher
 from sage_kit.data.tokens import Tokens, tokenize
 from sage_kit.models.export import export_student
@@ -92,8 +93,7 @@ def prepare_pooled(
 
     folder, seconds = pooled_teacher(
         config,
-        # `prepare` tells about the data
-        load_task(plugins.task(config.task, config.task_options), config, lambda text: None),
+        load_scored(plugins, config, lambda text: None),  # `prepare` tells about the data
         Cache(Path(config.cache_dir).expanduser(), announce),
         accelerator.device,
         announce,

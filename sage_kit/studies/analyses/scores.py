@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sage_kit.data.metrics import METRICS, best_constant
+from sage_kit.data.metrics import METRICS, best_constant, measure
 from sage_kit.data.metrics import predictions as predicted
 from sage_kit.studies import statistics
 from sage_kit.studies.analyses.published import published, split_text
@@ -22,6 +22,9 @@ TEACHER = "teacher"
 """What stands for the teacher among arms."""
 
 OURS, OTHERS = "ours", "published"
+
+NO_METRICS = ("agreement", "calibration_error")
+"""Scores of a split that are no metrics of the task."""
 
 
 def validation_scores(runs: Runs) -> DataFrame:
@@ -42,7 +45,7 @@ def validation_scores(runs: Runs) -> DataFrame:
         for split in one.summary["validation"]:
             setting = _setting(one, split)
             told = one.summary["teacher"]["validation"][split]
-            names = sorted((name for name in told if name in METRICS), key=lambda name: name != one.metric)
+            names = sorted((name for name in told if name not in NO_METRICS), key=lambda name: name != one.metric)
             for arm in (TEACHER, *runs.arms):
                 own = runs.of(task=task, arm=arm)
                 if arm != TEACHER and not own:
@@ -62,7 +65,9 @@ def validation_scores(runs: Runs) -> DataFrame:
 
 
 def _cells(runs: Runs, task: str, arm: str, split: str, metric: str) -> NDArray[np.float64]:
-    """What each example contributes to a metric of each run: (seeds, n)."""
+    """What each example contributes to a metric of each run: (seeds, n); the scores, (seeds, 1), of a plugin's."""
+    if metric not in METRICS:
+        return np.array([[run.summary["validation"][split][metric]] for run in runs.of(task=task, arm=arm)])
     logits = runs.logits(task, arm, split)
     predictions = logits[..., 0] if logits.shape[-1] == 1 else logits.argmax(-1)
     return statistics.contributions(metric, runs.labels(task, split), predictions)
@@ -131,8 +136,9 @@ def teacher_over_constant(study: Study, runs: Runs) -> DataFrame:
         spec = study.store.data(one.config).spec
         for split in one.summary["validation"]:
             labels, teacher = runs.labels(task, split), predicted(runs.teacher_logits(task, split), spec)
-            answer, score = best_constant(labels, one.metric)
-            parts = statistics.contributions(one.metric, labels, np.stack([teacher, np.full_like(labels, answer)]))
+            metric = measure(spec, one.metric)
+            answer, score = best_constant(labels, metric)
+            parts = statistics.contributions(metric, labels, np.stack([teacher, np.full_like(labels, answer)]))
             ahead = statistics.two_way(parts[:1] - parts[1:])
             numbers = {"teacher": score + ahead.value, "constant": score, "difference": ahead.value}
             rows.append({"task": task, "split": split, "metric": one.metric, **numbers,
@@ -167,7 +173,8 @@ def transfer(runs: Runs) -> DataFrame:
         one = runs.of(task=task)[0]
         splits = list(one.summary["validation"])
         for split in splits if len(splits) > 1 else ():
-            _, constant = best_constant(runs.labels(task, split), one.metric)
+            known = one.metric in METRICS  # a plugin's metric is not built here
+            constant = best_constant(runs.labels(task, split), one.metric)[1] if known else np.nan
             for arm in (TEACHER, *runs.arms):
                 found = [one.summary["teacher"]] if arm == TEACHER else [r.summary for r in runs.of(task=task, arm=arm)]
                 here, there = (

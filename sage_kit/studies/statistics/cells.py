@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sage_kit.data.metrics import Measure
 from sage_kit.errors import ConfigError, DataError, did_you_mean
 from sage_kit.studies.statistics.seed_checks import check_rows
 
@@ -22,13 +23,18 @@ Array = NDArray[Any]
 Floats = NDArray[np.float64]
 
 
-def contributions(metric: str, labels: Array, predictions: Array) -> Floats:
+def has_contributions(measure: Measure) -> bool:
+    """Whether it is known what each example contributes to a metric."""
+    return measure.name in _METRICS or measure.contributions is not None
+
+
+def contributions(metric: str | Measure, labels: Array, predictions: Array) -> Floats:
     """What each example contributes to a metric of each run.
 
     Parameters
     ----------
-    metric : str
-        A metric of `sage_kit.data.metrics.METRICS`.
+    metric : str or Measure
+        A metric of `sage_kit.data.metrics.METRICS`, or one that `sage_kit.data.metrics.measure` gave.
     labels : array of shape (n,)
         Gold labels.
     predictions : array of shape (seeds, n)
@@ -38,7 +44,8 @@ def contributions(metric: str, labels: Array, predictions: Array) -> Floats:
     -------
     array of shape (seeds, n), float64
         The mean of a row is the metric of that run; a metric that is undefined counts as 0, as in `METRICS`, and one of
-        predictions that are not finite is NaN.
+        predictions that are not finite is NaN. Of a metric of which nobody knows what an example contributes
+        (`has_contributions`), (seeds, 1): the scores as wholes, from which intervals are over seeds alone.
 
     Raises
     ------
@@ -49,6 +56,12 @@ def contributions(metric: str, labels: Array, predictions: Array) -> Floats:
     """
     labels, predictions = np.asarray(labels), np.asarray(predictions)
     check_rows(labels, predictions, "predictions")
+    if isinstance(metric, Measure) and metric.name not in _METRICS:
+        found = metric.contributions
+        if found is None:
+            return np.array([[metric.score(labels, row)] for row in predictions])
+        return np.stack([found(labels, row) for row in predictions])
+    metric = metric.name if isinstance(metric, Measure) else metric
     if metric not in _METRICS:
         raise ConfigError(f"Unknown metric {metric!r}.{did_you_mean(metric, _METRICS)}")
     return np.stack([_METRICS[metric](labels, row) for row in predictions])

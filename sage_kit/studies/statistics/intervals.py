@@ -118,7 +118,7 @@ def two_way(cells: Array, *, largest: float = 1.0) -> Interval:
     Parameters
     ----------
     cells : array of shape (seeds, n)
-        A number per seed and example.
+        A number per seed and example; (seeds, 1) are scores as wholes, with Student's interval over seeds.
     largest : float
         The most by which a cell can differ from zero: 1 for a hit less a hit. Only used where the cells have no spread.
 
@@ -140,6 +140,8 @@ def two_way(cells: Array, *, largest: float = 1.0) -> Interval:
         raise DataError(f"cells have shape {table.shape}: it must be (seeds, examples), with one of each at least.")
     seeds, examples = table.shape
     mean = float(table.mean())
+    if examples == 1 and seeds > 1:
+        return t_interval(table[:, 0])
     if not np.isfinite(table).all() or examples < 2:
         return Interval(mean, np.nan, np.nan, 1.0)
     if no_spread(table):

@@ -8,7 +8,7 @@ from sage_kit.testing.exercises import SHARE, differing, recorded, require_nothi
 from sage_kit.testing.registry import CHECKS, CheckWarning, NotApplicable, check
 from sage_kit.testing.subject import Subject
 
-USED = ("reducer", "sampler", "inverter", "lift", "filter", "loss", "decoder", "stop_rule")
+USED = ("reducer", "sampler", "inverter", "lift", "filter", "loss", "decoder", "metric", "stop_rule")
 """Kinds that are used with rows."""
 
 LEAST_SECONDS = 0.2
@@ -101,7 +101,7 @@ def returns_no_view(subject: Subject) -> None:
     require_nothing(recorded(subject).shared, "{}")
 
 
-@check("reducer", "sampler", "inverter", "lift", "filter", "decoder")
+@check("reducer", "sampler", "inverter", "lift", "filter", "decoder", "metric")
 def time_grows_slowly(subject: Subject) -> None:
     """Four times the rows take less than nine times the time; a warning, not a failure.
 

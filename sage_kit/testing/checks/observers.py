@@ -48,8 +48,9 @@ def observer_hooks(subject: Subject) -> None:
 def observer_bears_every_hook(subject: Subject) -> None:
     """It raises nothing when a run begins, goes on after a resume, ends well or ends with an error.
 
-    To fix: read which hook raised what. Losses are read-only and NaN for examples not seen yet, a round may have no
-    synthetic examples and then has NaN for what they would give, and a run may fail before its first round.
+    To fix: read which hook raised or returned what. Losses are read-only and NaN for examples not seen yet, a round may
+    have no synthetic examples and then has NaN for what they would give, and a run may fail before its first round.
+    Only sage_control returns something: a sage_kit.components.Control, or None to go on.
     """
     for ending in ("finished", "failed"):
         with tempfile.TemporaryDirectory(prefix="sage-kit-check-") as folder:
@@ -275,7 +276,9 @@ class _Story:
             self._steps(plugins, self.run, "teacher's labels", None)
             self._tell(plugins.synthetic_created, self.run, number, self.synthetic)
         self.trained += STEPS
+        self._tell(plugins.control, self.run, STEPS * (number - 1), 2 * STEPS)
         self._steps(plugins, self.run, f"round {number}", self.loss)
+        self._tell(plugins.evaluated, self.run, STEPS * number - 1, {"accuracy": 0.7, "agreement": 0.75})
         self.costs.add("student", 0.25, tokens=50, flops=3000)
         self._tell(plugins.losses_profiled, self.run, number, self.losses)
         nan = float("nan")
@@ -313,7 +316,7 @@ class _Story:
         self._tell(plugins.run_finished, self.run, self.summary)
         self._look_at_files()
 
-    def _tell(self, hook: Callable[..., None], *arguments: Any) -> None:
+    def _tell(self, hook: Callable[..., object], *arguments: Any) -> None:
         """Call a hook, and note which records are no longer what they were."""
         before = self._records()
         hook(*arguments)
@@ -360,6 +363,8 @@ class _Story:
                 self._tell(plugins.step_finished, run, activity, done, STEPS, loss)
             else:
                 plugins.step_finished(run, activity, done, STEPS, loss)
+                if run is not None and loss is not None:
+                    plugins.control(run, done, 2 * STEPS)
 
 
 def _synthetic_set() -> SyntheticSet:
