@@ -40,6 +40,8 @@ BERT = {
     "initializer_range": 0.02,
     "model_type": "bert",
     "position_embedding_type": "absolute",
+    # transformers 5.0 warns of the tokenizer where it is not said
+    "transformers_version": "5.0.0",
 }
 """What both configurations have, beside what is read from the files."""
 
@@ -92,8 +94,8 @@ PARAPHRASE_README = """\
 Average the states of a text's tokens.
 """
 
-# Files and their SHA-256. Those that are converted have the same bytes on every machine: a weight of four bits times its
-# scale is exact in float32, and json and safetensors write names in a fixed order.
+# Files and their SHA-256. Those that are converted have the same bytes on every machine: a weight of four bits times
+# its scale is exact in float32, and json and safetensors write names in a fixed order.
 MPNET_FILES = {
     "1_Pooling/config.json": "a37f83ada23e7887be6b88f4998927dbeac0038af301553c7cd5461413bf1a56",
     "README.md": "a3e99d3235e3c1b4225f4b98892be383f2ed87a50b3a5420ae156e77716182de",
@@ -110,7 +112,7 @@ MPNET_FILES = {
 E5_FILES = {
     "1_Pooling/config.json": "cdff93f491d8bf05ed72e7b28c38e520e14b14ecf989b3ec5db6a8c9bae310ab",
     "README.md": "998cd9ae04cfa8e56b0c9a8bc53633bce6adb5fec55e7a21dcf7f2172299afcc",
-    "config.json": "c8fba8d530c9a7e09166eb9c580ec56439906dd9310e2187608f291f3267cb27",
+    "config.json": "86f91bdca7605a33561fc3f780aff75863a6758cebe8f72fab8f6c18ceb3b1c3",
     "model.safetensors": "8520eedb7ea5147f2345d7535bda10480394cca9f4451e415bf76a00d7eb8071",
     "modules.json": "21ddb3037a55ebf4549eb5c1dc44c3f28f10b56ec7f1335c92fd90e5b30d88ac",
     "sentence_bert_config.json": "4b96be2a4b060ec001b108938103f9af6b4d28c8f171c9ee4ffe86f3fe78eddd",
@@ -121,7 +123,7 @@ E5_FILES = {
 PARAPHRASE_FILES = {
     "1_Pooling/config.json": "cdff93f491d8bf05ed72e7b28c38e520e14b14ecf989b3ec5db6a8c9bae310ab",
     "README.md": "9028a3b00b81d798dafa279c565cb0e6bec6ae60f9d4eed26b073801dd4fcb9d",
-    "config.json": "27e5ae0894eb893403b2af421cf827c118ad090fcd501a7ab354607055f99c0d",
+    "config.json": "fc2a520860a9e102756430cbb63f5c09aca12ee20f092f665d4299b91cc47e6d",
     "model.safetensors": "4d59d8028bd304f4cf32dd5ae1c35482ebe16c8315ee7b6a34c732d8fbe3393c",
     "modules.json": "0580fad756940809b1bc064ce1e7c1275c8b0dd80869562fe0abeb6f7059cb97",
     "sentence_bert_config.json": "3798a84315d48f42417bad2c7c4ad11e3ce24526bb4e9b69046df78b2960e6ed",
