@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -195,9 +196,12 @@ def test_two_processes_obey_the_first_ones_plugins_at_the_same_step(
     file.write_text(STOPS.format(stop="(3 if __import__('os').environ.get('RANK', '0') == '0' else -1)"))
     program.write_text(PROGRAM)
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone", str(program)]
+    # the program imports what lies beside the tests
+    paths = [str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
     done = subprocess.run(
-        [*command, *map(str, (folder, tiny_bert, file, target))], capture_output=True, text=True, timeout=240
-    )
+        [*command, *map(str, (folder, tiny_bert, file, target))],
+        capture_output=True, text=True, timeout=240, env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
     summary = RunDirectory.open(target).summary()
     assert summary["processes"] == 2
