@@ -28,7 +28,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_tutorial_has_its_files() -> None:
-    names = "kernel_map study one_line easy_pairs other_half centred_states watch".split()
+    names = ["kernel_map", "study", "one_line", "easy_pairs", "other_half", "centred_states", "watch"]
     assert set(examples()) == {f"{name}.py" for name in names}
 
 
