@@ -24,7 +24,7 @@ from sage_kit.system.devices import precision_of
 from sage_kit.system.machine import describe_machine
 
 MODELS = ("task", "teacher", "bypass", "granularity", "student_layers", "max_length", "batch_size", "hidden_weight",
-          "warmup_epochs", "warmup_rows")  # fmt: skip
+          "losses", "warmup_epochs", "warmup_rows")  # fmt: skip
 SYNTHESIS = ("schedule", "mix", "synthetic_ratio", "reducer", "refit", "sampler", "inverter", "lift", "filter")
 TEACHER = ("task", "teacher", "teacher_rows", "teacher_epochs", "max_length")
 """Settings by which runs are of one kind: whose steps take as long, and who share a teacher."""
@@ -215,7 +215,8 @@ def _runs(folder: Path) -> Iterable[Path]:
 
 
 def _same(settings: Mapping[str, Any], wanted: Mapping[str, Any], names: Iterable[str]) -> bool:
-    return all(settings.get(name) == wanted[name] for name in names)
+    # runs of an earlier version name no losses
+    return all(settings.get(name, {} if name == "losses" else None) == wanted[name] for name in names)
 
 
 @functools.cache

@@ -20,6 +20,7 @@ from sage_kit.training.optimizer import load_optimizer_tensors, make_optimizer, 
 from sage_kit.training.preparation import Prepared, PreparedSplit
 from sage_kit.training.profile import Profile
 from sage_kit.training.rate_schedules import rate_of
+from sage_kit.training.run_events import RunEvents
 from sage_kit.training.steps import Pass, count_flops, predict, train_pass
 
 if TYPE_CHECKING:
@@ -63,7 +64,9 @@ class Learner:
         self.device = accelerator.device
         self.raw = part
         part.recomputes = config.gradient_checkpointing
-        self.objective = Objective(config, prepared.loss_inputs, part, self.device)
+        plugins = next(iter(prepared.loss_inputs.losses.values())).plugins
+        announce = RunEvents(plugins, accelerator.is_main_process).message
+        self.objective = Objective(config, prepared.loss_inputs, part, self.device, announce)
         # without parameters of losses, the names in a checkpoint are those of the student's own
         own = self.objective.parameters()
         self._trained: Any = torch.nn.ModuleList([part, self.objective.modules]) if own else part

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -255,7 +255,7 @@ def loss_takes_hard_data(subject: Subject) -> None:
     import torch
 
     batch = _batch(subject)
-    cases = {
+    cases: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
         "a student that equals the teacher": lambda values, teacher: (
             teacher.clone() if values.shape == teacher.shape else values.clone()
         ),
