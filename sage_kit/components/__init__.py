@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from sage_kit.components.family_specs import FamilySpec, HeadSpec
 from sage_kit.components.messages import (
     BuildContext,
     FilterRequest,
@@ -20,6 +21,7 @@ from sage_kit.components.messages import (
 from sage_kit.components.protocols import (
     PROTOCOLS,
     Decoder,
+    Family,
     Filter,
     Guesser,
     Inverter,
@@ -54,9 +56,10 @@ if TYPE_CHECKING:
     from sage_kit.components.messages import Integers as Integers
 
 __all__ = [
-    "PROTOCOLS", "BuildContext", "ComponentSpec", "Decoder", "DecoderSpec", "Factory", "Filter", "FilterRequest",
-    "FilterSpec", "Guesser", "Guesses", "HubSource", "Inverter", "InverterSpec", "Lift", "LiftRequest", "LiftSpec",
-    "ObserverSpec", "Options", "Reducer", "ReducerSpec", "SampleRequest", "Sampler", "SamplerSpec", "Samples",
-    "Stateful", "StatefulReducer", "StopRule", "StopRuleSpec", "SupervisedReducer", "TaskSpec", "TeacherView",
-    "TextBatch", "TokenBatch", "TokenIds", "TokenText", "Vocabulary", "lazy",
+    "PROTOCOLS", "BuildContext", "ComponentSpec", "Decoder", "DecoderSpec", "Factory", "Family", "FamilySpec",
+    "Filter", "FilterRequest", "FilterSpec", "Guesser", "Guesses", "HeadSpec", "HubSource", "Inverter",
+    "InverterSpec", "Lift", "LiftRequest", "LiftSpec", "ObserverSpec", "Options", "Reducer", "ReducerSpec",
+    "SampleRequest", "Sampler", "SamplerSpec", "Samples", "Stateful", "StatefulReducer", "StopRule", "StopRuleSpec",
+    "SupervisedReducer", "TaskSpec", "TeacherView", "TextBatch", "TokenBatch", "TokenIds", "TokenText",
+    "Vocabulary", "lazy",
 ]  # fmt: skip

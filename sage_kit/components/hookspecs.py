@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from sage_kit.components import (
         DecoderSpec,
+        FamilySpec,
         FilterSpec,
         InverterSpec,
         LiftSpec,
@@ -221,6 +222,36 @@ def sage_stop_rules() -> Iterable[StopRuleSpec]:
         @hookimpl
         def sage_stop_rules():
             yield StopRuleSpec(name="plateau", summary="Two rounds without gain", factory=make_rule)
+    """
+    return ()
+
+
+@hookspec
+def sage_families() -> Iterable[FamilySpec]:
+    """Contribute families of encoders: which checkpoints can be teachers, and where their parts stand.
+
+    Called once, when plugins are loaded. A run finds the family by the ``model_type`` in the teacher's ``config.json``;
+    no setting names it. A model type belongs to one family: a built-in one keeps it.
+
+    Returns
+    -------
+    iterable of FamilySpec
+
+    Examples
+    --------
+    ::
+
+        @hookimpl
+        def sage_families():
+            yield FamilySpec(
+                name="xmod",
+                summary="X-MOD, built as RoBERTa",
+                model_types=("xmod",),
+                embeddings="roberta.embeddings",
+                blocks="roberta.encoder.layer",
+                head=HeadSpec(dense="classifier.dense", output="classifier.out_proj", dropout="classifier.dropout"),
+                positions_from_padding=True,
+            )
     """
     return ()
 

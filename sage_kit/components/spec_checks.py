@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from sage_kit.components.family_specs import FamilySpec, HeadSpec
 from sage_kit.components.guard import Failure, attempt, cause_of, place_of
 from sage_kit.components.protocols import PROTOCOLS
 from sage_kit.components.specs import (
@@ -31,8 +32,14 @@ NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 Spec = ComponentSpec | TaskSpec
 
+
+def plural(kind: str) -> str:
+    """A kind, as its hook names it: "families"."""
+    return f"{kind[:-1]}ies" if kind.endswith("y") else f"{kind}s"
+
+
 CONTRIBUTING_HOOKS: Mapping[str, type[ComponentSpec] | type[TaskSpec]] = {
-    f"sage_{spec.kind}s": spec
+    f"sage_{plural(spec.kind)}": spec
     for spec in (
         ReducerSpec,
         SamplerSpec,
@@ -43,6 +50,7 @@ CONTRIBUTING_HOOKS: Mapping[str, type[ComponentSpec] | type[TaskSpec]] = {
         TaskSpec,
         ObserverSpec,
         StopRuleSpec,
+        FamilySpec,
     )
 }
 """The hooks that yield components, and the class of what each yields."""
@@ -99,6 +107,8 @@ _TYPES: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
         ),
     ),
     "HubSource | None": ("a HubSource or None", lambda value: value is None or isinstance(value, HubSource)),
+    "Literal['sdpa', 'eager']": ("'sdpa' or 'eager'", lambda value: value in ("sdpa", "eager")),
+    "HeadSpec": ("a HeadSpec", lambda value: isinstance(value, HeadSpec)),
     "Literal['map', 'full']": ("'map' or 'full'", lambda value: value in ("map", "full")),
 }
 """What the fields of a spec must be, by their annotation."""
@@ -126,6 +136,8 @@ def problem_of(spec: Any) -> str:
             return f"{field.name} is {value!r}, not {expected}"
     if spec.kind == TaskSpec.kind and len(spec.text_columns) not in (1, 2):
         return f"text_columns names {len(spec.text_columns)} columns, not one or two"
+    if spec.kind == FamilySpec.kind and not spec.model_types:
+        return "model_types names no model type"
     for requirement in spec.requires:
         try:
             Requirement(requirement)

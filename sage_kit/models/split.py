@@ -9,16 +9,18 @@ which computes the same faster.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Literal, NamedTuple, cast
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from sage_kit.errors import CompatibilityError
 from sage_kit.models.block_parts import first_token_block, padded_block, parts_of, project_padded
-from sage_kit.models.families import Family, family_of
+from sage_kit.models.encoder_parts import OwnBlocks, Projected, blocks_of, embed, embedder, own_blocks, shared_modules
+from sage_kit.models.families import family_of
+from sage_kit.models.heads import Head
 from sage_kit.models.packed import pack, packed_block, products_dtype, project, runs_packed, unpack
 from sage_kit.models.positions import PositionBias, position_bias, score_bias
 
@@ -72,11 +74,14 @@ class InputLayers(nn.Module):
         super().__init__()
         family = family_of(model.config)
         self.dim = int(model.config.hidden_size)
-        self.embeddings = model.get_submodule(family.embeddings)
-        self.blocks = nn.ModuleList(_blocks(model, family)[:n_blocks])
+        self.embeddings = embedder(model, family)
+        self._sequence = blocks_of(model, family)[:n_blocks]
+        self.blocks = nn.ModuleList(dict.fromkeys(self._sequence))
         self._positions = position_bias(model, family)
         if self._positions is not None:
             self.relative_positions = self._positions.weights
+        self._own = own_blocks(model, family)
+        self.shared = nn.ModuleList(shared_modules(model, family))
         self._takes_types = family.token_types
         self._uses_types = family.uses_token_types(model.config)
         self.requires_grad_(False)
@@ -105,7 +110,7 @@ class InputLayers(nn.Module):
             Zero at padding positions, so that an example's states do not depend on what it was batched with.
         """
         states = self.alone(input_ids, token_type_ids)
-        for output in through_blocks(self.blocks, states, mask, self._positions):
+        for output in through_blocks(self._sequence, states, mask, self._positions, self._own):
             states = output
         return states if mask is None else states * mask.unsqueeze(-1)
 
@@ -118,30 +123,11 @@ class InputLayers(nn.Module):
 
     def flops(self, lengths: NDArray[np.integer]) -> int:
         """Forward FLOPs of the blocks, counted as in `UpperLayers.flops`; a look-up in the embeddings is none."""
-        return _block_flops(self.blocks, self.dim, lengths)
-
-
-class Head(nn.Module):
-    """The classifier on the first token, the same five steps for every family.
-
-    Its parameters are called ``dense.*`` and ``output.*`` whatever the family calls them.
-    """
-
-    def __init__(self, model: PreTrainedModel, family: Family) -> None:
-        super().__init__()
-        self.dense = cast(nn.Linear, model.get_submodule(family.head_dense))
-        self.output = cast(nn.Linear, model.get_submodule(family.head_output))
-        self.dropout = model.get_submodule(family.head_dropout)
-        self._activation = torch.tanh if family.activation == "tanh" else torch.relu
-        self._dropout_first = family.dropout_first
-
-    def forward(self, states: Tensor) -> Tensor:
-        """Logits of shape (batch, n_outputs) from final states of shape (batch, tokens, dim)."""
-        first = states[:, 0]
-        if self._dropout_first:
-            first = self.dropout(first)
-        logits: Tensor = self.output(self.dropout(self._activation(self.dense(first))))
-        return logits
+        total = _block_flops(self._sequence, self.dim, lengths, self._own)
+        if isinstance(self.embeddings, Projected):
+            weights = sum(weight.numel() for weight in self.embeddings.projection.parameters() if weight.ndim == 2)
+            total += 2 * weights * int(lengths.astype("int64").sum())
+        return total
 
 
 class UpperLayers(nn.Module):
@@ -169,14 +155,19 @@ class UpperLayers(nn.Module):
     def __init__(self, model: PreTrainedModel, first_block: int = 0) -> None:
         super().__init__()
         family = family_of(model.config)
-        self.blocks = nn.ModuleList(_blocks(model, family)[first_block:])
-        self.head = Head(model, family)
-        self.n_blocks = len(self.blocks)
+        # a block that is applied several times is registered once
+        self._sequence = blocks_of(model, family)[first_block:]
+        self.blocks = nn.ModuleList(dict.fromkeys(self._sequence))
+        self.head = Head(model, family.head)
+        self.n_blocks = len(self._sequence)
         self.dim = int(model.config.hidden_size)
         self.n_outputs = int(self.head.output.out_features)
+        self.final_norm = model.get_submodule(family.final_norm) if family.final_norm else None
+        self._own = own_blocks(model, family)
         # a plain list: the parts are the blocks' modules, which are registered once already
-        self._parts = [parts_of(block) for block in self.blocks]
-        self.heads = self._parts[-1].heads
+        parts = {} if self._own else {id(block): parts_of(block) for block in self.blocks}
+        self._parts = [] if self._own else [parts[id(block)] for block in self._sequence]
+        self.heads = int(model.config.num_attention_heads) if self._own else self._parts[-1].heads
         self._positions = position_bias(model, family)
         # a new module says that it trains; this one is in the mode of the model that it shows
         self.train(model.training)
@@ -197,22 +188,47 @@ class UpperLayers(nn.Module):
         projections : bool
             Whether to return the last block's queries, keys and values.
         """
+        if self._own is not None:
+            return self._by_own_code(self._own, states, mask, hidden, projections)
         if runs_packed(states):
             return self._packed(states, mask, hidden, projections)
         outputs: list[Tensor] = []
         projected: Tensor | None = None
-        stock = hidden and not projections
-        for output in through_blocks(self.blocks if stock else self.blocks[:-1], states, mask, self._positions):
+        every = hidden or self.head.reads_all
+        stock = every and not projections
+        for output in through_blocks(self._sequence if stock else self._sequence[:-1], states, mask, self._positions):
             states = output
             if hidden:
                 outputs.append(states)
         if not stock:
             last, bias = self._parts[-1], _score_bias(states, mask, self._positions)
             projected = project_padded(last, states) if projections else None
-            states = (padded_block if hidden else first_token_block)(last, states, bias, projected)
+            states = (padded_block if every else first_token_block)(last, states, bias, projected)
             if hidden:
                 outputs.append(states)
-        return UpperOutput(self.head(states), tuple(outputs), projected)
+        return self._finished(states, mask, outputs, projected)
+
+    def _finished(
+        self, states: Tensor, mask: Tensor | None, outputs: list[Tensor], projected: Tensor | None
+    ) -> UpperOutput:
+        """What is returned, from the last block's output."""
+        if self.final_norm is not None:
+            states = self.final_norm(states)
+            outputs[-1:] = [states] * bool(outputs)
+        return UpperOutput(self.head(states, mask), tuple(outputs), projected)
+
+    def _by_own_code(
+        self, own: OwnBlocks, states: Tensor, mask: Tensor | None, hidden: bool, projections: bool
+    ) -> UpperOutput:
+        """The same by the code of the family; every block is computed for all tokens."""
+        outputs: list[Tensor] = []
+        entering = states
+        for output in through_blocks(self._sequence, states, mask, None, own):
+            entering, states = states, output
+            if hidden:
+                outputs.append(states)
+        projected = own.code.project(self._sequence[-1], entering) if projections else None
+        return self._finished(states, mask, outputs, projected)
 
     def project(self, layer: int, states: Tensor) -> Tensor:
         """Queries, keys and values that a block makes of the states which enter it.
@@ -228,6 +244,8 @@ class UpperLayers(nn.Module):
         -------
         Tensor of shape (batch, tokens, 3, dim)
         """
+        if self._own is not None:
+            return self._own.code.project(self._sequence[layer - 1], states)
         return project_padded(self._parts[layer - 1], states)
 
     def _packed(self, states: Tensor, mask: Tensor | None, hidden: bool, projections: bool) -> UpperOutput:
@@ -245,12 +263,19 @@ class UpperLayers(nn.Module):
                 if hidden:
                     outputs.append(unpack(rows, layout, tokens))
             projected = project(last, rows, layout) if projections else None
-            first = packed_block(last, rows, layout, first_only=not hidden, projected=projected)
-            if hidden:
-                outputs.append(unpack(first, layout, tokens))
-                first = layout.take_first(first)
+            every = hidden or self.head.reads_all
+            first = packed_block(last, rows, layout, first_only=not every, projected=projected)
+            if self.final_norm is not None:
+                first = self.final_norm(first)
             if projected is not None:
                 projected = unpack(projected, layout, tokens).unflatten(-1, (3, -1))
+            if every:
+                final = unpack(first, layout, tokens)
+                if hidden:
+                    outputs.append(final)
+                if self.head.reads_all:
+                    return UpperOutput(self.head(final, mask), tuple(outputs), projected)
+                first = layout.take_first(first)
             return UpperOutput(self.head(first[:, None]), tuple(outputs), projected)
 
     def flops(self, lengths: NDArray[np.integer], hidden: bool = False, projections: bool = False) -> int:
@@ -261,6 +286,7 @@ class UpperLayers(nn.Module):
         the last block is computed for the first token only: keys and values cost ``4 d^2`` per token, and an example
         ``2 (2 d^2 + 2 d f)`` for the other layers and ``4 d n`` for attention. Where its queries, keys and values are
         asked for, its queries are computed for every token, too. The head costs ``2 (d^2 + d n_outputs)`` per example.
+        Blocks of another build are computed for all tokens, as the last one is for a head that pools all of them.
 
         Parameters
         ----------
@@ -270,9 +296,9 @@ class UpperLayers(nn.Module):
             What is asked for beside the logits, as in `forward`.
         """
         examples, tokens = len(lengths), int(lengths.astype("int64").sum())
-        total = 2 * examples * (self.head.dense.weight.numel() + self.head.output.weight.numel())
-        if hidden:
-            return total + _block_flops(self.blocks, self.dim, lengths)
+        total = examples * self.head.flops()
+        if hidden or self.head.reads_all or self._own is not None:
+            return total + _block_flops(self._sequence, self.dim, lengths, self._own)
         last = self._parts[-1]
         every = last.key.weight.numel() + last.value.weight.numel()
         first = sum(layer.weight.numel() for layer in (last.out, last.inner, last.outer))
@@ -281,14 +307,14 @@ class UpperLayers(nn.Module):
         else:
             first += last.query.weight.numel()
         total += 2 * (every * tokens + first * examples) + 4 * self.dim * tokens
-        return total + _block_flops(self.blocks[:-1], self.dim, lengths)
+        return total + _block_flops(self._sequence[:-1], self.dim, lengths)
 
     def training_flops(self, lengths: NDArray[np.integer], hidden: bool = False, projections: bool = False) -> int:
         """FLOPs of a training step, counted as in `flops`: three forward passes less what no gradient needs.
 
         A backward pass has two products for each of the forward pass, the gradient of the weights and that of the
         input. The input layers are frozen, so the first block's queries, keys and values need no gradient of their
-        input.
+        input; of blocks of another build that is not left out.
 
         Parameters
         ----------
@@ -297,11 +323,14 @@ class UpperLayers(nn.Module):
         hidden, projections : bool
             What is asked for beside the logits, as in `forward`.
         """
+        if self._own is not None:
+            return 3 * self.flops(lengths, hidden, projections)
         examples, tokens = len(lengths), int(lengths.astype("int64").sum())
         first = self._parts[0]
-        queries = tokens if hidden or projections or len(self.blocks) > 1 else examples
-        every = first.key.weight.numel() + first.value.weight.numel()
-        unneeded = 2 * (every * tokens + first.query.weight.numel() * queries)
+        every = hidden or projections or self.head.reads_all or self.n_blocks > 1
+        queries = tokens if every else examples
+        both = first.key.weight.numel() + first.value.weight.numel()
+        unneeded = 2 * (both * tokens + first.query.weight.numel() * queries)
         return 3 * self.flops(lengths, hidden, projections) - unneeded
 
 
@@ -350,7 +379,11 @@ def input_blocks(bypass: Bypass, n_blocks: int) -> int:
 
 
 def through_blocks(
-    blocks: Iterable[nn.Module], states: Tensor, mask: Tensor | None, positions: PositionBias | None
+    blocks: Iterable[nn.Module],
+    states: Tensor,
+    mask: Tensor | None,
+    positions: PositionBias | None,
+    own: OwnBlocks | None = None,
 ) -> Iterator[Tensor]:
     """The output of each of some blocks, one after the other, on a padded batch.
 
@@ -362,7 +395,15 @@ def through_blocks(
     positions : PositionBias or None
         Of the model that the blocks are from. With it, they are computed from their parts: the stock ones differ in
         what they take and return, and know no fused attention.
+    own : OwnBlocks or None
+        What computes the blocks instead.
     """
+    if own is not None:
+        around = own.code.surroundings(own.model, states, mask)
+        for block in blocks:
+            states = own.code.block(block, states, around)
+            yield states
+        return
     attention = _score_bias(states, mask, positions)
     for block in blocks:
         if positions is None:
@@ -377,18 +418,12 @@ def _score_bias(states: Tensor, mask: Tensor | None, positions: PositionBias | N
     return score_bias(mask, None if positions is None else positions(states.shape[1]).to(states.dtype))
 
 
-def embed(embeddings: nn.Module, input_ids: Tensor, token_type_ids: Tensor | None) -> Tensor:
-    """Output of a family's embedding module; it finds the position ids itself."""
-    types = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
-    states: Tensor = embeddings(input_ids, **types)
-    return states
-
-
-def _blocks(model: PreTrainedModel, family: Family) -> nn.ModuleList:
-    return cast(nn.ModuleList, model.get_submodule(family.blocks))
-
-
-def _block_flops(blocks: Iterable[nn.Module], dim: int, lengths: NDArray[np.integer]) -> int:
+def _block_flops(
+    blocks: Sequence[nn.Module], dim: int, lengths: NDArray[np.integer], own: OwnBlocks | None = None
+) -> int:
+    count = getattr(own.code, "flops", None) if own is not None else None
+    if count is not None:
+        return sum(int(count(block, lengths)) for block in blocks)
     wide = lengths.astype("int64")
     tokens, squares = int(wide.sum()), int((wide * wide).sum())
     total = 0

@@ -34,7 +34,7 @@ from sage_kit.rundir import PREDICTIONS, RunDirectory
 from sage_kit.storage.files import disk_errors, write_json
 from sage_kit.storage.fingerprint import fingerprint
 from sage_kit.storage.source_digest import LEAVES, modules_of, source_digest
-from sage_kit.studies.contents import checkpoint_content, file_content
+from sage_kit.studies.contents import checkpoint_content, file_content, teacher_parts
 from sage_kit.system.devices import device_of, precision_of
 from sage_kit.system.machine import describe_machine
 
@@ -379,7 +379,7 @@ class RunStore:
             parts.append(component_parts(self.plugins, kind, recipe[kind].name, recipe[kind].options))
         for name in self._observers(config):
             parts.append(component_parts(self.plugins, "observer", name, config.observer_options.get(name, {})))
-        parts.append(registered_parts(self.plugins.registered("task", config.task)))
+        parts += [registered_parts(self.plugins.registered("task", config.task)), teacher_parts(config.teacher)]
         return fingerprint(*parts)
 
     def _observers(self, config: RunConfig) -> list[str]:

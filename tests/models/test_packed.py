@@ -53,11 +53,11 @@ def stock(model, bypass, states):
         states = found[0] if relative else found
         hidden.append(states)
     dense, output = model.get_submodule(family.head_dense), model.get_submodule(family.head_output)
-    dropout = model.get_submodule(family.head_dropout)
+    dropout = model.get_submodule(family.head.dropout)
     first = states[:, 0]
-    if family.dropout_first:
+    if family.head.first_dropout:
         first = dropout(first)
-    activate = torch.tanh if family.activation == "tanh" else torch.relu
+    activate = {"tanh": torch.tanh, "relu": torch.relu, "gelu": torch.nn.functional.gelu}[family.head.activation]
     return output(dropout(activate(dense(first)))), hidden
 
 

@@ -11,7 +11,7 @@ from sage_kit.models.families import family_of
 from sage_kit.models.split import split_model
 from sage_kit.models.student import build_student, layer_map, student_config
 
-FAMILIES = pytest.mark.parametrize("family", ["bert", "roberta", "distilbert", "mpnet"])
+FAMILIES = pytest.mark.parametrize("family", ["bert", "roberta", "distilbert", "mpnet", "electra", "deberta-v2", "nomic_bert"])
 IDS = torch.arange(11, 19)[None]
 
 
