@@ -65,7 +65,12 @@ def test_hub_refuses(kind, message, tmp_path, monkeypatch):
 @pytest.mark.parametrize("family", tiny.FAMILIES)
 def test_encoder_alone_loads_with_its_head_missing(family, tmp_path):
     loaded = load_classifier(str(tiny.make_checkpoint(tmp_path, family)))
-    heads = {"bert": {"classifier"}, "distilbert": {"pre_classifier", "classifier"}}
+    heads = {
+        **dict.fromkeys(("bert", "ernie", "albert", "nomic_bert"), {"classifier"}),
+        "distilbert": {"pre_classifier", "classifier"},
+        "deberta-v2": {"pooler.dense", "classifier"},
+        "modernbert": {"head.dense", "head.norm", "classifier"},
+    }
     expected = heads.get(family, {"classifier.dense", "classifier.out_proj"})
     assert {name.rpartition(".")[0] for name in loaded.missing} == expected
     assert loaded.model.dtype == torch.float32
