@@ -60,7 +60,7 @@ class HeadSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class FamilySpec(ComponentSpec):
-    """A family of encoders whose sequence classifiers are built alike.
+    """A family of encoders whose sequence classifiers are built alike; their code is in transformers.
 
     All paths are those of modules inside transformers' stock sequence classifier, as its ``named_modules()`` has them.
 
@@ -105,6 +105,9 @@ class FamilySpec(ComponentSpec):
         ``student_config(config, blocks)`` makes the configuration of a student fit its blocks: `config` is the
         teacher's with ``num_hidden_layers`` set, and is changed in place; `blocks` has the number of the teacher's
         block that each starts as, None for a random one. It raises ``CompatibilityError`` for what cannot be.
+    example : callable or None
+        ``example(config)`` makes a small configuration of one of the types, with the usual names for its sizes, fit for
+        the checks; it changes it in place. None where those names say all.
     """
 
     kind: ClassVar[str] = "family"
@@ -126,6 +129,7 @@ class FamilySpec(ComponentSpec):
     masked_lm: tuple[str, ...] = ()
     refuses: Callable[[Any], str] | None = None
     student_config: Callable[[Any, Sequence[int | None]], None] | None = None
+    example: Callable[[Any], None] | None = None
 
     @property
     def head_dense(self) -> str:

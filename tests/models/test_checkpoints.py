@@ -66,7 +66,7 @@ def test_hub_refuses(kind, message, tmp_path, monkeypatch):
 def test_encoder_alone_loads_with_its_head_missing(family, tmp_path):
     loaded = load_classifier(str(tiny.make_checkpoint(tmp_path, family)))
     heads = {
-        **dict.fromkeys(("bert", "ernie", "albert", "nomic_bert"), {"classifier"}),
+        **{name: {"classifier"} for name in ("bert", "ernie", "albert", "nomic_bert")},
         "distilbert": {"pre_classifier", "classifier"},
         "deberta-v2": {"pooler.dense", "classifier"},
         "modernbert": {"head.dense", "head.norm", "classifier"},

@@ -6,9 +6,9 @@ import sys
 import pytest
 import tiny
 
-from sage_kit.errors import ModelError
 from sage_kit.builtin.families import FAMILIES
 from sage_kit.components.plugins import Plugins
+from sage_kit.errors import ModelError
 from sage_kit.models.encoder_parts import blocks_of
 from sage_kit.models.families import family_of, model_types
 

@@ -192,7 +192,7 @@ def test_other_families_are_refused():
     config = RoFormerConfig(
         hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, vocab_size=9
     )
-    with pytest.raises(ModelError, match="'roformer'.* adds a type with the hook sage_families"):
+    with pytest.raises(ModelError, match=r"'roformer'.* adds a type with the hook sage_families"):
         split_model(RoFormerForSequenceClassification(config), "embeddings")
 
 

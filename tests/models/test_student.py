@@ -11,7 +11,9 @@ from sage_kit.models.families import family_of
 from sage_kit.models.split import split_model
 from sage_kit.models.student import build_student, layer_map, student_config
 
-FAMILIES = pytest.mark.parametrize("family", ["bert", "roberta", "distilbert", "mpnet", "electra", "deberta-v2", "nomic_bert"])
+FAMILIES = pytest.mark.parametrize(
+    "family", ["bert", "roberta", "distilbert", "mpnet", "electra", "deberta-v2", "nomic_bert"]
+)
 IDS = torch.arange(11, 19)[None]
 
 
@@ -101,7 +103,7 @@ def test_a_student_of_albert_applies_the_one_block_fewer_times():
     trainable = {name for name, parameter in student.named_parameters() if parameter.requires_grad}
     assert {name.split(".")[1] for name in trainable} == {"encoder", "pooler", "weight", "bias"}
     assert not any("embedding" in name for name in trainable)
-    with pytest.raises(CompatibilityError, match="all blocks of family 'albert' share .* set bypass to 'embeddings'"):
+    with pytest.raises(CompatibilityError, match=r"all blocks of family 'albert' share .* set bypass to 'embeddings'"):
         build_student(teacher, bypass=1, layers=1)
     scratch = build_student(teacher, bypass="embeddings", layers=9, init="scratch")
     assert (scratch.config.num_hidden_layers, scratch.albert.encoder.config.num_hidden_layers) == (9, 9)
