@@ -116,7 +116,7 @@ def new_plugin_command(
         str,
         typer.Argument(
             metavar="KIND",
-            help="reducer, sampler, inverter, lift, filter, decoder, task, observer or stop_rule.",
+            help="reducer, sampler, inverter, lift, filter, decoder, task, observer, stop_rule or family.",
         ),
     ],
     name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the component.")],

@@ -91,7 +91,7 @@ class FamilySpec(ComponentSpec):
     one_block : bool
         Whether all blocks are one and the same, the first of `blocks`, which is applied ``num_hidden_layers`` times.
     attention : "sdpa" or "eager"
-        Which of transformers' implementations the stock model is loaded with.
+        Which of transformers' implementations the stock model is loaded with: "eager" where it has no other.
     own_blocks : bool
         Whether the blocks are built otherwise than BERT's, so that what the factory returns computes them (see
         :class:`~sage_kit.components.Family`).

@@ -244,13 +244,14 @@ def sage_families() -> Iterable[FamilySpec]:
         @hookimpl
         def sage_families():
             yield FamilySpec(
-                name="xmod",
-                summary="X-MOD, built as RoBERTa",
-                model_types=("xmod",),
-                embeddings="roberta.embeddings",
-                blocks="roberta.encoder.layer",
-                head=HeadSpec(dense="classifier.dense", output="classifier.out_proj", dropout="classifier.dropout"),
-                positions_from_padding=True,
+                name="rembert",
+                summary="RemBERT",
+                model_types=("rembert",),
+                embeddings="rembert.embeddings",
+                projection="rembert.encoder.embedding_hidden_mapping_in",
+                blocks="rembert.encoder.layer",
+                head=HeadSpec(dense="rembert.pooler.dense", output="classifier", dropout="dropout"),
+                attention="eager",
             )
     """
     return ()

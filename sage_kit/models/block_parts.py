@@ -137,7 +137,7 @@ def parts_of(block: nn.Module) -> Parts:
     else:
         inner, out = attention.self, attention.output
         layers = inner.query, inner.key, inner.value, out.dense
-        scale = float(inner.scaling)
+        scale = float(getattr(inner, "scaling", int(inner.attention_head_size) ** -0.5))
     return Parts(
         *layers,
         attention_dropout=inner.dropout,

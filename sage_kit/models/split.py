@@ -81,6 +81,7 @@ class InputLayers(nn.Module):
         if self._positions is not None:
             self.relative_positions = self._positions.weights
         self._own = own_blocks(model, family)
+        self._eager = family.attention == "eager"
         self.shared = nn.ModuleList(shared_modules(model, family))
         self._takes_types = family.token_types
         self._uses_types = family.uses_token_types(model.config)
@@ -110,7 +111,7 @@ class InputLayers(nn.Module):
             Zero at padding positions, so that an example's states do not depend on what it was batched with.
         """
         states = self.alone(input_ids, token_type_ids)
-        for output in through_blocks(self._sequence, states, mask, self._positions, self._own):
+        for output in through_blocks(self._sequence, states, mask, self._positions, self._own, self._eager):
             states = output
         return states if mask is None else states * mask.unsqueeze(-1)
 
@@ -164,6 +165,7 @@ class UpperLayers(nn.Module):
         self.n_outputs = int(self.head.output.out_features)
         self.final_norm = model.get_submodule(family.final_norm) if family.final_norm else None
         self._own = own_blocks(model, family)
+        self._eager = family.attention == "eager"
         # a plain list: the parts are the blocks' modules, which are registered once already
         parts = {} if self._own else {id(block): parts_of(block) for block in self.blocks}
         self._parts = [] if self._own else [parts[id(block)] for block in self._sequence]
@@ -196,7 +198,8 @@ class UpperLayers(nn.Module):
         projected: Tensor | None = None
         every = hidden or self.head.reads_all
         stock = every and not projections
-        for output in through_blocks(self._sequence if stock else self._sequence[:-1], states, mask, self._positions):
+        blocks = self._sequence if stock else self._sequence[:-1]
+        for output in through_blocks(blocks, states, mask, self._positions, by_parts=self._eager):
             states = output
             if hidden:
                 outputs.append(states)
@@ -384,6 +387,7 @@ def through_blocks(
     mask: Tensor | None,
     positions: PositionBias | None,
     own: OwnBlocks | None = None,
+    by_parts: bool = False,
 ) -> Iterator[Tensor]:
     """The output of each of some blocks, one after the other, on a padded batch.
 
@@ -397,6 +401,9 @@ def through_blocks(
         what they take and return, and know no fused attention.
     own : OwnBlocks or None
         What computes the blocks instead.
+    by_parts : bool
+        Whether to compute them from their parts in any case: stock blocks without fused attention take no mask of
+        booleans.
     """
     if own is not None:
         around = own.code.surroundings(own.model, states, mask)
@@ -406,10 +413,10 @@ def through_blocks(
         return
     attention = _score_bias(states, mask, positions)
     for block in blocks:
-        if positions is None:
-            states = block(states, attention_mask=attention)
-        else:
+        if positions is not None or by_parts:
             states = padded_block(parts_of(block), states, attention)
+        else:
+            states = block(states, attention_mask=attention)
         yield states
 
 

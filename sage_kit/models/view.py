@@ -107,7 +107,7 @@ def masked_lm(name: str, bypass: Bypass, device: torch.device) -> Callable[[Tens
     def logits_of(states: Tensor, mask: Tensor) -> Tensor:
         states = states.to(device, torch.float32)
         with torch.no_grad():
-            *_, states = through_blocks(behind, states, mask.to(device), positions, own)
+            *_, states = through_blocks(behind, states, mask.to(device), positions, own, family.attention == "eager")
             for module in head:
                 states = module(states)
         return states

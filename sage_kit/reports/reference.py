@@ -21,7 +21,7 @@ from sage_kit.components import ComponentSpec, Options, hookspecs
 from sage_kit.components.hooks import HOOKS
 from sage_kit.components.loader import ENTRY_POINT_GROUP
 from sage_kit.components.plugins import FIRST_PARTY, Plugins, Registered
-from sage_kit.components.spec_checks import CONTRIBUTING_HOOKS, KINDS
+from sage_kit.components.spec_checks import CONTRIBUTING_HOOKS, KINDS, plural
 from sage_kit.config import GROUPS, PRESETS, RunConfig, field_extra
 from sage_kit.errors import MissingPackageError, SageError
 
@@ -110,15 +110,16 @@ def components_page(plugins: Plugins) -> str:
         "# Components",
         "",
         "What the settings `reducer`, `sampler`, `inverter`, `lift`, `filter`, `stop_rule`, `observers` and `task` may "
-        "name. `sage-kit plugins` lists those that are installed. The options of a component go into the setting "
-        "`<kind>_options`, those of an observer into `observer_options`, under the observer's name.",
+        "name, and the families of encoders that `teacher` may be of. `sage-kit plugins` lists those that are "
+        "installed. The options of a component go into the setting `<kind>_options`, those of an observer into "
+        "`observer_options`, under the observer's name.",
     ]
     for kind in KINDS:
         items = plugins.components(kind)
         if not items:
             continue
         words = kind.replace("_", " ")
-        lines += ["", f"## {words.capitalize()}s", ""]
+        lines += ["", f"## {plural(words).capitalize()}", ""]
         lines += _table_head(["name", "from", "summary", "capabilities"])
         for item in items:
             shown = "; ".join(_capability(name, value) for name, value in item.spec.capabilities().items())
