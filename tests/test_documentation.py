@@ -28,7 +28,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_tutorial_has_its_files() -> None:
-    assert set(examples()) == {"kernel_map.py", "study.py", "one_line.py", "easy_pairs.py", "other_half.py", "watch.py"}
+    assert set(examples()) == {
+        "kernel_map.py", "study.py", "one_line.py", "easy_pairs.py", "other_half.py", "watch.py", "rembert.py",
+        "pre_norm.py",
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -52,7 +55,9 @@ def test_examples_run(name: str, settings, folder: Path, tiny_bert: Path, capsys
         assert "round 2: agreement" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("name", ["kernel_map.py", "one_line.py", "easy_pairs.py", "other_half.py"])
+@pytest.mark.parametrize(
+    "name", ["kernel_map.py", "one_line.py", "easy_pairs.py", "other_half.py", "rembert.py", "pre_norm.py"]
+)
 def test_examples_pass_their_checks(name: str, tmp_path: Path) -> None:
     file = tmp_path / name
     file.write_text(examples()[name], encoding="utf-8")
