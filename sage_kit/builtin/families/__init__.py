@@ -56,6 +56,22 @@ def _modernbert_student(config: Any, blocks: Sequence[int | None]) -> None:
     config.layer_types = [kinds[(place if block is None else block) % len(kinds)] for place, block in enumerate(blocks)]
 
 
+def _narrow_embeddings(config: Any) -> None:
+    config.embedding_size = config.hidden_size // 2
+
+
+def _deberta_example(config: Any) -> None:
+    """As DeBERTa v3, with fewer positions apart than texts are long."""
+    config.relative_attention, config.share_att_key = True, True
+    config.position_buckets, config.norm_rel_ebd, config.pos_att_type = 8, "layer_norm", ["p2c", "c2p"]
+    config.position_biased_input, config.type_vocab_size = False, 0
+
+
+def _modernbert_example(config: Any) -> None:
+    """Local attention that is shorter than texts."""
+    config.local_attention = 4
+
+
 FAMILIES = (
     FamilySpec(
         name="bert",
@@ -114,6 +130,7 @@ FAMILIES = (
             activation="gelu",
         ),
         masked_lm=("generator_predictions", "generator_lm_head"),
+        example=_narrow_embeddings,
     ),
     FamilySpec(
         name="ernie",
@@ -145,6 +162,7 @@ FAMILIES = (
         head=_bert_head("albert.pooler"),
         masked_lm=("predictions",),
         refuses=_albert_refuses,
+        example=_narrow_embeddings,
     ),
     FamilySpec(
         name="deberta_v2",
@@ -165,6 +183,7 @@ FAMILIES = (
         factory=lazy("sage_kit.builtin.families.disentangled:DisentangledBlocks"),
         masked_lm=("cls",),
         refuses=_deberta_refuses,
+        example=_deberta_example,
     ),
     FamilySpec(
         name="modernbert",
@@ -186,6 +205,7 @@ FAMILIES = (
         factory=lazy("sage_kit.builtin.families.rotary:ModernBlocks"),
         masked_lm=("head", "decoder"),
         student_config=_modernbert_student,
+        example=_modernbert_example,
     ),
     FamilySpec(
         name="nomic_bert",

@@ -101,7 +101,7 @@ def family_projects(subject: Subject) -> None:
 
 @check("family")
 def family_student_reloads(subject: Subject) -> None:
-    """A student of fewer blocks learns behind the input layers only, and plain transformers loads what is exported.
+    """A student of all blocks is the teacher; one of fewer learns behind the input layers only, and reloads.
 
     To fix: name in `shared` what all blocks use, so that it is copied and frozen; make the configuration fit the
     student's blocks in `student_config`.
@@ -117,8 +117,11 @@ def family_student_reloads(subject: Subject) -> None:
 
     task = TaskSpec(name="toy", summary="toy", text_columns=("text",), labels=("a", "b", "c"))
     for teacher in _models(subject):
+        ids, types, mask = _batch(teacher)
+        twin = build_student(teacher, bypass="embeddings", layers=LAYERS).double()
+        found = _whole(subject, twin, ids, types, mask)
+        _require_close(found, _whole(subject, teacher, ids, types, mask), "of a student of all blocks", teacher)
         student = build_student(teacher, bypass="embeddings", layers=2).double()
-        ids, types, mask = _batch(student)
         input_layers, upper = split_model(student, "embeddings")
         frozen = {name: value.clone() for name, value in input_layers.state_dict().items()}
         upper(input_layers(ids, types, mask), mask).logits.square().sum().backward()
