@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tiny
 import torch
-from toyrun import toy_run
+from toyrun import toy_config, toy_run
+
+from sage_kit.components.plugins import Plugins
+from sage_kit.distill import run
+from sage_kit.errors import ModelError, PluginError
+from sage_kit.studies.runs import RunStore
 
 FAMILIES = ["electra", "ernie", "data2vec-text", "albert", "deberta-v2", "modernbert", "nomic_bert"]
 
@@ -62,3 +68,64 @@ def test_blocks_in_the_input_layers(tmp_path: Path, family: str) -> None:
     assert np.mean(logits.argmax(-1) == labels) == pytest.approx(
         summary["validation"]["validation"]["accuracy"], abs=0.03
     )
+
+
+def tutorial(name: str, folder: Path) -> Path:
+    """A file of docs/writing-a-plugin.md."""
+    text = (Path(__file__).parents[1] / "docs" / "writing-a-plugin.md").read_text(encoding="utf-8")
+    (code,) = re.findall(rf"<!-- file: {name} -->\n```python\n(.*?)```", text, flags=re.DOTALL)
+    file = folder / name
+    file.write_text(code, encoding="utf-8")
+    return file
+
+
+def make_teacher(folder: Path, model_type: str) -> Path:
+    """A tiny checkpoint without a head of a type that is not built in."""
+    from transformers import AutoConfig, AutoModel
+
+    tokenizer = tiny.make_tokenizer("bert")
+    config = AutoConfig.for_model(
+        model_type, vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=4, num_attention_heads=4,
+        intermediate_size=64, max_position_embeddings=66, pad_token_id=0, initializer_range=0.1, type_vocab_size=2,
+    )  # fmt: skip
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        AutoModel.from_config(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize(("file", "model_type"), [("rembert.py", "rembert"), ("pre_norm.py", "roberta-prelayernorm")])
+def test_a_run_with_the_family_of_a_file(tmp_path: Path, file: str, model_type: str) -> None:
+    teacher = make_teacher(tmp_path / "teacher", model_type)
+    config = toy_config(tmp_path, teacher, rounds=2, teacher_epochs=6)
+    with pytest.raises(ModelError, match=rf"is of type '{model_type}': supported are .* the hook sage_families"):
+        run(config, Plugins(allow=""))
+    plugin = tutorial(file, tmp_path)
+    directory, summary = run(config, Plugins([plugin], allow=""))
+    rows = tiny.toy_task_rows(120, seed=2)
+    labels = np.array([row["label"] for row in rows])
+    logits = plain_logits(directory.student, [row["text"] for row in rows]).numpy()
+    found = float(np.mean(logits.argmax(-1) == labels))
+    assert found == pytest.approx(summary["validation"]["validation"]["accuracy"])
+    assert found > 0.6
+    # the code of the family is part of the keys: changed, the teacher is made anew
+    kept = {path.name for path in (tmp_path / "cache" / "teacher").iterdir() if path.is_dir()}
+    plugin.write_text(plugin.read_text(encoding="utf-8") + "\nCHANGED = 1\n", encoding="utf-8")
+    run(config.model_copy(update={"teacher_epochs": 6, "rounds": 1}), Plugins([plugin], allow=""))
+    assert len({path.name for path in (tmp_path / "cache" / "teacher").iterdir() if path.is_dir()} - kept) == 1
+    store = RunStore(tmp_path / "store", Plugins([plugin], allow=""), [str(plugin)])
+    before = store.code_digest(config)
+    plugin.write_text(plugin.read_text(encoding="utf-8") + "\nCHANGED = 2\n", encoding="utf-8")
+    assert RunStore(tmp_path / "store", Plugins([plugin], allow=""), [str(plugin)]).code_digest(config) != before
+    Plugins(allow="")
+
+
+def test_what_a_family_raises_is_told_in_one_line(tmp_path: Path) -> None:
+    teacher = make_teacher(tmp_path / "teacher", "roberta-prelayernorm")
+    plugin = tutorial("pre_norm.py", tmp_path)
+    text = plugin.read_text(encoding="utf-8")
+    plugin.write_text(text.replace("return block(states", "return no_such(states"), encoding="utf-8")
+    with pytest.raises(PluginError, match=r"family 'pre_norm' \(.*\.py\) failed in block: NameError: .*no_such"):
+        run(toy_config(tmp_path, teacher), Plugins([plugin], allow=""))
+    Plugins(allow="")
