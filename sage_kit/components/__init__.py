@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sage_kit.components.family_specs import FamilySpec, HeadSpec
+from sage_kit.components.family_specs import FamilySpec, HeadParts
 from sage_kit.components.messages import (
     BuildContext,
     FilterRequest,
@@ -57,7 +57,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "PROTOCOLS", "BuildContext", "ComponentSpec", "Decoder", "DecoderSpec", "Factory", "Family", "FamilySpec",
-    "Filter", "FilterRequest", "FilterSpec", "Guesser", "Guesses", "HeadSpec", "HubSource", "Inverter",
+    "Filter", "FilterRequest", "FilterSpec", "Guesser", "Guesses", "HeadParts", "HubSource", "Inverter",
     "InverterSpec", "Lift", "LiftRequest", "LiftSpec", "ObserverSpec", "Options", "Reducer", "ReducerSpec",
     "SampleRequest", "Sampler", "SamplerSpec", "Samples", "Stateful", "StatefulReducer", "StopRule", "StopRuleSpec",
     "SupervisedReducer", "TaskSpec", "TeacherView", "TextBatch", "TokenBatch", "TokenIds", "TokenText",

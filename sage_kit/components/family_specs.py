@@ -17,7 +17,7 @@ STOCK_BLOCKS = lazy("sage_kit.models.block_parts:StockBlocks")
 
 
 @dataclass(frozen=True, kw_only=True)
-class HeadSpec:
+class HeadParts:
     """A head: pooling, [dropout,] `dense`, `activation`, [`norm`,] dropout, `output`.
 
     Attributes
@@ -72,7 +72,7 @@ class FamilySpec(ComponentSpec):
         From token ids, and token types where it takes them, to states; it finds the position ids itself.
     blocks : str
         List of the encoder's blocks.
-    head : HeadSpec
+    head : HeadParts
         The head of the sequence classifier.
     projection : str
         From the width of the embeddings to that of the blocks; "" for none. A model may lack it where the two agree.
@@ -115,7 +115,7 @@ class FamilySpec(ComponentSpec):
     model_types: tuple[str, ...]
     embeddings: str
     blocks: str
-    head: HeadSpec
+    head: HeadParts
     factory: Factory = STOCK_BLOCKS
     projection: str = ""
     shared: tuple[str, ...] = ()

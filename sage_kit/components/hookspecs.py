@@ -250,7 +250,7 @@ def sage_families() -> Iterable[FamilySpec]:
                 embeddings="rembert.embeddings",
                 projection="rembert.encoder.embedding_hidden_mapping_in",
                 blocks="rembert.encoder.layer",
-                head=HeadSpec(dense="rembert.pooler.dense", output="classifier", dropout="dropout"),
+                head=HeadParts(dense="rembert.pooler.dense", output="classifier", dropout="dropout"),
                 attention="eager",
             )
     """

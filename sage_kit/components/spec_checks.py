@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from sage_kit.components.family_specs import FamilySpec, HeadSpec
+from sage_kit.components.family_specs import FamilySpec, HeadParts
 from sage_kit.components.guard import Failure, attempt, cause_of, place_of
 from sage_kit.components.protocols import PROTOCOLS
 from sage_kit.components.specs import (
@@ -108,7 +108,7 @@ _TYPES: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     ),
     "HubSource | None": ("a HubSource or None", lambda value: value is None or isinstance(value, HubSource)),
     "Literal['sdpa', 'eager']": ("'sdpa' or 'eager'", lambda value: value in ("sdpa", "eager")),
-    "HeadSpec": ("a HeadSpec", lambda value: isinstance(value, HeadSpec)),
+    "HeadParts": ("a HeadParts", lambda value: isinstance(value, HeadParts)),
     "Literal['map', 'full']": ("'map' or 'full'", lambda value: value in ("map", "full")),
 }
 """What the fields of a spec must be, by their annotation."""

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from sage_kit.components import HeadSpec
+    from sage_kit.components import HeadParts
 
 
 class Head(nn.Module):
@@ -24,7 +24,7 @@ class Head(nn.Module):
     ----------
     model : PreTrainedModel
         Shares its modules.
-    spec : HeadSpec
+    spec : HeadParts
 
     Attributes
     ----------
@@ -32,7 +32,7 @@ class Head(nn.Module):
         Whether it pools all tokens and not the first one's state.
     """
 
-    def __init__(self, model: PreTrainedModel, spec: HeadSpec) -> None:
+    def __init__(self, model: PreTrainedModel, spec: HeadParts) -> None:
         super().__init__()
         self.dense = cast(nn.Linear, model.get_submodule(spec.dense)) if spec.dense else None
         self.output = cast(nn.Linear, model.get_submodule(spec.output))

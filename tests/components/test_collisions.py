@@ -31,7 +31,7 @@ def family(name: str, *model_types: str) -> str:
         def sage_families():
             yield FamilySpec(
                 name={name!r}, summary="A family", model_types={model_types!r}, embeddings="a.embeddings",
-                blocks="a.layer", head=HeadSpec(dense="d", output="o", dropout="p"),
+                blocks="a.layer", head=HeadParts(dense="d", output="o", dropout="p"),
             )
     """
 

@@ -10,10 +10,10 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from sage_kit import hookimpl
-from sage_kit.components import FamilySpec, HeadSpec, lazy
+from sage_kit.components import FamilySpec, HeadParts, lazy
 from sage_kit.errors import CompatibilityError
 
-ROBERTA_HEAD = HeadSpec(
+ROBERTA_HEAD = HeadParts(
     dense="classifier.dense",
     output="classifier.out_proj",
     dropout="classifier.dropout",
@@ -21,8 +21,8 @@ ROBERTA_HEAD = HeadSpec(
 )
 
 
-def _bert_head(pooler: str) -> HeadSpec:
-    return HeadSpec(dense=pooler, output="classifier", dropout="dropout")
+def _bert_head(pooler: str) -> HeadParts:
+    return HeadParts(dense=pooler, output="classifier", dropout="dropout")
 
 
 def _albert_refuses(config: Any) -> str:
@@ -98,7 +98,7 @@ FAMILIES = (
         model_types=("distilbert",),
         embeddings="distilbert.embeddings",
         blocks="distilbert.transformer.layer",
-        head=HeadSpec(dense="pre_classifier", output="classifier", dropout="dropout", activation="relu"),
+        head=HeadParts(dense="pre_classifier", output="classifier", dropout="dropout", activation="relu"),
         token_types=False,
         masked_lm=("vocab_transform", "activation", "vocab_layer_norm", "vocab_projector"),
     ),
@@ -122,7 +122,7 @@ FAMILIES = (
         embeddings="electra.embeddings",
         projection="electra.embeddings_project",
         blocks="electra.encoder.layer",
-        head=HeadSpec(
+        head=HeadParts(
             dense="classifier.dense",
             output="classifier.out_proj",
             dropout="classifier.dropout",
@@ -171,7 +171,7 @@ FAMILIES = (
         embeddings="deberta.embeddings",
         blocks="deberta.encoder.layer",
         shared=("deberta.encoder.rel_embeddings", "deberta.encoder.LayerNorm"),
-        head=HeadSpec(
+        head=HeadParts(
             dense="pooler.dense",
             output="classifier",
             dropout="dropout",
@@ -192,7 +192,7 @@ FAMILIES = (
         embeddings="model.embeddings",
         blocks="model.layers",
         final_norm="model.final_norm",
-        head=HeadSpec(
+        head=HeadParts(
             dense="head.dense",
             norm="head.norm",
             output="classifier",
