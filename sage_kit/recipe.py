@@ -236,7 +236,7 @@ def resolve(config: RunConfig, plugins: Plugins) -> Recipe:
     CompatibilityError
         When two choices do not go together.
     """
-    task = plugins.task(config.task, config.task_options)
+    task = plugins.use().task(config.task, config.task_options)
     choices = {kind: choose(kind, config, plugins) for kind in _needed_kinds(config, plugins)}
     observers = {
         name: plugins.options("observer", name, config.observer_options.get(name, {})) for name in config.observers

@@ -28,7 +28,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_tutorial_has_its_files() -> None:
-    plugins = "kernel_map one_line easy_pairs other_half centred_states more_metrics watch plateau"
+    plugins = "kernel_map one_line easy_pairs other_half centred_states more_metrics watch plateau rembert pre_norm"
     assert set(examples()) == {f"{name}.py" for name in [*plugins.split(), "study"]}
 
 
@@ -58,7 +58,16 @@ def test_examples_run(name: str, settings, folder: Path, tiny_bert: Path, capsys
 
 @pytest.mark.parametrize(
     "name",
-    ["kernel_map.py", "one_line.py", "easy_pairs.py", "other_half.py", "centred_states.py", "more_metrics.py"],
+    [
+        "kernel_map.py",
+        "one_line.py",
+        "easy_pairs.py",
+        "other_half.py",
+        "centred_states.py",
+        "more_metrics.py",
+        "rembert.py",
+        "pre_norm.py",
+    ],
 )
 def test_examples_pass_their_checks(name: str, tmp_path: Path) -> None:
     file = tmp_path / name

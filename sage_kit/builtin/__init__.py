@@ -6,6 +6,7 @@ in the modules beside them, which `lazy` imports when a component is built.
 
 from sage_kit.builtin import (
     decoders,
+    families,
     filters,
     inverters,
     lifts,
@@ -19,6 +20,6 @@ from sage_kit.builtin import (
 )
 
 BUILT_INS = (
-    tasks, metrics, reducers, samplers, inverters, lifts, filters, losses, decoders, stop_rules, observers,
+    tasks, metrics, reducers, samplers, inverters, lifts, filters, losses, decoders, stop_rules, observers, families,
 )  # fmt: skip
 """The plugins that are registered before all others, in this order."""

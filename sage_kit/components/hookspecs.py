@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
     from sage_kit.components import (
         DecoderSpec,
+        FamilySpec,
         FilterSpec,
         InverterSpec,
         LiftSpec,
@@ -290,6 +291,37 @@ def sage_stop_rules() -> Iterable[StopRuleSpec]:
         @hookimpl
         def sage_stop_rules():
             yield StopRuleSpec(name="plateau", summary="Two rounds without gain", factory=make_rule)
+    """
+    return ()
+
+
+@hookspec
+def sage_families() -> Iterable[FamilySpec]:
+    """Contribute families of encoders: which checkpoints can be teachers, and where their parts stand.
+
+    Called once, when plugins are loaded. A run finds the family by the ``model_type`` in the teacher's ``config.json``;
+    no setting names it. A model type belongs to one family: a built-in one keeps it.
+
+    Returns
+    -------
+    iterable of FamilySpec
+
+    Examples
+    --------
+    ::
+
+        @hookimpl
+        def sage_families():
+            yield FamilySpec(
+                name="rembert",
+                summary="RemBERT",
+                model_types=("rembert",),
+                embeddings="rembert.embeddings",
+                projection="rembert.encoder.embedding_hidden_mapping_in",
+                blocks="rembert.encoder.layer",
+                head=HeadParts(dense="rembert.pooler.dense", output="classifier", dropout="dropout"),
+                attention="eager",
+            )
     """
     return ()
 

@@ -203,6 +203,32 @@ class Metric(Protocol):
         ...
 
 
+@runtime_checkable
+class Family(Protocol):
+    """How the blocks of a family of encoders compute that are not built as BERT's; one object serves all its models.
+
+    `model` is the stock model with any head, `block` one of its blocks. What carries gradients must be computed at each
+    call, since a teacher's fine-tuning trains all weights. A method ``flops(block, lengths) -> int`` may say what a
+    block costs for examples of these lengths; without it, its linear layers and the attention's two products count.
+    """
+
+    def surroundings(self, model: Any, states: torch.Tensor, mask: torch.Tensor | None) -> Any:
+        """What all blocks need of a padded batch beside its states, such as masks and tables of positions.
+
+        `states` of shape (batch, tokens, dim) enter the first block that is computed; `mask` of shape (batch, tokens)
+        is True at real tokens, and None where nothing is padded.
+        """
+        ...
+
+    def block(self, block: Any, states: torch.Tensor, surroundings: Any) -> torch.Tensor:
+        """Return a block's output, of the shape of `states`; what stands at padding has no meaning."""
+        ...
+
+    def project(self, block: Any, states: torch.Tensor) -> torch.Tensor:
+        """Return queries, keys and values that a block makes of `states`, of shape (batch, tokens, 3, dim)."""
+        ...
+
+
 PROTOCOLS: Mapping[str, type] = {
     "reducer": Reducer,
     "sampler": Sampler,
@@ -213,5 +239,6 @@ PROTOCOLS: Mapping[str, type] = {
     "decoder": Decoder,
     "metric": Metric,
     "stop_rule": StopRule,
+    "family": Family,
 }
 """The protocol that a factory's result must satisfy, by kind; observers implement hooks instead."""

@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from sage_kit.components.family_specs import FamilySpec, HeadParts
 from sage_kit.components.guard import Failure, attempt, cause_of, place_of
 from sage_kit.components.protocols import PROTOCOLS
 from sage_kit.components.specs import (
@@ -37,7 +38,9 @@ Spec = ComponentSpec | TaskSpec
 
 
 def plural(kind: str) -> str:
-    """Several of a kind, as text or in the name of a hook: "losses"."""
+    """Several of a kind, as text or in the name of a hook: "losses", "families"."""
+    if kind.endswith("y"):
+        return f"{kind[:-1]}ies"
     return f"{kind}es" if kind.endswith("s") else f"{kind}s"
 
 
@@ -55,6 +58,7 @@ CONTRIBUTING_HOOKS: Mapping[str, type[ComponentSpec] | type[TaskSpec]] = {
         MetricSpec,
         ObserverSpec,
         StopRuleSpec,
+        FamilySpec,
     )
 }
 """The hooks that yield components, and the class of what each yields."""
@@ -111,6 +115,8 @@ _TYPES: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
         ),
     ),
     "HubSource | None": ("a HubSource or None", lambda value: value is None or isinstance(value, HubSource)),
+    "Literal['sdpa', 'eager']": ("'sdpa' or 'eager'", lambda value: value in ("sdpa", "eager")),
+    "HeadParts": ("a HeadParts", lambda value: isinstance(value, HeadParts)),
     "Literal['map', 'full']": ("'map' or 'full'", lambda value: value in ("map", "full")),
 }
 """What the fields of a spec must be, by their annotation."""
@@ -141,6 +147,8 @@ def problem_of(spec: Any) -> str:
         return f"text_columns names {len(spec.text_columns)} columns, not one or two"
     if spec.kind == MetricSpec.kind and (not spec.takes or set(spec.takes) - set(LABEL_KINDS)):
         return f"takes is {spec.takes!r}, not one or more of {', '.join(LABEL_KINDS)}"
+    if spec.kind == FamilySpec.kind and not spec.model_types:
+        return "model_types names no model type"
     for requirement in spec.requires:
         try:
             Requirement(requirement)

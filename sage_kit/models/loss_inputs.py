@@ -241,6 +241,12 @@ def loss_inputs(recipe: Recipe, teacher: UpperLayers, sizes: ModelSizes) -> Loss
     if not config.losses:
         check_short_forms(config, sizes)
     layers = {name: _layers_of(choice, sizes) for name, choice in recipe.losses.items()}
+    for name, one in layers.items():
+        if (one.teacher_scores or one.student_scores) and not teacher.gives_scores:
+            raise CompatibilityError(
+                f"loss {name!r} looks at attention scores, which the blocks of the teacher's family do not give: take "
+                "'minilm_relations', or a teacher whose blocks are built as BERT's"
+            )
     hidden = [layer for one in layers.values() for layer in one.teacher_hidden]
     if any(choice.spec.needs_embeddings for choice in recipe.losses.values()):
         hidden.append(sizes.teacher_blocks)

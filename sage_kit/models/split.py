@@ -11,14 +11,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Literal, NamedTuple, cast
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from sage_kit.errors import CompatibilityError
 from sage_kit.models.block_parts import first_token_block, padded_block, parts_of, project_padded
-from sage_kit.models.families import Family, family_of
+from sage_kit.models.encoder_parts import OwnBlocks, Projected, blocks_of, embed, embedder, own_blocks, shared_modules
+from sage_kit.models.families import family_of
+from sage_kit.models.heads import Head
 from sage_kit.models.packed import pack, packed_block, products_dtype, project, runs_packed, unpack
 from sage_kit.models.positions import PositionBias, position_bias, score_bias
 from sage_kit.models.recomputation import Call, kept, recomputed
@@ -73,11 +75,16 @@ class InputLayers(nn.Module):
         super().__init__()
         family = family_of(model.config)
         self.dim = int(model.config.hidden_size)
-        self.embeddings = model.get_submodule(family.embeddings)
-        self.blocks = nn.ModuleList(_blocks(model, family)[:n_blocks])
+        self.embeddings = embedder(model, family)
+        self._sequence = blocks_of(model, family)[:n_blocks]
+        self.blocks = nn.ModuleList(dict.fromkeys(self._sequence))
         self._positions = position_bias(model, family)
         if self._positions is not None:
             self.relative_positions = self._positions.weights
+        self._own = own_blocks(model, family)
+        self.gives_scores = self._own is None
+        self._eager = family.attention == "eager"
+        self.shared = nn.ModuleList(shared_modules(model, family))
         self._takes_types = family.token_types
         self._uses_types = family.uses_token_types(model.config)
         self.requires_grad_(False)
@@ -106,7 +113,7 @@ class InputLayers(nn.Module):
             Zero at padding positions, so that an example's states do not depend on what it was batched with.
         """
         states = self.alone(input_ids, token_type_ids)
-        for output in through_blocks(self.blocks, states, mask, self._positions):
+        for output in through_blocks(self._sequence, states, mask, self._positions, self._own, self._eager):
             states = output
         return states if mask is None else states * mask.unsqueeze(-1)
 
@@ -119,30 +126,11 @@ class InputLayers(nn.Module):
 
     def flops(self, lengths: NDArray[np.integer]) -> int:
         """Forward FLOPs of the blocks, counted as in `UpperLayers.flops`; a look-up in the embeddings is none."""
-        return _block_flops(self.blocks, self.dim, lengths)
-
-
-class Head(nn.Module):
-    """The classifier on the first token, the same five steps for every family.
-
-    Its parameters are called ``dense.*`` and ``output.*`` whatever the family calls them.
-    """
-
-    def __init__(self, model: PreTrainedModel, family: Family) -> None:
-        super().__init__()
-        self.dense = cast(nn.Linear, model.get_submodule(family.head_dense))
-        self.output = cast(nn.Linear, model.get_submodule(family.head_output))
-        self.dropout = model.get_submodule(family.head_dropout)
-        self._activation = torch.tanh if family.activation == "tanh" else torch.relu
-        self._dropout_first = family.dropout_first
-
-    def forward(self, states: Tensor) -> Tensor:
-        """Logits of shape (batch, n_outputs) from final states of shape (batch, tokens, dim)."""
-        first = states[:, 0]
-        if self._dropout_first:
-            first = self.dropout(first)
-        logits: Tensor = self.output(self.dropout(self._activation(self.dense(first))))
-        return logits
+        total = _block_flops(self._sequence, self.dim, lengths, self._own)
+        if isinstance(self.embeddings, Projected):
+            weights = sum(weight.numel() for weight in self.embeddings.projection.parameters() if weight.ndim == 2)
+            total += 2 * weights * int(lengths.astype("int64").sum())
+        return total
 
 
 class UpperLayers(nn.Module):
@@ -165,6 +153,8 @@ class UpperLayers(nn.Module):
         Width of the logits.
     heads : int
         Attention heads of a block.
+    gives_scores : bool
+        Whether `scores` is known for its blocks: not where a family computes them by code of its own.
     recomputes : bool
         Whether blocks in training are computed again for the backward pass, instead of keeping what is within them.
     """
@@ -173,14 +163,21 @@ class UpperLayers(nn.Module):
         super().__init__()
         self.recomputes = False
         family = family_of(model.config)
-        self.blocks = nn.ModuleList(_blocks(model, family)[first_block:])
-        self.head = Head(model, family)
-        self.n_blocks = len(self.blocks)
+        # a block that is applied several times is registered once
+        self._sequence = blocks_of(model, family)[first_block:]
+        self.blocks = nn.ModuleList(dict.fromkeys(self._sequence))
+        self.head = Head(model, family.head)
+        self.n_blocks = len(self._sequence)
         self.dim = int(model.config.hidden_size)
         self.n_outputs = int(self.head.output.out_features)
+        self.final_norm = model.get_submodule(family.final_norm) if family.final_norm else None
+        self._own = own_blocks(model, family)
+        self.gives_scores = self._own is None
+        self._eager = family.attention == "eager"
         # a plain list: the parts are the blocks' modules, which are registered once already
-        self._parts = [parts_of(block) for block in self.blocks]
-        self.heads = self._parts[-1].heads
+        parts = {} if self._own else {id(block): parts_of(block) for block in self.blocks}
+        self._parts = [] if self._own else [parts[id(block)] for block in self._sequence]
+        self.heads = int(model.config.num_attention_heads) if self._own else self._parts[-1].heads
         self._positions = position_bias(model, family)
         # a new module says that it trains; this one is in the mode of the model that it shows
         self.train(model.training)
@@ -201,28 +198,55 @@ class UpperLayers(nn.Module):
         projections : sequence of int
             The blocks, from 1, whose queries, keys and values to return.
         """
+        if self._own is not None:
+            return self._by_own_code(self._own, states, mask, hidden, projections)
         if runs_packed(states):
             return self._packed(states, mask, hidden, projections)
         outputs: list[Tensor] = []
         found: dict[int, Tensor] = {}
+        every, last = hidden or self.head.reads_all, self.n_blocks
         bias, call = _score_bias(states, mask, self._positions), self._call
-        for number, (block, parts) in enumerate(zip(self.blocks, self._parts, strict=True), start=1):
+        for number, (block, parts) in enumerate(zip(self._sequence, self._parts, strict=True), start=1):
             projected = None
             if number in projections:
                 projected = found[number] = project_padded(parts, states)
-            if number == self.n_blocks and not hidden:
+            if number == last and not every:
                 states = call(first_token_block, parts, states, bias, projected)
-            elif projected is None and self._positions is None:
-                states = call(block, states, attention_mask=bias)
-            else:
+            elif projected is not None or self._positions is not None or self._eager:
                 states = call(padded_block, parts, states, bias, projected)
+            else:
+                states = call(block, states, attention_mask=bias)
             if hidden:
                 outputs.append(states)
-        return UpperOutput(self.head(states), tuple(outputs), tuple(found[number] for number in projections))
+        return self._finished(states, mask, outputs, [found[number] for number in projections])
 
     @property
     def _call(self) -> Call:
         return recomputed if self.recomputes and self.training and torch.is_grad_enabled() else kept
+
+    def _finished(
+        self, states: Tensor, mask: Tensor | None, outputs: list[Tensor], projected: Sequence[Tensor]
+    ) -> UpperOutput:
+        """What is returned, from the last block's output."""
+        if self.final_norm is not None:
+            states = self.final_norm(states)
+            outputs[-1:] = [states] * bool(outputs)
+        return UpperOutput(self.head(states, mask), tuple(outputs), tuple(projected))
+
+    def _by_own_code(
+        self, own: OwnBlocks, states: Tensor, mask: Tensor | None, hidden: bool, projections: Sequence[int]
+    ) -> UpperOutput:
+        """The same by the code of the family; every block is computed for all tokens."""
+        outputs: list[Tensor] = []
+        entering = [states]
+        for output in through_blocks(self._sequence, states, mask, None, own, call=self._call):
+            states = output
+            if hidden:
+                outputs.append(states)
+            if projections:
+                entering.append(states)
+        projected = [own.code.project(self._sequence[number - 1], entering[number - 1]) for number in projections]
+        return self._finished(states, mask, outputs, projected)
 
     def project(self, layer: int, states: Tensor) -> Tensor:
         """Queries, keys and values that a block makes of the states which enter it.
@@ -238,6 +262,8 @@ class UpperLayers(nn.Module):
         -------
         Tensor of shape (batch, tokens, 3, dim)
         """
+        if self._own is not None:
+            return self._own.code.project(self._sequence[layer - 1], states)
         return project_padded(self._parts[layer - 1], states)
 
     def scores(self, layer: int, projections: Tensor) -> Tensor:
@@ -276,14 +302,20 @@ class UpperLayers(nn.Module):
                 if number in projections:
                     projected = project(parts, rows, layout)
                     found[number] = unpack(projected, layout, tokens).unflatten(-1, (3, -1))
-                first_only = number == self.n_blocks and not hidden
+                first_only = number == self.n_blocks and not (hidden or self.head.reads_all)
                 rows = call(packed_block, parts, rows, layout, first_only=first_only, projected=projected)
                 if hidden:
                     outputs.append(unpack(rows, layout, tokens))
-            first = layout.take_first(rows) if hidden else rows
-            return UpperOutput(
-                self.head(first[:, None]), tuple(outputs), tuple(found[number] for number in projections)
-            )
+            every = hidden or self.head.reads_all
+            if self.final_norm is not None:
+                rows = self.final_norm(rows)
+                if hidden:
+                    outputs[-1] = unpack(rows, layout, tokens)
+            projected_ones = tuple(found[number] for number in projections)
+            if self.head.reads_all:
+                return UpperOutput(self.head(unpack(rows, layout, tokens), mask), tuple(outputs), projected_ones)
+            first = layout.take_first(rows) if every else rows
+            return UpperOutput(self.head(first[:, None]), tuple(outputs), projected_ones)
 
     def flops(self, lengths: NDArray[np.integer], hidden: bool = False, projections: bool = False) -> int:
         """Forward FLOPs, multiplications and additions of matrix products, over real tokens; what is computed counts.
@@ -293,6 +325,7 @@ class UpperLayers(nn.Module):
         the last block is computed for the first token only: keys and values cost ``4 d^2`` per token, and an example
         ``2 (2 d^2 + 2 d f)`` for the other layers and ``4 d n`` for attention. Where its queries, keys and values are
         asked for, its queries are computed for every token, too. The head costs ``2 (d^2 + d n_outputs)`` per example.
+        Blocks of another build are computed for all tokens, as the last one is for a head that pools all of them.
 
         Parameters
         ----------
@@ -304,9 +337,9 @@ class UpperLayers(nn.Module):
             Whether the last block's queries, keys and values are: those of the others cost nothing more.
         """
         examples, tokens = len(lengths), int(lengths.astype("int64").sum())
-        total = 2 * examples * (self.head.dense.weight.numel() + self.head.output.weight.numel())
-        if hidden:
-            return total + _block_flops(self.blocks, self.dim, lengths)
+        total = examples * self.head.flops()
+        if hidden or self.head.reads_all or self._own is not None:
+            return total + _block_flops(self._sequence, self.dim, lengths, self._own)
         last = self._parts[-1]
         every = last.key.weight.numel() + last.value.weight.numel()
         first = sum(layer.weight.numel() for layer in (last.out, last.inner, last.outer))
@@ -315,14 +348,14 @@ class UpperLayers(nn.Module):
         else:
             first += last.query.weight.numel()
         total += 2 * (every * tokens + first * examples) + 4 * self.dim * tokens
-        return total + _block_flops(self.blocks[:-1], self.dim, lengths)
+        return total + _block_flops(self._sequence[:-1], self.dim, lengths)
 
     def training_flops(self, lengths: NDArray[np.integer], hidden: bool = False, projections: bool = False) -> int:
         """FLOPs of a training step, counted as in `flops`: three forward passes less what no gradient needs.
 
         A backward pass has two products for each of the forward pass, the gradient of the weights and that of the
         input. The input layers are frozen, so the first block's queries, keys and values need no gradient of their
-        input. Blocks that are computed again cost a forward pass more.
+        input; of blocks of another build that is not left out. Blocks that are computed again cost a forward pass more.
 
         Parameters
         ----------
@@ -334,14 +367,17 @@ class UpperLayers(nn.Module):
             Whether the last block's queries, keys and values are: those of the others cost nothing more.
         """
         examples, tokens = len(lengths), int(lengths.astype("int64").sum())
-        first = self._parts[0]
-        queries = tokens if hidden or projections or len(self.blocks) > 1 else examples
-        every = first.key.weight.numel() + first.value.weight.numel()
-        unneeded = 2 * (every * tokens + first.query.weight.numel() * queries)
         forward = self.flops(lengths, hidden, projections)
+        if self._own is not None:
+            return 3 * forward + self.recomputes * (forward - examples * self.head.flops())
+        first = self._parts[0]
+        every = hidden or projections or self.head.reads_all or self.n_blocks > 1
+        queries = tokens if every else examples
+        both = first.key.weight.numel() + first.value.weight.numel()
+        unneeded = 2 * (both * tokens + first.query.weight.numel() * queries)
         again = 0
         if self.recomputes:
-            again = forward - 2 * examples * (self.head.dense.weight.numel() + self.head.output.weight.numel())
+            again = forward - examples * self.head.flops()
             if projections:
                 last = self._parts[-1]
                 again -= 2 * tokens * sum(layer.weight.numel() for layer in (last.query, last.key, last.value))
@@ -397,6 +433,8 @@ def through_blocks(
     states: Tensor,
     mask: Tensor | None,
     positions: PositionBias | None,
+    own: OwnBlocks | None = None,
+    by_parts: bool = False,
     call: Call = kept,
 ) -> Iterator[Tensor]:
     """The output of each of some blocks, one after the other, on a padded batch.
@@ -409,15 +447,26 @@ def through_blocks(
     positions : PositionBias or None
         Of the model that the blocks are from. With it, they are computed from their parts: the stock ones differ in
         what they take and return, and know no fused attention.
+    own : OwnBlocks or None
+        What computes the blocks instead.
+    by_parts : bool
+        Whether to compute them from their parts in any case: stock blocks without fused attention take no mask of
+        booleans.
     call : callable
         How a block is called.
     """
+    if own is not None:
+        around = own.code.surroundings(own.model, states, mask)
+        for block in blocks:
+            states = call(own.code.block, block, states, around)
+            yield states
+        return
     attention = _score_bias(states, mask, positions)
     for block in blocks:
-        if positions is None:
-            states = call(block, states, attention_mask=attention)
-        else:
+        if positions is not None or by_parts:
             states = call(padded_block, parts_of(block), states, attention)
+        else:
+            states = call(block, states, attention_mask=attention)
         yield states
 
 
@@ -426,18 +475,12 @@ def _score_bias(states: Tensor, mask: Tensor | None, positions: PositionBias | N
     return score_bias(mask, None if positions is None else positions(states.shape[1]).to(states.dtype))
 
 
-def embed(embeddings: nn.Module, input_ids: Tensor, token_type_ids: Tensor | None) -> Tensor:
-    """Output of a family's embedding module; it finds the position ids itself."""
-    types = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
-    states: Tensor = embeddings(input_ids, **types)
-    return states
-
-
-def _blocks(model: PreTrainedModel, family: Family) -> nn.ModuleList:
-    return cast(nn.ModuleList, model.get_submodule(family.blocks))
-
-
-def _block_flops(blocks: Iterable[nn.Module], dim: int, lengths: NDArray[np.integer]) -> int:
+def _block_flops(
+    blocks: Sequence[nn.Module], dim: int, lengths: NDArray[np.integer], own: OwnBlocks | None = None
+) -> int:
+    count = getattr(own.code, "flops", None) if own is not None else None
+    if count is not None:
+        return sum(int(count(block, lengths)) for block in blocks)
     wide = lengths.astype("int64")
     tokens, squares = int(wide.sum()), int((wide * wide).sum())
     total = 0

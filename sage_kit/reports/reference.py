@@ -109,17 +109,17 @@ def components_page(plugins: Plugins) -> str:
         "",
         "# Components",
         "",
-        "What the settings `reducer`, `sampler`, `inverter`, `lift`, `filter`, `losses`, `stop_rule`, `observers` and "
-        "`task` may name. `sage-kit plugins` lists those that are installed. The options of a component go into the "
-        "setting `<kind>_options`, those of a loss or an observer into `loss_options` or `observer_options`, under its "
-        "name.",
+        "What the settings `reducer`, `sampler`, `inverter`, `lift`, `filter`, `losses`, `stop_rule`, `metrics`, "
+        "`observers` and `task` may name, and the families of encoders that `teacher` may be of. `sage-kit plugins` "
+        "lists those that are installed. The options of a component go into the setting `<kind>_options`, those of a "
+        "loss, a metric or an observer into `loss_options`, `metric_options` or `observer_options`, under its name.",
     ]
     for kind in KINDS:
         items = plugins.components(kind)
         if not items:
             continue
         words = kind.replace("_", " ")
-        lines += ["", f"## {plural(words.capitalize())}", ""]
+        lines += ["", f"## {plural(words).capitalize()}", ""]
         lines += _table_head(["name", "from", "summary", "capabilities"])
         for item in items:
             shown = "; ".join(_capability(name, value) for name, value in item.spec.capabilities().items())

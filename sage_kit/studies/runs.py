@@ -35,7 +35,7 @@ from sage_kit.rundir import PREDICTIONS, RunDirectory
 from sage_kit.storage.files import disk_errors, write_json
 from sage_kit.storage.fingerprint import fingerprint
 from sage_kit.storage.source_digest import LEAVES, modules_of, source_digest
-from sage_kit.studies.contents import checkpoint_content, file_content
+from sage_kit.studies.contents import checkpoint_content, file_content, teacher_parts
 from sage_kit.system.devices import device_of, precision_of
 from sage_kit.system.machine import describe_machine
 
@@ -383,7 +383,9 @@ class RunStore:
         used += [("metric", name, config.metric_options.get(name, {})) for name in metrics]
         parts += [component_parts(self.plugins, *one) for one in used]
         parts += [str(loss.weight) for loss in recipe.losses.values()]
-        return fingerprint(*parts, registered_parts(self.plugins.registered("task", config.task)))
+        return fingerprint(
+            *parts, registered_parts(self.plugins.registered("task", config.task)), teacher_parts(config.teacher)
+        )
 
     def _observers(self, config: RunConfig) -> list[str]:
         """The observers that write what a study may read, and not only show something."""

@@ -191,7 +191,7 @@ def require_use(subject: Subject) -> None:
     if isinstance(subject.recording, (MissingPackageError, NotApplicable)):
         raise subject.recording
     if isinstance(subject.recording, BaseException):
-        found_by = {"observer": "observer_bears_every_hook", "task": "task_loads"}
+        found_by = {"observer": "observer_bears_every_hook", "task": "task_loads", "family": "family_equals_the_model"}
         cause = found_by.get(subject.spec.kind, "works_with_many_rows")
         raise NotApplicable(f"not run: first mend what {cause} found")
 

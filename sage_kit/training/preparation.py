@@ -24,6 +24,7 @@ from sage_kit.data.tokens import Tokens, tokenize, unknown_shares
 from sage_kit.data.unlabelled import count_unlabelled
 from sage_kit.errors import CompatibilityError
 from sage_kit.models.checkpoints import load_classifier, load_tokenizer
+from sage_kit.models.families import family_parts
 from sage_kit.models.language import load_language
 from sage_kit.models.loss_inputs import LossInputs, loss_inputs
 from sage_kit.models.split import InputLayers, UpperLayers, split_model
@@ -333,7 +334,7 @@ def prepare_vectors(
         fit_tokenizer(tokenizer, checkpoint, config)
         input_layers, _ = split_model(checkpoint.model.to(accelerator.device), config.bypass)
         # the head may be random: of the input layers alone
-        mark = fingerprint("input-layer-1", checkpoint.family.name, dict(input_layers.state_dict()))
+        mark = fingerprint("input-layer-2", family_parts(checkpoint.family), dict(input_layers.state_dict()))
         whose = PRE_TRAINED if checkpoint.missing else TRAINED
     key = fingerprint(mark, config.bypass)
     # token states are many times larger, and nobody looks at them here

@@ -29,6 +29,7 @@ MAY_BE_SKIPPED = {
     "reducer": {"reducer_limit_is_kept"},
     # they look at a factory and its options
     "task": {"loop_run", "options_are_checked", "protocol"},
+    "family": {"loop_run"},
 }
 
 
@@ -114,8 +115,9 @@ def test_the_readme_of_a_new_plugin_is_true(kind: str, tmp_path: Path) -> None:
     plugins = Plugins([folder / "sage_kit_fresh_one" / "__init__.py"], allow="")
     commands = [shlex.split(line) for line in text.splitlines() if line.startswith("    sage-kit ")]
     assert [command[1] for command in commands] == ["plugins", "check", "decode" if kind == "decoder" else "run"]
-    if kind == "decoder":
-        assert commands[-1][-2:] == ["--decoder", "fresh_one"]
+    if kind in ("decoder", "family"):
+        last = ["--decoder", "fresh_one"] if kind == "decoder" else ["--teacher", "CHECKPOINT"]
+        assert commands[-1][-2:] == last
         return
     flags = commands[-1][2:]
     settings = {flag[2:].replace("-", "_"): value for flag, value in zip(flags[::2], flags[1::2], strict=True)}

@@ -14,11 +14,12 @@ from torch import nn
 from sage_kit.models import block_parts, cpu_kernels, packed
 from sage_kit.models.block_parts import parts_of
 from sage_kit.models.cpu_kernels import keep_mask
+from sage_kit.models.encoder_parts import blocks_of
 from sage_kit.models.families import family_of
 from sage_kit.models.packed import pack, unpack
 from sage_kit.models.split import UpperLayers, split_model
 
-FAMILIES = pytest.mark.parametrize("family", ["bert", "roberta", "distilbert", "mpnet"])
+FAMILIES = pytest.mark.parametrize("family", ["bert", "roberta", "distilbert", "mpnet", "electra", "albert"])
 HIDDEN = pytest.mark.parametrize("hidden", [False, True], ids=["logits", "hidden"])
 LENGTHS = {
     "equal": [9, 9, 9, 9],
@@ -43,7 +44,7 @@ def make_batch(lengths, dtype=torch.float64, extra=0):
 def stock(model, bypass, states):
     """Logits and hidden states of one example without padding, by the stock model with its own eager attention."""
     family = family_of(model.config)
-    blocks = model.get_submodule(family.blocks)[0 if bypass == "embeddings" else bypass :]
+    blocks = blocks_of(model, family)[0 if bypass == "embeddings" else bypass :]
     hidden = []
     relative = {}
     if family.relative_positions:
@@ -53,11 +54,11 @@ def stock(model, bypass, states):
         states = found[0] if relative else found
         hidden.append(states)
     dense, output = model.get_submodule(family.head_dense), model.get_submodule(family.head_output)
-    dropout = model.get_submodule(family.head_dropout)
+    dropout = model.get_submodule(family.head.dropout)
     first = states[:, 0]
-    if family.dropout_first:
+    if family.head.first_dropout:
         first = dropout(first)
-    activate = torch.tanh if family.activation == "tanh" else torch.relu
+    activate = {"tanh": torch.tanh, "relu": torch.relu, "gelu": torch.nn.functional.gelu}[family.head.activation]
     return output(dropout(activate(dense(first)))), hidden
 
 
@@ -303,6 +304,7 @@ def test_queries_keys_and_values_of_the_last_block(family, bypass, padded, lengt
     given, mask = make_batch(lengths, extra=2 if min(lengths) != max(lengths) else 0)
     logits, kept, _, _ = reference(model, bypass, given, lengths, hidden=True)
     _, upper = split_model(model, bypass)
+    upper.requires_grad_(True)  # ALBERT's one block belongs to the input layers, too
     if padded:
         monkeypatch.setattr("sage_kit.models.split.runs_packed", lambda states: False)
     factors = torch.linspace(-1, 2, 3 * DIM, dtype=torch.float64).view(3, DIM)
@@ -385,7 +387,7 @@ def test_dropout_is_where_the_full_model_has_it(family, hidden, lengths, monkeyp
     output = upper(states, mask, hidden=hidden)
     _, layout = pack(states, mask)
     assert set(shapes) == {0.1}
-    per_block = 2 if family == "distilbert" else 3
+    per_block = 2 if family in ("distilbert", "albert") else 3
     assert len(drawn) == 2 * per_block
 
     def of_example(index, row, n):

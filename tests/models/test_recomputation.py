@@ -35,14 +35,16 @@ def step(upper: UpperLayers, recomputes: bool, **asked: bool) -> tuple[Tensor, l
         output = upper(states, mask, **asked)
     kept = sum(sizes.values())
     loss = output.logits.square().sum() + sum((each * mask[..., None]).square().sum() for each in output.hidden)
-    if output.projections is not None:
-        loss = loss + (output.projections * mask[..., None, None]).square().sum()
+    for projections in output.projections:
+        loss = loss + (projections * mask[..., None, None]).square().sum()
     loss.backward()
     gradients = [p.grad.clone() for p in upper.parameters() if p.grad is not None]
     return output.logits.detach(), gradients, kept
 
 
-@pytest.mark.parametrize("asked", [{}, {"hidden": True}, {"projections": True}, {"hidden": True, "projections": True}])
+@pytest.mark.parametrize(
+    "asked", [{}, {"hidden": True}, {"projections": (2,)}, {"hidden": True, "projections": (1, 2)}]
+)
 @pytest.mark.parametrize("packed", [True, False], ids=["packed", "padded"])
 @pytest.mark.parametrize("family", ["bert", "mpnet"])
 def test_gradients_are_the_same_to_the_bit_with_dropout(

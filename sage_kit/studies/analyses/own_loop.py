@@ -17,8 +17,8 @@ from sage_kit.components.records import Costs
 from sage_kit.config import RunConfig
 from sage_kit.distill import Loop
 from sage_kit.errors import ConfigError, SageError
+from sage_kit.models.encoder_parts import embed, embedder
 from sage_kit.models.families import family_of
-from sage_kit.models.split import embed
 from sage_kit.recipe import Recipe, resolve
 from sage_kit.rundir import RunDirectory
 from sage_kit.system.devices import make_accelerator
@@ -49,7 +49,7 @@ class TrainedEmbeddings(nn.Module):
     def __init__(self, model: PreTrainedModel, freeze: bool) -> None:
         super().__init__()
         family = family_of(model.config)
-        self.embeddings = model.get_submodule(family.embeddings).requires_grad_(not freeze)
+        self.embeddings = embedder(model, family).requires_grad_(not freeze)
         self._takes_types = family.token_types
         self._uses_types = family.uses_token_types(model.config)
         self._frozen = freeze

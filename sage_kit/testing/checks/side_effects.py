@@ -7,7 +7,7 @@ from sage_kit.testing.exercises import require_nothing, require_use
 from sage_kit.testing.registry import check
 from sage_kit.testing.subject import Subject
 
-ALL = (*USED, "observer", "task")
+ALL = (*USED, "observer", "task", "family")
 
 
 def _require_none(subject: Subject, aspect: str) -> None:
