@@ -38,31 +38,9 @@ def run_cells(
 ) -> list[Outcome]:
     """Execute cells, each unless it is done already; one that fails does not keep the others from being executed.
 
-    Parameters
-    ----------
-    cells : sequence of Cell
-    backend : "joblib" or "dask"
-        Processes of this machine, or the workers of a dask.distributed cluster, which must see the same folders.
-    jobs : int
-        Processes (joblib), which share the cores. One executes the cells here.
-    scheduler : str
-        Address of the scheduler (dask).
-    again : bool
-        Execute cells that are done too.
-    announce : callable
-        Gets lines on what is going on.
 
-    Returns
-    -------
-    list of Outcome
-        In the order of `cells`.
-
-    Raises
-    ------
-    StudyError
-        For an unknown backend, fewer than one job, or a scheduler that is not named, not wanted or does not answer.
-    MissingPackageError
-        When a package that it takes is not installed.
+    The backend is processes of this machine, `jobs` of them (one executes the cells here), or the workers of a
+    dask.distributed cluster, which must see the same folders. Outcomes are in the order of `cells`.
     """
     _check(backend, jobs, scheduler)
     outcomes: dict[Path, Outcome] = {}

@@ -40,53 +40,26 @@ TITLE = "Synthetic Adaptive Guided Embeddings (SAGE), arXiv 2508.14783"
 
 @dataclass(frozen=True)
 class Claim:
-    """Something the paper says, or asks, and the finding that tests it.
+    """Something the paper says, or asks, and the finding that tests it."""
 
-    Attributes
-    ----------
-    id : str
-        What a finding names in its `claim`.
-    statement : str
-        The claim, or the question, in one sentence that yes answers.
-    paper_value : str
-        The paper's number as text; "" where it gives none.
-    source : str
-        Section, table or part of the paper.
-    study, finding : str
-        Name of the notebook without its ending, and of its finding.
-    kind : "score", "comparison" or "question"
-        An absolute number, or a difference or a property: either is held against the paper's in its own setting only;
-        or a question that the paper leaves open, which is answered wherever it is asked.
-    note : str
-        How the claim was read where the paper leaves room.
-    task : str
-        For a claim about one task, its name; "" else.
-    threshold : float
-        What the finding must be held against, in the finding's unit; NaN where the study chooses it.
-    also : tuple of str
-        Further findings of the study, all of which must be yes as well.
-    depends : tuple of str
-        Settings of `PAPER` that an arm must have, to be the paper's as far as this claim goes.
-    arm : str
-        The arm that stands for the paper's method; "" for the one that the finding's row names.
-    average : bool
-        Whether the paper's number is an average over GLUE, so that it takes all of `PAPER_TASKS`.
-    """
-
-    id: str
-    statement: str
-    paper_value: str
-    source: str
-    study: str
-    finding: str
+    id: str  # what a finding names in its `claim`
+    statement: str  # the claim, or the question, in one sentence that yes answers
+    paper_value: str  # the paper's number as text; "" where it gives none
+    source: str  # section, table or part of the paper
+    study: str  # name of the notebook without its ending
+    finding: str  # name of its finding
+    # an absolute number, or a difference or a property: either is held against the
+    # paper's in its own setting only; or a question that the paper leaves open, which is answered wherever it is asked
     kind: Kind
-    note: str = ""
-    task: str = ""
+    note: str = ""  # how the claim was read where the paper leaves room
+    task: str = ""  # for a claim about one task, its name; "" else
+    # what the finding must be held against, in the finding's unit; NaN where the study chooses it
     threshold: float = math.nan
-    also: tuple[str, ...] = ()
+    also: tuple[str, ...] = ()  # further findings of the study, all of which must be yes as well
+    # settings of `PAPER` that an arm must have, to be the paper's as far as this claim goes
     depends: tuple[str, ...] = (*MODELS, *SYNTHESIS)
-    arm: str = ""
-    average: bool = False
+    arm: str = ""  # the arm that stands for the paper's method; "" for the one that the finding's row names
+    average: bool = False  # whether the paper's number is an average over GLUE, so that it takes all of `PAPER_TASKS`
 
     @property
     def is_question(self) -> bool:
@@ -334,13 +307,7 @@ CLAIMS: tuple[Claim, ...] = (
 
 
 def find_claim(id: str, claims: Sequence[Claim] = CLAIMS) -> Claim:
-    """The claim of that identifier; a notebook takes its threshold from here.
-
-    Raises
-    ------
-    StudyError
-        When there is none.
-    """
+    """The claim of that identifier; a notebook takes its threshold from here."""
     for claim in claims:
         if claim.id == id:
             return claim

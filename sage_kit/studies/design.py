@@ -35,21 +35,8 @@ MEASURED = "as differences varied in earlier results"
 def expected_table(results_dir: Path, examples: Mapping[str, int], seeds: int, split: str) -> DataFrame:
     """Per task and for the average, the standard error to be expected of a difference, and what can be found with it.
 
-    Parameters
-    ----------
-    results_dir : Path
-        Where earlier results lie. Of those that compared the primary metric on as many examples of the task under as
-        many seeds, the median standard error is taken.
-    examples : mapping of task to int
-        Evaluation examples.
-    seeds : int
-    split : str
-        As the tables name it.
 
-    Returns
-    -------
-    DataFrame
-        Columns task, n_seeds, n_examples, se, df, detectable (with 80 % chance, by one finding alone), source.
+    Columns task, n_seeds, n_examples, se, df, detectable (with 80 % chance, by one finding alone), source.
     """
     from pandas import DataFrame
 

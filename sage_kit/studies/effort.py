@@ -40,54 +40,25 @@ REACHED = 0.5
 
 @dataclass(frozen=True)
 class Pace:
-    """What a finished run tells of the time it took.
+    """What a finished run tells of the time it took."""
 
-    Attributes
-    ----------
-    settings : mapping
-        Its config.toml.
-    steps : int
-        Student steps.
-    seconds : float
-        Wall time without the teacher's fine-tuning [s].
-    flops : float
-        Of all activities.
-    """
-
-    settings: Mapping[str, Any]
-    steps: int
-    seconds: float
-    flops: float
+    settings: Mapping[str, Any]  # its config.toml
+    steps: int  # student steps
+    seconds: float  # wall time without the teacher's fine-tuning [s]
+    flops: float  # of all activities
 
 
 @dataclass(frozen=True)
 class Planned:
-    """A run that is asked for.
-
-    Attributes
-    ----------
-    config : RunConfig
-    steps : int
-        Student steps.
-    found : bool
-        Whether it is there already.
-    """
+    """A run that is asked for."""
 
     config: RunConfig
-    steps: int
-    found: bool
+    steps: int  # student steps
+    found: bool  # whether it is there already
 
 
 class Effort:
-    """Estimates from the runs of a folder.
-
-    Parameters
-    ----------
-    root : Path
-        Folder of the runs.
-    data : callable
-        Gives the data of a run's settings.
-    """
+    """Estimates from the runs of a folder."""
 
     def __init__(self, root: Path, data: Callable[[RunConfig], TaskData]) -> None:
         self.root = root

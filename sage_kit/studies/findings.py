@@ -20,14 +20,7 @@ if TYPE_CHECKING:
 
 
 class Findings:
-    """Tables, figures and questions of a study; `sage_kit.studies.Study` decides the questions together, at its end.
-
-    Attributes
-    ----------
-    tables : dict of str to DataFrame
-    figures : dict of str to (bytes, str)
-        PNG and caption.
-    """
+    """Tables, figures and questions of a study; `sage_kit.studies.Study` decides the questions together, at its end."""
 
     tasks: tuple[str, ...]
     seeds: int

@@ -82,33 +82,9 @@ def build_gallery(
 ) -> Path:
     """Write the gallery: one self-contained HTML file, and results.csv and results.parquet beside it.
 
-    Parameters
-    ----------
-    results_dir : path or sequence of path
-        The folder of results, ``<results_dir>/<study>/<label>/``, or several as `read_results` takes them. What is not
-        a whole result is listed with its fault.
-    out : path
-        The HTML file; a name without ".html" is a folder, and the file is its index.html.
-    cells_dir : path, optional
-        The folder of the runner's cells; those that are not done are listed with their errors.
-    claims : sequence of Claim
-        The ledger's.
-    now : datetime, optional
-        What the page says of when it was built; the time of the call unless given.
 
-    Returns
-    -------
-    Path
-        The HTML file.
-
-    Raises
-    ------
-    StudyError
-        When a folder of results is not there.
-    MissingPackageError
-        When jinja2 is not installed.
-    DiskFullError
-        When the disk is full.
+    A name without ".html" is a folder, and the file its index.html. What is not a whole result is listed with its
+    fault, and so are cells of `cells_dir` that are not done.
     """
     out = Path(out)
     page = out if out.suffix.lower() in (".html", ".htm") else out / "index.html"

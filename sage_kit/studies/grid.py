@@ -49,32 +49,9 @@ def grid_cells(
 ) -> list[Cell]:
     """What a command asks to execute, without duplicates.
 
-    Parameters
-    ----------
-    folder : Path
-        Where the notebooks are.
-    out : Path
-        Folder of all cells.
-    name : str
-        The study, which stands in for those of the file; "" takes those of the file.
-    file : path
-        The grid; "" for one cell.
-    overrides : mapping
-        Parameters as the command line gives them; they hold in every cell.
 
-    Returns
-    -------
-    list of Cell
-
-    Raises
-    ------
-    StudyError
-        For a file that is missing, malformed or too large, a study or a parameter that does not exist, or a bad value;
-        the message names the file and the key.
-    MissingPackageError
-        For a YAML file where PyYAML is not installed.
-    PluginError, UnknownComponentError
-        As `sage_kit.studies.runner.make_cell` does.
+    `name` is the study, which stands in for those of the file; `overrides` are parameters as the command line gives
+    them, and hold in every cell.
     """
     overrides = overrides or {}
     grid = _read(Path(file)) if file else Grid()

@@ -75,13 +75,9 @@ class Fault:
 def read_results(*folders: str | Path) -> tuple[list[StudyResult], list[Fault]]:
     """Every whole result below some folders, by study and label, and the folders that hold none.
 
+
     A result whose states are not those of its own numbers is a fault too. Of two with the same study and label, which
     lie in different folders, the later counts.
-
-    Raises
-    ------
-    StudyError
-        When one of the folders is not there.
     """
     found: dict[tuple[str, str], StudyResult] = {}
     faults = []
@@ -122,27 +118,16 @@ def _read_folder(root: Path) -> tuple[list[StudyResult], list[Fault]]:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What one result says of a claim.
-
-    Attributes
-    ----------
-    result : StudyResult
-    findings : tuple of Finding
-        The claim's own first, by task where the study asks by task; then those that it needs as well.
-    state : str
-        State of the claim by this result, corrected over the ledger where it is the one that the claim takes.
-    deviations : tuple of str
-        What keeps it from being held against the paper: in what the setting differs, a threshold that is not the
-        claim's.
-    same_runs : tuple of str
-        Labels of other results that rest on no runs but these.
-    """
+    """What one result says of a claim."""
 
     result: StudyResult
+    # the claim's own first, by task where the study asks by task; then those that it needs as well
     findings: tuple[Finding, ...]
+    # state of the claim by this result, corrected over the ledger where it is the one that the claim takes
     state: ClaimState
+    # what keeps it from being held against the paper: in what the setting differs, a threshold that is not the claim's
     deviations: tuple[str, ...]
-    same_runs: tuple[str, ...] = ()
+    same_runs: tuple[str, ...] = ()  # labels of other results that rest on no runs but these
 
     @property
     def finding(self) -> Finding:
@@ -189,21 +174,14 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Entry:
-    """One row of the ledger.
-
-    Attributes
-    ----------
-    claim : Claim
-    evidence : tuple of Evidence
-        From every result that counts and has the finding, each set of runs once; the one that the claim takes, by
-        `RULE`, first.
-    remark : str
-        Why the claim was not run, what each task says, with which claim it shares its runs and numbers, or how many
-        other results say something else; "" for none.
-    """
+    """One row of the ledger."""
 
     claim: Claim
+    # from every result that counts and has the finding, each set of runs once; the one that the claim takes, by `RULE`,
+    # first
     evidence: tuple[Evidence, ...]
+    # why the claim was not run, what each task says, with which claim it shares its runs and numbers, or how many other
+    # results say something else; "" for none
     remark: str = ""
 
     @property
@@ -298,15 +276,8 @@ def _each_set_of_runs_once(evidence: Sequence[Evidence]) -> tuple[Evidence, ...]
 def run_keys(evidence: Evidence, finding: Finding | None = None) -> frozenset[str]:
     """Keys of the runs that evidence, or one finding of it, rests on: those of the finding's arm where it names one.
 
-    Parameters
-    ----------
-    finding : Finding or None
-        None takes all runs of the result.
 
-    Returns
-    -------
-    frozenset of str
-        Without the marks of what was kept of a run; empty for a result without runs.
+    Without the marks of what was kept of a run; empty for a result without runs.
     """
     runs = result_runs(evidence.result)
     if finding is not None:

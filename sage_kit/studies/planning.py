@@ -17,13 +17,7 @@ if TYPE_CHECKING:
 
 
 def compared_rows(study: Study, task: str, split: str) -> int:
-    """Rows of a task's split, named as in `Study.plan`.
-
-    Raises
-    ------
-    StudyError
-        When the task has no such split.
-    """
+    """Rows of a task's split, named as in `Study.plan`."""
     data = study.store.data(study.config(task))
     name = next(iter(data.validation)) if split == VALIDATION else split
     if name not in data.splits:

@@ -75,15 +75,8 @@ def compare_outputs(
 ) -> DataFrame:
     """Each arm against a baseline, paired by seed and example, as `sage_kit.studies.Study.compare` takes them.
 
-    Returns
-    -------
-    DataFrame
-        With `statistics.COLUMNS`, and behind "arm" the columns "baseline", "metric" ("primary" for "") and "split".
 
-    Raises
-    ------
-    StudyError
-        For an arm or a split that is not there, and for a metric that needs labels where some are missing.
+    With `statistics.COLUMNS`, and behind "arm" the columns "baseline", "metric" ("primary" for "") and "split".
     """
     known = outputs.arms
     for name in (baseline, *(arms or ())):
@@ -135,17 +128,9 @@ def _cells(metric: str, spec: TaskSpec, labels: Array, teacher: Array, students:
 def halved(logits: Array) -> Array:
     """Logits in half precision with the same predicted classes; a single output stays as it is.
 
+
     Rounding can make two logits equal, and then the first of them would be predicted. The predicted class gets the next
     larger number of half precision where it no longer stands alone.
-
-    Parameters
-    ----------
-    logits : array of shape (n, n_outputs)
-
-    Returns
-    -------
-    array of shape (n, n_outputs)
-        float16, or as given for one output and for logits that half precision does not hold (65,504 and beyond).
     """
     logits = np.asarray(logits)
     if logits.shape[1] == 1 or logits.dtype == np.float16:
@@ -173,13 +158,7 @@ def save_predictions(folder: Path, arrays: Mapping[str, Array]) -> None:
 
 
 def read_predictions(folder: Path) -> dict[str, Array]:
-    """The arrays of predictions.safetensors by name.
-
-    Raises
-    ------
-    StudyError
-        When the file is missing or not readable.
-    """
+    """The arrays of predictions.safetensors by name."""
     from safetensors import SafetensorError
     from safetensors.numpy import load
 
@@ -192,18 +171,7 @@ def read_predictions(folder: Path) -> dict[str, Array]:
 
 
 class SavedOutputs:
-    """The outputs that a result holds.
-
-    Attributes
-    ----------
-    tasks, arms : list of str
-        Those that tables compare.
-
-    Raises
-    ------
-    StudyError
-        When the file is missing or not readable.
-    """
+    """The outputs that a result holds."""
 
     def __init__(self, result: StudyResult) -> None:
         assert result.folder is not None, "the result was not loaded from a folder"
@@ -242,18 +210,9 @@ class SavedOutputs:
 def recomputed(result: StudyResult, tables: Mapping[str, DataFrame]) -> dict[str, dict[str, float]]:
     """The numbers of every finding about scores, computed again from the predictions beside the result.
 
-    Parameters
-    ----------
-    result : StudyResult
-        Loaded from its folder.
-    tables : mapping of str to DataFrame
-        As `sage_kit.studies.result.read_tables` reads them.
 
-    Returns
-    -------
-    dict of str to dict
-        By finding: its value, low, high and df. Findings that read something else than a comparison of arms or an arm's
-        score on a split whose predictions are there are left out.
+    By finding: its value, low, high and df. Findings that read something else than a comparison of arms or an arm's
+    score on a split whose predictions are there are left out.
     """
     outputs = SavedOutputs(result)
     found = {}

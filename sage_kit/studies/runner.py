@@ -57,32 +57,15 @@ Announce = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Cell:
-    """A notebook with its parameters, and where its outcome lies.
+    """A notebook with its parameters, and where its outcome lies."""
 
-    Attributes
-    ----------
-    study : str
-        Name of the notebook without its ending.
-    notebook : Path
-    parameters : mapping
-        Complete and checked.
-    key : str
-        Fingerprint of all that the outcome depends on; 16 hexadecimal digits.
-    out : Path
-        Folder of all cells.
-    working_dir : Path
-        Where the kernel runs; relative paths among the parameters start there.
-    environment : mapping
-        Variables that the kernel gets besides those of the process that starts it.
-    """
-
-    study: str
+    study: str  # name of the notebook without its ending
     notebook: Path
-    parameters: Mapping[str, Any]
-    key: str
-    out: Path
-    working_dir: Path
-    environment: Mapping[str, str]
+    parameters: Mapping[str, Any]  # complete and checked
+    key: str  # fingerprint of all that the outcome depends on; 16 hexadecimal digits
+    out: Path  # folder of all cells
+    working_dir: Path  # where the kernel runs; relative paths among the parameters start there
+    environment: Mapping[str, str]  # variables that the kernel gets besides those of the process that starts it
 
     @property
     def directory(self) -> Path:
@@ -97,49 +80,21 @@ class Cell:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a cell.
-
-    Attributes
-    ----------
-    cell : Cell
-    state : "done", "failed" or "busy"
-        Busy: another process is executing it, and was not waited for.
-    seconds : float
-        Wall time of its execution [s].
-    error : str
-        One line; "" unless it failed.
-    reused : bool
-        It had been executed before.
-    """
+    """What became of a cell."""
 
     cell: Cell
-    state: str
-    seconds: float = 0.0
-    error: str = ""
-    reused: bool = False
+    state: str  # "done", "failed" or "busy"; busy: another process is executing it, and was not waited for
+    seconds: float = 0.0  # wall time of its execution [s]
+    error: str = ""  # one line; "" unless it failed
+    reused: bool = False  # it had been executed before
 
 
 def make_cell(notebook: Path, parameters: Mapping[str, Any], out: Path, place: str = "") -> Cell:
     """A cell that will run in the current folder, and its key.
 
-    Parameters
-    ----------
-    notebook : Path
-    parameters : mapping
-        As text or of their types; those that are missing take the notebook's defaults.
-    out : Path
-        Folder of all cells.
-    place : str
-        Where the parameters stand, for messages.
 
-    Raises
-    ------
-    StudyError
-        For a notebook or a parameter that is not as it must be.
-    PluginError
-        For a one-file plugin that cannot be loaded.
-    UnknownComponentError, MissingPackageError
-        For a parameter that names a component or a task which is not there.
+    Parameters are text or of their types; missing ones take the notebook's defaults. `place` says where they stand, for
+    messages.
     """
     checked = check(read_parameters(notebook), parameters, study=notebook.stem, place=place)
     here = Path.cwd().resolve()
@@ -186,10 +141,8 @@ def is_held(directory: Path) -> bool:
 def find_cells(out: Path) -> list[dict[str, Any]]:
     """The records of all cells of a folder, by study and time.
 
-    Returns
-    -------
-    list of dict
-        As `read_record` has them, with "directory" and "last_line", the last of the log.
+
+    As `read_record` has them, with "directory" and "last_line", the last of the log.
     """
     records = []
     for path in sorted(Path(out).expanduser().glob(f"*/[!.]*/{CELL}")):
@@ -222,26 +175,11 @@ def require_packages(*names: str) -> None:
 def run_cell(cell: Cell, *, again: bool = False, wait: bool = True, announce: Announce = lambda line: None) -> Outcome:
     """Execute a cell, unless it is done already.
 
+
     The notebook runs in a kernel of the current interpreter, whatever kernel its file names.
 
-    Parameters
-    ----------
-    cell : Cell
-    again : bool
-        Execute it though it is done.
-    wait : bool
-        Wait for another process that is executing it.
-    announce : callable
-        Gets each line of the log as well.
-
-    Raises
-    ------
-    MissingPackageError
-        When papermill or ipykernel is not installed.
-    StudyError
-        When the folder cannot be written.
-    DiskFullError
-        When the disk is full.
+    `again` executes it though it is done; `wait` waits for another process that executes it; `announce` gets each line
+    of the log as well.
     """
     require_packages("papermill", "ipykernel", "nbconvert")
     from filelock import FileLock, Timeout
@@ -389,19 +327,8 @@ def _error_line(error: Exception) -> str:
 class CellLog:
     """A log that a person can read while the notebook runs: one line per event, with the time.
 
+
     A file for what the notebook prints, too. papermill's own log would hold every state of every progress bar.
-
-    Parameters
-    ----------
-    path : Path
-    announce : callable
-        Gets each line as well.
-
-    Attributes
-    ----------
-    cells : int
-        Code cells of the notebook.
-    file : TextIO
     """
 
     def __init__(self, path: Path, announce: Announce = lambda line: None) -> None:

@@ -249,16 +249,7 @@ class Runs:
 
 
 class RunStore:
-    """Makes runs, or finds them.
-
-    Parameters
-    ----------
-    root : Path
-        Folder of the runs.
-    plugins : Plugins
-    plugin_files : sequence of str
-        One-file plugins that `plugins` was made with.
-    """
+    """Makes runs, or finds them."""
 
     def __init__(self, root: Path, plugins: Plugins, plugin_files: Sequence[str] = ()) -> None:
         self.root = root
@@ -286,28 +277,9 @@ class RunStore:
     ) -> ArmRun:
         """The finished run of an arm with these settings: found, gone on with, or made.
 
-        Parameters
-        ----------
-        arm : str
-        config : RunConfig
-            `run_dir` and `runs_dir` do not count.
-        keep : sequence of str
-            Of `PARTS`, what must be there; a finished run without it does not count.
-        announce : callable
-            Told in one line what becomes of it.
-        loop : callable or None
-            Makes the run; None takes `sage_kit.distill.run`.
-        wait : bool
-            Whether to wait where another study is making it at the moment.
 
-        Raises
-        ------
-        RunHeldError
-            When another study is making it, and `wait` is False.
-        RunInUseError
-            When another process than a study has the run in hand, by `sage-kit resume`.
-        SageError
-            As `sage_kit.distill.run` does.
+        `keep` holds what of `PARTS` must be there; `announce` is told in one line what becomes of the run; `loop` None
+        takes `sage_kit.distill.run`; `wait` says whether to wait where another study is making it (else RunHeldError).
         """
         from filelock import FileLock, Timeout
 
@@ -424,13 +396,7 @@ class RunStore:
         return summary
 
     def _resume(self, path: Path) -> dict[str, Any] | None:
-        """The summary of a run that was interrupted here and gone on with; None where there is none.
-
-        Raises
-        ------
-        RunInUseError
-            When another process holds it.
-        """
+        """The summary of a run that was interrupted here and gone on with; None where there is none."""
         from sage_kit.distill import resume
 
         if not (path / "config.toml").is_file():

@@ -87,12 +87,8 @@ def _scoring(run: ArmRun, store: RunStore) -> dict[str, Any]:
 def save_study(study: Study, compared: Compared, changed: Mapping[str, Any], seconds: float) -> StudyResult:
     """Decide the findings and save the study's folder, result.json last.
 
-    Parameters
-    ----------
-    changed : mapping
-        What tells it from a study of the profile as it stands; marks the folder's name.
-    seconds : float
-        Wall time of the study.
+
+    `changed` is what tells it from a study of the profile as it stands, and marks the folder's name.
     """
     mark = fingerprint(changed)[:6] if changed else ""
     precision = precision_of(study.config(study.tasks[0]))

@@ -34,34 +34,17 @@ COLUMNS = ("task", "arm", "learning_rate", "seed", "steps", "dev_divergence", "d
 
 @dataclass(frozen=True)
 class Try:
-    """One run of an arm at one learning rate.
-
-    Attributes
-    ----------
-    task, arm : str
-    rate : float
-        Peak learning rate of the student.
-    seed : int
-        Of the run and, where there is one, of its transfer set.
-    steps : int
-        Student steps.
-    divergence : float
-        Mean divergence from the teacher on dev; NaN where the student's outputs are no numbers.
-    score, agreement : float
-        The task's primary metric and agreement with the teacher on dev: shown, and nothing is chosen by them.
-    run : str
-        Name of the run's folder.
-    """
+    """One run of an arm at one learning rate."""
 
     task: str
     arm: str
-    rate: float
-    seed: int
-    steps: int
-    divergence: float
-    score: float
-    agreement: float
-    run: str
+    rate: float  # peak learning rate of the student
+    seed: int  # of the run and, where there is one, of its transfer set
+    steps: int  # student steps
+    divergence: float  # mean divergence from the teacher on dev; NaN where the student's outputs are no numbers
+    score: float  # the task's primary metric on dev: shown, and nothing is chosen by it, nor by the next
+    agreement: float  # with the teacher on dev
+    run: str  # name of the run's folder
 
 
 class Tuning:
@@ -96,13 +79,7 @@ class Tuning:
         }
 
     def best(self, task: str, arm: str) -> float:
-        """The rate with the lowest mean divergence; the smallest of several.
-
-        Raises
-        ------
-        StudyError
-            When no rate leaves a student whose outputs are numbers.
-        """
+        """The rate with the lowest mean divergence; the smallest of several."""
         means = self.means(task, arm)
         rate = min(means, key=lambda one: means[one])
         if math.isinf(means[rate]):
@@ -126,13 +103,7 @@ class Tuning:
         self._choosing |= seeds
 
     def check_fair(self, runs: Sequence[ArmRun]) -> None:
-        """Check that no run of a comparison is of a seed that chose something, and that its arms are tuned alike.
-
-        Raises
-        ------
-        StudyError
-            When one is not so.
-        """
+        """Check that no run of a comparison is of a seed that chose something, and that its arms are tuned alike."""
         chosen_by = next((run.seed for run in runs if run.seed in self._choosing), None)
         if chosen_by is not None:
             raise StudyError(f"seed {chosen_by} chose settings in this study: compare runs under other seeds")
@@ -140,13 +111,7 @@ class Tuning:
             self.check_alike(task, [run.arm for run in runs if run.task == task])
 
     def check_alike(self, task: str, arms: Sequence[str]) -> None:
-        """Check that arms that are compared on a task have had the same tries, or none of them any.
-
-        Raises
-        ------
-        StudyError
-            When one has had others.
-        """
+        """Check that arms that are compared on a task have had the same tries, or none of them any."""
         tried = {arm: {(one.rate, one.seed) for one in self.of(task, arm)} for arm in dict.fromkeys(arms)}
         if len({frozenset(tries) for tries in tried.values()}) < 2:
             return
@@ -235,20 +200,7 @@ def _try(
 
 
 def further(rates: Sequence[float], ends: Iterable[float]) -> list[float]:
-    """Rates beyond the ends of a rising list at which the best ones of some arms lie, as far again as the last step.
-
-    Parameters
-    ----------
-    rates : sequence of float
-        At least two, in rising order.
-    ends : iterable of float
-        Best rates that are the first or the last of these.
-
-    Returns
-    -------
-    list of float
-        One below the list, one above it, or both.
-    """
+    """Rates beyond the ends of a rising list at which the best ones of some arms lie, as far again as the last step."""
     ends = set(ends)
     below = [rates[0] * rates[0] / rates[1]] if rates[0] in ends else []
     above = [rates[-1] * rates[-1] / rates[-2]] if rates[-1] in ends else []

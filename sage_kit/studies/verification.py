@@ -63,24 +63,7 @@ Announce = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Check:
-    """What became of one run that was executed again.
-
-    Attributes
-    ----------
-    study, label : str
-        The result.
-    task, arm : str
-    seed : int
-    state : "equal", "within", "differs" or "impossible"
-    note : str
-        Why it is impossible, or how far the predictions are apart.
-    code : "same", "changed" or ""
-        Whether the digest of the code is that of the result; "" where that is not known.
-    difference : float
-        Largest absolute difference of probabilities over all splits; NaN unless predictions were compared.
-    seconds : float
-        Wall time [s].
-    """
+    """What became of one run that was executed again."""
 
     study: str
     label: str
@@ -88,10 +71,12 @@ class Check:
     arm: str
     seed: int
     state: State
-    note: str = ""
+    note: str = ""  # why it is impossible, or how far the predictions are apart
+    # "same" or "changed": whether the digest of the code is that of the result; "" where that is not known
     code: str = ""
+    # largest absolute difference of probabilities over all splits; NaN unless predictions were compared
     difference: float = float("nan")
-    seconds: float = 0.0
+    seconds: float = 0.0  # wall time [s]
 
     @property
     def is_good(self) -> bool:
@@ -109,23 +94,11 @@ def verify_folder(
 ) -> list[Check]:
     """Execute runs of a result again, one of each task and arm, and compare their predictions with those saved.
 
-    Parameters
-    ----------
-    folder : Path
-        Of the result.
-    seed : int or None
-        Which run of each arm; None takes that of the smallest seed.
-    every_seed : bool
-        All runs instead.
-    plugin_files : sequence of str
-        One-file plugins, found by the names that the result tells; those beside the notebooks need not be named.
-    announce : callable
-        Told in one line what is executed.
 
-    Returns
-    -------
-    list of Check
-        At least one. A result that holds no predictions, or is of an earlier version, is one that is impossible.
+    At least one. A result that holds no predictions, or is of an earlier version, is one that is impossible.
+
+    Of each arm the run of that seed, None for the smallest, or with `every_seed` all. One-file plugins are found by the
+    names that the result tells; those beside the notebooks need not be named.
     """
     try:
         result = StudyResult.load(folder)

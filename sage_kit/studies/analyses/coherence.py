@@ -53,19 +53,11 @@ LOOKED_AT = 10_000
 
 @dataclass(frozen=True)
 class FilterSetting:
-    """A filter, and how much of a synthetic set it lets through.
-
-    Attributes
-    ----------
-    name : str
-    options : mapping
-    share : float
-        Let through.
-    """
+    """A filter, and how much of a synthetic set it lets through."""
 
     name: str
     options: Mapping[str, Any]
-    share: float
+    share: float  # let through
 
     @property
     def is_usable(self) -> bool:
@@ -92,11 +84,9 @@ def nearest_cosine(vectors: Floats, real: Floats, *, skip: NDArray[np.int64] | N
 def cosines(run: ArmRun, train: Floats, dev: Floats, name: str = "synthetic") -> DataFrame:
     """Cosines to the nearest real vector, of what a run synthesised and, for scale, of real examples' pooled vectors.
 
-    Returns
-    -------
-    DataFrame
-        Columns kind (`name`; "`name`, anchor aside": to the nearest but the anchor; "held out"; "train": to the nearest
-        other one) and cosine.
+
+    Columns kind (`name`; "`name`, anchor aside": to the nearest but the anchor; "held out"; "train": to the nearest
+    other one) and cosine.
     """
     from pandas import DataFrame, concat
 
@@ -115,19 +105,9 @@ def cosines(run: ArmRun, train: Floats, dev: Floats, name: str = "synthetic") ->
 def filter_settings(study: Study, run: ArmRun, filters: Sequence[str], share: float) -> list[FilterSetting]:
     """Filters with the strictest limits that let a share of a run's synthetic examples through.
 
-    Parameters
-    ----------
-    run : ArmRun
-        Without a filter, with its synthetic examples and their labels. Of many, `LOOKED_AT` or so count.
-    filters : sequence of str
-        One that is not in `LIMITS` has its default options; those that need classes are left out where there are none.
-    share : float
-        To let through.
 
-    Raises
-    ------
-    StudyError
-        For a share that is not between 0 and 1.
+    The run has no filter and keeps its synthetic examples, of which about `LOOKED_AT` count. A filter that is not in
+    `LIMITS` has its default options; one that needs classes is left out where there are none.
     """
     if not 0 < share < 1:
         raise StudyError(

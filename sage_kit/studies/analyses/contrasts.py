@@ -19,12 +19,8 @@ def contrasts(
 ) -> DataFrame:
     """Each pair's first arm less its second, paired by seed and example.
 
-    As `Study.compare` returns it, with the column "against" behind "arm".
 
-    Raises
-    ------
-    StudyError
-        For no pair, one that stands there twice, or an arm that has no run.
+    As `Study.compare` returns it, with the column "against" behind "arm".
     """
     from pandas import concat
 

@@ -58,32 +58,18 @@ LEAST_ALPHA, MOST_ALPHA = 1e-3, 1e3
 
 @dataclass(frozen=True)
 class Match:
-    """Options of a sampler that bring its mean displacement to a target.
+    """Options of a sampler that bring its mean displacement to a target."""
 
-    Attributes
-    ----------
-    options : mapping
-        Three digits each, so that the same target gives the same run again.
-    expected : float
-        Mean displacement under them [vector units].
-    reached : bool
-        Whether that is the target; an option that may not go farther falls short of it.
-    """
-
-    options: Mapping[str, float]
-    expected: float
-    reached: bool
+    options: Mapping[str, float]  # three digits each, so that the same target gives the same run again
+    expected: float  # mean displacement under them [vector units]
+    reached: bool  # whether that is the target; an option that may not go farther falls short of it
 
 
 def lifted(run: ArmRun, prepared: Prepared, plugins: Plugins, *, most: int = 1024) -> NDArray[np.float64]:
     """Distances of lifted examples' mean token from their anchors' mean token: what the student sees of a displacement.
 
-    Of each round `most` examples at least, in whole batches of its plan; (m,), float64.
 
-    Raises
-    ------
-    StudyError
-        When the run has kept no synthetic examples.
+    Of each round `most` examples at least, in whole batches of its plan; (m,), float64.
     """
     synthesizer = _synthesizer(run.config, prepared, plugins)
     return np.concatenate([_lifted(one, synthesizer, prepared, most) for one in synthetic_sets(run)])
@@ -94,14 +80,9 @@ def lift_ratio(
 ) -> float:
     """How far a lift moves the mean token, in the mean, when vectors move by one: 1 for lift `shift`.
 
-    Parameters
-    ----------
-    config : RunConfig
-        Names the lift, and a sampler in full space that needs no gradient.
-    anchors : array of shape (m,), int64
-        Examples that are moved; repeated ones more often.
-    count : int
-        Synthetic examples that are tried.
+
+    `config` names the lift and a sampler in full space that needs no gradient; `anchors`, (m,) int64, are moved,
+    repeated ones more often.
     """
     store = prepared.train.store
     synthesizer = _synthesizer(config, prepared, plugins)
@@ -134,13 +115,7 @@ def _mean_token(batch: TokenBatch) -> Tensor:
 
 
 def measure(run: ArmRun, vectors: Floats) -> NDArray[np.float64]:
-    """Distances (m,), float64, of a run's synthetic vectors from their anchors' among (n, dim) vectors, of all rounds.
-
-    Raises
-    ------
-    StudyError
-        When the run has kept no synthetic examples.
-    """
+    """Distances (m,), float64, of a run's synthetic vectors from their anchors' among `vectors`, over all rounds."""
     sets = synthetic_sets(run)
     moved = [np.linalg.norm(one.vectors - vectors[one.anchors], axis=1).astype(np.float64) for one in sets]
     return np.concatenate(moved)
@@ -152,13 +127,7 @@ def anchors_of(run: ArmRun) -> Indices:
 
 
 def check_samplers(samplers: Sequence[str]) -> None:
-    """Refuse samplers whose displacement `match` cannot set, before anything is run.
-
-    Raises
-    ------
-    StudyError
-        For one that is not in `SCALED_BY`.
-    """
+    """Refuse samplers whose displacement `match` cannot set, before anything is run."""
     for sampler in samplers:
         if sampler not in SCALED_BY:
             raise StudyError(f"displacement of sampler {sampler!r} cannot be set.{did_you_mean(sampler, SCALED_BY)}")
@@ -167,27 +136,12 @@ def check_samplers(samplers: Sequence[str]) -> None:
 def match(sampler: str, vectors: Floats, anchors: Indices, target: float, *, seed: int = 0) -> Match:
     """Options under which a sampler in full space moves anchors by `target` in the mean.
 
+
     With d the mean distance of the anchors to their neighbours, `gaussian` and `adversarial` move by scale * d, `smote`
     and `shuffled` by interpolation / 2 * d. `mixup` goes a share min(b, 1 - b) of the way, where b has the distribution
     Beta(a, a): 1/2 - E|b - 1/2| = 1/2 - 1 / (a * 4 ** a * B(a, a)) in the mean, with the beta function B.
 
-    Parameters
-    ----------
-    sampler : str
-        One of `SCALED_BY`.
-    vectors : array of shape (n, dim), float32
-        Pooled vectors of the training examples.
-    anchors : array of shape (m,), int64
-        Examples that are moved; repeated ones count as often.
-    target : float
-        Mean displacement [vector units].
-    seed : int
-        Of the pairs and candidates that are drawn.
-
-    Raises
-    ------
-    StudyError, CompatibilityError
-        For a sampler that is not known here; with too few examples for their neighbours.
+    Anchors, (m,) int64, that repeat count as often; vectors are (n, dim).
     """
     check_samplers([sampler])
     option = SCALED_BY[sampler]

@@ -34,17 +34,9 @@ def depth_arms(bypasses: str, depth: int) -> list[Arm]:
     """An arm of plain distillation for each bypass, all students equally deep: k blocks in front leave k fewer of its
     own.
 
-    Parameters
-    ----------
-    bypasses : str
-        "embeddings" or numbers of blocks, separated by commas.
-    depth : int
-        Blocks of a student, the input layers' included.
 
-    Raises
-    ------
-    StudyError
-        For none, another word, or a bypass that leaves the student no block of its own.
+    `bypasses` holds "embeddings" or numbers of blocks, separated by commas; `depth` counts the input layers' blocks
+    too.
     """
     arms = []
     for text in dict.fromkeys(listed(bypasses)):
@@ -78,13 +70,11 @@ def teacher_pass(config: RunConfig, plugins: Plugins) -> dict[str, int]:
 def cost_table(runs: Runs, plugins: Plugins) -> DataFrame:
     """What each run cost, the input layers included, which `Runs.table` leaves out since a cache holds its vectors.
 
-    Returns
-    -------
-    DataFrame
-        One row per run: task, arm, seed; parameters and trained_parameters; passes over the training examples;
-        student_flops of training; teacher_flops_once, the input layers' and the teacher's for one pass, which a cache
-        makes enough, and teacher_flops_every_pass, where nothing is cached; total_flops and total_flops_uncached, the
-        student's with either; step_seconds, in the training steps alone.
+
+    One row per run: task, arm, seed; parameters and trained_parameters; passes over the training examples;
+    student_flops of training; teacher_flops_once, the input layers' and the teacher's for one pass, which a cache makes
+    enough, and teacher_flops_every_pass, where nothing is cached; total_flops and total_flops_uncached, the student's
+    with either; step_seconds, in the training steps alone.
     """
     from pandas import DataFrame
 
@@ -116,12 +106,10 @@ def cost_table(runs: Runs, plugins: Plugins) -> DataFrame:
 def saved(table: DataFrame, baseline: str, column: str) -> DataFrame:
     """The share of a cost that each arm saves against a baseline, paired by task and seed.
 
-    Returns
-    -------
-    DataFrame
-        Columns task, arm, n_seeds, saved, and Student's interval over seeds: low, high, df; of several tasks also the
-        rows of their average. Counts such as FLOPs differ between seeds by which examples these saw, or not at all, and
-        then the interval has no width.
+
+    Columns task, arm, n_seeds, saved, and Student's interval over seeds: low, high, df; of several tasks also the rows
+    of their average. Counts such as FLOPs differ between seeds by which examples these saw, or not at all, and then the
+    interval has no width.
     """
     from pandas import DataFrame
 
@@ -145,18 +133,13 @@ def saved(table: DataFrame, baseline: str, column: str) -> DataFrame:
 def teacher_table(study: Study, runs: Runs, learnt_from: Mapping[str, str]) -> DataFrame:
     """The score of each arm's own teacher, on the rows that arms are compared on, beside its students' scores.
 
-    Parameters
-    ----------
-    learnt_from : mapping of str to str
-        What an arm's teacher learnt from ("pooled vectors"), where that is not "sequences".
 
-    Returns
-    -------
-    DataFrame
-        One row per task and arm: task, arm, learnt_from, reads (what the teacher reads in this arm), metric (the
-        primary one), split, n_examples, constant (what the one answer that scores best does), teacher, low and high
-        (95 % interval over examples: the teacher is given), student (mean over seeds), n_seeds, and agreement of the
-        students with this very teacher.
+    One row per task and arm: task, arm, learnt_from, reads (what the teacher reads in this arm), metric (the primary
+    one), split, n_examples, constant (what the one answer that scores best does), teacher, low and high (95 % interval
+    over examples: the teacher is given), student (mean over seeds), n_seeds, and agreement of the students with this
+    very teacher.
+
+    `learnt_from` says what an arm's teacher learnt from, where that is not "sequences".
     """
     from pandas import DataFrame
 

@@ -27,32 +27,17 @@ ANCHORS = "anchors"
 
 @dataclass(frozen=True)
 class Flips:
-    """How the teacher's labels of a run's synthetic examples stand to those of their anchors.
+    """How the teacher's labels of a run's synthetic examples stand to those of their anchors."""
 
-    Attributes
-    ----------
-    examples : int
-        Synthetic examples that the run trained on, of all its rounds.
-    flips : float
-        Share of them whose label is not the anchor's: another class, or a number farther from it than
-        `sage_kit.data.metrics.AGREEMENT_TOLERANCE` of the label range.
-    change : float
-        Mean absolute change of the label, in its unit; NaN for classes.
-    """
-
-    examples: int
+    examples: int  # synthetic examples that the run trained on, of all its rounds
+    # share of them whose label is not the anchor's: another class, or a number farther from it than
+    # `sage_kit.data.metrics.AGREEMENT_TOLERANCE` of the label range
     flips: float
-    change: float
+    change: float  # mean absolute change of the label, in its unit; NaN for classes
 
 
 def count_flips(run: ArmRun, prepared: Prepared) -> Flips:
-    """Compare the labels of all synthetic examples of a run, as they were trained on, with those of their anchors.
-
-    Raises
-    ------
-    StudyError
-        When the run has kept no synthetic examples, or the teacher has not labelled them.
-    """
+    """Compare the labels of all synthetic examples of a run, as they were trained on, with those of their anchors."""
     sets = synthetic_sets(run)
     labels = [one.logits[one.kept] for one in sets if one.logits is not None]
     if len(labels) < len(sets):

@@ -51,15 +51,11 @@ ROWS = 64
 def rungs(found: LiftedRound, seed: int) -> dict[str, TokenBatch]:
     """Token states of every rung by its name in `RUNGS`, the same examples and tokens in each.
 
+
     With d the way that a token has moved from its place in the anchor, *shuffled* goes in the direction of a moved
     token of the next example and *noise* in a random one; an example's tokens share one random linear map, so tokens
     that move together do so in *noise*, too. Both go as far as d does, token by token. *no text* is Gaussian noise of
     the length of the anchor's token states.
-
-    Raises
-    ------
-    StudyError
-        When the lift gives other numbers of tokens than the anchors have, or there is one example only.
     """
     real, mask = found.real.states.float(), found.real.mask
     if found.lifted.mask.shape != mask.shape or not torch.equal(found.lifted.mask, mask):
@@ -102,29 +98,17 @@ def _of_length(vectors: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class Ladder:
-    """What decoders make of some synthetic examples of a run.
+    """What decoders make of some synthetic examples of a run."""
 
-    Attributes
-    ----------
-    examples : DataFrame
-        One row per decoder, rung and example, with the columns:
-
-        - decoder, rung, row (among the round's synthetic examples), anchor (among the training examples);
-        - text, the anchor's, and decoded;
-        - found: share of the anchor's tokens, special ones left out, that are read there, or of its words for a decoder
-          without guesses; changed: share that is read differently than in the anchor;
-        - confidence and margin: means of the best guess's score, and of what it is ahead of the second, in the
-          decoder's unit; NaN without guesses;
-        - cosine: mean cosine of the token states with the anchor's;
-        - label_anchor, label_states, label_decoded: what the teacher says of the anchor, of the rung's states, and of
-          the decoded text when it is tokenised again; kept: 1 where the last two are alike, else 0; label_stays: the
-          same of the first two.
-    left_out : dict of str to str
-        Decoders that do not go with the teacher, and why.
-    """
-
+    # One row per decoder, rung and example: decoder, rung, row (among the round's synthetic examples), anchor (among the
+    # training examples), its text, and decoded; found, the share of the anchor's tokens, special ones left out, that are
+    # read there, or of its words for a decoder without guesses; changed, the share that is read differently than in the
+    # anchor; confidence and margin, means of the best guess's score and of what it is ahead of the second, NaN without
+    # guesses; cosine, the mean one of the token states with the anchor's; label_anchor, label_states and label_decoded,
+    # what the teacher says of the anchor, of the rung's states and of the decoded text tokenised again; kept, 1 where
+    # the last two are alike, else 0; label_stays, the same of the first two.
     examples: DataFrame
-    left_out: dict[str, str]
+    left_out: dict[str, str]  # decoders that do not go with the teacher, and why
 
 
 def read_ladder(
@@ -134,15 +118,7 @@ def read_ladder(
     *,
     announce: Callable[[str], None] = lambda text: None,
 ) -> Ladder:
-    """Let decoders read the rungs of a run's synthetic examples.
-
-    Raises
-    ------
-    UnknownComponentError
-        For a decoder that is not there.
-    StudyError
-        As `rungs` does.
-    """
+    """Let decoders read the rungs of a run's synthetic examples."""
     from pandas import DataFrame
 
     for decoder in decoders:
@@ -291,22 +267,12 @@ SHARES = ("found", "changed", "kept", "label_stays")
 def over_rung(examples: DataFrame, measure: str, baseline: str) -> DataFrame:
     """Every rung against one of them, by lift and decoder, as `against_rung` has it.
 
+
     Each seed has synthesised other examples, so chance in the examples is part of what varies between seeds. Decoders
     that do not have the measure are left out.
 
-    Parameters
-    ----------
-    examples : DataFrame
-        Rows of `Ladder.examples` with columns "task", "lift" and "seed" beside.
-    measure : str
-        Of `MEASURES`.
-    baseline : str
-        A rung, or `MIDDLE`, halfway from *noise* to *real* in that measure.
-
-    Raises
-    ------
-    StudyError
-        For a measure that there is not, or that no decoder gives.
+    `examples` are rows of `Ladder.examples` with columns "task", "lift" and "seed" beside; the baseline is a rung, or
+    `MIDDLE`, halfway from *noise* to *real* in that measure.
     """
     import pandas as pd
 
@@ -328,20 +294,11 @@ def over_rung(examples: DataFrame, measure: str, baseline: str) -> DataFrame:
 def against_rung(examples: DataFrame, measure: str, baseline: str, *, is_share: bool) -> DataFrame:
     """Every rung against one of them: `statistics.compare_arms` of the seeds' means, with the rung as the arm.
 
-    Parameters
-    ----------
-    examples : DataFrame
-        One row per example and rung, with the columns task, seed, rung and the measure.
-    measure : str
-    baseline : str
-        A rung, or `MIDDLE`.
-    is_share : bool
-        Whether the measure counts among few examples.
 
-    Returns
-    -------
-    DataFrame
-        With of_real besides, the difference as a share of what *real* is ahead of the baseline (NaN where it is not).
+    With of_real besides, the difference as a share of what *real* is ahead of the baseline (NaN where it is not).
+
+    `examples` has one row per example and rung, with the columns task, seed, rung and the measure; `is_share` says
+    whether the measure counts among few examples.
     """
     import pandas as pd
 

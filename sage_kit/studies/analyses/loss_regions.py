@@ -41,27 +41,13 @@ SEEN = 0.9
 
 @dataclass(frozen=True)
 class RegionOptions:
-    """How hard sets and regions are told.
+    """How hard sets and regions are told."""
 
-    Attributes
-    ----------
-    hard_share : float
-        Share of the examples in a hard set.
-    clusters : int
-        Clusters of the map.
-    region_share : float
-        Share of the clusters that are regions of high loss.
-    neighbors : int
-        Nearest examples that Moran's I compares each with.
-    permutations : int
-        Of the losses, for its p.
-    """
-
-    hard_share: float = 0.1
-    clusters: int = 20
-    region_share: float = 0.2
-    neighbors: int = 10
-    permutations: int = 999
+    hard_share: float = 0.1  # share of the examples in a hard set
+    clusters: int = 20  # clusters of the map
+    region_share: float = 0.2  # share of the clusters that are regions of high loss
+    neighbors: int = 10  # nearest examples that Moran's I compares each with
+    permutations: int = 999  # of the losses, for its p
 
 
 # ---- one round -------------------------------------------------------------------------------------------------------
@@ -90,14 +76,9 @@ def cluster(coordinates: Array, clusters: int, seed: int) -> NDArray[np.int64]:
 def high_regions(losses: Array, clusters: NDArray[np.int64], share: float) -> NDArray[np.int64]:
     """Which region of high loss each example lies in: its cluster's number, or -1 outside all regions; (n,), int64.
 
-    Parameters
-    ----------
-    losses : array of shape (n,)
-        NaN counts for nothing.
-    clusters : array of shape (n,), int64
-        As `cluster` returns them.
-    share : float
-        Of the clusters, rounded, and one at least, those of the highest mean loss.
+
+    These are the share of the clusters, rounded and one at least, with the highest mean loss; a loss of NaN counts for
+    nothing.
     """
     number = int(clusters.max()) + 1
     known = ~np.isnan(losses)
@@ -144,29 +125,18 @@ def profiles(run: ArmRun) -> dict[int, Floats]:
 
 @dataclass(frozen=True)
 class Maps:
-    """Maps of a task's training examples under several seeds of the reducer.
+    """Maps of a task's training examples under several seeds of the reducer."""
 
-    Attributes
-    ----------
-    coordinates : sequence of array of shape (n, n_components)
-        The first under the seed that the runs have.
-    clusters : sequence of array of shape (n,), int64
-        `cluster` of each.
-    """
-
+    # (n, n_components); the first under the seed that the runs have
     coordinates: Sequence[Floats]
-    clusters: Sequence[NDArray[np.int64]]
+    clusters: Sequence[NDArray[np.int64]]  # (n,); `cluster` of each
 
 
 def make_maps(study: Study, task: str, seeds: int, options: RegionOptions) -> Maps:
     """The map of a task under several seeds of the reducer, from the cache or fitted; k-means has the same seeds.
 
-    Seeds go on from the setting `reducer_seed`.
 
-    Raises
-    ------
-    StudyError
-        For fewer than two maps or two clusters.
+    Seeds go on from the setting `reducer_seed`.
     """
     for name, number in (("maps", seeds), ("clusters", options.clusters)):
         if number < 2:
@@ -197,13 +167,11 @@ def make_maps(study: Study, task: str, seeds: int, options: RegionOptions) -> Ma
 def movement(runs: Runs, maps: Mapping[str, Maps], options: RegionOptions) -> DataFrame:
     """How alike the hard examples are: of two rounds, of two students, and of two maps.
 
-    Returns
-    -------
-    DataFrame
-        One row per pair. Columns task, arm, seed; `between` ("rounds": one round and the next, on one map; "students":
-        this seed and the next one of the arm, the same round and map; "maps": the run's map and one of another seed of
-        the reducer, the same losses); round, the earlier; ari and ami of the regions; jaccard of the hard sets, NaN
-        between maps, and jaccard_by_chance.
+
+    One row per pair. Columns task, arm, seed; `between` ("rounds": one round and the next, on one map; "students": this
+    seed and the next one of the arm, the same round and map; "maps": the run's map and one of another seed of the
+    reducer, the same losses); round, the earlier; ari and ami of the regions; jaccard of the hard sets, NaN between
+    maps, and jaccard_by_chance.
     """
     from pandas import DataFrame
 
@@ -236,16 +204,9 @@ def movement(runs: Runs, maps: Mapping[str, Maps], options: RegionOptions) -> Da
 def spatial(runs: Runs, maps: Mapping[str, Maps], vectors: Mapping[str, Floats], options: RegionOptions) -> DataFrame:
     """Moran's I of the loss per round: are neighbours alike in it, on the map and in full dimension?
 
-    Parameters
-    ----------
-    vectors : mapping of str to array of shape (n, dim)
-        Pooled vectors of the training examples, by task.
 
-    Returns
-    -------
-    DataFrame
-        One row per run, round and space ("map" or "full"), of the examples that have a loss: task, arm, seed, round,
-        space, morans_i, expected, excess (I less its expectation) and p.
+    One row per run, round and space ("map" or "full"), of the examples that have a loss: task, arm, seed, round, space,
+    morans_i, expected, excess (I less its expectation) and p.
     """
     from pandas import DataFrame
 
@@ -290,14 +251,8 @@ def aimed_at(run: ArmRun) -> NDArray[np.int64]:
 def targeted(counts: NDArray[np.int64], train: Floats, dev: Floats, *, share: float, k: int) -> NDArray[np.bool_]:
     """The held-out examples in the regions that synthesis aimed at: (m,), bool.
 
-    Parameters
-    ----------
-    counts : array of shape (n,), int64
-        As `aimed_at` returns them.
-    train, dev : array of shape (n, dim) and (m, dim)
-        Pooled vectors.
-    share : float
-        Of the held-out examples, those whose k nearest training examples were anchors most often.
+
+    Of the held-out examples (m, dim), the share whose k nearest training examples (n, dim) were anchors most often.
     """
     from sklearn.neighbors import NearestNeighbors
 
@@ -333,23 +288,14 @@ def improvement(
 ) -> DataFrame:
     """Whether the loss falls more where synthesis aimed than elsewhere, on held-out examples, against a baseline.
 
+
     Regions of high loss have more to lose, so what is compared are ratios: the log of the mean loss with synthesis over
     that without, where it was aimed at, less the same elsewhere (a difference in differences).
 
-    Parameters
-    ----------
-    arm, baseline : str
-        With synthesis, whose examples were kept, and without.
-    vectors : mapping of str to (array, array)
-        Pooled vectors of train and dev, by task.
-    share, k : float, int
-        As in `targeted`.
+    One row per task and seed: task, seed, targeted, targeted_baseline, elsewhere, elsewhere_baseline (mean losses), the
+    two changes, and difference (below zero where the targeted regions gain more).
 
-    Returns
-    -------
-    DataFrame
-        One row per task and seed: task, seed, targeted, targeted_baseline, elsewhere, elsewhere_baseline (mean losses),
-        the two changes, and difference (below zero where the targeted regions gain more).
+    Synthetic examples of `arm` were kept; `vectors` are pooled ones of train and dev, by task.
     """
     from pandas import DataFrame
 

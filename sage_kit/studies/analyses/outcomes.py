@@ -85,22 +85,10 @@ def find_ahead(
 ) -> None:
     """Ask of every outcome whether an arm is ahead, from the tables of `add_outcomes`.
 
-    Parameters
-    ----------
-    name : str
-        Of the finding about scores; the others are called ``<name>_agreement`` and ``<name>_divergence``.
-    table : str
-        As given to `add_outcomes`.
-    what, other : str
-        The arm and the baseline in words.
-    task : str
-        "" for all of the study's.
-    against : str
-        For a table of `sage_kit.studies.analyses.contrasts.contrasts`, which of its baselines; "" for others.
-    claim : str
-        That the finding about scores speaks to.
-    outcomes : sequence of str
-        Of `OUTCOMES`.
+
+    The findings are called `name`, ``<name>_agreement`` and ``<name>_divergence``; `what` and `other` are the arm and
+    the baseline in words, `against` picks one of the baselines of a table of contrasts, and `claim` is what the first
+    speaks to.
     """
     for outcome in outcomes:
         question, yes, no, where = _QUESTIONS[outcome]

@@ -36,15 +36,7 @@ PLAIN: Mapping[str, Any] = {"schedule": "none", "warmup_epochs": 0}
 
 
 class TrainedEmbeddings(nn.Module):
-    """A model's embeddings, trained or frozen: the base of modules that begin with them.
-
-    Parameters
-    ----------
-    model : PreTrainedModel
-        Its embeddings are shared.
-    freeze : bool
-        Whether they stay as they are, their dropout off.
-    """
+    """A model's embeddings, trained or frozen: the base of modules that begin with them."""
 
     def __init__(self, model: PreTrainedModel, freeze: bool) -> None:
         super().__init__()
@@ -82,31 +74,8 @@ def run_loop(
 ) -> tuple[RunDirectory, dict[str, Any]]:
     """Distil into a new run directory; the counterpart of `sage_kit.distill.run`.
 
-    Parameters
-    ----------
-    config : RunConfig
-        What the directory records.
-    plugin_files : list of str
-        One-file plugins that `plugins` was made with; recorded.
-    make : callable
-        Prepares the run, and says which loop makes it.
-    who : str
-        What needs certain settings, for messages.
-    needs : mapping
-        These settings beside `PLAIN`.
 
-    Returns
-    -------
-    directory : RunDirectory
-    summary : dict
-        What summary.json holds, with the keys of any run's.
-
-    Raises
-    ------
-    ConfigError
-        For a setting that `needs` does not allow, and under several processes.
-    SageError
-        As `sage_kit.distill.run` does.
+    `summary`: What summary.json holds, with the keys of any run's.
     """
     for name, value in {**PLAIN, **needs}.items():
         if getattr(config, name) != value:

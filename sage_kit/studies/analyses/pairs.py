@@ -39,20 +39,12 @@ SHOWN = ("r2", "cosine", "centred_cosine", "mse")
 
 @dataclass(frozen=True)
 class Pair:
-    """A reducer with an inverter.
-
-    Attributes
-    ----------
-    reducer, inverter : str
-    n_components : int
-    reason : str
-        Why the two cannot be used; "" when they can.
-    """
+    """A reducer with an inverter."""
 
     reducer: str
     inverter: str
     n_components: int
-    reason: str = ""
+    reason: str = ""  # why the two cannot be used; "" when they can
 
     @property
     def name(self) -> str:
@@ -67,18 +59,10 @@ class Pair:
 
 @dataclass(frozen=True)
 class Scores:
-    """What pairs keep.
+    """What pairs keep."""
 
-    Attributes
-    ----------
-    pairs : tuple of Pair
-        All that were asked for; those without figures say why.
-    cards : mapping of (str, str) to Scorecard
-        By task and name of the pair.
-    """
-
-    pairs: tuple[Pair, ...]
-    cards: Mapping[tuple[str, str], Scorecard] = field(repr=False)
+    pairs: tuple[Pair, ...]  # all that were asked for; those without figures say why
+    cards: Mapping[tuple[str, str], Scorecard] = field(repr=False)  # by task and name of the pair
 
     @property
     def scored(self) -> list[Pair]:
@@ -98,13 +82,7 @@ class Scores:
 def pairs_of(
     study: Study, reducers: Sequence[str], inverters: Sequence[str], vectors: Mapping[str, TaskVectors]
 ) -> tuple[Pair, ...]:
-    """Every reducer with every inverter; those that do not go together, or lack a package, say so in `reason`.
-
-    Raises
-    ------
-    UnknownComponentError
-        For a name that nothing has.
-    """
+    """Every reducer with every inverter; those that do not go together, or lack a package, say so in `reason`."""
     found = []
     for reducer in dict.fromkeys(reducers):
         study.plugins.registered("reducer", reducer)
@@ -128,15 +106,9 @@ def pairs_of(
 def score_pairs(study: Study, reducers: Sequence[str], inverters: Sequence[str], points: int = 1000) -> Scores:
     """The scorecards of every reducer with every inverter, on `points` held-out vectors of each task at most.
 
+
     A pair that does not go together, lacks a package or, as a reducer's own inverse may, runs out of its time budget on
     any task, has no figures.
-
-    Raises
-    ------
-    UnknownComponentError
-        For a name that nothing has.
-    PluginError
-        When a component fails or returns something of the wrong shape or not finite.
     """
 
     def say(text: str) -> None:
@@ -172,19 +144,12 @@ def score_pairs(study: Study, reducers: Sequence[str], inverters: Sequence[str],
 def metric_cells(errors: Mapping[str, Array], metric: str, task: str, half: str = "") -> Floats:
     """What each held-out example contributes to a metric of one pair on one task, (m,) or half; the mean is the metric.
 
+
     R2 is one less a ratio of means; an example's contribution is R2 plus its influence, the linear term of the delta
     method: R2 - (error - (1 - R2) spread) / mean spread.
 
-    Parameters
-    ----------
-    errors : mapping of str to array of shape (m,)
-        What `sage_kit.scorecard.measures.terms` returns.
-    metric : str
-        Of `sage_kit.scorecard.measures.METRICS`.
-    task : str
-        Draws the halves.
-    half : str
-        "first" or "second" for half of the held-out examples, drawn by the task's name; "" for all.
+    `errors` is what `sage_kit.scorecard.measures.terms` returns; `half` is "first" or "second" of a draw by the task's
+    name, "" for all.
     """
     if metric not in METRICS:
         raise StudyError(f"there is no metric {metric!r}: take one of {', '.join(METRICS)}")
@@ -215,11 +180,9 @@ def _overall(
 def fidelity_table(scores: Scores, tasks: Sequence[str]) -> DataFrame:
     """What each pair keeps, per task and on their average, by falling R2; pairs without figures come last.
 
-    Returns
-    -------
-    DataFrame
-        Columns task, pair, reducer, inverter, n_components, n_seeds (1: a pair is scored under one seed); for each of
-        `SHOWN` the value and, with "_low" and "_high", its interval; vectors_per_second; reason.
+
+    Columns task, pair, reducer, inverter, n_components, n_seeds (1: a pair is scored under one seed); for each of
+    `SHOWN` the value and, with "_low" and "_high", its interval; vectors_per_second; reason.
     """
     from pandas import DataFrame
 
@@ -259,13 +222,7 @@ def baselines_table(scores: Scores, tasks: Sequence[str]) -> DataFrame:
 
 
 def best_pair(scores: Scores, pairs: Sequence[Pair], tasks: Sequence[str], metric: str = "r2", half: str = "") -> Pair:
-    """The pair that keeps most on the average over tasks, by a metric of which more is better.
-
-    Raises
-    ------
-    StudyError
-        When there is no pair to choose from.
-    """
+    """The pair that keeps most on the average over tasks, by a metric of which more is better."""
     errors = scores.errors
     if not pairs:
         raise StudyError("there is no pair with figures to choose from")
@@ -296,16 +253,11 @@ def differences(
 def fidelity_and_score(table: DataFrame) -> DataFrame:
     """Rank correlation of what pairs keep with what they teach (`sage_kit.studies.statistics.correlation`).
 
-    Parameters
-    ----------
-    table : DataFrame
-        One row per pair: "inverter", those of `SHOWN`, and "difference", the score over the baseline's.
 
-    Returns
-    -------
-    DataFrame
-        Columns measure, among ("all pairs", or "same inverter": both numbers less the inverter's mean), pairs,
-        correlation, low and high; NaN for fewer than two pairs.
+    Columns measure, among ("all pairs", or "same inverter": both numbers less the inverter's mean), pairs, correlation,
+    low and high; NaN for fewer than two pairs.
+
+    `table` has one row per pair: "inverter", those of `SHOWN`, and "difference", the score over the baseline's.
     """
     from pandas import DataFrame
 

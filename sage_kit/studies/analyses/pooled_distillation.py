@@ -56,16 +56,8 @@ def run_pooled_teacher(
 ) -> tuple[RunDirectory, dict[str, Any]]:
     """Distil a student of pooled vectors from a teacher fine-tuned on them, as `run_loop` of `own_loop` does.
 
-    Settings and records name the checkpoint that the teacher was made from; the teacher itself is in the cache.
 
-    Parameters
-    ----------
-    config : RunConfig
-        With ``schedule="none"``, ``bypass="embeddings"`` and ``granularity="pooled"``, and without a warm-up.
-    plugins, plugin_files
-        As in `run_loop`.
-    freeze : bool
-        Whether the teacher's embeddings stay those of the checkpoint; see `pooled_teacher`.
+    Settings and records name the checkpoint that the teacher was made from; the teacher itself is in the cache.
     """
 
     def make(recipe: Recipe, accelerator: Accelerator, costs: Costs) -> tuple[Prepared, type[UnsavedLoop]]:
@@ -131,19 +123,7 @@ class NumberedExamples(Tokens):
 
 
 class PooledEmbeddings(TrainedEmbeddings):
-    """Embeddings that give one vector for each example, called with the examples' numbers.
-
-    Parameters
-    ----------
-    model : PreTrainedModel
-        Whose embeddings these are; shared.
-    tokens : Tokens
-        The examples.
-    pooling : "mean" or "cls"
-        Mean of the real tokens, or the first.
-    freeze : bool
-        Whether the embeddings stay as they are, their dropout off.
-    """
+    """Embeddings that give one vector for each example, called with the examples' numbers."""
 
     def __init__(self, model: PreTrainedModel, tokens: Tokens, pooling: str, freeze: bool) -> None:
         super().__init__(model, freeze)
@@ -168,29 +148,14 @@ def pooled_teacher(
 ) -> tuple[Path, float]:
     """A teacher fine-tuned on pooled input, from the cache if it was made before.
 
+
     A checkpoint whose head is trained for the task keeps that head, and is fine-tuned on as well.
 
-    Parameters
-    ----------
-    config : RunConfig
-        Names the checkpoint, and says how the usual teacher is fine-tuned and how vectors are pooled. The embeddings
-        are what is pooled, whatever `bypass` says.
-    data, cache, device, announce, on_step
-        As in `sage_kit.models.teacher.load_teacher`.
-    freeze : bool
-        Whether its embeddings stay those of the checkpoint. If not, they are fine-tuned as the usual teacher's are.
+    `folder`: A plain transformers checkpoint with a trained head, an entry of the cache.
 
-    Returns
-    -------
-    folder : Path
-        A plain transformers checkpoint with a trained head, an entry of the cache.
-    seconds : float
-        Of the fine-tuning, with those of a process that was killed during it; 0 where none was done now.
+    `seconds`: Of the fine-tuning, with those of a process that was killed during it; 0 where none was done now.
 
-    Raises
-    ------
-    ModelError, CompatibilityError
-        As `load_teacher` does.
+    The embeddings are what is pooled, whatever `bypass` says; with `freeze` they stay those of the checkpoint.
     """
     precision = resolve_precision(config.precision, device)
     precision = "fp32" if precision == "fp16" else precision  # as for the usual teacher

@@ -12,29 +12,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Published:
-    """One published score.
-
-    Attributes
-    ----------
-    model : str
-    task : str
-        As `sage_kit` names it.
-    metric : str
-        A metric of `sage_kit.data.metrics.METRICS`.
-    score : float
-        On the metric's own scale: 0.915, not 91.5.
-    split : str
-        Where it was measured, as far as the source says.
-    source : str
-        Who reports it.
-    """
+    """One published score."""
 
     model: str
-    task: str
-    metric: str
-    score: float
-    split: str
-    source: str
+    task: str  # as `sage_kit` names it
+    metric: str  # A metric of `sage_kit.data.metrics.METRICS`
+    score: float  # on the metric's own scale: 0.915, not 91.5
+    split: str  # where it was measured, as far as the source says
+    source: str  # who reports it
 
 
 METRICS: Mapping[str, str] = {
@@ -105,16 +90,8 @@ def published(tasks: Iterable[str]) -> list[Published]:
 def split_text(split: str, rows: int, trained: int, task: str) -> str:
     """Where a score was measured and what was trained on, in words: ``validation; trained on 3,000 of 67,349 rows``.
 
-    Parameters
-    ----------
-    split : str
-        Name of the validation split.
-    rows : int
-        How many of its rows were scored.
-    trained : int
-        Training rows that the student learnt from, the dev split left out.
-    task : str
-        For a task that is not GLUE's the whole is not known here, and numbers alone are told.
+
+    `trained` leaves the dev split out. Of a task that is not GLUE's the whole is not known, and numbers alone are told.
     """
     if task not in GLUE_SIZES:
         return f"{rows:,} rows of {split}; trained on {trained:,} rows"

@@ -27,12 +27,10 @@ OURS, OTHERS = "ours", "published"
 def validation_scores(runs: Runs) -> DataFrame:
     """Each arm's score on every official validation split, and the teacher's: means over seeds.
 
-    Returns
-    -------
-    DataFrame
-        One row per task, split, arm and metric of the task, the primary one first: task, split, arm, metric, primary,
-        n_seeds, n_examples, mean, low, high and df (`sage_kit.studies.statistics.two_way`, over seeds and examples),
-        setting (`split_text`). The teacher is fixed, so its row has no interval.
+
+    One row per task, split, arm and metric of the task, the primary one first: task, split, arm, metric, primary,
+    n_seeds, n_examples, mean, low, high and df (`sage_kit.studies.statistics.two_way`, over seeds and examples),
+    setting (`split_text`). The teacher is fixed, so its row has no interval.
     """
     from pandas import DataFrame
 
@@ -113,15 +111,12 @@ def compare_splits(study: Study, runs: Runs, baseline: str) -> DataFrame:
 def teacher_over_constant(study: Study, runs: Runs) -> DataFrame:
     """How far the teacher is ahead of the best constant answer, on every validation split of every task.
 
+
     A teacher that is not ahead knows nothing of the task, and what its students do there says nothing about how they
     were taught.
 
-    Returns
-    -------
-    DataFrame
-        One row per task and split: task, split, metric (the primary one), teacher, constant (the score of the one class
-        that scores best, 0 for correlations), difference, low and high (95 % interval over examples: the
-        teacher is given).
+    One row per task and split: task, split, metric (the primary one), teacher, constant (the score of the one class
+    that scores best, 0 for correlations), difference, low and high (95 % interval over examples: the teacher is given).
     """
     from pandas import DataFrame
 
@@ -150,13 +145,11 @@ def taught(runs: Runs, lead: DataFrame) -> Runs:
 def transfer(runs: Runs) -> DataFrame:
     """Scores on every validation split of tasks that have several, and how far below the first's they are.
 
-    Returns
-    -------
-    DataFrame
-        One row per task, split and arm, the teacher among the arms: task, split, source (the first split), arm,
-        n_seeds, mean, low and high (primary metric on the split, with Student's interval over seeds), constant (what
-        the best constant answer scores there), gap (mean on the source less mean), gap_low and gap_high (its interval).
-        No rows where every task has a single split.
+
+    One row per task, split and arm, the teacher among the arms: task, split, source (the first split), arm, n_seeds,
+    mean, low and high (primary metric on the split, with Student's interval over seeds), constant (what the best
+    constant answer scores there), gap (mean on the source less mean), gap_low and gap_high (its interval). No rows
+    where every task has a single split.
     """
     from pandas import DataFrame
 

@@ -26,21 +26,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Factor:
-    """One thing that may be set in several ways.
-
-    Attributes
-    ----------
-    name : str
-    levels : mapping of str to mapping
-        Settings by the name of the level. The first is how things stand; a level's settings go over those chosen
-        before, and its options over those chosen for the same component.
-    needs : mapping
-        Values by setting, one of which must have been chosen for the factor to make sense; ``lift_options.span`` is an
-        option, None where it was left to its default.
-    """
+    """One thing that may be set in several ways."""
 
     name: str
+    # settings by the name of the level. The first is how things stand; a level's settings go over those chosen before,
+    # and its options over those chosen for the same component
     levels: Mapping[str, Mapping[str, Any]]
+    # values by setting, one of which must have been chosen for the factor to make sense; ``lift_options.span`` is an
+    # option, None where it was left to its default
     needs: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
 
 
@@ -169,13 +162,7 @@ FACTORS: tuple[Factor, ...] = (
 
 
 def read_factors(text: str, factors: Sequence[Factor] = FACTORS) -> list[Factor]:
-    """Factors by their names, separated by commas, in the order given.
-
-    Raises
-    ------
-    StudyError
-        For none, or a name that there is not.
-    """
+    """Factors by their names, separated by commas, in the order given."""
     known = {factor.name: factor for factor in factors}
     names = list(dict.fromkeys(listed(text)))
     unknown = next((name for name in names if name not in known), None)
@@ -207,26 +194,15 @@ def first_settings(factors: Sequence[Factor] = FACTORS) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Search:
-    """What a search went through and where it ended.
+    """What a search went through and where it ended."""
 
-    Attributes
-    ----------
-    settings : mapping
-        What it chose.
-    chosen : mapping of str to str
-        Level by factor.
-    skipped : mapping of str to str
-        Why a factor was left out, by its name.
-    steps : DataFrame
-        A row per factor, level and task (and one over all tasks), as `compare_arms` returns it for the logarithm of the
-        divergence, against the level held before; with the columns factor, change (of the divergence itself, as a
-        share), agreement and score (differences in agreement and in the primary metric), equal ("steps" or "FLOPs",
-        whichever both took alike), and whether it was taken.
-    """
-
-    settings: Mapping[str, Any]
-    chosen: Mapping[str, str]
-    skipped: Mapping[str, str]
+    settings: Mapping[str, Any]  # what it chose
+    chosen: Mapping[str, str]  # level by factor
+    skipped: Mapping[str, str]  # why a factor was left out, by its name
+    # A row per factor, level and task (and one over all tasks), as `compare_arms` returns it for the logarithm of the
+    # divergence, against the level held before; with the columns factor, change (of the divergence itself, as a share),
+    # agreement and score (differences in agreement and in the primary metric), equal ("steps" or "FLOPs", whichever
+    # both took alike), and whether it was taken
     steps: DataFrame
 
 
@@ -240,6 +216,7 @@ def search(
 ) -> Search:
     """Go through the factors, holding each level against the one chosen so far.
 
+
     Every level is run under the first seed, for as many student steps as the others. Those that lower the divergence
     enough there are run under the other seeds as well, with the one that they are held against; all seeds together
     decide. A level that costs more FLOPs by `DEARER` is then run for as many steps as cost no more.
@@ -248,20 +225,9 @@ def search(
     (`sage_kit.data.metrics.divergence`): it moves with every example, where agreement and accuracy move with those few
     on which a student changes its mind. Tasks are averaged in its logarithm, so each counts by its relative change.
 
-    Parameters
-    ----------
-    seeds : sequence of int
-        Of every run: those from `sage_kit.studies.tuning.SEARCH_SEED`, so that no comparison takes them.
-    least : float
-        At least 0. A level is taken if it lowers the divergence by at least this share; of several that do, the first
-        that is not behind the best by so much. Levels stand in the order of how much they change.
-    by_task : mapping of task to mapping, or None
-        Settings of all levels alike on a task, such as the learning rate of the arm that the search starts from.
-
-    Raises
-    ------
-    StudyError
-        When no factor can be searched, or for seeds that a comparison may take.
+    Seeds are those from `sage_kit.studies.tuning.SEARCH_SEED`, which no comparison takes. A level is taken if it lowers
+    the divergence by the share `least`; of several that do, the first that is not behind the best by so much, in the
+    order of how much they change. `by_task` holds settings of all levels alike.
     """
     from pandas import concat
 

@@ -19,13 +19,7 @@ if TYPE_CHECKING:
 
 
 def read_shares(text: str) -> list[float]:
-    """Shares separated by commas, rising, each above 0 and at most 1; 0 stands for plain distillation and is left out.
-
-    Raises
-    ------
-    StudyError
-        For none, or what is no such number.
-    """
+    """Shares separated by commas, rising, above 0 and at most 1; 0 stands for plain distillation and is left out."""
     shares = set()
     for part in listed(text):
         try:
@@ -56,15 +50,7 @@ def share_arms(shares: Sequence[float]) -> list[Arm]:
 
 
 def add_shares(table: DataFrame, arms: Sequence[Arm]) -> DataFrame:
-    """The rows of those arms, with the synthetic share of a round in percent as column "share".
-
-    Parameters
-    ----------
-    table : DataFrame
-        As `Runs.table` returns it.
-    arms : sequence of Arm
-        Of plain distillation, or that replace.
-    """
+    """The rows of those arms, with the synthetic share of a round in percent as column "share"."""
     shares = {
         arm.name: 0.0 if arm.settings["schedule"] == "none" else 100 * float(arm.settings["synthetic_ratio"])
         for arm in arms
@@ -76,21 +62,14 @@ def add_shares(table: DataFrame, arms: Sequence[Arm]) -> DataFrame:
 def stopped_at(runs: Runs, agreement: float) -> DataFrame:
     """Where runs of a fixed number of rounds would have ended by a stop rule on the training examples.
 
+
     The rule looks at a round when it is over and changes nothing in it, so a run that it ends is the beginning of one
     that goes on, with the same number of rounds allowed. Runs have ``losses_from="pass"``, so that the agreement is
     that of all training examples.
 
-    Returns
-    -------
-    DataFrame
-        A row per run with the end "all rounds", and one with the end "stop rule" for each run that the rule ends: task,
-        arm, seed; end; rounds, steps and seconds until then; rounds_needed, those until the rule ends the run, NaN
-        where it does not; score, the primary metric on dev, and dev_agreement.
-
-    Raises
-    ------
-    StudyError
-        For a run whose agreement was not measured.
+    A row per run with the end "all rounds", and one with the end "stop rule" for each run that the rule ends: task,
+    arm, seed; end; rounds, steps and seconds until then; rounds_needed, those until the rule ends the run, NaN where it
+    does not; score, the primary metric on dev, and dev_agreement.
     """
     from pandas import DataFrame
 
@@ -144,15 +123,13 @@ def stopping(ends: DataFrame, arm: str) -> DataFrame:
 def sooner(ends: DataFrame, arm: str, baseline: str) -> DataFrame:
     """In how many pairs of runs, one of each arm under one seed, the arm needs fewer rounds than the other.
 
+
     A run that the rule does not end needs more rounds than it was allowed, and nobody knows how many: it is behind a
     run that the rule ends. Pairs of which the rule ends neither, or both in the same round, do not count (the sign test
     of Dixon and Mood 1946, The statistical sign test, Journal of the American Statistical Association 41).
 
-    Returns
-    -------
-    DataFrame
-        A row per task: task, arm, baseline, pairs, k of n pairs that count, equal (both in the same round), neither,
-        share with its exact binomial interval low and high, NaN without a pair that counts.
+    A row per task: task, arm, baseline, pairs, k of n pairs that count, equal (both in the same round), neither, share
+    with its exact binomial interval low and high, NaN without a pair that counts.
     """
     from pandas import DataFrame
 

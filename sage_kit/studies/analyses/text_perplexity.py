@@ -36,17 +36,10 @@ NO_TEXT = "makes no text"
 
 @dataclass(frozen=True)
 class NamedLanguage:
-    """A masked language model, and what to say of it.
-
-    Attributes
-    ----------
-    model : MaskedLanguage
-    about : str
-        Which head it is, for tables and captions.
-    """
+    """A masked language model, and what to say of it."""
 
     model: MaskedLanguage
-    about: str
+    about: str  # which head it is, for tables and captions
 
 
 def corpus_for(study: Study) -> str:
@@ -58,14 +51,10 @@ def corpus_for(study: Study) -> str:
 def language_of(found: LiftedRound, corpus: str, announce: Callable[[str], None] = lambda text: None) -> NamedLanguage:
     """The masked language model of a run's teacher; one that has to be trained sees no text of the transfer set.
 
+
     It learns from the corpus, named as the setting `warmup_corpus` names it, and from the rows that are held out from
     the transfer set (*dev* and the evaluation set), so that anchors are no likelier for having been seen, and all runs
     of a task share it. With "" it learns from the held-out rows alone.
-
-    Raises
-    ------
-    SageError
-        As `sage_kit.models.language.load_language` does.
     """
     prepared = found.prepared
     config = found.config.model_copy(update={"warmup_corpus": corpus, "warmup_rows": 0})
@@ -85,18 +74,11 @@ def language_of(found: LiftedRound, corpus: str, announce: Callable[[str], None]
 def perplexities(found: LiftedRound, language: NamedLanguage) -> DataFrame:
     """Pseudo-perplexities of the synthetic texts of a round, of their anchors, and of both in random order.
 
+
     Tokens are shuffled within a text, of a pair within each of the two; special tokens stay.
 
-    Returns
-    -------
-    DataFrame
-        One row per kind and example: kind (of `KINDS`), row, anchor, text (as the tokens say it), log_perplexity; NaN
-        for a text without tokens of text.
-
-    Raises
-    ------
-    ValueError
-        When the round has no texts, since its lift makes none.
+    One row per kind and example: kind (of `KINDS`), row, anchor, text (as the tokens say it), log_perplexity; NaN for a
+    text without tokens of text.
     """
     from pandas import DataFrame
 
@@ -144,12 +126,9 @@ def shuffled(text: TextBatch, rng: np.random.Generator) -> TextBatch:
 def perplexity_table(examples: DataFrame, without: Sequence[tuple[str, str]] = ()) -> DataFrame:
     """Perplexities by task, lift and kind: geometric means over the examples of all seeds.
 
-    Parameters
-    ----------
-    examples : DataFrame
-        Rows of `perplexities` with the columns task, lift, seed and head (`NamedLanguage.about`) beside; may be empty.
-    without : sequence of (task, lift)
-        Lifts that make no text: they have a row that says so.
+
+    `examples` are rows of `perplexities` with the columns task, lift, seed and head beside, perhaps none; `without`
+    names lifts that make no text, whose row says so.
     """
     from pandas import DataFrame
 

@@ -62,17 +62,10 @@ NOTHING_LEFT = 1e-6
 
 @dataclass(frozen=True)
 class TokenMeans:
-    """What each token of a vocabulary is in the mean, over the positions and types that tokens have in a text.
+    """What each token of a vocabulary is in the mean, over the positions and types that tokens have in a text."""
 
-    Attributes
-    ----------
-    ids : array of shape (v,), int64
-        All tokens that text is made of, and the special ones that the text has.
-    states : array of shape (v, dim), float32
-    """
-
-    ids: Indices
-    states: NDArray[np.float32]
+    ids: Indices  # (v,); all tokens that text is made of, and the special ones that the text has
+    states: NDArray[np.float32]  # (v, dim)
 
 
 def token_means(input_layers: InputLayers, tokenizer: Any, tokens: TokenIds) -> TokenMeans:
@@ -111,25 +104,16 @@ def _weighted(input_layers: InputLayers, ids: torch.Tensor, weights: torch.Tenso
 
 @dataclass(frozen=True)
 class Bag:
-    """A vector as a combination of tokens.
+    """A vector as a combination of tokens."""
 
-    Attributes
-    ----------
-    places : array of shape (k,), int64
-        Rows of the atoms, the heaviest first.
-    weights : array of shape (k,), float64
-        Above zero.
-    left : float
-        Length of what they leave of the vector.
-    """
-
-    places: Indices
-    weights: NDArray[np.float64]
-    left: float
+    places: Indices  # (k,); rows of the atoms, the heaviest first
+    weights: NDArray[np.float64]  # (k,); above zero
+    left: float  # length of what they leave of the vector
 
 
 def read_bags(vectors: Floats, atoms: Floats, most: Indices) -> list[Bag]:
     """Vectors as sparse combinations of atoms without negative weights, by non-negative matching pursuit.
+
 
     The atom that goes best with what is left of the vector joins, and all weights are fitted again, until there are as
     many as asked for or none goes with what is left (Bruckstein, Elad & Zibulevsky 2008, On the Uniqueness of
@@ -139,18 +123,10 @@ def read_bags(vectors: Floats, atoms: Floats, most: Indices) -> list[Bag]:
     what it found 99.3 % was there. Matching pursuit with weights of any sign had 96.8 and 98.4 %, non-negative least
     squares over the 2,000 nearest tokens 99.4 and 93.1 %, and the nearest tokens themselves 80.6 and 64.2 %.
 
-    Parameters
-    ----------
-    vectors : array of shape (m, dim)
-    atoms : array of shape (v, dim)
-        None of them zero. Products are computed in the precision of both, weights in float64.
-    most : array of shape (m,), int64
-        Most atoms of each vector.
+    m of them.
 
-    Returns
-    -------
-    list of Bag
-        m of them.
+    Vectors are (m, dim), atoms (v, dim) and none of them zero, `most` (m,) the most atoms of each vector. Products are
+    in the precision of both, weights in float64.
     """
     from scipy.optimize import nnls
 
@@ -194,27 +170,13 @@ def read_bags(vectors: Floats, atoms: Floats, most: Indices) -> list[Bag]:
 def vector_rungs(anchors: Floats, vectors: Floats, center: Floats, seed: int) -> dict[str, Floats]:
     """Pooled vectors of every rung, the same examples in each.
 
+
     *to the mean*, *shuffled* and *noise* go from the anchor as far as the example's own vector does: toward the center,
-    in the direction of the next example that has moved, and in a random one. Inverters average, and what lies nearer
-    to the center is easier to put together from tokens, which *to the mean* shows. *no text* is Gaussian noise of the
+    in the direction of the next example that has moved, and in a random one. Inverters average, and what lies nearer to
+    the center is easier to put together from tokens, which *to the mean* shows. *no text* is Gaussian noise of the
     length of the anchor's vector.
 
-    Parameters
-    ----------
-    anchors, vectors : array of shape (m, dim)
-        Pooled vectors of the anchors, and the synthetic ones.
-    center : array of shape (dim,)
-        Mean of the training vectors.
-
-    Returns
-    -------
-    dict of str to array
-        By the names in `RUNGS`.
-
-    Raises
-    ------
-    StudyError
-        When there is one example only.
+    By the names in `RUNGS`.
     """
     if len(anchors) < 2:
         raise StudyError("the rungs need two synthetic examples at least: look at more of them")
@@ -243,34 +205,20 @@ def _of_length(directions: Floats, lengths: Floats) -> Floats:
 def read_vectors(found: LiftedRound) -> DataFrame:
     """What of language is in a round's synthetic vectors, rung by rung.
 
-    Parameters
-    ----------
-    found : LiftedRound
-        Of a run whose vectors are means of token states.
 
-    Returns
-    -------
-    DataFrame
-        One row per rung and example, with the columns:
+    One row per rung and example, with the columns:
 
-        - rung, row (among the round's synthetic examples), anchor (among the training examples), and text, the
-          anchor's;
-        - bag: the tokens that the vector is made of, the heaviest first, as many at most as the anchor has different
-          ones; special tokens count there and are not shown;
-        - found: share of the anchor's different tokens, special ones left out, that are in the bag;
-        - fit: 1 less the length of what the bag leaves of the vector, in units of the spread of the training vectors
-          (root of the mean squared distance from their mean); 1 for an exact mean of tokens, and it may fall below 0;
-        - nearest: the text of the nearest training example but the anchor, by the cosine of what is left of the vectors
-          without their mean; cosine: that cosine; own: 1 where the anchor is nearer than all others, else 0;
-        - label: what the teacher says of the anchor's token states when all are moved as the vector is, as lift `shift`
-          does; label_nearest: of the nearest text; same_label: 1 where these are alike, else 0.
-
-    Raises
-    ------
-    CompatibilityError
-        When a pooled vector is no mean of single tokens' states: another bypass than the embeddings', or CLS pooling.
-    StudyError
-        As `vector_rungs` does.
+    - rung, row (among the round's synthetic examples), anchor (among the training examples), and text, the
+      anchor's;
+    - bag: the tokens that the vector is made of, the heaviest first, as many at most as the anchor has different
+      ones; special tokens count there and are not shown;
+    - found: share of the anchor's different tokens, special ones left out, that are in the bag;
+    - fit: 1 less the length of what the bag leaves of the vector, in units of the spread of the training vectors
+      (root of the mean squared distance from their mean); 1 for an exact mean of tokens, and it may fall below 0;
+    - nearest: the text of the nearest training example but the anchor, by the cosine of what is left of the vectors
+      without their mean; cosine: that cosine; own: 1 where the anchor is nearer than all others, else 0;
+    - label: what the teacher says of the anchor's token states when all are moved as the vector is, as lift `shift`
+      does; label_nearest: of the nearest text; same_label: 1 where these are alike, else 0.
     """
     from pandas import DataFrame
 
@@ -344,14 +292,8 @@ def _labels(found: LiftedRound, vectors: NDArray[np.float32]) -> NDArray[np.floa
 def vectors_over(examples: DataFrame, measure: str, baseline: str) -> DataFrame:
     """Every rung against one of them, as `sage_kit.studies.analyses.ladder.over_rung` does it for token states.
 
-    Parameters
-    ----------
-    examples : DataFrame
-        Rows of `read_vectors` with columns "task" and "seed" beside.
-    measure : str
-        Of `MEASURES`.
-    baseline : str
-        A rung, or `MIDDLE`.
+
+    `examples` are rows of `read_vectors` with columns "task" and "seed" beside.
     """
     if measure not in MEASURES:
         raise StudyError(f"there is no measure {measure!r}: take one of {', '.join(MEASURES)}")

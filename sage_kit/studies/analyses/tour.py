@@ -166,13 +166,7 @@ def draw_loss_map(coordinates: Array, losses: Array, title: str) -> Figure:
 
 
 def draw_neighborhood(coordinates: Array, losses: Array, synthetic: SyntheticSet, anchor: int, title: str) -> Figure:
-    """One anchor in the map: its surroundings, the neighbours that it was drawn with, and the points made from it.
-
-    Raises
-    ------
-    StudyError
-        When the examples have no place in a map.
-    """
+    """One anchor in the map: its surroundings, the neighbours that it was drawn with, and the points made from it."""
     if synthetic.coordinates is None:
         raise StudyError("these synthetic examples were made without a map, so there is no place to draw")
     real, made = plane(coordinates), plane(synthetic.coordinates)
@@ -279,25 +273,12 @@ def steps_of_two_rounds(study: Study, task: str, settings: dict[str, Any]) -> in
 def loss_falls(run: ArmRun, plain: ArmRun) -> DataFrame:
     """How far losses fall after round one, for anchors and others, with synthesis and without.
 
-    Parameters
-    ----------
-    run : ArmRun
-        With settings of `half_of_the_hard`, its synthetic examples and loss profiles.
-    plain : ArmRun
-        The same seed and steps without synthesis, so that both are the same up to the end of round one.
 
-    Returns
-    -------
-    DataFrame
-        One row for each of `GROUPS`: columns task, seed, group, examples, before (mean loss after round one), after and
-        after_plain (at the end, with and without synthesis), fall, fall_plain, and beyond_plain, their difference.
+    One row for each of `GROUPS`: columns task, seed, group, examples, before (mean loss after round one), after and
+    after_plain (at the end, with and without synthesis), fall, fall_plain, and beyond_plain, their difference.
 
-    Raises
-    ------
-    StudyError
-        When the two runs are not the same up to the end of round one.
-    RunDirectoryError
-        When there are no loss profiles.
+    `run` has settings of `half_of_the_hard`, its synthetic examples and loss profiles; `plain` the same seed and steps
+    without synthesis, so that both are the same up to the end of round one (else StudyError).
     """
     from pandas import DataFrame
 

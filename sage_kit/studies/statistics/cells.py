@@ -25,27 +25,11 @@ Floats = NDArray[np.float64]
 def contributions(metric: str, labels: Array, predictions: Array) -> Floats:
     """What each example contributes to a metric of each run.
 
-    Parameters
-    ----------
-    metric : str
-        A metric of `sage_kit.data.metrics.METRICS`.
-    labels : array of shape (n,)
-        Gold labels.
-    predictions : array of shape (seeds, n)
-        Predicted classes or values.
 
-    Returns
-    -------
-    array of shape (seeds, n), float64
-        The mean of a row is the metric of that run; a metric that is undefined counts as 0, as in `METRICS`, and one of
-        predictions that are not finite is NaN.
+    Returns array of shape (seeds, n), float64. The mean of a row is the metric of that run; a metric that is undefined
+    counts as 0, as in `METRICS`, and one of predictions that are not finite is NaN.
 
-    Raises
-    ------
-    ConfigError
-        For an unknown metric.
-    DataError
-        If shapes do not fit, or F1 is asked of other classes than 0 and 1.
+    Labels are (n,), predictions (seeds, n) of classes or values; the metric is one of `sage_kit.data.metrics.METRICS`.
     """
     labels, predictions = np.asarray(labels), np.asarray(predictions)
     check_rows(labels, predictions, "predictions")
@@ -57,15 +41,9 @@ def contributions(metric: str, labels: Array, predictions: Array) -> Floats:
 def log_mean(values: Array) -> Floats:
     """What each example contributes to the logarithm of a mean: log m + (value - m) / m, the delta method.
 
-    Parameters
-    ----------
-    values : array of shape (seeds, n)
-        Not negative.
 
-    Returns
-    -------
-    array of shape (seeds, n), float64
-        The mean of a row is the logarithm of its values' mean; -inf where that is zero.
+    Returns array of shape (seeds, n), float64. The mean of a row is the logarithm of its values' mean; -inf where that
+    is zero.
     """
     values = np.asarray(values, dtype=np.float64)
     means = values.mean(axis=1, keepdims=True)

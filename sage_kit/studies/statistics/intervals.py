@@ -71,18 +71,12 @@ def bounded(value: float, reach: float) -> Interval:
 def t_interval(values: Array, *, resolution: float = 0.0) -> Interval:
     """Student's interval of a mean over seeds: mean plus or minus t times s / sqrt(n) (Student 1908, Biometrika 6).
 
-    Parameters
-    ----------
-    values : array of shape (seeds,)
-    resolution : float
-        The step in which the values are counted, 0 for values that are exact. Values that are all equal would have no
-        interval, so they are taken to differ by chance within one step: their standard deviation is no more than half
-        of it (that of values split evenly between two neighbouring steps).
 
-    Returns
-    -------
-    Interval
-        With NaN ends for one value, and for values that are not all finite.
+    With NaN ends for one value, and for values that are not all finite.
+
+    `resolution` is the step in which the values are counted, 0 for exact ones. Values that are all equal would have no
+    interval, so they are taken to differ by chance within one step: their standard deviation is no more than half of it
+    (that of values split evenly between two neighbouring steps).
     """
     values = seed_values(values)
     n, mean = len(values), float(values.mean())
@@ -163,21 +157,14 @@ def two_way(cells: Array, *, largest: float = 1.0) -> Interval:
 def average(parts: Sequence[Interval]) -> Interval:
     """The mean of independent estimates, each weighing the same: that of several tasks.
 
+
     Tasks are fixed: the average is about these tasks, not about others. Their examples are other examples, and a seed
     is no more than a name that they share: it draws from other data in another order, so runs of two tasks under one
     seed vary independently (in 55 arms of earlier studies, on SST-2 and STS-B, their differences to plain distillation
     had correlations over five seeds of -0.2 on average). So variances add, and the degrees of freedom are
     Satterthwaite's.
 
-    Returns
-    -------
-    Interval
-        `identical` where all parts are.
-
-    Raises
-    ------
-    DataError
-        If there is none.
+    `identical` where all parts are.
     """
     if not parts:
         raise DataError("there is no estimate to average: give one task at least.")

@@ -18,14 +18,12 @@ POWER = 0.8
 def p_value(interval: Interval, threshold: float = 0.0) -> float:
     """Two-sided p of a threshold, from the interval itself, so that p < 0.05 where the interval leaves it out.
 
+
     The half width towards the threshold over the quantile that the ends stand at is the standard error (Altman and
     Bland 2011, How to obtain the P value from a confidence interval, BMJ 343), and p is that of value less threshold
     over it. Of Student's intervals this is the t-test's.
 
-    Returns
-    -------
-    float
-        NaN for an interval without ends; for one without width 1 at its value, else 0.
+    NaN for an interval without ends; for one without width 1 at its value, else 0.
     """
     distance = threshold - interval.value
     reach = interval.high - interval.value if distance > 0 else interval.value - interval.low
@@ -40,21 +38,14 @@ def p_value(interval: Interval, threshold: float = 0.0) -> float:
 def detectable(se: float, df: float, *, comparisons: int = 1, power: float = POWER) -> float:
     """The smallest true difference that a two-sided test at 5 % finds with the given chance: (t_a + t_b) se.
 
+
     t_a is the quantile of the test, at 5 % over the number of comparisons (the first step of Holm's correction), t_b
     that of the power, both of Student's t (Lachin 1981, Introduction to sample size determination and power analysis,
     Controlled Clinical Trials 2, with t for its normal quantiles).
 
-    Parameters
-    ----------
-    se, df : float
-        Standard error of the difference and its degrees of freedom.
-    comparisons : int
-        Findings that are corrected together.
+    NaN where the standard error is not known.
 
-    Returns
-    -------
-    float
-        NaN where the standard error is not known.
+    `comparisons` are the findings that are corrected together.
     """
     if not (math.isfinite(se) and df > 0):
         return math.nan
@@ -67,13 +58,7 @@ def standard_error(low: float, high: float, df: float) -> float:
 
 
 def count_interval(k: int, n: int) -> Interval:
-    """The share of k among n, with the exact binomial interval (Clopper and Pearson 1934, Biometrika 26).
-
-    Raises
-    ------
-    ConfigError
-        If k is not between 0 and n, or n below 1.
-    """
+    """The share of k among n, with the exact binomial interval (Clopper and Pearson 1934, Biometrika 26)."""
     if not (n >= 1 and 0 <= k <= n):
         raise ConfigError(f"a count of {k} among {n}: it must lie between 0 and a number of at least 1.")
     found = stats.binomtest(k, n).proportion_ci(LEVEL)
@@ -91,17 +76,8 @@ def count_p(k: int, n: int, threshold: float) -> float:
 def count_detectable(n: int, threshold: float, *, comparisons: int = 1, power: float = POWER) -> float:
     """The smallest distance of a true share from a threshold that n runs find with the given chance.
 
-    Parameters
-    ----------
-    threshold : float
-        Between 0 and 1.
-    comparisons : int
-        Findings that are corrected together.
 
-    Returns
-    -------
-    float
-        NaN when no share has such a chance, as with five runs against one half.
+    NaN when no share has such a chance, as with five runs against one half.
     """
     counts = np.arange(n + 1)
     found = [k for k in counts if count_p(int(k), n, threshold) < ALPHA / max(comparisons, 1)]
