@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 TIMED_SECONDS = 0.5
 TIMED_POINTS = 20_000
 TIMED_REPEATS = 3
-LONG_ENOUGH = 10.0
-"""An inversion that took so many seconds is not timed again."""
+LONG_ENOUGH = 10.0  # an inversion that took so many seconds is not timed again
 
 Floats = NDArray[np.float32]
 Invert = Callable[[Floats, NDArray[np.int64]], Floats]

@@ -18,11 +18,8 @@ from sage_kit.studies.runner import LOG, Announce, Cell, Outcome, now, read_reco
 
 BACKENDS = ("joblib", "dask")
 
-MOST_ATTEMPTS = 3
-"""How often a cell is given to a worker, when each of them dies of it."""
-
-CONNECT_SECONDS = 10
-"""How long a scheduler may take to answer [s]."""
+MOST_ATTEMPTS = 3  # how often a cell is given to a worker, when each of them dies of it
+CONNECT_SECONDS = 10  # how long a scheduler may take to answer [s]
 
 Run = Callable[[Cell], Outcome]
 

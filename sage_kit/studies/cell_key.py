@@ -26,9 +26,7 @@ from sage_kit.studies.sizes import SIZES
 if TYPE_CHECKING:
     from sage_kit.components.plugins import Plugins
 
-FORMAT = 2
-"""Version of cell.json, and part of every key."""
-
+FORMAT = 2  # version of cell.json, and part of every key
 CHECKPOINTS = ("teacher", "tokenizer")
 
 NEUTRAL = frozenset({

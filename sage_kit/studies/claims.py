@@ -18,8 +18,7 @@ PAPER_TEACHERS = ("bert-base-uncased", "google-bert/bert-base-uncased")
 PAPER_TASKS = tuple(task for task in GLUE if task != "wnli")
 """GLUE as it is usually averaged; which tasks the paper's average holds is not stated."""
 
-PAPER: Mapping[str, Any] = PRESETS["paper"]
-"""The paper's setting, as close as its text allows."""
+PAPER: Mapping[str, Any] = PRESETS["paper"]  # the paper's setting, as close as its text allows
 
 MODELS = ("teacher", "bypass", "granularity", "student_layers", "warmup_corpus", "warmup_epochs", "warmup_rows")
 

@@ -22,8 +22,7 @@ DIFFERING = 0.04
 SHARED = 1 / 3
 """Part of the variance of these that an example has under all seeds alike; the rest belongs to seed and example."""
 
-SEED_DEVIATION = 0.004
-"""Standard deviation of a seed's difference in accuracy beyond what the drawn examples explain."""
+SEED_DEVIATION = 0.004  # standard deviation of a seed's difference in accuracy beyond what the drawn examples explain
 
 ASSUMED = (
     f"assuming that one arm is right and the other wrong on {100 * DIFFERING:.0f} % of the examples, a third of it "

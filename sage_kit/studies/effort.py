@@ -31,9 +31,7 @@ TEACHER = ("task", "teacher", "teacher_rows", "teacher_epochs", "max_length")
 
 TOKENS_PER_WORD = 1.3
 SPECIAL_TOKENS = 2.0
-SAMPLED = 500
-"""How texts' lengths are estimated without a tokenizer, and from how many of them."""
-
+SAMPLED = 500  # how texts' lengths are estimated without a tokenizer, and from how many of them
 REACHED = 0.5
 """Part of a matrix product's FLOPs per second that training reaches, as measured of MiniLM on one core in fp32."""
 

@@ -69,8 +69,7 @@ TONES = {
 IMAGES = {".png": b"\x89PNG\r\n\x1a\n", ".jpg": b"\xff\xd8\xff", ".jpeg": b"\xff\xd8\xff"}
 """Kinds of figure, and how such a file begins."""
 
-BAR_WIDTH = 144.0
-"""Width of the drawing of an interval [units of its view box]."""
+BAR_WIDTH = 144.0  # width of the drawing of an interval [units of its view box]
 
 
 def build_gallery(

@@ -31,8 +31,7 @@ from sage_kit.errors import MissingPackageError, StudyError
 from sage_kit.studies.parameters import Parameter, check, find_notebook, read_parameters
 from sage_kit.studies.runner import Cell, make_cell
 
-LARGEST_GRID = 10_000
-"""Most cells of a grid; a larger one is a mistake."""
+LARGEST_GRID = 10_000  # most cells of a grid; a larger one is a mistake
 
 
 class Grid(BaseModel):

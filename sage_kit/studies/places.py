@@ -12,9 +12,7 @@ from sage_kit.errors import StudyError
 RUNS, CELLS = "runs/studies", "runs/cells"
 """Of a project: where runs of arms and executed notebooks lie unless a folder is named. Git ignores ``runs/``."""
 
-RESULTS = "runs/results"
-"""Of a project: where a study saves its result unless a folder is named. Git ignores it."""
-
+RESULTS = "runs/results"  # of a project: where a study saves its result unless a folder is named. Git ignores it
 SHARED_RESULTS = "results"
 """Of a project: the results that its repository holds. A study writes there only when `results_dir` names it."""
 

@@ -36,8 +36,7 @@ MARKERS = ("o", "s", "^", "D")
 LINES = ("-", "--", ":", "-.")
 REFERENCE_LINES = (":", "-.", "--")
 PANELS_PER_ROW = 3
-UNDERLAY = {"color": "white", "alpha": 0.8, "pad": 0.5, "linewidth": 0}
-"""Behind numbers that stand on lines."""
+UNDERLAY = {"color": "white", "alpha": 0.8, "pad": 0.5, "linewidth": 0}  # behind numbers that stand on lines
 
 
 def intervals(

@@ -42,14 +42,11 @@ from sage_kit.studies.verdicts import ALPHA, STATES, Direction, State, can_decid
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-FORMAT = 2
-"""Version of result.json."""
-
+FORMAT = 2  # version of result.json
 RESULT = "result.json"
 PREDICTIONS = "predictions.safetensors"
 
-ROUNDING = 1e-9
-"""An interval that ends at its threshold has p = 0.05 but for rounding."""
+ROUNDING = 1e-9  # an interval that ends at its threshold has p = 0.05 but for rounding
 
 
 @dataclass(frozen=True)

@@ -46,11 +46,8 @@ HANDED_ON = (DATA_DIR_VARIABLE, "SAGE_KIT_CACHE_DIR", "SAGE_KIT_PLUGINS", "HF_HO
              "HF_DATASETS_OFFLINE")  # fmt: skip
 """Variables that a notebook finds as they were where the grid was started, on whatever machine it runs."""
 
-PROGRESS_SECONDS = 60.0
-"""How often a progress bar that overwrites its line gets one in the log [s]."""
-
-START_SECONDS = 300
-"""How long a kernel may take to start [s]; several that start at once on a busy machine take long."""
+PROGRESS_SECONDS = 60.0  # how often a progress bar that overwrites its line gets one in the log [s]
+START_SECONDS = 300  # how long a kernel may take to start [s]; several that start at once on a busy machine take long
 
 Announce = Callable[[str], None]
 

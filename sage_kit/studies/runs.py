@@ -43,14 +43,10 @@ if TYPE_CHECKING:
 
 SYNTHETIC = "synthetic"
 STUDENT = "student"
-PARTS = (SYNTHETIC, STUDENT)
-"""What of a finished run may be kept beyond its records and predictions."""
-
+PARTS = (SYNTHETIC, STUDENT)  # what of a finished run may be kept beyond its records and predictions
 VERSION = "runs-4"
 
-LOOP = "sage_kit.distill"
-"""The module that makes runs, unless an arm brings a loop of its own."""
-
+LOOP = "sage_kit.distill"  # the module that makes runs, unless an arm brings a loop of its own
 ENVIRONMENT_FILE = "environment.json"
 
 ENVIRONMENT = ("code", "commit", "precision", "device", "threads", "processor", "instructions", "card", "torch")

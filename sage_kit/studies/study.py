@@ -56,8 +56,7 @@ OWN_PARAMETERS = [
 ]
 """Parameters of every study beside the settings of its runs."""
 
-PLACES = ("data_dir", "cache_dir", "device")
-"""Settings that say where things are."""
+PLACES = ("data_dir", "cache_dir", "device")  # settings that say where things are
 
 
 class Study(Findings):

@@ -25,8 +25,7 @@ if TYPE_CHECKING:
 TUNING_SEED = 1000
 """First seed, of run and of transfer set, for tries of learning rates; comparisons take those below it."""
 
-SEARCH_SEED = 2000
-"""First seed of a search for other settings."""
+SEARCH_SEED = 2000  # first seed of a search for other settings
 
 COLUMNS = ("task", "arm", "learning_rate", "seed", "steps", "dev_divergence", "dev", "dev_agreement", "taken",
            "at_end", "run")  # fmt: skip

@@ -24,11 +24,8 @@ State = Literal["yes", "no", "undecided"]
 STATES: tuple[State, ...] = ("yes", "no", "undecided")
 Direction = Literal["above", "below"]
 
-POINTS = "points"
-"""Unit of scores and of their differences: hundredths."""
-
-PERCENT_CHANGE = "percent change"
-"""Unit of a difference of logarithms: shown as the change in percent."""
+POINTS = "points"  # unit of scores and of their differences: hundredths
+PERCENT_CHANGE = "percent change"  # unit of a difference of logarithms: shown as the change in percent
 
 
 def holm(p_values: Iterable[float]) -> list[float]:

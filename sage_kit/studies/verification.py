@@ -40,8 +40,7 @@ Measured on SST-2 (MiniLM): after 45 steps in fp32, AVX2 against AVX-512, 1e-7 o
 bf16, one thread against two, 4e-4 and 3e-3. The rest is room for longer runs.
 """
 
-ALIKE = 0.97
-"""Share of predicted classes that must be the same on another machine."""
+ALIKE = 0.97  # share of predicted classes that must be the same on another machine
 
 KIND = ("precision", "device", "threads", "processor", "instructions", "card", "torch")
 """What of two environments must be alike for equal bits."""

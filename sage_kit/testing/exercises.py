@@ -26,11 +26,8 @@ if TYPE_CHECKING:
 Inputs = Mapping[str, Any]
 Outputs = dict[str, Any]
 
-SHARE = 4
-"""Time is compared between many rows and one in `SHARE` of them."""
-
-LATER = 90_061.0
-"""Seconds by which the clock is put forward for the second of two objects."""
+SHARE = 4  # time is compared between many rows and one in `SHARE` of them
+LATER = 90_061.0  # seconds by which the clock is put forward for the second of two objects
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,8 +58,7 @@ class Exercise:
         return f"{rows:,} {self.unit}"
 
 
-EXERCISES: dict[str, Exercise] = {}
-"""By kind; each module of checks adds its own."""
+EXERCISES: dict[str, Exercise] = {}  # by kind; each module of checks adds its own
 
 PLAYS: dict[str, Callable[[Subject], None]] = {}
 """By kind that is not used with rows, what goes through its whole use once, watched."""

@@ -17,17 +17,10 @@ from sage_kit.system.child import Child, ChildEnded, ChildSilent
 from sage_kit.testing.registry import FIX, CheckResult
 from sage_kit.testing.run_checks import check_names, not_run
 
-TIME_LIMIT = 120.0
-"""Processor time that a check may take [s]."""
-
-IDLE_LIMIT = 40.0
-"""Time that a check may go on without computing anything [s]."""
-
-SILENCE = 60.0
-"""Time without a sign of life, as where compiled code holds Python's lock [s]."""
-
-LOADING = "loading"
-"""The name of the result for a process that ends before its first check."""
+TIME_LIMIT = 120.0  # processor time that a check may take [s]
+IDLE_LIMIT = 40.0  # time that a check may go on without computing anything [s]
+SILENCE = 60.0  # time without a sign of life, as where compiled code holds Python's lock [s]
+LOADING = "loading"  # the name of the result for a process that ends before its first check
 
 
 class _Stuck(Exception):

@@ -15,8 +15,7 @@ from sage_kit.testing.surroundings import preserved
 if TYPE_CHECKING:
     from sage_kit.testing.subject import Subject
 
-FIX = "To fix:"
-"""Starts the part of a check's docstring that is shown with a failure."""
+FIX = "To fix:"  # starts the part of a check's docstring that is shown with a failure
 
 
 class CheckFailure(AssertionError):
@@ -164,8 +163,7 @@ def _undeclared(subject: Subject) -> str:
     return f"; does it use {' or '.join(missing)}?" if missing else ""
 
 
-CHECKS: list[Check] = []
-"""All checks, in the order in which they run."""
+CHECKS: list[Check] = []  # all checks, in the order in which they run
 
 
 def check(*kinds: str) -> Callable[[Callable[[Subject], None]], Callable[[Subject], None]]:

@@ -27,11 +27,8 @@ from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped, u
 
 State = dict[str, Any]
 
-PATIENCE = 0.5
-"""Seconds that a thread may take to end after the call that started it."""
-
-LONGEST = 60
-"""Characters of a value that a message shows."""
+PATIENCE = 0.5  # seconds that a thread may take to end after the call that started it
+LONGEST = 60  # characters of a value that a message shows
 
 SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGALRM", "SIGUSR1", "SIGUSR2", "SIGCHLD", "SIGPIPE")
 

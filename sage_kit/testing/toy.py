@@ -46,14 +46,11 @@ __all__ = [
     "train",
 ]  # fmt: skip
 
-DIM = 16
-"""Width of the toy vectors and of the toy teacher."""
+DIM = 16  # width of the toy vectors and of the toy teacher
 ROWS = 96
 HELD_OUT = 16
-TOKENS, FIRST_WORD = 40, 5
-"""Tokens of the toy texts, and the first that is not special."""
-FEW, MANY = ROWS, 2500
-"""Rows with which a component is used: some faults show only where there are many."""
+TOKENS, FIRST_WORD = 40, 5  # tokens of the toy texts, and the first that is not special
+FEW, MANY = ROWS, 2500  # rows with which a component is used: some faults show only where there are many
 
 WORDS = {
     "good": "fine great lovely warm bright kind calm clever",

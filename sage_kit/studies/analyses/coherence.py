@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
+from pandas import DataFrame, concat
 
 from sage_kit.components import BuildContext, FilterRequest
 from sage_kit.errors import StudyError
@@ -21,20 +23,13 @@ from sage_kit.studies.study import Study
 from sage_kit.synthesis.synthetic_set import SyntheticSet
 from sage_kit.training.preparation import Prepared
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-    from pandas import DataFrame
-
 Floats = NDArray[np.float32]
 
-BLOCK = 2048
-"""Vectors that are compared with the real ones at once."""
-
+BLOCK = 2048  # vectors that are compared with the real ones at once
 ASIDE = ", anchor aside"
 REAL = ("held out", "train")
 
-MOST_RATIO = 4.0
-"""Synthetic examples per real one, at most, that are made so that a filter leaves enough."""
+MOST_RATIO = 4.0  # synthetic examples per real one, at most, that are made so that a filter leaves enough
 
 LIMITS: Mapping[str, tuple[str, float, float]] = {
     "cosine": ("minimum", -1.0, 1.0),
@@ -43,12 +38,10 @@ LIMITS: Mapping[str, tuple[str, float, float]] = {
 }
 """By filter, the option that sets how strict it is, and the option's loosest and strictest values."""
 
-HALVINGS = 20
-"""Of the range of a limit, when the one that lets a share through is looked for."""
+HALVINGS = 20  # of the range of a limit, when the one that lets a share through is looked for
 
 
-LOOKED_AT = 10_000
-"""Synthetic examples, about so many at most and of all rounds, that a limit is looked for on."""
+LOOKED_AT = 10_000  # synthetic examples, about so many at most and of all rounds, that a limit is looked for on
 
 
 @dataclass(frozen=True)
@@ -88,8 +81,6 @@ def cosines(run: ArmRun, train: Floats, dev: Floats, name: str = "synthetic") ->
     Columns kind (`name`; "`name`, anchor aside": to the nearest but the anchor; "held out"; "train": to the nearest
     other one) and cosine.
     """
-    from pandas import DataFrame, concat
-
     sets = synthetic_sets(run)
     vectors = np.concatenate([one.vectors for one in sets])
     anchors = np.concatenate([one.anchors for one in sets])

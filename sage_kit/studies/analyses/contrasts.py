@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+
+from pandas import DataFrame, concat
 
 from sage_kit.errors import StudyError
 from sage_kit.studies.runs import Runs
-
-if TYPE_CHECKING:
-    from pandas import DataFrame
-
-    from sage_kit.studies.study import Study
+from sage_kit.studies.study import Study
 
 
 def contrasts(
@@ -22,8 +19,6 @@ def contrasts(
 
     As `Study.compare` returns it, with the column "against" behind "arm".
     """
-    from pandas import concat
-
     if not pairs or len(set(pairs)) != len(pairs):
         raise StudyError(f"pairs to compare are {list(pairs)}: name at least one, and each once")
     parts = []

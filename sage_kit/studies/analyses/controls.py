@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sage_kit.config import PRESETS, RunConfig, field_extra
 from sage_kit.errors import StudyError, did_you_mean
@@ -12,16 +12,10 @@ from sage_kit.recipe import resolve
 from sage_kit.storage.files import write_bytes
 from sage_kit.studies.analyses.search import RANDOM
 from sage_kit.studies.arms import Arm
+from sage_kit.studies.study import Study
 
-if TYPE_CHECKING:
-    from sage_kit.studies.study import Study
-
-CORPUS = "corpus/train.parquet"
-"""Below the folder of the data: generic text for a warm-up."""
-
-CORPUS_ROWS = 4000
-"""Rows of it that a warm-up takes."""
-
+CORPUS = "corpus/train.parquet"  # below the folder of the data: generic text for a warm-up
+CORPUS_ROWS = 4000  # rows of it that a warm-up takes
 PLAIN = "plain"
 
 GUIDED: Mapping[str, Any] = {

@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
+from matplotlib.figure import Figure
+from pandas import DataFrame
 from scipy.integrate import trapezoid
 
 from sage_kit.studies import plots
+from sage_kit.studies.runs import Runs
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-    from pandas import DataFrame
-
-    from sage_kit.studies.runs import Runs
-
-LEVELS = (0.95, 0.99)
-"""Shares of agreement whose first round is told."""
+LEVELS = (0.95, 0.99)  # shares of agreement whose first round is told
 
 
 def speed(rounds: DataFrame, levels: Sequence[float] = LEVELS) -> DataFrame:
@@ -28,8 +23,6 @@ def speed(rounds: DataFrame, levels: Sequence[float] = LEVELS) -> DataFrame:
     it; NaN for a run that never does), and area: agreement on dev averaged over the steps from the end of the first
     round to the end of the last, by the trapezoidal rule; that of the only round where there is one.
     """
-    from pandas import DataFrame
-
     rows = []
     for (task, arm, seed), own in rounds.groupby(["task", "arm", "seed"], sort=False):
         ordered = own.sort_values("total_steps")
@@ -51,8 +44,6 @@ def speed_table(runs: DataFrame) -> DataFrame:
 
     The median steps_to_95 is that of the runs that reach it; NaN without one.
     """
-    from pandas import DataFrame
-
     levels = [name for name in runs.columns if name.startswith("steps_to_")]
     rows = []
     for (task, arm), own in runs.groupby(["task", "arm"], sort=False):

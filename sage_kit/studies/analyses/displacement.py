@@ -11,28 +11,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from sage_kit.builtin.samplers import FullSpaceOptions
 from sage_kit.builtin.samplers.full_space import CHUNK, neighborhood
 from sage_kit.components import SampleRequest, TokenBatch
+from sage_kit.components.plugins import Plugins
 from sage_kit.components.records import Costs
+from sage_kit.config import RunConfig
 from sage_kit.errors import StudyError, did_you_mean
 from sage_kit.recipe import resolve
 from sage_kit.studies.analyses.run_data import synthetic_sets
+from sage_kit.studies.runs import ArmRun
 from sage_kit.synthesis.synthesizer import Synthesizer
 from sage_kit.synthesis.synthetic_set import SyntheticSet
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from sage_kit.components.plugins import Plugins
-    from sage_kit.config import RunConfig
-    from sage_kit.studies.runs import ArmRun
-    from sage_kit.training.preparation import Prepared
+from sage_kit.training.preparation import Prepared
 
 Floats = NDArray[np.float32]
 Indices = NDArray[np.int64]
@@ -46,14 +42,9 @@ SCALED_BY: Mapping[str, str] = {
 }
 """Samplers in full space, and the option that says how far they go."""
 
-PAIRS = 20_000
-"""Random pairs from which the mean distance of two examples is estimated."""
-
-TOLERANCE = 0.1
-"""Mean displacements count as matched when they differ by at most this share."""
-
-LEAST_ALPHA, MOST_ALPHA = 1e-3, 1e3
-"""Between these, mixup's mean share of the way goes from 0.0007 to 0.49."""
+PAIRS = 20_000  # random pairs from which the mean distance of two examples is estimated
+TOLERANCE = 0.1  # mean displacements count as matched when they differ by at most this share
+LEAST_ALPHA, MOST_ALPHA = 1e-3, 1e3  # between these, mixup's mean share of the way goes from 0.0007 to 0.49
 
 
 @dataclass(frozen=True)

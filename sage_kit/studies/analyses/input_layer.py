@@ -6,9 +6,10 @@ And what the teacher of each arm scores, without which a student of pooled vecto
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from pandas import DataFrame
 
 from sage_kit.components.plugins import Plugins
 from sage_kit.config import RunConfig
@@ -23,11 +24,7 @@ from sage_kit.studies.runs import Runs
 from sage_kit.studies.statistics import AVERAGE, average, contributions, t_interval, two_way
 from sage_kit.studies.study import Study
 
-if TYPE_CHECKING:
-    from pandas import DataFrame
-
-INPUTS: Mapping[str, str] = {"token": "sequences", "pooled": "pooled vectors"}
-"""What a model reads, by `granularity`."""
+INPUTS: Mapping[str, str] = {"token": "sequences", "pooled": "pooled vectors"}  # what a model reads, by `granularity`
 
 
 def depth_arms(bypasses: str, depth: int) -> list[Arm]:
@@ -76,8 +73,6 @@ def cost_table(runs: Runs, plugins: Plugins) -> DataFrame:
     enough, and teacher_flops_every_pass, where nothing is cached; total_flops and total_flops_uncached, the student's
     with either; step_seconds, in the training steps alone.
     """
-    from pandas import DataFrame
-
     rows: list[dict[str, Any]] = []
     for task, arm, its in by_arm(runs):
         once = teacher_pass(its[0].config, plugins)
@@ -111,8 +106,6 @@ def saved(table: DataFrame, baseline: str, column: str) -> DataFrame:
     of their average. Counts such as FLOPs differ between seeds by which examples these saw, or not at all, and then the
     interval has no width.
     """
-    from pandas import DataFrame
-
     wide = table.pivot_table(index=["task", "seed"], columns="arm", values=column)
     shares = {arm: 1 - wide[arm] / wide[baseline] for arm in dict.fromkeys(table["arm"]) if arm != baseline}
     tasks = list(dict.fromkeys(table["task"]))
@@ -141,8 +134,6 @@ def teacher_table(study: Study, runs: Runs, learnt_from: Mapping[str, str]) -> D
 
     `learnt_from` says what an arm's teacher learnt from, where that is not "sequences".
     """
-    from pandas import DataFrame
-
     rows: list[dict[str, Any]] = []
     for task, arm, its in by_arm(runs):
         split = split_name(runs, task, study.scored)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+from pandas import DataFrame, concat
 
 from sage_kit.components import TaskSpec
 from sage_kit.data.metrics import alike_with, predictions
@@ -16,13 +16,9 @@ from sage_kit.studies.runs import ArmRun
 from sage_kit.studies.statistics import compare_arms
 from sage_kit.training.preparation import Prepared
 
-if TYPE_CHECKING:
-    from pandas import DataFrame
-
 Floats = NDArray[np.float32]
 
-ANCHORS = "anchors"
-"""Stands for examples that are their anchors: no label flips, and none changes."""
+ANCHORS = "anchors"  # stands for examples that are their anchors: no label flips, and none changes
 
 
 @dataclass(frozen=True)
@@ -60,11 +56,9 @@ def flips_over(runs: DataFrame, baseline: str) -> DataFrame:
 
     `runs` has a row per run with the columns task, lift and seed, and those of `Flips`.
     """
-    import pandas as pd
-
     table = runs.rename(columns={"lift": "arm"})
     if baseline == ANCHORS:
         none = table.drop_duplicates(["task", "seed"]).assign(arm=ANCHORS, flips=0.0)
-        table = pd.concat([none, table], ignore_index=True)
+        table = concat([none, table], ignore_index=True)
     # shares are counted in steps of one example
     return compare_arms(table, baseline, value="flips", resolution=1 / int(table["examples"].min()))

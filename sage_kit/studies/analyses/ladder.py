@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pandas import DataFrame, concat
 
 from sage_kit.components import TaskSpec, TokenBatch
 from sage_kit.components.plugins import Plugins
@@ -27,22 +28,15 @@ from sage_kit.studies.analyses.run_data import label_text
 from sage_kit.studies.statistics import compare_arms
 from sage_kit.system.devices import autocast_for
 
-if TYPE_CHECKING:
-    from pandas import DataFrame
-
 Floats = NDArray[np.float32]
 
-RUNGS = ("real", "synthetic", "shuffled", "noise", "no text")
-"""From the top."""
-
-MIDDLE = "middle"
-"""Halfway from *noise* to *real*: what stands above is nearer to the real text."""
+RUNGS = ("real", "synthetic", "shuffled", "noise", "no text")  # from the top
+MIDDLE = "middle"  # halfway from *noise* to *real*: what stands above is nearer to the real text
 
 UNITS: Mapping[str, str] = {"nearest_token": "cosine", "probe": "log-probability", "mlm_head": "log-probability"}
 """Unit of a decoder's scores, by its name; "score" for others."""
 
-ROWS = 64
-"""Rows that the teacher reads at once."""
+ROWS = 64  # rows that the teacher reads at once
 
 
 # ---- the rungs -------------------------------------------------------------------------------------------------------
@@ -119,8 +113,6 @@ def read_ladder(
     announce: Callable[[str], None] = lambda text: None,
 ) -> Ladder:
     """Let decoders read the rungs of a run's synthetic examples."""
-    from pandas import DataFrame
-
     for decoder in decoders:
         plugins.options("decoder", decoder, {})
     states = rungs(found, found.config.seed)
@@ -274,8 +266,6 @@ def over_rung(examples: DataFrame, measure: str, baseline: str) -> DataFrame:
     `examples` are rows of `Ladder.examples` with columns "task", "lift" and "seed" beside; the baseline is a rung, or
     `MIDDLE`, halfway from *noise* to *real* in that measure.
     """
-    import pandas as pd
-
     if measure not in MEASURES:
         raise StudyError(f"there is no measure {measure!r}: take one of {', '.join(MEASURES)}")
     found = []
@@ -286,7 +276,7 @@ def over_rung(examples: DataFrame, measure: str, baseline: str) -> DataFrame:
         found.append(table.assign(lift=lift, decoder=decoder, measure=measure))
     if not found:
         raise StudyError(f"no decoder gives {measure!r}: take one that guesses tokens")
-    table = pd.concat(found, ignore_index=True)
+    table = concat(found, ignore_index=True)
     first = ["lift", "decoder", "measure"]
     return table[first + [column for column in table.columns if column not in first]]
 
@@ -300,12 +290,10 @@ def against_rung(examples: DataFrame, measure: str, baseline: str, *, is_share: 
     `examples` has one row per example and rung, with the columns task, seed, rung and the measure; `is_share` says
     whether the measure counts among few examples.
     """
-    import pandas as pd
-
     means = examples.groupby(["task", "rung", "seed"], sort=False)[measure].mean().reset_index()
     if baseline == MIDDLE:
         ends = means[means["rung"].isin(["real", "noise"])].groupby(["task", "seed"], sort=False)[measure].mean()
-        means = pd.concat([means, ends.reset_index().assign(rung=MIDDLE)], ignore_index=True)
+        means = concat([means, ends.reset_index().assign(rung=MIDDLE)], ignore_index=True)
     # a share among few examples is counted in steps, so that seeds with the same share are not thought to be exact
     count = int(examples.groupby(["task", "rung", "seed"]).size().min())
     table = compare_arms(means.rename(columns={"rung": "arm"}), baseline, value=measure, resolution=is_share / count)
@@ -339,10 +327,8 @@ def beside_noise(examples: DataFrame, rung: str, read: str) -> DataFrame:
 
 def spread(table: DataFrame, by: Sequence[str], count: int, names: Mapping[str, str]) -> DataFrame:
     """Some rows of each group, `count` at most and evenly over it, and the columns in `names` under these names."""
-    import pandas as pd
-
     parts = []
     for _, rows in table.groupby(list(by), sort=False):
         chosen = np.unique(np.linspace(0, len(rows) - 1, min(count, len(rows))).round().astype(int))
         parts.append(rows.iloc[chosen])
-    return pd.concat(parts, ignore_index=True)[list(names)].rename(columns=dict(names))
+    return concat(parts, ignore_index=True)[list(names)].rename(columns=dict(names))

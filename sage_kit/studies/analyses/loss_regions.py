@@ -13,10 +13,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
+from pandas import DataFrame, concat
 
 from sage_kit.components import BuildContext
 from sage_kit.errors import StudyError
@@ -28,15 +30,10 @@ from sage_kit.studies.runs import ArmRun, Runs
 from sage_kit.studies.statistics import expected_jaccard, jaccard, morans_i
 from sage_kit.studies.study import Study
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-    from pandas import DataFrame
-
 Array = NDArray[Any]
 Floats = NDArray[np.float32]
 
-SEEN = 0.9
-"""A round counts if at least this share of the examples has a new loss: a last round may have been cut short."""
+SEEN = 0.9  # A round counts if at least this share of the examples has a new loss: a last round may have been cut short
 
 
 @dataclass(frozen=True)
@@ -173,8 +170,6 @@ def movement(runs: Runs, maps: Mapping[str, Maps], options: RegionOptions) -> Da
     reducer, the same losses); round, the earlier; ari and ami of the regions; jaccard of the hard sets, NaN between
     maps, and jaccard_by_chance.
     """
-    from pandas import DataFrame
-
     rows = []
     for task, arm, its in by_arm(runs):
         known = {run.seed: profiles(run) for run in its}
@@ -208,8 +203,6 @@ def spatial(runs: Runs, maps: Mapping[str, Maps], vectors: Mapping[str, Floats],
     One row per run, round and space ("map" or "full"), of the examples that have a loss: task, arm, seed, round, space,
     morans_i, expected, excess (I less its expectation) and p.
     """
-    from pandas import DataFrame
-
     rows = []
     for task, arm, its in by_arm(runs):
         spaces = {"map": maps[task].coordinates[0], "full": vectors[task]}
@@ -297,8 +290,6 @@ def improvement(
 
     Synthetic examples of `arm` were kept; `vectors` are pooled ones of train and dev, by task.
     """
-    from pandas import DataFrame
-
     rows = []
     for task in runs.tasks:
         train, dev = vectors[task]
@@ -337,8 +328,6 @@ def _pair(first: Floats, second: Floats, clusters: NDArray[np.int64], options: R
 
 def long_form(tables: Sequence[DataFrame], value: str) -> DataFrame:
     """Tables under one another, with the columns that a comparison of arms reads: task, arm, seed and the value."""
-    from pandas import concat
-
     return concat([table[["task", "arm", "seed", value]] for table in tables], ignore_index=True)
 
 

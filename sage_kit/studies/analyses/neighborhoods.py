@@ -3,27 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pandas import DataFrame
 
 from sage_kit.builtin.neighbors import NeighborIndex
 from sage_kit.errors import DataError
 from sage_kit.studies.analyses.displacement import anchors_of, measure
-
-if TYPE_CHECKING:
-    from pandas import DataFrame
-
-    from sage_kit.studies.runs import ArmRun
+from sage_kit.studies.runs import ArmRun
 
 Array = NDArray[Any]
 
-K = 15
-"""Neighbours that count, as many as the samplers choose among."""
-
-SAMPLE = 1000
-"""Most examples whose neighbours are looked for."""
+K = 15  # neighbours that count, as many as the samplers choose among
+SAMPLE = 1000  # most examples whose neighbours are looked for
 
 
 def neighbors_kept(coordinates: Array, vectors: Array, k: int = K, sample: int = SAMPLE, seed: int = 0) -> float:
@@ -67,7 +61,6 @@ def synthesis_table(runs: Iterable[ArmRun], vectors: Mapping[str, Array]) -> Dat
     Columns task, arm, seed; moved, the median of `relative_moves`; anchors, how many different ones there are; and
     `neighbors_kept`, NaN without a map. Runs that synthesised nothing have no row.
     """
-    from pandas import DataFrame
     from safetensors.numpy import load_file
 
     rows, kept = [], {}

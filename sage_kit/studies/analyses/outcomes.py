@@ -8,19 +8,16 @@ as well, plain distillation for as many FLOPs stands beside that.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+
+from pandas import DataFrame, concat
 
 from sage_kit.studies import plots
 from sage_kit.studies.analyses.contrasts import contrasts
 from sage_kit.studies.arms import Arm
 from sage_kit.studies.predictions import AGREEMENT, DIVERGENCE
 from sage_kit.studies.runs import Runs
+from sage_kit.studies.study import Study
 from sage_kit.studies.verdicts import PERCENT_CHANGE, POINTS, Margin, number_text
-
-if TYPE_CHECKING:
-    from pandas import DataFrame
-
-    from sage_kit.studies.study import Study
 
 PLAIN = "plain"
 EQUAL_FLOPS = "plain, equal FLOPs"
@@ -157,8 +154,6 @@ def with_equal_flops(study: Study, runs: Runs, like: str, *, name: str = EQUAL_F
 
 def compute_apart(study: Study, runs: Runs, apart: Sequence[str]) -> DataFrame:
     """`Study.compute_table`, in which the arms that take other steps by design stand apart, as not equal."""
-    from pandas import concat
-
     equal = study.compute_table(Runs([run for run in runs if run.arm not in apart]))
     others = study.compute_table(Runs([run for run in runs if run.arm in apart])).assign(equal=False)
     return concat([equal, others], ignore_index=True)

@@ -7,10 +7,12 @@ this is. A run is made by one process and keeps no checkpoints: one that was kil
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import torch
+from accelerate import Accelerator
 from torch import nn
+from transformers import PreTrainedModel
 
 from sage_kit.components.plugins import Plugins
 from sage_kit.components.records import Costs
@@ -25,14 +27,9 @@ from sage_kit.system.devices import make_accelerator
 from sage_kit.training.preparation import Prepared
 from sage_kit.training.run_events import RunEvents
 
-if TYPE_CHECKING:
-    from accelerate import Accelerator
-    from transformers import PreTrainedModel
-
 Itself = TypeVar("Itself", bound="TrainedEmbeddings")
 
-PLAIN: Mapping[str, Any] = {"schedule": "none", "warmup_epochs": 0}
-"""Settings that every such run must have."""
+PLAIN: Mapping[str, Any] = {"schedule": "none", "warmup_epochs": 0}  # settings that every such run must have
 
 
 class TrainedEmbeddings(nn.Module):

@@ -10,10 +10,11 @@ from __future__ import annotations
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pandas import DataFrame
 
 from sage_kit.errors import BudgetError, CompatibilityError, MissingPackageError, StudyError
 from sage_kit.recipe import resolve
@@ -22,19 +23,13 @@ from sage_kit.scorecard.measures import METRICS, terms
 from sage_kit.studies.statistics import AVERAGE, Interval, average, correlation, two_way
 from sage_kit.studies.study import Study
 
-if TYPE_CHECKING:
-    from pandas import DataFrame
-
 Array = NDArray[Any]
 Floats = NDArray[np.float64]
 
-KEEPS_ALL = "identity"
-"""The reducer that takes no number of components but the vectors' own."""
-
+KEEPS_ALL = "identity"  # the reducer that takes no number of components but the vectors' own
 HALVES = ("first", "second")
 
-SHOWN = ("r2", "cosine", "centred_cosine", "mse")
-"""Metrics in the order of the tables."""
+SHOWN = ("r2", "cosine", "centred_cosine", "mse")  # metrics in the order of the tables
 
 
 @dataclass(frozen=True)
@@ -184,8 +179,6 @@ def fidelity_table(scores: Scores, tasks: Sequence[str]) -> DataFrame:
     Columns task, pair, reducer, inverter, n_components, n_seeds (1: a pair is scored under one seed); for each of
     `SHOWN` the value and, with "_low" and "_high", its interval; vectors_per_second; reason.
     """
-    from pandas import DataFrame
-
     errors, rows = scores.errors, []
     groups = {task: [task] for task in tasks} | ({AVERAGE: list(tasks)} if len(tasks) > 1 else {})
     for name, members in groups.items():
@@ -210,8 +203,6 @@ def baselines_table(scores: Scores, tasks: Sequence[str]) -> DataFrame:
     "mean" is the training vectors' mean, "nearest" the training vector nearest in full space to the one to be found,
     "random" any.
     """
-    from pandas import DataFrame
-
     names = ("mean", "nearest", "random")
     first = {task: card for (task, _), card in reversed(list(scores.cards.items()))}  # these are the same for all pairs
     rows = [
@@ -237,8 +228,6 @@ def differences(
     Columns pair, baseline, metric, n_seeds, mean, baseline_mean, difference, low, high, df. `half` is as in
     `metric_cells`.
     """
-    from pandas import DataFrame
-
     errors, found = scores.errors, []
     for pair, other in rows:
         ours, theirs = (_overall(errors, metric, tasks, half, one.name).value for one in (pair, other))
@@ -259,8 +248,6 @@ def fidelity_and_score(table: DataFrame) -> DataFrame:
 
     `table` has one row per pair: "inverter", those of `SHOWN`, and "difference", the score over the baseline's.
     """
-    from pandas import DataFrame
-
     rows = []
     for among in ("all pairs", "same inverter"):
         for measure in SHOWN:

@@ -12,11 +12,13 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
+from accelerate import Accelerator
 from numpy.typing import NDArray
+from transformers import PreTrainedModel
 
 from sage_kit.components.plugins import Plugins
 from sage_kit.components.records import Costs
@@ -38,10 +40,6 @@ from sage_kit.studies.analyses.own_loop import TrainedEmbeddings, UnsavedLoop, r
 from sage_kit.studies.contents import checkpoint_content
 from sage_kit.system.devices import resolve_precision
 from sage_kit.training.preparation import FINE_TUNING, Prepared, prepare
-
-if TYPE_CHECKING:
-    from accelerate import Accelerator
-    from transformers import PreTrainedModel
 
 RECIPE = ("teacher_epochs", "teacher_learning_rate", "teacher_seed", "batch_size", "batch_tokens", "teacher_labels",
           "max_length", "pooling")  # fmt: skip

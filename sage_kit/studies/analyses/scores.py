@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pandas import DataFrame, concat
 
 from sage_kit.data.metrics import METRICS, best_constant
 from sage_kit.data.metrics import predictions as predicted
 from sage_kit.studies import statistics
 from sage_kit.studies.analyses.published import published, split_text
 from sage_kit.studies.runs import ArmRun, Runs
+from sage_kit.studies.study import Study
 
-if TYPE_CHECKING:
-    from pandas import DataFrame
-
-    from sage_kit.studies.study import Study
-
-TEACHER = "teacher"
-"""What stands for the teacher among arms."""
+TEACHER = "teacher"  # what stands for the teacher among arms
 
 OURS, OTHERS = "ours", "published"
 
@@ -32,8 +28,6 @@ def validation_scores(runs: Runs) -> DataFrame:
     n_seeds, n_examples, mean, low, high and df (`sage_kit.studies.statistics.two_way`, over seeds and examples),
     setting (`split_text`). The teacher is fixed, so its row has no interval.
     """
-    from pandas import DataFrame
-
     rows: list[dict[str, Any]] = []
     for task in runs.tasks:
         one = runs.of(task=task)[0]
@@ -77,8 +71,6 @@ def beside_published(scores: DataFrame) -> DataFrame:
     Columns task, metric, model, by ("ours" or "published"), score, low, high, n_seeds, setting, source; ours in the
     task's primary metric, and in the published one where that is another.
     """
-    from pandas import DataFrame
-
     rows: list[dict[str, Any]] = []
     for task, group in scores.groupby("task", sort=False):
         others = published([str(task)])
@@ -98,8 +90,6 @@ def beside_published(scores: DataFrame) -> DataFrame:
 
 def compare_splits(study: Study, runs: Runs, baseline: str) -> DataFrame:
     """`Study.compare` on every validation split of every task, by task and split."""
-    from pandas import concat
-
     parts = [
         study.compare(Runs(runs.of(task=task)), baseline, split=split)
         for task in runs.tasks
@@ -118,8 +108,6 @@ def teacher_over_constant(study: Study, runs: Runs) -> DataFrame:
     One row per task and split: task, split, metric (the primary one), teacher, constant (the score of the one class
     that scores best, 0 for correlations), difference, low and high (95 % interval over examples: the teacher is given).
     """
-    from pandas import DataFrame
-
     rows: list[dict[str, Any]] = []
     for task in runs.tasks:
         one = runs.of(task=task)[0]
@@ -151,8 +139,6 @@ def transfer(runs: Runs) -> DataFrame:
     constant answer scores there), gap (mean on the source less mean), gap_low and gap_high (its interval). No rows
     where every task has a single split.
     """
-    from pandas import DataFrame
-
     columns = ["task", "split", "source", "arm", "n_seeds", "mean", "low", "high", "constant"]
     columns += ["gap", "gap_low", "gap_high"]
     rows: list[dict[str, Any]] = []
@@ -180,8 +166,6 @@ def other_split_gains(runs: Runs, arm: str, baseline: str) -> DataFrame:
     the mean's interval are the means of the splits' ends, and its degrees of freedom are the fewest of theirs. A row
     per task that has several validation splits; n_examples are those of all these splits.
     """
-    from pandas import DataFrame
-
     columns = ["task", "arm", "n_splits", "n_seeds", "n_examples", "mean", "baseline_mean", "difference", "low", "high"]
     rows = []
     for task in runs.tasks:

@@ -8,20 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from pandas import DataFrame, concat
 
 from sage_kit.errors import StudyError, did_you_mean
 from sage_kit.studies.arms import Arm, for_choice
 from sage_kit.studies.parameters import listed
+from sage_kit.studies.runs import Runs
 from sage_kit.studies.statistics import compare_arms
-
-if TYPE_CHECKING:
-    from pandas import DataFrame
-
-    from sage_kit.studies.runs import Runs
-    from sage_kit.studies.study import Study
+from sage_kit.studies.study import Study
 
 
 @dataclass(frozen=True)
@@ -37,8 +34,7 @@ class Factor:
     needs: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
 
 
-RANDOM = "inf"
-"""Temperature of a lift that does not look at the synthetic vector: text, since JSON has no such number."""
+RANDOM = "inf"  # temperature of a lift that does not look at the synthetic vector: text, since JSON has no such number
 
 HARDEST: Mapping[str, Any] = {"sampler": "high_loss", "sampler_options": {"fraction": 0.3}}
 """Synthesis near the examples of the highest loss."""
@@ -47,8 +43,7 @@ DEARER = 1.25
 """How many times the FLOPs of the level before a level may cost and still be compared at equal steps: teacher tokens of
 single runs differ by less."""
 
-AS_BEFORE = "as before"
-"""First level of a factor whose others change what an earlier one chose."""
+AS_BEFORE = "as before"  # first level of a factor whose others change what an earlier one chose
 
 _REPLACE: Mapping[str, tuple[Any, ...]] = {"lift": ("replace",)}
 # in full, so that the search begins alike whatever the defaults are by now
@@ -229,8 +224,6 @@ def search(
     the divergence by the share `least`; of several that do, the first that is not behind the best by so much, in the
     order of how much they change. `by_task` holds settings of all levels alike.
     """
-    from pandas import concat
-
     study.choose_on(seeds)
 
     settings = first_settings()

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
+from pandas import DataFrame, concat
 
 from sage_kit.errors import StudyError
 from sage_kit.studies.arms import Arm
 from sage_kit.studies.parameters import listed
 from sage_kit.studies.runs import Runs
 from sage_kit.studies.statistics import Interval, compare_arms, count_interval
-
-if TYPE_CHECKING:
-    from pandas import DataFrame
 
 
 def read_shares(text: str) -> list[float]:
@@ -71,8 +68,6 @@ def stopped_at(runs: Runs, agreement: float) -> DataFrame:
     arm, seed; end; rounds, steps and seconds until then; rounds_needed, those until the rule ends the run, NaN where it
     does not; score, the primary metric on dev, and dev_agreement.
     """
-    from pandas import DataFrame
-
     rows = []
     for run in runs:
         rounds = run.summary["rounds"]
@@ -108,8 +103,6 @@ def stopping(ends: DataFrame, arm: str) -> DataFrame:
     Of a run that the rule does not end nothing is known of what the rule would cost, so it does not count. As
     `compare_arms` has it, a row per task with such a run, and "ended" of "runs"; empty where the rule ends none.
     """
-    from pandas import DataFrame, concat
-
     parts = []
     for task, its in ends[ends["arm"] == arm].groupby("task", sort=False):
         ended = set(its.loc[its["end"] == "stop rule", "seed"])
@@ -131,8 +124,6 @@ def sooner(ends: DataFrame, arm: str, baseline: str) -> DataFrame:
     A row per task: task, arm, baseline, pairs, k of n pairs that count, equal (both in the same round), neither, share
     with its exact binomial interval low and high, NaN without a pair that counts.
     """
-    from pandas import DataFrame
-
     whole = ends[ends["end"] == "all rounds"]
     rows = []
     for task, its in whole.groupby("task", sort=False):

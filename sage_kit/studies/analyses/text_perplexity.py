@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from pandas import DataFrame, concat
 
 from sage_kit.components import TextBatch
 from sage_kit.data.tokens import concatenated
@@ -19,11 +19,7 @@ from sage_kit.models.language import MaskedLanguage, load_language
 from sage_kit.reports.lifted_round import LiftedRound
 from sage_kit.studies.analyses.controls import corpus_at_hand, warmup_text
 from sage_kit.studies.statistics import compare_arms
-
-if TYPE_CHECKING:
-    from pandas import DataFrame
-
-    from sage_kit.studies.study import Study
+from sage_kit.studies.study import Study
 
 ANCHOR, SYNTHETIC = "anchor", "synthetic"
 ANCHOR_SHUFFLED, SYNTHETIC_SHUFFLED = "anchor, shuffled", "synthetic, shuffled"
@@ -80,8 +76,6 @@ def perplexities(found: LiftedRound, language: NamedLanguage) -> DataFrame:
     One row per kind and example: kind (of `KINDS`), row, anchor, text (as the tokens say it), log_perplexity; NaN for a
     text without tokens of text.
     """
-    from pandas import DataFrame
-
     made = found.synthetic.tokens
     if made is None:
         raise ValueError(f"lift {found.config.lift!r} makes no text")
@@ -130,8 +124,6 @@ def perplexity_table(examples: DataFrame, without: Sequence[tuple[str, str]] = (
     `examples` are rows of `perplexities` with the columns task, lift, seed and head beside, perhaps none; `without`
     names lifts that make no text, whose row says so.
     """
-    from pandas import DataFrame
-
     rows = []
     if len(examples):
         for (task, lift, kind), own in examples.groupby(["task", "lift", "kind"], sort=False):
@@ -147,15 +139,13 @@ def perplexities_over(examples: DataFrame, baseline: str) -> DataFrame:
     Below zero is more coherent. The column of_anchor has the difference as a share of that of the anchors (NaN where
     these are no more coherent than the baseline). `examples` is as for `perplexity_table`, and not empty.
     """
-    import pandas as pd
-
     found = []
     for lift, rows in examples.groupby("lift", sort=False):
         means = rows.groupby(["task", "kind", "seed"], sort=False)["log_perplexity"].mean().reset_index()
         table = compare_arms(means.rename(columns={"kind": "arm"}), baseline, value="log_perplexity")
         anchor = table["task"].map(table[table["arm"] == ANCHOR].set_index("task")["difference"])
         found.append(table.assign(of_anchor=(table["difference"] / anchor).where(anchor < 0), lift=lift))
-    table = pd.concat(found, ignore_index=True)
+    table = concat(found, ignore_index=True)
     return table[["lift", *(column for column in table.columns if column != "lift")]]
 
 

@@ -11,11 +11,12 @@ all; in the directions that belong to other examples; in random directions; and 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pandas import DataFrame
 
 from sage_kit.components import TokenBatch, TokenIds
 from sage_kit.data.metrics import alike_with
@@ -33,28 +34,18 @@ from sage_kit.studies.analyses.ladder import (
     texts_of,
 )
 
-if TYPE_CHECKING:
-    from pandas import DataFrame
-
 Floats = NDArray[np.floating[Any]]
 Indices = NDArray[np.int64]
 
 TO_MEAN = "to the mean"
 
-RUNGS = ("real", "inverted", TO_MEAN, "shuffled", "noise", "no text")
-"""From the top."""
-
+RUNGS = ("real", "inverted", TO_MEAN, "shuffled", "noise", "no text")  # from the top
 MEASURES = ("found", "fit", "own", "cosine", "same_label")
 SHARES = ("found", "own", "same_label")
 
-STATES_AT_ONCE = 2048
-"""Token states that the input layers compute at once: as many as stay in a processor's cache."""
-
-SCORES_AT_ONCE = 1 << 22
-"""Products of vectors and atoms that are held at once: 16 MB of float32."""
-
-NOTHING_LEFT = 1e-6
-"""A residual below this share of the vector's length is rounding."""
+STATES_AT_ONCE = 2048  # token states that the input layers compute at once: as many as stay in a processor's cache
+SCORES_AT_ONCE = 1 << 22  # products of vectors and atoms that are held at once: 16 MB of float32
+NOTHING_LEFT = 1e-6  # A residual below this share of the vector's length is rounding
 
 
 # ---- bags of tokens --------------------------------------------------------------------------------------------------
@@ -220,8 +211,6 @@ def read_vectors(found: LiftedRound) -> DataFrame:
     - label: what the teacher says of the anchor's token states when all are moved as the vector is, as lift `shift`
       does; label_nearest: of the nearest text; same_label: 1 where these are alike, else 0.
     """
-    from pandas import DataFrame
-
     config, prepared = found.config, found.prepared
     if config.bypass not in ("embeddings", 0) or config.pooling != "mean":
         raise CompatibilityError(

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
+from pandas import DataFrame
 from scipy.special import softmax
 
 from sage_kit.builtin.samplers.high_loss import hardest
@@ -19,21 +21,14 @@ from sage_kit.reports.lifted_round import LiftedRound
 from sage_kit.rundir.loss_profiles import read_loss_profiles
 from sage_kit.studies.analyses.run_data import label_text
 from sage_kit.studies.plots import frame, new_figure, plane
+from sage_kit.studies.runs import ArmRun
+from sage_kit.studies.study import Study
 from sage_kit.synthesis.synthetic_set import SyntheticSet
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-    from pandas import DataFrame
-
-    from sage_kit.studies.runs import ArmRun
-    from sage_kit.studies.study import Study
-    from sage_kit.training.preparation import Prepared
+from sage_kit.training.preparation import Prepared
 
 Array = NDArray[Any]
 
-SHOWN_DIMENSIONS = 48
-"""First dimensions of a token state that are drawn."""
-
+SHOWN_DIMENSIONS = 48  # first dimensions of a token state that are drawn
 GROUPS = ("anchors", "other hard", "easy")
 
 COLORS = "RdBu_r"
@@ -45,8 +40,6 @@ LOSS_COLORS = "YlOrRd"
 
 def texts_table(prepared: Prepared, rows: Sequence[int]) -> DataFrame:
     """Some training examples: text (of a pair, both), label, and what the teacher says."""
-    from pandas import DataFrame
-
     split, spec = prepared.data.train, prepared.data.spec
     logits = prepared.train.outputs.logits
     found = []
@@ -73,8 +66,6 @@ def prediction_text(logits: Array, spec: TaskSpec) -> str:
 
 def predictions_table(run: ArmRun, texts: Sequence[str], spec: TaskSpec, rows: Sequence[int]) -> DataFrame:
     """Labels, and predictions of teacher and student, for some examples of the dev split."""
-    from pandas import DataFrame
-
     known = run.predictions["dev"]
     return DataFrame(
         {
@@ -92,8 +83,6 @@ def bypass_table(prepared: Prepared, row: int) -> DataFrame:
     The last row holds the largest difference between the logits of the whole teacher and of its upper layers on the
     stored token states.
     """
-    from pandas import DataFrame
-
     store = prepared.train.store
     index = np.array([row], dtype=np.int64)
     ids, types, mask = (tensor.to(prepared.device) for tensor in prepared.train.tokens.pad(index))
@@ -280,8 +269,6 @@ def loss_falls(run: ArmRun, plain: ArmRun) -> DataFrame:
     `run` has settings of `half_of_the_hard`, its synthetic examples and loss profiles; `plain` the same seed and steps
     without synthesis, so that both are the same up to the end of round one (else StudyError).
     """
-    from pandas import DataFrame
-
     (_, with_it), (_, without) = (read_loss_profiles(each.directory.path) for each in (run, plain))
     before = with_it[0].astype(np.float64)
     if not np.allclose(before, without[0], rtol=1e-3, atol=1e-5):

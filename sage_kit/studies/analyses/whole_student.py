@@ -7,11 +7,13 @@ thing, the student's embeddings are trained, from the teacher's on, with their d
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
+from accelerate import Accelerator
 from numpy.typing import NDArray
+from transformers import PreTrainedModel
 
 from sage_kit.components import TokenBatch
 from sage_kit.components.plugins import Plugins
@@ -24,10 +26,6 @@ from sage_kit.recipe import Recipe
 from sage_kit.rundir import RunDirectory
 from sage_kit.studies.analyses.own_loop import TrainedEmbeddings, UnsavedLoop, run_loop
 from sage_kit.training.preparation import Prepared, PreparedSplit, prepare
-
-if TYPE_CHECKING:
-    from accelerate import Accelerator
-    from transformers import PreTrainedModel
 
 
 class WholeStudent(TrainedEmbeddings):

@@ -20,8 +20,7 @@ if TYPE_CHECKING:
 Array = NDArray[Any]
 Floats = NDArray[np.float64]
 
-AVERAGE = "average"
-"""Name of the row that averages over the tasks."""
+AVERAGE = "average"  # name of the row that averages over the tasks
 
 COLUMNS = (
     "task", "arm", "n_seeds", "n_examples", "mean", "baseline_mean", "difference", "low", "high", "se", "df", "p",

@@ -24,8 +24,7 @@ from sage_kit.studies.statistics.seed_checks import no_spread, seed_values
 Array = NDArray[Any]
 Floats = NDArray[np.float64]
 
-LEVEL = 0.95
-"""Coverage of every interval."""
+LEVEL = 0.95  # coverage of every interval
 
 
 @dataclass(frozen=True)

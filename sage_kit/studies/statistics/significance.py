@@ -11,8 +11,7 @@ from sage_kit.errors import ConfigError
 from sage_kit.studies.statistics.intervals import LEVEL, Interval
 
 ALPHA = 1 - LEVEL
-POWER = 0.8
-"""Chance of finding a difference that is called detectable."""
+POWER = 0.8  # chance of finding a difference that is called detectable
 
 
 def p_value(interval: Interval, threshold: float = 0.0) -> float:

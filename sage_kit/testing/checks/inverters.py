@@ -21,8 +21,7 @@ from sage_kit.testing.subject import (
     works_or_explains,
 )
 
-TOLERANCE = 1e-3
-"""Largest difference between a point's vectors in two batches [standard deviations of the vectors]."""
+TOLERANCE = 1e-3  # largest difference between a point's vectors in two batches [standard deviations of the vectors]
 
 
 @dataclass(frozen=True)

@@ -24,8 +24,7 @@ if TYPE_CHECKING:
     from sage_kit.synthesis.synthetic_set import SyntheticSet
 
 
-STEPS = 24
-"""Steps of each activity that the checks tell an observer of."""
+STEPS = 24  # steps of each activity that the checks tell an observer of
 
 READING = ("item", "tolist", "cpu", "numpy", "to", "__float__", "__int__", "__bool__", "__index__", "__array__",
            "__repr__", "__format__")  # fmt: skip

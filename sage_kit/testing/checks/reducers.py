@@ -34,9 +34,7 @@ SLOW, FEWER = 2.0, 200
 AFFORDABLE: weakref.WeakKeyDictionary[Subject, dict[str, int]] = weakref.WeakKeyDictionary()
 """How many rows each method of a reducer under check is given."""
 
-NEARER = 0.7
-"""Largest distance of neighbours in the map [distance of rows at random]."""
-
+NEARER = 0.7  # largest distance of neighbours in the map [distance of rows at random]
 TOLERANCE = 1e-3
 """Largest difference between a vector's coordinates in two batches [standard deviations of the coordinates]."""
 
