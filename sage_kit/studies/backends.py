@@ -35,7 +35,6 @@ def run_cells(
 ) -> list[Outcome]:
     """Execute cells, each unless it is done already; one that fails does not keep the others from being executed.
 
-
     The backend is processes of this machine, `jobs` of them (one executes the cells here), or the workers of a
     dask.distributed cluster, which must see the same folders. Outcomes are in the order of `cells`.
     """

@@ -29,7 +29,6 @@ def folder_content(folder: Path) -> dict[str, str]:
 def checkpoint_content(name: str, working_dir: Path | None = None) -> str | dict[str, str]:
     """What stands for a teacher or tokenizer in a key.
 
-
     The contents of the folder by file name, so that a copy elsewhere is the same checkpoint. Of a hub name, it and the
     commit of the snapshot that is on this machine; of what is not here, the name.
 

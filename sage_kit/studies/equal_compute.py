@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 def equal_flops_steps(runs: Runs, arm: str, like: str) -> dict[str, int]:
     """How many student steps of an arm cost as many FLOPs as another arm's whole runs, by task.
 
-
     FLOPs are those of costs.json, means over seeds: of the student's training, and of the teacher on synthetic
     examples; evaluation does not count. Reducers and inverters are not models whose FLOPs are counted: see the seconds.
     The result is ``steps(arm) * flops(like) / flops(arm)``, rounded: an arm's FLOPs grow with its steps.

@@ -61,7 +61,6 @@ def build_gallery(
 ) -> Path:
     """Write the gallery: one self-contained HTML file, and results.csv and results.parquet beside it.
 
-
     A name without ".html" is a folder, and the file its index.html. What is not a whole result is listed with its
     fault, and so are cells of `cells_dir` that are not done.
     """
@@ -79,9 +78,6 @@ def build_gallery(
         write_bytes(page.parent / PARQUET, _parquet_bytes(rows))
         write_text(page, html)
     return page
-
-
-# ---- tables
 
 
 def finding_rows(results: Iterable[StudyResult]) -> list[dict[str, Any]]:
@@ -122,9 +118,6 @@ def _parquet_bytes(rows: Sequence[Mapping[str, Any]]) -> bytes:
     parquet.write_table(pyarrow.Table.from_pylist([dict(row) for row in rows], schema=schema), sink)
     data: bytes = sink.getvalue().to_pybytes()
     return data
-
-
-# ---- page
 
 
 def _render(

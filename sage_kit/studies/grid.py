@@ -48,7 +48,6 @@ def grid_cells(
 ) -> list[Cell]:
     """What a command asks to execute, without duplicates.
 
-
     `name` is the study, which stands in for those of the file; `overrides` are parameters as the command line gives
     them, and hold in every cell.
     """

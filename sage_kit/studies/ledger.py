@@ -75,7 +75,6 @@ class Fault:
 def read_results(*folders: str | Path) -> tuple[list[StudyResult], list[Fault]]:
     """Every whole result below some folders, by study and label, and the folders that hold none.
 
-
     A result whose states are not those of its own numbers is a fault too. Of two with the same study and label, which
     lie in different folders, the later counts.
     """
@@ -275,7 +274,6 @@ def _each_set_of_runs_once(evidence: Sequence[Evidence]) -> tuple[Evidence, ...]
 
 def run_keys(evidence: Evidence, finding: Finding | None = None) -> frozenset[str]:
     """Keys of the runs that evidence, or one finding of it, rests on: those of the finding's arm where it names one.
-
 
     Without the marks of what was kept of a run; empty for a result without runs.
     """

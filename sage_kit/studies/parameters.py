@@ -82,9 +82,6 @@ class Parameter:
         return self.kind.startswith("list[")
 
 
-# ---- notebooks -------------------------------------------------------------------------------------------------------
-
-
 def notebooks_folder(directory: str = "") -> Path:
     """The folder of the notebooks: the one named, else the project's, else those that come with the package."""
     if directory:
@@ -112,7 +109,6 @@ def find_notebook(folder: Path, name: str) -> Path:
 
 def pick_study(name: str, known: Iterable[str], where: str) -> str:
     """The study that a user names: by number, by name with or without it, or by the beginning of either.
-
 
     "5", "05", "05_reducers", "reducers" and "reduc" name 05_reducers; none or several are a StudyError.
     """
@@ -165,12 +161,8 @@ def describe_notebook(path: Path) -> tuple[str, str]:
     return heading[1].strip(), re.sub(r"^\**Question[.:]?\**[.:]?\s+", "", question)
 
 
-# ---- reading ---------------------------------------------------------------------------------------------------------
-
-
 def read_parameters(path: Path) -> list[Parameter]:
     """The parameters of a notebook, from the cell tagged `parameters`, which is not executed.
-
 
     Python's own parser reads them: papermill's expressions leave out what they do not match, such as ``int | None`` or
     a default that holds "=", without a word.
@@ -207,9 +199,6 @@ def read_parameters(path: Path) -> list[Parameter]:
     return parameters
 
 
-# ---- checking --------------------------------------------------------------------------------------------------------
-
-
 def listed(text: str) -> list[str]:
     """The names in a text, which commas separate: `pca, umap` holds two."""
     return [part.strip() for part in text.split(",") if part.strip()]
@@ -230,7 +219,6 @@ def check(
     parameters: Sequence[Parameter], given: Mapping[str, Any], *, study: str = "", place: str = ""
 ) -> dict[str, Any]:
     """All parameters of a notebook, with the values that were given in place of the defaults.
-
 
     In the order of `parameters`, each of its type.
 
@@ -281,7 +269,6 @@ def _from_text(parameter: Parameter, value: Any) -> Any:
 def check_parameters(namespace: MutableMapping[str, Any], study: str = "") -> dict[str, Any]:
     """Check the parameters of a notebook from within, before it computes anything, whatever has set them.
 
-
     The annotations in the cell of parameters say the types. papermill takes text for a number where it looks like one
     (``-p dims 2``): that becomes the text again.
 
@@ -306,7 +293,6 @@ def check_parameters(namespace: MutableMapping[str, Any], study: str = "") -> di
 
 def check_components(plugins: Plugins, values: Mapping[str, Any]) -> None:
     """Check that the components that parameters or settings name are there, and their packages.
-
 
     Names that are in `NAMING` and hold text count.
     """

@@ -20,7 +20,6 @@ SHARED_RESULTS = "results"
 def project_root() -> Path:
     """The root of the project that the current folder belongs to.
 
-
     The nearest folder, from the current one upward, that holds ``.git``; without one, the outermost that holds a
     pyproject.toml, since plugins within a project have their own; without one, the nearest in which studies have left
     their runs; else the current folder. The home folder and those above it count only when they are the current one.
@@ -51,7 +50,6 @@ def in_project(given: str | Path | None, default: str) -> Path:
 def result_folders(given: str | Path | None = None) -> list[Path]:
     """The folders that results are read from: the one that is named, else the repository's and the local one.
 
-
     Of the project's own, those that are there.
     """
     if given:
@@ -69,7 +67,6 @@ def shown(path: Path) -> str:
 
 def companion(name: str) -> str:
     """Path of a file beside the notebooks, relative to the current folder where it lies below that.
-
 
     `name` is relative to the folder of the notebooks; StudyError where it is neither here, nor in the project's
     notebooks, nor beside the installed package.

@@ -75,7 +75,6 @@ def compare_outputs(
 ) -> DataFrame:
     """Each arm against a baseline, paired by seed and example, as `sage_kit.studies.Study.compare` takes them.
 
-
     With `statistics.COLUMNS`, and behind "arm" the columns "baseline", "metric" ("primary" for "") and "split".
     """
     known = outputs.arms
@@ -128,7 +127,6 @@ def _cells(metric: str, spec: TaskSpec, labels: Array, teacher: Array, students:
 def halved(logits: Array) -> Array:
     """Logits in half precision with the same predicted classes; a single output stays as it is.
 
-
     Rounding can make two logits equal, and then the first of them would be predicted. The predicted class gets the next
     larger number of half precision where it no longer stands alone.
     """
@@ -143,9 +141,6 @@ def halved(logits: Array) -> Array:
     rows = np.flatnonzero(half.argmax(axis=1) != wanted)
     half[rows, wanted[rows]] = np.nextafter(half[rows].max(axis=1), np.float16(np.inf))
     return half
-
-
-# ---- beside a result -------------------------------------------------------------------------------------------------
 
 
 def save_predictions(folder: Path, arrays: Mapping[str, Array]) -> None:
@@ -209,7 +204,6 @@ class SavedOutputs:
 
 def recomputed(result: StudyResult, tables: Mapping[str, DataFrame]) -> dict[str, dict[str, float]]:
     """The numbers of every finding about scores, computed again from the predictions beside the result.
-
 
     By finding: its value, low, high and df. Findings that read something else than a comparison of arms or an arm's
     score on a split whose predictions are there are left out.

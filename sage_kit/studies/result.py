@@ -103,7 +103,6 @@ class Finding:
 def decided(findings: Sequence[Finding], answers: Sequence[Mapping[State, str]]) -> tuple[Finding, ...]:
     """Findings with p, state and sentence, corrected over all of them that can be decided.
 
-
     `answers` holds the answer in words to each by state, without its numbers.
     """
     tested = [dataclasses.replace(finding, p=_p(finding)) for finding in findings]

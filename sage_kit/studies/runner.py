@@ -89,7 +89,6 @@ class Outcome:
 def make_cell(notebook: Path, parameters: Mapping[str, Any], out: Path, place: str = "") -> Cell:
     """A cell that will run in the current folder, and its key.
 
-
     Parameters are text or of their types; missing ones take the notebook's defaults. `place` says where they stand, for
     messages.
     """
@@ -138,7 +137,6 @@ def is_held(directory: Path) -> bool:
 def find_cells(out: Path) -> list[dict[str, Any]]:
     """The records of all cells of a folder, by study and time.
 
-
     As `read_record` has them, with "directory" and "last_line", the last of the log.
     """
     records = []
@@ -171,7 +169,6 @@ def require_packages(*names: str) -> None:
 
 def run_cell(cell: Cell, *, again: bool = False, wait: bool = True, announce: Announce = lambda line: None) -> Outcome:
     """Execute a cell, unless it is done already.
-
 
     The notebook runs in a kernel of the current interpreter, whatever kernel its file names.
 
@@ -323,7 +320,6 @@ def _error_line(error: Exception) -> str:
 
 class CellLog:
     """A log that a person can read while the notebook runs: one line per event, with the time.
-
 
     A file for what the notebook prints, too. papermill's own log would hold every state of every progress bar.
     """

@@ -85,6 +85,11 @@ class ArmRun:
     loop: str = ""
 
     @property
+    def place(self) -> dict[str, Any]:
+        """Task, arm and seed."""
+        return {"task": self.task, "arm": self.arm, "seed": self.seed}
+
+    @property
     def metric(self) -> str:
         """Name of the task's primary metric."""
         return str(self.summary["primary_metric"])
@@ -92,10 +97,8 @@ class ArmRun:
     @cached_property
     def costs(self) -> dict[str, dict[str, float]]:
         """What costs.json holds."""
-        costs: dict[str, dict[str, float]] = json.loads(
-            (self.directory.path / "costs.json").read_text(encoding="utf-8")
-        )
-        return costs
+        text = (self.directory.path / "costs.json").read_text(encoding="utf-8")
+        return dict(json.loads(text))
 
     @cached_property
     def predictions(self) -> dict[str, dict[str, NDArray[Any]]]:
@@ -123,9 +126,7 @@ class ArmRun:
             if name in usual and value != usual[name]
         }
         return {
-            "task": self.task,
-            "arm": self.arm,
-            "seed": self.seed,
+            **self.place,
             "run": self.directory.path.name,
             "key": self.directory.path.name.partition("+")[0],
             "settings": settings,
@@ -143,9 +144,7 @@ class ArmRun:
         teacher = summary["teacher"]
         evaluation = summary.get("evaluation", {})
         return {
-            "task": self.task,
-            "arm": self.arm,
-            "seed": self.seed,
+            **self.place,
             "metric": self.metric,
             "dev": _number(summary["dev"].get(self.metric)),
             "dev_agreement": _number(summary["dev"].get("agreement")),
@@ -222,13 +221,12 @@ class Runs:
                     "dev_score": _number(result["dev"].get(run.metric)),
                     "dev_agreement": _number(result["dev"].get("agreement")),
                 }
-                rows.append({"task": run.task, "arm": run.arm, "seed": run.seed, **numbers, **scores})
+                rows.append({**run.place, **numbers, **scores})
         return DataFrame(rows)
 
     def labels(self, task: str, split: str = "dev") -> NDArray[Any]:
         """Gold labels of a split, of shape (n,); -1 or NaN where there is none."""
-        labels: NDArray[Any] = self.of(task=task)[0].predictions[split]["labels"]
-        return labels
+        return np.asarray(self.of(task=task)[0].predictions[split]["labels"])
 
     def splits(self, task: str) -> list[str]:
         """Names of the validation splits in order, and "evaluation" where there is such a set."""
@@ -240,8 +238,7 @@ class Runs:
 
     def teacher_logits(self, task: str, split: str = "dev") -> NDArray[np.float32]:
         """The teacher's outputs on a split, of shape (n, n_outputs)."""
-        logits: NDArray[np.float32] = self.of(task=task)[0].predictions[split]["teacher"]
-        return logits
+        return np.asarray(self.of(task=task)[0].predictions[split]["teacher"])
 
 
 class RunStore:
@@ -272,7 +269,6 @@ class RunStore:
         wait: bool = True,
     ) -> ArmRun:
         """The finished run of an arm with these settings: found, gone on with, or made.
-
 
         `keep` holds what of `PARTS` must be there; `announce` is told in one line what becomes of the run; `loop` None
         takes `sage_kit.distill.run`; `wait` says whether to wait where another study is making it (else RunHeldError).

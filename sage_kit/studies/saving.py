@@ -87,7 +87,6 @@ def _scoring(run: ArmRun, store: RunStore) -> dict[str, Any]:
 def save_study(study: Study, compared: Compared, changed: Mapping[str, Any], seconds: float) -> StudyResult:
     """Decide the findings and save the study's folder, result.json last.
 
-
     `changed` is what tells it from a study of the profile as it stands, and marks the folder's name.
     """
     mark = fingerprint(changed)[:6] if changed else ""

@@ -188,7 +188,6 @@ SIZES: Mapping[str, Size] = {
 def size(name: str) -> Size:
     """The size of that name, as this machine computes it: in bf16 on a CPU only where that is faster.
 
-
     A training step in fp32 takes 1.6 to 1.8 times as long where the processor has AVX512-BF16, as measured on one
     without AMX; where it has neither, bf16 is slower (`docs/performance.md`).
     """

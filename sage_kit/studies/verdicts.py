@@ -31,7 +31,6 @@ PERCENT_CHANGE = "percent change"  # unit of a difference of logarithms: shown a
 def holm(p_values: Iterable[float]) -> list[float]:
     """Adjusted p by Holm's step-down method, which holds the chance of any false finding among the p at their level.
 
-
     With m values in rising order, the i-th becomes the largest of (m - j + 1) p_j over j <= i, and 1 at most (Holm
     1979, A simple sequentially rejective multiple test procedure, Scandinavian Journal of Statistics 6). Scipy has no
     such correction, and whatever reads a result would have to import statsmodels for it.
@@ -80,9 +79,6 @@ class Margin:
                 f"a margin of {self.value:g} must be above 0 and below the smallest effect under study, "
                 f"{self.effect:g}: take a smaller one"
             )
-
-
-# ---- in words --------------------------------------------------------------------------------------------------------
 
 
 def number_text(value: float, unit: str = "", *, signed: bool = False) -> str:

@@ -93,7 +93,6 @@ def verify_folder(
 ) -> list[Check]:
     """Execute runs of a result again, one of each task and arm, and compare their predictions with those saved.
 
-
     At least one. A result that holds no predictions, or is of an earlier version, is one that is impossible.
 
     Of each arm the run of that seed, None for the smallest, or with `every_seed` all. One-file plugins are found by the
@@ -138,9 +137,6 @@ def _chosen(runs: Sequence[Mapping[str, Any]], seed: int | None, every_seed: boo
         if seed in (None, int(run["seed"])):
             first.setdefault((run["task"], run["arm"]), run)
     return list(first.values())
-
-
-# ---- one run --------------------------------------------------------------------------------------------------------
 
 
 def _verify(
@@ -245,9 +241,6 @@ def _differing(told: Mapping[str, Any], here: Mapping[str, Any]) -> str:
 
 def _text(value: Any) -> str:
     return " ".join(map(str, value)) if isinstance(value, list) else str(value or "none")
-
-
-# ---- how far apart --------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)

@@ -246,9 +246,6 @@ def required_modules(requires: tuple[str, ...]) -> set[str]:
     return {module for module, names in provided if wanted & {canonicalize_name(name) for name in names}}
 
 
-# ---- what several checks ask ----------------------------------------------------------------------------------------
-
-
 @contextmanager
 def disturbed(seed: int) -> Iterator[None]:
     """Other states of the global random generators, as another process would have; put back afterwards."""

@@ -77,7 +77,6 @@ def nearest_cosine(vectors: Floats, real: Floats, *, skip: NDArray[np.int64] | N
 def cosines(run: ArmRun, train: Floats, dev: Floats, name: str = "synthetic") -> DataFrame:
     """Cosines to the nearest real vector, of what a run synthesised and, for scale, of real examples' pooled vectors.
 
-
     Columns kind (`name`; "`name`, anchor aside": to the nearest but the anchor; "held out"; "train": to the nearest
     other one) and cosine.
     """
@@ -95,7 +94,6 @@ def cosines(run: ArmRun, train: Floats, dev: Floats, name: str = "synthetic") ->
 
 def filter_settings(study: Study, run: ArmRun, filters: Sequence[str], share: float) -> list[FilterSetting]:
     """Filters with the strictest limits that let a share of a run's synthetic examples through.
-
 
     The run has no filter and keeps its synthetic examples, of which about `LOOKED_AT` count. A filter that is not in
     `LIMITS` has its default options; one that needs classes is left out where there are none.

@@ -16,7 +16,6 @@ def contrasts(
 ) -> DataFrame:
     """Each pair's first arm less its second, paired by seed and example.
 
-
     As `Study.compare` returns it, with the column "against" behind "arm".
     """
     if not pairs or len(set(pairs)) != len(pairs):

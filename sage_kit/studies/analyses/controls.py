@@ -136,7 +136,6 @@ def corpus_at_hand(config: RunConfig) -> str:
 def warmup_text(study: Study, named: str | None = None) -> str:
     """The text of a warm-up: the one that is named, else `CORPUS` below the folder of the data.
 
-
     At profile smoke, without either, the texts of the teacher stand in for it.
     """
     config = study.config(study.tasks[0])
@@ -169,7 +168,6 @@ def more_rows(study: Study, factor: int) -> Arm:
 
 def paper_settings(study: Study, *, inverter: str | None = None, warmup_corpus: str | None = None) -> dict[str, Any]:
     """Settings of an arm that makes the choices of the preset `paper`, but for the models, which are the study's.
-
 
     Its warm-up takes the corpus that is named, else `CORPUS` below the folder of the data, else at "full" the preset's
     own; without any of them there is none, which a line says.

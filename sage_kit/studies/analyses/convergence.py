@@ -18,7 +18,6 @@ LEVELS = (0.95, 0.99)  # shares of agreement whose first round is told
 def speed(rounds: DataFrame, levels: Sequence[float] = LEVELS) -> DataFrame:
     """When each run reaches some shares of agreement on dev, and its mean agreement over its steps.
 
-
     One row per run: task, arm, seed, steps_to_95 and so on (student steps at the end of the first round that reaches
     it; NaN for a run that never does), and area: agreement on dev averaged over the steps from the end of the first
     round to the end of the last, by the trapezoidal rule; that of the only round where there is one.

@@ -59,7 +59,6 @@ class Match:
 def lifted(run: ArmRun, prepared: Prepared, plugins: Plugins, *, most: int = 1024) -> NDArray[np.float64]:
     """Distances of lifted examples' mean token from their anchors' mean token: what the student sees of a displacement.
 
-
     Of each round `most` examples at least, in whole batches of its plan; (m,), float64.
     """
     synthesizer = _synthesizer(run.config, prepared, plugins)
@@ -70,7 +69,6 @@ def lift_ratio(
     config: RunConfig, prepared: Prepared, plugins: Plugins, anchors: Indices, *, count: int = 4096
 ) -> float:
     """How far a lift moves the mean token, in the mean, when vectors move by one: 1 for lift `shift`.
-
 
     `config` names the lift and a sampler in full space that needs no gradient; `anchors`, (m,) int64, are moved,
     repeated ones more often.
@@ -126,7 +124,6 @@ def check_samplers(samplers: Sequence[str]) -> None:
 
 def match(sampler: str, vectors: Floats, anchors: Indices, target: float, *, seed: int = 0) -> Match:
     """Options under which a sampler in full space moves anchors by `target` in the mean.
-
 
     With d the mean distance of the anchors to their neighbours, `gaussian` and `adversarial` move by scale * d, `smote`
     and `shuffled` by interpolation / 2 * d. `mixup` goes a share min(b, 1 - b) of the way, where b has the distribution

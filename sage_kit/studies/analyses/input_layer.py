@@ -31,7 +31,6 @@ def depth_arms(bypasses: str, depth: int) -> list[Arm]:
     """An arm of plain distillation for each bypass, all students equally deep: k blocks in front leave k fewer of its
     own.
 
-
     `bypasses` holds "embeddings" or numbers of blocks, separated by commas; `depth` counts the input layers' blocks
     too.
     """
@@ -67,7 +66,6 @@ def teacher_pass(config: RunConfig, plugins: Plugins) -> dict[str, int]:
 def cost_table(runs: Runs, plugins: Plugins) -> DataFrame:
     """What each run cost, the input layers included, which `Runs.table` leaves out since a cache holds its vectors.
 
-
     One row per run: task, arm, seed; parameters and trained_parameters; passes over the training examples;
     student_flops of training; teacher_flops_once, the input layers' and the teacher's for one pass, which a cache makes
     enough, and teacher_flops_every_pass, where nothing is cached; total_flops and total_flops_uncached, the student's
@@ -101,7 +99,6 @@ def cost_table(runs: Runs, plugins: Plugins) -> DataFrame:
 def saved(table: DataFrame, baseline: str, column: str) -> DataFrame:
     """The share of a cost that each arm saves against a baseline, paired by task and seed.
 
-
     Columns task, arm, n_seeds, saved, and Student's interval over seeds: low, high, df; of several tasks also the rows
     of their average. Counts such as FLOPs differ between seeds by which examples these saw, or not at all, and then the
     interval has no width.
@@ -125,7 +122,6 @@ def saved(table: DataFrame, baseline: str, column: str) -> DataFrame:
 
 def teacher_table(study: Study, runs: Runs, learnt_from: Mapping[str, str]) -> DataFrame:
     """The score of each arm's own teacher, on the rows that arms are compared on, beside its students' scores.
-
 
     One row per task and arm: task, arm, learnt_from, reads (what the teacher reads in this arm), metric (the primary
     one), split, n_examples, constant (what the one answer that scores best does), teacher, low and high (95 % interval

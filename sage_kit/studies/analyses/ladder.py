@@ -45,7 +45,6 @@ ROWS = 64  # rows that the teacher reads at once
 def rungs(found: LiftedRound, seed: int) -> dict[str, TokenBatch]:
     """Token states of every rung by its name in `RUNGS`, the same examples and tokens in each.
 
-
     With d the way that a token has moved from its place in the anchor, *shuffled* goes in the direction of a moved
     token of the next example and *noise* in a random one; an example's tokens share one random linear map, so tokens
     that move together do so in *noise*, too. Both go as far as d does, token by token. *no text* is Gaussian noise of
@@ -259,7 +258,6 @@ SHARES = ("found", "changed", "kept", "label_stays")
 def over_rung(examples: DataFrame, measure: str, baseline: str) -> DataFrame:
     """Every rung against one of them, by lift and decoder, as `against_rung` has it.
 
-
     Each seed has synthesised other examples, so chance in the examples is part of what varies between seeds. Decoders
     that do not have the measure are left out.
 
@@ -283,7 +281,6 @@ def over_rung(examples: DataFrame, measure: str, baseline: str) -> DataFrame:
 
 def against_rung(examples: DataFrame, measure: str, baseline: str, *, is_share: bool) -> DataFrame:
     """Every rung against one of them: `statistics.compare_arms` of the seeds' means, with the rung as the arm.
-
 
     With of_real besides, the difference as a share of what *real* is ahead of the baseline (NaN where it is not).
 

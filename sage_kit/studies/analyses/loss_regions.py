@@ -73,7 +73,6 @@ def cluster(coordinates: Array, clusters: int, seed: int) -> NDArray[np.int64]:
 def high_regions(losses: Array, clusters: NDArray[np.int64], share: float) -> NDArray[np.int64]:
     """Which region of high loss each example lies in: its cluster's number, or -1 outside all regions; (n,), int64.
 
-
     These are the share of the clusters, rounded and one at least, with the highest mean loss; a loss of NaN counts for
     nothing.
     """
@@ -132,7 +131,6 @@ class Maps:
 def make_maps(study: Study, task: str, seeds: int, options: RegionOptions) -> Maps:
     """The map of a task under several seeds of the reducer, from the cache or fitted; k-means has the same seeds.
 
-
     Seeds go on from the setting `reducer_seed`.
     """
     for name, number in (("maps", seeds), ("clusters", options.clusters)):
@@ -163,7 +161,6 @@ def make_maps(study: Study, task: str, seeds: int, options: RegionOptions) -> Ma
 
 def movement(runs: Runs, maps: Mapping[str, Maps], options: RegionOptions) -> DataFrame:
     """How alike the hard examples are: of two rounds, of two students, and of two maps.
-
 
     One row per pair. Columns task, arm, seed; `between` ("rounds": one round and the next, on one map; "students": this
     seed and the next one of the arm, the same round and map; "maps": the run's map and one of another seed of the
@@ -199,7 +196,6 @@ def movement(runs: Runs, maps: Mapping[str, Maps], options: RegionOptions) -> Da
 def spatial(runs: Runs, maps: Mapping[str, Maps], vectors: Mapping[str, Floats], options: RegionOptions) -> DataFrame:
     """Moran's I of the loss per round: are neighbours alike in it, on the map and in full dimension?
 
-
     One row per run, round and space ("map" or "full"), of the examples that have a loss: task, arm, seed, round, space,
     morans_i, expected, excess (I less its expectation) and p.
     """
@@ -215,18 +211,9 @@ def spatial(runs: Runs, maps: Mapping[str, Maps], vectors: Mapping[str, Floats],
                     near = places[space] if known.all() else neighbor_rows(points[known], options.neighbors)
                     found = morans_i(losses[known], near, permutations=options.permutations)
                     rows.append(
-                        {
-                            "task": task,
-                            "arm": arm,
-                            "seed": run.seed,
-                            "round": number,
-                            "space": space,
-                            "morans_i": found.value,
-                            "expected": found.expected,
-                            "excess": found.value - found.expected,
-                            "p": found.p,
-                        }
-                    )
+                        {**run.place, "round": number, "space": space, "morans_i": found.value,
+                         "expected": found.expected, "excess": found.value - found.expected, "p": found.p}
+                    )  # fmt: skip
     return DataFrame(rows)
 
 
@@ -243,7 +230,6 @@ def aimed_at(run: ArmRun) -> NDArray[np.int64]:
 
 def targeted(counts: NDArray[np.int64], train: Floats, dev: Floats, *, share: float, k: int) -> NDArray[np.bool_]:
     """The held-out examples in the regions that synthesis aimed at: (m,), bool.
-
 
     Of the held-out examples (m, dim), the share whose k nearest training examples (n, dim) were anchors most often.
     """
@@ -280,7 +266,6 @@ def improvement(
     k: int = 5,
 ) -> DataFrame:
     """Whether the loss falls more where synthesis aimed than elsewhere, on held-out examples, against a baseline.
-
 
     Regions of high loss have more to lose, so what is compared are ratios: the log of the mean loss with synthesis over
     that without, where it was aimed at, less the same elsewhere (a difference in differences).

@@ -23,7 +23,6 @@ SAMPLE = 1000  # most examples whose neighbours are looked for
 def neighbors_kept(coordinates: Array, vectors: Array, k: int = K, sample: int = SAMPLE, seed: int = 0) -> float:
     """Share of an example's k nearest others in full space that are also among its k nearest in the map.
 
-
     About k / (n - 1) for a map that knows nothing.
 
     Of more than `sample` examples so many are drawn; their neighbours come from all.
@@ -43,7 +42,6 @@ def neighbors_kept(coordinates: Array, vectors: Array, k: int = K, sample: int =
 def relative_moves(run: ArmRun, vectors: Array, k: int = K) -> NDArray[np.float64]:
     """Distance of each synthetic vector from its anchor, in mean distances of the anchor to its k nearest others.
 
-
     Over all rounds, (m,), float64; NaN where the anchor has k duplicates. `vectors` (n, dim) are of the real examples.
     """
     moved, anchors = measure(run, vectors), anchors_of(run)
@@ -56,7 +54,6 @@ def relative_moves(run: ArmRun, vectors: Array, k: int = K) -> NDArray[np.float6
 
 def synthesis_table(runs: Iterable[ArmRun], vectors: Mapping[str, Array]) -> DataFrame:
     """Per run that synthesised: how far its examples lie from their anchors, and what its map keeps.
-
 
     Columns task, arm, seed; moved, the median of `relative_moves`; anchors, how many different ones there are; and
     `neighbors_kept`, NaN without a map. Runs that synthesised nothing have no row.

@@ -82,7 +82,6 @@ def find_ahead(
 ) -> None:
     """Ask of every outcome whether an arm is ahead, from the tables of `add_outcomes`.
 
-
     The findings are called `name`, ``<name>_agreement`` and ``<name>_divergence``; `what` and `other` are the arm and
     the baseline in words, `against` picks one of the baselines of a table of contrasts, and `claim` is what the first
     speaks to.

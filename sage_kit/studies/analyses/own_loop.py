@@ -71,7 +71,6 @@ def run_loop(
 ) -> tuple[RunDirectory, dict[str, Any]]:
     """Distil into a new run directory; the counterpart of `sage_kit.distill.run`.
 
-
     `summary`: What summary.json holds, with the keys of any run's.
     """
     for name, value in {**PLAIN, **needs}.items():

@@ -101,7 +101,6 @@ def pairs_of(
 def score_pairs(study: Study, reducers: Sequence[str], inverters: Sequence[str], points: int = 1000) -> Scores:
     """The scorecards of every reducer with every inverter, on `points` held-out vectors of each task at most.
 
-
     A pair that does not go together, lacks a package or, as a reducer's own inverse may, runs out of its time budget on
     any task, has no figures.
     """
@@ -133,12 +132,8 @@ def score_pairs(study: Study, reducers: Sequence[str], inverters: Sequence[str],
     return Scores(tuple(pairs), cards)
 
 
-# ---- figures over tasks ----------------------------------------------------------------------------------------------
-
-
 def metric_cells(errors: Mapping[str, Array], metric: str, task: str, half: str = "") -> Floats:
     """What each held-out example contributes to a metric of one pair on one task, (m,) or half; the mean is the metric.
-
 
     R2 is one less a ratio of means; an example's contribution is R2 plus its influence, the linear term of the delta
     method: R2 - (error - (1 - R2) spread) / mean spread.
@@ -174,7 +169,6 @@ def _overall(
 
 def fidelity_table(scores: Scores, tasks: Sequence[str]) -> DataFrame:
     """What each pair keeps, per task and on their average, by falling R2; pairs without figures come last.
-
 
     Columns task, pair, reducer, inverter, n_components, n_seeds (1: a pair is scored under one seed); for each of
     `SHOWN` the value and, with "_low" and "_high", its interval; vectors_per_second; reason.
@@ -241,7 +235,6 @@ def differences(
 
 def fidelity_and_score(table: DataFrame) -> DataFrame:
     """Rank correlation of what pairs keep with what they teach (`sage_kit.studies.statistics.correlation`).
-
 
     Columns measure, among ("all pairs", or "same inverter": both numbers less the inverter's mean), pairs, correlation,
     low and high; NaN for fewer than two pairs.

@@ -46,14 +46,10 @@ RECIPE = ("teacher_epochs", "teacher_learning_rate", "teacher_seed", "batch_size
 """Settings that shape the teacher beside its checkpoint, rows and precision; the rest is in its code."""
 
 
-# ---- the run ---------------------------------------------------------------------------------------------------------
-
-
 def run_pooled_teacher(
     config: RunConfig, plugins: Plugins, plugin_files: list[str] | None = None, *, freeze: bool = False
 ) -> tuple[RunDirectory, dict[str, Any]]:
     """Distil a student of pooled vectors from a teacher fine-tuned on them, as `run_loop` of `own_loop` does.
-
 
     Settings and records name the checkpoint that the teacher was made from; the teacher itself is in the cache.
     """
@@ -104,9 +100,6 @@ def prepare_pooled(
     )
 
 
-# ---- the teacher -----------------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True, eq=False)
 class NumberedExamples(Tokens):
     """Tokens whose batches hold the number of each example in the place of its ids, for `PooledEmbeddings`.
@@ -145,7 +138,6 @@ def pooled_teacher(
     freeze: bool = False,
 ) -> tuple[Path, float]:
     """A teacher fine-tuned on pooled input, from the cache if it was made before.
-
 
     A checkpoint whose head is trained for the task keeps that head, and is fine-tuned on as well.
 

@@ -23,7 +23,6 @@ OURS, OTHERS = "ours", "published"
 def validation_scores(runs: Runs) -> DataFrame:
     """Each arm's score on every official validation split, and the teacher's: means over seeds.
 
-
     One row per task, split, arm and metric of the task, the primary one first: task, split, arm, metric, primary,
     n_seeds, n_examples, mean, low, high and df (`sage_kit.studies.statistics.two_way`, over seeds and examples),
     setting (`split_text`). The teacher is fixed, so its row has no interval.
@@ -101,7 +100,6 @@ def compare_splits(study: Study, runs: Runs, baseline: str) -> DataFrame:
 def teacher_over_constant(study: Study, runs: Runs) -> DataFrame:
     """How far the teacher is ahead of the best constant answer, on every validation split of every task.
 
-
     A teacher that is not ahead knows nothing of the task, and what its students do there says nothing about how they
     were taught.
 
@@ -132,7 +130,6 @@ def taught(runs: Runs, lead: DataFrame) -> Runs:
 
 def transfer(runs: Runs) -> DataFrame:
     """Scores on every validation split of tasks that have several, and how far below the first's they are.
-
 
     One row per task, split and arm, the teacher among the arms: task, split, source (the first split), arm, n_seeds,
     mean, low and high (primary metric on the split, with Student's interval over seeds), constant (what the best

@@ -211,7 +211,6 @@ def search(
 ) -> Search:
     """Go through the factors, holding each level against the one chosen so far.
 
-
     Every level is run under the first seed, for as many student steps as the others. Those that lower the divergence
     enough there are run under the other seeds as well, with the one that they are held against; all seeds together
     decide. A level that costs more FLOPs by `DEARER` is then run for as many steps as cost no more.

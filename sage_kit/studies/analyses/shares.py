@@ -59,7 +59,6 @@ def add_shares(table: DataFrame, arms: Sequence[Arm]) -> DataFrame:
 def stopped_at(runs: Runs, agreement: float) -> DataFrame:
     """Where runs of a fixed number of rounds would have ended by a stop rule on the training examples.
 
-
     The rule looks at a round when it is over and changes nothing in it, so a run that it ends is the beginning of one
     that goes on, with the same number of rounds allowed. Runs have ``losses_from="pass"``, so that the agreement is
     that of all training examples.
@@ -115,7 +114,6 @@ def stopping(ends: DataFrame, arm: str) -> DataFrame:
 
 def sooner(ends: DataFrame, arm: str, baseline: str) -> DataFrame:
     """In how many pairs of runs, one of each arm under one seed, the arm needs fewer rounds than the other.
-
 
     A run that the rule does not end needs more rounds than it was allowed, and nobody knows how many: it is behind a
     run that the rule ends. Pairs of which the rule ends neither, or both in the same round, do not count (the sign test

@@ -47,7 +47,6 @@ def corpus_for(study: Study) -> str:
 def language_of(found: LiftedRound, corpus: str, announce: Callable[[str], None] = lambda text: None) -> NamedLanguage:
     """The masked language model of a run's teacher; one that has to be trained sees no text of the transfer set.
 
-
     It learns from the corpus, named as the setting `warmup_corpus` names it, and from the rows that are held out from
     the transfer set (*dev* and the evaluation set), so that anchors are no likelier for having been seen, and all runs
     of a task share it. With "" it learns from the held-out rows alone.
@@ -69,7 +68,6 @@ def language_of(found: LiftedRound, corpus: str, announce: Callable[[str], None]
 
 def perplexities(found: LiftedRound, language: NamedLanguage) -> DataFrame:
     """Pseudo-perplexities of the synthetic texts of a round, of their anchors, and of both in random order.
-
 
     Tokens are shuffled within a text, of a pair within each of the two; special tokens stay.
 
@@ -114,12 +112,8 @@ def shuffled(text: TextBatch, rng: np.random.Generator) -> TextBatch:
     return replace(text, ids=ids)
 
 
-# ---- tables ----------------------------------------------------------------------------------------------------------
-
-
 def perplexity_table(examples: DataFrame, without: Sequence[tuple[str, str]] = ()) -> DataFrame:
     """Perplexities by task, lift and kind: geometric means over the examples of all seeds.
-
 
     `examples` are rows of `perplexities` with the columns task, lift, seed and head beside, perhaps none; `without`
     names lifts that make no text, whose row says so.

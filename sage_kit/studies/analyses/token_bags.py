@@ -48,9 +48,6 @@ SCORES_AT_ONCE = 1 << 22  # products of vectors and atoms that are held at once:
 NOTHING_LEFT = 1e-6  # A residual below this share of the vector's length is rounding
 
 
-# ---- bags of tokens --------------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class TokenMeans:
     """What each token of a vocabulary is in the mean, over the positions and types that tokens have in a text."""
@@ -105,7 +102,6 @@ class Bag:
 def read_bags(vectors: Floats, atoms: Floats, most: Indices) -> list[Bag]:
     """Vectors as sparse combinations of atoms without negative weights, by non-negative matching pursuit.
 
-
     The atom that goes best with what is left of the vector joins, and all weights are fitted again, until there are as
     many as asked for or none goes with what is left (Bruckstein, Elad & Zibulevsky 2008, On the Uniqueness of
     Nonnegative Sparse Solutions to Underdetermined Systems of Equations, IEEE Transactions on Information Theory 54).
@@ -155,12 +151,8 @@ def read_bags(vectors: Floats, atoms: Floats, most: Indices) -> list[Bag]:
     return bags
 
 
-# ---- the rungs -------------------------------------------------------------------------------------------------------
-
-
 def vector_rungs(anchors: Floats, vectors: Floats, center: Floats, seed: int) -> dict[str, Floats]:
     """Pooled vectors of every rung, the same examples in each.
-
 
     *to the mean*, *shuffled* and *noise* go from the anchor as far as the example's own vector does: toward the center,
     in the direction of the next example that has moved, and in a random one. Inverters average, and what lies nearer to
@@ -195,7 +187,6 @@ def _of_length(directions: Floats, lengths: Floats) -> Floats:
 
 def read_vectors(found: LiftedRound) -> DataFrame:
     """What of language is in a round's synthetic vectors, rung by rung.
-
 
     One row per rung and example, with the columns:
 
@@ -275,12 +266,8 @@ def _labels(found: LiftedRound, vectors: NDArray[np.float32]) -> NDArray[np.floa
     return teacher_on_states(found, TokenBatch(states, mask))
 
 
-# ---- tables ----------------------------------------------------------------------------------------------------------
-
-
 def vectors_over(examples: DataFrame, measure: str, baseline: str) -> DataFrame:
     """Every rung against one of them, as `sage_kit.studies.analyses.ladder.over_rung` does it for token states.
-
 
     `examples` are rows of `read_vectors` with columns "task" and "seed" beside.
     """

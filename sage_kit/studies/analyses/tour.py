@@ -35,9 +35,6 @@ COLORS = "RdBu_r"
 LOSS_COLORS = "YlOrRd"
 
 
-# ---- tables ----------------------------------------------------------------------------------------------------------
-
-
 def texts_table(prepared: Prepared, rows: Sequence[int]) -> DataFrame:
     """Some training examples: text (of a pair, both), label, and what the teacher says."""
     split, spec = prepared.data.train, prepared.data.spec
@@ -112,9 +109,6 @@ def bypass_table(prepared: Prepared, row: int) -> DataFrame:
         [{"step": step, "shape": str(shape) if shape else "", "parameters": count, "note": note}
          for step, shape, count, note in rows]
     )  # fmt: skip
-
-
-# ---- pictures --------------------------------------------------------------------------------------------------------
 
 
 def token_names(found: LiftedRound, example: int) -> list[str]:
@@ -233,9 +227,6 @@ def _draw_losses(figure: Figure, axes: Any, places: Array, losses: Array, size: 
     figure.colorbar(dots, ax=axes, label="loss of the student", extend="max")
 
 
-# ---- do the losses of anchors fall more? -----------------------------------------------------------------------------
-
-
 def half_of_the_hard(fraction: float = 0.3) -> dict[str, Any]:
     """Settings under which round two has one synthetic example for each of a random half of the hard examples.
 
@@ -261,7 +252,6 @@ def steps_of_two_rounds(study: Study, task: str, settings: dict[str, Any]) -> in
 
 def loss_falls(run: ArmRun, plain: ArmRun) -> DataFrame:
     """How far losses fall after round one, for anchors and others, with synthesis and without.
-
 
     One row for each of `GROUPS`: columns task, seed, group, examples, before (mean loss after round one), after and
     after_plain (at the end, with and without synthesis), fall, fall_plain, and beyond_plain, their difference.

@@ -31,7 +31,6 @@ def jaccard(a: Array, b: Array) -> float:
 def expected_jaccard(n: int, k: int, other: int | None = None) -> float:
     """Expected Jaccard index of two independent random subsets of n things: the level that chance alone reaches.
 
-
     The overlap x of subsets of k and m things is hypergeometric, and the index is x / (k + m - x), averaged here over
     the distribution of x, exactly.
 
@@ -59,7 +58,6 @@ class MoransI:
 
 def morans_i(values: Array, neighbors: Array, *, permutations: int = 999, seed: int | Sequence[int] = 0) -> MoransI:
     """Whether neighbours have like values: Moran's I with k nearest neighbours of weight 1 / k (row-standardised).
-
 
     I = sum_i z_i (mean of z over the neighbours of i) / sum_i z_i ** 2, where z are the values less their mean (Moran
     1950, Notes on continuous stochastic phenomena, Biometrika 37). The p permutes the values over the places, many
@@ -95,7 +93,6 @@ def morans_i(values: Array, neighbors: Array, *, permutations: int = 999, seed: 
 
 def correlation(x: Array, y: Array) -> Interval:
     """Spearman's rank correlation of independent points, with the interval of its Fisher transform.
-
 
     The standard error of atanh(r) is sqrt((1 + r ** 2 / 2) / (n - 3)) (Bonett and Wright 2000, Sample size requirements
     for estimating Pearson, Kendall and Spearman correlations, Psychometrika 65). Points in perfect order, whose

@@ -25,7 +25,6 @@ Floats = NDArray[np.float64]
 def contributions(metric: str, labels: Array, predictions: Array) -> Floats:
     """What each example contributes to a metric of each run.
 
-
     Returns array of shape (seeds, n), float64. The mean of a row is the metric of that run; a metric that is undefined
     counts as 0, as in `METRICS`, and one of predictions that are not finite is NaN.
 
@@ -40,7 +39,6 @@ def contributions(metric: str, labels: Array, predictions: Array) -> Floats:
 
 def log_mean(values: Array) -> Floats:
     """What each example contributes to the logarithm of a mean: log m + (value - m) / m, the delta method.
-
 
     Returns array of shape (seeds, n), float64. The mean of a row is the logarithm of its values' mean; -inf where that
     is zero.

@@ -70,7 +70,6 @@ def bounded(value: float, reach: float) -> Interval:
 def t_interval(values: Array, *, resolution: float = 0.0) -> Interval:
     """Student's interval of a mean over seeds: mean plus or minus t times s / sqrt(n) (Student 1908, Biometrika 6).
 
-
     With NaN ends for one value, and for values that are not all finite.
 
     `resolution` is the step in which the values are counted, 0 for exact ones. Values that are all equal would have no
@@ -155,7 +154,6 @@ def two_way(cells: Array, *, largest: float = 1.0) -> Interval:
 
 def average(parts: Sequence[Interval]) -> Interval:
     """The mean of independent estimates, each weighing the same: that of several tasks.
-
 
     Tasks are fixed: the average is about these tasks, not about others. Their examples are other examples, and a seed
     is no more than a name that they share: it draws from other data in another order, so runs of two tasks under one

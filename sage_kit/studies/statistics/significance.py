@@ -17,7 +17,6 @@ POWER = 0.8  # chance of finding a difference that is called detectable
 def p_value(interval: Interval, threshold: float = 0.0) -> float:
     """Two-sided p of a threshold, from the interval itself, so that p < 0.05 where the interval leaves it out.
 
-
     The half width towards the threshold over the quantile that the ends stand at is the standard error (Altman and
     Bland 2011, How to obtain the P value from a confidence interval, BMJ 343), and p is that of value less threshold
     over it. Of Student's intervals this is the t-test's.
@@ -36,7 +35,6 @@ def p_value(interval: Interval, threshold: float = 0.0) -> float:
 
 def detectable(se: float, df: float, *, comparisons: int = 1, power: float = POWER) -> float:
     """The smallest true difference that a two-sided test at 5 % finds with the given chance: (t_a + t_b) se.
-
 
     t_a is the quantile of the test, at 5 % over the number of comparisons (the first step of Holm's correction), t_b
     that of the power, both of Student's t (Lachin 1981, Introduction to sample size determination and power analysis,
@@ -74,7 +72,6 @@ def count_p(k: int, n: int, threshold: float) -> float:
 
 def count_detectable(n: int, threshold: float, *, comparisons: int = 1, power: float = POWER) -> float:
     """The smallest distance of a true share from a threshold that n runs find with the given chance.
-
 
     NaN when no share has such a chance, as with five runs against one half.
     """
