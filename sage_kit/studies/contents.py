@@ -30,10 +30,8 @@ def checkpoint_content(name: str, working_dir: Path | None = None) -> str | dict
     """What stands for a teacher or tokenizer in a key.
 
     The contents of the folder by file name, so that a copy elsewhere is the same checkpoint. Of a hub name, it and the
-    commit of the snapshot that is on this machine; of what is not here, the name.
-
-    `name` is a hub name, a local directory, or ``package:MODULE/PATH``; relative paths start in `working_dir`, None for
-    the current directory.
+    commit of the snapshot that is on this machine; of what is not here, the name. `name` is a hub name, a local
+    directory, or ``package:MODULE/PATH``; relative paths start in `working_dir`, None for the current directory.
     """
     if not name:
         return ""

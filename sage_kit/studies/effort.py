@@ -10,10 +10,9 @@ import functools
 import json
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -36,8 +35,7 @@ REACHED = 0.5
 """Part of a matrix product's FLOPs per second that training reaches, as measured of MiniLM on one core in fp32."""
 
 
-@dataclass(frozen=True)
-class Pace:
+class Pace(NamedTuple):
     """What a finished run tells of the time it took."""
 
     settings: Mapping[str, Any]  # its config.toml
@@ -46,8 +44,7 @@ class Pace:
     flops: float  # of all activities
 
 
-@dataclass(frozen=True)
-class Planned:
+class Planned(NamedTuple):
     """A run that is asked for."""
 
     config: RunConfig
@@ -70,7 +67,7 @@ class Effort:
         if not missing:
             return f"{head}."
         paces = {task: read_paces(self.root / task) for task in {run.config.task for run in missing}}
-        everything = [pace for folder in _folders(self.root) for pace in read_paces(folder)]
+        everything = [pace for folder in sorted(self.root.glob("*/")) for pace in read_paces(folder)]
         parts = [self._seconds(run, paces[run.config.task], everything) for run in missing]
         teachers = self._teachers(missing, paces, everything)
         minutes = sum(seconds for seconds, _ in parts) / 60
@@ -89,11 +86,8 @@ class Effort:
         alike = [pace for pace in own if _same(pace.settings, wanted, MODELS)]
         is_plain = config.schedule == "none"
         for names in (("schedule",) if is_plain else SYNTHESIS, ()):
-            found = [
-                pace
-                for pace in alike
-                if (pace.settings["schedule"] == "none") == is_plain and _same(pace.settings, wanted, names)
-            ]
+            of_kind = [pace for pace in alike if (pace.settings["schedule"] == "none") == is_plain]
+            found = [pace for pace in of_kind if _same(pace.settings, wanted, names)]
             if found:
                 return run.steps * median(pace.seconds / pace.steps for pace in found), "as earlier runs took"
         rate, source = self._rate(config, others)
@@ -109,9 +103,7 @@ class Effort:
     def _flops(self, run: Planned) -> float:
         """FLOPs of a run: training, the teacher on synthetic examples, and scoring."""
         config, data = run.config, self.data(run.config)
-        tokens = self._tokens_of(config)
-        dim, inner, layers = checkpoint_sizes(config.teacher)
-        block = 2 * (4 * dim**2 + 2 * dim * inner) * tokens + 4 * dim * tokens**2
+        block, layers = self._block(config)
         front = 0 if config.bypass == "embeddings" else int(config.bypass)
         share = 0.0 if config.schedule == "none" else config.synthetic_ratio
         if config.mix == "add":
@@ -134,12 +126,16 @@ class Effort:
             name = json.dumps([wanted[setting] for setting in TEACHER])
             if name in found or any(_same(pace.settings, wanted, TEACHER) for pace in paces[config.task]):
                 continue
-            dim, inner, layers = checkpoint_sizes(config.teacher)
-            tokens = self._tokens_of(config)
-            block = 2 * (4 * dim**2 + 2 * dim * inner) * tokens + 4 * dim * tokens**2
+            block, layers = self._block(config)
             rows = len(self.data(config).teacher) * config.teacher_epochs
             found[name] = 3 * layers * block * rows / self._rate(config, others)[0]
         return found
+
+    def _block(self, config: RunConfig) -> tuple[float, int]:
+        """FLOPs of a text in a block of the teacher, and how many blocks it has."""
+        dim, inner, layers = checkpoint_sizes(config.teacher)
+        tokens = self._tokens_of(config)
+        return 2 * (4 * dim**2 + 2 * dim * inner) * tokens + 4 * dim * tokens**2, layers
 
     def _tokens_of(self, config: RunConfig) -> float:
         """Mean tokens of a text, or pair, of a task."""
@@ -156,7 +152,8 @@ class Effort:
 def read_paces(folder: Path) -> list[Pace]:
     """What the finished runs of a task's folder, made on this kind of machine, tell of their time."""
     processor = describe_machine().processor
-    return [pace for path in _runs(folder) if (pace := _pace(path, processor)) is not None]
+    paths = sorted(path.parent for path in folder.glob("*/summary.json"))
+    return [pace for path in paths if (pace := _pace(path, processor)) is not None]
 
 
 @functools.cache
@@ -173,14 +170,6 @@ def _pace(path: Path, processor: str) -> Pace | None:
         return None  # unfinished, or of another version
     is_known = steps > 0 and seconds > 0 and "schedule" in settings and environment.get("processor") == processor
     return Pace(settings, steps, seconds, flops) if is_known else None
-
-
-def _folders(root: Path) -> list[Path]:
-    return sorted(path for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
-
-
-def _runs(folder: Path) -> Iterable[Path]:
-    return sorted(path.parent for path in folder.glob("*/summary.json"))
 
 
 def _same(settings: Mapping[str, Any], wanted: Mapping[str, Any], names: Iterable[str]) -> bool:

@@ -19,9 +19,8 @@ def equal_flops_steps(runs: Runs, arm: str, like: str) -> dict[str, int]:
 
     FLOPs are those of costs.json, means over seeds: of the student's training, and of the teacher on synthetic
     examples; evaluation does not count. Reducers and inverters are not models whose FLOPs are counted: see the seconds.
-    The result is ``steps(arm) * flops(like) / flops(arm)``, rounded: an arm's FLOPs grow with its steps.
-
-    For `Study.run`'s `steps`.
+    The result is ``steps(arm) * flops(like) / flops(arm)``, rounded: an arm's FLOPs grow with its steps. For
+    `Study.run`'s `steps`.
     """
     steps = {}
     for task in runs.tasks:

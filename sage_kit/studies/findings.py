@@ -145,8 +145,7 @@ class Findings:
             return []
         _, low, high = columns
         rows = self.tables[table]
-        for name in (name for name in row if name != "task" and name in rows.columns):
-            rows = rows[rows[name] == row[name]]
-        rows = rows[rows["task"].isin(self.tasks)]
+        names = [name for name in row if name != "task" and name in rows.columns]
+        rows = rows[(rows[names] == [row[name] for name in names]).all(axis=1) & rows["task"].isin(self.tasks)]
         is_mixed = (rows[low] > threshold).any() and (rows[high] < threshold).any()
         return [str(task) for task in rows["task"]] if is_mixed else []

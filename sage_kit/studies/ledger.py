@@ -83,36 +83,28 @@ def read_results(*folders: str | Path) -> tuple[list[StudyResult], list[Fault]]:
     for root in map(Path, folders):
         if not root.is_dir():
             raise StudyError(f"there is no folder of results {str(root)!r}: run a study first, or name another folder")
-        results, wrong = _read_folder(root)
-        faults += wrong
-        for result in results:
-            other = found.get((result.study, result.label))
-            if other is None or result.time > other.time:
-                found[result.study, result.label] = result
+        for folder in find_folders(root):
+            read = _read(folder)
+            if isinstance(read, str):
+                faults.append(Fault(folder, read))
+                continue
+            other = found.get((read.study, read.label))
+            if other is None or read.time > other.time:
+                found[read.study, read.label] = read
     return sorted(found.values(), key=lambda result: (result.study, result.label)), faults
 
 
-def _read_folder(root: Path) -> tuple[list[StudyResult], list[Fault]]:
-    results, faults = [], []
-    for folder in find_folders(root):
-        if folder.name.startswith(TEMPORARY_PREFIX):
-            faults.append(Fault(folder, "half-written: it is being written now, or its study was interrupted"))
-            continue
-        if not (folder / RESULT).is_file():
-            faults.append(Fault(folder, f"half-written: it has no {RESULT}, which comes last; run the study again"))
-            continue
-        try:
-            result = StudyResult.load(folder)
-        except StudyError as error:
-            # the error names the file, and so does the fault
-            faults.append(Fault(folder, str(error).replace(str(folder / RESULT), RESULT)))
-            continue
-        wrong = contradiction(result)
-        if wrong:
-            faults.append(Fault(folder, wrong))
-        else:
-            results.append(result)
-    return results, faults
+def _read(folder: Path) -> StudyResult | str:
+    """The result of a folder, or what is wrong with it."""
+    if folder.name.startswith(TEMPORARY_PREFIX):
+        return "half-written: it is being written now, or its study was interrupted"
+    if not (folder / RESULT).is_file():
+        return f"half-written: it has no {RESULT}, which comes last; run the study again"
+    try:
+        result = StudyResult.load(folder)
+    except StudyError as error:
+        return str(error).replace(str(folder / RESULT), RESULT)  # the error names the file, and so does the fault
+    return contradiction(result) or result
 
 
 @dataclass(frozen=True)
@@ -147,28 +139,24 @@ class Evidence:
         """A JSON-ready dictionary; NaN and infinity become None."""
         result, finding = self.result, self.finding
         names = ("value", "low", "high", "threshold", "direction", "unit", "seeds", "sentence")
-        data: dict[str, Any] = only_finite(
-            {
-                "state": self.state,
-                "study": result.study,
-                "label": result.label,
-                "folder": "" if result.folder is None else result.folder.as_posix(),
-                "profile": result.profile,
-                "tasks": list(result.tasks),
-                "finding": finding.name,
-                "finding_state": finding.state,
-                **{name: getattr(finding, name) for name in names},
-                "findings": [
-                    {"name": one.name, "state": one.state, "sentence": one.sentence, "p": one.p}
-                    for one in self.findings
-                ],
-                "deviations": list(self.deviations),
-                "same_runs": list(self.same_runs),
-                "time": result.time,
-                "machine": dict(result.machine),
-            }
-        )
-        return data
+        findings = [{name: getattr(one, name) for name in ("name", "state", "sentence", "p")} for one in self.findings]
+        data = {
+            "state": self.state,
+            "study": result.study,
+            "label": result.label,
+            "folder": "" if result.folder is None else result.folder.as_posix(),
+            "profile": result.profile,
+            "tasks": list(result.tasks),
+            "finding": finding.name,
+            "finding_state": finding.state,
+            **{name: getattr(finding, name) for name in names},
+            "findings": findings,
+            "deviations": list(self.deviations),
+            "same_runs": list(self.same_runs),
+            "time": result.time,
+            "machine": dict(result.machine),
+        }
+        return dict(only_finite(data))
 
 
 @dataclass(frozen=True)
@@ -176,8 +164,7 @@ class Entry:
     """One row of the ledger."""
 
     claim: Claim
-    # from every result that counts and has the finding, each set of runs once; the one that the claim takes, by `RULE`,
-    # first
+    # from every result that counts and has the finding, each set of runs once; first the one that the claim takes
     evidence: tuple[Evidence, ...]
     # why the claim was not run, what each task says, with which claim it shares its runs and numbers, or how many other
     # results say something else; "" for none
@@ -195,24 +182,15 @@ class Entry:
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-ready dictionary; NaN and infinity become None."""
-        data: dict[str, Any] = only_finite(
-            {
-                **dataclasses.asdict(self.claim),
-                "state": self.state,
-                "remark": self.remark,
-                "result": None if self.chosen is None else self.chosen.to_json(),
-                "other_results": [evidence.to_json() for evidence in self.evidence[1:]],
-            }
-        )
-        return data
+        first, *others = [evidence.to_json() for evidence in self.evidence] or [None]
+        state = {"state": self.state, "remark": self.remark, "result": first, "other_results": others}
+        return dict(only_finite({**dataclasses.asdict(self.claim), **state}))
 
 
 def ledger_of(results: Iterable[StudyResult], claims: Sequence[Claim] = CLAIMS) -> list[Entry]:
     """The ledger from results, one entry per claim in the claims' order."""
-    by_study: dict[str, list[StudyResult]] = {}
-    for result in results:
-        by_study.setdefault(result.study, []).append(result)
-    return _corrected([_entry(claim, by_study.get(claim.study, [])) for claim in claims])
+    known = list(results)
+    return _corrected([_entry(claim, [result for result in known if result.study == claim.study]) for claim in claims])
 
 
 def _entry(claim: Claim, results: Sequence[StudyResult]) -> Entry:

@@ -165,9 +165,7 @@ def read_parameters(path: Path) -> list[Parameter]:
     """The parameters of a notebook, from the cell tagged `parameters`, which is not executed.
 
     Python's own parser reads them: papermill's expressions leave out what they do not match, such as ``int | None`` or
-    a default that holds "=", without a word.
-
-    In the order of the cell.
+    a default that holds "=", without a word. In the order of the cell.
     """
     cells = [cell for cell in load_notebook(path)["cells"] if cell["cell_type"] == "code"]
     tagged = [cell for cell in cells if PARAMETERS_TAG in cell.get("metadata", {}).get("tags", [])]
@@ -220,10 +218,9 @@ def check(
 ) -> dict[str, Any]:
     """All parameters of a notebook, with the values that were given in place of the defaults.
 
-    In the order of `parameters`, each of its type.
-
-    Values are of the parameter's type, or text as on the command line (``true``, ``5``, ``None``; items of a list
-    separated by commas). `study` and `place` stand in the message of the StudyError.
+    In the order of `parameters`, each of its type. Values are of the parameter's type, or text as on the command line
+    (``true``, ``5``, ``None``; items of a list separated by commas). `study` and `place` stand in the message of the
+    StudyError.
     """
     read, fields = dict(given), {}
     for parameter in parameters:

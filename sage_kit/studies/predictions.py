@@ -17,7 +17,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,38 +34,16 @@ from sage_kit.studies.result import PREDICTIONS, StudyResult, pick_row
 if TYPE_CHECKING:
     from pandas import DataFrame
 
+    from sage_kit.studies.runs import Runs
+
 Array = NDArray[Any]
 
 DEV, VALIDATION = "dev", "validation"
 AGREEMENT, DIVERGENCE, PRIMARY = "agreement", "divergence", "primary"
 
 
-class Outputs(Protocol):
-    """What runs put out, by task, arm and split: `sage_kit.studies.runs.Runs`, or what a result holds of them."""
-
-    @property
-    def tasks(self) -> list[str]:
-        """Names of the tasks."""
-
-    @property
-    def arms(self) -> list[str]:
-        """Names of the arms."""
-
-    def labels(self, task: str, split: str) -> Array:
-        """Gold labels, (n,)."""
-
-    def teacher_logits(self, task: str, split: str) -> Array:
-        """The teacher's outputs, (n, n_outputs)."""
-
-    def logits(self, task: str, arm: str, split: str) -> Array:
-        """The students' outputs, (seeds, n, n_outputs); no seeds for an arm without runs."""
-
-    def splits(self, task: str) -> list[str]:
-        """Names of the validation splits in order, and "evaluation" where there is such a set."""
-
-
 def compare_outputs(
-    outputs: Outputs,
+    outputs: Runs | SavedOutputs,
     specs: Mapping[str, TaskSpec],
     baseline: str,
     *,
@@ -96,14 +74,12 @@ def compare_outputs(
             if len(students):
                 cells[task, arm] = _cells(metric or spec.metrics[0], spec, labels, teacher, list(map(halved, students)))
     table = statistics.compare_cells(cells, baseline)
-    for place, (column, value) in enumerate(
-        {"baseline": baseline, "metric": metric or PRIMARY, "split": split}.items()
-    ):
-        table.insert(2 + place, column, value)
+    for place, column, value in ((2, "baseline", baseline), (3, "metric", metric or PRIMARY), (4, "split", split)):
+        table.insert(place, column, value)
     return table
 
 
-def split_name(outputs: Outputs, task: str, split: str) -> str:
+def split_name(outputs: Runs | SavedOutputs, task: str, split: str) -> str:
     """The name under which a split's outputs are found."""
     if split == DEV:
         return split
@@ -227,9 +203,8 @@ def recomputed(result: StudyResult, tables: Mapping[str, DataFrame]) -> dict[str
 
 def _compared(outputs: SavedOutputs, table: DataFrame, row: Mapping[str, Any]) -> Mapping[str, Any]:
     """A row of a comparison again, over the tasks that its table has for it."""
-    alike = table
-    for column in ("arm", "baseline", "metric", "split"):
-        alike = alike[alike[column] == row[column]]
+    names = ["arm", "baseline", "metric", "split"]
+    alike = table[(table[names] == [row[name] for name in names]).all(axis=1)]
     tasks = [task for task in alike["task"] if task != statistics.AVERAGE]
     part = copy.copy(outputs)
     part.tasks = tasks  # a comparison may leave others out

@@ -88,8 +88,7 @@ class Finding:
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-ready dictionary; NaN and infinity become None."""
-        data: dict[str, Any] = only_finite({**dataclasses.asdict(self), "row": dict(self.row)})
-        return data
+        return dict(only_finite({**dataclasses.asdict(self), "row": dict(self.row)}))
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Finding:
@@ -111,9 +110,8 @@ def decided(findings: Sequence[Finding], answers: Sequence[Mapping[State, str]])
     found = []
     for finding, p, texts in zip(tested, adjusted, answers, strict=True):
         state = state_of(finding.value, finding.threshold, finding.direction, p)
-        full = dataclasses.replace(
-            finding, p_adjusted=p, family=family, detectable=_detectable(finding, family), state=state
-        )
+        reach = _detectable(finding, family)
+        full = dataclasses.replace(finding, p_adjusted=p, family=family, detectable=reach, state=state)
         found.append(dataclasses.replace(full, sentence=sentence(texts[state], full)))
     return tuple(found)
 
@@ -179,16 +177,9 @@ class StudyResult:
         """What result.json holds."""
         own = {item.name: getattr(self, item.name) for item in dataclasses.fields(self) if item.name != "folder"}
         state, text = self.verdict
-        data: dict[str, Any] = only_finite(
-            {
-                "format": FORMAT,
-                **own,
-                "findings": [finding.to_json() for finding in self.findings],
-                "verdict": {"state": state, "text": text},
-                "figures": [{"file": file, "caption": caption} for file, caption in self.figures],
-            }
-        )
-        return data
+        own["findings"] = [finding.to_json() for finding in self.findings]
+        own["figures"] = [{"file": file, "caption": caption} for file, caption in self.figures]
+        return dict(only_finite({"format": FORMAT, **own, "verdict": {"state": state, "text": text}}))
 
     @classmethod
     def load(cls, folder: Path) -> StudyResult:

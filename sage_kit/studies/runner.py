@@ -170,10 +170,8 @@ def require_packages(*names: str) -> None:
 def run_cell(cell: Cell, *, again: bool = False, wait: bool = True, announce: Announce = lambda line: None) -> Outcome:
     """Execute a cell, unless it is done already.
 
-    The notebook runs in a kernel of the current interpreter, whatever kernel its file names.
-
-    `again` executes it though it is done; `wait` waits for another process that executes it; `announce` gets each line
-    of the log as well.
+    The notebook runs in a kernel of the current interpreter, whatever kernel its file names. `again` executes it though
+    it is done; `wait` waits for another process that executes it; `announce` gets each line of the log as well.
     """
     require_packages("papermill", "ipykernel", "nbconvert")
     from filelock import FileLock, Timeout

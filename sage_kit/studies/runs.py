@@ -276,7 +276,7 @@ class RunStore:
         from filelock import FileLock, Timeout
 
         digest = self.code_digest(config, loop)
-        key = self._key(config, digest)
+        key = self.key(config, loop, digest)
         path = self.root / config.task / "+".join([key, *sorted(set(keep))])
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -287,7 +287,8 @@ class RunStore:
             found = self._find(path, key)
             summary = self._make(path, config, loop, keep, digest) if found is None else found[1]
         directory = RunDirectory(path if found is None else found[0])
-        run = ArmRun(arm, config.task, config.seed, directory, config, summary, found is not None, _name(loop))
+        made_by = "" if loop is None else f"{loop.__module__}:{loop.__qualname__}"
+        run = ArmRun(arm, config.task, config.seed, directory, config, summary, found is not None, made_by)
         row = run.row()
         announce(
             f"{config.task}, {arm}, seed {config.seed}: {run.metric} {row['dev']:.4f}, agreement "
@@ -301,33 +302,26 @@ class RunStore:
         key = self.key(config, loop)
         return self._find(self.root / config.task / key, key) is not None
 
-    def key(self, config: RunConfig, loop: Loop | None = None) -> str:
+    def key(self, config: RunConfig, loop: Loop | None = None, digest: str = "") -> str:
         """16 hexadecimal digits for settings, precision, code, versions, data, and content of the teacher.
 
         Only what the run uses counts: plain distillation is the same whatever it would synthesise by. Options count
         with their defaults, so that a changed default is another run.
         """
-        return self._key(config, self.code_digest(config, loop))
-
-    def _key(self, config: RunConfig, digest: str) -> str:
+        digest = digest or self.code_digest(config, loop)
         skipped = {"output", "machine"} | ({"synthesis"} if config.schedule == "none" else set())
         names = {name for name in RunConfig.model_fields if field_extra(name)["group"] not in skipped}
         # of these the content counts
         names -= {"data_dir", "train_file", "validation_file", "evaluation_file", "transfer_file"}
         names -= {"teacher", "tokenizer", "warmup_corpus"}
         names |= {"schedule", "losses_from", "vector_dtype", "compile"}
-        names |= (
-            {"evaluate_validation"} if config.evaluate_validation == "never" else set()
-        )  # it lacks what others have
+        if config.evaluate_validation == "never":  # it lacks what others have
+            names.add("evaluate_validation")
         names -= {name for kind in CHOSEN_KINDS for name in (kind, f"{kind}_options")}  # in the digest
         settings = config.model_dump(mode="json", include=names)
-        content = [
-            self.data_fingerprint(config),
-            plain_fields(self.data(config).spec),
-            checkpoint_content(config.teacher),
-            checkpoint_content(config.tokenizer),
-            _corpus_content(config),
-        ]
+        checkpoints = [checkpoint_content(config.teacher), checkpoint_content(config.tokenizer)]
+        data = [self.data_fingerprint(config), plain_fields(self.data(config).spec)]
+        content = [*data, *checkpoints, _corpus_content(config)]
         return fingerprint(VERSION, sage_kit.__version__, settings, precision_of(config), digest, content)[:16]
 
     def code_digest(self, config: RunConfig, loop: Loop | None = None) -> str:
@@ -410,11 +404,6 @@ class RunStore:
         return self._data[key]
 
 
-def _name(loop: Loop | None) -> str:
-    """Module and name of a loop."""
-    return "" if loop is None else f"{loop.__module__}:{loop.__qualname__}"
-
-
 def _remove(path: Path) -> None:
     """Remove a run's folder, unless another process holds it: then RunInUseError."""
     if not path.is_dir():
@@ -439,17 +428,9 @@ def _note(path: Path, config: RunConfig, digest: str) -> None:
     except (OSError, ValueError):
         told = {}
     machine = describe_machine()
-    told |= {
-        "code": digest,
-        "commit": commit() or None,
-        "precision": precision_of(config),
-        "device": str(device_of(config)),
-        "threads": machine.threads,
-        "processor": machine.processor,
-        "instructions": list(machine.instructions),
-        "card": machine.card,
-        "torch": machine.torch,
-    }
+    told |= {"code": digest, "commit": commit() or None, "precision": precision_of(config)}
+    told |= {"device": str(device_of(config)), "instructions": list(machine.instructions)}
+    told |= {name: getattr(machine, name) for name in ("threads", "processor", "card", "torch")}
     with disk_errors(str(path)):
         write_json(path, told)
 

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -31,8 +30,7 @@ COLUMNS = ("task", "arm", "learning_rate", "seed", "steps", "dev_divergence", "d
            "at_end", "run")  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Try:
+class Try(NamedTuple):
     """One run of an arm at one learning rate."""
 
     task: str
@@ -71,11 +69,11 @@ class Tuning:
 
     def means(self, task: str, arm: str) -> dict[float, float]:
         """Mean divergence on dev by rate; infinite where a student's outputs are no numbers."""
-        tries = self.of(task, arm)
-        return {
-            rate: _mean([one.divergence for one in tries if one.rate == rate])
-            for rate in dict.fromkeys(one.rate for one in tries)
-        }
+        found: dict[float, list[float]] = {}
+        for one in self.of(task, arm):
+            found.setdefault(one.rate, []).append(one.divergence)
+        means = {rate: float(np.mean(values)) for rate, values in found.items()}
+        return {rate: mean if math.isfinite(mean) else math.inf for rate, mean in means.items()}
 
     def best(self, task: str, arm: str) -> float:
         """The rate with the lowest mean divergence; the smallest of several."""
@@ -94,10 +92,9 @@ class Tuning:
     def choose_on(self, seeds: Iterable[int]) -> None:
         """Keep seeds for choices: see `sage_kit.studies.Study.choose_on`."""
         seeds = set(seeds)
-        wrong = next((seed for seed in sorted(seeds) if seed < TUNING_SEED), None)
-        if wrong is not None:
+        if seeds and min(seeds) < TUNING_SEED:
             raise StudyError(
-                f"seed {wrong} is one of those that are compared: choose settings on {TUNING_SEED:,} and up"
+                f"seed {min(seeds)} is one of those that are compared: choose settings on {TUNING_SEED:,} and up"
             )
         self._choosing |= seeds
 
@@ -127,18 +124,14 @@ class Tuning:
         rows = []
         for task, arm in dict.fromkeys((one.task, one.arm) for one in self._tries.values()):
             best, tried = self.best(task, arm), self.rates(task)
-            rows += [
-                (task, arm, one.rate, one.seed, one.steps, one.divergence, one.score, one.agreement, one.rate == best,
-                 one.rate == best and best in (tried[0], tried[-1]), one.run)
-                for one in self.of(task, arm)
-            ]  # fmt: skip
+            is_end = best in (tried[0], tried[-1])
+            rows += [(*one[:-1], one.rate == best, one.rate == best and is_end, one.run) for one in self.of(task, arm)]
         return DataFrame(rows, columns=list(COLUMNS))
 
 
 def tune_arms(
     study: Study,
     arms: Sequence[Arm],
-    *,
     rates: Sequence[float],
     seeds: Sequence[int] | None,
     tasks: Sequence[str],
@@ -190,12 +183,8 @@ def _try(
     asked = [(arm, run_config(study, task, arm, seed, limit), f", learning rate {rate:g}") for arm, rate, seed in tries]
     for (_, rate, _), run in zip(tries, make_runs(study.store, asked), strict=True):
         row = run.row()
-        study.tuning.add(
-            Try(
-                task, run.arm, rate, run.seed, row["student_steps"], row["dev_divergence"], row["dev"],
-                row["dev_agreement"], row["run"],
-            )
-        )  # fmt: skip
+        told = (row[name] for name in ("student_steps", "dev_divergence", "dev", "dev_agreement", "run"))
+        study.tuning.add(Try(task, run.arm, rate, run.seed, *told))
 
 
 def further(rates: Sequence[float], ends: Iterable[float]) -> list[float]:
@@ -213,8 +202,3 @@ def rates_text(rates: Iterable[float]) -> str:
 
 def _tries_text(tries: set[tuple[float, int]]) -> str:
     return f"{len(tries)} ({rates_text(sorted({rate for rate, _ in tries}))})" if tries else "none"
-
-
-def _mean(values: Sequence[float]) -> float:
-    mean = float(np.mean(values))
-    return mean if math.isfinite(mean) else math.inf

@@ -33,9 +33,8 @@ def holm(p_values: Iterable[float]) -> list[float]:
 
     With m values in rising order, the i-th becomes the largest of (m - j + 1) p_j over j <= i, and 1 at most (Holm
     1979, A simple sequentially rejective multiple test procedure, Scandinavian Journal of Statistics 6). Scipy has no
-    such correction, and whatever reads a result would have to import statsmodels for it.
-
-    A p of NaN, where there is no test, stays NaN and does not count.
+    such correction, and whatever reads a result would have to import statsmodels for it. A p of NaN, where there is no
+    test, stays NaN and does not count.
     """
     values = [float(p) for p in p_values]
     known = [index for index, p in enumerate(values) if not math.isnan(p)]

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import json
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -49,15 +50,8 @@ DATA_CHANGED = "its data has changed"
 
 State = Literal["equal", "within", "differs", "impossible"]
 
-MEANINGS: Mapping[State, str] = {
-    "equal": "equal bits",
-    "within": "within tolerance",
-    "differs": "differs",
-    "impossible": "cannot be executed",
-}
-"""The states in words."""
-
-Announce = Callable[[str], None]
+MEANINGS: Mapping[State, str] = {"equal": "equal bits", "within": "within tolerance", "differs": "differs",
+                                 "impossible": "cannot be executed"}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -89,21 +83,24 @@ def verify_folder(
     seed: int | None = None,
     every_seed: bool = False,
     plugin_files: Sequence[str] = (),
-    announce: Announce = lambda text: None,
+    announce: Callable[[str], None] = lambda text: None,
 ) -> list[Check]:
     """Execute runs of a result again, one of each task and arm, and compare their predictions with those saved.
 
-    At least one. A result that holds no predictions, or is of an earlier version, is one that is impossible.
-
-    Of each arm the run of that seed, None for the smallest, or with `every_seed` all. One-file plugins are found by the
-    names that the result tells; those beside the notebooks need not be named.
+    At least one. A result that holds no predictions, or is of an earlier version, is one that is impossible. Of each
+    arm the run of that seed, None for the smallest, or with `every_seed` all. One-file plugins are found by the names
+    that the result tells; those beside the notebooks need not be named.
     """
     try:
         result = StudyResult.load(folder)
         saved = read_predictions(folder)
     except StudyError as error:
-        again = "its predictions and the digest of its code are not saved, so it cannot be verified: make it again"
-        why = again if _is_earlier(folder) else str(error)
+        why = str(error)
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            if not json.loads((folder / RESULT).read_text(encoding="utf-8")).get("runs"):  # of an earlier version
+                why = (
+                    "its predictions and the digest of its code are not saved, so it cannot be verified: make it again"
+                )
         return [Check(folder.parent.name, folder.name, "", "", -1, "impossible", why)]
     chosen = _chosen(result.runs, seed, every_seed)
     if not chosen:
@@ -118,25 +115,13 @@ def verify_folder(
     return checks
 
 
-def _is_earlier(folder: Path) -> bool:
-    """Whether a result was made before results held what is needed."""
-    import json
-
-    try:
-        return not json.loads((folder / RESULT).read_text(encoding="utf-8")).get("runs")
-    except (OSError, ValueError, AttributeError):
-        return False
-
-
 def _chosen(runs: Sequence[Mapping[str, Any]], seed: int | None, every_seed: bool) -> list[Mapping[str, Any]]:
     ordered = sorted(runs, key=lambda run: int(run["seed"]))
     if every_seed:
         return ordered
-    first: dict[tuple[str, str], Mapping[str, Any]] = {}
-    for run in ordered:
-        if seed in (None, int(run["seed"])):
-            first.setdefault((run["task"], run["arm"]), run)
-    return list(first.values())
+    of_seed = [run for run in ordered if seed in (None, int(run["seed"]))]
+    first = {(run["task"], run["arm"]): run for run in reversed(of_seed)}
+    return [run for run in of_seed if first[run["task"], run["arm"]] is run]
 
 
 def _verify(
@@ -174,7 +159,7 @@ def _verify(
         text = " ".join(str(error).split())
         return check("impossible", f"{type(error).__name__}: {text}".removesuffix(": "), code)
     is_alike = all(told.get(name) == here.get(name) for name in KIND)
-    worst = _Difference()
+    apart: list[tuple[float, float, float]] = []
     for split, logits in before.items():
         if split not in after or after[split]["student"].shape != logits.shape:
             return check("impossible", f"{DATA_CHANGED}: split {split!r} has other rows than the result's", code)
@@ -182,12 +167,15 @@ def _verify(
         is_same = labels is None or np.array_equal(labels, after[split]["labels"], equal_nan=labels.dtype.kind == "f")
         if labels is not None and len(labels) == len(logits) and not is_same:
             return check("impossible", f"{DATA_CHANGED}: split {split!r} has other labels than the result's", code)
-        worst = worst.with_split(logits, after[split]["student"])
-    if worst.is_equal:
+        apart += _differences(logits, halved(after[split]["student"]))
+    if not apart:
         return check("equal", "", code, 0.0)
-    state: State = "within" if not is_alike and worst.is_small else "differs"
+    alike, means, most = zip(*apart, strict=True)
+    same, mean, largest = min(alike), max(means), max(most)
+    state: State = "within" if not is_alike and mean <= TOLERANCE and same >= ALIKE else "differs"
     where = "the same kind of machine" if is_alike else f"another kind of machine ({_differing(told, here)})"
-    return check(state, f"{worst}; on {where}", code, worst.largest)
+    how = f"{same:.1%} predicted alike, mean difference {mean:.2g}, largest {largest:.2g}"
+    return check(state, f"{how}; on {where}", code, largest)
 
 
 def _config(run: Mapping[str, Any], told: Mapping[str, Any], defaults: Mapping[str, Any]) -> RunConfig:
@@ -243,37 +231,18 @@ def _text(value: Any) -> str:
     return " ".join(map(str, value)) if isinstance(value, list) else str(value or "none")
 
 
-@dataclass(frozen=True)
-class _Difference:
-    """How far two sets of outputs are apart, at worst over splits."""
+def _differences(before: NDArray[Any], now: NDArray[Any]) -> list[tuple[float, float, float]]:
+    """Of logits (n, n_outputs) the share that is predicted alike, and mean and largest difference; none of equal bits.
 
-    is_equal: bool = True
-    largest: float = 0.0
-    mean: float = 0.0
-    alike: float = 1.0
-
-    def with_split(self, before: NDArray[Any], after: NDArray[Any]) -> _Difference:
-        """With another split: logits of shape (n, n_outputs), as saved and as they are now."""
-        now = halved(after)
-        if before.dtype == now.dtype and before.tobytes() == now.tobytes():
-            return self
-        first, second = (np.asarray(logits, np.float64) for logits in (before, after))
-        if first.shape[1] == 1:
-            spread = float(first.std()) or 1.0
-            apart = np.abs(first - second)[:, 0] / spread
-            alike = 1.0
-        else:
-            apart = np.abs(softmax(first, axis=1) - softmax(second, axis=1)).max(axis=1)
-            alike = float((first.argmax(1) == second.argmax(1)).mean())
-        finite = np.nan_to_num(apart, nan=np.inf)
-        return _Difference(
-            False, max(self.largest, float(finite.max())), max(self.mean, float(finite.mean())), min(self.alike, alike)
-        )
-
-    @property
-    def is_small(self) -> bool:
-        """Whether another machine may be the cause."""
-        return self.mean <= TOLERANCE and self.alike >= ALIKE
-
-    def __str__(self) -> str:
-        return f"{self.alike:.1%} predicted alike, mean difference {self.mean:.2g}, largest {self.largest:.2g}"
+    Differences are of probabilities, or of a number in units of its spread.
+    """
+    if before.dtype == now.dtype and before.tobytes() == now.tobytes():
+        return []
+    first, second = (np.asarray(logits, np.float64) for logits in (before, now))
+    if first.shape[1] == 1:
+        alike, apart = 1.0, np.abs(first - second)[:, 0] / (float(first.std()) or 1.0)
+    else:
+        apart = np.abs(softmax(first, axis=1) - softmax(second, axis=1)).max(axis=1)
+        alike = float((first.argmax(1) == second.argmax(1)).mean())
+    finite = np.nan_to_num(apart, nan=np.inf)
+    return [(alike, float(finite.mean()), float(finite.max()))]

@@ -170,10 +170,8 @@ def paper_settings(study: Study, *, inverter: str | None = None, warmup_corpus: 
     """Settings of an arm that makes the choices of the preset `paper`, but for the models, which are the study's.
 
     Its warm-up takes the corpus that is named, else `CORPUS` below the folder of the data, else at "full" the preset's
-    own; without any of them there is none, which a line says.
-
-    `inverter` None takes "native" where the reducer is linear, else "knn": UMAP's own takes a tenth of a second per
-    vector.
+    own; without any of them there is none, which a line says. `inverter` None takes "native" where the reducer is
+    linear, else "knn": UMAP's own takes a tenth of a second per vector.
     """
     # what the preset leaves open is as a run has it by default; the reducer is the study's, losses are the same
     own = ("reducer", "reducer_options", "reducer_seed")

@@ -27,11 +27,8 @@ def speed(rounds: DataFrame, levels: Sequence[float] = LEVELS) -> DataFrame:
         ordered = own.sort_values("total_steps")
         steps = ordered["total_steps"].to_numpy(float)
         agreement = ordered["dev_agreement"].to_numpy(float)
-        reached = {
-            f"steps_to_{100 * level:g}": next((step for step, share in zip(steps, agreement, strict=True)
-                                               if share >= level), np.nan)
-            for level in levels
-        }  # fmt: skip
+        first = {level: next(iter(steps[agreement >= level]), np.nan) for level in levels}
+        reached = {f"steps_to_{100 * level:g}": step for level, step in first.items()}
         length = steps[-1] - steps[0]
         area = float(trapezoid(agreement, steps) / length if length > 0 else agreement[0])
         rows.append({"task": task, "arm": arm, "seed": seed, **reached, "area": area})
@@ -55,14 +52,5 @@ def speed_table(runs: DataFrame) -> DataFrame:
 
 def figure_of_agreement(runs: Runs) -> Figure:
     """Agreement with the teacher on dev after each round, by steps: means over seeds, and the range of the seeds."""
-    return plots.curves(
-        runs.rounds(),
-        x="total_steps",
-        y="dev_agreement",
-        group="arm",
-        band="range",
-        panel="task",
-        title="Agreement with the teacher on dev",
-        x_label="student steps",
-        y_label="agreement",
-    )
+    words = {"title": "Agreement with the teacher on dev", "x_label": "student steps", "y_label": "agreement"}
+    return plots.curves(runs.rounds(), "total_steps", "dev_agreement", "arm", "range", panel="task", **words)

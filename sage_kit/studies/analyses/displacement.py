@@ -127,9 +127,8 @@ def match(sampler: str, vectors: Floats, anchors: Indices, target: float, *, see
 
     With d the mean distance of the anchors to their neighbours, `gaussian` and `adversarial` move by scale * d, `smote`
     and `shuffled` by interpolation / 2 * d. `mixup` goes a share min(b, 1 - b) of the way, where b has the distribution
-    Beta(a, a): 1/2 - E|b - 1/2| = 1/2 - 1 / (a * 4 ** a * B(a, a)) in the mean, with the beta function B.
-
-    Anchors, (m,) int64, that repeat count as often; vectors are (n, dim).
+    Beta(a, a): 1/2 - E|b - 1/2| = 1/2 - 1 / (a * 4 ** a * B(a, a)) in the mean, with the beta function B. Anchors, (m,)
+    int64, that repeat count as often; vectors are (n, dim).
     """
     check_samplers([sampler])
     option = SCALED_BY[sampler]

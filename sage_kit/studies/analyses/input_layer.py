@@ -77,13 +77,11 @@ def cost_table(runs: Runs, plugins: Plugins) -> DataFrame:
         for run in its:
             passes = run.costs["tokens"]["student"] / once["tokens"]
             student = run.costs["flops"]["student"]
+            row = run.row()
             rows.append(
                 {
-                    "task": task,
-                    "arm": arm,
-                    "seed": run.seed,
-                    "parameters": run.summary["parameters"]["student"],
-                    "trained_parameters": run.summary["parameters"]["student_trained"],
+                    **run.place,
+                    **{name: row[name] for name in ("parameters", "trained_parameters")},
                     "passes": passes,
                     "student_flops": student,
                     "teacher_flops_once": once["flops"],
@@ -106,18 +104,16 @@ def saved(table: DataFrame, baseline: str, column: str) -> DataFrame:
     wide = table.pivot_table(index=["task", "seed"], columns="arm", values=column)
     shares = {arm: 1 - wide[arm] / wide[baseline] for arm in dict.fromkeys(table["arm"]) if arm != baseline}
     tasks = list(dict.fromkeys(table["task"]))
-    rows: list[dict[str, Any]] = []
+    rows: list[tuple[Any, ...]] = []
     for arm, share in shares.items():
         parts = {task: t_interval(share[task].to_numpy(np.float64)) for task in tasks}
         if len(tasks) > 1:
             parts[AVERAGE] = average(list(parts.values()))
-        rows += [
-            {"task": task, "arm": arm, "n_seeds": int(share[tasks[0]].size), "saved": part.value, "low": part.low,
-             "high": part.high, "df": part.df}
-            for task, part in parts.items()
-        ]  # fmt: skip
+        seeds = int(share[tasks[0]].size)
+        rows += [(task, arm, seeds, part.value, part.low, part.high, part.df) for task, part in parts.items()]
     order = [*tasks, AVERAGE]
-    return DataFrame(sorted(rows, key=lambda row: order.index(row["task"])))
+    columns = ["task", "arm", "n_seeds", "saved", "low", "high", "df"]
+    return DataFrame(sorted(rows, key=lambda row: order.index(row[0])), columns=columns)
 
 
 def teacher_table(study: Study, runs: Runs, learnt_from: Mapping[str, str]) -> DataFrame:
@@ -126,9 +122,7 @@ def teacher_table(study: Study, runs: Runs, learnt_from: Mapping[str, str]) -> D
     One row per task and arm: task, arm, learnt_from, reads (what the teacher reads in this arm), metric (the primary
     one), split, n_examples, constant (what the one answer that scores best does), teacher, low and high (95 % interval
     over examples: the teacher is given), student (mean over seeds), n_seeds, and agreement of the students with this
-    very teacher.
-
-    `learnt_from` says what an arm's teacher learnt from, where that is not "sequences".
+    very teacher. `learnt_from` says what an arm's teacher learnt from, where that is not "sequences".
     """
     rows: list[dict[str, Any]] = []
     for task, arm, its in by_arm(runs):

@@ -93,13 +93,13 @@ def _of_length(vectors: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
 class Ladder:
     """What decoders make of some synthetic examples of a run."""
 
-    # One row per decoder, rung and example: decoder, rung, row (among the round's synthetic examples), anchor (among the
-    # training examples), its text, and decoded; found, the share of the anchor's tokens, special ones left out, that are
-    # read there, or of its words for a decoder without guesses; changed, the share that is read differently than in the
-    # anchor; confidence and margin, means of the best guess's score and of what it is ahead of the second, NaN without
-    # guesses; cosine, the mean one of the token states with the anchor's; label_anchor, label_states and label_decoded,
-    # what the teacher says of the anchor, of the rung's states and of the decoded text tokenised again; kept, 1 where
-    # the last two are alike, else 0; label_stays, the same of the first two.
+    # One row per decoder, rung and example: decoder, rung, row (among the round's synthetic examples), anchor (among
+    # the training examples), its text, and decoded; found, the share of the anchor's tokens, special ones left out,
+    # that are read there, or of its words for a decoder without guesses; changed, the share read differently than in
+    # the anchor; confidence and margin, means of the best guess's score and of what it is ahead of the second, NaN
+    # without guesses; cosine, the mean one of the token states with the anchor's; label_anchor, label_states and
+    # label_decoded, what the teacher says of the anchor, of the rung's states and of the decoded text tokenised again;
+    # kept, 1 where the last two are alike, else 0; label_stays, the same of the first two.
     examples: DataFrame
     left_out: dict[str, str]  # decoders that do not go with the teacher, and why
 
@@ -259,10 +259,8 @@ def over_rung(examples: DataFrame, measure: str, baseline: str) -> DataFrame:
     """Every rung against one of them, by lift and decoder, as `against_rung` has it.
 
     Each seed has synthesised other examples, so chance in the examples is part of what varies between seeds. Decoders
-    that do not have the measure are left out.
-
-    `examples` are rows of `Ladder.examples` with columns "task", "lift" and "seed" beside; the baseline is a rung, or
-    `MIDDLE`, halfway from *noise* to *real* in that measure.
+    that do not have the measure are left out. `examples` are rows of `Ladder.examples` with columns "task", "lift" and
+    "seed" beside; the baseline is a rung, or `MIDDLE`, halfway from *noise* to *real* in that measure.
     """
     if measure not in MEASURES:
         raise StudyError(f"there is no measure {measure!r}: take one of {', '.join(MEASURES)}")
@@ -283,7 +281,6 @@ def against_rung(examples: DataFrame, measure: str, baseline: str, *, is_share: 
     """Every rung against one of them: `statistics.compare_arms` of the seeds' means, with the rung as the arm.
 
     With of_real besides, the difference as a share of what *real* is ahead of the baseline (NaN where it is not).
-
     `examples` has one row per example and rung, with the columns task, seed, rung and the measure; `is_share` says
     whether the measure counts among few examples.
     """

@@ -200,7 +200,7 @@ def spatial(runs: Runs, maps: Mapping[str, Maps], vectors: Mapping[str, Floats],
     morans_i, expected, excess (I less its expectation) and p.
     """
     rows = []
-    for task, arm, its in by_arm(runs):
+    for task, _, its in by_arm(runs):
         spaces = {"map": maps[task].coordinates[0], "full": vectors[task]}
         places = {name: neighbor_rows(points, options.neighbors) for name, points in spaces.items()}
         for run in its:
@@ -268,12 +268,10 @@ def improvement(
     """Whether the loss falls more where synthesis aimed than elsewhere, on held-out examples, against a baseline.
 
     Regions of high loss have more to lose, so what is compared are ratios: the log of the mean loss with synthesis over
-    that without, where it was aimed at, less the same elsewhere (a difference in differences).
-
-    One row per task and seed: task, seed, targeted, targeted_baseline, elsewhere, elsewhere_baseline (mean losses), the
-    two changes, and difference (below zero where the targeted regions gain more).
-
-    Synthetic examples of `arm` were kept; `vectors` are pooled ones of train and dev, by task.
+    that without, where it was aimed at, less the same elsewhere (a difference in differences). One row per task and
+    seed: task, seed, targeted, targeted_baseline, elsewhere, elsewhere_baseline (mean losses), the two changes, and
+    difference (below zero where the targeted regions gain more). Synthetic examples of `arm` were kept; `vectors` are
+    pooled ones of train and dev, by task.
     """
     rows = []
     for task in runs.tasks:

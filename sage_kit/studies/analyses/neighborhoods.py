@@ -23,9 +23,8 @@ SAMPLE = 1000  # most examples whose neighbours are looked for
 def neighbors_kept(coordinates: Array, vectors: Array, k: int = K, sample: int = SAMPLE, seed: int = 0) -> float:
     """Share of an example's k nearest others in full space that are also among its k nearest in the map.
 
-    About k / (n - 1) for a map that knows nothing.
-
-    Of more than `sample` examples so many are drawn; their neighbours come from all.
+    About k / (n - 1) for a map that knows nothing. Of more than `sample` examples so many are drawn; their neighbours
+    come from all.
     """
     n = len(vectors)
     if n < 2 or len(coordinates) != n:
@@ -71,15 +70,6 @@ def synthesis_table(runs: Iterable[ArmRun], vectors: Mapping[str, Array]) -> Dat
             if key not in kept:
                 kept[key] = neighbors_kept(coordinates, vectors[run.task])
             share = kept[key]
-        rows.append(
-            {
-                "task": run.task,
-                "arm": run.arm,
-                "seed": run.seed,
-                "moved": float(np.nanmedian(relative_moves(run, vectors[run.task]))),
-                "anchors": len(np.unique(anchors_of(run))),
-                "neighbors_kept": share,
-            }
-        )
-    names = ["task", "arm", "seed", "moved", "anchors", "neighbors_kept"]
-    return DataFrame(rows, columns=names)
+        moved = float(np.nanmedian(relative_moves(run, vectors[run.task])))
+        rows.append({**run.place, "moved": moved, "anchors": len(np.unique(anchors_of(run))), "neighbors_kept": share})
+    return DataFrame(rows, columns=["task", "arm", "seed", "moved", "anchors", "neighbors_kept"])

@@ -136,10 +136,8 @@ def metric_cells(errors: Mapping[str, Array], metric: str, task: str, half: str 
     """What each held-out example contributes to a metric of one pair on one task, (m,) or half; the mean is the metric.
 
     R2 is one less a ratio of means; an example's contribution is R2 plus its influence, the linear term of the delta
-    method: R2 - (error - (1 - R2) spread) / mean spread.
-
-    `errors` is what `sage_kit.scorecard.measures.terms` returns; `half` is "first" or "second" of a draw by the task's
-    name, "" for all.
+    method: R2 - (error - (1 - R2) spread) / mean spread. `errors` is what `sage_kit.scorecard.measures.terms` returns;
+    `half` is "first" or "second" of a draw by the task's name, "" for all.
     """
     if metric not in METRICS:
         raise StudyError(f"there is no metric {metric!r}: take one of {', '.join(METRICS)}")
@@ -237,9 +235,8 @@ def fidelity_and_score(table: DataFrame) -> DataFrame:
     """Rank correlation of what pairs keep with what they teach (`sage_kit.studies.statistics.correlation`).
 
     Columns measure, among ("all pairs", or "same inverter": both numbers less the inverter's mean), pairs, correlation,
-    low and high; NaN for fewer than two pairs.
-
-    `table` has one row per pair: "inverter", those of `SHOWN`, and "difference", the score over the baseline's.
+    low and high; NaN for fewer than two pairs. `table` has one row per pair: "inverter", those of `SHOWN`, and
+    "difference", the score over the baseline's.
     """
     rows = []
     for among in ("all pairs", "same inverter"):

@@ -139,13 +139,10 @@ def pooled_teacher(
 ) -> tuple[Path, float]:
     """A teacher fine-tuned on pooled input, from the cache if it was made before.
 
-    A checkpoint whose head is trained for the task keeps that head, and is fine-tuned on as well.
-
-    `folder`: A plain transformers checkpoint with a trained head, an entry of the cache.
-
-    `seconds`: Of the fine-tuning, with those of a process that was killed during it; 0 where none was done now.
-
-    The embeddings are what is pooled, whatever `bypass` says; with `freeze` they stay those of the checkpoint.
+    A checkpoint whose head is trained for the task keeps that head, and is fine-tuned on as well. `folder`: A plain
+    transformers checkpoint with a trained head, an entry of the cache. `seconds`: Of the fine-tuning, with those of a
+    process that was killed during it; 0 where none was done now. The embeddings are what is pooled, whatever `bypass`
+    says; with `freeze` they stay those of the checkpoint.
     """
     precision = resolve_precision(config.precision, device)
     precision = "fp32" if precision == "fp16" else precision  # as for the usual teacher

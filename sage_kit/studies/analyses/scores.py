@@ -101,10 +101,9 @@ def teacher_over_constant(study: Study, runs: Runs) -> DataFrame:
     """How far the teacher is ahead of the best constant answer, on every validation split of every task.
 
     A teacher that is not ahead knows nothing of the task, and what its students do there says nothing about how they
-    were taught.
-
-    One row per task and split: task, split, metric (the primary one), teacher, constant (the score of the one class
-    that scores best, 0 for correlations), difference, low and high (95 % interval over examples: the teacher is given).
+    were taught. One row per task and split: task, split, metric (the primary one), teacher, constant (the score of the
+    one class that scores best, 0 for correlations), difference, low and high (95 % interval over examples: the teacher
+    is given).
     """
     rows: list[dict[str, Any]] = []
     for task in runs.tasks:

@@ -181,10 +181,7 @@ def changed(settings: Mapping[str, Any], level: Mapping[str, Any]) -> dict[str, 
 
 def first_settings(factors: Sequence[Factor] = FACTORS) -> dict[str, Any]:
     """Settings of the first level of every factor: where a search begins, whatever the defaults are by now."""
-    settings: dict[str, Any] = {}
-    for factor in factors:
-        settings |= next(iter(factor.levels.values()))
-    return settings
+    return {name: value for factor in factors for name, value in next(iter(factor.levels.values())).items()}
 
 
 @dataclass(frozen=True)
@@ -248,9 +245,8 @@ def search(
         if promising and (len(seeds) > 1 or dearer):
             alike = [arms[0], *(arm for arm in promising if arm.name not in dearer)]
             runs = [study.run(alike, seeds=seeds).table()]
-            runs += [
-                study.run([arm], seeds=seeds, steps=dearer[arm.name]).table() for arm in promising if arm.name in dearer
-            ]
+            others_runs = [arm for arm in promising if arm.name in dearer]
+            runs += [study.run([arm], seeds=seeds, steps=dearer[arm.name]).table() for arm in others_runs]
             confirmed = differences(concat(runs, ignore_index=True), names[held])
             confirmed["equal"] = ["FLOPs" if name in dearer else "steps" for name in confirmed["arm"]]
             rest = table[~table["arm"].isin(confirmed["arm"])]

@@ -61,11 +61,9 @@ def stopped_at(runs: Runs, agreement: float) -> DataFrame:
 
     The rule looks at a round when it is over and changes nothing in it, so a run that it ends is the beginning of one
     that goes on, with the same number of rounds allowed. Runs have ``losses_from="pass"``, so that the agreement is
-    that of all training examples.
-
-    A row per run with the end "all rounds", and one with the end "stop rule" for each run that the rule ends: task,
-    arm, seed; end; rounds, steps and seconds until then; rounds_needed, those until the rule ends the run, NaN where it
-    does not; score, the primary metric on dev, and dev_agreement.
+    that of all training examples. A row per run with the end "all rounds", and one with the end "stop rule" for each
+    run that the rule ends: task, arm, seed; end; rounds, steps and seconds until then; rounds_needed, those until the
+    rule ends the run, NaN where it does not; score, the primary metric on dev, and dev_agreement.
     """
     rows = []
     for run in runs:
@@ -81,9 +79,7 @@ def stopped_at(runs: Runs, agreement: float) -> DataFrame:
         for end, last in ends.items():
             rows.append(
                 {
-                    "task": run.task,
-                    "arm": run.arm,
-                    "seed": run.seed,
+                    **run.place,
                     "end": end,
                     "rounds": float(last + 1),
                     "rounds_needed": math.nan if ended is None else float(ended + 1),
@@ -117,10 +113,9 @@ def sooner(ends: DataFrame, arm: str, baseline: str) -> DataFrame:
 
     A run that the rule does not end needs more rounds than it was allowed, and nobody knows how many: it is behind a
     run that the rule ends. Pairs of which the rule ends neither, or both in the same round, do not count (the sign test
-    of Dixon and Mood 1946, The statistical sign test, Journal of the American Statistical Association 41).
-
-    A row per task: task, arm, baseline, pairs, k of n pairs that count, equal (both in the same round), neither, share
-    with its exact binomial interval low and high, NaN without a pair that counts.
+    of Dixon and Mood 1946, The statistical sign test, Journal of the American Statistical Association 41). A row per
+    task: task, arm, baseline, pairs, k of n pairs that count, equal (both in the same round), neither, share with its
+    exact binomial interval low and high, NaN without a pair that counts.
     """
     whole = ends[ends["end"] == "all rounds"]
     rows = []

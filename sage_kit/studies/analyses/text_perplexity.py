@@ -69,10 +69,9 @@ def language_of(found: LiftedRound, corpus: str, announce: Callable[[str], None]
 def perplexities(found: LiftedRound, language: NamedLanguage) -> DataFrame:
     """Pseudo-perplexities of the synthetic texts of a round, of their anchors, and of both in random order.
 
-    Tokens are shuffled within a text, of a pair within each of the two; special tokens stay.
-
-    One row per kind and example: kind (of `KINDS`), row, anchor, text (as the tokens say it), log_perplexity; NaN for a
-    text without tokens of text.
+    Tokens are shuffled within a text, of a pair within each of the two; special tokens stay. One row per kind and
+    example: kind (of `KINDS`), row, anchor, text (as the tokens say it), log_perplexity; NaN for a text without tokens
+    of text.
     """
     made = found.synthetic.tokens
     if made is None:

@@ -42,15 +42,9 @@ def texts_table(prepared: Prepared, rows: Sequence[int]) -> DataFrame:
     found = []
     for row in rows:
         text = split.texts[row] if split.pairs is None else f"{split.texts[row]} | {split.pairs[row]}"
-        found.append(
-            {
-                "text": text,
-                "label": label_text(split.labels[row], spec),
-                "teacher": prediction_text(logits[row], spec),
-                "tokens": int(prepared.train.store.lengths[row]),
-            }
-        )
-    return DataFrame(found)
+        found.append((text, label_text(split.labels[row], spec), prediction_text(logits[row], spec),
+                      int(prepared.train.store.lengths[row])))  # fmt: skip
+    return DataFrame(found, columns=["text", "label", "teacher", "tokens"])
 
 
 def prediction_text(logits: Array, spec: TaskSpec) -> str:
@@ -105,10 +99,8 @@ def bypass_table(prepared: Prepared, row: int) -> DataFrame:
         ("student's upper layers: logits", tuple(bypassed.shape[1:]), own, "trained, from the same token states"),
         ("whole teacher against its upper layers", (), 0, f"largest difference of the logits: {gap:.1e}"),
     ]
-    return DataFrame(
-        [{"step": step, "shape": str(shape) if shape else "", "parameters": count, "note": note}
-         for step, shape, count, note in rows]
-    )  # fmt: skip
+    told = [(step, str(shape) if shape else "", count, note) for step, shape, count, note in rows]
+    return DataFrame(told, columns=["step", "shape", "parameters", "note"])
 
 
 def token_names(found: LiftedRound, example: int) -> list[str]:
@@ -254,9 +246,8 @@ def loss_falls(run: ArmRun, plain: ArmRun) -> DataFrame:
     """How far losses fall after round one, for anchors and others, with synthesis and without.
 
     One row for each of `GROUPS`: columns task, seed, group, examples, before (mean loss after round one), after and
-    after_plain (at the end, with and without synthesis), fall, fall_plain, and beyond_plain, their difference.
-
-    `run` has settings of `half_of_the_hard`, its synthetic examples and loss profiles; `plain` the same seed and steps
+    after_plain (at the end, with and without synthesis), fall, fall_plain, and beyond_plain, their difference. `run`
+    has settings of `half_of_the_hard`, its synthetic examples and loss profiles; `plain` the same seed and steps
     without synthesis, so that both are the same up to the end of round one (else StudyError).
     """
     (_, with_it), (_, without) = (read_loss_profiles(each.directory.path) for each in (run, plain))
@@ -276,12 +267,10 @@ def loss_falls(run: ArmRun, plain: ArmRun) -> DataFrame:
         "easy": np.setdiff1d(np.arange(len(before)), hard),
     }
     rows = []
-    for group in GROUPS:
-        chosen = members[group]
-        numbers = [
+    for group, chosen in members.items():
+        start, end, end_plain = (
             float(losses[chosen].mean()) if len(chosen) else math.nan for losses in (before, with_it[-1], without[-1])
-        ]
-        start, end, end_plain = numbers
+        )
         rows.append(
             {"task": run.task, "seed": run.seed, "group": group, "examples": len(chosen), "before": start, "after": end,
              "after_plain": end_plain, "fall": start - end, "fall_plain": start - end_plain,

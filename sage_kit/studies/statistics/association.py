@@ -32,9 +32,7 @@ def expected_jaccard(n: int, k: int, other: int | None = None) -> float:
     """Expected Jaccard index of two independent random subsets of n things: the level that chance alone reaches.
 
     The overlap x of subsets of k and m things is hypergeometric, and the index is x / (k + m - x), averaged here over
-    the distribution of x, exactly.
-
-    `other` is the size m of the other subset; None takes k.
+    the distribution of x, exactly. `other` is the size m of the other subset; None takes k.
     """
     m = k if other is None else other
     if not (0 <= k <= n and 0 <= m <= n):
@@ -61,9 +59,8 @@ def morans_i(values: Array, neighbors: Array, *, permutations: int = 999, seed: 
 
     I = sum_i z_i (mean of z over the neighbours of i) / sum_i z_i ** 2, where z are the values less their mean (Moran
     1950, Notes on continuous stochastic phenomena, Biometrika 37). The p permutes the values over the places, many
-    permutations in one sparse product, which `scipy.stats.permutation_test` does not do.
-
-    Values are (n,), `neighbors` (n, k) indices of each row's neighbours without the row itself.
+    permutations in one sparse product, which `scipy.stats.permutation_test` does not do. Values are (n,), `neighbors`
+    (n, k) indices of each row's neighbours without the row itself.
     """
     z, places = np.asarray(values, dtype=np.float64), np.asarray(neighbors)
     if permutations < 1:
@@ -96,10 +93,8 @@ def correlation(x: Array, y: Array) -> Interval:
 
     The standard error of atanh(r) is sqrt((1 + r ** 2 / 2) / (n - 3)) (Bonett and Wright 2000, Sample size requirements
     for estimating Pearson, Kendall and Spearman correlations, Psychometrika 65). Points in perfect order, whose
-    transform is infinite, count as if two neighbours were swapped.
-
-    A constant x or y has the correlation 0. With NaN ends for fewer than four points, and for points that are not
-    finite.
+    transform is infinite, count as if two neighbours were swapped. A constant x or y has the correlation 0. With NaN
+    ends for fewer than four points, and for points that are not finite.
     """
     x, y = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
     check_rows(x, y[None], "y values")

@@ -26,9 +26,8 @@ def contributions(metric: str, labels: Array, predictions: Array) -> Floats:
     """What each example contributes to a metric of each run.
 
     Returns array of shape (seeds, n), float64. The mean of a row is the metric of that run; a metric that is undefined
-    counts as 0, as in `METRICS`, and one of predictions that are not finite is NaN.
-
-    Labels are (n,), predictions (seeds, n) of classes or values; the metric is one of `sage_kit.data.metrics.METRICS`.
+    counts as 0, as in `METRICS`, and one of predictions that are not finite is NaN. Labels are (n,), predictions
+    (seeds, n) of classes or values; the metric is one of `sage_kit.data.metrics.METRICS`.
     """
     labels, predictions = np.asarray(labels), np.asarray(predictions)
     check_rows(labels, predictions, "predictions")

@@ -159,9 +159,7 @@ def average(parts: Sequence[Interval]) -> Interval:
     is no more than a name that they share: it draws from other data in another order, so runs of two tasks under one
     seed vary independently (in 55 arms of earlier studies, on SST-2 and STS-B, their differences to plain distillation
     had correlations over five seeds of -0.2 on average). So variances add, and the degrees of freedom are
-    Satterthwaite's.
-
-    `identical` where all parts are.
+    Satterthwaite's. `identical` where all parts are.
     """
     if not parts:
         raise DataError("there is no estimate to average: give one task at least.")

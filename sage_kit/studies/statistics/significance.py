@@ -19,9 +19,8 @@ def p_value(interval: Interval, threshold: float = 0.0) -> float:
 
     The half width towards the threshold over the quantile that the ends stand at is the standard error (Altman and
     Bland 2011, How to obtain the P value from a confidence interval, BMJ 343), and p is that of value less threshold
-    over it. Of Student's intervals this is the t-test's.
-
-    NaN for an interval without ends; for one without width 1 at its value, else 0.
+    over it. Of Student's intervals this is the t-test's. NaN for an interval without ends; for one without width 1 at
+    its value, else 0.
     """
     distance = threshold - interval.value
     reach = interval.high - interval.value if distance > 0 else interval.value - interval.low
@@ -38,10 +37,7 @@ def detectable(se: float, df: float, *, comparisons: int = 1, power: float = POW
 
     t_a is the quantile of the test, at 5 % over the number of comparisons (the first step of Holm's correction), t_b
     that of the power, both of Student's t (Lachin 1981, Introduction to sample size determination and power analysis,
-    Controlled Clinical Trials 2, with t for its normal quantiles).
-
-    NaN where the standard error is not known.
-
+    Controlled Clinical Trials 2, with t for its normal quantiles). NaN where the standard error is not known.
     `comparisons` are the findings that are corrected together.
     """
     if not (math.isfinite(se) and df > 0):
