@@ -81,8 +81,7 @@ def cosines(run: ArmRun, train: Floats, dev: Floats, name: str = "synthetic") ->
     other one) and cosine.
     """
     sets = synthetic_sets(run)
-    vectors = np.concatenate([one.vectors for one in sets])
-    anchors = np.concatenate([one.anchors for one in sets])
+    vectors, anchors = (np.concatenate([getattr(one, name) for one in sets]) for name in ("vectors", "anchors"))
     kinds = {
         name: nearest_cosine(vectors, train),
         f"{name}{ASIDE}": nearest_cosine(vectors, train, skip=anchors),
@@ -138,22 +137,18 @@ def half_arms(inverters: Sequence[str], ratio: float) -> list[Arm]:
     Each inverter has the first two arms, the first one also the third. They need the filter `half` of
     `notebooks/plugins/half_filter.py`. `ratio` is that of synthetic examples that are trained on to real ones.
     """
-    kinds = (("coherent", "top", "of the highest cosine"), ("incoherent", "bottom", "of the lowest cosine"))
+    kinds = {
+        "coherent": ("top", "the half of the highest cosine"),
+        "incoherent": ("bottom", "the half of the lowest cosine"),
+        "random": ("random", "any half"),
+    }
     arms = []
     for inverter in inverters:
-        more = (("random", "random", "any"),) if inverter == inverters[0] else ()
-        for name, which, about in (*kinds, *more):
-            arms.append(
-                Arm(
-                    half_name(name, inverter, inverters),
-                    f"of twice as many, the half {about}" if which != "random" else "of twice as many, any half",
-                    schedule="adaptive",
-                    inverter=inverter,
-                    filter="half",
-                    filter_options={"which": which},
-                    synthetic_ratio=2 * ratio,
-                )
-            )
+        alike: dict[str, Any] = {"schedule": "adaptive", "inverter": inverter, "filter": "half"}
+        for name, (which, about) in kinds.items():
+            if name != "random" or inverter == inverters[0]:
+                own = {"filter_options": {"which": which}, "synthetic_ratio": 2 * ratio}
+                arms.append(Arm(half_name(name, inverter, inverters), f"of twice as many, {about}", **alike, **own))
     return arms
 
 

@@ -72,7 +72,7 @@ def cost_table(runs: Runs, plugins: Plugins) -> DataFrame:
     with either; step_seconds, in the training steps alone.
     """
     rows: list[dict[str, Any]] = []
-    for task, arm, its in by_arm(runs):
+    for _, _, its in by_arm(runs):
         once = teacher_pass(its[0].config, plugins)
         for run in its:
             passes = run.costs["tokens"]["student"] / once["tokens"]
@@ -134,21 +134,10 @@ def teacher_table(study: Study, runs: Runs, learnt_from: Mapping[str, str]) -> D
         students = contributions(metric, labels, np.stack([predicted(each["student"], spec) for each in outputs]))
         alike = [agreement(each["student"], each["teacher"], spec) for each in outputs]
         rows.append(
-            {
-                "task": task,
-                "arm": arm,
-                "learnt_from": learnt_from.get(arm, INPUTS["token"]),
-                "reads": INPUTS[its[0].config.granularity],
-                "metric": metric,
-                "split": split,
-                "n_examples": len(labels),
-                "constant": best_constant(labels, metric)[1],
-                "teacher": teacher.value,
-                "low": teacher.low,
-                "high": teacher.high,
-                "student": float(students.mean()),
-                "n_seeds": len(its),
-                "agreement": float(np.mean(alike)),
-            }
-        )
+            {"task": task, "arm": arm, "learnt_from": learnt_from.get(arm, INPUTS["token"]),
+             "reads": INPUTS[its[0].config.granularity], "metric": metric, "split": split, "n_examples": len(labels),
+             "constant": best_constant(labels, metric)[1], "teacher": teacher.value, "low": teacher.low,
+             "high": teacher.high, "student": float(students.mean()), "n_seeds": len(its),
+             "agreement": float(np.mean(alike))}
+        )  # fmt: skip
     return DataFrame(rows)

@@ -133,6 +133,7 @@ def read_ladder(
         kept, stays = alike_with(on_decoded, on_states, spec), alike_with(on_states, of_anchors, spec)
         for index, reading in enumerate(readings):
             example = index % len(found.rows)
+            outputs = {"anchor": of_anchors, "states": on_states, "decoded": on_decoded}
             rows.append(
                 {
                     "decoder": decoder,
@@ -143,9 +144,7 @@ def read_ladder(
                     "decoded": decoded[index],
                     **_measured(found, example, texts[example], readings[example], reading, reader.has_guesses),
                     "cosine": cosines[index],
-                    "label_anchor": prediction_text(of_anchors[index], spec),
-                    "label_states": prediction_text(on_states[index], spec),
-                    "label_decoded": prediction_text(on_decoded[index], spec),
+                    **{f"label_{of}": prediction_text(logits[index], spec) for of, logits in outputs.items()},
                     "kept": float(kept[index]),
                     "label_stays": float(stays[index]),
                 }
@@ -162,24 +161,18 @@ def _measured(
     found: LiftedRound, example: int, text: str, anchor: Reading, reading: Reading, has_guesses: bool
 ) -> dict[str, float]:
     """The numbers of one reading, beside that of its anchor."""
+    confidence = margin = np.nan
     if not has_guesses:
         own, changed = by_words(text, reading, reading), by_words(text, anchor, reading).changed
-        return {"found": _share(own.right, own.counted), "changed": changed, "confidence": np.nan, "margin": np.nan}
-    (ids,) = ids_of(found.prepared.train.tokens, found.anchors[[example]])
-    special = np.asarray(found.prepared.teacher.tokenizer.all_special_ids)
-    own, beside = by_ids(ids, special, reading, reading), by_ids(ids, special, anchor, reading)
-    counted = ~np.isin(ids, special)
-    confidence = float(reading.scores[counted].mean()) if counted.any() else np.nan
-    return {
-        "found": _share(own.right, own.counted),
-        "changed": beside.changed,
-        "confidence": confidence,
-        "margin": beside.margin,
-    }
-
-
-def _share(part: int, whole: int) -> float:
-    return part / whole if whole else float("nan")
+    else:
+        (ids,) = ids_of(found.prepared.train.tokens, found.anchors[[example]])
+        special = np.asarray(found.prepared.teacher.tokenizer.all_special_ids)
+        own, beside = by_ids(ids, special, reading, reading), by_ids(ids, special, anchor, reading)
+        counted = ~np.isin(ids, special)
+        confidence = float(reading.scores[counted].mean()) if counted.any() else np.nan
+        changed, margin = beside.changed, beside.margin
+    share = own.right / own.counted if own.counted else np.nan
+    return {"found": share, "changed": changed, "confidence": confidence, "margin": margin}
 
 
 def _cosines(found: LiftedRound, batch: TokenBatch) -> NDArray[np.float64]:
@@ -299,16 +292,10 @@ def examples_table(examples: DataFrame, decoder: str, count: int) -> DataFrame:
     """Synthetic examples and their anchors as a person reads them: `count` of a decoder's per task and lift."""
     table = beside_noise(examples[examples["decoder"] == decoder], "synthetic", "decoded")
     names = {
-        "task": "task",
-        "lift": "lift",
-        "text": "anchor",
-        "decoded": "synthetic, decoded",
-        "noise": "noise, decoded",
-        "changed": "changed",
-        "label_anchor": "teacher on anchor",
-        "label_states": "on synthetic states",
+        "task": "task", "lift": "lift", "text": "anchor", "decoded": "synthetic, decoded", "noise": "noise, decoded",
+        "changed": "changed", "label_anchor": "teacher on anchor", "label_states": "on synthetic states",
         "label_decoded": "on decoded text",
-    }
+    }  # fmt: skip
     return spread(table, ["task", "lift"], count, names)
 
 

@@ -7,6 +7,7 @@ are paired. Tasks weigh the same in an average.
 
 from __future__ import annotations
 
+import functools
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -67,11 +68,8 @@ class Scores:
     @property
     def errors(self) -> dict[tuple[str, str], dict[str, Floats]]:
         """By task and name of the pair, per held-out example what `sage_kit.scorecard.measures.terms` returns."""
-        found = {}
-        for key, card in self.cards.items():
-            arrays = card.arrays
-            found[key] = terms(arrays["held_out"], arrays["inverter"], arrays["train_mean"])
-        return found
+        names = ("held_out", "inverter", "train_mean")
+        return {key: terms(*(card.arrays[name] for name in names)) for key, card in self.cards.items()}
 
 
 def pairs_of(
@@ -104,10 +102,7 @@ def score_pairs(study: Study, reducers: Sequence[str], inverters: Sequence[str],
     A pair that does not go together, lacks a package or, as a reducer's own inverse may, runs out of its time budget on
     any task, has no figures.
     """
-
-    def say(text: str) -> None:
-        print(text, flush=True)
-
+    say = functools.partial(print, flush=True)
     vectors = {
         task: load_vectors(study.config(task), study.plugins, fine_tune=True, points=points) for task in study.tasks
     }
@@ -247,6 +242,5 @@ def fidelity_and_score(table: DataFrame) -> DataFrame:
             number = Interval(np.nan, np.nan, np.nan)
             if len(both) > 1:
                 number = correlation(both[measure].to_numpy(), both["difference"].to_numpy())
-            rows.append({"measure": measure, "among": among, "pairs": len(both), "correlation": number.value,
-                         "low": number.low, "high": number.high})  # fmt: skip
-    return DataFrame(rows)
+            rows.append((measure, among, len(both), number.value, number.low, number.high))
+    return DataFrame(rows, columns=["measure", "among", "pairs", "correlation", "low", "high"])

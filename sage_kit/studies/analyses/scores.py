@@ -12,7 +12,7 @@ from sage_kit.data.metrics import METRICS, best_constant
 from sage_kit.data.metrics import predictions as predicted
 from sage_kit.studies import statistics
 from sage_kit.studies.analyses.published import published, split_text
-from sage_kit.studies.runs import ArmRun, Runs
+from sage_kit.studies.runs import Runs
 from sage_kit.studies.study import Study
 
 TEACHER = "teacher"  # what stands for the teacher among arms
@@ -30,8 +30,9 @@ def validation_scores(runs: Runs) -> DataFrame:
     rows: list[dict[str, Any]] = []
     for task in runs.tasks:
         one = runs.of(task=task)[0]
+        examples = one.summary["examples"]
         for split in one.summary["validation"]:
-            setting = _setting(one, split)
+            setting = split_text(split, examples[split], examples["train"], task)
             told = one.summary["teacher"]["validation"][split]
             names = sorted((name for name in told if name in METRICS), key=lambda name: name != one.metric)
             for arm in (TEACHER, *runs.arms):
@@ -59,11 +60,6 @@ def _cells(runs: Runs, task: str, arm: str, split: str, metric: str) -> NDArray[
     return statistics.contributions(metric, runs.labels(task, split), predictions)
 
 
-def _setting(run: ArmRun, split: str) -> str:
-    examples = run.summary["examples"]
-    return split_text(split, examples[split], examples["train"], run.task)
-
-
 def beside_published(scores: DataFrame) -> DataFrame:
     """`validation_scores` on each task's first split, and what others published on the task, in one table.
 
@@ -89,12 +85,9 @@ def beside_published(scores: DataFrame) -> DataFrame:
 
 def compare_splits(study: Study, runs: Runs, baseline: str) -> DataFrame:
     """`Study.compare` on every validation split of every task, by task and split."""
-    parts = [
-        study.compare(Runs(runs.of(task=task)), baseline, split=split)
-        for task in runs.tasks
-        for split in runs.of(task=task)[0].summary["validation"]
-    ]
-    return concat(parts, ignore_index=True)
+    by_task = {task: Runs(runs.of(task=task)) for task in runs.tasks}
+    splits = [(own, split) for own in by_task.values() for split in next(iter(own)).summary["validation"]]
+    return concat([study.compare(own, baseline, split=split) for own, split in splits], ignore_index=True)
 
 
 def teacher_over_constant(study: Study, runs: Runs) -> DataFrame:

@@ -10,8 +10,8 @@ all; in the directions that belong to other examples; in random directions; and 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+import functools
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -48,8 +48,7 @@ SCORES_AT_ONCE = 1 << 22  # products of vectors and atoms that are held at once:
 NOTHING_LEFT = 1e-6  # A residual below this share of the vector's length is rounding
 
 
-@dataclass(frozen=True)
-class TokenMeans:
+class TokenMeans(NamedTuple):
     """What each token of a vocabulary is in the mean, over the positions and types that tokens have in a text."""
 
     ids: Indices  # (v,); all tokens that text is made of, and the special ones that the text has
@@ -68,14 +67,11 @@ def token_means(input_layers: InputLayers, tokenizer: Any, tokens: TokenIds) -> 
     occurring = np.unique(ids)
     known = np.union1d(np.flatnonzero(kinds != NOT_TEXT), occurring).astype(np.int64)
     device = next(input_layers.parameters()).device
-    states: NDArray[np.float32] | None = None
+    states = []
     for kind in np.unique(types):
-        counts = np.bincount(positions[types == kind])
-        weights = torch.from_numpy(counts / len(ids)).float().to(device)
-        of_type = _weighted(input_layers, torch.from_numpy(known).to(device), weights, int(kind))
-        states = of_type if states is None else states + of_type
-    assert states is not None
-    return TokenMeans(known, states)
+        weights = torch.from_numpy(np.bincount(positions[types == kind]) / len(ids)).float().to(device)
+        states.append(_weighted(input_layers, torch.from_numpy(known).to(device), weights, int(kind)))
+    return TokenMeans(known, functools.reduce(np.add, states))
 
 
 def _weighted(input_layers: InputLayers, ids: torch.Tensor, weights: torch.Tensor, kind: int) -> NDArray[np.float32]:
@@ -90,8 +86,7 @@ def _weighted(input_layers: InputLayers, ids: torch.Tensor, weights: torch.Tenso
     return np.asarray(torch.cat(found).numpy())
 
 
-@dataclass(frozen=True)
-class Bag:
+class Bag(NamedTuple):
     """A vector as a combination of tokens."""
 
     places: Indices  # (k,); rows of the atoms, the heaviest first
@@ -275,13 +270,8 @@ def vectors_over(examples: DataFrame, measure: str, baseline: str) -> DataFrame:
 def vectors_to_read(examples: DataFrame, count: int) -> DataFrame:
     """Inverted vectors as a person reads them, `count` per task: their tokens, those of noise, and near text."""
     names = {
-        "task": "task",
-        "text": "anchor",
-        "bag": "tokens in the inverted vector",
-        "noise": "tokens in noise",
-        "nearest": "nearest other text",
-        "cosine": "cosine",
-        "label": "teacher on the vector",
+        "task": "task", "text": "anchor", "bag": "tokens in the inverted vector", "noise": "tokens in noise",
+        "nearest": "nearest other text", "cosine": "cosine", "label": "teacher on the vector",
         "label_nearest": "on that text",
-    }
+    }  # fmt: skip
     return spread(beside_noise(examples, "inverted", "bag"), ["task"], count, names)
