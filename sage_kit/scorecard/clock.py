@@ -20,11 +20,7 @@ Invert = Callable[[Floats, NDArray[np.int64]], Floats]
 
 
 def inversion_speed(
-    invert: Invert,
-    coordinates: Floats,
-    anchors: NDArray[np.int64],
-    first_points: int,
-    first_seconds: float,
+    invert: Invert, coordinates: Floats, anchors: NDArray[np.int64], first_points: int, first_seconds: float
 ) -> dict[str, float]:
     """Vectors per second, over enough points for a clock; an inversion that was slow anyway is not repeated."""
     count, seconds = first_points, [first_seconds]

@@ -32,22 +32,9 @@ def check_alone(
 ) -> list[CheckResult]:
     """Run every check of a component in a process of its own, and compare what another process gets.
 
-    Parameters
-    ----------
-    item : Registered
-        The component.
-    files : sequence of str
-        One-file plugins to load.
-    hooks : bool
-        It stands for the observing hooks of a file.
-    time_limit : float
-        Processor time that a check may take [s].
 
-    Returns
-    -------
-    list of CheckResult
-        As `check_component` returns them. Where the process ends or hangs in a check, that one has failed, and those
-        after it are skipped.
+    `hooks` says that it stands for the observing hooks of a file. Where the process ends or hangs in a check, that one
+    has failed, and those after it are skipped.
     """
     message = {
         "files": [str(Path(file).absolute()) for file in files],
@@ -115,15 +102,7 @@ class _Watch:
         self._moved = time.monotonic()
 
     def next(self, child: Child) -> dict[str, Any]:
-        """The next event that is no sign of life.
-
-        Raises
-        ------
-        _Stuck
-            When the check takes too long.
-        ChildEnded
-            When the process has ended.
-        """
+        """The next event that is no sign of life."""
         while True:
             try:
                 event = child.receive(SILENCE)

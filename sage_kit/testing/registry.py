@@ -64,20 +64,11 @@ class CheckResult:
 
 @dataclass(frozen=True)
 class Check:
-    """One check: a function of a subject that returns, or raises what is wrong.
+    """One check: a function of a subject that returns, or raises what is wrong."""
 
-    Attributes
-    ----------
-    name : str
-        How results and expected failures name it.
-    kinds : tuple of str
-        The kinds of component it is for; empty for all.
-    function : callable
-        Its docstring says what is checked and, after "To fix:", how to mend a failure.
-    """
-
-    name: str
-    kinds: tuple[str, ...]
+    name: str  # how results and expected failures name it
+    kinds: tuple[str, ...]  # the kinds of component it is for; empty for all
+    # its docstring says what is checked and, after "To fix:", how to mend a failure
     function: Callable[[Subject], None]
 
     @property
@@ -86,17 +77,7 @@ class Check:
         return " ".join(inspect.cleandoc(self.function.__doc__ or "").partition(FIX)[2].split())
 
     def run(self, subject: Subject) -> None:
-        """Run the check.
-
-        Raises
-        ------
-        CheckFailure
-            With what was wrong and how to mend it.
-        CheckWarning
-            With what is worth knowing and how to mend it.
-        NotApplicable
-            When there is nothing to check, or a package is missing.
-        """
+        """Run the check."""
         with preserved():
             self._run(subject)
 

@@ -16,35 +16,11 @@ import numpy as np
 
 from sage_kit.components.plugins import Plugins
 from sage_kit.config import RunConfig, load_config
-from sage_kit.recipe import CHOSEN_KINDS
 
 if TYPE_CHECKING:
     import torch
 
     from sage_kit.components import Floats, Integers, TeacherView, TextBatch, TokenBatch, TokenIds
-
-__all__ = [
-    "CHOSEN_KINDS",
-    "DIM",
-    "FEW",
-    "MANY",
-    "ToyVocabulary",
-    "config",
-    "embed",
-    "finished_run",
-    "held_out",
-    "labels",
-    "logits",
-    "losses",
-    "many",
-    "run_loop",
-    "teacher_for",
-    "teacher_view",
-    "text",
-    "token_ids",
-    "tokens",
-    "train",
-]  # fmt: skip
 
 DIM = 16  # width of the toy vectors and of the toy teacher
 ROWS = 96
@@ -58,9 +34,6 @@ WORDS = {
     "other": "the a film story actor plot scene ends with and of it was is house river",
 }
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-
-
-# ---- vectors --------------------------------------------------------------------------------------------------------
 
 
 @functools.cache
@@ -115,9 +88,6 @@ def labels(rows: int = ROWS) -> Integers:
 def logits(rows: int = ROWS, seed: int = 0) -> Floats:
     """Logits of two classes, shape (rows, 2)."""
     return np.random.default_rng(seed).standard_normal((rows, 2)).astype(np.float32)
-
-
-# ---- token states ---------------------------------------------------------------------------------------------------
 
 
 def tokens(indices: Integers | Sequence[int], vectors: Floats | None = None) -> TokenBatch:
@@ -210,9 +180,6 @@ class ToyVocabulary:
 
         ids = self.nearest(batch.ids[places], k)
         return ids, torch.full(ids.shape, -float(np.log(k)))
-
-
-# ---- the run --------------------------------------------------------------------------------------------------------
 
 
 @functools.cache

@@ -149,11 +149,7 @@ def make_maps(study: Study, task: str, seeds: int, options: RegionOptions) -> Ma
     coordinates = []
     for seed in range(config.reducer_seed, config.reducer_seed + seeds):
         fitted = fit_map(
-            Pooled(vectors, fingerprint(vectors)),
-            reducer,
-            cache,
-            replace(context, seed=seed),
-            needs_reducer=False,
+            Pooled(vectors, fingerprint(vectors)), reducer, cache, replace(context, seed=seed), needs_reducer=False
         )
         coordinates.append(fitted.coordinates)
     return Maps(coordinates, [cluster(points, options.clusters, seed) for seed, points in enumerate(coordinates)])
