@@ -182,8 +182,9 @@ class Entry:
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-ready dictionary; NaN and infinity become None."""
-        first, *others = [evidence.to_json() for evidence in self.evidence] or [None]
-        state = {"state": self.state, "remark": self.remark, "result": first, "other_results": others}
+        told = [evidence.to_json() for evidence in self.evidence]
+        state: dict[str, Any] = {"state": self.state, "remark": self.remark, "result": next(iter(told), None)}
+        state["other_results"] = told[1:]
         return dict(only_finite({**dataclasses.asdict(self.claim), **state}))
 
 

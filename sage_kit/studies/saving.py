@@ -94,14 +94,10 @@ def save_study(study: Study, compared: Compared, changed: Mapping[str, Any], sec
     label = label_of(study.size.name, study.tasks, mark, precision)
     folder = study.results_dir / study.name / label
     result = StudyResult(
+        **{name: getattr(study, name) for name in ("title", "question", "tasks", "seeds", "parameters")},
         study=study.name,
-        title=study.title,
-        question=study.question,
         label=label,
         profile=study.size.name,
-        tasks=study.tasks,
-        seeds=study.seeds,
-        parameters=study.parameters,
         settings={key: value for key, value in study.settings.items() if COMMON.get(key) != value},
         defaults=default_settings(),
         findings=study.decide(),

@@ -31,13 +31,12 @@ from sage_kit.data.splits import EVALUATION
 from sage_kit.errors import ConfigError, StudyError, did_you_mean
 from sage_kit.studies import equal_compute, statistics
 from sage_kit.studies.arms import Arm, check_arms, make_runs, run_config, step_limits
-from sage_kit.studies.design import expected_table, plan_text
+from sage_kit.studies.design import compared_rows, expected_table, plan_text, planned_runs
 from sage_kit.studies.display import VerdictBox
 from sage_kit.studies.effort import Effort
 from sage_kit.studies.findings import Findings
 from sage_kit.studies.parameters import Parameter, check, check_components, check_parameters, listed
 from sage_kit.studies.places import RESULTS, RUNS, in_project
-from sage_kit.studies.planning import compared_rows, planned_runs
 from sage_kit.studies.predictions import DEV, compare_outputs, split_name
 from sage_kit.studies.result import StudyResult
 from sage_kit.studies.runs import ArmRun, Runs, RunStore

@@ -147,7 +147,7 @@ def half_arms(inverters: Sequence[str], ratio: float) -> list[Arm]:
         alike: dict[str, Any] = {"schedule": "adaptive", "inverter": inverter, "filter": "half"}
         for name, (which, about) in kinds.items():
             if name != "random" or inverter == inverters[0]:
-                own = {"filter_options": {"which": which}, "synthetic_ratio": 2 * ratio}
+                own: dict[str, Any] = {"filter_options": {"which": which}, "synthetic_ratio": 2 * ratio}
                 arms.append(Arm(half_name(name, inverter, inverters), f"of twice as many, {about}", **alike, **own))
     return arms
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -52,5 +53,9 @@ def speed_table(runs: DataFrame) -> DataFrame:
 
 def figure_of_agreement(runs: Runs) -> Figure:
     """Agreement with the teacher on dev after each round, by steps: means over seeds, and the range of the seeds."""
-    words = {"title": "Agreement with the teacher on dev", "x_label": "student steps", "y_label": "agreement"}
+    words: dict[str, Any] = {
+        "title": "Agreement with the teacher on dev",
+        "x_label": "student steps",
+        "y_label": "agreement",
+    }
     return plots.curves(runs.rounds(), "total_steps", "dev_agreement", "arm", "range", panel="task", **words)

@@ -10,7 +10,7 @@ Every one of these samplers is scaled by one option, in which its mean displacem
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,13 +33,8 @@ from sage_kit.training.preparation import Prepared
 Floats = NDArray[np.float32]
 Indices = NDArray[np.int64]
 
-SCALED_BY: Mapping[str, str] = {
-    "gaussian": "scale",
-    "adversarial": "scale",
-    "smote": "interpolation",
-    "shuffled": "interpolation",
-    "mixup": "alpha",
-}
+SCALED_BY: Mapping[str, str] = {"gaussian": "scale", "adversarial": "scale", "smote": "interpolation",
+                                "shuffled": "interpolation", "mixup": "alpha"}  # fmt: skip
 """Samplers in full space, and the option that says how far they go."""
 
 PAIRS = 20_000  # random pairs from which the mean distance of two examples is estimated
@@ -47,8 +42,7 @@ TOLERANCE = 0.1  # mean displacements count as matched when they differ by at mo
 LEAST_ALPHA, MOST_ALPHA = 1e-3, 1e3  # between these, mixup's mean share of the way goes from 0.0007 to 0.49
 
 
-@dataclass(frozen=True)
-class Match:
+class Match(NamedTuple):
     """Options of a sampler that bring its mean displacement to a target."""
 
     options: Mapping[str, float]  # three digits each, so that the same target gives the same run again
@@ -87,14 +81,12 @@ def _synthesizer(config: RunConfig, prepared: Prepared, plugins: Plugins) -> Syn
 
 def _lifted(one: SyntheticSet, synthesizer: Synthesizer, prepared: Prepared, most: int) -> NDArray[np.float64]:
     distances: list[NDArray[np.float64]] = []
-    done = 0
     for number, rows in enumerate(synthesizer.plan(one)):
-        if done >= most:
+        if sum(map(len, distances)) >= most:
             break
         new = synthesizer.lift(one, rows, number)
         old = prepared.train.store.batch(one.anchors[rows], prepared.device)
         distances.append((_mean_token(new) - _mean_token(old)).norm(dim=1).double().cpu().numpy())
-        done += len(rows)
     return np.concatenate(distances)
 
 
@@ -105,9 +97,8 @@ def _mean_token(batch: TokenBatch) -> Tensor:
 
 def measure(run: ArmRun, vectors: Floats) -> NDArray[np.float64]:
     """Distances (m,), float64, of a run's synthetic vectors from their anchors' among `vectors`, over all rounds."""
-    sets = synthetic_sets(run)
-    moved = [np.linalg.norm(one.vectors - vectors[one.anchors], axis=1).astype(np.float64) for one in sets]
-    return np.concatenate(moved)
+    moves = [one.vectors - vectors[one.anchors] for one in synthetic_sets(run)]
+    return np.concatenate([np.linalg.norm(move, axis=1).astype(np.float64) for move in moves])
 
 
 def anchors_of(run: ArmRun) -> Indices:
@@ -136,7 +127,8 @@ def match(sampler: str, vectors: Floats, anchors: Indices, target: float, *, see
     if option == "alpha":
         distance = _mean_of_pairs(vectors, anchors, rng)
         alpha = _digits(_alpha_of(target / distance if distance > 0 else 0.0))
-        return _match({option: alpha}, distance * mean_share(alpha), target)
+        expected = distance * mean_share(alpha)
+        return Match({option: alpha}, expected, near(expected, target))
     request = SampleRequest(
         count=len(anchors),
         losses=np.zeros(len(vectors), np.float32),
@@ -150,11 +142,7 @@ def match(sampler: str, vectors: Floats, anchors: Indices, target: float, *, see
     value = _digits(target / per_unit) if per_unit > 0 else 0.0  # among duplicates there is nowhere to go
     if option == "interpolation":
         value = min(value, 1.0)
-    return _match({option: value}, value * per_unit, target)
-
-
-def _match(options: dict[str, float], expected: float, target: float) -> Match:
-    return Match(options, expected, near(expected, target))
+    return Match({option: value}, value * per_unit, near(value * per_unit, target))
 
 
 def near(displacement: float, target: float) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,8 +21,7 @@ Floats = NDArray[np.float32]
 ANCHORS = "anchors"  # stands for examples that are their anchors: no label flips, and none changes
 
 
-@dataclass(frozen=True)
-class Flips:
+class Flips(NamedTuple):
     """How the teacher's labels of a run's synthetic examples stand to those of their anchors."""
 
     examples: int  # synthetic examples that the run trained on, of all its rounds

@@ -164,26 +164,23 @@ def movement(runs: Runs, maps: Mapping[str, Maps], options: RegionOptions) -> Da
     maps, and jaccard_by_chance.
     """
     rows = []
-    for task, arm, its in by_arm(runs):
-        known = {run.seed: profiles(run) for run in its}
-        clusters = maps[task].clusters
-        seeds = list(known)
-        for place, seed in enumerate(seeds):
-            who = {"task": task, "arm": arm, "seed": seed}
-            losses = known[seed]
+    for task, _, its in by_arm(runs):
+        known = [profiles(run) for run in its]
+        first, *others = maps[task].clusters
+        for run, losses, following in zip(its, known, known[1:] + known[:1], strict=True):
+
+            def add(between: str, number: int, pair: dict[str, float], place: dict[str, Any] = run.place) -> None:
+                rows.append({**place, "between": between, "round": number, **pair})
+
             for number in losses:
                 if number + 1 in losses:
-                    pair = _pair(losses[number], losses[number + 1], clusters[0], options)
-                    rows.append({**who, "between": "rounds", "round": number, **pair})
-                other = known[seeds[(place + 1) % len(seeds)]]
-                if len(seeds) > 1 and number in other:
-                    pair = _pair(losses[number], other[number], clusters[0], options)
-                    rows.append({**who, "between": "students", "round": number, **pair})
-                here = high_regions(losses[number], clusters[0], options.region_share)
-                for another in clusters[1:]:
+                    add("rounds", number, _pair(losses[number], losses[number + 1], first, options))
+                if len(its) > 1 and number in following:
+                    add("students", number, _pair(losses[number], following[number], first, options))
+                here = high_regions(losses[number], first, options.region_share)
+                for another in others:
                     there = high_regions(losses[number], another, options.region_share)
-                    pair = {**alike(here, there), "jaccard": float("nan"), "jaccard_by_chance": float("nan")}
-                    rows.append({**who, "between": "maps", "round": number, **pair})
+                    add("maps", number, {**alike(here, there), "jaccard": np.nan, "jaccard_by_chance": np.nan})
     if not any(row["between"] == "rounds" for row in rows):
         raise StudyError("no run has two rounds in a row that trained on nearly all examples: raise rounds")
     return DataFrame(rows)
@@ -279,19 +276,11 @@ def improvement(
                 for which, losses in (("", dev_losses(ours)), ("_baseline", dev_losses(theirs)))
                 for name, rows_ in ((f"targeted{which}", inside), (f"elsewhere{which}", ~inside))
             }
-            change = {
-                place: np.log(means[place]) - np.log(means[f"{place}_baseline"]) for place in ("targeted", "elsewhere")
-            }
-            rows.append(
-                {
-                    "task": task,
-                    "seed": ours.seed,
-                    **means,
-                    "change_targeted": float(change["targeted"]),
-                    "change_elsewhere": float(change["elsewhere"]),
-                    "difference": float(change["targeted"] - change["elsewhere"]),
-                }
+            at, away = (
+                float(np.log(means[place]) - np.log(means[f"{place}_baseline"])) for place in ("targeted", "elsewhere")
             )
+            changes = {"change_targeted": at, "change_elsewhere": away, "difference": at - away}
+            rows.append({"task": task, "seed": ours.seed, **means, **changes})
     return DataFrame(rows)
 
 

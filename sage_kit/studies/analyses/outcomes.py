@@ -153,9 +153,9 @@ def with_equal_flops(study: Study, runs: Runs, like: str, *, name: str = EQUAL_F
 
 def compute_apart(study: Study, runs: Runs, apart: Sequence[str]) -> DataFrame:
     """`Study.compute_table`, in which the arms that take other steps by design stand apart, as not equal."""
-    equal = study.compute_table(Runs([run for run in runs if run.arm not in apart]))
-    others = study.compute_table(Runs([run for run in runs if run.arm in apart])).assign(equal=False)
-    return concat([equal, others], ignore_index=True)
+    parts = [Runs([run for run in runs if (run.arm in apart) is stands]) for stands in (False, True)]
+    equal, others = map(study.compute_table, parts)
+    return concat([equal, others.assign(equal=False)], ignore_index=True)
 
 
 def flatness(study: Study, compute: DataFrame, more_steps: DataFrame) -> str:

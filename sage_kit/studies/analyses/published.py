@@ -7,11 +7,10 @@ not go with them, so they are anchors, not baselines: a difference to them has n
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True)
-class Published:
+class Published(NamedTuple):
     """One published score."""
 
     model: str
@@ -23,14 +22,9 @@ class Published:
 
 
 METRICS: Mapping[str, str] = {
-    "mnli": "accuracy",
-    "qqp": "accuracy",
-    "qnli": "accuracy",
-    "sst2": "accuracy",
-    "cola": "matthews",
-    "rte": "accuracy",
-    "mrpc": "f1",
-}
+    "mnli": "accuracy", "qqp": "accuracy", "qnli": "accuracy", "sst2": "accuracy", "cola": "matthews",
+    "rte": "accuracy", "mrpc": "f1",
+}  # fmt: skip
 """The metric in which these sources score each task."""
 
 DEV = "official validation, whole"
@@ -68,16 +62,10 @@ PUBLISHED: tuple[Published, ...] = (
 
 
 GLUE_SIZES: Mapping[str, tuple[int, int]] = {
-    "cola": (8_551, 1_043),
-    "sst2": (67_349, 872),
-    "mrpc": (3_668, 408),
-    "stsb": (5_749, 1_500),
-    "qqp": (363_846, 40_430),
-    "mnli": (392_702, 9_815),
-    "qnli": (104_743, 5_463),
-    "rte": (2_490, 277),
+    "cola": (8_551, 1_043), "sst2": (67_349, 872), "mrpc": (3_668, 408), "stsb": (5_749, 1_500),
+    "qqp": (363_846, 40_430), "mnli": (392_702, 9_815), "qnli": (104_743, 5_463), "rte": (2_490, 277),
     "wnli": (635, 71),
-}
+}  # fmt: skip
 """Rows of each task's training split and first validation split (Wang et al. 2019, GLUE, arXiv 1804.07461), as the
 hub's nyu-mll/glue holds them."""
 

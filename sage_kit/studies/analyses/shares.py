@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from pandas import DataFrame, concat
@@ -34,15 +35,11 @@ def read_shares(text: str) -> list[float]:
 
 def share_arms(shares: Sequence[float]) -> list[Arm]:
     """An arm for each share, in which so many of a round's examples are synthetic and the others real."""
+    words = {share: f"{100 * share:g} %" for share in shares}
+    mix: dict[str, Any] = {"schedule": "adaptive", "mix": "replace"}
     return [
-        Arm(
-            f"replace {100 * share:g} %",
-            f"{100 * share:g} % of a round is synthetic",
-            schedule="adaptive",
-            mix="replace",
-            synthetic_ratio=share,
-        )
-        for share in shares
+        Arm(f"replace {word}", f"{word} of a round is synthetic", synthetic_ratio=share, **mix)
+        for share, word in words.items()
     ]
 
 

@@ -7,7 +7,8 @@ came with the teacher's checkpoint, or one that was trained here and is no pretr
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -30,8 +31,7 @@ KINDS = (ANCHOR, SYNTHETIC, SYNTHETIC_SHUFFLED, ANCHOR_SHUFFLED)
 NO_TEXT = "makes no text"
 
 
-@dataclass(frozen=True)
-class NamedLanguage:
+class NamedLanguage(NamedTuple):
     """A masked language model, and what to say of it."""
 
     model: MaskedLanguage
@@ -80,24 +80,19 @@ def perplexities(found: LiftedRound, language: NamedLanguage) -> DataFrame:
     anchors = found.prepared.train.tokens.batch(found.anchors, cpu)
     synthetic = made.batch(found.rows, cpu)
     rng = np.random.default_rng(found.config.seed)
-    texts = {
-        ANCHOR: anchors,
-        SYNTHETIC: synthetic,
-        SYNTHETIC_SHUFFLED: shuffled(synthetic, rng),
-        ANCHOR_SHUFFLED: shuffled(anchors, rng),
-    }
+    texts = {ANCHOR: anchors, SYNTHETIC: synthetic}
+    texts |= {SYNTHETIC_SHUFFLED: shuffled(synthetic, rng), ANCHOR_SHUFFLED: shuffled(anchors, rng)}
     decode = found.prepared.teacher.tokenizer.batch_decode
     rows = []
     for kind, batch in texts.items():
         logs = language.model.perplexity(batch.ids, batch.types, batch.mask).log().cpu().numpy()
         ids = [own[real].tolist() for own, real in zip(batch.ids, batch.mask, strict=True)]
         read = decode(ids, skip_special_tokens=True)
-        for row, anchor, text, value in zip(found.rows, found.anchors, read, logs, strict=True):
-            rows.append(
-                {"kind": kind, "row": int(row), "anchor": int(anchor), "text": text.strip(),
-                 "log_perplexity": float(value)}
-            )  # fmt: skip
-    return DataFrame(rows)
+        rows += [
+            (kind, int(row), int(anchor), text.strip(), float(value))
+            for row, anchor, text, value in zip(found.rows, found.anchors, read, logs, strict=True)
+        ]
+    return DataFrame(rows, columns=["kind", "row", "anchor", "text", "log_perplexity"])
 
 
 def shuffled(text: TextBatch, rng: np.random.Generator) -> TextBatch:

@@ -14,7 +14,7 @@ from pandas import DataFrame
 from scipy.special import softmax
 
 from sage_kit.builtin.samplers.high_loss import hardest
-from sage_kit.components import TaskSpec, TokenBatch
+from sage_kit.components import TaskSpec
 from sage_kit.errors import StudyError
 from sage_kit.reports.figures import ANCHOR, REAL, SYNTHETIC
 from sage_kit.reports.lifted_round import LiftedRound
@@ -113,7 +113,7 @@ def token_names(found: LiftedRound, example: int) -> list[str]:
 def draw_states(found: LiftedRound, example: int) -> Figure:
     """The lift of one example: its anchor's token states, the synthetic ones, and what was added; means below."""
     names = token_names(found, example)
-    real, lifted = (_row(batch, example) for batch in (found.real, found.lifted))
+    real, lifted = (one.states[example, one.mask[example]].float().cpu().numpy() for one in (found.real, found.lifted))
     count = min(len(real), len(lifted))
     panels = {"anchor": real, "synthetic": lifted, "synthetic less anchor": lifted[:count] - real[:count]}
     figure = new_figure((11.0, 1.6 + 0.24 * (len(real) + 2)))
@@ -154,11 +154,10 @@ def draw_neighborhood(coordinates: Array, losses: Array, synthetic: SyntheticSet
     axes = figure.subplots()
     _draw_losses(figure, axes, real, losses, 26)
     for place in real[near]:
-        axes.plot([centre[0], place[0]], [centre[1], place[1]], color=REAL, linewidth=0.8, zorder=0)
+        axes.plot(*zip(centre, place, strict=True), color=REAL, linewidth=0.8, zorder=0)
     axes.scatter(made[own, 0], made[own, 1], s=42, marker="x", color=SYNTHETIC, label=f"new points ({len(own)})")
     axes.scatter(centre[:1], centre[1:], s=150, facecolors="none", edgecolors=ANCHOR, linewidths=2, label="anchor")
-    axes.set_xlim(centre[0] - reach, centre[0] + reach)
-    axes.set_ylim(centre[1] - reach, centre[1] + reach)
+    axes.set(xlim=(centre[0] - reach, centre[0] + reach), ylim=(centre[1] - reach, centre[1] + reach))
     _finish(axes, title)
     axes.legend(frameon=True, framealpha=0.9, fontsize=9, loc="best")
     return figure
@@ -195,10 +194,6 @@ def draw_labels(before: Array, after: Array, spec: TaskSpec) -> Figure:
     if not spec.is_regression:
         axes.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03))
     return figure
-
-
-def _row(batch: TokenBatch, example: int) -> NDArray[np.float32]:
-    return np.asarray(batch.states[example, batch.mask[example]].float().cpu().numpy())
 
 
 def _size(count: int) -> float:

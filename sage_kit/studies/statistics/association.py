@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 from scipy import sparse, stats
 
 from sage_kit.errors import ConfigError, DataError
-from sage_kit.studies.statistics.intervals import LEVEL, Interval
-from sage_kit.studies.statistics.seed_checks import NEGLIGIBLE, check_rows
+from sage_kit.studies.statistics.intervals import LEVEL, NEGLIGIBLE, Interval, check_rows
 
 Array = NDArray[Any]
 

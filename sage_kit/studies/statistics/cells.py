@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sage_kit.errors import ConfigError, DataError, did_you_mean
-from sage_kit.studies.statistics.seed_checks import check_rows
+from sage_kit.studies.statistics.intervals import check_rows
 
 Array = NDArray[Any]
 Floats = NDArray[np.float64]

@@ -9,8 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sage_kit.errors import ConfigError, DataError, did_you_mean
-from sage_kit.studies.statistics.intervals import Interval, average, t_interval, two_way
-from sage_kit.studies.statistics.seed_checks import NEGLIGIBLE, check_rows
+from sage_kit.studies.statistics.intervals import NEGLIGIBLE, Interval, average, check_rows, t_interval, two_way
 from sage_kit.studies.statistics.significance import count_interval, p_value
 
 if TYPE_CHECKING:
