@@ -117,9 +117,8 @@ def _in_worker(run: Run, cell: Cell) -> Outcome:
 
 
 def _on_cluster(cells: Sequence[Cell], run: Run, scheduler: str) -> Iterator[Outcome]:
-    """On the workers of a dask.distributed cluster; outcomes in the order in which they come.
-
-    Not by joblib's back end, which waits forever for a task that dask gives up, as when each of its workers died.
+    """On the workers of a dask.distributed cluster; outcomes in the order in which they come. Not by joblib's back end,
+    which waits forever for a task that dask gives up, as when each of its workers died.
     """
     from distributed import Client, as_completed
 

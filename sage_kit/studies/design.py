@@ -40,7 +40,6 @@ MEASURED = "as differences varied in earlier results"
 
 def expected_table(results_dir: Path, examples: Mapping[str, int], seeds: int, split: str) -> DataFrame:
     """Per task and for the average, the standard error to be expected of a difference, and what can be found with it.
-
     Columns task, n_seeds, n_examples, se, df, detectable (with 80 % chance, by one finding alone), source.
     """
     from pandas import DataFrame

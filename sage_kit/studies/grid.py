@@ -46,10 +46,8 @@ class Grid(BaseModel):
 def grid_cells(
     folder: Path, out: Path, name: str = "", file: str | Path = "", overrides: Mapping[str, Any] | None = None
 ) -> list[Cell]:
-    """What a command asks to execute, without duplicates.
-
-    `name` is the study, which stands in for those of the file; `overrides` are parameters as the command line gives
-    them, and hold in every cell.
+    """What a command asks to execute, without duplicates. `name` is the study, which stands in for those of the file;
+    `overrides` are parameters as the command line gives them, and hold in every cell.
     """
     overrides = overrides or {}
     grid = _read(Path(file)) if file else Grid()

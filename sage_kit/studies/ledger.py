@@ -253,7 +253,6 @@ def _each_set_of_runs_once(evidence: Sequence[Evidence]) -> tuple[Evidence, ...]
 
 def run_keys(evidence: Evidence, finding: Finding | None = None) -> frozenset[str]:
     """Keys of the runs that evidence, or one finding of it, rests on: those of the finding's arm where it names one.
-
     Without the marks of what was kept of a run; empty for a result without runs.
     """
     runs = result_runs(evidence.result)
@@ -352,9 +351,8 @@ def _with_states(entry: Entry, states: Mapping[str, State], shares_with: str) ->
 
 
 def setting_deviations(result: StudyResult, claim: Claim) -> tuple[str, ...]:
-    """In what a result's setting differs from the paper's as far as a claim goes, one text each.
-
-    The setting is that of the arm that stands for the paper's method, as it was run.
+    """In what a result's setting differs from the paper's as far as a claim goes, one text each. The setting is that of
+    the arm that stands for the paper's method, as it was run.
     """
     found: dict[str, None] = {}
     usual = RunConfig().model_dump(mode="json")

@@ -108,9 +108,8 @@ def find_notebook(folder: Path, name: str) -> Path:
 
 
 def pick_study(name: str, known: Iterable[str], where: str) -> str:
-    """The study that a user names: by number, by name with or without it, or by the beginning of either.
-
-    "5", "05", "05_reducers", "reducers" and "reduc" name 05_reducers; none or several are a StudyError.
+    """The study that a user names: by number, by name with or without it, or by the beginning of either. "5", "05",
+    "05_reducers", "reducers" and "reduc" name 05_reducers; none or several are a StudyError.
     """
     stems, wanted = sorted(known), name.strip()
     bare = {stem: re.sub(r"^\d+_", "", stem) for stem in stems}
@@ -289,9 +288,8 @@ def check_parameters(namespace: MutableMapping[str, Any], study: str = "") -> di
 
 
 def check_components(plugins: Plugins, values: Mapping[str, Any]) -> None:
-    """Check that the components that parameters or settings name are there, and their packages.
-
-    Names that are in `NAMING` and hold text count.
+    """Check that the components that parameters or settings name are there, and their packages. Names that are in
+    `NAMING` and hold text count.
     """
     for name, value in values.items():
         if name not in NAMING or not isinstance(value, str) or not value:

@@ -48,9 +48,8 @@ def in_project(given: str | Path | None, default: str) -> Path:
 
 
 def result_folders(given: str | Path | None = None) -> list[Path]:
-    """The folders that results are read from: the one that is named, else the repository's and the local one.
-
-    Of the project's own, those that are there.
+    """The folders that results are read from: the one that is named, else the repository's and the local one. Of the
+    project's own, those that are there.
     """
     if given:
         return [Path(given).expanduser()]

@@ -51,9 +51,8 @@ def compare_outputs(
     metric: str = "",
     arms: Sequence[str] | None = None,
 ) -> DataFrame:
-    """Each arm against a baseline, paired by seed and example, as `sage_kit.studies.Study.compare` takes them.
-
-    With `statistics.COLUMNS`, and behind "arm" the columns "baseline", "metric" ("primary" for "") and "split".
+    """Each arm against a baseline, paired by seed and example, as `sage_kit.studies.Study.compare` takes them. With
+    `statistics.COLUMNS`, and behind "arm" the columns "baseline", "metric" ("primary" for "") and "split".
     """
     known = outputs.arms
     for name in (baseline, *(arms or ())):

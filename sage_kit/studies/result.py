@@ -100,9 +100,8 @@ class Finding:
 
 
 def decided(findings: Sequence[Finding], answers: Sequence[Mapping[State, str]]) -> tuple[Finding, ...]:
-    """Findings with p, state and sentence, corrected over all of them that can be decided.
-
-    `answers` holds the answer in words to each by state, without its numbers.
+    """Findings with p, state and sentence, corrected over all of them that can be decided. `answers` holds the answer
+    in words to each by state, without its numbers.
     """
     tested = [dataclasses.replace(finding, p=_p(finding)) for finding in findings]
     adjusted = holm([finding.p if can_decide(finding.seeds) else math.nan for finding in tested])
@@ -293,9 +292,8 @@ def read_tables(result: StudyResult) -> dict[str, DataFrame]:
 
 
 def label_of(profile: str, tasks: Sequence[str], difference: str = "", precision: str = "") -> str:
-    """The name of a result's folder: ``small-cola+sst2-bf16``, with a mark where other parameters differ too.
-
-    Machines choose their precision, and results of two precisions do not share a folder.
+    """The name of a result's folder: ``small-cola+sst2-bf16``, with a mark where other parameters differ too. Machines
+    choose their precision, and results of two precisions do not share a folder.
     """
     return "-".join(part for part in (profile, "+".join(tasks), precision, difference) if part)
 

@@ -87,10 +87,8 @@ class Outcome:
 
 
 def make_cell(notebook: Path, parameters: Mapping[str, Any], out: Path, place: str = "") -> Cell:
-    """A cell that will run in the current folder, and its key.
-
-    Parameters are text or of their types; missing ones take the notebook's defaults. `place` says where they stand, for
-    messages.
+    """A cell that will run in the current folder, and its key. Parameters are text or of their types; missing ones take
+    the notebook's defaults. `place` says where they stand, for messages.
     """
     checked = check(read_parameters(notebook), parameters, study=notebook.stem, place=place)
     here = Path.cwd().resolve()
@@ -110,9 +108,8 @@ def make_cell(notebook: Path, parameters: Mapping[str, Any], out: Path, place: s
 
 
 def read_record(directory: Path) -> dict[str, Any]:
-    """The cell.json of a folder; empty when there is none that can be read.
-
-    One that says it is running while nobody executes it has the state "interrupted".
+    """The cell.json of a folder; empty when there is none that can be read. One that says it is running while nobody
+    executes it has the state "interrupted".
     """
     try:
         record = json.loads((directory / CELL).read_text(encoding="utf-8"))
@@ -135,9 +132,8 @@ def is_held(directory: Path) -> bool:
 
 
 def find_cells(out: Path) -> list[dict[str, Any]]:
-    """The records of all cells of a folder, by study and time.
-
-    As `read_record` has them, with "directory" and "last_line", the last of the log.
+    """The records of all cells of a folder, by study and time. As `read_record` has them, with "directory" and
+    "last_line", the last of the log.
     """
     records = []
     for path in sorted(Path(out).expanduser().glob(f"*/[!.]*/{CELL}")):
@@ -277,9 +273,8 @@ def _papermill(cell: Cell, output: Path, log: CellLog) -> None:
 
 
 def _kernel_manager_class(environment: Mapping[str, str], log: CellLog) -> Any:
-    """The class of a manager whose kernel runs in this interpreter; nbclient makes the manager itself.
-
-    An installed kernelspec "python3" may start another interpreter, and knows no variables.
+    """The class of a manager whose kernel runs in this interpreter; nbclient makes the manager itself. An installed
+    kernelspec "python3" may start another interpreter, and knows no variables.
     """
     from jupyter_client.kernelspec import KernelSpec
     from jupyter_client.manager import AsyncKernelManager
@@ -317,9 +312,8 @@ def _error_line(error: Exception) -> str:
 
 
 class CellLog:
-    """A log that a person can read while the notebook runs: one line per event, with the time.
-
-    A file for what the notebook prints, too. papermill's own log would hold every state of every progress bar.
+    """A log that a person can read while the notebook runs: one line per event, with the time. A file for what the
+    notebook prints, too. papermill's own log would hold every state of every progress bar.
     """
 
     def __init__(self, path: Path, announce: Announce = lambda line: None) -> None:

@@ -325,9 +325,8 @@ class RunStore:
         return fingerprint(VERSION, sage_kit.__version__, settings, precision_of(config), digest, content)[:16]
 
     def code_digest(self, config: RunConfig, loop: Loop | None = None) -> str:
-        """A digest of the code that makes a run: of the loop, and of the chosen components with their options.
-
-        It is the same wherever the code lies, and moves with the versions of the packages that compute.
+        """A digest of the code that makes a run: of the loop, and of the chosen components with their options. It is
+        the same wherever the code lies, and moves with the versions of the packages that compute.
         """
         parts: list[Any] = [source_digest({LOOP, *(modules_of(loop) if loop is not None else ())})]
         if loop is not None:

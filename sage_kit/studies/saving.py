@@ -85,9 +85,8 @@ def _scoring(run: ArmRun, store: RunStore) -> dict[str, Any]:
 
 
 def save_study(study: Study, compared: Compared, changed: Mapping[str, Any], seconds: float) -> StudyResult:
-    """Decide the findings and save the study's folder, result.json last.
-
-    `changed` is what tells it from a study of the profile as it stands, and marks the folder's name.
+    """Decide the findings and save the study's folder, result.json last. `changed` is what tells it from a study of the
+    profile as it stands, and marks the folder's name.
     """
     mark = fingerprint(changed)[:6] if changed else ""
     precision = precision_of(study.config(study.tasks[0]))

@@ -233,7 +233,6 @@ def _text(value: Any) -> str:
 
 def _differences(before: NDArray[Any], now: NDArray[Any]) -> list[tuple[float, float, float]]:
     """Of logits (n, n_outputs) the share that is predicted alike, and mean and largest difference; none of equal bits.
-
     Differences are of probabilities, or of a number in units of its spread.
     """
     if before.dtype == now.dtype and before.tobytes() == now.tobytes():

@@ -177,9 +177,8 @@ class Subject:
 
     @functools.cached_property
     def fitted(self) -> tuple[Any, Any]:
-        """A reducer fitted on the toy vectors, and their coordinates: made once for all checks.
-
-        It has two dimensions or, where it refuses those, one, or as many as the vectors: a reducer may take no others.
+        """A reducer fitted on the toy vectors, and their coordinates: made once for all checks. It has two dimensions
+        or, where it refuses those, one, or as many as the vectors: a reducer may take no others.
         """
         limit = self.reducer_spec.max_components
         numbers = [number for number in (2, 1, toy.DIM) if limit is None or number <= limit] or [2]

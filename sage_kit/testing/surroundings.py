@@ -300,10 +300,8 @@ def preserved() -> Iterator[None]:
 
 @contextmanager
 def watched(found: dict[str, list[str]], what: str) -> Iterator[None]:
-    """Note what a block changes, by aspect, and put it back; `printed` and `threads` are aspects, too.
-
-
-    `what` is done in the block, and stands at the head of each sentence.
+    """Note what a block changes, by aspect, and put it back; `printed` and `threads` are aspects, too. `what` is done
+    in the block, and stands at the head of each sentence.
     """
     before = {name: aspect.read() for name, aspect in ASPECTS.items()}
     running = set(threading.enumerate())

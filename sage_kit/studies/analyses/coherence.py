@@ -59,9 +59,8 @@ class FilterSetting:
 
 
 def nearest_cosine(vectors: Floats, real: Floats, *, skip: NDArray[np.int64] | None = None) -> Floats:
-    """The largest cosine of each vector (m, dim) with any real one (n, dim): (m,), float32.
-
-    `skip`, (m,) int64, names a row of `real` that does not count for each vector: itself, or its anchor.
+    """The largest cosine of each vector (m, dim) with any real one (n, dim): (m,), float32. `skip`, (m,) int64, names a
+    row of `real` that does not count for each vector: itself, or its anchor.
     """
     directions = _unit(real).T
     best = np.empty(len(vectors), np.float32)
@@ -178,7 +177,6 @@ def filter_arms(settings: Sequence[FilterSetting], ratio: float) -> list[Arm]:
 
 def trained_on(runs: Runs) -> DataFrame:
     """How many synthetic examples each arm trained on in a round, and what its filter dropped; means over seeds.
-
     Columns task, arm, rounds that synthesised, and in each of them synthetic (trained on) and dropped; share_kept.
     """
     table = runs.rounds()

@@ -14,9 +14,8 @@ from sage_kit.studies.study import Study
 def contrasts(
     study: Study, runs: Runs, pairs: Sequence[tuple[str, str]], *, split: str | None = None, metric: str = ""
 ) -> DataFrame:
-    """Each pair's first arm less its second, paired by seed and example.
-
-    As `Study.compare` returns it, with the column "against" behind "arm".
+    """Each pair's first arm less its second, paired by seed and example. As `Study.compare` returns it, with the column
+    "against" behind "arm".
     """
     if not pairs or len(set(pairs)) != len(pairs):
         raise StudyError(f"pairs to compare are {list(pairs)}: name at least one, and each once")

@@ -134,9 +134,8 @@ def corpus_at_hand(config: RunConfig) -> str:
 
 
 def warmup_text(study: Study, named: str | None = None) -> str:
-    """The text of a warm-up: the one that is named, else `CORPUS` below the folder of the data.
-
-    At profile smoke, without either, the texts of the teacher stand in for it.
+    """The text of a warm-up: the one that is named, else `CORPUS` below the folder of the data. At profile smoke,
+    without either, the texts of the teacher stand in for it.
     """
     config = study.config(study.tasks[0])
     if named:

@@ -38,7 +38,6 @@ def speed(rounds: DataFrame, levels: Sequence[float] = LEVELS) -> DataFrame:
 
 def speed_table(runs: DataFrame) -> DataFrame:
     """Of `speed`, per task and arm: how many runs reach each share (reach_95), their median steps, and the mean area.
-
     The median steps_to_95 is that of the runs that reach it; NaN without one.
     """
     levels = [name for name in runs.columns if name.startswith("steps_to_")]

@@ -52,7 +52,6 @@ class Match(NamedTuple):
 
 def lifted(run: ArmRun, prepared: Prepared, plugins: Plugins, *, most: int = 1024) -> NDArray[np.float64]:
     """Distances of lifted examples' mean token from their anchors' mean token: what the student sees of a displacement.
-
     Of each round `most` examples at least, in whole batches of its plan; (m,), float64.
     """
     synthesizer = _synthesizer(run.config, prepared, plugins)

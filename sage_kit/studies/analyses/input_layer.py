@@ -53,9 +53,8 @@ def depth_arms(bypasses: str, depth: int) -> list[Arm]:
 
 
 def teacher_pass(config: RunConfig, plugins: Plugins) -> dict[str, int]:
-    """What the teacher computes in one pass over the training examples.
-
-    "flops" are forward, of input layers and teacher's upper layers together, "tokens" what the upper layers read.
+    """What the teacher computes in one pass over the training examples. "flops" are forward, of input layers and
+    teacher's upper layers together, "tokens" what the upper layers read.
     """
     prepared = prepared_for(config, plugins)
     front = prepared.input_layers.flops(prepared.train.tokens.lengths)

@@ -52,7 +52,6 @@ def flips_of(synthetic: Floats, anchors: Floats, spec: TaskSpec) -> Flips:
 
 def flips_over(runs: DataFrame, baseline: str) -> DataFrame:
     """The share of flips of each lift against that of another, or of `ANCHORS`, of which none flips: `compare_arms`.
-
     `runs` has a row per run with the columns task, lift and seed, and those of `Flips`.
     """
     table = runs.rename(columns={"lift": "arm"})

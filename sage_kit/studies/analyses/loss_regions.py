@@ -51,10 +51,8 @@ class RegionOptions:
 
 
 def hard_set(losses: Array, share: float) -> NDArray[np.int64]:
-    """The examples with the highest losses, in rising order: (n,) to (k,), int64.
-
-    k is the share of the examples, rounded, and one at least. Of equal losses the earlier example counts as the higher;
-    NaN counts as the lowest.
+    """The examples with the highest losses, in rising order: (n,) to (k,), int64. k is the share of the examples,
+    rounded, and one at least. Of equal losses the earlier example counts as the higher; NaN counts as the lowest.
     """
     count = max(1, round(share * len(losses)))
     known = np.where(np.isnan(losses), -np.inf, losses)
@@ -129,9 +127,8 @@ class Maps:
 
 
 def make_maps(study: Study, task: str, seeds: int, options: RegionOptions) -> Maps:
-    """The map of a task under several seeds of the reducer, from the cache or fitted; k-means has the same seeds.
-
-    Seeds go on from the setting `reducer_seed`.
+    """The map of a task under several seeds of the reducer, from the cache or fitted; k-means has the same seeds. Seeds
+    go on from the setting `reducer_seed`.
     """
     for name, number in (("maps", seeds), ("clusters", options.clusters)):
         if number < 2:
@@ -222,9 +219,8 @@ def aimed_at(run: ArmRun) -> NDArray[np.int64]:
 
 
 def targeted(counts: NDArray[np.int64], train: Floats, dev: Floats, *, share: float, k: int) -> NDArray[np.bool_]:
-    """The held-out examples in the regions that synthesis aimed at: (m,), bool.
-
-    Of the held-out examples (m, dim), the share whose k nearest training examples (n, dim) were anchors most often.
+    """The held-out examples in the regions that synthesis aimed at: (m,), bool. Of the held-out examples (m, dim), the
+    share whose k nearest training examples (n, dim) were anchors most often.
     """
     from sklearn.neighbors import NearestNeighbors
 

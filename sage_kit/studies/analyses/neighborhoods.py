@@ -21,10 +21,8 @@ SAMPLE = 1000  # most examples whose neighbours are looked for
 
 
 def neighbors_kept(coordinates: Array, vectors: Array, k: int = K, sample: int = SAMPLE, seed: int = 0) -> float:
-    """Share of an example's k nearest others in full space that are also among its k nearest in the map.
-
-    About k / (n - 1) for a map that knows nothing. Of more than `sample` examples so many are drawn; their neighbours
-    come from all.
+    """Share of an example's k nearest others in full space that are also among its k nearest in the map. About k / (n -
+    1) for a map that knows nothing. Of more than `sample` examples so many are drawn; their neighbours come from all.
     """
     n = len(vectors)
     if n < 2 or len(coordinates) != n:
@@ -39,9 +37,8 @@ def neighbors_kept(coordinates: Array, vectors: Array, k: int = K, sample: int =
 
 
 def relative_moves(run: ArmRun, vectors: Array, k: int = K) -> NDArray[np.float64]:
-    """Distance of each synthetic vector from its anchor, in mean distances of the anchor to its k nearest others.
-
-    Over all rounds, (m,), float64; NaN where the anchor has k duplicates. `vectors` (n, dim) are of the real examples.
+    """Distance of each synthetic vector from its anchor, in mean distances of the anchor to its k nearest others. Over
+    all rounds, (m,), float64; NaN where the anchor has k duplicates. `vectors` (n, dim) are of the real examples.
     """
     moved, anchors = measure(run, vectors), anchors_of(run)
     unique, position = np.unique(anchors, return_inverse=True)

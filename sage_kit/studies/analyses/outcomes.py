@@ -45,9 +45,8 @@ _QUESTIONS = {
 def add_outcomes(
     study: Study, name: str, runs: Runs, baseline: str, *, split: str | None = None, arms: Sequence[str] | None = None
 ) -> None:
-    """Add the comparison of arms with a baseline to a study: the table `name`, and one for each other outcome.
-
-    The others are called ``<name>_agreement`` and ``<name>_divergence``; all else is as in `Study.compare`.
+    """Add the comparison of arms with a baseline to a study: the table `name`, and one for each other outcome. The
+    others are called ``<name>_agreement`` and ``<name>_divergence``; all else is as in `Study.compare`.
     """
     for outcome in OUTCOMES:
         study.add_table(_named(name, outcome), study.compare(runs, baseline, split=split, metric=outcome, arms=arms))
@@ -114,9 +113,8 @@ def find_within(
     measure: str = "score",
     claim: str = "",
 ) -> None:
-    """Ask whether an arm keeps a measure to within a margin, from a table of `Study.compare`.
-
-    `what` and `other` are the arm and the baseline in words, `measure` what the table compares.
+    """Ask whether an arm keeps a measure to within a margin, from a table of `Study.compare`. `what` and `other` are
+    the arm and the baseline in words, `measure` what the table compares.
     """
     study.find(
         name,
@@ -159,9 +157,8 @@ def compute_apart(study: Study, runs: Runs, apart: Sequence[str]) -> DataFrame:
 
 
 def flatness(study: Study, compute: DataFrame, more_steps: DataFrame) -> str:
-    """In words how much more steps bring to plain distillation.
-
-    `compute` is of `compute_apart`, `more_steps` of `Study.compare`: `EQUAL_FLOPS` against `PLAIN` in divergence.
+    """In words how much more steps bring to plain distillation. `compute` is of `compute_apart`, `more_steps` of
+    `Study.compare`: `EQUAL_FLOPS` against `PLAIN` in divergence.
     """
     steps = compute.set_index(["task", "arm"])["student_steps"]
     parts = []

@@ -69,9 +69,8 @@ Make = Callable[[Recipe, "Accelerator", Costs], tuple[Prepared, type[UnsavedLoop
 def run_loop(
     config: RunConfig, plugins: Plugins, plugin_files: list[str], make: Make, *, who: str, needs: Mapping[str, Any]
 ) -> tuple[RunDirectory, dict[str, Any]]:
-    """Distil into a new run directory; the counterpart of `sage_kit.distill.run`.
-
-    `summary`: What summary.json holds, with the keys of any run's.
+    """Distil into a new run directory; the counterpart of `sage_kit.distill.run`. `summary`: What summary.json holds,
+    with the keys of any run's.
     """
     for name, value in {**PLAIN, **needs}.items():
         if getattr(config, name) != value:

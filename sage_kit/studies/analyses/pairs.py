@@ -210,10 +210,8 @@ def best_pair(scores: Scores, pairs: Sequence[Pair], tasks: Sequence[str], metri
 def differences(
     scores: Scores, rows: Sequence[tuple[Pair, Pair]], tasks: Sequence[str], metric: str = "r2", half: str = ""
 ) -> DataFrame:
-    """What pairs keep beyond those that they are held against, on the average over tasks: a row each.
-
-    Columns pair, baseline, metric, n_seeds, mean, baseline_mean, difference, low, high, df. `half` is as in
-    `metric_cells`.
+    """What pairs keep beyond those that they are held against, on the average over tasks: a row each. Columns pair,
+    baseline, metric, n_seeds, mean, baseline_mean, difference, low, high, df. `half` is as in `metric_cells`.
     """
     errors, found = scores.errors, []
     for pair, other in rows:

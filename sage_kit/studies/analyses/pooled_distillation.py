@@ -49,9 +49,8 @@ RECIPE = ("teacher_epochs", "teacher_learning_rate", "teacher_seed", "batch_size
 def run_pooled_teacher(
     config: RunConfig, plugins: Plugins, plugin_files: list[str] | None = None, *, freeze: bool = False
 ) -> tuple[RunDirectory, dict[str, Any]]:
-    """Distil a student of pooled vectors from a teacher fine-tuned on them, as `run_loop` of `own_loop` does.
-
-    Settings and records name the checkpoint that the teacher was made from; the teacher itself is in the cache.
+    """Distil a student of pooled vectors from a teacher fine-tuned on them, as `run_loop` of `own_loop` does. Settings
+    and records name the checkpoint that the teacher was made from; the teacher itself is in the cache.
     """
 
     def make(recipe: Recipe, accelerator: Accelerator, costs: Costs) -> tuple[Prepared, type[UnsavedLoop]]:
@@ -102,9 +101,8 @@ def prepare_pooled(
 
 @dataclass(frozen=True, eq=False)
 class NumberedExamples(Tokens):
-    """Tokens whose batches hold the number of each example in the place of its ids, for `PooledEmbeddings`.
-
-    Lengths are those of the texts, so that batches are planned as for the usual teacher.
+    """Tokens whose batches hold the number of each example in the place of its ids, for `PooledEmbeddings`. Lengths are
+    those of the texts, so that batches are planned as for the usual teacher.
     """
 
     def pad(self, indices: NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -77,7 +77,6 @@ def published(tasks: Iterable[str]) -> list[Published]:
 
 def split_text(split: str, rows: int, trained: int, task: str) -> str:
     """Where a score was measured and what was trained on, in words: ``validation; trained on 3,000 of 67,349 rows``.
-
     `trained` leaves the dev split out. Of a task that is not GLUE's the whole is not known, and numbers alone are told.
     """
     if task not in GLUE_SIZES:

@@ -267,9 +267,8 @@ def search(
 
 
 def differences(runs: DataFrame, baseline: str) -> DataFrame:
-    """Each arm against another in the logarithm of its divergence, paired by seed: `compare_arms`.
-
-    The columns change, agreement and score beside are as in `Search.steps`. `runs` is as `Runs.table` returns it.
+    """Each arm against another in the logarithm of its divergence, paired by seed: `compare_arms`. The columns change,
+    agreement and score beside are as in `Search.steps`. `runs` is as `Runs.table` returns it.
     """
     logarithm = runs.assign(log_divergence=np.log(runs["dev_divergence"]))
     table = compare_arms(logarithm, baseline, value="log_divergence")

@@ -138,9 +138,8 @@ def perplexities_over(examples: DataFrame, baseline: str) -> DataFrame:
 
 
 def lifts_over(examples: DataFrame, baseline: str) -> DataFrame:
-    """By how much lifts raise the log perplexity over that of their anchors, against one of them: `compare_arms`.
-
-    Above zero is less coherent. `examples` is as for `perplexity_table`.
+    """By how much lifts raise the log perplexity over that of their anchors, against one of them: `compare_arms`. Above
+    zero is less coherent. `examples` is as for `perplexity_table`.
     """
     keys = ["task", "lift", "seed"]
     of_kind = examples.groupby([*keys, "kind"], sort=False)["log_perplexity"].mean().unstack("kind")

@@ -56,9 +56,8 @@ class TokenMeans(NamedTuple):
 
 
 def token_means(input_layers: InputLayers, tokenizer: Any, tokens: TokenIds) -> TokenMeans:
-    """The mean token states of a vocabulary, by input layers without blocks.
-
-    Positions and types count as often as they occur in the tokens, which are those of real text.
+    """The mean token states of a vocabulary, by input layers without blocks. Positions and types count as often as they
+    occur in the tokens, which are those of real text.
     """
     ids, types = np.asarray(tokens.ids), np.asarray(tokens.types)
     positions = np.arange(len(ids)) - np.repeat(tokens.offsets[:-1], np.diff(tokens.offsets))
@@ -257,7 +256,6 @@ def _labels(found: LiftedRound, vectors: NDArray[np.float32]) -> NDArray[np.floa
 
 def vectors_over(examples: DataFrame, measure: str, baseline: str) -> DataFrame:
     """Every rung against one of them, as `sage_kit.studies.analyses.ladder.over_rung` does it for token states.
-
     `examples` are rows of `read_vectors` with columns "task" and "seed" beside.
     """
     if measure not in MEASURES:

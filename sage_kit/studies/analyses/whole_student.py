@@ -29,9 +29,8 @@ from sage_kit.training.preparation import Prepared, PreparedSplit, prepare
 
 
 class WholeStudent(TrainedEmbeddings):
-    """A student with its input layer, called as upper layers are, on token ids in place of token states.
-
-    With `freeze` its embeddings stay as they are, their dropout off: it then computes what a bypassed student does.
+    """A student with its input layer, called as upper layers are, on token ids in place of token states. With `freeze`
+    its embeddings stay as they are, their dropout off: it then computes what a bypassed student does.
     """
 
     def __init__(self, model: PreTrainedModel, *, freeze: bool = False) -> None:

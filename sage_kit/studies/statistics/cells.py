@@ -37,10 +37,8 @@ def contributions(metric: str, labels: Array, predictions: Array) -> Floats:
 
 
 def log_mean(values: Array) -> Floats:
-    """What each example contributes to the logarithm of a mean: log m + (value - m) / m, the delta method.
-
-    Returns array of shape (seeds, n), float64. The mean of a row is the logarithm of its values' mean; -inf where that
-    is zero.
+    """What each example contributes to the logarithm of a mean: log m + (value - m) / m, the delta method. Returns
+    array of shape (seeds, n), float64. The mean of a row is the logarithm of its values' mean; -inf where that is zero.
     """
     values = np.asarray(values, dtype=np.float64)
     means = values.mean(axis=1, keepdims=True)

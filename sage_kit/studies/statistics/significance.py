@@ -59,17 +59,15 @@ def count_interval(k: int, n: int) -> Interval:
 
 
 def count_p(k: int, n: int, threshold: float) -> float:
-    """Two-sided p of a share, twice the smaller tail, so that p < 0.05 where `count_interval` leaves it out.
-
-    The p of `scipy.stats.binomtest` adds the less likely counts of both tails, and can contradict that interval.
+    """Two-sided p of a share, twice the smaller tail, so that p < 0.05 where `count_interval` leaves it out. The p of
+    `scipy.stats.binomtest` adds the less likely counts of both tails, and can contradict that interval.
     """
     return float(min(1.0, 2 * min(stats.binom.cdf(k, n, threshold), stats.binom.sf(k - 1, n, threshold))))
 
 
 def count_detectable(n: int, threshold: float, *, comparisons: int = 1, power: float = POWER) -> float:
-    """The smallest distance of a true share from a threshold that n runs find with the given chance.
-
-    NaN when no share has such a chance, as with five runs against one half.
+    """The smallest distance of a true share from a threshold that n runs find with the given chance. NaN when no share
+    has such a chance, as with five runs against one half.
     """
     counts = np.arange(n + 1)
     found = [k for k in counts if count_p(int(k), n, threshold) < ALPHA / max(comparisons, 1)]
