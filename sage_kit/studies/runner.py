@@ -104,9 +104,6 @@ def make_cell(notebook: Path, parameters: Mapping[str, Any], out: Path, place: s
     )
 
 
-# ---- what a cell's folder says ---------------------------------------------------------------------------------------
-
-
 def read_record(directory: Path) -> dict[str, Any]:
     """The cell.json of a folder; empty when there is none that can be read. One that says it is running while nobody
     executes it has the state "interrupted".
@@ -151,9 +148,6 @@ def _last_line(path: Path) -> str:
     except OSError:
         return ""
     return next((line.strip() for line in reversed(lines) if line.strip()), "")
-
-
-# ---- execution -------------------------------------------------------------------------------------------------------
 
 
 def require_packages(*names: str) -> None:
@@ -306,9 +300,6 @@ def _error_line(error: Exception) -> str:
     count = getattr(error, "exec_count", None)
     line = f"{name}: {' '.join(text.split())}".removesuffix(": ")
     return line + (f" (In [{count}])" if count is not None else "")
-
-
-# ---- the log ---------------------------------------------------------------------------------------------------------
 
 
 class CellLog:

@@ -221,8 +221,6 @@ class Study(Findings):
         plugin = ",".join(filter(None, [companion, settings.get("plugin")]))
         return cls(name, **{**settings, "plugin": plugin}, more=more, **given)
 
-    # ---- runs -------------------------------------------------------------------------------------------------------
-
     @property
     def overall(self) -> str:
         """What the column `task` of a comparison holds in the row about all tasks: the task if there is one only."""
@@ -447,8 +445,6 @@ class Study(Findings):
 
     equal_flops_steps = staticmethod(equal_compute.equal_flops_steps)
     compute_table = staticmethod(equal_compute.compute_table)
-
-    # ---- the end ----------------------------------------------------------------------------------------------------
 
     def finish(self) -> None:
         """Decide the findings, save them with tables, figures and predictions, and show the verdict: see `result`."""

@@ -39,9 +39,6 @@ UNITS: Mapping[str, str] = {"nearest_token": "cosine", "probe": "log-probability
 ROWS = 64  # rows that the teacher reads at once
 
 
-# ---- the rungs -------------------------------------------------------------------------------------------------------
-
-
 def rungs(found: LiftedRound, seed: int) -> dict[str, TokenBatch]:
     """Token states of every rung by its name in `RUNGS`, the same examples and tokens in each.
 
@@ -84,9 +81,6 @@ def rungs(found: LiftedRound, seed: int) -> dict[str, TokenBatch]:
 def _of_length(vectors: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
     """The vectors' directions at these lengths; zero stays zero."""
     return torch.nn.functional.normalize(vectors, dim=2) * lengths
-
-
-# ---- reading ---------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -187,9 +181,6 @@ def prediction_text(logits: Floats, spec: TaskSpec) -> str:
     return label_text(predictions(logits[None], spec)[0], spec)
 
 
-# ---- the teacher -----------------------------------------------------------------------------------------------------
-
-
 def teacher_on_states(found: LiftedRound, batch: TokenBatch) -> Floats:
     """The outputs of a run's teacher on token states, of shape (rows, n_outputs)."""
     prepared = found.prepared
@@ -241,8 +232,6 @@ def _parts(found: LiftedRound, example: int, reading: Reading) -> tuple[str, ...
         chosen = [inside & (number == groups[0]), inside & (number > groups[0])]
     return tuple(str(tokenizer.decode(reading.ids[rows].tolist(), skip_special_tokens=True)).strip() for rows in chosen)
 
-
-# ---- tables ----------------------------------------------------------------------------------------------------------
 
 MEASURES = ("found", "changed", "confidence", "margin", "cosine", "kept", "label_stays")
 SHARES = ("found", "changed", "kept", "label_stays")

@@ -47,9 +47,6 @@ class RegionOptions:
     permutations: int = 999  # of the losses, for its p
 
 
-# ---- one round -------------------------------------------------------------------------------------------------------
-
-
 def hard_set(losses: Array, share: float) -> NDArray[np.int64]:
     """The examples with the highest losses, in rising order: (n,) to (k,), int64. k is the share of the examples,
     rounded, and one at least. Of equal losses the earlier example counts as the higher; NaN counts as the lowest.
@@ -99,9 +96,6 @@ def neighbor_rows(points: Array, k: int) -> NDArray[np.int64]:
     # without queries, a point is not its own neighbour
     found = NearestNeighbors(n_neighbors=min(k, len(rows) - 1)).fit(rows).kneighbors(return_distance=False)
     return np.asarray(found, np.int64)
-
-
-# ---- rounds of runs --------------------------------------------------------------------------------------------------
 
 
 def profiles(run: ArmRun) -> dict[int, Floats]:
@@ -207,9 +201,6 @@ def spatial(runs: Runs, maps: Mapping[str, Maps], vectors: Mapping[str, Floats],
     return DataFrame(rows)
 
 
-# ---- held-out examples -----------------------------------------------------------------------------------------------
-
-
 def aimed_at(run: ArmRun) -> NDArray[np.int64]:
     """How many of a run's synthetic examples started from each training example: shape (n,)."""
     counts = np.zeros(int(run.summary["examples"]["train"]), np.int64)
@@ -285,9 +276,6 @@ def _pair(first: Floats, second: Floats, clusters: NDArray[np.int64], options: R
     regions = [high_regions(losses, clusters, options.region_share) for losses in (first, second)]
     chance = expected_jaccard(len(first), len(hard[0]))
     return {**alike(*regions), "jaccard": jaccard(*hard), "jaccard_by_chance": chance}
-
-
-# ---- for the notebook ------------------------------------------------------------------------------------------------
 
 
 def long_form(tables: Sequence[DataFrame], value: str) -> DataFrame:
