@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,8 @@ Floats = NDArray[np.float32]
 ANCHORS = "anchors"  # stands for examples that are their anchors: no label flips, and none changes
 
 
-class Flips(NamedTuple):
+@dataclass(frozen=True)
+class Flips:
     """How the teacher's labels of a run's synthetic examples stand to those of their anchors."""
 
     examples: int  # synthetic examples that the run trained on, of all its rounds
