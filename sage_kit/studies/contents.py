@@ -31,18 +31,9 @@ def folder_content(folder: Path) -> dict[str, str]:
 def checkpoint_content(name: str, working_dir: Path | None = None) -> str | dict[str, str]:
     """What stands for a teacher or tokenizer in a key.
 
-    Parameters
-    ----------
-    name : str
-        A hub name, a local directory, or ``package:MODULE/PATH``.
-    working_dir : Path or None
-        Where relative paths start; None for the current directory.
-
-    Returns
-    -------
-    str or dict of str to str
-        The contents of the folder by file name, so that a copy elsewhere is the same checkpoint. Of a hub name, it
-        and the commit of the snapshot that is on this machine; of what is not here, the name.
+    The contents of the folder by file name, so that a copy elsewhere is the same checkpoint. Of a hub name, it and the
+    commit of the snapshot that is on this machine; of what is not here, the name. `name` is a hub name, a local
+    directory, or ``package:MODULE/PATH``; relative paths start in `working_dir`, None for the current directory.
     """
     if not name:
         return ""

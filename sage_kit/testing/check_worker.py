@@ -33,11 +33,8 @@ from sage_kit.testing.run_checks import checks_for, run_checks
 from sage_kit.testing.subject import PluginsWith, Subject
 from sage_kit.testing.surroundings import watched
 
-HEARTBEAT = 1.0
-"""Seconds between two signs of life."""
-
-ALIKE = 1e-3
-"""Largest difference between the results of two processes [standard deviations of the result]."""
+HEARTBEAT = 1.0  # seconds between two signs of life
+ALIKE = 1e-3  # largest difference between the results of two processes [standard deviations of the result]
 
 
 def observing_hooks(plugins: Plugins, files: list[str]) -> list[Registered]:

@@ -58,19 +58,7 @@ def check_component(
 
 
 def run_checks(subject: Subject, started: Callable[[str], None] = lambda name: None) -> Iterator[CheckResult]:
-    """The results of all checks, each as soon as it is there.
-
-    Parameters
-    ----------
-    subject : Subject
-    started : callable
-        Gets the name of each check before it is run.
-
-    Yields
-    ------
-    CheckResult
-        As `check_component` returns them.
-    """
+    """The results of all checks, each as soon as it is there."""
     cause = ""
     for check in checks_for(subject.spec.kind):
         started(check.name)

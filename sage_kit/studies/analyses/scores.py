@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pandas import DataFrame, concat
 
 from sage_kit.data.metrics import METRICS, best_constant, measure
 from sage_kit.data.metrics import predictions as predicted
 from sage_kit.studies import statistics
 from sage_kit.studies.analyses.published import published, split_text
-from sage_kit.studies.runs import ArmRun, Runs
+from sage_kit.studies.runs import Runs
+from sage_kit.studies.study import Study
 
-if TYPE_CHECKING:
-    from pandas import DataFrame
-
-    from sage_kit.studies.study import Study
-
-TEACHER = "teacher"
-"""What stands for the teacher among arms."""
+TEACHER = "teacher"  # what stands for the teacher among arms
 
 OURS, OTHERS = "ours", "published"
 
@@ -30,20 +26,16 @@ NO_METRICS = ("agreement", "calibration_error")
 def validation_scores(runs: Runs) -> DataFrame:
     """Each arm's score on every official validation split, and the teacher's: means over seeds.
 
-    Returns
-    -------
-    DataFrame
-        One row per task, split, arm and metric of the task, the primary one first: task, split, arm, metric, primary,
-        n_seeds, n_examples, mean, low, high and df (`sage_kit.studies.statistics.two_way`, over seeds and examples),
-        setting (`split_text`). The teacher is fixed, so its row has no interval.
+    One row per task, split, arm and metric of the task, the primary one first: task, split, arm, metric, primary,
+    n_seeds, n_examples, mean, low, high and df (`sage_kit.studies.statistics.two_way`, over seeds and examples),
+    setting (`split_text`). The teacher is fixed, so its row has no interval.
     """
-    from pandas import DataFrame
-
     rows: list[dict[str, Any]] = []
     for task in runs.tasks:
         one = runs.of(task=task)[0]
+        examples = one.summary["examples"]
         for split in one.summary["validation"]:
-            setting = _setting(one, split)
+            setting = split_text(split, examples[split], examples["train"], task)
             told = one.summary["teacher"]["validation"][split]
             names = sorted((name for name in told if name not in NO_METRICS), key=lambda name: name != one.metric)
             for arm in (TEACHER, *runs.arms):
@@ -73,19 +65,12 @@ def _cells(runs: Runs, task: str, arm: str, split: str, metric: str) -> NDArray[
     return statistics.contributions(metric, runs.labels(task, split), predictions)
 
 
-def _setting(run: ArmRun, split: str) -> str:
-    examples = run.summary["examples"]
-    return split_text(split, examples[split], examples["train"], run.task)
-
-
 def beside_published(scores: DataFrame) -> DataFrame:
     """`validation_scores` on each task's first split, and what others published on the task, in one table.
 
     Columns task, metric, model, by ("ours" or "published"), score, low, high, n_seeds, setting, source; ours in the
     task's primary metric, and in the published one where that is another.
     """
-    from pandas import DataFrame
-
     rows: list[dict[str, Any]] = []
     for task, group in scores.groupby("task", sort=False):
         others = published([str(task)])
@@ -105,31 +90,19 @@ def beside_published(scores: DataFrame) -> DataFrame:
 
 def compare_splits(study: Study, runs: Runs, baseline: str) -> DataFrame:
     """`Study.compare` on every validation split of every task, by task and split."""
-    from pandas import concat
-
-    parts = [
-        study.compare(Runs(runs.of(task=task)), baseline, split=split)
-        for task in runs.tasks
-        for split in runs.of(task=task)[0].summary["validation"]
-    ]
-    return concat(parts, ignore_index=True)
+    by_task = {task: Runs(runs.of(task=task)) for task in runs.tasks}
+    splits = [(own, split) for own in by_task.values() for split in next(iter(own)).summary["validation"]]
+    return concat([study.compare(own, baseline, split=split) for own, split in splits], ignore_index=True)
 
 
 def teacher_over_constant(study: Study, runs: Runs) -> DataFrame:
     """How far the teacher is ahead of the best constant answer, on every validation split of every task.
 
     A teacher that is not ahead knows nothing of the task, and what its students do there says nothing about how they
-    were taught.
-
-    Returns
-    -------
-    DataFrame
-        One row per task and split: task, split, metric (the primary one), teacher, constant (the score of the one class
-        that scores best, 0 for correlations), difference, low and high (95 % interval over examples: the
-        teacher is given).
+    were taught. One row per task and split: task, split, metric (the primary one), teacher, constant (the score of the
+    one class that scores best, 0 for correlations), difference, low and high (95 % interval over examples: the teacher
+    is given).
     """
-    from pandas import DataFrame
-
     rows: list[dict[str, Any]] = []
     for task in runs.tasks:
         one = runs.of(task=task)[0]
@@ -156,16 +129,11 @@ def taught(runs: Runs, lead: DataFrame) -> Runs:
 def transfer(runs: Runs) -> DataFrame:
     """Scores on every validation split of tasks that have several, and how far below the first's they are.
 
-    Returns
-    -------
-    DataFrame
-        One row per task, split and arm, the teacher among the arms: task, split, source (the first split), arm,
-        n_seeds, mean, low and high (primary metric on the split, with Student's interval over seeds), constant (what
-        the best constant answer scores there), gap (mean on the source less mean), gap_low and gap_high (its interval).
-        No rows where every task has a single split.
+    One row per task, split and arm, the teacher among the arms: task, split, source (the first split), arm, n_seeds,
+    mean, low and high (primary metric on the split, with Student's interval over seeds), constant (what the best
+    constant answer scores there), gap (mean on the source less mean), gap_low and gap_high (its interval). No rows
+    where every task has a single split.
     """
-    from pandas import DataFrame
-
     columns = ["task", "split", "source", "arm", "n_seeds", "mean", "low", "high", "constant"]
     columns += ["gap", "gap_low", "gap_high"]
     rows: list[dict[str, Any]] = []
@@ -194,8 +162,6 @@ def other_split_gains(runs: Runs, arm: str, baseline: str) -> DataFrame:
     the mean's interval are the means of the splits' ends, and its degrees of freedom are the fewest of theirs. A row
     per task that has several validation splits; n_examples are those of all these splits.
     """
-    from pandas import DataFrame
-
     columns = ["task", "arm", "n_splits", "n_seeds", "n_examples", "mean", "baseline_mean", "difference", "low", "high"]
     rows = []
     for task in runs.tasks:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from sage_kit.data.metrics import Measure
 from sage_kit.errors import ConfigError, DataError, did_you_mean
-from sage_kit.studies.statistics.seed_checks import check_rows
+from sage_kit.studies.statistics.intervals import check_rows
 
 Array = NDArray[Any]
 Floats = NDArray[np.float64]
@@ -31,28 +31,11 @@ def has_contributions(measure: Measure) -> bool:
 def contributions(metric: str | Measure, labels: Array, predictions: Array) -> Floats:
     """What each example contributes to a metric of each run.
 
-    Parameters
-    ----------
-    metric : str or Measure
-        A metric of `sage_kit.data.metrics.METRICS`, or one that `sage_kit.data.metrics.measure` gave.
-    labels : array of shape (n,)
-        Gold labels.
-    predictions : array of shape (seeds, n)
-        Predicted classes or values.
-
-    Returns
-    -------
-    array of shape (seeds, n), float64
-        The mean of a row is the metric of that run; a metric that is undefined counts as 0, as in `METRICS`, and one of
-        predictions that are not finite is NaN. Of a metric of which nobody knows what an example contributes
-        (`has_contributions`), (seeds, 1): the scores as wholes, from which intervals are over seeds alone.
-
-    Raises
-    ------
-    ConfigError
-        For an unknown metric.
-    DataError
-        If shapes do not fit, or F1 is asked of other classes than 0 and 1.
+    Returns array of shape (seeds, n), float64. The mean of a row is the metric of that run; a metric that is undefined
+    counts as 0, as in `METRICS`, and one of predictions that are not finite is NaN. Of a metric of which nobody knows
+    what an example contributes (`has_contributions`), (seeds, 1): the scores as wholes, from which intervals are over
+    seeds alone. Labels are (n,), predictions (seeds, n) of classes or values; the metric is one of
+    `sage_kit.data.metrics.METRICS`, or one that `sage_kit.data.metrics.measure` gave.
     """
     labels, predictions = np.asarray(labels), np.asarray(predictions)
     check_rows(labels, predictions, "predictions")
@@ -68,17 +51,8 @@ def contributions(metric: str | Measure, labels: Array, predictions: Array) -> F
 
 
 def log_mean(values: Array) -> Floats:
-    """What each example contributes to the logarithm of a mean: log m + (value - m) / m, the delta method.
-
-    Parameters
-    ----------
-    values : array of shape (seeds, n)
-        Not negative.
-
-    Returns
-    -------
-    array of shape (seeds, n), float64
-        The mean of a row is the logarithm of its values' mean; -inf where that is zero.
+    """What each example contributes to the logarithm of a mean: log m + (value - m) / m, the delta method. Returns
+    array of shape (seeds, n), float64. The mean of a row is the logarithm of its values' mean; -inf where that is zero.
     """
     values = np.asarray(values, dtype=np.float64)
     means = values.mean(axis=1, keepdims=True)

@@ -13,7 +13,8 @@ from sage_kit.errors import CompatibilityError
 from sage_kit.testing import toy
 from sage_kit.testing.exercises import EXERCISES, Exercise, Inputs, Outputs
 from sage_kit.testing.registry import NotApplicable, check, require
-from sage_kit.testing.subject import Subject, disturbed, unchanged, works_or_explains
+from sage_kit.testing.subject import Subject, unchanged, works_or_explains
+from sage_kit.testing.surroundings import disturbed
 
 if TYPE_CHECKING:
     import torch

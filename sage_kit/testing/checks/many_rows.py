@@ -10,15 +10,11 @@ from sage_kit.testing.subject import Subject
 
 USED = ("reducer", "sampler", "inverter", "lift", "filter", "loss", "decoder", "metric", "stop_rule")
 """Kinds that are used with rows."""
-
-LEAST_SECONDS = 0.2
-"""Processor time with many rows below which nobody waits, however it grows [s]."""
-
+LEAST_SECONDS = 0.2  # processor time with many rows below which nobody waits, however it grows [s]
 STEEP = 9.0
 """Growth of the time, with four times the rows, that is told of; 4 is linear, 5 is n log n, 16 is quadratic [1]."""
 
-LONGEST = 30.0
-"""Processor time with many rows above which it is not measured once more [s]."""
+LONGEST = 30.0  # processor time with many rows above which it is not measured once more [s]
 
 
 @check(*USED)

@@ -18,11 +18,8 @@ if TYPE_CHECKING:
     from sage_kit.config import RunConfig
     from sage_kit.data.splits import Split, TaskData
 
-ROWS_OF_A_RUN, LEAST_PER_CLASS = 400, 12
-"""Rows that the check's run reads of each split, and of each class at least."""
-
-MOST_SHARED = 0.2
-"""Largest share of a validation split's rows with a text that was trained on."""
+ROWS_OF_A_RUN, LEAST_PER_CLASS = 400, 12  # rows that the check's run reads of each split, and of each class at least
+MOST_SHARED = 0.2  # largest share of a validation split's rows with a text that was trained on
 
 
 @check("task")
