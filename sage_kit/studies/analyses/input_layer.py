@@ -136,8 +136,8 @@ def teacher_table(study: Study, runs: Runs, learnt_from: Mapping[str, str]) -> D
         rows.append(
             {"task": task, "arm": arm, "learnt_from": learnt_from.get(arm, INPUTS["token"]),
              "reads": INPUTS[its[0].config.granularity], "metric": metric.name, "split": split,
-             "n_examples": len(labels), "constant": best_constant(labels, metric)[1], "teacher": teacher.value, "low": teacher.low,
-             "high": teacher.high, "student": float(students.mean()), "n_seeds": len(its),
+             "n_examples": len(labels), "constant": best_constant(labels, metric)[1], "teacher": teacher.value,
+             "low": teacher.low, "high": teacher.high, "student": float(students.mean()), "n_seeds": len(its),
              "agreement": float(np.mean(alike))}
         )  # fmt: skip
     return DataFrame(rows)
