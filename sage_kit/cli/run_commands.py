@@ -120,6 +120,8 @@ def show(
         arms = {_arm_name(config): summary}
         print_all(*outcome_tables(arms))
         print_all(*_warnings(summary), f"Stopped: {summary['stopped']}.")
+        if summary.get("exported_round", len(history)) != len(history):
+            print_all(f"Exported: round {summary['exported_round']}, the best on dev.")
     else:
         print_all(f"The run is not finished; go on with: sage-kit resume {directory}")
     _print_disabled(disabled)

@@ -45,7 +45,7 @@ def validation_scores(runs: Runs) -> DataFrame:
                 for metric in names:
                     interval = statistics.Interval(float(told[metric]), np.nan, np.nan)
                     if own:
-                        interval = statistics.two_way(_cells(runs, task, arm, split, metric))
+                        interval = statistics.of_scores(_cells(runs, task, arm, split, metric))
                     rows.append(
                         {
                             "task": task, "split": split, "arm": arm, "metric": metric, "primary": metric == one.metric,
@@ -112,7 +112,7 @@ def teacher_over_constant(study: Study, runs: Runs) -> DataFrame:
             metric = measure(spec, one.metric)
             answer, score = best_constant(labels, metric)
             parts = statistics.contributions(metric, labels, np.stack([teacher, np.full_like(labels, answer)]))
-            ahead = statistics.two_way(parts[:1] - parts[1:])
+            ahead = statistics.of_scores(parts[:1] - parts[1:])
             numbers = {"teacher": score + ahead.value, "constant": score, "difference": ahead.value}
             rows.append({"task": task, "split": split, "metric": one.metric, **numbers,
                          "low": ahead.low, "high": ahead.high})  # fmt: skip
@@ -170,7 +170,7 @@ def other_split_gains(runs: Runs, arm: str, baseline: str) -> DataFrame:
         if not others:
             continue
         cells = [tuple(_cells(runs, task, name, split, metric) for name in (arm, baseline)) for split in others]
-        gains = [statistics.two_way(ours - base) for ours, base in cells]
+        gains = [statistics.of_scores(ours - base) for ours, base in cells]
         means = [float(np.mean([pair[side].mean() for pair in cells])) for side in (0, 1)]
         gain, low, high = (float(np.mean([getattr(one, end) for one in gains])) for end in ("value", "low", "high"))
         seeds, examples = len(cells[0][0]), sum(ours.shape[1] for ours, _ in cells)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sage_kit.errors import ConfigError, DataError, did_you_mean
-from sage_kit.studies.statistics.intervals import NEGLIGIBLE, Interval, average, check_rows, t_interval, two_way
+from sage_kit.studies.statistics.intervals import NEGLIGIBLE, Interval, average, check_rows, of_scores, t_interval
 from sage_kit.studies.statistics.significance import count_interval, p_value
 
 if TYPE_CHECKING:
@@ -198,7 +198,7 @@ def compare_cells(cells: Mapping[tuple[str, str], Array], baseline: str, *, aver
                     f"task {task!r} has {len(ours)} seeds of arm {arm!r} and {len(base)} of {baseline!r}: "
                     "run the same seeds of both."
                 )
-            found = two_way(ours - base, largest=span)
+            found = of_scores(ours - base, largest=span)
             seeds = tuple(range(len(ours)))
             pairs.append(Pair(task, arm, seeds, base.shape[1], ours.mean(axis=1), base.mean(axis=1), found))
     return pairs_table(pairs, average=average)

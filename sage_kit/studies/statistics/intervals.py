@@ -129,7 +129,7 @@ def two_way(cells: Array, *, largest: float = 1.0) -> Interval:
     Parameters
     ----------
     cells : array of shape (seeds, n)
-        A number per seed and example; (seeds, 1) are scores as wholes, with Student's interval over seeds.
+        A number per seed and example.
     largest : float
         The most by which a cell can differ from zero: 1 for a hit less a hit. Only used where the cells have no spread.
 
@@ -151,8 +151,6 @@ def two_way(cells: Array, *, largest: float = 1.0) -> Interval:
         raise DataError(f"cells have shape {table.shape}: it must be (seeds, examples), with one of each at least.")
     seeds, examples = table.shape
     mean = float(table.mean())
-    if examples == 1 and seeds > 1:
-        return t_interval(table[:, 0])
     if not np.isfinite(table).all() or examples < 2:
         return Interval(mean, np.nan, np.nan, 1.0)
     if no_spread(table):
@@ -171,6 +169,17 @@ def two_way(cells: Array, *, largest: float = 1.0) -> Interval:
     total = max(ms_seeds + ms_examples - ms_rest, ms_seeds, ms_examples)
     spread = ms_seeds**2 / (seeds - 1) + ms_examples**2 / (examples - 1) + ms_rest**2 / df_rest
     return around(mean, total / (seeds * examples), max(total**2 / spread, seeds - 1))
+
+
+def of_scores(cells: Array, *, largest: float = 1.0) -> Interval:
+    """`two_way`, or for scores as wholes, cells of shape (seeds, 1), Student's interval over the seeds.
+
+    Of a metric of which nobody knows what an example contributes, only the scores are there.
+    """
+    table = np.asarray(cells, dtype=np.float64)
+    if table.ndim == 2 and table.shape[1] == 1 and len(table) > 1:
+        return t_interval(table[:, 0])
+    return two_way(table, largest=largest)
 
 
 def average(parts: Sequence[Interval]) -> Interval:
