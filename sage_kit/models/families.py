@@ -93,8 +93,6 @@ def family_parts(family: FamilySpec) -> list[Any]:
     """What a key of cached results must hold of a family: its paths and capabilities, and its code."""
     origin = Plugins.in_use().registered("family", family.name).origin
     code = [one for one in (family.factory, family.refuses, family.student_config) if one is not None]
-    if origin.distribution == DISTRIBUTION:
-        code = [family.factory]  # the others only refuse and name settings
     return [
         plain_fields(family),
         plain_fields(family.head),

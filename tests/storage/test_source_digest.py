@@ -33,14 +33,15 @@ from sage_kit.storage.source_digest import (
 PACKAGE = Path(sage_kit.__file__).parent
 
 EVERY_RUN = (
-    "builtin/losses/kl", "builtin/stop_rules/agreement", "components/__init__", "components/hooks",
-    "components/loader", "components/loss_messages", "components/messages", "components/plugins",
+    "builtin/families/__init__", "builtin/losses/kl", "builtin/stop_rules/agreement", "components/__init__",
+    "components/hooks", "components/loader", "components/loss_messages", "components/messages", "components/plugins",
     "components/protocols", "components/records", "components/spec_checks", "components/specs", "config/__init__",
     "config/loading", "config/loss_weights", "config/paths", "config/presets", "config/settings", "config/validation",
     "config/values", "data/batches", "data/corpus", "data/metrics", "data/row_checks", "data/scoring", "data/sources",
     "data/splits", "data/tokens", "data/user_files", "distill", "models/block_parts", "models/checkpoints",
-    "models/cpu_kernels", "models/export", "models/families", "models/loss_inputs", "models/recomputation",
-    "training/best_round", "training/rate_schedules", "training/run_control",
+    "models/cpu_kernels", "models/encoder_parts", "models/export", "models/families", "models/heads",
+    "models/loss_inputs", "models/recomputation", "training/best_round", "training/rate_schedules",
+    "training/run_control",
     "models/packed", "models/split", "models/student", "models/teacher", "models/vectors", "recipe",
     "rundir/checkpoint", "rundir/directory", "storage/cache", "storage/tensorfile", "synthesis/answers",
     "synthesis/labelling", "synthesis/synthesizer", "synthesis/synthetic_set", "system/devices",

@@ -129,8 +129,7 @@ def family_student_reloads(subject: Subject) -> None:
         require(not lacking, f"{lacking[0] if lacking else ''!r} gets no gradient")
         with torch.no_grad():
             for value in upper.parameters():
-                if value.grad is not None:
-                    value.sub_(0.01 * value.grad)
+                value.sub_(0.01 * cast(torch.Tensor, value.grad))
         require(
             all(torch.equal(frozen[name], value) for name, value in input_layers.state_dict().items()),
             "training the upper layers changes the input layers",
