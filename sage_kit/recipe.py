@@ -324,6 +324,9 @@ def choose_losses(config: RunConfig, plugins: Plugins, regression: bool) -> dict
             )
     for name in config.loss_options:
         if name not in config.losses:
+            if not config.losses:
+                plugins.registered("loss", name)
+                raise ConfigError(f"loss_options names {name!r}, but losses is empty: set losses to {{{name} = 1.0}}")
             raise ConfigError(f"loss_options names {name!r}, which losses does not.{did_you_mean(name, config.losses)}")
         plugins.options("loss", name, config.loss_options[name])
     if config.losses_from == "pass" and not any(loss.spec.of_outputs for loss in found.values()):

@@ -301,6 +301,7 @@ def test_parameters_of_losses_are_trained_kept_and_given_back(folder: Path, tiny
         ({"losses": {"kll": 1}}, UnknownComponentError, "Unknown loss 'kll'. Did you mean 'kl'?"),
         ({"losses": {"kl": 1, "kll": 0}}, UnknownComponentError, "Unknown loss 'kll'. Did you mean 'kl'?"),
         ({"losses": {"kl": 1}, "loss_options": {"rkd": {}}}, ConfigError, "loss_options names 'rkd', which losses"),
+        ({"loss_options": {"rkd": {}}}, ConfigError, "loss_options names 'rkd', but losses is empty: set losses to"),
         ({"losses": {"kl": 1}, "loss_options": {"kl": {"heat": 2}}}, ConfigError, "loss 'kl': Unknown option 'heat'"),
         ({"losses": {"minilm_relations": 1}, "granularity": "pooled", "lift": "shift"}, CompatibilityError,
          "loss 'minilm_relations' compares the tokens of an example with each other, and granularity 'pooled'"),
