@@ -358,8 +358,9 @@ def unused_settings(recipe: Recipe, given: Collection[str]) -> str:
     names = [name for kind in idle for name in (kind, f"{kind}_options")]
     names += MAP_SETTINGS if "reducer" in idle else ()
     found = [name for name in names if name in given]
+    width_init = _unused_width_init(config) if "student_width_init" in given else ""
     if not found:
-        return ""
+        return f"not used by this run: {width_init}" if width_init else ""
     if config.schedule == "none":
         why = "schedule 'none' synthesises nothing"
     elif recipe.sampler.space == "full":
@@ -368,4 +369,13 @@ def unused_settings(recipe: Recipe, given: Collection[str]) -> str:
         why = f"sampler {config.sampler!r} and lift {config.lift!r} look at no map"
         if config.lift == "replace":
             why += '; lift_options source = "neighbors" takes tokens of neighbours in one'
-    return f"not used by this run: {', '.join(found)} ({why})"
+    return f"not used by this run: {', '.join(found)} ({why}){width_init and f', {width_init}'}"
+
+
+def _unused_width_init(config: RunConfig) -> str:
+    """The setting `student_width_init` with the reason why a run does not use it; "" where it may."""
+    if config.student_init == "scratch":
+        return "student_width_init (student_init 'scratch' takes nothing of the teacher's blocks)"
+    if config.student_width or config.student_heads or config.student_ffn:
+        return ""
+    return "student_width_init (none of student_width, student_heads and student_ffn makes the student narrower)"

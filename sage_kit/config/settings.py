@@ -218,6 +218,34 @@ class RunConfig(BaseModel):
         "(from 0, behind the input layers), or `scratch`.",
         "models",
     )
+    student_width: int = _setting(
+        0,
+        "Width of the student's blocks, behind a trained projection of the token states; 0 takes the teacher's.",
+        "models",
+        "dimensions",
+        ge=0,
+    )
+    student_heads: int = _setting(
+        0,
+        "Attention heads of the student's blocks; 0 takes as many as are as wide as the teacher's.",
+        "models",
+        "heads",
+        ge=0,
+    )
+    student_ffn: int = _setting(
+        0,
+        "Width of the feed-forward layer of the student's blocks; 0 takes the teacher's or, in a narrower student, the "
+        "same share of it.",
+        "models",
+        "neurons",
+        ge=0,
+    )
+    student_width_init: Literal["pca", "prune", "random"] = _setting(
+        "pca",
+        "How the teacher's blocks become narrower: by principal directions of its states (`pca`) or by its most "
+        "important dimensions (`prune`), with its most important heads and neurons; `random` takes nothing of them.",
+        "models",
+    )
 
     # ---- warm-up
     warmup_corpus: str = _setting(

@@ -26,7 +26,7 @@ class Family:
         The ``model_type`` values of ``config.json`` that belong to it.
     embeddings, blocks, head_dense, head_output, head_dropout : str
         Paths of these modules inside the sequence classifier.
-    activation : "tanh" or "relu"
+    activation : "tanh", "relu" or "gelu"
         Between the head's two layers.
     dropout_first : bool
         Whether the head's dropout acts on the first token's state, too.
@@ -48,7 +48,7 @@ class Family:
     head_dense: str
     head_output: str
     head_dropout: str
-    activation: Literal["tanh", "relu"]
+    activation: Literal["tanh", "relu", "gelu"]
     dropout_first: bool = False
     token_types: bool = True
     positions_from_padding: bool = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,12 +28,15 @@ class TeacherRelations:
     place : int or None
         Where the states that enter this block stand among the hidden states kept of the teacher; None for the first
         block, which token states enter.
+    width : int
+        Width of the student's blocks.
     """
 
     teacher: UpperLayers
     layer: int
     heads: int
     place: int | None
+    width: int
 
     def projections(self, states: torch.Tensor, hidden: torch.Tensor | None) -> torch.Tensor:
         """The teacher's queries, keys and values on a batch, without gradients.
@@ -59,16 +63,17 @@ class TeacherRelations:
         """FLOPs that the loss adds to a training step, counted as in `UpperLayers.flops`, without the student's
         projections.
 
-        With d the width, the teacher's queries, keys and values cost ``6 d^2`` per token, and the relations of a model
-        ``6 d n^2`` per example of n tokens. Those of the student have two products for each in the backward pass.
+        With d the width of a model, the teacher's queries, keys and values cost ``6 d^2`` per token, and the relations
+        of a model ``6 d n^2`` per example of n tokens. Those of the student have two products for each in the backward
+        pass.
         """
         wide = lengths.astype("int64")
         tokens, squares, dim = int(wide.sum()), int((wide * wide).sum()), self.teacher.dim
-        return 6 * dim * dim * tokens + 4 * 6 * dim * squares
+        return 6 * dim * dim * tokens + 6 * (dim + 3 * self.width) * squares
 
 
 def teacher_relations(
-    config: RunConfig, teacher: UpperLayers, kept: list[int]
+    config: RunConfig, teacher: UpperLayers, kept: list[int], width: int
 ) -> tuple[TeacherRelations | None, list[int]]:
     """The teacher's side of the relations loss, and the blocks whose outputs must be kept.
 
@@ -78,6 +83,8 @@ def teacher_relations(
     teacher : UpperLayers
     kept : list of int
         Blocks (from 1) whose outputs are kept for other reasons.
+    width : int
+        Width of the student's blocks.
 
     Returns
     -------
@@ -89,7 +96,7 @@ def teacher_relations(
     Raises
     ------
     CompatibilityError
-        For a block that the teacher does not have, and for heads that do not divide its width.
+        For a block that the teacher does not have, and for heads that do not divide both widths.
     """
     if not config.relation_weight:
         return None, kept
@@ -106,7 +113,14 @@ def teacher_relations(
             f"relation_heads is {heads}, but must divide the width of the teacher's states, {teacher.dim}: set it to "
             f"{' or '.join(map(str, near))}, or to 0 for the teacher's own {teacher.heads}"
         )
+    if width % heads:
+        both = math.gcd(width, teacher.dim)
+        near = [number for number in range(1, both + 1) if both % number == 0]
+        raise CompatibilityError(
+            f"relation_heads is {heads}, but must divide the student's width, {width}, as well as the teacher's, "
+            f"{teacher.dim}: set it to one of {', '.join(map(str, near))}"
+        )
     entering = layer - 1
     if entering and entering not in kept:
         kept = [*kept, entering]
-    return TeacherRelations(teacher, layer, heads, kept.index(entering) if entering else None), kept
+    return TeacherRelations(teacher, layer, heads, kept.index(entering) if entering else None, width), kept

@@ -14,12 +14,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Literal, NamedTuple, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sage_kit.errors import CompatibilityError
 from sage_kit.models.block_parts import first_token_block, padded_block, parts_of, project_padded
 from sage_kit.models.families import Family, family_of
-from sage_kit.models.packed import pack, packed_block, products_dtype, project, runs_packed, unpack
+from sage_kit.models.packed import pack, packed_block, packed_linear, products_dtype, project, runs_packed, unpack
 from sage_kit.models.positions import PositionBias, position_bias, score_bias
 
 if TYPE_CHECKING:
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 Bypass = Literal["embeddings"] | int
+
+ACTIVATIONS = {"tanh": torch.tanh, "relu": torch.relu, "gelu": F.gelu}
+"""By name, what stands between the two layers of a head."""
 
 
 class UpperOutput(NamedTuple):
@@ -132,7 +136,7 @@ class Head(nn.Module):
         self.dense = cast(nn.Linear, model.get_submodule(family.head_dense))
         self.output = cast(nn.Linear, model.get_submodule(family.head_output))
         self.dropout = model.get_submodule(family.head_dropout)
-        self._activation = torch.tanh if family.activation == "tanh" else torch.relu
+        self.activation = ACTIVATIONS[family.activation]
         self._dropout_first = family.dropout_first
 
     def forward(self, states: Tensor) -> Tensor:
@@ -140,7 +144,7 @@ class Head(nn.Module):
         first = states[:, 0]
         if self._dropout_first:
             first = self.dropout(first)
-        logits: Tensor = self.output(self.dropout(self._activation(self.dense(first))))
+        logits: Tensor = self.output(self.dropout(self.activation(self.dense(first))))
         return logits
 
 
@@ -153,22 +157,33 @@ class UpperLayers(nn.Module):
         A sequence classifier of a supported family; its modules are shared.
     first_block : int
         The first block that belongs to the upper layers.
+    family : Family or None
+        The model's; None finds it.
+    projection : Linear or None
+        What narrows the token states in front of the blocks; None where the blocks are as wide as these.
 
     Attributes
     ----------
     n_blocks : int
         Blocks of the upper layers.
     dim : int
-        Width of the token states.
+        Width of the blocks, and of the token states where there is no projection.
     n_outputs : int
         Width of the logits.
     heads : int
         Attention heads of a block.
     """
 
-    def __init__(self, model: PreTrainedModel, first_block: int = 0) -> None:
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        first_block: int = 0,
+        family: Family | None = None,
+        projection: nn.Linear | None = None,
+    ) -> None:
         super().__init__()
-        family = family_of(model.config)
+        family = family or family_of(model.config)
+        self.projection = projection
         self.blocks = nn.ModuleList(_blocks(model, family)[first_block:])
         self.head = Head(model, family)
         self.n_blocks = len(self.blocks)
@@ -188,7 +203,7 @@ class UpperLayers(nn.Module):
 
         Parameters
         ----------
-        states : Tensor of shape (batch, tokens, dim)
+        states : Tensor of shape (batch, tokens, width)
             Token states.
         mask : BoolTensor of shape (batch, tokens) or None
             True at real tokens; None when there is no padding, which is faster. The first token must be real.
@@ -199,6 +214,8 @@ class UpperLayers(nn.Module):
         """
         if runs_packed(states):
             return self._packed(states, mask, hidden, projections)
+        if self.projection is not None:
+            states = self.projection(states)
         outputs: list[Tensor] = []
         projected: Tensor | None = None
         stock = hidden and not projections
@@ -230,6 +247,10 @@ class UpperLayers(nn.Module):
         """
         return project_padded(self._parts[layer - 1], states)
 
+    def score_mask(self, states: Tensor, mask: Tensor | None) -> Tensor | None:
+        """The mask that the blocks take for states of shape (batch, tokens, dim), or what is added to their scores."""
+        return _score_bias(states, mask, self._positions)
+
     def _packed(self, states: Tensor, mask: Tensor | None, hidden: bool, projections: bool) -> UpperOutput:
         """The same on packed rows."""
         tokens = states.shape[1]
@@ -240,6 +261,8 @@ class UpperLayers(nn.Module):
         outputs: list[Tensor] = []
         *others, last = self._parts
         with torch.autocast("cpu", enabled=False):  # the pass makes its own casts
+            if self.projection is not None:
+                rows = packed_linear(self.projection, rows, layout)
             for parts in others:
                 rows = packed_block(parts, rows, layout)
                 if hidden:
@@ -260,7 +283,8 @@ class UpperLayers(nn.Module):
         ``4 d n^2`` per example of n tokens for attention (``Q K^T`` and the weighted sum of V). Without hidden states
         the last block is computed for the first token only: keys and values cost ``4 d^2`` per token, and an example
         ``2 (2 d^2 + 2 d f)`` for the other layers and ``4 d n`` for attention. Where its queries, keys and values are
-        asked for, its queries are computed for every token, too. The head costs ``2 (d^2 + d n_outputs)`` per example.
+        asked for, its queries are computed for every token, too. The head costs ``2 (d^2 + d n_outputs)`` per example,
+        and a projection from token states of width e ``2 d e`` per token.
 
         Parameters
         ----------
@@ -271,6 +295,8 @@ class UpperLayers(nn.Module):
         """
         examples, tokens = len(lengths), int(lengths.astype("int64").sum())
         total = 2 * examples * (self.head.dense.weight.numel() + self.head.output.weight.numel())
+        if self.projection is not None:
+            total += 2 * self.projection.weight.numel() * tokens
         if hidden:
             return total + _block_flops(self.blocks, self.dim, lengths)
         last = self._parts[-1]
@@ -288,7 +314,7 @@ class UpperLayers(nn.Module):
 
         A backward pass has two products for each of the forward pass, the gradient of the weights and that of the
         input. The input layers are frozen, so the first block's queries, keys and values need no gradient of their
-        input.
+        input, or, where there is one, the projection.
 
         Parameters
         ----------
@@ -298,6 +324,8 @@ class UpperLayers(nn.Module):
             What is asked for beside the logits, as in `forward`.
         """
         examples, tokens = len(lengths), int(lengths.astype("int64").sum())
+        if self.projection is not None:
+            return 3 * self.flops(lengths, hidden, projections) - 2 * self.projection.weight.numel() * tokens
         first = self._parts[0]
         queries = tokens if hidden or projections or len(self.blocks) > 1 else examples
         every = first.key.weight.numel() + first.value.weight.numel()

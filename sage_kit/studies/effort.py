@@ -23,8 +23,8 @@ from sage_kit.models.locations import resolve_checkpoint
 from sage_kit.system.devices import precision_of
 from sage_kit.system.machine import describe_machine
 
-MODELS = ("task", "teacher", "bypass", "granularity", "student_layers", "max_length", "batch_size", "hidden_weight",
-          "warmup_epochs", "warmup_rows")  # fmt: skip
+MODELS = ("task", "teacher", "bypass", "granularity", "student_layers", "student_width", "student_ffn",
+          "max_length", "batch_size", "hidden_weight", "warmup_epochs", "warmup_rows")  # fmt: skip
 SYNTHESIS = ("schedule", "mix", "synthetic_ratio", "reducer", "refit", "sampler", "inverter", "lift", "filter")
 TEACHER = ("task", "teacher", "teacher_rows", "teacher_epochs", "max_length")
 """Settings by which runs are of one kind: whose steps take as long, and who share a teacher."""
@@ -142,17 +142,19 @@ class Effort:
         config, data = run.config, self.data(run.config)
         tokens = self._tokens_of(config)
         dim, inner, layers = checkpoint_sizes(config.teacher)
-        block = 2 * (4 * dim**2 + 2 * dim * inner) * tokens + 4 * dim * tokens**2
+        width = config.student_width or dim
+        block = block_flops(dim, inner, tokens)
+        own = block_flops(width, config.student_ffn or inner * width / dim, tokens)
         front = 0 if config.bypass == "embeddings" else int(config.bypass)
         share = 0.0 if config.schedule == "none" else config.synthetic_ratio
         if config.mix == "add":
             share /= 1 + share
         examples = run.steps * config.batch_size
-        training = examples * block * (3 * config.student_layers + front + share * (layers - front))
+        training = examples * (3 * config.student_layers * own + (front + share * (layers - front)) * block)
         passes = max(1.0, examples / max(len(data.train), 1))
         scored = passes * len(data.dev) + sum(map(len, data.validation.values())) + len(data.evaluation or ())
-        warm_up = config.warmup_epochs * config.warmup_rows * block * (3 * config.student_layers + layers)
-        return training + scored * block * config.student_layers + warm_up
+        warm_up = config.warmup_epochs * config.warmup_rows * (3 * config.student_layers * own + layers * block)
+        return training + scored * own * config.student_layers + warm_up
 
     def _teachers(
         self, missing: Sequence[Planned], paces: Mapping[str, Sequence[Pace]], others: Sequence[Pace]
@@ -215,7 +217,13 @@ def _runs(folder: Path) -> Iterable[Path]:
 
 
 def _same(settings: Mapping[str, Any], wanted: Mapping[str, Any], names: Iterable[str]) -> bool:
-    return all(settings.get(name) == wanted[name] for name in names)
+    # an earlier run knew nothing of a setting that is new, and did what its default does
+    return all(settings.get(name, RunConfig.model_fields[name].default) == wanted[name] for name in names)
+
+
+def block_flops(dim: int, inner: float, tokens: float) -> float:
+    """Forward FLOPs of a block of that width and inner width on a text of so many tokens."""
+    return 2 * (4 * dim**2 + 2 * dim * inner) * tokens + 4 * dim * tokens**2
 
 
 @functools.cache

@@ -12,9 +12,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from sage_kit.components import TokenBatch
 from sage_kit.components.plugins import Plugins
 from sage_kit.components.records import Costs
 from sage_kit.config import RunConfig
+from sage_kit.data.batches import plan_batches
 from sage_kit.data.metrics import score
 from sage_kit.data.splits import Split, TaskData, load_task
 from sage_kit.data.teacher_report import TeacherReport, describe_labels, report_teacher
@@ -23,11 +25,22 @@ from sage_kit.data.unlabelled import count_unlabelled
 from sage_kit.errors import CompatibilityError
 from sage_kit.models.checkpoints import load_classifier, load_tokenizer
 from sage_kit.models.language import load_language
+from sage_kit.models.narrow import Shape, build_narrow, check_losses, student_shape
+from sage_kit.models.narrowing import EXAMPLES, narrowing_of
 from sage_kit.models.relations import TeacherRelations, teacher_relations
 from sage_kit.models.split import InputLayers, UpperLayers, split_model
-from sage_kit.models.student import build_student
+from sage_kit.models.student import build_student, layer_map
 from sage_kit.models.teacher import Teacher, fit_tokenizer, load_teacher
-from sage_kit.models.vectors import Pooled, TeacherOutputs, VectorStore, embed_split, label_split, pool_layer
+from sage_kit.models.vectors import (
+    INFERENCE_BATCH_SIZE,
+    INFERENCE_BATCH_TOKENS,
+    Pooled,
+    TeacherOutputs,
+    VectorStore,
+    embed_split,
+    label_split,
+    pool_layer,
+)
 from sage_kit.models.vocabulary import TeacherVocabulary
 from sage_kit.recipe import Recipe
 from sage_kit.storage.cache import Cache
@@ -197,11 +210,19 @@ def prepare(recipe: Recipe, accelerator: Accelerator, costs: Costs) -> Prepared:
 
     model = teacher.model.to(device)
     input_layers, teacher_upper = split_model(model, config.bypass)
+    shape = student_shape(config, model.config)
+    check_losses(config, shape, teacher_upper.dim)
     paired, student_layers = hidden_layer_pairs(config, teacher_upper.n_blocks)
-    relations, teacher_layers = teacher_relations(config, teacher_upper, paired)
-    student = build_student(
-        model, bypass=config.bypass, layers=config.student_layers, init=config.student_init, seed=config.seed
+    relations, teacher_layers = teacher_relations(
+        config, teacher_upper, paired, shape.width if shape else teacher_upper.dim
     )
+    student = None
+    if shape is None:
+        student = build_student(
+            model, bypass=config.bypass, layers=config.student_layers, init=config.student_init, seed=config.seed
+        )
+    else:
+        layer_map(config.student_init, teacher_upper.n_blocks, config.student_layers)
     recipe.check_sizes(len(data.train), input_layers.dim)
     input_layers_key = fingerprint(teacher.fingerprint, config.bypass)
 
@@ -273,6 +294,10 @@ def prepare(recipe: Recipe, accelerator: Accelerator, costs: Costs) -> Prepared:
             rows, metric = len(evaluation.gold), data.spec.metrics[0]
             work.announce(f"teacher {config.teacher!r} on evaluation ({rows:,} rows): {metric} {scores[metric]:.4f}")
     content = fingerprint(*mark)
+    if shape is not None:
+        with work.alone("narrowing"):
+            student = narrow_student(config, teacher, teacher_upper, train.store, shape, device)
+    assert student is not None
     return Prepared(
         data=data,
         teacher=teacher,
@@ -298,6 +323,28 @@ def prepare(recipe: Recipe, accelerator: Accelerator, costs: Costs) -> Prepared:
         cache=cache,
         device=device,
         precision=precision,
+    )
+
+
+def narrow_student(
+    config: RunConfig, teacher: Teacher, upper: UpperLayers, store: VectorStore, shape: Shape, device: torch.device
+) -> PreTrainedModel:
+    """A narrower student, made by looking at the teacher's states on some real examples, the same in every run."""
+    chosen = np.linspace(0, len(store) - 1, min(len(store), EXAMPLES)).astype(np.int64)
+
+    def batches() -> Iterator[TokenBatch]:
+        for rows in plan_batches(
+            store.lengths[chosen], batch_size=INFERENCE_BATCH_SIZE, batch_tokens=INFERENCE_BATCH_TOKENS
+        ):
+            yield store.batch(chosen[rows], device)
+
+    return build_narrow(
+        teacher.model,
+        shape,
+        layers=config.student_layers,
+        init=config.student_init,
+        seed=config.seed,
+        narrowing=narrowing_of(upper, batches, shape.width, config.student_width_init),
     )
 
 

@@ -36,7 +36,7 @@ def test_flops_are_those_that_torch_counts(layers: int, hidden: bool, projection
 def test_flops_of_a_step_with_relations_are_those_that_torch_counts(layer: int, layers: int) -> None:
     _, teacher = split_model(tiny.make_model(layers=3), "embeddings")
     _, student = split_model(tiny.make_model(layers=layers), "embeddings")
-    relations = TeacherRelations(teacher, layer, 4, None if layer == 1 else 0)
+    relations = TeacherRelations(teacher, layer, 4, None if layer == 1 else 0, student.dim)
     lengths = np.full(4, 6)
     states, hidden = torch.randn(4, 6, 32), torch.randn(4, 6, 1, 32)
     settings = LossSettings(2.0, 0.0, 0.0, "cosine", False, relation_weight=1.0, relation_heads=4)
