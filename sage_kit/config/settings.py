@@ -220,17 +220,13 @@ class RunConfig(BaseModel):
     )
     student_width: int = _setting(
         0,
-        "Width of the student's blocks, behind a trained projection of the token states; 0 takes the teacher's.",
+        "Width of the student's blocks, behind a trained projection; 0 takes the teacher's.",
         "models",
         "dimensions",
         ge=0,
     )
     student_heads: int = _setting(
-        0,
-        "Attention heads of the student's blocks; 0 takes as many as are as wide as the teacher's.",
-        "models",
-        "heads",
-        ge=0,
+        0, "Attention heads of the student's blocks; 0 takes heads as wide as the teacher's.", "models", "heads", ge=0
     )
     student_ffn: int = _setting(
         0,

@@ -26,6 +26,9 @@ WidthInit = Literal["pca", "prune", "random"]
 EXAMPLES = 256
 """Real examples that a teacher is looked at on."""
 
+EPS = 1e-12
+"""What keeps the deviation of a LayerNorm from zero when its gain is fitted."""
+
 Batches = Callable[[], Iterable[TokenBatch]]
 """Gives token states of real examples, the same each time."""
 
@@ -58,7 +61,7 @@ class Narrowing:
 
     Attributes
     ----------
-    basis : Tensor of shape (dim, width), float32, or None
+    basis : Tensor of shape (dim, width), or None
         Orthonormal columns; None where the width stays.
     blocks : list of Importance
         By block of the teacher.
@@ -138,7 +141,7 @@ def narrowing_of(teacher: UpperLayers, batches: Batches, width: int, init: Width
             return Narrowing(None, importance, [], head)
         mean = (moments / moments.diagonal(dim1=1, dim2=2).sum(1)[:, None, None]).mean(0)
         basis = principal_directions(mean, width) if init == "pca" else largest_dimensions(mean, width)
-        basis = basis.to(teacher.head.dense.weight.device, torch.float32)
+        basis = basis.to(teacher.head.dense.weight)
         return Narrowing(basis, importance, fit_norms(teacher, batches, basis), head)
 
 
@@ -266,13 +269,13 @@ def fit_norms(teacher: UpperLayers, batches: Batches, basis: Tensor) -> list[tup
             count += len(states)
             for place, trace in enumerate(traces):
                 for which, (x, y) in enumerate(trace.norms):
-                    z, wanted = F.layer_norm(x @ basis, (basis.shape[1],)).double(), (y @ basis).double()
+                    z, wanted = F.layer_norm(x @ basis, (basis.shape[1],), eps=EPS).double(), (y @ basis).double()
                     found = torch.stack([z.sum(0), wanted.sum(0), z.square().sum(0), (z * wanted).sum(0)])
                     sums[place, which] += found.cpu()
     z, wanted, squares, products = (sums / count).unbind(2)
     gain = (products - z * wanted) / (squares - z.square()).clamp_min(1e-9)
     bias = wanted - gain * z
-    pairs = [[(g.float(), b.float()) for g, b in zip(*both, strict=True)] for both in zip(gain, bias, strict=True)]
+    pairs = [[(g.to(basis), b.to(basis)) for g, b in zip(*both, strict=True)] for both in zip(gain, bias, strict=True)]
     return [(first, second) for first, second in pairs]
 
 

@@ -341,7 +341,7 @@ def test_relations_across_widths_need_common_heads(tmp_path: Path, tiny_bert: Pa
 @pytest.mark.parametrize(
     "given",
     [
-        {"granularity": "pooled"},
+        {"granularity": "pooled", "lift": "shift"},
         {"sampler": "adversarial", "sampler_options": {}, "lift": "shift"},
         {"student_init": "scratch"},
         {"student_width": 0, "student_ffn": 20, "hidden_weight": 0.3},
