@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -147,7 +147,7 @@ def narrowing_of(teacher: UpperLayers, batches: Batches, width: int, init: Width
 
 def principal_directions(moments: Tensor, width: int) -> Tensor:
     """The eigenvectors of the largest eigenvalues, as columns whose largest entry is positive: (dim, width)."""
-    vectors = torch.linalg.eigh(moments).eigenvectors.flip(1)[:, :width]
+    vectors: Tensor = torch.linalg.eigh(moments).eigenvectors.flip(1)[:, :width]
     # the sign of an eigenvector is arbitrary, and may differ between machines
     return vectors * vectors.gather(0, vectors.abs().argmax(0, keepdim=True)).sign()
 
@@ -233,7 +233,7 @@ def _sums_of(parts: Parts, trace: BlockTrace) -> tuple[Tensor, ...]:
 
 def _by_head(parts: Parts) -> Tensor:
     """The weight that leads on from the values, of shape (dim, heads, head width)."""
-    return parts.out.weight.unflatten(1, (parts.heads, -1))
+    return cast(Tensor, parts.out.weight.unflatten(1, (parts.heads, -1)))
 
 
 def _sum(values: Tensor) -> Tensor:
@@ -318,7 +318,7 @@ def _keep_dimensions(target: Parts, source: Parts, narrowing: Narrowing, importa
     """Fill queries, keys, values and what leads on from these, head by head."""
 
     def by_head(tensor: Tensor, count: int) -> Tensor:
-        return tensor.unflatten(0, (count, -1))
+        return cast(Tensor, tensor.unflatten(0, (count, -1)))
 
     # scores are divided by the root of the head's width, which may be another
     factors = {"query": source.scale / target.scale, "key": 1.0, "value": 1.0}
