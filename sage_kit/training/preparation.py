@@ -26,7 +26,7 @@ from sage_kit.errors import CompatibilityError
 from sage_kit.models.checkpoints import load_classifier, load_tokenizer
 from sage_kit.models.language import load_language
 from sage_kit.models.narrow import Shape, build_narrow, check_losses, student_shape
-from sage_kit.models.narrowing import EXAMPLES, narrowing_of
+from sage_kit.models.narrowing import EXAMPLES, WidthInit, narrowing_of
 from sage_kit.models.relations import TeacherRelations, teacher_relations
 from sage_kit.models.split import InputLayers, UpperLayers, split_model
 from sage_kit.models.student import build_student, layer_map
@@ -330,6 +330,7 @@ def narrow_student(
     config: RunConfig, teacher: Teacher, upper: UpperLayers, store: VectorStore, shape: Shape, device: torch.device
 ) -> PreTrainedModel:
     """A narrower student, made by looking at the teacher's states on some real examples, the same in every run."""
+    init: WidthInit = "random" if config.student_init == "scratch" else config.student_width_init
     chosen = np.linspace(0, len(store) - 1, min(len(store), EXAMPLES)).astype(np.int64)
 
     def batches() -> Iterator[TokenBatch]:
@@ -344,7 +345,7 @@ def narrow_student(
         layers=config.student_layers,
         init=config.student_init,
         seed=config.seed,
-        narrowing=narrowing_of(upper, batches, shape.width, config.student_width_init),
+        narrowing=narrowing_of(upper, batches, shape.width, init),
     )
 
 
