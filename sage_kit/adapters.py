@@ -1,15 +1,16 @@
-"""Adapters that make components of other libraries' objects: `sklearn_reducer`."""
+"""Adapters that make components of other libraries' objects: `sklearn_reducer`, `sklearn_metric`."""
 
 from __future__ import annotations
 
 import importlib
 import inspect
+import warnings
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ConfigDict, Field, create_model
 
-from sage_kit.components import BuildContext, Options, ReducerSpec
+from sage_kit.components import BuildContext, MetricSpec, Options, ReducerSpec
 from sage_kit.errors import CompatibilityError, ConfigError, PluginError
 
 if TYPE_CHECKING:
@@ -180,11 +181,92 @@ def sklearn_reducer(
     )
 
 
-def _imported(name: str, target: str) -> Callable[..., Any]:
+class SklearnMetric:
+    """A function of labels and predictions, in the manner of scikit-learn, as a metric."""
+
+    def __init__(self, function: Callable[..., Any], fixed: Mapping[str, Any]) -> None:
+        self.function = function
+        self.fixed = dict(fixed)
+
+    def score(self, labels: Any, predictions: Any) -> float:
+        """Return what the function makes of them; NaN for predictions that are not finite."""
+        import numpy as np
+
+        if not np.isfinite(predictions).all():
+            return float("nan")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of scores that are undefined
+            return float(self.function(labels, predictions, **self.fixed))
+
+
+def sklearn_metric(
+    name: str,
+    function: Callable[..., Any] | str,
+    *,
+    summary: str = "",
+    takes: tuple[str, ...] = ("classes",),
+    max_classes: int | None = None,
+    larger_is_better: bool = True,
+    range: tuple[float, float] = (0.0, 1.0),
+    requires: tuple[str, ...] = (),
+    install: str = "",
+    **fixed: Any,
+) -> MetricSpec:
+    """A spec for any function ``function(labels, predictions, **fixed)``, as those of `sklearn.metrics`.
+
+    Parameters
+    ----------
+    name : str
+        The metric's name.
+    function : callable or str
+        The function, or ``"module:function"``, which is imported when the metric is built.
+    summary : str
+        One line for listings; by default the function's name.
+    takes, max_classes, larger_is_better, range, requires, install
+        As in :class:`~sage_kit.components.MetricSpec`.
+    **fixed
+        Further arguments of the function.
+
+    Returns
+    -------
+    MetricSpec
+
+    Examples
+    --------
+    ::
+
+        @hookimpl
+        def sage_metrics():
+            yield sklearn_metric("balanced_accuracy", "sklearn.metrics:balanced_accuracy_score")
+            yield sklearn_metric(
+                "mean_error", "sklearn.metrics:mean_absolute_error", takes=("numbers",), larger_is_better=False,
+                range=(0.0, float("inf")),
+            )
+    """
+    label = function if isinstance(function, str) else f"{function.__module__}:{function.__qualname__}"
+
+    def factory(options: Options, context: BuildContext) -> SklearnMetric:
+        found = _imported(name, function, "metric", "function") if isinstance(function, str) else function
+        return SklearnMetric(found, fixed)
+
+    return MetricSpec(
+        name=name,
+        summary=summary or f"{label.rpartition(':')[2]} ({label.partition(':')[0].partition('.')[0]})",
+        factory=factory,
+        requires=requires,
+        install=install,
+        takes=takes,
+        max_classes=max_classes,
+        larger_is_better=larger_is_better,
+        range=range,
+    )
+
+
+def _imported(name: str, target: str, kind: str = "reducer", what: str = "class") -> Callable[..., Any]:
     module, _, attribute = target.partition(":")
     found: Callable[..., Any] | None = getattr(importlib.import_module(module), attribute, None)
     if not callable(found):
-        raise PluginError(f"reducer {name!r}: module {module} has no class {attribute!r}")
+        raise PluginError(f"{kind} {name!r}: module {module} has no {what} {attribute!r}")
     return found
 
 

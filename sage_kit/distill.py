@@ -31,11 +31,15 @@ from sage_kit.storage.frozen import frozen_copy
 from sage_kit.synthesis.synthesizer import build_ahead
 from sage_kit.system.devices import make_accelerator
 from sage_kit.system.processes import from_main
+from sage_kit.training.best_round import BestRound, measure_of
 from sage_kit.training.component_state import give_back, state_of
 from sage_kit.training.labelled_batches import SyntheticBatches, planned_steps, sources_of
 from sage_kit.training.learner import Learner
+from sage_kit.training.optimizer import check_optimizer
 from sage_kit.training.preparation import Prepared, PreparedSplit, prepare
+from sage_kit.training.rate_schedules import check_schedule
 from sage_kit.training.round_synthesis import RoundSynthesis
+from sage_kit.training.run_control import RunControl
 from sage_kit.training.run_events import OnStep, RunEvents
 from sage_kit.training.summary import evaluation_scores, run_info, summarize, write_outcome
 from sage_kit.training.tracing import LABELLED_BATCHES, STUDENT_STEPS, RoundTrace
@@ -79,7 +83,7 @@ def run(
     if accelerator.is_main_process:
         directory = RunDirectory.create(recipe.config)
         directory.lock()
-        origins = {kind: f"{recipe[kind].name} ({recipe[kind].registered.origin})" for kind in recipe}
+        origins = {key: f"{one.name} ({one.registered.origin})" for key, one in recipe.named.items()}
         directory.write_environment(origins, recipe.options, plugin_files, str(accelerator.device))
     directory.path = Path(from_main(str(directory.path), accelerator))
     try:
@@ -138,6 +142,8 @@ def distill(recipe: Recipe, directory: RunDirectory, accelerator: Accelerator) -
             events.message(f"{bad} is in quarantine: {bad.cause}")
     try:
         # ---- prepare: data, teacher, cached vectors and labels, a new student ---------------------------------------
+        check_optimizer(recipe.config.optimizer, recipe.config.optimizer_options)
+        check_schedule(recipe.config)
         build_ahead(recipe, accelerator.device)
         checkpoint = directory.latest_checkpoint(events.message)
         costs = checkpoint.costs if checkpoint else Costs()
@@ -204,6 +210,12 @@ class Loop:
         self.predictions: dict[str, NDArray[np.float32]] = {}
         self.synthesis = RoundSynthesis(recipe, prepared, self.learner, directory, accelerator, costs, events)
         self.planned_steps = planned_steps(recipe, prepared.train, accelerator.num_processes)
+        self.control = RunControl(recipe.plugins, events, accelerator)
+        self.best = (
+            None
+            if config.keep_best == "none"
+            else BestRound(directory.path / "best", measure_of(config, prepared.data.spec))
+        )
         self.stop_rule = recipe["stop_rule"].build(BuildContext(config=config, seed=config.seed))
         traces = config.trace and accelerator.is_main_process
         first = 1 if config.schedule == "none" else recipe.first_synthetic
@@ -264,7 +276,7 @@ class Loop:
         rng = np.random.default_rng(derive_seed(config.seed, number, "real"))
         sources = sources_of(config, self.prepared, learner.profile, self.synthesis.synthesizer, synthetic, rng)
         with self.trace.window("training", STUDENT_STEPS):
-            did = learner.train(number, sources, self.planned_steps, self._on_step(f"round {number}"))
+            did = learner.train(number, sources, self.planned_steps, self._on_student_step(number))
         children = next((source for source in sources if isinstance(source, SyntheticBatches)), None)
         if children is not None:
             learner.profile.attribute(children.synthetic.anchors, children.profile)
@@ -308,6 +320,8 @@ class Loop:
     def reason_to_stop(self) -> str | None:
         """Why to stop now, or None."""
         config, steps = self.config, self.learner.steps
+        if self.control.stopped:
+            return self.control.stopped
         if config.max_steps and steps >= config.max_steps:
             return f"{steps} student steps are done"
         if self.history:
@@ -319,7 +333,22 @@ class Loop:
                 return reason
         if not config.max_steps and len(self.history) >= config.rounds:
             return f"{len(self.history)} rounds are done"
-        return None
+        if self.control.is_asked():
+            self._obey(steps)
+            if self.control.keeps and self.history and self.accelerator.is_main_process:
+                self.directory.keep_checkpoint(len(self.history))
+            self.control.keeps = False
+        return self.control.stopped or None
+
+    def _obey(self, done: int) -> bool:
+        """Ask the plugins what to do after so many student steps, and do it; whether to stop."""
+        if self.control.ask(done, self.planned_steps).evaluate:
+            dev = self.prepared.dev
+            logits = self.learner.predict(dev)
+            self.learner.upper.train()
+            scores = score(self.prepared.data.spec, logits, dev.gold, dev.outputs.logits)
+            self.events.tell(self.plugins.evaluated, done, scores)
+        return bool(self.control.stopped)
 
     def _ask_stop_rule(self) -> str | None:
         choice = self.recipe["stop_rule"]
@@ -349,18 +378,29 @@ class Loop:
                 "logits": learner.profile.logits.cpu(),
                 "history": torch.tensor(np.stack(history)) if history else torch.zeros(0, len(losses)),
             },
-            components={**self.synthesis.states(), **state_of(self.recipe["stop_rule"], self.stop_rule)},
+            components={
+                **self.synthesis.states(),
+                **state_of(self.recipe["stop_rule"], self.stop_rule),
+                **learner.objective.states(),
+            },
             scaler=learner.scaler_state(),
             warmup_steps=self.warmup_steps if warmup is None else warmup[0],
             in_warmup=warmup is not None,
+            stopped=self.control.stopped,
         )
-        path = self.directory.save_checkpoint(checkpoint, self.config.keep_checkpoints)
+        if self.best is not None and warmup is None:
+            self.best.keep(self.history, checkpoint.student)
+        path = self.directory.save_checkpoint(checkpoint, self.config.keep_checkpoints, for_good=self.control.keeps)
+        self.control.keeps = False
+        if self.best is not None:
+            self.best.forget_others(self.history)
         self.directory.write_costs(self.costs)
         self.events.tell(self.plugins.checkpoint_saved, round, path)
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Go on from a checkpoint."""
         self.history = list(checkpoint.history)
+        self.control.stopped = checkpoint.stopped
         self.warmup_steps = checkpoint.warmup_steps
         self.teacher_tokens = checkpoint.teacher_tokens
         self.learner.restore(
@@ -371,14 +411,18 @@ class Loop:
             checkpoint.total_steps,
         )
         self.loss_history = [frozen_copy(losses) for losses in checkpoint.profile["history"].numpy()]
+        self.learner.objective.restore(checkpoint.components)
         self.synthesis.restore(checkpoint.components)
         give_back(self.recipe["stop_rule"], self.stop_rule, checkpoint.components)
+        if self.best is not None and self.accelerator.is_main_process and not checkpoint.in_warmup:
+            self.best.keep(self.history, checkpoint.student)  # it may have been removed by a later round
         self.info = self._run_info()
 
     def finish(self, stopped: str) -> dict[str, Any]:
         """Export the student and write the summary."""
         config, prepared = self.config, self.prepared
-        validation = dict(self.history[-1].validation) if self.history else {}
+        exported = self._go_back_to_best()
+        validation = dict(self.history[exported - 1].validation) if self.history else {}
         if "dev" not in self.predictions:  # resumed after the last round
             self._score("dev", prepared.dev)
         evaluation: dict[str, float] = {}
@@ -393,6 +437,7 @@ class Loop:
             prepared,
             self.history,
             self.costs,
+            exported_round=exported,
             validation=validation,
             evaluation=evaluation,
             stopped=stopped,
@@ -412,6 +457,24 @@ class Loop:
             write_outcome(self.directory, prepared, self.predictions, self.costs, summary)
         return summary
 
+    def _go_back_to_best(self) -> int:
+        """The round whose student is exported: the last or, with its weights taken over again, the best."""
+        last = len(self.history)
+        number = last if self.best is None else self.best.number(self.history)
+        if self.best is None or number == last:
+            return last
+        found = self.best.weights(number) if self.accelerator.is_main_process else None
+        found = from_main(found, self.accelerator)
+        if found is None:
+            self.events.message(
+                f"the weights of round {number}, the best, are not readable: the last round is exported"
+            )
+            return last
+        self.learner.raw.load_state_dict(found)
+        self.predictions = {}  # those of the last round
+        self.events.message(f"round {number} is exported, which did best on dev by {self.config.keep_best}")
+        return number
+
     # ---- small parts ------------------------------------------------------------------------------------------------
 
     def _on_step(self, activity: str) -> OnStep:
@@ -421,6 +484,16 @@ class Loop:
         def on_step(done: int, total: int, loss: Any = None) -> None:
             self.trace.step()
             tell(done, total, loss)
+
+        return on_step
+
+    def _on_student_step(self, round: int) -> OnStep:
+        """A callback that also asks the plugins, but after the last step; whether to stop."""
+        tell, is_asked, before = self._on_step(f"round {round}"), self.control.is_asked(), self.learner.steps
+
+        def on_step(done: int, total: int, loss: Any = None) -> bool:
+            tell(done, total, loss)
+            return is_asked and done < total and self._obey(before + done)
 
         return on_step
 

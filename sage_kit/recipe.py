@@ -8,13 +8,23 @@ no component up by its name again.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, cast
 
-from sage_kit.components import BuildContext, FilterSpec, InverterSpec, LiftSpec, Options, ReducerSpec, SamplerSpec
+from sage_kit.components import (
+    BuildContext,
+    FilterSpec,
+    InverterSpec,
+    LiftSpec,
+    LossSpec,
+    MetricSpec,
+    Options,
+    ReducerSpec,
+    SamplerSpec,
+)
 from sage_kit.components.plugins import Plugins, Registered
-from sage_kit.config import RunConfig
-from sage_kit.errors import CompatibilityError
+from sage_kit.config import LossWeight, RunConfig, loss_choices
+from sage_kit.errors import CompatibilityError, ConfigError, did_you_mean
 
 CHOSEN_KINDS = ("reducer", "sampler", "inverter", "lift", "filter", "stop_rule")
 
@@ -64,6 +74,19 @@ class Choice:
 
 
 @dataclass(frozen=True, eq=False)
+class LossChoice(Choice):
+    """A loss that a run uses.
+
+    Attributes
+    ----------
+    weight : LossWeight
+    """
+
+    spec: LossSpec
+    weight: LossWeight
+
+
+@dataclass(frozen=True, eq=False)
 class Recipe:
     """The settings of a run and what they choose.
 
@@ -77,6 +100,8 @@ class Recipe:
         The options of the observers that the settings name.
     needs_inverse : bool
         Whether the inverter, or one that it is built over, calls the reducer's own inverse.
+    losses : mapping of str to LossChoice
+        By name, in the order in which they are added up.
     """
 
     config: RunConfig
@@ -84,6 +109,7 @@ class Recipe:
     choices: Mapping[str, Choice]
     observers: Mapping[str, Options]
     needs_inverse: bool
+    losses: Mapping[str, LossChoice] = field(default_factory=dict)
 
     def __getitem__(self, kind: str) -> Choice:
         return self.choices[kind]
@@ -125,9 +151,15 @@ class Recipe:
         return 2 if "sampler" in self and self.sampler.needs_losses else 1
 
     @property
+    def named(self) -> dict[str, Choice]:
+        """The components that the settings name: by kind, and losses under ``loss.<name>``."""
+        losses = self.losses if self.config.losses else {}
+        return {**self.choices, **{f"loss.{name}": choice for name, choice in losses.items()}}
+
+    @property
     def options(self) -> dict[str, dict[str, Any]]:
-        """By kind, the options with their defaults, ready for JSON."""
-        return {kind: choice.options.model_dump(mode="json") for kind, choice in self.choices.items()}
+        """By kind, the options with their defaults, ready for JSON; those of losses under ``loss.<name>``."""
+        return {key: choice.options.model_dump(mode="json") for key, choice in self.named.items()}
 
     def check_labels(self, rows: int, unlabelled: int) -> None:
         """Check that nothing which the settings choose needs gold labels that the transfer set lacks.
@@ -148,6 +180,9 @@ class Recipe:
         weight = self.config.hard_label_weight
         if weight:
             raise CompatibilityError(f"hard_label_weight is {weight:g}, but {lacking}: set it to 0, or give all labels")
+        for loss in self.losses.values():
+            if loss.spec.needs_labels:
+                raise CompatibilityError(f"{loss} looks at labels, but {lacking}: leave it out, or give all labels")
         if self.uses_map and self.reducer.needs_labels:
             raise CompatibilityError(
                 f"{self['reducer']} learns from labels, but {lacking}: take another reducer, or give all labels"
@@ -201,7 +236,7 @@ def resolve(config: RunConfig, plugins: Plugins) -> Recipe:
     CompatibilityError
         When two choices do not go together.
     """
-    task = plugins.task(config.task)
+    task = plugins.use().task(config.task, config.task_options)
     choices = {kind: choose(kind, config, plugins) for kind in _needed_kinds(config, plugins)}
     observers = {
         name: plugins.options("observer", name, config.observer_options.get(name, {})) for name in config.observers
@@ -210,13 +245,18 @@ def resolve(config: RunConfig, plugins: Plugins) -> Recipe:
         plugins.spec("observer", name)
     # the spec of task `file` is a template that knows no labels yet
     regression = config.task_kind == "regression" if config.task == "file" else task.is_regression
+    for name in config.metrics or task.metrics:
+        check_metric(name, plugins, config.task, is_regression=regression)
+    for name, given in config.metric_options.items():
+        plugins.options("metric", name, given)
     for choice in choices.values():
         if regression and getattr(choice.spec, "needs_classes", False):
             raise CompatibilityError(
                 f"{choice.kind} {choice.name!r} looks at classes, and task {config.task!r} is a regression task: take "
                 f"another {choice.kind}"
             )
-    recipe = Recipe(config, plugins, choices, observers, False)
+    losses = choose_losses(config, plugins, regression)
+    recipe = Recipe(config, plugins, choices, observers, False, losses)
     _check_surplus(recipe)
     _check_shares(recipe)
     if not recipe.uses_map:
@@ -230,7 +270,27 @@ def resolve(config: RunConfig, plugins: Plugins) -> Recipe:
     if not plugins.inverter(chain[-1]).needs_inverse:
         return recipe
     _check_inverse(recipe, chain)
-    return Recipe(config, plugins, choices, observers, True)
+    return Recipe(config, plugins, choices, observers, True, losses)
+
+
+def check_metric(name: str, plugins: Plugins, task: str, *, is_regression: bool) -> MetricSpec:
+    """The spec of a metric that a task is to be scored by.
+
+    Raises
+    ------
+    UnknownComponentError, MissingPackageError
+        For a metric that is not there.
+    CompatibilityError
+        When it is for another kind of label.
+    """
+    spec, kind = plugins.metric(name), "numbers" if is_regression else "classes"
+    if kind not in spec.takes:
+        able = [item.spec.name for item in plugins.components("metric") if kind in getattr(item.spec, "takes", ())]
+        raise CompatibilityError(
+            f"metric {name!r} is for {' and '.join(spec.takes)}, and task {task!r} has {kind}: take another in metrics "
+            f"({', '.join(able) or 'none is installed'})"
+        )
+    return spec
 
 
 def choose(kind: str, config: RunConfig, plugins: Plugins) -> Choice:
@@ -240,6 +300,38 @@ def choose(kind: str, config: RunConfig, plugins: Plugins) -> Choice:
     refined = {"reducer": plugins.reducer, "lift": plugins.lift}.get(kind)
     spec = plugins.spec(kind, name) if refined is None else refined(name, options)
     return Choice(kind, name, spec, options, plugins.registered(kind, name), plugins)
+
+
+def choose_losses(config: RunConfig, plugins: Plugins, regression: bool) -> dict[str, LossChoice]:
+    """The losses that the settings choose, checked by themselves; raises as `resolve` does."""
+    for name in config.losses:
+        plugins.registered("loss", name)  # one of weight 0 too
+    found = {}
+    for name, (weight, given) in loss_choices(config).items():
+        options = plugins.options("loss", name, given)
+        spec = cast(LossSpec, plugins.spec("loss", name))
+        choice = found[name] = LossChoice(
+            "loss", name, spec, options, plugins.registered("loss", name), plugins, weight
+        )
+        if regression and spec.needs_classes:
+            raise CompatibilityError(
+                f"{choice} looks at classes, and task {config.task!r} is a regression task: leave it out"
+            )
+        if spec.needs_tokens and config.granularity == "pooled":
+            raise CompatibilityError(
+                f"{choice} compares the tokens of an example with each other, and granularity 'pooled' leaves one: "
+                "leave it out, or set granularity to 'token'"
+            )
+    for name in config.loss_options:
+        if name not in config.losses:
+            raise ConfigError(f"loss_options names {name!r}, which losses does not.{did_you_mean(name, config.losses)}")
+        plugins.options("loss", name, config.loss_options[name])
+    if config.losses_from == "pass" and not any(loss.spec.of_outputs for loss in found.values()):
+        raise CompatibilityError(
+            f"losses_from is 'pass', which looks at outputs alone, and none of the losses does ({', '.join(found)}): "
+            "set losses_from to 'training', or add kl to losses"
+        )
+    return found
 
 
 def _needed_kinds(config: RunConfig, plugins: Plugins) -> tuple[str, ...]:
@@ -332,7 +424,7 @@ def _inverter_chain(plugins: Plugins, name: str, checked: Options) -> list[str]:
 
 
 def unused_settings(recipe: Recipe, given: Collection[str]) -> str:
-    """In one line, which of the given settings choose or shape a component that the run does not use, and why.
+    """In one line, which of the given settings the run does not use, and why.
 
     Parameters
     ----------
@@ -358,9 +450,26 @@ def unused_settings(recipe: Recipe, given: Collection[str]) -> str:
     names = [name for kind in idle for name in (kind, f"{kind}_options")]
     names += MAP_SETTINGS if "reducer" in idle else ()
     found = [name for name in names if name in given]
-    width_init = _unused_width_init(config) if "student_width_init" in given else ""
-    if not found:
-        return f"not used by this run: {width_init}" if width_init else ""
+    reasons = [f"{', '.join(found)} ({_why_no_map(recipe)})"] if found else []
+    if "vector_dtype" in given and config.bypass == "embeddings" and config.granularity == "token":
+        reasons.append("vector_dtype (token states that no block made are not stored)")
+    if "student_width_init" in given and (reason := _why_no_width_init(config)):
+        reasons.append(f"student_width_init ({reason})")
+    return f"not used by this run: {'; '.join(reasons)}" if reasons else ""
+
+
+def _why_no_width_init(config: RunConfig) -> str:
+    """Why a run does not look at how its student becomes narrower; "" where it may."""
+    if config.student_init == "scratch":
+        return "student_init 'scratch' takes nothing of the teacher's blocks"
+    if config.student_width or config.student_heads or config.student_ffn:
+        return ""
+    return "none of student_width, student_heads and student_ffn makes the student narrower"
+
+
+def _why_no_map(recipe: Recipe) -> str:
+    """Why a run synthesises nothing, or does it without a map."""
+    config = recipe.config
     if config.schedule == "none":
         why = "schedule 'none' synthesises nothing"
     elif recipe.sampler.space == "full":
@@ -369,13 +478,4 @@ def unused_settings(recipe: Recipe, given: Collection[str]) -> str:
         why = f"sampler {config.sampler!r} and lift {config.lift!r} look at no map"
         if config.lift == "replace":
             why += '; lift_options source = "neighbors" takes tokens of neighbours in one'
-    return f"not used by this run: {', '.join(found)} ({why}){width_init and f', {width_init}'}"
-
-
-def _unused_width_init(config: RunConfig) -> str:
-    """The setting `student_width_init` with the reason why a run does not use it; "" where it may."""
-    if config.student_init == "scratch":
-        return "student_width_init (student_init 'scratch' takes nothing of the teacher's blocks)"
-    if config.student_width or config.student_heads or config.student_ffn:
-        return ""
-    return "student_width_init (none of student_width, student_heads and student_ffn makes the student narrower)"
+    return why

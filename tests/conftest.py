@@ -8,6 +8,8 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+import textwrap
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -64,3 +66,37 @@ def tiny_roberta(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_distilbert(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny DistilBERT without a head."""
     return _tiny(tmp_path_factory, "distilbert")
+
+
+@pytest.fixture
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """Put a distribution with one entry point on the path: a module and the dist-info that an installer would write."""
+    from pluginsources import HEAD, counter
+
+    def install_one(
+        source: str, *, plugin: str = "acme", distribution: str = "acme-sage", version: str = "1.2", attribute: str = ""
+    ) -> str:
+        folder = tmp_path / f"site{next(counter)}"
+        module = f"sage_kit_test_plugin_{next(counter)}"
+        info = folder / f"{distribution.replace('-', '_')}-{version}.dist-info"
+        info.mkdir(parents=True)
+        (folder / f"{module}.py").write_text(HEAD + textwrap.dedent(source))
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: {version}\n")
+        (info / "entry_points.txt").write_text(f"[sage_kit]\n{plugin} = {module}{attribute and ':'}{attribute}\n")
+        monkeypatch.syspath_prepend(str(folder))
+        return module
+
+    return install_one
+
+
+@pytest.fixture
+def plugin_file(tmp_path: Path) -> Callable[[str], Path]:
+    """Write a one-file plugin."""
+    from pluginsources import HEAD
+
+    def write(source: str, name: str = "mine.py") -> Path:
+        path = tmp_path / name
+        path.write_text(HEAD + textwrap.dedent(source))
+        return path
+
+    return write

@@ -165,7 +165,7 @@ def test_malformed_file(capsys, folder: Path, tiny_bert: Path, tmp_path: Path) -
         ({"precision": "fp16"}, "fp16"),
         ({"hidden_weight": 1, "hidden_layers": "1,9"}, "9"),
         ({"student_width": 64}, "set it to less, or to 0 for the teacher's"),
-        ({"student_width": 16, "hidden_weight": 1}, "use relation_weight, which compares no dimensions"),
+        ({"student_width": 10, "student_heads": 5, "relation_weight": 1}, "set it to one of 1, 2"),
         ({"student_width": 16, "bypass": 1}, "set bypass to 'embeddings', or student_width to 0"),
         ({"relation_weight": 1, "relation_layer": 9}, "relation_layer names block 9"),
         ({"relation_weight": 1, "relation_heads": 3}, "set it to 2 or 4"),

@@ -18,6 +18,7 @@ import pytest
 from toyrun import toy_settings
 
 from sage_kit.cli import main
+from sage_kit.components.spec_checks import plural
 from sage_kit.rundir import RunDirectory
 
 HEAD = """\
@@ -62,7 +63,7 @@ def reducer(**parts: str) -> str:
 
 def component(kind: str, methods: str, more: str = "") -> str:
     """A component of another kind, whose class has these methods."""
-    hook, spec = f"sage_{kind}s", "".join(word.title() for word in kind.split("_")) + "Spec"
+    hook, spec = f"sage_{plural(kind)}", "".join(word.title() for word in kind.split("_")) + "Spec"
     body = textwrap.indent(textwrap.dedent(methods).strip(), "    ")
     return (
         f"class Mine:\n    def __init__(self, options, context):\n        pass\n{body}\n\n"

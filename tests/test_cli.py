@@ -42,6 +42,16 @@ def test_help_lists_every_setting_with_its_text(capsys) -> None:
         assert " ".join(field.description.split())[:25] in text
 
 
+@pytest.mark.parametrize("arguments", [[], ["study"]])
+def test_without_a_command_the_help_is_shown_line_by_line(
+    capsys: pytest.CaptureFixture[str], arguments: list[str]
+) -> None:
+    with pytest.raises(SystemExit) as exit_info:
+        main(arguments)
+    assert exit_info.value.code == 2
+    assert len(capsys.readouterr().err.splitlines()) > 8
+
+
 @pytest.mark.parametrize("arguments", [["--help"], ["plugins", "--json"], ["config"], ["run", "--help"]])
 def test_light_commands_import_nothing_heavy(arguments: list[str]) -> None:
     code = (

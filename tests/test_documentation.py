@@ -28,7 +28,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_tutorial_has_its_files() -> None:
-    assert set(examples()) == {"kernel_map.py", "study.py", "one_line.py", "easy_pairs.py", "other_half.py", "watch.py"}
+    plugins = "kernel_map one_line easy_pairs other_half centred_states more_metrics watch plateau rembert pre_norm"
+    assert set(examples()) == {f"{name}.py" for name in [*plugins.split(), "study"]}
 
 
 @pytest.mark.parametrize(
@@ -38,7 +39,10 @@ def test_the_tutorial_has_its_files() -> None:
         ("one_line.py", {"reducer": "kernel_map", "inverter": "native"}),
         ("easy_pairs.py", {"sampler": "easy_pairs", "sampler_options": {}}),
         ("other_half.py", {"lift": "other_half", "lift_options": {}}),
+        ("centred_states.py", {"losses": {"kl": 1.0, "centred_states": {"start": 1.0, "end": 0.0}}}),
+        ("more_metrics.py", {"metrics": ["kappa", "accuracy"]}),
         ("watch.py", {}),
+        ("plateau.py", {}),
     ],
 )
 def test_examples_run(name: str, settings, folder: Path, tiny_bert: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -52,15 +56,29 @@ def test_examples_run(name: str, settings, folder: Path, tiny_bert: Path, capsys
         assert "round 2: agreement" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("name", ["kernel_map.py", "one_line.py", "easy_pairs.py", "other_half.py"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "kernel_map.py",
+        "one_line.py",
+        "easy_pairs.py",
+        "other_half.py",
+        "centred_states.py",
+        "more_metrics.py",
+        "rembert.py",
+        "pre_norm.py",
+    ],
+)
 def test_examples_pass_their_checks(name: str, tmp_path: Path) -> None:
     file = tmp_path / name
     file.write_text(examples()[name], encoding="utf-8")
     plugins = Plugins([file], allow="")
-    (item,) = (item for item in plugins.components() if item.origin.distribution == str(file))
-    results = check_component(item.spec, plugins=plugins)
-    assert len(results) > 8
-    assert {result.name: result.message for result in results if not result.passed} == {}
+    items = [item for item in plugins.components() if item.origin.distribution == str(file)]
+    assert items
+    for item in items:
+        results = check_component(item.spec, plugins=plugins)
+        assert len(results) > 8
+        assert {result.name: result.message for result in results if not result.passed} == {}
 
 
 def test_the_tutorial_ends_in_a_study(folder: Path, tiny_bert: Path, capsys: pytest.CaptureFixture[str]) -> None:

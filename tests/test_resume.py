@@ -112,6 +112,25 @@ def test_run_in_bf16_resumes_to_the_same_bits(folder: Path, tiny_bert: Path) -> 
         assert "layer" not in name or "weight" not in name or (ours[name].bfloat16().float() != ours[name]).any()
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"optimizer": "sgd", "optimizer_options": {"momentum": 0.9}, "learning_rate": 0.05, "lr_schedule": "cosine"},
+        {"optimizer": "adafactor", "lr_schedule": "polynomial", "lr_schedule_options": {"power": 2.0}},
+        {"gradient_accumulation": 3, "gradient_checkpointing": True},
+    ],
+    ids=lambda settings: "-".join(settings),
+)
+def test_other_ways_to_train_resume_to_the_same_bits(folder: Path, tiny_bert: Path, settings) -> None:
+    first, expected = toy_run(folder, tiny_bert, rounds=2, **settings)
+    again, _ = toy_run(folder, tiny_bert, rounds=2, keep_checkpoints=0, **settings)
+    go_back(again, to_round=1)
+    assert without_times(resume(RunDirectory.open(again.path), Plugins(allow=""))) == without_times(expected)
+    ours, theirs = (load_file(directory.student / "model.safetensors") for directory in (again, first))
+    for name in theirs:
+        torch.testing.assert_close(ours[name], theirs[name], rtol=0, atol=0)
+
+
 def test_run_resumed_after_its_last_round_is_scored_on_validation(folder: Path, tiny_bert: Path) -> None:
     directory, expected = toy_run(folder, tiny_bert, evaluate_validation="end")
     (directory.path / "summary.json").unlink()

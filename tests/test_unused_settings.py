@@ -35,6 +35,15 @@ MAP_FREE = {"sampler": "random", "lift": "replace", "lift_options": {"source": "
         ({"reducer": "pca", "n_components": 3, "lift_options": {"source": "neighbors"}}, ""),
         ({"reducer": "pca", "sampler": "smote"}, "not used by this run: reducer (sampler 'smote' works without a map)"),
         (
+            {"vector_dtype": "float16"},
+            "not used by this run: vector_dtype (token states that no block made are not stored)",
+        ),
+        ({"vector_dtype": "float16", "bypass": 1}, ""),
+        (
+            {"vector_dtype": "float16", "granularity": "pooled", "reducer": "pca", "lift": "shift", "lift_options": {}},
+            "",
+        ),
+        (
             {"schedule": "none", "lift": "shift", "lift_options": {}},
             "not used by this run: sampler, lift, lift_options (schedule 'none' synthesises nothing)",
         ),
@@ -47,7 +56,7 @@ MAP_FREE = {"sampler": "random", "lift": "replace", "lift_options": {"source": "
         (
             {"inverter": "knn", "student_width_init": "prune", "student_width": 192, "student_init": "scratch"},
             "not used by this run: inverter (sampler 'random' and lift 'replace' look at no map; lift_options source = "
-            "\"neighbors\" takes tokens of neighbours in one), student_width_init (student_init 'scratch' takes",
+            "\"neighbors\" takes tokens of neighbours in one); student_width_init (student_init 'scratch' takes",
         ),
     ],
 )

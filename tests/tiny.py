@@ -46,13 +46,25 @@ ROBERTA_SPECIAL = {
     "cls_token": "<s>", "sep_token": "</s>",
 }  # fmt: skip
 
-FAMILIES = ("bert", "roberta", "xlm-roberta", "camembert", "distilbert", "mpnet")
+FAMILIES = (
+    "bert", "roberta", "xlm-roberta", "camembert", "distilbert", "mpnet", "electra", "ernie", "data2vec-text", "albert",
+    "deberta-v2", "modernbert", "nomic_bert",
+)  # fmt: skip
 """The model types that `make_checkpoint` can make."""
+
+EAGER = ("mpnet", "deberta-v2")
+"""Those whose stock models know no fused attention."""
+
+WITH_TYPES = ("bert", "electra", "ernie", "albert", "nomic_bert")
+"""Those that tell the texts of a pair apart by token types."""
+
+OWN_BLOCKS = ("deberta-v2", "modernbert", "nomic_bert")
+"""Those whose blocks are built otherwise than BERT's."""
 
 
 def is_roberta(family: str) -> bool:
     """Whether a model type has RoBERTa's special tokens and positions."""
-    return family in ("roberta", "xlm-roberta", "camembert", "mpnet")
+    return family in ("roberta", "xlm-roberta", "camembert", "mpnet", "data2vec-text")
 
 
 def make_tokenizer(family: str = "bert", max_length: int = MAX_POSITIONS) -> Any:
@@ -79,7 +91,7 @@ def make_tokenizer(family: str = "bert", max_length: int = MAX_POSITIONS) -> Any
         single=f"{start} $A {end}", pair=pair, special_tokens=[(word, vocabulary[word]) for word in (start, end)]
     )
     names = ["input_ids", "attention_mask"]
-    if family == "bert":
+    if family in WITH_TYPES:
         names.insert(1, "token_type_ids")
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, model_max_length=max_length, model_input_names=names, **special
@@ -121,7 +133,22 @@ def make_config(
             family, **settings, **types, max_position_embeddings=MAX_POSITIONS + 2, pad_token_id=1, bos_token_id=0,
             eos_token_id=2,
         )  # fmt: skip
-    return AutoConfig.for_model(family, **settings, max_position_embeddings=MAX_POSITIONS, pad_token_id=0)
+    own: dict[str, Any] = {
+        "electra": {"embedding_size": dim // 2},
+        "albert": {"embedding_size": dim // 2, "hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1},
+        "nomic_bert": {"hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1},
+        # as DeBERTa v3; one token of three sees beyond the sixteen buckets of positions
+        "deberta-v2": {
+            "relative_attention": True, "position_buckets": 8, "norm_rel_ebd": "layer_norm", "share_att_key": True,
+            "pos_att_type": ["p2c", "c2p"], "position_biased_input": False, "type_vocab_size": 0,
+        },
+        # local attention reaches over two tokens to each side
+        "modernbert": {
+            "local_attention": 4, "bos_token_id": 2, "cls_token_id": 2, "eos_token_id": 3, "sep_token_id": 3,
+            "attention_dropout": 0.1, "mlp_dropout": 0.1, "classifier_dropout": 0.1, "embedding_dropout": 0.1,
+        },
+    }.get(family, {})  # fmt: skip
+    return AutoConfig.for_model(family, **settings, **own, max_position_embeddings=MAX_POSITIONS, pad_token_id=0)
 
 
 def make_model(
@@ -138,7 +165,7 @@ def make_model(
         torch.manual_seed(seed)
         config = make_config(family, layers, dim, heads, labels)
         model = AutoModelForSequenceClassification.from_config(
-            config, attn_implementation="eager" if family == "mpnet" else "sdpa"
+            config, attn_implementation="eager" if family in EAGER else "sdpa"
         )
         with torch.no_grad():
             for parameter in model.parameters():

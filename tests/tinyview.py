@@ -17,7 +17,10 @@ from sage_kit.models.split import split_model
 from sage_kit.models.teacher import Teacher
 from sage_kit.models.view import teacher_view
 
-FAMILIES = ("bert", "roberta", "distilbert", "mpnet")
+FAMILIES = (
+    "bert", "roberta", "distilbert", "mpnet", "electra", "ernie", "data2vec-text", "albert", "deberta-v2", "modernbert",
+    "nomic_bert",
+)  # fmt: skip
 
 
 def make_masked_lm(directory: Path, family: str, seed: int = 3) -> Any:

@@ -39,7 +39,7 @@ from sage_kit.synthesis.labelling import label_synthetic
 from sage_kit.system.devices import autocast_for, make_accelerator, synchronize
 from sage_kit.system.machine import describe_machine, why_no_bf16
 from sage_kit.training.labelled_batches import Batches, RealBatches, SyntheticBatches
-from sage_kit.training.losses import LossSettings
+from sage_kit.training.objective import Objective
 from sage_kit.training.optimizer import make_optimizer
 from sage_kit.training.preparation import prepare
 from sage_kit.training.profile import Profile
@@ -249,9 +249,6 @@ class OurSide:
         prepared, train = self.prepared, self.prepared.train
         self.autocast = autocast_for(self.device, prepared.precision)
         self.lengths = train.store.lengths
-        self.losses = LossSettings(
-            config.temperature, config.hard_label_weight, config.hidden_weight, config.hidden_loss, regression=False
-        )
         self.profile = Profile(len(train.store), prepared.data.spec.n_outputs, self.device)
         self.plan_steps = len(self._real_batches())
         self.synthesizer = prepared.synthesizer(recipe, lambda text: None, self.costs)
@@ -266,6 +263,7 @@ class OurSide:
         _, raw = split_model(copy.deepcopy(self.prepared.student).to(self.device), self.config.bypass)
         optimizer = make_optimizer(raw, self.config.learning_rate, self.config.weight_decay)
         upper, prepared_optimizer = self.accelerator.prepare(raw, optimizer)
+        self._objective = Objective(self.config, self.prepared.loss_inputs, raw, self.device)
         return raw, upper, prepared_optimizer
 
     def _train(
@@ -276,8 +274,8 @@ class OurSide:
             optimizer,
             sources,
             accelerator=self.accelerator,
-            settings=self.losses,
-            student_layers=self.prepared.student_layers,
+            objective=self._objective,
+            progress=lambda step: 0.0,
             learning_rate=lambda step: self.config.learning_rate,
             max_grad_norm=self.config.max_grad_norm,
             max_steps=None,

@@ -4,7 +4,22 @@ Each module in `BUILT_INS` is a plugin: options classes, specs and hooks, and no
 in the modules beside them, which `lazy` imports when a component is built.
 """
 
-from sage_kit.builtin import decoders, filters, inverters, lifts, observers, reducers, samplers, stop_rules, tasks
+from sage_kit.builtin import (
+    decoders,
+    families,
+    filters,
+    inverters,
+    lifts,
+    losses,
+    metrics,
+    observers,
+    reducers,
+    samplers,
+    stop_rules,
+    tasks,
+)
 
-BUILT_INS = (tasks, reducers, samplers, inverters, lifts, filters, decoders, stop_rules, observers)
+BUILT_INS = (
+    tasks, metrics, reducers, samplers, inverters, lifts, filters, losses, decoders, stop_rules, observers, families,
+)  # fmt: skip
 """The plugins that are registered before all others, in this order."""

@@ -12,7 +12,8 @@ import typer
 
 import sage_kit
 from sage_kit.cli import component_commands, run_commands
-from sage_kit.cli.options import ConfigFile, Preset, make_table, print_all
+from sage_kit.cli.options import USAGE_ERROR, ConfigFile, Preset, make_table, print_all
+from sage_kit.cli.plugin_commands import with_plugin_commands
 from sage_kit.cli.study_commands import claims_app, study_app
 from sage_kit.components.guard import counting_interrupts, show_traceback
 from sage_kit.config import RunConfig, load_config, to_toml
@@ -20,9 +21,6 @@ from sage_kit.errors import DEBUG_VARIABLE, PluginError, SageError
 
 TRACEBACK = "--traceback"
 INTERRUPTED = 130
-
-USAGE_ERROR: type[Exception] = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
-"""Base of the command line's own errors; newer versions of typer bring their own copy of click."""
 
 app = typer.Typer(
     name="sage-kit",
@@ -109,14 +107,18 @@ def main(arguments: list[str] | None = None, command: typer.Typer = app) -> None
     given = list(sys.argv[1:] if arguments is None else arguments)
     options = given[: given.index("--")] if "--" in given else given
     if TRACEBACK in options:
-        arguments = [word for word in options if word != TRACEBACK] + given[len(options) :]
+        given = [word for word in options if word != TRACEBACK] + given[len(options) :]
         os.environ[DEBUG_VARIABLE] = "1"  # processes that are started see it, too
     try:
         with counting_interrupts():
-            code = command(arguments, standalone_mode=False)
+            called = with_plugin_commands(app, given) if command is app else command
+            code = called(given, standalone_mode=False)
         if code == INTERRUPTED:  # what newer versions of typer make of KeyboardInterrupt; no command of ours returns it
             raise KeyboardInterrupt
     except USAGE_ERROR as error:
+        if type(error).__name__ == "NoArgsIsHelpError":  # the message is the help, of many lines
+            error.show()  # type: ignore[attr-defined]
+            sys.exit(error.exit_code)  # type: ignore[attr-defined]
         _fail(error.format_message(), error.exit_code)  # type: ignore[attr-defined]
     except (KeyboardInterrupt, typer.Abort):
         _fail("interrupted; a run goes on from its last checkpoint with `sage-kit resume DIR`", INTERRUPTED)

@@ -17,6 +17,7 @@ from sage_kit.cli.options import (
     print_all,
     take_settings,
 )
+from sage_kit.components.scaffold import SCAFFOLD_KINDS
 from sage_kit.config import load_config
 from sage_kit.errors import ConfigError
 
@@ -116,7 +117,7 @@ def new_plugin_command(
         str,
         typer.Argument(
             metavar="KIND",
-            help="reducer, sampler, inverter, lift, filter, decoder, task, observer or stop_rule.",
+            help=f"{', '.join(SCAFFOLD_KINDS[:-1])} or {SCAFFOLD_KINDS[-1]}.",
         ),
     ],
     name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the component.")],
@@ -173,7 +174,7 @@ def scorecard_command(
     checked = load_config(settings, preset=preset, file=config)
     plugins = load_plugins(plugin)
     # before torch is imported: a misspelt name is answered at once
-    plugins.task(checked.task)
+    plugins.task(checked.task, checked.task_options)
     for kind in ("reducer", "inverter"):
         name, options = checked.component_choice(kind)
         if kind in settings or not every_pair:

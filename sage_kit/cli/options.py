@@ -10,6 +10,9 @@ import typer
 
 from sage_kit.config import GROUPS, PRESETS, RunConfig, field_extra
 
+USAGE_ERROR: type[Exception] = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
+"""Base of the command line's own errors; newer versions of typer bring their own copy of click."""
+
 PluginFiles = Annotated[
     Optional[list[str]],  # noqa: UP045 (typer reads this annotation at run time on Python 3.10)
     typer.Option("--plugin", metavar="FILE", help="Load a one-file plugin. May be given more than once."),

@@ -84,13 +84,13 @@ def quickstart(
     # before torch is imported: a missing package is told at once
     resolve(load_config({"task": "movie_reviews", **settings}), plugins)
     from sage_kit.quickstart import SMOKE_NOTE, compare_with_plain, quickstart_config
-    from sage_kit.reports.tables import comparison_table, evaluation_table
+    from sage_kit.reports.tables import outcome_tables
 
     if smoke:
         print_all(SMOKE_NOTE)
     arms = compare_with_plain(quickstart_config(settings, smoke=smoke), plugins)
     summaries = {name: summary for name, (_, summary) in arms.items()}
-    print_all("", *filter(None, (comparison_table(summaries), evaluation_table(summaries))))
+    print_all("", *outcome_tables(summaries))
     if smoke:
         print_all(SMOKE_NOTE)
     for name, (directory, _) in arms.items():
@@ -105,7 +105,7 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """Print a run's tables and draw its learning curves and map."""
-    from sage_kit.reports.tables import comparison_table, costs_table, evaluation_table, rounds_table
+    from sage_kit.reports.tables import costs_table, outcome_tables, rounds_table
     from sage_kit.rundir import RunDirectory
 
     run_directory = RunDirectory.open(directory)
@@ -118,8 +118,10 @@ def show(
         return
     if summary:
         arms = {_arm_name(config): summary}
-        print_all(*filter(None, (comparison_table(arms), evaluation_table(arms))))
+        print_all(*outcome_tables(arms))
         print_all(*_warnings(summary), f"Stopped: {summary['stopped']}.")
+        if summary.get("exported_round", len(history)) != len(history):
+            print_all(f"Exported: round {summary['exported_round']}, the best on dev.")
     else:
         print_all(f"The run is not finished; go on with: sage-kit resume {directory}")
     _print_disabled(disabled)
@@ -203,10 +205,10 @@ def _warnings(summary: dict[str, Any]) -> list[Any]:
 
 
 def _print_outcome(path: Path, arms: dict[str, Any]) -> None:
-    from sage_kit.reports.tables import comparison_table, evaluation_table
+    from sage_kit.reports.tables import outcome_tables
 
     summary = next(iter(arms.values()))
-    print_all("", *filter(None, (comparison_table(arms), evaluation_table(arms))))
+    print_all("", *outcome_tables(arms))
     print_all(*_warnings(summary), f"Stopped: {summary['stopped']}.", f"Run directory: {path}")
     _print_disabled(summary["disabled_observers"])
     print_all(f"Student (plain transformers checkpoint): {path / 'student'}", f"Look at it: sage-kit show {path}")

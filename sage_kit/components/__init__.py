@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from sage_kit.components.family_specs import FamilySpec, HeadParts
+from sage_kit.components.loss_messages import LossBatch, LossLayers, ModelOutputs, ModelSizes
 from sage_kit.components.messages import (
     BuildContext,
+    Control,
     FilterRequest,
     Guesses,
     LiftRequest,
@@ -20,10 +23,13 @@ from sage_kit.components.messages import (
 from sage_kit.components.protocols import (
     PROTOCOLS,
     Decoder,
+    Family,
     Filter,
     Guesser,
     Inverter,
     Lift,
+    Loss,
+    Metric,
     Reducer,
     Sampler,
     Stateful,
@@ -40,10 +46,13 @@ from sage_kit.components.specs import (
     HubSource,
     InverterSpec,
     LiftSpec,
+    LossSpec,
+    MetricSpec,
     ObserverSpec,
     Options,
     ReducerSpec,
     SamplerSpec,
+    SplitSource,
     StopRuleSpec,
     TaskSpec,
     lazy,
@@ -54,9 +63,11 @@ if TYPE_CHECKING:
     from sage_kit.components.messages import Integers as Integers
 
 __all__ = [
-    "PROTOCOLS", "BuildContext", "ComponentSpec", "Decoder", "DecoderSpec", "Factory", "Filter", "FilterRequest",
-    "FilterSpec", "Guesser", "Guesses", "HubSource", "Inverter", "InverterSpec", "Lift", "LiftRequest", "LiftSpec",
-    "ObserverSpec", "Options", "Reducer", "ReducerSpec", "SampleRequest", "Sampler", "SamplerSpec", "Samples",
-    "Stateful", "StatefulReducer", "StopRule", "StopRuleSpec", "SupervisedReducer", "TaskSpec", "TeacherView",
-    "TextBatch", "TokenBatch", "TokenIds", "TokenText", "Vocabulary", "lazy",
+    "PROTOCOLS", "BuildContext", "ComponentSpec", "Control", "Decoder", "DecoderSpec", "Factory", "Family",
+    "FamilySpec", "Filter", "FilterRequest", "FilterSpec", "Guesser", "Guesses", "HeadParts", "HubSource", "Inverter",
+    "InverterSpec", "Lift", "LiftRequest", "LiftSpec", "Loss", "LossBatch", "LossLayers", "LossSpec", "Metric",
+    "MetricSpec", "ModelOutputs", "ModelSizes", "ObserverSpec", "Options", "Reducer", "ReducerSpec", "SampleRequest",
+    "Sampler", "SamplerSpec", "Samples", "SplitSource", "Stateful", "StatefulReducer", "StopRule", "StopRuleSpec",
+    "SupervisedReducer", "TaskSpec", "TeacherView", "TextBatch", "TokenBatch", "TokenIds", "TokenText", "Vocabulary",
+    "lazy",
 ]  # fmt: skip

@@ -4,24 +4,35 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pluggy
 
 import sage_kit
-from sage_kit.components import hookspecs
+from sage_kit.components import hookspecs, run_hookspecs
 from sage_kit.components.guard import Failure, attempt, own_error, plugin_error, remember_home, show_traceback, where
+from sage_kit.components.messages import Control
 from sage_kit.components.records import RunInfo
+from sage_kit.components.spec_checks import CONTRIBUTING_HOOKS
 from sage_kit.errors import PluginError, SageError, did_you_mean, one_line
 from sage_kit.storage.frozen import frozen_copy
 
 if TYPE_CHECKING:
     from sage_kit.components.records import RoundResult
 
-HOOKS: tuple[str, ...] = tuple(name for name in vars(hookspecs) if name.startswith("sage_"))
-"""Names of all hooks, in the order of :mod:`sage_kit.components.hookspecs`."""
+HOOKS: tuple[str, ...] = tuple(
+    name
+    for module in (hookspecs, run_hookspecs)
+    for name, hook in vars(module).items()
+    if name.startswith("sage_") and hook.__module__ == module.__name__
+)
+"""Names of all hooks, in the order in which they are declared."""
+
+COMMANDS = "sage_commands"
+
+OBSERVING_HOOKS: tuple[str, ...] = tuple(name for name in HOOKS if name not in {*CONTRIBUTING_HOOKS, COMMANDS})
 
 
 class Hooks:
@@ -99,26 +110,51 @@ class Hooks:
         self.disabled.clear()
         self.record_disabled = None
 
-    def _observe(self, hook: str, **arguments: Any) -> None:
+    def _implementations(self, hook: str) -> list[pluggy.HookImpl]:
+        """The implementations of a hook in the order in which they are called."""
+        # pluggy lists them in order of registration and `trylast` first, to call them backwards; here they go forwards.
+        return sorted(getattr(self._manager.hook, hook).get_hookimpls(), key=lambda i: i.trylast - i.tryfirst)
+
+    def _observe(self, hook: str, **arguments: Any) -> list[tuple[str, Any]]:
         """Call every implementation of an observing hook; one that raises is reported once and disabled.
 
-        Whatever an observer raises, the run goes on. What it is handed is its own or cannot be changed.
+        Whatever an observer raises, the run goes on. What it is handed is its own or cannot be changed. Returns the
+        answers, each with the name of the plugin.
         """
-        # pluggy lists them in order of registration and `trylast` first, to call them backwards; here they go forwards.
-        implementations = getattr(self._manager.hook, hook).get_hookimpls()
-        for implementation in sorted(implementations, key=lambda i: i.trylast - i.tryfirst):
+        answers = []
+        for implementation in self._implementations(hook):
             name = implementation.plugin_name
             if name in self.disabled:
                 continue
             try:
-                attempt(implementation.function, *(_handed(arguments[a]) for a in implementation.argnames))
+                given = (_handed(arguments[a]) for a in implementation.argnames)
+                answers.append((str(name), attempt(implementation.function, *given)))
             except (Failure, SageError) as raised:
                 error = own_error(raised)
                 show_traceback(error)
-                self.disabled[name] = f"{hook} raised {where(error, implementation.function)}"
-                if self.record_disabled is not None:
-                    self.record_disabled(name, self.disabled[name])
-                self.message(arguments.get("run"), f"{name} is disabled: {self.disabled[name]}")
+                cause = f"{hook} raised {where(error, implementation.function)}"
+                self._disable(str(name), cause, arguments.get("run"))
+        return answers
+
+    def _disable(self, name: str, cause: str, run: RunInfo | None) -> None:
+        """Leave an observer out for the rest of the run, and say so."""
+        self.disabled[name] = cause
+        if self.record_disabled is not None:
+            self.record_disabled(name, cause)
+        self.message(run, f"{name} is disabled: {cause}")
+
+    def commands(self, app: Callable[[], Any]) -> Iterator[tuple[str, Any]]:
+        """Call `sage_commands`, each with a new app; gives a plugin's name, and that or a PluginError."""
+        for implementation in self._implementations(COMMANDS):
+            name, own = implementation.plugin_name, app()
+            try:
+                attempt(implementation.function, *([own] if implementation.argnames else []))
+            except (Failure, SageError) as raised:
+                error = own_error(raised)
+                show_traceback(error)
+                yield name, plugin_error(f"plugin {name}: {COMMANDS}", error, implementation.function)
+            else:
+                yield name, own
 
     def run_started(self, run: RunInfo) -> None:
         """Call `sage_run_started`."""
@@ -143,6 +179,29 @@ class Hooks:
     def step_finished(self, run: RunInfo | None, activity: str, done: int, total: int, loss: Any = None) -> None:
         """Call `sage_step_finished`."""
         self._observe("sage_step_finished", run=run, activity=activity, done=done, total=total, loss=loss)
+
+    @property
+    def has_control(self) -> bool:
+        """Whether anyone implements `sage_control`."""
+        implementations = self._manager.hook.sage_control.get_hookimpls()
+        return any(implementation.plugin_name not in self.disabled for implementation in implementations)
+
+    def control(self, run: RunInfo, done: int, total: int) -> Control:
+        """Call `sage_control`."""
+        found = Control()
+        for name, answer in self._observe("sage_control", run=run, done=done, total=total):
+            if answer is None:
+                continue
+            problem = answer.problem() if isinstance(answer, Control) else "it is no Control, nor None"
+            if problem:
+                self._disable(name, f"sage_control returned {answer!r}: {problem}", run)
+            else:
+                found |= answer
+        return found
+
+    def evaluated(self, run: RunInfo, done: int, scores: dict[str, float]) -> None:
+        """Call `sage_evaluated`."""
+        self._observe("sage_evaluated", run=run, done=done, scores=scores)
 
     def message(self, run: RunInfo | None, text: str) -> None:
         """Call `sage_message`."""

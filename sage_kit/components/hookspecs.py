@@ -1,9 +1,9 @@
 """Every hook of sage_kit.
 
-There are two families. A *contributing* hook is called once, when plugins are loaded, and yields specs. An *observing*
-hook is called while a run goes on; its return value is ignored, and an observer that raises, whatever it raises, is
-reported once, disabled for the rest of the run and recorded in the run's summary; it never ends the run. What it gets
-never changes afterwards, and cannot be changed.
+A *contributing* hook is called once, when plugins are loaded, and yields specs. `sage_commands` adds commands. An
+*observing* hook is called while a run goes on; its return value is ignored, but for that of `sage_control`, and an
+observer that raises, whatever it raises, is reported once, disabled for the rest of the run and recorded in the run's
+summary; it never ends the run. What it gets never changes afterwards, and cannot be changed.
 
 An implementation may take any subset of a hook's parameters, by name. Hooks are called in the order in which plugins
 were registered: built-ins first, then installed plugins by name, then one-file plugins, then the run's observers.
@@ -13,29 +13,61 @@ were registered: built-ins first, then installed plugins by name, then one-file 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pluggy
 
 from sage_kit import PROJECT
+from sage_kit.components.run_hookspecs import (
+    sage_checkpoint_saved,
+    sage_control,
+    sage_evaluated,
+    sage_losses_profiled,
+    sage_message,
+    sage_round_finished,
+    sage_round_started,
+    sage_run_failed,
+    sage_run_finished,
+    sage_run_started,
+    sage_step_finished,
+    sage_synthetic_created,
+)
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    import typer
 
     from sage_kit.components import (
         DecoderSpec,
+        FamilySpec,
         FilterSpec,
         InverterSpec,
         LiftSpec,
+        LossSpec,
+        MetricSpec,
         ObserverSpec,
         ReducerSpec,
         SamplerSpec,
         StopRuleSpec,
         TaskSpec,
     )
-    from sage_kit.components.records import RoundResult, RunInfo
 
 hookspec = pluggy.HookspecMarker(PROJECT)
+
+OBSERVING = (
+    sage_run_started,
+    sage_round_started,
+    sage_losses_profiled,
+    sage_synthetic_created,
+    sage_step_finished,
+    sage_control,
+    sage_evaluated,
+    sage_message,
+    sage_round_finished,
+    sage_checkpoint_saved,
+    sage_run_finished,
+    sage_run_failed,
+)
+"""The observing hooks, which `run_hookspecs` declares."""
 
 
 # ---- contributing hooks ---------------------------------------------------------------------------------------------
@@ -137,6 +169,25 @@ def sage_filters() -> Iterable[FilterSpec]:
 
 
 @hookspec
+def sage_losses() -> Iterable[LossSpec]:
+    """Contribute losses: what the student is trained by, one value for each example.
+
+    Returns
+    -------
+    iterable of LossSpec
+
+    Examples
+    --------
+    ::
+
+        @hookimpl
+        def sage_losses():
+            yield LossSpec(name="huber", summary="Huber distance of the logits", factory=make_loss)
+    """
+    return ()
+
+
+@hookspec
 def sage_decoders() -> Iterable[DecoderSpec]:
     """Contribute decoders: synthetic token states to text.
 
@@ -177,6 +228,25 @@ def sage_tasks() -> Iterable[TaskSpec]:
                 local="pawsx/en",
                 hub=HubSource("google-research-datasets/paws-x", "en"),
             )
+    """
+    return ()
+
+
+@hookspec
+def sage_metrics() -> Iterable[MetricSpec]:
+    """Contribute metrics: gold labels and predictions to a number. Tasks and the setting `metrics` name them.
+
+    Returns
+    -------
+    iterable of MetricSpec
+
+    Examples
+    --------
+    ::
+
+        @hookimpl
+        def sage_metrics():
+            yield MetricSpec(name="kappa", summary="Cohen's kappa", factory=make_metric, range=(-1.0, 1.0))
     """
     return ()
 
@@ -225,212 +295,57 @@ def sage_stop_rules() -> Iterable[StopRuleSpec]:
     return ()
 
 
-# ---- observing hooks ------------------------------------------------------------------------------------------------
-
-
 @hookspec
-def sage_run_started(run: RunInfo) -> None:
-    """Called once the data, the models and the caches are ready, before the warm-up; again after a resume.
+def sage_families() -> Iterable[FamilySpec]:
+    """Contribute families of encoders: which checkpoints can be teachers, and where their parts stand.
 
-    Parameters
-    ----------
-    run : RunInfo
-        The run; ``run.history`` holds the rounds that a resumed run has behind it.
+    Called once, when plugins are loaded. A run finds the family by the ``model_type`` in the teacher's ``config.json``;
+    no setting names it. A model type belongs to one family: a built-in one keeps it.
+
+    Returns
+    -------
+    iterable of FamilySpec
 
     Examples
     --------
     ::
 
         @hookimpl
-        def sage_run_started(run):
-            print("started", run.directory)
+        def sage_families():
+            yield FamilySpec(
+                name="rembert",
+                summary="RemBERT",
+                model_types=("rembert",),
+                embeddings="rembert.embeddings",
+                projection="rembert.encoder.embedding_hidden_mapping_in",
+                blocks="rembert.encoder.layer",
+                head=HeadParts(dense="rembert.pooler.dense", output="classifier", dropout="dropout"),
+                attention="eager",
+            )
     """
+    return ()
+
+
+# ---- the command line -----------------------------------------------------------------------------------------------
 
 
 @hookspec
-def sage_round_started(run: RunInfo, round: int) -> None:
-    """Called before a round's synthesis and training.
+def sage_commands(app: typer.Typer) -> None:
+    """Called when a command line asks for help or names no command of sage-kit's own: add commands.
+
+    Installed plugins are asked, and no one-file plugins, each with an `app` of its own; a command whose name is taken
+    is left out. Import what is heavy inside the command, since ``sage-kit --help`` waits for the plugin's module.
 
     Parameters
     ----------
-    run : RunInfo
-    round : int
-        From 1.
+    app : typer.Typer
+        Takes commands (``@app.command``) and groups of commands (``app.add_typer``).
 
     Examples
     --------
     ::
 
         @hookimpl
-        def sage_round_started(round):
-            print("round", round)
-    """
-
-
-@hookspec
-def sage_losses_profiled(run: RunInfo, round: int, losses: Any) -> None:
-    """Called after each round's training, when its per-instance losses are known; the next round is shaped by them.
-
-    Parameters
-    ----------
-    run : RunInfo
-    round : int
-        The round whose pass gave the losses.
-    losses : array of shape (n,), float32
-        Loss of each real training example, NaN for one not seen yet; read-only.
-
-    Examples
-    --------
-    ::
-
-        @hookimpl
-        def sage_losses_profiled(round, losses):
-            print(round, losses.mean())
-    """
-
-
-@hookspec
-def sage_synthetic_created(run: RunInfo, round: int, synthetic: Any) -> None:
-    """Called when a round's synthetic examples have their teacher labels, before the student trains on them.
-
-    Parameters
-    ----------
-    run : RunInfo
-    round : int
-    synthetic : sage_kit.synthesis.synthetic_set.SyntheticSet
-        Anchors, coordinates, vectors and the teacher's logits.
-
-    Examples
-    --------
-    ::
-
-        @hookimpl
-        def sage_synthetic_created(synthetic):
-            print(len(synthetic), "synthetic examples")
-    """
-
-
-@hookspec
-def sage_step_finished(run: RunInfo, activity: str, done: int, total: int, loss: Any) -> None:
-    """Called after each step of a long activity: "teacher", "vectors of train", "warm-up", "round 3" and the like.
-
-    Training steps of the student are those of the activities "round N".
-
-    Parameters
-    ----------
-    run : RunInfo or None
-        None before the run has a directory of its own, e.g. while a teacher is fine-tuned.
-    activity : str
-    done, total : int
-        Steps done and steps in all.
-    loss : Tensor of shape () or None
-        The step's mean loss, still on its device: reading it waits for the device, so do that seldom.
-
-    Examples
-    --------
-    ::
-
-        @hookimpl
-        def sage_step_finished(activity, done, total):
-            if done == total:
-                print(activity, "done")
-    """
-
-
-@hookspec
-def sage_message(run: RunInfo, text: str) -> None:
-    """Called with a line worth telling the user: a cache that was found, an estimate, a warning.
-
-    Parameters
-    ----------
-    run : RunInfo or None
-    text : str
-
-    Examples
-    --------
-    ::
-
-        @hookimpl
-        def sage_message(text):
-            print(text)
-    """
-
-
-@hookspec
-def sage_round_finished(run: RunInfo, result: RoundResult) -> None:
-    """Called after a round's evaluation, before its checkpoint.
-
-    Parameters
-    ----------
-    run : RunInfo
-    result : RoundResult
-
-    Examples
-    --------
-    ::
-
-        @hookimpl
-        def sage_round_finished(result):
-            print(result.round, result.dev["agreement"])
-    """
-
-
-@hookspec
-def sage_checkpoint_saved(run: RunInfo, round: int, path: Path) -> None:
-    """Called when a round's checkpoint is complete on disk.
-
-    Parameters
-    ----------
-    run : RunInfo
-    round : int
-        0 for the checkpoints during and after the warm-up.
-    path : Path
-        The checkpoint's directory.
-
-    Examples
-    --------
-    ::
-
-        @hookimpl
-        def sage_checkpoint_saved(path):
-            print("saved", path)
-    """
-
-
-@hookspec
-def sage_run_finished(run: RunInfo, summary: dict[str, Any]) -> None:
-    """Called when a run has ended well and its student is exported.
-
-    Parameters
-    ----------
-    run : RunInfo
-    summary : dict
-        What ``summary.json`` holds; a copy for each observer.
-
-    Examples
-    --------
-    ::
-
-        @hookimpl
-        def sage_run_finished(summary):
-            print(summary["stopped"])
-    """
-
-
-@hookspec
-def sage_run_failed(run: RunInfo, error: BaseException) -> None:
-    """Called when a run ends with an error or is interrupted, before the error goes on.
-
-    Parameters
-    ----------
-    run : RunInfo
-    error : BaseException
-
-    Examples
-    --------
-    ::
-
-        @hookimpl
-        def sage_run_failed(run, error):
-            print("failed", run.directory, error)
+        def sage_commands(app):
+            app.command("runs", help="List the finished runs of a folder.")(list_runs)
     """

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
+    from sage_kit.components.loss_messages import ModelSizes
     from sage_kit.components.protocols import Vocabulary
     from sage_kit.config import RunConfig
 
@@ -44,6 +45,8 @@ class BuildContext:
         ``cached(name, parts, compute)`` returns what ``compute()`` gives, a dictionary of arrays: from the cache, if
         the same component computed it before for the same `parts` (text, numbers, arrays). Options, seed, version and
         source of the component count by themselves. Where a run has no cache, it computes.
+    sizes : ModelSizes or None
+        Blocks, widths and heads of teacher and student (losses).
     """
 
     config: RunConfig
@@ -55,6 +58,41 @@ class BuildContext:
     cached: Callable[[str, Sequence[Any], Callable[[], Mapping[str, NDArray[Any]]]], dict[str, NDArray[Any]]] = (
         lambda name, parts, compute: dict(compute())
     )
+    sizes: ModelSizes | None = None
+
+
+@dataclass(frozen=True)
+class Control:
+    """What an implementation of `sage_control` wants of a run.
+
+    Attributes
+    ----------
+    stop : str
+        Why to stop now, in one line; "" to go on.
+    evaluate : bool
+        Score the student on dev now; `sage_evaluated` is told the scores.
+    save : bool
+        Keep a checkpoint for good, whatever `keep_checkpoints` says: that of the round that is under way, written at
+        its end, or before a round that of the one before it. A resume goes on from the ends of rounds, to the same
+        bits, so none is written between steps.
+    """
+
+    stop: str = ""
+    evaluate: bool = False
+    save: bool = False
+
+    def __or__(self, other: Control) -> Control:
+        """Both answers in one; of two reasons to stop, the first."""
+        return Control(self.stop or other.stop, self.evaluate or other.evaluate, self.save or other.save)
+
+    def problem(self) -> str:
+        """What is wrong with its fields, or ""."""
+        if not isinstance(self.stop, str) or len(self.stop.splitlines()) > 1:
+            return f"stop is {self.stop!r}, not a line of text"
+        for name in ("evaluate", "save"):
+            if not isinstance(getattr(self, name), bool):
+                return f"{name} is {getattr(self, name)!r}, not True or False"
+        return ""
 
 
 @dataclass(frozen=True)

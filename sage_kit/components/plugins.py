@@ -13,11 +13,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from numbers import Integral
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 from pydantic import ValidationError
 
 import sage_kit
+from sage_kit.components.collisions import contest, shared_title
+from sage_kit.components.family_specs import FamilySpec
 from sage_kit.components.guard import Failure, attempt, plugin_error
 from sage_kit.components.hooks import Hooks
 from sage_kit.components.loader import ALLOW_VARIABLE, Origin, Quarantined, find_installed, load, load_file
@@ -39,6 +41,7 @@ from sage_kit.components.specs import (
     FilterSpec,
     InverterSpec,
     LiftSpec,
+    MetricSpec,
     Options,
     ReducerSpec,
     SamplerSpec,
@@ -106,6 +109,8 @@ class Plugins(Hooks):
         As in :class:`~sage_kit.components.hooks.Hooks`.
     """
 
+    _in_use: ClassVar[Plugins | None] = None
+
     def __init__(self, files: Sequence[str | os.PathLike[str]] = (), allow: str | None = None) -> None:
         from sage_kit.builtin import BUILT_INS
 
@@ -129,6 +134,17 @@ class Plugins(Hooks):
             except PluginError as error:
                 message = str(error).removesuffix(f" at {error.place}")
                 raise PluginError(f"plugin file {path}: {message}", error.place) from error.__cause__
+        self.use()
+
+    def use(self) -> Plugins:
+        """Let models be looked up among these families from here on: a checkpoint names its family, not a setting."""
+        Plugins._in_use = self
+        return self
+
+    @staticmethod
+    def in_use() -> Plugins:
+        """Those that were made or used last; the built-in ones alone where none were."""
+        return Plugins._in_use or Plugins(allow="")
 
     # ---- registration
 
@@ -163,15 +179,19 @@ class Plugins(Hooks):
     def _others(self, item: Registered) -> list[Registered]:
         """Those that contribute the same name already."""
         key = item.spec.kind, item.spec.name
-        return self._contested.get(key) or ([self._components[key]] if key in self._components else [])
+        found = self._contested.get(key) or ([self._components[key]] if key in self._components else [])
+        if found or not isinstance(item.spec, FamilySpec):
+            return found
+        return list({id(one): one for kind in item.spec.model_types for one in self._families_of(kind)}.values())
 
     def _require_free(self, item: Registered) -> None:
         others = self._others(item)
         if others:
             by = " and ".join(str(other.origin) for other in others)
+            remedy = "give yours another name" if others[0].spec.name == item.spec.name else "leave it out of yours"
             raise PluginError(
-                f"{title_of(item.spec)} is contributed by {'both ' if len(others) == 1 else ''}{by} and {item.origin}: "
-                "give yours another name"
+                f"{shared_title(item, others)} is contributed by {'both ' if len(others) == 1 else ''}{by} and "
+                f"{item.origin}: {remedy}"
             )
 
     def _add(self, item: Registered) -> None:
@@ -183,10 +203,13 @@ class Plugins(Hooks):
             return
         if others[0].origin.distribution == "sage-kit":
             cause = f"contributed by both {others[0].origin} and {item.origin}: the built-in one keeps the name"
+            if others[0].spec.name != item.spec.name:
+                cause = f"{shared_title(item, others)} is {cause.replace('the name', 'it')}"
         else:
-            self._contested[key] = [*others, item]
-            self._components.pop(key, None)
-            cause = _contest([*others, item])
+            for one in (*others, item):
+                self._contested[one.spec.kind, one.spec.name] = [*others, item]
+                self._components.pop((one.spec.kind, one.spec.name), None)
+            cause = contest([*others, item])
         self.quarantined.append(Quarantined(item.origin, cause, title_of(item.spec)))
 
     # ---- look-up
@@ -217,7 +240,7 @@ class Plugins(Hooks):
         if item is None:
             contested = self._contested.get((kind, name))
             if contested:
-                raise PluginError(f"{words(kind)} {name!r} is {_contest(contested)}")
+                raise PluginError(f"{words(kind)} {name!r} is {contest(contested)}")
             raise self._unknown(kind, name)
         missing = unmet(item.spec.requires)
         if missing:
@@ -262,13 +285,13 @@ class Plugins(Hooks):
         return spec if spec.refine is None else cast(ReducerSpec, self._refined(spec, options, self.reducer))
 
     def _refined(
-        self, spec: ReducerSpec | LiftSpec, options: Mapping[str, Any] | Options | None, *arguments: Any
-    ) -> ReducerSpec | LiftSpec:
-        """A spec with the capabilities that its `refine` gives it under some options."""
+        self, spec: ReducerSpec | LiftSpec | TaskSpec, options: Mapping[str, Any] | Options | None, *arguments: Any
+    ) -> Any:
+        """A spec with the fields that its `refine` gives it under some options."""
         kind, name, refine = spec.kind, spec.name, cast(Callable[..., Any], spec.refine)
         checked = self.options(kind, name, options or {})
         found = self.call(kind, name, refine, checked, *arguments, step="refine")
-        refined: ReducerSpec | LiftSpec = self.call(kind, name, lambda: replace(spec, **found), step="refine")
+        refined: Any = self.call(kind, name, lambda: replace(spec, **found), step="refine")
         problem = problem_of(refined)
         if problem:
             raise PluginError(f"{kind} {name!r} ({self._components[kind, name].origin}) by refine: {problem}")
@@ -332,9 +355,40 @@ class Plugins(Hooks):
         """The spec of a filter; raises as `registered` does."""
         return cast(FilterSpec, self.spec("filter", name))
 
-    def task(self, name: str) -> TaskSpec:
-        """The spec of a task; raises as `registered` does."""
-        return cast(TaskSpec, self.registered("task", name).spec)
+    def metric(self, name: str) -> MetricSpec:
+        """The spec of a metric; raises as `registered` does."""
+        return cast(MetricSpec, self.spec("metric", name))
+
+    def _families_of(self, model_type: str) -> list[Registered]:
+        """Those that contribute a family for a model type; several where they contest it."""
+        contested = (item for items in self._contested.values() for item in items)
+        known = {id(item): item for item in (*self._components.values(), *contested)}
+        return [one for one in known.values() if model_type in getattr(one.spec, "model_types", ())]
+
+    def families(self) -> list[FamilySpec]:
+        """All families, in the order in which they were contributed: the built-in ones first."""
+        return [item.spec for item in self._components.values() if isinstance(item.spec, FamilySpec)]
+
+    def family_of_type(self, model_type: str) -> FamilySpec | None:
+        """The family of a model type; None where no plugin contributes one.
+
+        Raises
+        ------
+        PluginError
+            When several installed plugins contribute one.
+        MissingPackageError
+            When a package that it requires is not installed.
+        """
+        found = self._families_of(model_type)
+        if len(found) > 1:
+            raise PluginError(f"model type {model_type!r} is {contest(found)}")
+        return cast(FamilySpec, self.spec("family", found[0].spec.name)) if found else None
+
+    def task(self, name: str, options: Mapping[str, Any] | Options | None = None) -> TaskSpec:
+        """The spec of a task, with the fields that it has under some options; raises as `reducer` does."""
+        spec = cast(TaskSpec, self.registered("task", name).spec)
+        self.options("task", name, options or {})
+        return spec if spec.refine is None else cast(TaskSpec, self._refined(spec, options))
 
     def options(self, kind: str, name: str, values: Mapping[str, Any] | Options) -> Options:
         """Check a component's options.
@@ -439,14 +493,3 @@ class Plugins(Hooks):
             item = self._components.get((kind, name)) or self.registered(kind, name)
             title = f"{words(kind)} {name!r} ({item.origin}) {what}"
             raise plugin_error(title, failure.error, function, item.code, item.contributed_by) from failure.error
-
-
-def _contest(items: Sequence[Registered]) -> str:
-    """That several plugins contribute the same name, and what to do."""
-    origins = [str(item.origin) for item in items]
-    by = f"both {' and '.join(origins)}" if len(items) == 2 else ", ".join(origins)
-    plugins = list(dict.fromkeys(item.origin.plugin for item in items))
-    if len(plugins) < len(items):
-        return f"contributed by {by}: uninstall {'one' if len(items) == 2 else 'all but one'}"
-    ways = " or ".join(f"{ALLOW_VARIABLE}={','.join(f'-{p}' for p in plugins if p != kept)}" for kept in plugins)
-    return f"contributed by {by}: leave out {'one' if len(items) == 2 else 'all but one'} with {ways}"

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
+    from sage_kit.components.loss_messages import LossBatch
     from sage_kit.components.messages import (
         FilterRequest,
         Floats,
@@ -145,6 +146,19 @@ class Filter(Protocol):
 
 
 @runtime_checkable
+class Loss(Protocol):
+    """What the student is trained by.
+
+    A loss that is a ``torch.nn.Module`` may own parameters: they are trained with the student, kept in checkpoints and
+    given back when the run is resumed, and not exported.
+    """
+
+    def per_example(self, batch: LossBatch) -> torch.Tensor:
+        """Return one value for each example, of shape (batch,), float32, through which gradients reach the student."""
+        ...
+
+
+@runtime_checkable
 class Decoder(Protocol):
     """Synthetic token states to text."""
 
@@ -175,13 +189,56 @@ class StopRule(Protocol):
         ...
 
 
+@runtime_checkable
+class Metric(Protocol):
+    """Scores predictions.
+
+    One that studies can give intervals over examples for has a second method, ``contributions(labels, predictions)``:
+    what each example contributes to the score, an array of shape (n,), float64, whose mean is the score (see
+    `sage_kit.studies.statistics.cells`).
+    """
+
+    def score(self, labels: NDArray[Any], predictions: NDArray[Any]) -> float:
+        """Return the score of predictions, shape (n,): classes, int64, or numbers, as the labels are; NaN if none."""
+        ...
+
+
+@runtime_checkable
+class Family(Protocol):
+    """How the blocks of a family of encoders compute that are not built as BERT's; one object serves all its models.
+
+    `model` is the stock model with any head, `block` one of its blocks. What carries gradients must be computed at each
+    call, since a teacher's fine-tuning trains all weights. A method ``flops(block, lengths) -> int`` may say what a
+    block costs for examples of these lengths; without it, its linear layers and the attention's two products count.
+    """
+
+    def surroundings(self, model: Any, states: torch.Tensor, mask: torch.Tensor | None) -> Any:
+        """What all blocks need of a padded batch beside its states, such as masks and tables of positions.
+
+        `states` of shape (batch, tokens, dim) enter the first block that is computed; `mask` of shape (batch, tokens)
+        is True at real tokens, and None where nothing is padded.
+        """
+        ...
+
+    def block(self, block: Any, states: torch.Tensor, surroundings: Any) -> torch.Tensor:
+        """Return a block's output, of the shape of `states`; what stands at padding has no meaning."""
+        ...
+
+    def project(self, block: Any, states: torch.Tensor) -> torch.Tensor:
+        """Return queries, keys and values that a block makes of `states`, of shape (batch, tokens, 3, dim)."""
+        ...
+
+
 PROTOCOLS: Mapping[str, type] = {
     "reducer": Reducer,
     "sampler": Sampler,
     "inverter": Inverter,
     "lift": Lift,
     "filter": Filter,
+    "loss": Loss,
     "decoder": Decoder,
+    "metric": Metric,
     "stop_rule": StopRule,
+    "family": Family,
 }
 """The protocol that a factory's result must satisfy, by kind; observers implement hooks instead."""

@@ -117,8 +117,8 @@ def _named(values: Any, kind: str, key: str = "") -> Iterator[tuple[str, str]]:
 
 
 def registered_parts(item: Registered) -> list[Any]:
-    """`code_parts` of a component's factory, or of a task's loader."""
-    code = [item.code] if item.code else []
+    """`code_parts` of a component's factory and of what says which layers a loss compares, or of a task's loader."""
+    code = [one for one in (item.code, getattr(item.spec, "layers", None)) if one]
     return code_parts(str(item.origin), item.origin.distribution, item.spec.requires, *code)
 
 

@@ -14,12 +14,16 @@ from pathlib import Path
 from string import Template
 
 import sage_kit
+from sage_kit.components.spec_checks import plural
 from sage_kit.errors import ConfigError, RunDirectoryError, did_you_mean
 from sage_kit.storage.files import atomic_directory, disk_errors
 
 TEMPLATES = Path(__file__).parent / "templates"
 
-SCAFFOLD_KINDS = ("reducer", "sampler", "inverter", "lift", "filter", "decoder", "task", "observer", "stop_rule")
+SCAFFOLD_KINDS = (
+    "reducer", "sampler", "inverter", "lift", "filter", "loss", "decoder", "task", "metric", "observer", "stop_rule",
+    "family",
+)  # fmt: skip
 """The kinds of component that there is a template for: all."""
 
 NAME = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
@@ -29,11 +33,24 @@ LONGEST_NAME = 30
 
 USES = {
     "task": "sage-kit run --task $name --reducer pca",
+    "metric": "sage-kit run --task sst2 --reducer pca --metrics $name,accuracy",
     "decoder": "sage-kit decode RUN_DIRECTORY --decoder $name",
     "observer": "sage-kit run --task sst2 --reducer pca --observers jsonl,progress,$name",
+    "loss": "sage-kit run --task sst2 --reducer pca --losses kl=1,$name=0.5",
+    "family": "sage-kit run --task sst2 --teacher CHECKPOINT",
     "reducer": "sage-kit run --task sst2 --reducer $name",
 }
 """How a component is chosen, for its README; the other kinds have a setting of their name."""
+
+HOLDS = {
+    "task": "hook, with the task's columns, labels and metrics",
+    "family": "hook, with model types and paths of their parts",
+}
+IMPORTED = {
+    "task": "reads the data when a run loads the task",
+    "family": "computes the blocks and is imported when a run has such a teacher",
+}
+"""What the modules of a plugin do, for its README, where it is something else than for the other kinds."""
 
 
 def new_plugin(kind: str, name: str, dest: str | Path = "plugins") -> Path:
@@ -96,19 +113,16 @@ def template_values(kind: str, name: str) -> dict[str, str]:
     """What the templates' placeholders stand for."""
     major, minor = sage_kit.__version__.split(".")[:2]
     words = kind.replace("_", " ")
-    is_task = kind == "task"
     use = USES.get(kind, f"sage-kit run --task sst2 --reducer pca --{kind.replace('_', '-')} $name")
     return {
         "name": name,
         "kind": kind,
-        "kinds": f"{kind}s",
+        "kinds": plural(kind),
         "words": words,
-        "words_plural": f"{words}s",
+        "words_plural": plural(words),
         "use": Template(use).substitute(name=name),
-        "holds": "hook, with the task's columns, labels and metrics" if is_task else "options and the hook",
-        "imported": "reads the data when a run loads the task"
-        if is_task
-        else f"holds the {words} and is imported when a run builds it",
+        "holds": HOLDS.get(kind, "options and the hook"),
+        "imported": IMPORTED.get(kind, f"holds the {words} and is imported when a run builds it"),
         "distribution": distribution_name(name),
         "package": f"sage_kit_{name}",
         "class_name": "".join(part.capitalize() for part in name.split("_")),

@@ -9,19 +9,24 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from sage_kit.components.family_specs import FamilySpec, HeadParts
 from sage_kit.components.guard import Failure, attempt, cause_of, place_of
 from sage_kit.components.protocols import PROTOCOLS
 from sage_kit.components.specs import (
+    LABEL_KINDS,
     ComponentSpec,
     DecoderSpec,
     FilterSpec,
     HubSource,
     InverterSpec,
     LiftSpec,
+    LossSpec,
+    MetricSpec,
     ObserverSpec,
     Options,
     ReducerSpec,
     SamplerSpec,
+    SplitSource,
     StopRuleSpec,
     TaskSpec,
 )
@@ -31,18 +36,29 @@ NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 Spec = ComponentSpec | TaskSpec
 
+
+def plural(kind: str) -> str:
+    """Several of a kind, as text or in the name of a hook: "losses", "families"."""
+    if kind.endswith("y"):
+        return f"{kind[:-1]}ies"
+    return f"{kind}es" if kind.endswith("s") else f"{kind}s"
+
+
 CONTRIBUTING_HOOKS: Mapping[str, type[ComponentSpec] | type[TaskSpec]] = {
-    f"sage_{spec.kind}s": spec
+    f"sage_{plural(spec.kind)}": spec
     for spec in (
         ReducerSpec,
         SamplerSpec,
         InverterSpec,
         LiftSpec,
         FilterSpec,
+        LossSpec,
         DecoderSpec,
         TaskSpec,
+        MetricSpec,
         ObserverSpec,
         StopRuleSpec,
+        FamilySpec,
     )
 }
 """The hooks that yield components, and the class of what each yields."""
@@ -99,6 +115,8 @@ _TYPES: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
         ),
     ),
     "HubSource | None": ("a HubSource or None", lambda value: value is None or isinstance(value, HubSource)),
+    "Literal['sdpa', 'eager']": ("'sdpa' or 'eager'", lambda value: value in ("sdpa", "eager")),
+    "HeadParts": ("a HeadParts", lambda value: isinstance(value, HeadParts)),
     "Literal['map', 'full']": ("'map' or 'full'", lambda value: value in ("map", "full")),
 }
 """What the fields of a spec must be, by their annotation."""
@@ -112,11 +130,10 @@ def problem_of(spec: Any) -> str:
         return "a name is lower case letters, digits and underscores, a letter first"
     if isinstance(spec.requires, str):
         return f"requires is the text {spec.requires!r}, not a tuple of requirements"
-    if spec.kind != TaskSpec.kind:
-        if not callable(spec.factory):
-            return f"its factory {spec.factory!r} cannot be called"
-        if not (isinstance(spec.options, type) and issubclass(spec.options, Options)):
-            return f"its options {spec.options!r} are no subclass of sage_kit.components.Options"
+    if spec.kind != TaskSpec.kind and not callable(spec.factory):
+        return f"its factory {spec.factory!r} cannot be called"
+    if not (isinstance(spec.options, type) and issubclass(spec.options, Options)):
+        return f"its options {spec.options!r} are no subclass of sage_kit.components.Options"
     for field in dataclasses.fields(spec):
         value, kind = getattr(spec, field.name), str(field.type)
         expected, is_right = _TYPES.get(kind, ("", lambda value: True))
@@ -124,8 +141,14 @@ def problem_of(spec: Any) -> str:
             expected, is_right = "a function or None", lambda value: value is None or callable(value)
         if not is_right(value):
             return f"{field.name} is {value!r}, not {expected}"
+    if spec.kind == TaskSpec.kind and not _are_sources(spec.sources):
+        return f"sources is {spec.sources!r}, not a mapping of splits to SplitSource"
     if spec.kind == TaskSpec.kind and len(spec.text_columns) not in (1, 2):
         return f"text_columns names {len(spec.text_columns)} columns, not one or two"
+    if spec.kind == MetricSpec.kind and (not spec.takes or set(spec.takes) - set(LABEL_KINDS)):
+        return f"takes is {spec.takes!r}, not one or more of {', '.join(LABEL_KINDS)}"
+    if spec.kind == FamilySpec.kind and not spec.model_types:
+        return "model_types names no model type"
     for requirement in spec.requires:
         try:
             Requirement(requirement)
@@ -134,6 +157,10 @@ def problem_of(spec: Any) -> str:
     if not isinstance(spec.capabilities(), dict):
         return "its capabilities() are no dictionary"
     return ""
+
+
+def _are_sources(value: Any) -> bool:
+    return isinstance(value, Mapping) and all(isinstance(source, SplitSource) for source in value.values())
 
 
 def required_methods(spec: ComponentSpec) -> list[str]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import importlib
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -20,6 +20,10 @@ from sage_kit.components.messages import BuildContext
 from sage_kit.storage.frozen import freeze
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from sage_kit.components.loss_messages import LossLayers, ModelSizes
     from sage_kit.config import RunConfig
 
 
@@ -255,6 +259,52 @@ class FilterSpec(ComponentSpec):
 
 
 @dataclass(frozen=True, kw_only=True)
+class LossSpec(ComponentSpec):
+    """A loss that the student is trained by: one value per example (see :class:`Loss`).
+
+    Attributes
+    ----------
+    layers : callable or None
+        ``layers(options, sizes)`` returns the :class:`LossLayers` that it looks at, given the :class:`ModelSizes`; None
+        for logits alone. It raises CompatibilityError where the models do not fit the options.
+    needs_embeddings : bool
+        It looks at ``embeddings``, one vector per example.
+    needs_labels : bool
+        It looks at gold labels.
+    needs_classes : bool
+        It cannot work on a regression task.
+    needs_tokens : bool
+        It compares the tokens of an example with each other, of which ``granularity="pooled"`` leaves one.
+    of_batch : bool
+        It is a property of the whole batch: what it returns is each example's share, so that the mean over the batch is
+        the loss. The value of an example then depends on what it was batched with.
+    flops : callable or None
+        ``flops(options, sizes, lengths)`` gives the FLOPs, multiplications and additions, that it adds to a training
+        step on examples of these lengths, without what gives its inputs; None for next to none.
+    """
+
+    kind: ClassVar[str] = "loss"
+
+    layers: Callable[[Any, ModelSizes], LossLayers] | None = None
+    needs_embeddings: bool = False
+    needs_labels: bool = False
+    needs_classes: bool = False
+    needs_tokens: bool = False
+    of_batch: bool = False
+    flops: Callable[[Any, ModelSizes, NDArray[np.integer]], int] | None = None
+
+    @property
+    def of_outputs(self) -> bool:
+        """Whether it looks at logits and labels alone."""
+        return self.layers is None and not self.needs_embeddings
+
+    def capabilities(self) -> dict[str, Any]:
+        """What listings show beside the name."""
+        found = {name: value for name, value in super().capabilities().items() if name != "flops"}
+        return {**found, "layers": self.layers is not None}
+
+
+@dataclass(frozen=True, kw_only=True)
 class DecoderSpec(ComponentSpec):
     """A decoder: synthetic token states to text.
 
@@ -283,6 +333,39 @@ class ObserverSpec(ComponentSpec):
     kind: ClassVar[str] = "observer"
 
 
+LABEL_KINDS = ("classes", "numbers")
+"""What a metric may score: classes, as int64 indices, or numbers, both of shape (n,)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MetricSpec(ComponentSpec):
+    """A metric: gold labels and predictions to a number.
+
+    Attributes
+    ----------
+    takes : tuple of str
+        Kinds of label that it is for, of `LABEL_KINDS`.
+    max_classes : int or None
+        The most classes that it can tell apart; None for any number.
+    larger_is_better : bool
+        False for an error or a distance.
+    range : tuple of two float
+        The smallest and the largest score.
+    """
+
+    kind: ClassVar[str] = "metric"
+
+    takes: tuple[str, ...] = ("classes",)
+    max_classes: int | None = None
+    larger_is_better: bool = True
+    range: tuple[float, float] = (0.0, 1.0)
+
+    def capabilities(self) -> dict[str, Any]:
+        """What listings show beside the name."""
+        low, high = self.range
+        return {**super().capabilities(), "range": f"{low:g} to {high:g}"}
+
+
 @dataclass(frozen=True)
 class HubSource:
     """Where a task lies on the Hugging Face hub: repository, configuration and revision."""
@@ -290,6 +373,25 @@ class HubSource:
     repository: str
     configuration: str = ""
     revision: str = "main"
+
+
+@dataclass(frozen=True)
+class SplitSource:
+    """Where a split of a task lies, where that is apart from the others, as for another language.
+
+    Attributes
+    ----------
+    local : str
+        Its file below ``data_dir``, without ``.parquet``; "" when it has no local form.
+    hub : HubSource or None
+        Its data set on the hub.
+    split : str
+        Its name there.
+    """
+
+    local: str = ""
+    hub: HubSource | None = None
+    split: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -306,14 +408,19 @@ class TaskSpec:
         Column of the label: an integer index into `labels`, one of their names, or a number for regression.
     labels : tuple of str
         Class names in the order of their indices, as in the hub's data set; empty for regression.
+    labels_from_data : bool
+        The classes are those that the training split names and holds, and `labels` is empty until it is read. Rows of
+        other splits that are of none of them are left out, and told.
     label_range : tuple of two float
         Smallest and largest label of a regression task.
     metrics : tuple of str
-        Names from :data:`sage_kit.data.metrics.METRICS`; the first is the primary one.
+        Names of metrics, those of plugins too; the first is the primary one.
     local : str
         Folder below ``data_dir`` that holds ``<split>.parquet``; "" when the task has no local form.
     hub : HubSource or None
         The hub's data set.
+    sources : mapping of str to SplitSource
+        The splits that lie elsewhere, by name.
     loader : callable or None
         ``loader(config)`` returns ``{split name: {column: list}}`` for tasks that come from a package or a file.
     train_split : str
@@ -322,7 +429,15 @@ class TaskSpec:
         Names of the official validation splits, used for reporting only.
     may_be_half_empty : bool
         One text of a pair may be empty, as in a few rows of QQP.
+    group_column : str
+        Rows with the same value in this column, such as the turns of a dialogue, stay together when splits are made.
+    options : type of Options
+        The class that checks the setting `task_options`.
+    refine : callable or None
+        ``refine(options)`` returns the fields of the spec that these options give, by name.
     requires, install : as in :class:`ComponentSpec`
+    measures : mapping of str to sage_kit.data.metrics.Measure
+        The metrics that the settings or `metrics` name, built; filled in by the core once a task's data is loaded.
     """
 
     kind: ClassVar[str] = "task"
@@ -332,33 +447,49 @@ class TaskSpec:
     text_columns: tuple[str, ...]
     label_column: str = "label"
     labels: tuple[str, ...] = ()
+    labels_from_data: bool = False
     label_range: tuple[float, float] = (0.0, 1.0)
     metrics: tuple[str, ...] = ("accuracy",)
     local: str = ""
     hub: HubSource | None = None
+    sources: Mapping[str, SplitSource] = field(default_factory=dict, hash=False)
     loader: Callable[[RunConfig], Mapping[str, Mapping[str, Sequence[Any]]]] | None = None
     train_split: str = "train"
     validation_splits: tuple[str, ...] = ("validation",)
     may_be_half_empty: bool = False
+    group_column: str = ""
+    options: type[Options] = Options
+    refine: Callable[[Any], Mapping[str, Any]] | None = None
     requires: tuple[str, ...] = ()
     install: str = ""
+    measures: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def is_regression(self) -> bool:
         """Whether the label is a number rather than a class."""
-        return not self.labels
+        return not self.labels and not self.labels_from_data
 
     @property
     def n_outputs(self) -> int:
         """Width of the model's output layer."""
         return max(1, len(self.labels))
 
+    def source_of(self, split: str) -> SplitSource:
+        """Where a split lies."""
+        local = f"{self.local}/{split}" if self.local else ""
+        return self.sources.get(split) or SplitSource(local, self.hub, split)
+
     def capabilities(self) -> dict[str, Any]:
         """What listings show beside the name."""
-        sources = {"local": bool(self.local), "hub": self.hub is not None, "package": self.loader is not None}
+        places = [self.source_of(split) for split in (self.train_split, *self.validation_splits)]
+        sources = {
+            "local": any(place.local for place in places),
+            "hub": any(place.hub is not None for place in places),
+            "package": self.loader is not None,
+        }
         return {
             "texts": len(self.text_columns),
-            "labels": list(self.labels),
+            "labels": ["of the data"] if self.labels_from_data else list(self.labels),
             "metrics": list(self.metrics),
             "sources": [name for name, there in sources.items() if there],
         }

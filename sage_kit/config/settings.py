@@ -9,37 +9,28 @@ import os
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationInfo, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator, model_validator
 
+from sage_kit.config.joint_checks import check_together
+from sage_kit.config.loss_weights import LossWeights
 from sage_kit.config.values import (
     Bypass,
     Character,
     ClassNames,
     HiddenLayers,
     Init,
+    LrSchedule,
     Names,
     Seed,
     Table,
 )
+from sage_kit.config.values import setting as _setting
 from sage_kit.storage.frozen import FrozenList, FrozenTable
 
 DATA_DIR_VARIABLE = "SAGE_KIT_DATA_DIR"
 CACHE_DIR_VARIABLE = "SAGE_KIT_CACHE_DIR"
 
 GROUPS = ("data", "models", "warm-up", "synthesis", "losses", "training", "machine", "output")
-
-
-def _setting(
-    default: Any, help: str, group: str, unit: str = "", *, shown_default: str = "", **constraints: Any
-) -> Any:
-    """A field of `RunConfig`: default, help text, the group it is listed in, and its unit.
-
-    `shown_default` describes a default that depends on the machine.
-    """
-    extra: dict[str, JsonValue] = {"group": group, "unit": unit, "shown_default": shown_default}
-    if callable(default):
-        return Field(default_factory=default, description=help, json_schema_extra=extra, **constraints)
-    return Field(default=default, description=help, json_schema_extra=extra, **constraints)
 
 
 def field_extra(name: str) -> dict[str, str]:
@@ -62,6 +53,7 @@ class RunConfig(BaseModel):
 
     # ---- data
     task: str = _setting("sst2", "Task to distil on; `sage-kit plugins` lists them. `file` reads your own.", "data")
+    task_options: Table = _setting(FrozenTable, "Options of the task, such as the language of `xnli`.", "data")
     data_dir: str = _setting(
         lambda: os.environ.get(DATA_DIR_VARIABLE, ""),
         "Folder of parquet files, <group>/<task>/<split>.parquet; empty reads the hub. "
@@ -106,6 +98,8 @@ class RunConfig(BaseModel):
     task_kind: Literal["classification", "regression"] = _setting(
         "classification", "Whether the label is a class or a number (task `file`).", "data"
     )
+    metrics: Names = _setting(FrozenList, "Metrics, the primary one first; empty takes the task's own.", "data")
+    metric_options: Table = _setting(FrozenTable, "Options by metric: {name = {option = value}}.", "data")
     validation_fraction: float = _setting(
         0.2,
         "Part of `train_file` set apart for reporting when there is no `validation_file`.",
@@ -325,6 +319,14 @@ class RunConfig(BaseModel):
     filter_options: Table = _setting(FrozenTable, "Options of the filter.", "synthesis")
 
     # ---- losses
+    losses: LossWeights = _setting(
+        FrozenTable,
+        "Weights by loss: {kl = 1.0, minilm_relations = 0.5}. A weight is a number, or {start = 1.0, end = 0.0} to go "
+        "in a straight line over the run's steps. Empty takes what the settings below stand for: kl and hard_labels, "
+        "hidden_cosine or hidden_mse, minilm_relations.",
+        "losses",
+    )
+    loss_options: Table = _setting(FrozenTable, "Options by loss: {name = {option = value}}.", "losses")
     temperature: float = _setting(1.0, "Softens both distributions of the KL loss.", "losses", "", gt=0)
     hard_label_weight: float = _setting(
         0.0,
@@ -387,9 +389,15 @@ class RunConfig(BaseModel):
     batch_size: int = _setting(32, "Most examples in a batch.", "training", "examples", ge=1)
     batch_tokens: int = _setting(4096, "Most tokens in a batch, padding included.", "training", "tokens", ge=16)
     learning_rate: float = _setting(1e-4, "Peak learning rate of the student.", "training", "per step", gt=0)
-    lr_schedule: Literal["linear", "constant"] = _setting(
-        "linear", "Learning rate falls linearly to zero over the rounds, or stays.", "training"
+    optimizer: str = _setting("adamw", "Student's optimizer: a class of torch.optim in lower case.", "training")
+    optimizer_options: Table = _setting(FrozenTable, "Further arguments of that class.", "training")
+    lr_schedule: LrSchedule = _setting(
+        "linear",
+        "Learning rate falls linearly to zero over the rounds, or stays (`constant`); the others are transformers' "
+        "get_scheduler, whose first rate is 0 where it rises.",
+        "training",
     )
+    lr_schedule_options: Table = _setting(FrozenTable, "Options of a schedule of transformers.", "training")
     lr_steps: int = _setting(
         0,
         "Student steps over which the learning rate rises and falls, whether the run takes them all or ends earlier; 0 "
@@ -401,7 +409,15 @@ class RunConfig(BaseModel):
     lr_warmup: float = _setting(
         0.06, "Part of training in which the learning rate rises.", "training", "share", ge=0, lt=1
     )
-    weight_decay: float = _setting(0.01, "AdamW's decoupled weight decay.", "training", "per step", ge=0)
+    gradient_accumulation: int = _setting(1, "Batches per step, as one large batch.", "training", "batches", ge=1)
+    keep_best: Literal["none", "metric", "agreement"] = _setting(
+        "none",
+        "Export the round that did best on dev, by the primary metric or by agreement; none: the last.",
+        "training",
+    )
+    weight_decay: float = _setting(
+        0.01, "Weight decay of the optimizer, of matrices alone; decoupled in AdamW.", "training", "per step", ge=0
+    )
     max_grad_norm: float = _setting(1.0, "Gradients are clipped to this norm; 0 for no clipping.", "training", "", ge=0)
     seed: Seed = _setting(0, "Seed of the student: order, dropout, sampling.", "training")
 
@@ -413,11 +429,20 @@ class RunConfig(BaseModel):
         "elsewhere; on a CPU with avx512_bf16 or amx_bf16, bf16 is faster.",
         "machine",
     )
-    vector_dtype: Literal["float32", "float16"] = _setting("float32", "How token states are stored on disk.", "machine")
+    vector_dtype: Literal["float32", "float16"] = _setting(
+        "float32",
+        "How token states that blocks made are stored on disk; those of the embeddings alone are not stored.",
+        "machine",
+    )
     trace: bool = _setting(
         False,
         "Trace parts of the first round that synthesises with torch's profiler, and write a page that says where the "
         "round went.",
+        "machine",
+    )
+    gradient_checkpointing: bool = _setting(
+        False,
+        "Compute the student's blocks twice a step instead of keeping what is within them.",
         "machine",
     )
     compile: bool = _setting(False, "Compile the student and the teacher with torch.compile.", "machine")
@@ -458,41 +483,7 @@ class RunConfig(BaseModel):
 
     @model_validator(mode="after")
     def _together(self) -> RunConfig:
-        if self.mix == "replace" and self.synthetic_ratio > 1:
-            raise ValueError(
-                f"synthetic_ratio is {self.synthetic_ratio:g}, but with mix='replace' it is a share and at most 1"
-            )
-        if self.delimiter and self.delimiter == self.quote:
-            raise ValueError(f"delimiter and quote are both {self.quote!r}: set one of them to another character")
-        if self.evaluation_rows and self.evaluation_file:
-            raise ValueError(
-                f"evaluation_rows is {self.evaluation_rows:,}, but evaluation_file gives that set: set one only"
-            )
-        if self.transfer_pool and self.transfer_file:
-            raise ValueError(
-                f"transfer_pool is {self.transfer_pool:,}, but transfer_rows are drawn from transfer_file: set "
-                "transfer_pool to 0, or empty transfer_file"
-            )
-        if self.transfer_pool and self.transfer_rows > self.transfer_pool:
-            raise ValueError(
-                f"transfer_rows is {self.transfer_rows:,}, but transfer_pool, from which they are drawn, is "
-                f"{self.transfer_pool:,}: lower transfer_rows or raise transfer_pool"
-            )
-        if self.warmup_epochs and not self.warmup_corpus:
-            raise ValueError(
-                "warmup_epochs is set, but warmup_corpus names no text; name one or set warmup_epochs to 0"
-            )
-        for name in ("student_init", "hidden_layers"):
-            value = getattr(self, name)
-            if isinstance(value, list) and len(value) != self.student_layers:
-                raise ValueError(f"{name} lists {len(value)} blocks, but student_layers is {self.student_layers}")
-        if self.granularity == "pooled" and self.hidden_layers != "last":
-            raise ValueError("hidden_layers other than 'last' needs granularity='token'")
-        if self.granularity == "pooled" and self.relation_weight:
-            raise ValueError(
-                f"relation_weight is {self.relation_weight:g}, but one pooled vector relates to itself alone: set it "
-                "to 0, or granularity to 'token'"
-            )
+        check_together(self)
         return self
 
     def component_choice(self, kind: str) -> tuple[str, dict[str, Any]]:

@@ -1,6 +1,7 @@
 """Carving: which rows of a split go into a part of it, under a seed.
 
-Rows of one text are a group and stay together, so that no text stands on two sides. Groups are taken by class, in
+Rows of one text are a group and stay together, so that no text stands on two sides; so do rows that belong together,
+such as the turns of a dialogue. Groups are taken by class, in
 proportion, and each class keeps one.
 """
 
@@ -44,11 +45,19 @@ class Groups:
     stratum: Indices
 
     @classmethod
-    def find(cls, texts: Sequence[Hashable], labels: NDArray[Any], *, regression: bool) -> Groups:
-        """The groups of rows with these texts, or pairs of texts, and labels."""
-        numbers: dict[Hashable, int] = {}
-        of_row = np.fromiter((numbers.setdefault(text, len(numbers)) for text in texts), np.int64, len(texts))
-        stratum = np.zeros(len(numbers), np.int64)
+    def find(
+        cls,
+        texts: Sequence[Hashable],
+        labels: NDArray[Any],
+        *,
+        regression: bool,
+        belongs_to: Sequence[Hashable] | None = None,
+    ) -> Groups:
+        """The groups of rows with these texts, or pairs of texts, and labels, and what each row belongs to."""
+        of_row = _numbered(texts)
+        if belongs_to is not None:
+            of_row = _joined(of_row, _numbered(belongs_to))
+        stratum = np.zeros(int(of_row.max(initial=-1)) + 1, np.int64)
         if not regression:
             rows_of_class = np.bincount(labels)
             common_first = np.argsort(-rows_of_class[labels], kind="stable")
@@ -57,6 +66,23 @@ class Groups:
 
     def __len__(self) -> int:
         return len(self.stratum)
+
+
+def _numbered(values: Sequence[Hashable]) -> Indices:
+    """The number of each value, from 0 in the order of their first places."""
+    numbers: dict[Hashable, int] = {}
+    return np.fromiter((numbers.setdefault(value, len(numbers)) for value in values), np.int64, len(values))
+
+
+def _joined(one: Indices, other: Indices) -> Indices:
+    """The finest grouping of rows that parts no group of two groupings."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    sizes = int(one.max(initial=-1)) + 1, int(other.max(initial=-1)) + 1
+    edges = coo_array((np.ones(len(one), np.int8), (one, sizes[0] + other)), shape=(sum(sizes), sum(sizes)))
+    _, component = connected_components(edges, directed=False)
+    return _numbered(component[one].tolist())
 
 
 def carve_share(groups: Groups, fraction: float, seed: int, purpose: str) -> Mask:
@@ -104,6 +130,36 @@ def carve_rows(groups: Groups, rows: int, seed: int, purpose: str) -> Mask:
     carved = np.zeros(len(groups), bool)
     carved[order[taken]] = True
     return carved[groups.of_row]
+
+
+def cut_group(groups: Groups, carved: Mask, rows: int) -> tuple[Mask, Mask]:
+    """Take the rows that a part still lacks from one more group, whose other rows then belong to no part.
+
+    Parameters
+    ----------
+    groups : Groups
+    carved : array of shape (n_rows,), bool
+        The rows of the part.
+    rows : int
+        How many it lacks.
+
+    Returns
+    -------
+    carved, left_out : array of shape (n_rows,), bool
+        As they were, and none, where no group that may be taken has so many rows.
+    """
+    sizes = np.bincount(groups.of_row, minlength=len(groups))
+    free = np.ones(len(groups), bool)
+    free[groups.of_row[carved]] = False
+    may = free & (np.bincount(groups.stratum[free], minlength=int(groups.stratum.max()) + 1)[groups.stratum] > 1)
+    found = np.flatnonzero(may & (sizes >= rows))
+    if not len(found):
+        return carved, np.zeros_like(carved)
+    own = np.flatnonzero(groups.of_row == found[np.argmin(sizes[found])])
+    more, left_out = carved.copy(), np.zeros_like(carved)
+    more[own[:rows]] = True
+    left_out[own[rows:]] = True
+    return more, left_out
 
 
 def _by_stratum(groups: Groups, seed: int, purpose: str) -> tuple[Indices, Indices]:

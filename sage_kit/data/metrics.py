@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sage_kit.components import TaskSpec
+from sage_kit.errors import ConfigError, did_you_mean
 
 AGREEMENT_TOLERANCE = 0.05
 """Regression counts two outputs as alike when they differ by at most this share of the label range."""
@@ -71,18 +73,60 @@ METRICS: Mapping[str, Callable[[Array, Array], float]] = {
     "pearson": _correlation("pearsonr"),
     "spearman": _correlation("spearmanr"),
 }
-"""Metrics by name: each maps gold labels and predictions, both of shape (n,), to a number. F1 is that of class 1."""
+"""Built-in metrics by name: each maps gold labels and predictions, both of shape (n,), to a number. F1 is that of
+class 1. Those of plugins, too, are had from `measure`."""
 
 
-def best_constant(labels: Array, metric: str) -> tuple[float, float]:
+@dataclass(frozen=True, eq=False)
+class Measure:
+    """A metric that a task is scored by.
+
+    Attributes
+    ----------
+    name : str
+    score : callable
+        Gold labels and predictions, both of shape (n,), to a number.
+    larger_is_better : bool
+    contributions : callable or None
+        Labels and predictions to what each example contributes to the score, shape (n,); None for a metric that has no
+        such function of its own.
+    """
+
+    name: str
+    score: Callable[[Array, Array], float]
+    larger_is_better: bool = True
+    contributions: Callable[[Array, Array], Array] | None = None
+
+    def is_better(self, one: float, other: float) -> bool:
+        """Whether one score is better than another; False where either is NaN."""
+        return one > other if self.larger_is_better else one < other
+
+
+def measure(spec: TaskSpec, name: str) -> Measure:
+    """A metric by its name: one that the task is scored by, or a built-in.
+
+    Raises
+    ------
+    ConfigError
+        For another name.
+    """
+    if name in spec.measures:
+        found: Measure = spec.measures[name]
+        return found
+    if name not in METRICS:
+        raise ConfigError(f"Unknown metric {name!r}.{did_you_mean(name, {**spec.measures, **METRICS})}")
+    return Measure(name, METRICS[name])
+
+
+def best_constant(labels: Array, metric: str | Measure) -> tuple[float, float]:
     """The one answer for all examples that scores best by a metric, and its score.
 
     Parameters
     ----------
     labels : array of shape (n,)
         Gold labels; integers are classes, others numbers.
-    metric : str
-        One of `METRICS`.
+    metric : str or Measure
+        One of `METRICS`, or one that `measure` gave.
 
     Returns
     -------
@@ -92,8 +136,9 @@ def best_constant(labels: Array, metric: str) -> tuple[float, float]:
         0 for correlations.
     """
     answers = np.unique(labels) if labels.dtype.kind == "i" else np.array([labels.mean()])
-    scores = [METRICS[metric](labels, np.full_like(labels, answer)) for answer in answers]
-    best = int(np.argmax(scores))
+    one = Measure(metric, METRICS[metric]) if isinstance(metric, str) else metric
+    scores = [one.score(labels, np.full_like(labels, answer)) for answer in answers]
+    best = int(np.argmax(scores) if one.larger_is_better else np.argmin(scores))
     return float(answers[best]), scores[best]
 
 
@@ -221,7 +266,7 @@ def score(
         labels the agreement only.
     """
     predicted = predictions(logits, spec)
-    scores = {} if labels is None else {name: METRICS[name](labels, predicted) for name in spec.metrics}
+    scores = {} if labels is None else {name: measure(spec, name).score(labels, predicted) for name in spec.metrics}
     if teacher_logits is not None:
         scores["agreement"] = agreement(logits, teacher_logits, spec)
     if labels is not None and not spec.is_regression:

@@ -74,24 +74,32 @@ def read_tables(spec: TaskSpec, config: RunConfig) -> dict[str, Table]:
         When the task's loader raises something of its own.
     """
     splits = (spec.train_split, *spec.validation_splits)
-    columns = (*spec.text_columns, spec.label_column)
+    columns = (*spec.text_columns, spec.label_column, *filter(None, [spec.group_column]))
     if spec.loader is not None:
         return _from_loader(spec, _load(spec, config), splits, columns)
-    if config.data_dir and spec.local:
+    return {split: _from_source(spec, split, columns, config) for split in splits}
+
+
+def _from_source(spec: TaskSpec, split: str, columns: Sequence[str], config: RunConfig) -> Table:
+    """A split from ``data_dir`` where that is set and the split has a local form, else from the hub."""
+    source = spec.source_of(split)
+    if config.data_dir and source.local:
         root = Path(config.data_dir).expanduser()
-        way_out = "correct data_dir" if spec.hub is None else "correct data_dir, or empty it to read the hub"
+        way_out = "correct data_dir" if source.hub is None else "correct data_dir, or empty it to read the hub"
         if not root.is_dir():
             raise DataError(f"data_dir {root} is not a folder: {way_out}")
-        paths = {split: root / spec.local / f"{split}.parquet" for split in splits}
-        for path in paths.values():
-            if not path.exists():
-                raise DataError(f"{path} does not exist: {way_out}")
-        return {split: read_file(path, columns, spec.label_column) for split, path in paths.items()}
-    if spec.hub is not None:
+        path = root / f"{source.local}.parquet"
+        if not path.exists():
+            raise DataError(f"{path} does not exist: {way_out}")
+        return read_file(path, columns, spec.label_column)
+    folder = f"set data_dir (${DATA_DIR_VARIABLE}) to a folder that holds {Path(source.local).parent}/<split>.parquet"
+    if source.hub is not None:
         way_out = "check the name and the network"
-        if spec.local:
-            way_out += f", or set data_dir (${DATA_DIR_VARIABLE}) to a folder that holds {spec.local}/<split>.parquet"
-        return {split: _from_hub(spec.hub, split, columns, spec.label_column, way_out) for split in splits}
+        if source.local:
+            way_out += f", or {folder}"
+        return _from_hub(source.hub, source.split, columns, spec.label_column, way_out)
+    if source.local:
+        raise DataError(f"task {spec.name!r} has no source on the hub: {folder}")
     raise DataError(f"task {spec.name!r} has nothing to read: set data_dir, or give its spec a loader or a hub source")
 
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from sage_kit.components import TaskSpec
 from sage_kit.config import RunConfig
 from sage_kit.data import user_files
-from sage_kit.data.carving import Groups, Indices, Mask, carve_rows, carve_share, random_order
+from sage_kit.data.carving import Groups, Indices, carve_rows, carve_share, cut_group, random_order
 from sage_kit.data.row_checks import (
     announce_little_content,
     check_labels,
@@ -26,6 +26,7 @@ from sage_kit.data.row_checks import (
     require_rows,
 )
 from sage_kit.data.sources import Table, read_tables
+from sage_kit.data.task_classes import settle_classes
 from sage_kit.data.unlabelled import count_unlabelled, known_labels, read_texts
 from sage_kit.errors import ConfigError, DataError
 
@@ -50,12 +51,15 @@ class Split:
     labels : array of shape (n,)
         int64 class indices, -1 where there is none; or float32 numbers for regression, NaN where there is none. Labels
         may be missing in "train", where the teacher has rows of its own, and in "evaluation".
+    groups : list or None
+        What each row belongs to, where rows that belong together must not be parted.
     """
 
     name: str
     texts: list[str]
     pairs: list[str] | None
     labels: NDArray[Any]
+    groups: list[Any] | None = None
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -68,8 +72,8 @@ class Split:
     def take(self, indices: Indices, name: str = "") -> Split:
         """The rows at `indices`, in that order, as a split of the same or another name."""
         rows = indices.tolist()
-        pairs = None if self.pairs is None else [self.pairs[row] for row in rows]
-        return Split(name or self.name, [self.texts[row] for row in rows], pairs, self.labels[indices])
+        pairs, groups = (None if own is None else [own[row] for row in rows] for own in (self.pairs, self.groups))
+        return Split(name or self.name, [self.texts[row] for row in rows], pairs, self.labels[indices], groups)
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,10 +129,11 @@ def load_task(spec: TaskSpec, config: RunConfig, announce: Announce) -> TaskData
     are kept for the draw of the transfer set, ``train``, and the teacher gets the others. A larger subset holds every
     row of a smaller one, and so does a larger draw of the transfer set.
 
-    Parts are carved by class, in proportion, and rows with the same text (or pair of texts) go to the same side, so
-    that no text is trained on and decided or reported on. Where a file gives the evaluation set, rows of train with one
-    of its texts are left out, and where a file gives the transfer set, rows of it with a text of dev or evaluation.
-    Validation splits are used as they are; how many of their rows also stand in train is announced.
+    Parts are carved by class, in proportion, and rows with the same text (or pair of texts), or the same value in
+    ``spec.group_column``, go to the same side, so that no text is trained on and decided or reported on. Where a file
+    gives the evaluation set, rows of train with one of its texts are left out, and where a file gives the transfer set,
+    rows of it with a text of dev or evaluation. Validation splits are used as they are; how many of their rows also
+    stand in train is announced.
 
     Parameters
     ----------
@@ -153,7 +158,10 @@ def load_task(spec: TaskSpec, config: RunConfig, announce: Announce) -> TaskData
     if spec.name == user_files.TASK:
         spec, tables = user_files.read_user_files(spec, config, announce)
     else:
-        tables = _labelled(read_tables(spec, config), spec, config, announce)
+        tables = read_tables(spec, config)
+        if spec.labels_from_data:
+            spec, tables = settle_classes(spec, tables, announce)
+        tables = _labelled(tables, spec, config, announce)
     half_empty = spec.may_be_half_empty or config.may_be_half_empty
     splits = {name: _check(name, table, spec, half_empty) for name, table in tables.items()}
     train = splits.pop(spec.train_split)
@@ -335,7 +343,8 @@ def _labelled(tables: dict[str, Table], spec: TaskSpec, config: RunConfig, annou
 
 def _check(name: str, table: Table, spec: TaskSpec, half_empty: bool) -> Split:
     texts, *pairs = check_texts(table, spec.text_columns, may_be_half_empty=half_empty)
-    return Split(name, texts, pairs[0] if pairs else None, check_labels(table, spec))
+    groups = list(table.columns[spec.group_column]) if spec.group_column else None
+    return Split(name, texts, pairs[0] if pairs else None, check_labels(table, spec), groups)
 
 
 def _require_classes(train: Split, spec: TaskSpec, where: str, remedy: str) -> None:
@@ -386,28 +395,29 @@ def _carve(split: Split, fraction: float, seed: int, purpose: str, spec: TaskSpe
             f"{where}: no class has 2 different texts, so {purpose} would take a class's last one; give more "
             "different texts"
         )
-    return _parted(split, carved, purpose)
+    return split.take(np.flatnonzero(~carved)), split.take(np.flatnonzero(carved), purpose)
 
 
 def _carve_rows(
     split: Split, rows: int, config: RunConfig, purpose: str, setting: str, spec: TaskSpec, where: str
 ) -> tuple[Split, Split]:
     """What is left of a split, and the part of so many rows that was carved off under the name `purpose`."""
-    carved = carve_rows(_groups(split, purpose, spec, where), rows, config.split_seed, purpose)
+    groups = _groups(split, purpose, spec, where)
+    carved = carve_rows(groups, rows, config.split_seed, purpose)
+    left_out = np.zeros_like(carved)
+    if spec.group_column and carved.sum() < rows:
+        carved, left_out = cut_group(groups, carved, rows - int(carved.sum()))
     if (found := int(carved.sum())) < rows:
         raise DataError(
             f"{where}: {setting} is {rows:,}, but only {found:,} of the {len(split):,} rows left can be set apart, "
-            f"since rows of one text stay together and each class keeps one; lower {setting}"
+            f"since rows of one text{' or group' if spec.group_column else ''} stay together and each class keeps one; "
+            f"lower {setting}"
         )
-    return _parted(split, carved, purpose)
-
-
-def _parted(split: Split, carved: Mask, name: str) -> tuple[Split, Split]:
-    return split.take(np.flatnonzero(~carved)), split.take(np.flatnonzero(carved), name)
+    return split.take(np.flatnonzero(~(carved | left_out))), split.take(np.flatnonzero(carved), purpose)
 
 
 def _groups(split: Split, purpose: str, spec: TaskSpec, where: str) -> Groups:
-    groups = Groups.find(_keys(split), split.labels, regression=spec.is_regression)
+    groups = Groups.find(_keys(split), split.labels, regression=spec.is_regression, belongs_to=split.groups)
     if len(groups) < 2:
         same = " that all hold the same text" if len(split) > 1 else ""
         raise DataError(

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sage_kit.components import TaskSpec
-from sage_kit.data.metrics import METRICS, best_constant, predictions
+from sage_kit.data.metrics import METRICS, best_constant, measure, predictions
 from sage_kit.data.splits import TaskData
 
 LISTED_CLASSES = 12
@@ -177,10 +177,10 @@ def report_teacher(
     -------
     TeacherReport
     """
-    metric = spec.metrics[0]
+    metric, primary = spec.metrics[0], measure(spec, spec.metrics[0])
     predicted = predictions(logits, spec)
-    score = METRICS[metric](labels, predicted)
-    answer, constant = best_constant(labels, metric)
+    score = primary.score(labels, predicted)
+    answer, constant = best_constant(labels, primary)
     shown = f"{answer:.4g}" if spec.is_regression else spec.labels[int(answer)]
     lines = [
         f"teacher {name!r} on dev ({len(labels):,} rows): {metric} {score:.4f}; the best constant answer ({shown}): "
@@ -189,12 +189,13 @@ def report_teacher(
     if spec.is_regression:
         lines[0] += f"; its outputs: {predicted.min():.4g} to {predicted.max():.4g}"
     warnings = []
+    no_better = score <= constant if primary.larger_is_better else score >= constant
     better = _better_order(labels, predicted, len(spec.labels)) if outputs is not None and spec.labels else None
     better_labels: tuple[str, ...] = ()
     better_score = float("nan")
     if better is not None and outputs is not None:
-        better_score = METRICS[metric](labels, better[predicted])
-        if better_score > score:
+        better_score = primary.score(labels, better[predicted])
+        if primary.is_better(better_score, score):
             by_output = dict(zip(outputs, (spec.labels[meant] for meant in better), strict=True))
             better_labels = tuple(by_output[output] for output in sorted(by_output))
     if better_labels:
@@ -205,9 +206,9 @@ def report_teacher(
             f"answer's {constant:.4f}. If its outputs mean {', '.join(better_labels)}, stop and set "
             f"{_as_setting(better_labels)}"
         )
-    elif _rows_suffice(labels, spec) and (score <= constant or not _is_related(labels, predicted, spec)):
-        how = "no better than a constant answer" if score <= constant else "right no more often than by chance"
-        if spec.is_regression and score > constant:
+    elif _rows_suffice(labels, spec) and (no_better or not _is_related(labels, predicted, spec)):
+        how = "no better than a constant answer" if no_better else "right no more often than by chance"
+        if spec.is_regression and primary.is_better(score, constant):
             how = "related to the labels no more than by chance"
         remedy = _remedy(spec, labels, predicted, fixed=outputs is not None)
         warnings.append(

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from sage_kit.errors import ModelError, SageError, one_line
-from sage_kit.models.families import MODEL_TYPES, Family, family_of, unsupported
+from sage_kit.models.families import family_of, model_types, unsupported
 from sage_kit.models.layouts import (
     has_weights,
     instead_of_weights,
@@ -28,6 +28,8 @@ from sage_kit.storage.files import disk_errors
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from sage_kit.components import FamilySpec
+
 
 @dataclass(frozen=True)
 class Checkpoint:
@@ -37,14 +39,14 @@ class Checkpoint:
     ----------
     model : PreTrainedModel
         On the CPU, float32, SDPA attention, eval mode.
-    family : Family
+    family : FamilySpec
         Its family.
     missing : frozenset of str
         Parameters, all of the head, that the checkpoint does not hold: they are random. Empty for a trained classifier.
     """
 
     model: PreTrainedModel
-    family: Family
+    family: FamilySpec
     missing: frozenset[str]
 
 
@@ -62,7 +64,7 @@ def load_model_config(name: str) -> Any:
     with readable("config.json", name, source):
         settings, _ = PretrainedConfig.get_config_dict(source)
         # asked before transformers builds the configuration, so that types unknown to it get the same answer
-        if settings.get("model_type") not in MODEL_TYPES:
+        if settings.get("model_type") not in model_types():
             below = "" if settings.get("model_type") else settings_of_checkpoint_below(Path(source), name)
             hint = f"; a folder in it holds a checkpoint: set {below}" if below else ""
             raise ModelError(unsupported(str(settings.get("model_type") or "unknown"), name) + hint)

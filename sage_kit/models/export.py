@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from sage_kit.models.checkpoints import quiet
-from sage_kit.models.narrow import family_of_student
+from sage_kit.models.families import family_of
 from sage_kit.models.tokenizer_state import set_as_used
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def export_student(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, d
     config = copy.deepcopy(model.config)
     set_task(config, spec)
     config.dtype = torch.float32
-    family = family_of_student(config)
+    family = family_of(config)
     tokenizer = copy.deepcopy(tokenizer)
     max_length = min(tokenizer.model_max_length, family.max_tokens(config))
     set_as_used(tokenizer, max_length, token_types=family.uses_token_types(config))

@@ -1,138 +1,36 @@
-"""The supported families of encoders: where each keeps its embeddings, blocks and head.
-
-A family is data, not code: the paths of the stock transformers modules inside the sequence classifier, and how its head
-puts them together. Adding a family of the same build is one more entry in `FAMILIES`.
-"""
+"""The family of a model: looked up by its type among those that plugins contribute, the built-in ones among them."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, cast
 
+from sage_kit.components import BuildContext, Family, FamilySpec
+from sage_kit.components.plugins import Plugins
+from sage_kit.components.provenance import DISTRIBUTION, code_parts, plain_fields
+from sage_kit.config import RunConfig
 from sage_kit.errors import ModelError
 
 
-@dataclass(frozen=True, kw_only=True)
-class Family:
-    """A family of encoders whose sequence classifiers are built alike.
-
-    Every head is: first token, [dropout,] `dense`, `activation`, dropout, `output`.
-
-    Attributes
-    ----------
-    name : str
-        What messages call it.
-    model_types : tuple of str
-        The ``model_type`` values of ``config.json`` that belong to it.
-    embeddings, blocks, head_dense, head_output, head_dropout : str
-        Paths of these modules inside the sequence classifier.
-    activation : "tanh", "relu" or "gelu"
-        Between the head's two layers.
-    dropout_first : bool
-        Whether the head's dropout acts on the first token's state, too.
-    token_types : bool
-        Whether the embeddings take token type ids.
-    positions_from_padding : bool
-        Whether position ids are counted from the padding index on, over the tokens that are no padding.
-    relative_positions : str
-        Path of the module that computes a bias of all blocks' attention from relative positions, and has its weights
-        as ``relative_attention_bias``; "" where there is none. The weights belong to what a student bypasses.
-    attention : "sdpa" or "eager"
-        Which of transformers' implementations the stock model is loaded with.
-    """
-
-    name: str
-    model_types: tuple[str, ...]
-    embeddings: str
-    blocks: str
-    head_dense: str
-    head_output: str
-    head_dropout: str
-    activation: Literal["tanh", "relu", "gelu"]
-    dropout_first: bool = False
-    token_types: bool = True
-    positions_from_padding: bool = False
-    relative_positions: str = ""
-    attention: Literal["sdpa", "eager"] = "sdpa"
-
-    def max_tokens(self, config: Any) -> int:
-        """The longest text a model of this family can take, in tokens, special ones included."""
-        if self.positions_from_padding:
-            return int(config.max_position_embeddings - config.pad_token_id - 1)
-        return int(config.max_position_embeddings)
-
-    def uses_token_types(self, config: Any) -> bool:
-        """Whether the model distinguishes the two texts of a pair by token type ids."""
-        return self.token_types and config.type_vocab_size > 1
-
-    def in_head(self, parameter: str) -> bool:
-        """Whether a parameter of the sequence classifier, given by name, belongs to the head."""
-        return parameter.startswith((f"{self.head_dense}.", f"{self.head_output}."))
-
-
-FAMILIES = (
-    Family(
-        name="BERT",
-        model_types=("bert",),
-        embeddings="bert.embeddings",
-        blocks="bert.encoder.layer",
-        head_dense="bert.pooler.dense",
-        head_output="classifier",
-        head_dropout="dropout",
-        activation="tanh",
-    ),
-    Family(
-        name="RoBERTa",
-        model_types=("roberta", "xlm-roberta", "camembert"),
-        embeddings="roberta.embeddings",
-        blocks="roberta.encoder.layer",
-        head_dense="classifier.dense",
-        head_output="classifier.out_proj",
-        head_dropout="classifier.dropout",
-        activation="tanh",
-        dropout_first=True,
-        positions_from_padding=True,
-    ),
-    Family(
-        name="DistilBERT",
-        model_types=("distilbert",),
-        embeddings="distilbert.embeddings",
-        blocks="distilbert.transformer.layer",
-        head_dense="pre_classifier",
-        head_output="classifier",
-        head_dropout="dropout",
-        activation="relu",
-        token_types=False,
-    ),
-    Family(
-        name="MPNet",
-        model_types=("mpnet",),
-        embeddings="mpnet.embeddings",
-        blocks="mpnet.encoder.layer",
-        head_dense="classifier.dense",
-        head_output="classifier.out_proj",
-        head_dropout="classifier.dropout",
-        activation="tanh",
-        dropout_first=True,
-        token_types=False,
-        positions_from_padding=True,
-        relative_positions="mpnet.encoder",
-        attention="eager",
-    ),
-)
-
-MODEL_TYPES = tuple(model_type for family in FAMILIES for model_type in family.model_types)
+def model_types() -> tuple[str, ...]:
+    """The supported values of ``model_type`` in ``config.json``."""
+    return tuple(model_type for family in Plugins.in_use().families() for model_type in family.model_types)
 
 
 def unsupported(model_type: str, name: str = "") -> str:
     """The message for a model of another type."""
+    broken = "".join(
+        f". Plugin {bad.origin.plugin!r} ({bad.origin}) is in quarantine: {bad.cause}"
+        for bad in Plugins.in_use().quarantined
+        if not bad.component
+    )
     return (
         f"{f'model {name!r}' if name else 'the model'} is of type {model_type!r}: supported are "
-        f"{', '.join(MODEL_TYPES)}; MiniLM and the like are of type 'bert'"
+        f"{', '.join(model_types())}; MiniLM and the like are of type 'bert', and a plugin adds a type with the hook "
+        f"sage_families{broken}"
     )
 
 
-def family_of(config: Any, name: str = "") -> Family:
+def family_of(config: Any, name: str = "") -> FamilySpec:
     """The family of a model.
 
     Parameters
@@ -146,17 +44,57 @@ def family_of(config: Any, name: str = "") -> Family:
     ------
     ModelError
         For a model of another type, a decoder, or one whose position embeddings are relative.
+    PluginError, MissingPackageError
+        As `Plugins.family_of_type` does.
     """
-    for family in FAMILIES:
-        if config.model_type in family.model_types:
-            break
-    else:
+    family = Plugins.in_use().family_of_type(str(config.model_type))
+    if family is None:
         raise ModelError(unsupported(str(config.model_type), name))
     called = f"model {name!r}" if name else "the model"
     if getattr(config, "is_decoder", False):
         raise ModelError(f"{called} is a decoder (is_decoder in its config.json): choose an encoder")
     # transformers 5 ignores this setting and would load such a model with its positions lost
     positions = getattr(config, "position_embedding_type", None) or "absolute"
-    if positions != "absolute":
+    if positions != "absolute" and not family.own_blocks:
         raise ModelError(f"{called} has {positions!r} positions: choose one with absolute position embeddings")
+    if family.refuses is not None:
+        reason = Plugins.in_use().call("family", family.name, family.refuses, config, step="refuses")
+        if reason:
+            raise ModelError(f"{called} {reason}")
     return family
+
+
+def code_of(family: FamilySpec) -> Family:
+    """What computes a family's blocks; whatever a plugin's raises of its own is reported under the family's name."""
+    plugins = Plugins.in_use()
+    context = BuildContext(config=RunConfig())
+    code = cast(Family, plugins.build("family", family.name, {}, context))
+    if plugins.registered("family", family.name).origin.distribution == DISTRIBUTION:
+        return code
+    return cast(Family, _Guarded(plugins, family.name, code))
+
+
+class _Guarded:
+    """The code of a plugin's family, each method called as a component's."""
+
+    def __init__(self, plugins: Plugins, name: str, code: Any) -> None:
+        self._plugins, self._name, self._code = plugins, name, code
+
+    def __getattr__(self, attribute: str) -> Any:
+        method = getattr(self._code, attribute)
+
+        def call(*arguments: Any) -> Any:
+            return self._plugins.call("family", self._name, method, *arguments, step=attribute)
+
+        return call
+
+
+def family_parts(family: FamilySpec) -> list[Any]:
+    """What a key of cached results must hold of a family: its paths and capabilities, and its code."""
+    origin = Plugins.in_use().registered("family", family.name).origin
+    code = [one for one in (family.factory, family.refuses, family.student_config) if one is not None]
+    return [
+        plain_fields(family),
+        plain_fields(family.head),
+        code_parts(str(origin), origin.distribution, family.requires, *code),
+    ]

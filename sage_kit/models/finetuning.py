@@ -21,14 +21,16 @@ from sage_kit.config import RunConfig
 from sage_kit.data.batches import plan_batches
 from sage_kit.data.tokens import Tokens
 from sage_kit.errors import ModelError
-from sage_kit.models.families import Family
+from sage_kit.models.encoder_parts import embed, embedder
 from sage_kit.models.learning_rate import WARMUP_SHARE, learning_rate_factor
-from sage_kit.models.split import UpperLayers, embed
+from sage_kit.models.split import UpperLayers
 from sage_kit.storage.files import write_bytes
 from sage_kit.system.devices import autocast_for, synchronize
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+    from sage_kit.components import FamilySpec
 
 WEIGHT_DECAY = 0.01
 MAX_GRAD_NORM = 1.0
@@ -41,7 +43,7 @@ OnStep = Callable[[int, int, Tensor | None], None]
 
 def finetune(
     model: PreTrainedModel,
-    family: Family,
+    family: FamilySpec,
     tokens: Tokens,
     labels: NDArray[Any],
     config: RunConfig,
@@ -58,7 +60,7 @@ def finetune(
     ----------
     model : PreTrainedModel
         A sequence classifier with the task's head; it is trained in place.
-    family : Family
+    family : FamilySpec
         Its own.
     tokens : Tokens
     labels : array of shape (n,)
@@ -100,7 +102,7 @@ def finetune(
     total = len(batches)
     cast(nn.Module, model).to(device).train()
     upper = UpperLayers(model)
-    embeddings = model.get_submodule(family.embeddings)
+    embeddings = embedder(model, family)
     uses_types = family.uses_token_types(model.config)
     targets = torch.from_numpy(np.asarray(labels)).to(device)
     autocast = autocast_for(device, precision)

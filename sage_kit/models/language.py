@@ -19,11 +19,11 @@ from sage_kit.data.splits import Split
 from sage_kit.data.tokens import Tokens, concatenated, tokenize
 from sage_kit.errors import CompatibilityError
 from sage_kit.models.checkpoints import load_classifier
-from sage_kit.models.families import family_of
+from sage_kit.models.encoder_parts import language_head
 from sage_kit.models.split import InputLayers
 from sage_kit.models.tied_language import Measured, tied_head
 from sage_kit.models.token_kinds import NO_TOKEN, NOT_TEXT, token_kinds
-from sage_kit.models.view import HEADS, find_masked_lm
+from sage_kit.models.view import find_masked_lm
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -68,7 +68,7 @@ class PretrainedHead:
 
     def __init__(self, model: PreTrainedModel) -> None:
         self._encoder = InputLayers(model, int(model.config.num_hidden_layers))
-        self._head = [model.get_submodule(path) for path in HEADS[family_of(model.config).name]]
+        self._head = language_head(model)
 
     def states(self, ids: Tensor, types: Tensor, mask: Tensor, places: Tensor) -> Tensor:
         """Final states of shape (n, dim)."""

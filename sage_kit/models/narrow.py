@@ -11,40 +11,43 @@ A student that has the teacher's width and only other heads or feed-forward laye
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
 import torch
 from torch import nn
 
+from sage_kit.components import TokenBatch
 from sage_kit.config import RunConfig
+from sage_kit.data.batches import plan_batches
 from sage_kit.errors import CompatibilityError
 from sage_kit.models.block_parts import parts_of
-from sage_kit.models.families import Family, family_of
-from sage_kit.models.narrowing import Narrowing, narrow_block, narrow_head, narrow_projection
-from sage_kit.models.split import Bypass, Head, UpperLayers, split_model
-from sage_kit.models.student import layer_map, student_config
+from sage_kit.models.encoder_parts import blocks_of, front_modules
+from sage_kit.models.families import family_of
+from sage_kit.models.heads import Head
+from sage_kit.models.narrowing import (
+    EXAMPLES,
+    Narrowing,
+    WidthInit,
+    narrow_block,
+    narrow_head,
+    narrow_projection,
+    narrowing_of,
+)
+from sage_kit.models.split import Bypass, UpperLayers, split_model
+from sage_kit.models.student import layer_map, let_family_fit, student_config
+from sage_kit.models.vectors import INFERENCE_BATCH_SIZE, INFERENCE_BATCH_TOKENS, VectorStore
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+    from sage_kit.components import FamilySpec
     from sage_kit.models.student import Init
 
-NARROW = Family(
-    name="ELECTRA",
-    model_types=("electra",),
-    embeddings="electra.embeddings",
-    blocks="electra.encoder.layer",
-    head_dense="classifier.dense",
-    head_output="classifier.out_proj",
-    head_dropout="classifier.dropout",
-    activation="gelu",
-    dropout_first=True,
-)
-"""What a narrower student is; its projection is ``electra.embeddings_project``."""
-
-ABLE = ("BERT", "RoBERTa", "DistilBERT")
-"""Families of teachers whose embeddings ELECTRA's can be."""
+ABLE = ("bert", "roberta", "distilbert")
+"""Families of teachers whose embeddings ELECTRA's can be, exactly."""
 
 SETTINGS = ("student_width", "student_heads", "student_ffn")
 """Settings that give a student another shape than the teacher's."""
@@ -108,35 +111,8 @@ def student_shape(config: RunConfig, teacher: Any) -> Shape | None:
     return shape
 
 
-def check_losses(config: RunConfig, shape: Shape | None, dim: int) -> None:
-    """Refuse what compares hidden states of student and teacher, where the student is narrower.
-
-    Parameters
-    ----------
-    config : RunConfig
-    shape : Shape or None
-        The student's; None where it is the teacher's.
-    dim : int
-        The teacher's width.
-
-    Raises
-    ------
-    CompatibilityError
-        For a hidden-state loss, and for a warm-up.
-    """
-    if shape is None or shape.width == dim:
-        return
-    what = "hidden_weight" if config.hidden_weight else "warmup_epochs" if config.warmup_epochs else ""
-    if what:
-        instead = "use relation_weight, which compares no dimensions, or " if what == "hidden_weight" else ""
-        raise CompatibilityError(
-            f"{what} is {getattr(config, what):g}, but hidden states of a student that is {shape.width} wide are not "
-            f"comparable with the teacher's {dim}: set it to 0 ({instead}set student_width to 0)"
-        )
-
-
 def _check_layout(config: RunConfig, shape: Shape, teacher: Any) -> None:
-    """Refuse what no plain checkpoint can express."""
+    """Refuse what no plain checkpoint can express, and a warm-up on hidden states of another width."""
     family, dim = family_of(teacher), int(teacher.hidden_size)
     given = " and ".join(name for name in SETTINGS if getattr(config, name))
     if config.bypass != "embeddings":
@@ -146,13 +122,25 @@ def _check_layout(config: RunConfig, shape: Shape, teacher: Any) -> None:
         )
     if shape.width != dim and family.name not in ABLE:
         raise CompatibilityError(
-            f"student_width is {shape.width}, but the input layers of a teacher of family {family.name} fit no "
-            f"narrower checkpoint: set it to 0, or take a teacher of {', '.join(ABLE[:-1])} or {ABLE[-1]}"
+            f"student_width is {shape.width}, but the input layers of a teacher of family {family.name!r} fit no "
+            f"narrower checkpoint: set it to 0, or take a teacher of family {', '.join(ABLE[:-1])} or {ABLE[-1]}"
         )
-    if family.relative_positions and shape.heads != int(teacher.num_attention_heads):
+    if shape.width != dim and config.warmup_epochs:
         raise CompatibilityError(
-            f"student_heads is {shape.heads}, but {family.name}'s relative positions, which belong to the input "
-            f"layers, are those of {teacher.num_attention_heads} heads: set it to {teacher.num_attention_heads}"
+            f"warmup_epochs is {config.warmup_epochs}, but hidden states of a student that is {shape.width} wide are "
+            f"not comparable with the teacher's {dim}: set it to 0, or student_width to 0"
+        )
+    if family.own_blocks or family.one_block:
+        reason = "are built otherwise than BERT's" if family.own_blocks else "are one and the same"
+        raise CompatibilityError(
+            f"{given} gives the student's blocks another shape than the teacher's, but those of family {family.name!r} "
+            f"{reason}: set {given} to 0"
+        )
+    heads = int(teacher.num_attention_heads)
+    if family.relative_positions and shape.heads != heads:
+        raise CompatibilityError(
+            f"student_heads is {shape.heads}, but the relative positions of family {family.name!r}, which belong to "
+            f"the input layers, are those of {heads} heads: set it to {heads}"
         )
 
 
@@ -247,51 +235,101 @@ def build_narrow(
 
     theirs = family_of(teacher.config)
     config = narrow_config(teacher.config, shape, layers)
-    own = NARROW if config.model_type in NARROW.model_types else theirs
-    blocks = cast(nn.ModuleList, teacher.get_submodule(theirs.blocks))
+    own = family_of(config)
+    blocks = blocks_of(teacher, theirs)
     sources = layer_map(init, len(blocks), layers)
+    if own is theirs:
+        let_family_fit(own, config, sources or [None] * layers)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         student = AutoModelForSequenceClassification.from_config(
             config, attn_implementation=own.attention, dtype=torch.float32
         )
-    _take_embeddings(student, own, teacher, theirs)
+    projection = projection_of(student, teacher)
+    student.requires_grad_(True)
+    if projection is None:
+        front = front_modules(student, own)
+        for module, source in zip(front, front_modules(teacher, theirs), strict=True):
+            module.load_state_dict(source.state_dict())
+    else:
+        front = [student.get_submodule(own.embeddings)]
+        front[0].load_state_dict(_embeddings(teacher, theirs))
+    for module in front:
+        module.requires_grad_(False)
     if narrowing is not None and sources:
         with torch.no_grad():
-            if (projection := projection_of(student)) is not None:
-                narrow_projection(projection, narrowing)
-            for block, source in zip(student.get_submodule(own.blocks), sources, strict=True):
+            for block, source in zip(blocks_of(student, own), sources, strict=True):
                 narrow_block(parts_of(block), parts_of(blocks[source]), narrowing, source)
-            narrow_head(Head(student, own), Head(teacher, theirs), narrowing)
-    student.requires_grad_(True)
-    student.get_submodule(own.embeddings).requires_grad_(False)
-    if own.relative_positions:
-        student.get_submodule(f"{own.relative_positions}.relative_attention_bias").requires_grad_(False)
+            if projection is None:
+                for path in [*[theirs.final_norm] * bool(theirs.final_norm), *theirs.head.modules]:
+                    student.get_submodule(path).load_state_dict(teacher.get_submodule(path).state_dict())
+            else:
+                narrow_projection(projection, narrowing)
+                narrow_head(Head(student, own.head), Head(teacher, theirs.head), narrowing)
     return cast("PreTrainedModel", student.to(teacher.device).eval())
 
 
-def _take_embeddings(student: PreTrainedModel, own: Family, teacher: PreTrainedModel, theirs: Family) -> None:
-    """Give a student the teacher's embeddings, in the layout of its own."""
-    state = dict(teacher.get_submodule(theirs.embeddings).state_dict())
-    if own is not theirs:
-        if theirs.positions_from_padding:
-            first = int(teacher.config.pad_token_id) + 1
-            state["position_embeddings.weight"] = state["position_embeddings.weight"][first:]
-        if not theirs.token_types:
-            state["token_type_embeddings.weight"] = torch.zeros(1, int(teacher.config.hidden_size))
-    student.get_submodule(own.embeddings).load_state_dict(state)
-    if own.relative_positions:
-        path = f"{own.relative_positions}.relative_attention_bias"
-        student.get_submodule(path).load_state_dict(teacher.get_submodule(path).state_dict())
+def narrow_student(
+    config: RunConfig, teacher: PreTrainedModel, upper: UpperLayers, store: VectorStore, shape: Shape,
+    device: torch.device,
+) -> PreTrainedModel:  # fmt: skip
+    """A student of another shape, made by looking at the teacher on some real examples, the same in every run.
+
+    Parameters
+    ----------
+    config : RunConfig
+    teacher : PreTrainedModel
+    upper : UpperLayers
+        All of its blocks.
+    store : VectorStore
+        Token states of the real examples.
+    shape : Shape
+        What `student_shape` gives.
+    device : torch.device
+        Where the teacher is.
+    """
+    init: WidthInit = "random" if config.student_init == "scratch" else config.student_width_init
+    chosen = np.linspace(0, len(store) - 1, min(len(store), EXAMPLES)).astype(np.int64)
+
+    def batches() -> Iterator[TokenBatch]:
+        for rows in plan_batches(
+            store.lengths[chosen], batch_size=INFERENCE_BATCH_SIZE, batch_tokens=INFERENCE_BATCH_TOKENS
+        ):
+            yield store.batch(chosen[rows], device)
+
+    return build_narrow(
+        teacher,
+        shape,
+        layers=config.student_layers,
+        init=config.student_init,
+        seed=config.seed,
+        narrowing=narrowing_of(upper, batches, shape.width, init),
+    )
 
 
-def projection_of(student: PreTrainedModel) -> nn.Linear | None:
-    """What narrows the token states of a student; None where it is as wide as they are."""
-    return cast("nn.Linear | None", getattr(getattr(student, "electra", None), "embeddings_project", None))
+def _embeddings(teacher: PreTrainedModel, family: FamilySpec) -> dict[str, Any]:
+    """The weights of a teacher's embeddings, in the layout of ELECTRA's."""
+    state = dict(teacher.get_submodule(family.embeddings).state_dict())
+    if family.positions_from_padding:
+        first = int(teacher.config.pad_token_id) + 1
+        state["position_embeddings.weight"] = state["position_embeddings.weight"][first:]
+    if not family.token_types:
+        state["token_type_embeddings.weight"] = torch.zeros(1, int(teacher.config.hidden_size))
+    return state
+
+
+def projection_of(student: PreTrainedModel, teacher: PreTrainedModel) -> nn.Linear | None:
+    """What narrows the token states of a student; None where it is as wide as its teacher, whose family it then has."""
+    if student.config.model_type == teacher.config.model_type:
+        return None
+    return cast(nn.Linear, student.get_submodule(family_of(student.config).projection))
 
 
 def trained_layers(student: PreTrainedModel, teacher: PreTrainedModel, bypass: Bypass) -> UpperLayers:
-    """What of a student is trained, as a view: all behind the input layers, the projection included.
+    """What of a student is trained, as a view: all behind the input layers, which are the teacher's.
+
+    A projection belongs to them where the teacher is an ELECTRA model with one, and to what is trained where it narrows
+    the student.
 
     Parameters
     ----------
@@ -299,11 +337,5 @@ def trained_layers(student: PreTrainedModel, teacher: PreTrainedModel, bypass: B
     bypass : "embeddings" or int
         Where the input layers end.
     """
-    if student.config.model_type == teacher.config.model_type:
-        return split_model(student, bypass)[1]
-    return UpperLayers(student, family=NARROW, projection=projection_of(student))
-
-
-def family_of_student(config: Any) -> Family:
-    """The family of a student, by its transformers configuration."""
-    return NARROW if config.model_type in NARROW.model_types else family_of(config)
+    projection = projection_of(student, teacher)
+    return split_model(student, bypass)[1] if projection is None else UpperLayers(student, projection=projection)

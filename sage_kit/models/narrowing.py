@@ -20,7 +20,8 @@ from torch import Tensor, nn
 
 from sage_kit.components import TokenBatch
 from sage_kit.models.block_parts import Parts, parts_of, project_padded
-from sage_kit.models.split import Head, UpperLayers
+from sage_kit.models.heads import Head
+from sage_kit.models.split import UpperLayers
 
 WidthInit = Literal["pca", "prune", "random"]
 EXAMPLES = 256
@@ -67,14 +68,14 @@ class Narrowing:
         By block of the teacher.
     norms : list of (Affine, Affine)
         By block, for both LayerNorms; empty where the width stays.
-    head : Tensor of shape (dim,)
-        How much the units between the layers of the classifier matter.
+    head : Tensor of shape (dim,), or None
+        How much the units between the layers of the classifier matter; None where the width stays.
     """
 
     basis: Tensor | None
     blocks: list[Importance]
     norms: list[tuple[Affine, Affine]]
-    head: Tensor
+    head: Tensor | None
 
     def narrow_input(self, weight: Tensor) -> Tensor:
         """``W P``: a weight whose inputs are states, of shape (outputs, dim), for narrower ones."""
@@ -121,12 +122,15 @@ def narrowing_of(teacher: UpperLayers, batches: Batches, width: int, init: Width
     moments: Any = 0.0
     units: Any = 0.0
     count = 0
+    # only what the teachers of narrower students have: one layer behind the first token
+    dense = None if width == teacher.dim else teacher.head.dense
     with torch.no_grad():
         for states, traces, last in walk(teacher, batches):
             count += len(states)
             outputs = [states, *(output for trace in traces for _, output in trace.norms)]
-            moments = moments + torch.stack([_product(output, output) for output in outputs])
-            units = units + _sum(teacher.head.activation(teacher.head.dense(last[:, 0])).abs())
+            if dense is not None:
+                moments = moments + torch.stack([_product(output, output) for output in outputs])
+                units = units + _sum(teacher.head.activation(dense(last[:, 0])).abs())
             for found, parts, trace in zip(sums, blocks, traces, strict=True):
                 found[:] = [old + new for old, new in zip(found, _sums_of(parts, trace), strict=True)]
         lengths = [
@@ -136,12 +140,12 @@ def narrowing_of(teacher: UpperLayers, batches: Batches, width: int, init: Width
             Importance(added / count, (queries * keys).sqrt() / count, values * out / count, neurons * outer / count)
             for (added, queries, keys, values, neurons), (out, outer) in zip(sums, lengths, strict=True)
         ]
+        if dense is None:
+            return Narrowing(None, importance, [], None)
         head = units * teacher.head.output.weight.double().norm(dim=0).cpu()
-        if width == teacher.dim:
-            return Narrowing(None, importance, [], head)
         mean = (moments / moments.diagonal(dim1=1, dim2=2).sum(1)[:, None, None]).mean(0)
         basis = principal_directions(mean, width) if init == "pca" else largest_dimensions(mean, width)
-        basis = basis.to(teacher.head.dense.weight)
+        basis = basis.to(dense.weight)
         return Narrowing(basis, importance, fit_norms(teacher, batches, basis), head)
 
 
@@ -343,6 +347,9 @@ def _keep_dimensions(target: Parts, source: Parts, narrowing: Narrowing, importa
 
 def narrow_head(target: Head, source: Head, narrowing: Narrowing) -> None:
     """Fill the head of a student from that of the teacher: its most important units."""
+    assert narrowing.head is not None
+    assert target.dense is not None
+    assert source.dense is not None
     kept = most_important(narrowing.head, target.dense.out_features)
     target.dense.weight.copy_(narrowing.narrow_input(source.dense.weight[kept]))
     target.dense.bias.copy_(source.dense.bias[kept])

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor, nn
 
-from sage_kit.models.families import Family
-
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+    from sage_kit.components import FamilySpec
 
 
 class PositionBias:
@@ -38,7 +38,7 @@ class PositionBias:
         return cast(Tensor, bias[0])
 
 
-def position_bias(model: PreTrainedModel, family: Family) -> PositionBias | None:
+def position_bias(model: PreTrainedModel, family: FamilySpec) -> PositionBias | None:
     """The bias of a model's relative positions; None where the embeddings alone tell positions."""
     return PositionBias(model.get_submodule(family.relative_positions)) if family.relative_positions else None
 
@@ -63,3 +63,8 @@ def score_bias(mask: Tensor | None, bias: Tensor | None) -> Tensor | None:
     if bias is None or keys is None:
         return keys if bias is None else bias[None]
     return bias[None].masked_fill(~keys, float("-inf"))
+
+
+def attention_mask(states: Tensor, mask: Tensor | None, positions: PositionBias | None) -> Tensor | None:
+    """The mask that a block takes for states of shape (batch, tokens, dim), or what is added to its scores."""
+    return score_bias(mask, None if positions is None else positions(states.shape[1]).to(states.dtype))

@@ -9,19 +9,22 @@ which computes the same faster.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Literal, NamedTuple, cast
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sage_kit.errors import CompatibilityError
 from sage_kit.models.block_parts import first_token_block, padded_block, parts_of, project_padded
-from sage_kit.models.families import Family, family_of
+from sage_kit.models.encoder_parts import OwnBlocks, Projected, blocks_of, embed, embedder, own_blocks, shared_modules
+from sage_kit.models.families import family_of
+from sage_kit.models.flops import block_flops
+from sage_kit.models.heads import Head
 from sage_kit.models.packed import pack, packed_block, packed_linear, products_dtype, project, runs_packed, unpack
-from sage_kit.models.positions import PositionBias, position_bias, score_bias
+from sage_kit.models.positions import PositionBias, attention_mask, position_bias
+from sage_kit.models.recomputation import Call, kept, recomputed
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,9 +32,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 Bypass = Literal["embeddings"] | int
-
-ACTIVATIONS = {"tanh": torch.tanh, "relu": torch.relu, "gelu": F.gelu}
-"""By name, what stands between the two layers of a head."""
 
 
 class UpperOutput(NamedTuple):
@@ -44,14 +44,14 @@ class UpperOutput(NamedTuple):
     hidden : tuple of Tensor of shape (batch, tokens, dim)
         Output of every block in order, the last one being the final hidden states; empty unless asked for. What stands
         at padding positions has no meaning.
-    projections : Tensor of shape (batch, tokens, 3, dim) or None
-        Queries, keys and values of the last block, heads beside each other; None unless asked for. What stands at
-        padding positions has no meaning.
+    projections : tuple of Tensor of shape (batch, tokens, 3, dim)
+        Queries, keys and values of the blocks that were asked for, heads beside each other. What stands at padding
+        positions has no meaning.
     """
 
     logits: Tensor
     hidden: tuple[Tensor, ...]
-    projections: Tensor | None = None
+    projections: tuple[Tensor, ...] = ()
 
 
 class InputLayers(nn.Module):
@@ -76,11 +76,16 @@ class InputLayers(nn.Module):
         super().__init__()
         family = family_of(model.config)
         self.dim = int(model.config.hidden_size)
-        self.embeddings = model.get_submodule(family.embeddings)
-        self.blocks = nn.ModuleList(_blocks(model, family)[:n_blocks])
+        self.embeddings = embedder(model, family)
+        self._sequence = blocks_of(model, family)[:n_blocks]
+        self.blocks = nn.ModuleList(dict.fromkeys(self._sequence))
         self._positions = position_bias(model, family)
         if self._positions is not None:
             self.relative_positions = self._positions.weights
+        self._own = own_blocks(model, family)
+        self.gives_scores = self._own is None
+        self._eager = family.attention == "eager"
+        self.shared = nn.ModuleList(shared_modules(model, family))
         self._takes_types = family.token_types
         self._uses_types = family.uses_token_types(model.config)
         self.requires_grad_(False)
@@ -109,7 +114,7 @@ class InputLayers(nn.Module):
             Zero at padding positions, so that an example's states do not depend on what it was batched with.
         """
         states = self.alone(input_ids, token_type_ids)
-        for output in through_blocks(self.blocks, states, mask, self._positions):
+        for output in through_blocks(self._sequence, states, mask, self._positions, self._own, self._eager):
             states = output
         return states if mask is None else states * mask.unsqueeze(-1)
 
@@ -122,30 +127,11 @@ class InputLayers(nn.Module):
 
     def flops(self, lengths: NDArray[np.integer]) -> int:
         """Forward FLOPs of the blocks, counted as in `UpperLayers.flops`; a look-up in the embeddings is none."""
-        return _block_flops(self.blocks, self.dim, lengths)
-
-
-class Head(nn.Module):
-    """The classifier on the first token, the same five steps for every family.
-
-    Its parameters are called ``dense.*`` and ``output.*`` whatever the family calls them.
-    """
-
-    def __init__(self, model: PreTrainedModel, family: Family) -> None:
-        super().__init__()
-        self.dense = cast(nn.Linear, model.get_submodule(family.head_dense))
-        self.output = cast(nn.Linear, model.get_submodule(family.head_output))
-        self.dropout = model.get_submodule(family.head_dropout)
-        self.activation = ACTIVATIONS[family.activation]
-        self._dropout_first = family.dropout_first
-
-    def forward(self, states: Tensor) -> Tensor:
-        """Logits of shape (batch, n_outputs) from final states of shape (batch, tokens, dim)."""
-        first = states[:, 0]
-        if self._dropout_first:
-            first = self.dropout(first)
-        logits: Tensor = self.output(self.dropout(self.activation(self.dense(first))))
-        return logits
+        total = block_flops(self._sequence, self.dim, lengths, self._own)
+        if isinstance(self.embeddings, Projected):
+            weights = sum(weight.numel() for weight in self.embeddings.projection.parameters() if weight.ndim == 2)
+            total += 2 * weights * int(lengths.astype("int64").sum())
+        return total
 
 
 class UpperLayers(nn.Module):
@@ -157,10 +143,8 @@ class UpperLayers(nn.Module):
         A sequence classifier of a supported family; its modules are shared.
     first_block : int
         The first block that belongs to the upper layers.
-    family : Family or None
-        The model's; None finds it.
     projection : Linear or None
-        What narrows the token states in front of the blocks; None where the blocks are as wide as these.
+        What narrows the token states in front of the blocks, and is trained with them; None where they are as wide.
 
     Attributes
     ----------
@@ -172,34 +156,40 @@ class UpperLayers(nn.Module):
         Width of the logits.
     heads : int
         Attention heads of a block.
+    gives_scores : bool
+        Whether `scores` is known for its blocks: not where a family computes them by code of its own.
+    recomputes : bool
+        Whether blocks in training are computed again for the backward pass, instead of keeping what is within them.
     """
 
-    def __init__(
-        self,
-        model: PreTrainedModel,
-        first_block: int = 0,
-        family: Family | None = None,
-        projection: nn.Linear | None = None,
-    ) -> None:
+    def __init__(self, model: PreTrainedModel, first_block: int = 0, projection: nn.Linear | None = None) -> None:
         super().__init__()
-        family = family or family_of(model.config)
+        self.recomputes = False
         self.projection = projection
-        self.blocks = nn.ModuleList(_blocks(model, family)[first_block:])
-        self.head = Head(model, family)
-        self.n_blocks = len(self.blocks)
+        family = family_of(model.config)
+        # a block that is applied several times is registered once
+        self._sequence = blocks_of(model, family)[first_block:]
+        self.blocks = nn.ModuleList(dict.fromkeys(self._sequence))
+        self.head = Head(model, family.head)
+        self.n_blocks = len(self._sequence)
         self.dim = int(model.config.hidden_size)
         self.n_outputs = int(self.head.output.out_features)
+        self.final_norm = model.get_submodule(family.final_norm) if family.final_norm else None
+        self._own = own_blocks(model, family)
+        self.gives_scores = self._own is None
+        self._eager = family.attention == "eager"
         # a plain list: the parts are the blocks' modules, which are registered once already
-        self._parts = [parts_of(block) for block in self.blocks]
-        self.heads = self._parts[-1].heads
+        parts = {} if self._own else {id(block): parts_of(block) for block in self.blocks}
+        self._parts = [] if self._own else [parts[id(block)] for block in self._sequence]
+        self.heads = int(model.config.num_attention_heads) if self._own else self._parts[-1].heads
         self._positions = position_bias(model, family)
         # a new module says that it trains; this one is in the mode of the model that it shows
         self.train(model.training)
 
     def forward(
-        self, states: Tensor, mask: Tensor | None = None, hidden: bool = False, projections: bool = False
+        self, states: Tensor, mask: Tensor | None = None, hidden: bool = False, projections: Sequence[int] = ()
     ) -> UpperOutput:
-        """Logits and, if asked for, the output of every block and the last one's queries, keys and values.
+        """Logits and, if asked for, the output of every block, and queries, keys and values of some.
 
         Parameters
         ----------
@@ -209,27 +199,64 @@ class UpperLayers(nn.Module):
             True at real tokens; None when there is no padding, which is faster. The first token must be real.
         hidden : bool
             Whether to return the blocks' outputs.
-        projections : bool
-            Whether to return the last block's queries, keys and values.
+        projections : sequence of int
+            The blocks, from 1, whose queries, keys and values to return.
         """
+        if self._own is not None:
+            return self._by_own_code(self._own, states, mask, hidden, projections)
         if runs_packed(states):
             return self._packed(states, mask, hidden, projections)
         if self.projection is not None:
             states = self.projection(states)
         outputs: list[Tensor] = []
-        projected: Tensor | None = None
-        stock = hidden and not projections
-        for output in through_blocks(self.blocks if stock else self.blocks[:-1], states, mask, self._positions):
+        found: dict[int, Tensor] = {}
+        every, last = hidden or self.head.reads_all, self.n_blocks
+        bias, call = self.score_mask(states, mask), self._call
+        for number, (block, parts) in enumerate(zip(self._sequence, self._parts, strict=True), start=1):
+            projected = None
+            if number in projections:
+                projected = found[number] = project_padded(parts, states)
+            if number == last and not every:
+                states = call(first_token_block, parts, states, bias, projected)
+            elif projected is not None or self._positions is not None or self._eager:
+                states = call(padded_block, parts, states, bias, projected)
+            else:
+                states = call(block, states, attention_mask=bias)
+            if hidden:
+                outputs.append(states)
+        return self._finished(states, mask, outputs, [found[number] for number in projections])
+
+    def score_mask(self, states: Tensor, mask: Tensor | None) -> Tensor | None:
+        """The mask that the blocks take for states of shape (batch, tokens, dim), or what is added to their scores."""
+        return attention_mask(states, mask, self._positions)
+
+    @property
+    def _call(self) -> Call:
+        return recomputed if self.recomputes and self.training and torch.is_grad_enabled() else kept
+
+    def _finished(
+        self, states: Tensor, mask: Tensor | None, outputs: list[Tensor], projected: Sequence[Tensor]
+    ) -> UpperOutput:
+        """What is returned, from the last block's output."""
+        if self.final_norm is not None:
+            states = self.final_norm(states)
+            outputs[-1:] = [states] * bool(outputs)
+        return UpperOutput(self.head(states, mask), tuple(outputs), tuple(projected))
+
+    def _by_own_code(
+        self, own: OwnBlocks, states: Tensor, mask: Tensor | None, hidden: bool, projections: Sequence[int]
+    ) -> UpperOutput:
+        """The same by the code of the family; every block is computed for all tokens."""
+        outputs: list[Tensor] = []
+        entering = [states]
+        for output in through_blocks(self._sequence, states, mask, None, own, call=self._call):
             states = output
             if hidden:
                 outputs.append(states)
-        if not stock:
-            last, bias = self._parts[-1], _score_bias(states, mask, self._positions)
-            projected = project_padded(last, states) if projections else None
-            states = (padded_block if hidden else first_token_block)(last, states, bias, projected)
-            if hidden:
-                outputs.append(states)
-        return UpperOutput(self.head(states), tuple(outputs), projected)
+            if projections:
+                entering.append(states)
+        projected = [own.code.project(self._sequence[number - 1], entering[number - 1]) for number in projections]
+        return self._finished(states, mask, outputs, projected)
 
     def project(self, layer: int, states: Tensor) -> Tensor:
         """Queries, keys and values that a block makes of the states which enter it.
@@ -245,13 +272,31 @@ class UpperLayers(nn.Module):
         -------
         Tensor of shape (batch, tokens, 3, dim)
         """
+        if self._own is not None:
+            return self._own.code.project(self._sequence[layer - 1], states)
         return project_padded(self._parts[layer - 1], states)
 
-    def score_mask(self, states: Tensor, mask: Tensor | None) -> Tensor | None:
-        """The mask that the blocks take for states of shape (batch, tokens, dim), or what is added to their scores."""
-        return _score_bias(states, mask, self._positions)
+    def scores(self, layer: int, projections: Tensor) -> Tensor:
+        """Attention scores before the softmax, as a block computes them; those of padding are not masked.
 
-    def _packed(self, states: Tensor, mask: Tensor | None, hidden: bool, projections: bool) -> UpperOutput:
+        Parameters
+        ----------
+        layer : int
+            The block, from 1.
+        projections : Tensor of shape (batch, tokens, 3, dim)
+            Its queries, keys and values.
+
+        Returns
+        -------
+        Tensor of shape (batch, heads, tokens, tokens), float32
+            Queries along the last axis but one.
+        """
+        parts = self._parts[layer - 1]
+        heads = projections[..., :2, :].float().unflatten(-1, (parts.heads, -1)).permute(2, 0, 3, 1, 4)
+        found: Tensor = heads[0] @ heads[1].transpose(-1, -2) * parts.scale
+        return found if self._positions is None else found + self._positions(projections.shape[1]).to(found.dtype)
+
+    def _packed(self, states: Tensor, mask: Tensor | None, hidden: bool, projections: Sequence[int]) -> UpperOutput:
         """The same on packed rows."""
         tokens = states.shape[1]
         rows, layout = pack(states, mask)
@@ -259,22 +304,30 @@ class UpperLayers(nn.Module):
         if self._positions is not None:
             layout = replace(layout, positions=self._positions(layout.tokens).to(states.dtype))
         outputs: list[Tensor] = []
-        *others, last = self._parts
+        found: dict[int, Tensor] = {}
+        call = self._call
         with torch.autocast("cpu", enabled=False):  # the pass makes its own casts
             if self.projection is not None:
                 rows = packed_linear(self.projection, rows, layout)
-            for parts in others:
-                rows = packed_block(parts, rows, layout)
+            for number, parts in enumerate(self._parts, start=1):
+                projected = None
+                if number in projections:
+                    projected = project(parts, rows, layout)
+                    found[number] = unpack(projected, layout, tokens).unflatten(-1, (3, -1))
+                first_only = number == self.n_blocks and not (hidden or self.head.reads_all)
+                rows = call(packed_block, parts, rows, layout, first_only=first_only, projected=projected)
                 if hidden:
                     outputs.append(unpack(rows, layout, tokens))
-            projected = project(last, rows, layout) if projections else None
-            first = packed_block(last, rows, layout, first_only=not hidden, projected=projected)
-            if hidden:
-                outputs.append(unpack(first, layout, tokens))
-                first = layout.take_first(first)
-            if projected is not None:
-                projected = unpack(projected, layout, tokens).unflatten(-1, (3, -1))
-            return UpperOutput(self.head(first[:, None]), tuple(outputs), projected)
+            every = hidden or self.head.reads_all
+            if self.final_norm is not None:
+                rows = self.final_norm(rows)
+                if hidden:
+                    outputs[-1] = unpack(rows, layout, tokens)
+            projected_ones = tuple(found[number] for number in projections)
+            if self.head.reads_all:
+                return UpperOutput(self.head(unpack(rows, layout, tokens), mask), tuple(outputs), projected_ones)
+            first = layout.take_first(rows) if every else rows
+            return UpperOutput(self.head(first[:, None]), tuple(outputs), projected_ones)
 
     def flops(self, lengths: NDArray[np.integer], hidden: bool = False, projections: bool = False) -> int:
         """Forward FLOPs, multiplications and additions of matrix products, over real tokens; what is computed counts.
@@ -285,20 +338,21 @@ class UpperLayers(nn.Module):
         ``2 (2 d^2 + 2 d f)`` for the other layers and ``4 d n`` for attention. Where its queries, keys and values are
         asked for, its queries are computed for every token, too. The head costs ``2 (d^2 + d n_outputs)`` per example,
         and a projection from token states of width e ``2 d e`` per token.
+        Blocks of another build are computed for all tokens, as the last one is for a head that pools all of them.
 
         Parameters
         ----------
         lengths : integer array of shape (n,)
             Real tokens of each example.
-        hidden, projections : bool
-            What is asked for beside the logits, as in `forward`.
+        hidden : bool
+            Whether the blocks' outputs are asked for beside the logits.
+        projections : bool
+            Whether the last block's queries, keys and values are: those of the others cost nothing more.
         """
         examples, tokens = len(lengths), int(lengths.astype("int64").sum())
-        total = 2 * examples * (self.head.dense.weight.numel() + self.head.output.weight.numel())
-        if self.projection is not None:
-            total += 2 * self.projection.weight.numel() * tokens
-        if hidden:
-            return total + _block_flops(self.blocks, self.dim, lengths)
+        total = examples * self.head.flops() + self._projection_flops(tokens)
+        if hidden or self.head.reads_all or self._own is not None:
+            return total + block_flops(self._sequence, self.dim, lengths, self._own)
         last = self._parts[-1]
         every = last.key.weight.numel() + last.value.weight.numel()
         first = sum(layer.weight.numel() for layer in (last.out, last.inner, last.outer))
@@ -307,30 +361,45 @@ class UpperLayers(nn.Module):
         else:
             first += last.query.weight.numel()
         total += 2 * (every * tokens + first * examples) + 4 * self.dim * tokens
-        return total + _block_flops(self.blocks[:-1], self.dim, lengths)
+        return total + block_flops(self._sequence[:-1], self.dim, lengths)
 
     def training_flops(self, lengths: NDArray[np.integer], hidden: bool = False, projections: bool = False) -> int:
         """FLOPs of a training step, counted as in `flops`: three forward passes less what no gradient needs.
 
         A backward pass has two products for each of the forward pass, the gradient of the weights and that of the
         input. The input layers are frozen, so the first block's queries, keys and values need no gradient of their
-        input, or, where there is one, the projection.
+        input, or, where there is one, the projection; of blocks of another build that is not left out. Blocks that are
+        computed again cost a forward pass more.
 
         Parameters
         ----------
         lengths : integer array of shape (n,)
             Real tokens of each example.
-        hidden, projections : bool
-            What is asked for beside the logits, as in `forward`.
+        hidden : bool
+            Whether the blocks' outputs are asked for beside the logits.
+        projections : bool
+            Whether the last block's queries, keys and values are: those of the others cost nothing more.
         """
         examples, tokens = len(lengths), int(lengths.astype("int64").sum())
-        if self.projection is not None:
-            return 3 * self.flops(lengths, hidden, projections) - 2 * self.projection.weight.numel() * tokens
+        forward = self.flops(lengths, hidden, projections)
+        if self._own is not None:
+            return 3 * forward + self.recomputes * (forward - examples * self.head.flops())
         first = self._parts[0]
-        queries = tokens if hidden or projections or len(self.blocks) > 1 else examples
-        every = first.key.weight.numel() + first.value.weight.numel()
-        unneeded = 2 * (every * tokens + first.query.weight.numel() * queries)
-        return 3 * self.flops(lengths, hidden, projections) - unneeded
+        every = hidden or projections or self.head.reads_all or self.n_blocks > 1
+        queries = tokens if every else examples
+        both = first.key.weight.numel() + first.value.weight.numel()
+        projection = self._projection_flops(tokens)
+        unneeded = projection or 2 * (both * tokens + first.query.weight.numel() * queries)
+        again = 0
+        if self.recomputes:
+            again = forward - examples * self.head.flops() - projection
+            if projections:
+                last = self._parts[-1]
+                again -= 2 * tokens * sum(layer.weight.numel() for layer in (last.query, last.key, last.value))
+        return 3 * forward - unneeded + again
+
+    def _projection_flops(self, tokens: int) -> int:
+        return 0 if self.projection is None else 2 * self.projection.weight.numel() * tokens
 
 
 def split_model(model: PreTrainedModel, bypass: Bypass) -> tuple[InputLayers, UpperLayers]:
@@ -378,7 +447,13 @@ def input_blocks(bypass: Bypass, n_blocks: int) -> int:
 
 
 def through_blocks(
-    blocks: Iterable[nn.Module], states: Tensor, mask: Tensor | None, positions: PositionBias | None
+    blocks: Iterable[nn.Module],
+    states: Tensor,
+    mask: Tensor | None,
+    positions: PositionBias | None,
+    own: OwnBlocks | None = None,
+    by_parts: bool = False,
+    call: Call = kept,
 ) -> Iterator[Tensor]:
     """The output of each of some blocks, one after the other, on a padded batch.
 
@@ -390,37 +465,24 @@ def through_blocks(
     positions : PositionBias or None
         Of the model that the blocks are from. With it, they are computed from their parts: the stock ones differ in
         what they take and return, and know no fused attention.
+    own : OwnBlocks or None
+        What computes the blocks instead.
+    by_parts : bool
+        Whether to compute them from their parts in any case: stock blocks without fused attention take no mask of
+        booleans.
+    call : callable
+        How a block is called.
     """
-    attention = _score_bias(states, mask, positions)
+    if own is not None:
+        around = own.code.surroundings(own.model, states, mask)
+        for block in blocks:
+            states = call(own.code.block, block, states, around)
+            yield states
+        return
+    attention = attention_mask(states, mask, positions)
     for block in blocks:
-        if positions is None:
-            states = block(states, attention_mask=attention)
+        if positions is not None or by_parts:
+            states = call(padded_block, parts_of(block), states, attention)
         else:
-            states = padded_block(parts_of(block), states, attention)
+            states = call(block, states, attention_mask=attention)
         yield states
-
-
-def _score_bias(states: Tensor, mask: Tensor | None, positions: PositionBias | None) -> Tensor | None:
-    """The mask that a block takes, or what is added to its scores."""
-    return score_bias(mask, None if positions is None else positions(states.shape[1]).to(states.dtype))
-
-
-def embed(embeddings: nn.Module, input_ids: Tensor, token_type_ids: Tensor | None) -> Tensor:
-    """Output of a family's embedding module; it finds the position ids itself."""
-    types = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
-    states: Tensor = embeddings(input_ids, **types)
-    return states
-
-
-def _blocks(model: PreTrainedModel, family: Family) -> nn.ModuleList:
-    return cast(nn.ModuleList, model.get_submodule(family.blocks))
-
-
-def _block_flops(blocks: Iterable[nn.Module], dim: int, lengths: NDArray[np.integer]) -> int:
-    wide = lengths.astype("int64")
-    tokens, squares = int(wide.sum()), int((wide * wide).sum())
-    total = 0
-    for block in blocks:
-        weights = sum(module.weight.numel() for module in block.modules() if isinstance(module, nn.Linear))
-        total += 2 * weights * tokens + 4 * dim * squares
-    return total

@@ -7,14 +7,17 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
-from torch import nn
 
+from sage_kit.components.plugins import Plugins
 from sage_kit.errors import CompatibilityError
+from sage_kit.models.encoder_parts import blocks_of, front_modules
 from sage_kit.models.families import family_of
 from sage_kit.models.split import Bypass, input_blocks
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+    from sage_kit.components import FamilySpec
 
 Init = Literal["uniform", "spread", "last", "scratch"] | Sequence[int]
 
@@ -85,6 +88,21 @@ def student_config(teacher_config: Any, *, bypass: Bypass, layers: int) -> Any:
     return config
 
 
+def let_family_fit(family: FamilySpec, config: Any, blocks: Sequence[int | None]) -> None:
+    """Let a family make the configuration of a student fit its blocks (see `FamilySpec.student_config`)."""
+    if family.student_config is not None:
+        Plugins.in_use().call("family", family.name, family.student_config, config, blocks, step="student_config")
+
+
+def require_own_weights(family: FamilySpec, bypass: Bypass) -> None:
+    """Raise CompatibilityError where blocks that are to be frozen share their weights with those that are to learn."""
+    if family.one_block and bypass not in ("embeddings", 0):
+        raise CompatibilityError(
+            f"bypass is {bypass}, but all blocks of family {family.name!r} share their weights, so none of them can be "
+            "frozen while others learn: set bypass to 'embeddings'"
+        )
+
+
 def build_student(
     teacher_model: PreTrainedModel, *, bypass: Bypass, layers: int, init: Init = "uniform", seed: int = 0
 ) -> PreTrainedModel:
@@ -117,28 +135,27 @@ def build_student(
     from transformers import AutoModelForSequenceClassification
 
     family = family_of(teacher_model.config)
-    teacher_blocks = cast(nn.ModuleList, teacher_model.get_submodule(family.blocks))
+    require_own_weights(family, bypass)
+    teacher_blocks = blocks_of(teacher_model, family)
     n_input = input_blocks(bypass, len(teacher_blocks))
     sources = layer_map(init, len(teacher_blocks) - n_input, layers)
     config = student_config(teacher_model.config, bypass=bypass, layers=layers)
+    kept: list[int | None] = list(range(n_input))
+    kept += [n_input + source for source in sources] if sources else [None] * layers
+    let_family_fit(family, config, kept)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         student = AutoModelForSequenceClassification.from_config(
             config, attn_implementation=family.attention, dtype=torch.float32
         )
-    blocks = cast(nn.ModuleList, student.get_submodule(family.blocks))
+    blocks = blocks_of(student, family)
 
-    front = [(student.get_submodule(family.embeddings), teacher_model.get_submodule(family.embeddings))]
+    front = list(zip(front_modules(student, family), front_modules(teacher_model, family), strict=True))
     front += [(blocks[index], teacher_blocks[index]) for index in range(n_input)]
-    if family.relative_positions:
-        path = f"{family.relative_positions}.relative_attention_bias"
-        front.append((student.get_submodule(path), teacher_model.get_submodule(path)))
     behind = [(blocks[n_input + index], teacher_blocks[n_input + source]) for index, source in enumerate(sources)]
     if sources:
-        behind += [
-            (student.get_submodule(path), teacher_model.get_submodule(path))
-            for path in (family.head_dense, family.head_output)
-        ]
+        paths = [family.final_norm] * bool(family.final_norm) + list(family.head.modules)
+        behind += [(student.get_submodule(path), teacher_model.get_submodule(path)) for path in paths]
     for module, source in [*front, *behind]:
         module.load_state_dict(source.state_dict())
     student.requires_grad_(True)

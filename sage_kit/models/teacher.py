@@ -19,8 +19,10 @@ from sage_kit.data.tokens import tokenize
 from sage_kit.errors import CompatibilityError, ModelError
 from sage_kit.models.checkpoints import Checkpoint, load_classifier, load_tokenizer
 from sage_kit.models.export import export_student, set_task
+from sage_kit.models.families import family_parts
 from sage_kit.models.finetuning import MAX_GRAD_NORM, WEIGHT_DECAY, OnStep, finetune
 from sage_kit.models.learning_rate import WARMUP_SHARE
+from sage_kit.models.student import require_own_weights
 from sage_kit.models.tokenizer_state import set_as_used
 from sage_kit.storage.cache import Cache
 from sage_kit.storage.fingerprint import fingerprint
@@ -93,6 +95,7 @@ def load_teacher(
         device cannot compute in the precision.
     """
     checkpoint = load_classifier(config.teacher)
+    require_own_weights(checkpoint.family, config.bypass)
     tokenizer = load_tokenizer(config.tokenizer or config.teacher)
     fit_tokenizer(tokenizer, checkpoint, config)
     finetuned = bool(checkpoint.missing)
@@ -108,7 +111,8 @@ def load_teacher(
         model = checkpoint.model
         outputs = _adopt_head(checkpoint, config.teacher, data.spec, config.teacher_labels, announce)
     model.eval().requires_grad_(False)
-    mark = fingerprint("teacher-1", _settings(model.config), dict(model.state_dict()))
+    family = family_parts(checkpoint.family)
+    mark = fingerprint("teacher-2", _settings(model.config), dict(model.state_dict()), family)
     cast(nn.Module, model).to(device)
     return Teacher(model, tokenizer, mark, finetuned, outputs, seconds)
 
@@ -266,8 +270,9 @@ def _finetuned(
         "max_length": config.max_length,
     }
     key = fingerprint(
-        "finetuned-teacher-3",
+        "finetuned-teacher-4",
         artifact_digest("sage_kit.models.teacher"),
+        family_parts(checkpoint.family),
         _settings(checkpoint.model.config),
         base,
         tokenizer_fingerprint(tokenizer),

@@ -1,7 +1,9 @@
 """What the frozen input layers and the teacher say about a split, computed once and found again by content fingerprint.
 
-`VectorStore` holds token states flat, memory-mapped, with the pooled vectors beside them; `TeacherOutputs` holds the
-teacher's logits and, when the hidden-state loss needs them, its hidden states in half precision.
+`VectorStore` holds the pooled vectors and, memory-mapped, the token states that encoder blocks made. What the
+embeddings alone make of a token is computed from its id whenever it is asked for: that takes about as long as reading
+it (0.4 and 0.3 % of a step), and an id takes a few hundredths of the memory. `TeacherOutputs` holds the teacher's
+logits and, when the hidden-state loss needs them, its hidden states in half precision.
 """
 
 from __future__ import annotations
@@ -39,20 +41,26 @@ class VectorStore:
 
     Attributes
     ----------
-    states : array of shape (total_tokens, dim), float32 or float16
-        Input-layer output of the real tokens of all examples, one after the other; a memory map.
+    states : array of shape (total_tokens, dim), float32 or float16, or None
+        Input-layer output of the real tokens of all examples, one after the other; a memory map. None where `tokens`
+        and `input_layers` give it.
     offsets : array of shape (n + 1,), int64
         Example i has the rows ``offsets[i]`` to ``offsets[i + 1]``.
     pooled : array of shape (n, dim), float32
         One vector per example.
     key : str
         Fingerprint of what all this was computed from.
+    tokens : Tokens or None
+    input_layers : InputLayers or None
+        On the device that batches are asked for.
     """
 
-    states: NDArray[Any]
+    states: NDArray[Any] | None
     offsets: NDArray[np.int64]
     pooled: NDArray[np.float32]
     key: str
+    tokens: Tokens | None = None
+    input_layers: InputLayers | None = None
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -64,12 +72,23 @@ class VectorStore:
 
     def batch(self, indices: NDArray[np.int64], device: torch.device) -> TokenBatch:
         """The token states of some examples, float32, padded with zeros to the longest, on a device."""
+        if self.states is None:
+            return self._embedded(indices, device)
         rows, mask = padded_rows(self.offsets, indices)
         states = torch.from_numpy(self.states[rows]).to(device, torch.float32, non_blocking=True)
         mask_tensor = torch.from_numpy(mask).to(device, non_blocking=True)
         if not mask.all():
             states = states * mask_tensor[..., None]
         return TokenBatch(states, mask_tensor)
+
+    def _embedded(self, indices: NDArray[np.int64], device: torch.device) -> TokenBatch:
+        if self.tokens is None or self.input_layers is None:
+            raise ValueError("the store holds neither token states nor what they are made of")
+        ids, types, mask = self.tokens.pad(indices)
+        is_padded = not bool(mask.all())
+        ids, types, mask = (tensor.to(device, non_blocking=True) for tensor in (ids, types, mask))
+        with torch.no_grad():
+            return TokenBatch(self.input_layers(ids, types, mask if is_padded else None).float(), mask)
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,7 +163,7 @@ def embed_split(
     device: torch.device,
     on_step: OnStep = lambda done, total: None,
 ) -> VectorStore:
-    """Token states of a split, from the cache or computed.
+    """Pooled vectors of a split, and its token states where blocks make them, from the cache or computed.
 
     Parameters
     ----------
@@ -177,19 +196,16 @@ def embed_split(
         When the input layers give a value that is not finite, or too large for `dtype`; names the example.
     """
     code = artifact_digest("sage_kit.models.vectors")
-    key = fingerprint("vectors-2", code, input_layers_fingerprint, tokens.fingerprint, granularity, pooling, dtype)
+    is_looked_up = granularity == "token" and not input_layers.blocks
+    dtype = "" if is_looked_up else dtype
+    key = fingerprint("vectors-3", code, input_layers_fingerprint, tokens.fingerprint, granularity, pooling, dtype)
     offsets = tokens.offsets if granularity == "token" else np.arange(len(tokens) + 1, dtype=np.int64)
 
     def build(directory: Path) -> None:
-        arrays = tensorfile.create(
-            directory / FILE,
-            {
-                "states": (dtype, (int(offsets[-1]), input_layers.dim)),
-                "pooled": ("float32", (len(tokens), input_layers.dim)),
-                "offsets": ("int64", offsets.shape),
-            },
-        )
-        arrays["offsets"][:] = offsets
+        layout: dict[str, Any] = {"pooled": ("float32", (len(tokens), input_layers.dim))}
+        if not is_looked_up:
+            layout["states"] = (dtype, (int(offsets[-1]), input_layers.dim))
+        arrays = tensorfile.create(directory / FILE, layout)
         batches = plan_batches(tokens.lengths, batch_size=INFERENCE_BATCH_SIZE, batch_tokens=INFERENCE_BATCH_TOKENS)
         with torch.no_grad():
             for done, indices in enumerate(batches, start=1):
@@ -200,16 +216,36 @@ def embed_split(
                 if dtype == "float16":
                     _check_float16(states, indices, name)
                 arrays["pooled"][indices] = pooled.cpu().numpy()
-                if granularity == "token":
+                if granularity == "pooled":
+                    arrays["states"][indices] = pooled.cpu().numpy()
+                elif not is_looked_up:
                     rows, real = padded_rows(offsets, indices)
                     arrays["states"][rows[real]] = states[mask].cpu().numpy()
-                else:
-                    arrays["states"][indices] = pooled.cpu().numpy()
                 on_step(done, len(batches))
 
     about = {"split": name, "examples": len(tokens), "tokens": int(offsets[-1]), "dim": input_layers.dim}
     arrays = tensorfile.open_mapped(cache.entry("vectors", key, build, about) / FILE)
-    return VectorStore(arrays["states"], np.asarray(arrays["offsets"]), arrays["pooled"], key)
+    return VectorStore(arrays.get("states"), offsets, arrays["pooled"], key, tokens, input_layers)
+
+
+def flat_states(store: VectorStore, cache: Cache, device: torch.device) -> NDArray[Any]:
+    """Token states of a whole split, of shape (total_tokens, dim), as a memory map; made first if none are stored."""
+    if store.states is not None:
+        return store.states
+
+    def build(directory: Path) -> None:
+        shape = int(store.offsets[-1]), store.pooled.shape[1]
+        states = tensorfile.create(directory / FILE, {"states": ("float32", shape)})["states"]
+        for indices in plan_batches(
+            store.lengths, batch_size=INFERENCE_BATCH_SIZE, batch_tokens=INFERENCE_BATCH_TOKENS
+        ):
+            batch = store.batch(indices, device)
+            rows, real = padded_rows(store.offsets, indices)
+            states[rows[real]] = batch.states[batch.mask].cpu().numpy()
+
+    key = fingerprint("states-1", artifact_digest("sage_kit.models.vectors"), store.key)
+    about = {"examples": len(store), "tokens": int(store.offsets[-1])}
+    return tensorfile.open_mapped(cache.entry("states", key, build, about) / FILE)["states"]
 
 
 def label_split(
@@ -267,7 +303,7 @@ def label_split(
     def build(directory: Path) -> None:
         layout: dict[str, Any] = {"logits": ("float32", (len(store), n_outputs))}
         if layers:
-            layout["hidden"] = ("float16", (int(store.offsets[-1]), len(layers), store.states.shape[1]))
+            layout["hidden"] = ("float16", (int(store.offsets[-1]), len(layers), store.pooled.shape[1]))
         arrays = tensorfile.create(directory / FILE, layout)
         batches = plan_batches(store.lengths, batch_size=INFERENCE_BATCH_SIZE, batch_tokens=INFERENCE_BATCH_TOKENS)
         with torch.no_grad():

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from sage_kit.components import TeacherView, TokenText
 from sage_kit.errors import CompatibilityError
 from sage_kit.models.checkpoints import load_model_config, quiet, readable
+from sage_kit.models.encoder_parts import blocks_of, language_head, own_blocks
 from sage_kit.models.families import family_of
 from sage_kit.models.locations import resolve
 from sage_kit.models.positions import position_bias
@@ -21,14 +22,6 @@ from sage_kit.storage.fingerprint import fingerprint
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-HEADS = {
-    "BERT": ("cls",),
-    "RoBERTa": ("lm_head",),
-    "MPNet": ("lm_head",),
-    "DistilBERT": ("vocab_transform", "activation", "vocab_layer_norm", "vocab_projector"),
-}
-"""By family, the modules that make logits from final states, one after the other."""
 
 
 def teacher_view(
@@ -105,16 +98,16 @@ def masked_lm(name: str, bypass: Bypass, device: torch.device) -> Callable[[Tens
             f"teacher {name!r} has no masked-language-model head: take decoder 'nearest_token' or 'probe'"
         )
     family = family_of(model.config, name)
-    blocks = cast(nn.ModuleList, model.get_submodule(family.blocks))
+    blocks = blocks_of(model, family)
     behind = blocks[input_blocks(bypass, len(blocks)) :]
-    positions = position_bias(model, family)
-    head = [model.get_submodule(path) for path in HEADS[family.name]]
+    positions, own = position_bias(model, family), own_blocks(model, family)
+    head = language_head(model)
     cast(nn.Module, model).to(device)
 
     def logits_of(states: Tensor, mask: Tensor) -> Tensor:
         states = states.to(device, torch.float32)
         with torch.no_grad():
-            *_, states = through_blocks(behind, states, mask.to(device), positions)
+            *_, states = through_blocks(behind, states, mask.to(device), positions, own, family.attention == "eager")
             for module in head:
                 states = module(states)
         return states
@@ -123,7 +116,7 @@ def masked_lm(name: str, bypass: Bypass, device: torch.device) -> Callable[[Tens
 
 
 def find_masked_lm(name: str) -> PreTrainedModel | None:
-    """A checkpoint as a masked language model in eval mode, frozen; None where it lacks any parameter of the head.
+    """A checkpoint as a masked language model in eval mode, frozen; None where it lacks any part of the head.
 
     Raises
     ------
@@ -133,19 +126,21 @@ def find_masked_lm(name: str) -> PreTrainedModel | None:
     from transformers import AutoModelForMaskedLM
 
     config = load_model_config(name)
-    source = resolve(name)
+    family, source = family_of(config, name), resolve(name)
+    if not family.masked_lm:
+        return None
     with readable("weights", name, source), quiet(), torch.random.fork_rng(devices=[]):
         model, info = AutoModelForMaskedLM.from_pretrained(
             source,
             config=config,
             dtype=torch.float32,
-            attn_implementation=family_of(config, name).attention,
+            attn_implementation=family.attention,
             output_loading_info=True,
             use_safetensors=True,
             trust_remote_code=False,
         )
     # transformers draws what a checkpoint lacks at random; weights that are tied to others are not missing
-    if info["missing_keys"]:
+    if info["missing_keys"] or not language_head(model):
         return None
     # as for the teacher: away from the mapped file, whose alignment would change the last bits
     for parameter in model.parameters():

@@ -14,6 +14,7 @@ from sage_kit.components.plugins import Plugins
 from sage_kit.components.records import Costs
 from sage_kit.config import RunConfig
 from sage_kit.errors import CompatibilityError, RunDirectoryError
+from sage_kit.models.vectors import flat_states
 from sage_kit.models.view import teacher_view
 from sage_kit.recipe import Recipe, resolve
 from sage_kit.rundir import RunDirectory
@@ -106,9 +107,8 @@ def view_of(config: RunConfig, prepared: Prepared) -> TeacherView:
     _require_token_states(config)
 
     def text(split: PreparedSplit) -> TokenText:
-        tokens, states = split.tokens, split.store.states
-        flat = {name: read_only(getattr(tokens, name)) for name in FLAT}
-        return TokenText(**flat, states=read_only(states))
+        flat = {name: read_only(getattr(split.tokens, name)) for name in FLAT}
+        return TokenText(**flat, states=read_only(flat_states(split.store, prepared.cache, prepared.device)))
 
     return teacher_view(
         prepared.teacher,

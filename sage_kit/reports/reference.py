@@ -17,11 +17,11 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
-from sage_kit.components import ComponentSpec, Options, hookspecs
-from sage_kit.components.hooks import HOOKS
+from sage_kit.components import Options, hookspecs
+from sage_kit.components.hooks import COMMANDS, HOOKS, OBSERVING_HOOKS
 from sage_kit.components.loader import ENTRY_POINT_GROUP
 from sage_kit.components.plugins import FIRST_PARTY, Plugins, Registered
-from sage_kit.components.spec_checks import CONTRIBUTING_HOOKS, KINDS
+from sage_kit.components.spec_checks import CONTRIBUTING_HOOKS, KINDS, plural
 from sage_kit.config import GROUPS, PRESETS, RunConfig, field_extra
 from sage_kit.errors import MissingPackageError, SageError
 
@@ -109,16 +109,17 @@ def components_page(plugins: Plugins) -> str:
         "",
         "# Components",
         "",
-        "What the settings `reducer`, `sampler`, `inverter`, `lift`, `filter`, `stop_rule`, `observers` and `task` may "
-        "name. `sage-kit plugins` lists those that are installed. The options of a component go into the setting "
-        "`<kind>_options`, those of an observer into `observer_options`, under the observer's name.",
+        "What the settings `reducer`, `sampler`, `inverter`, `lift`, `filter`, `losses`, `stop_rule`, `metrics`, "
+        "`observers` and `task` may name, and the families of encoders that `teacher` may be of. `sage-kit plugins` "
+        "lists those that are installed. The options of a component go into the setting `<kind>_options`, those of a "
+        "loss, a metric or an observer into `loss_options`, `metric_options` or `observer_options`, under its name.",
     ]
     for kind in KINDS:
         items = plugins.components(kind)
         if not items:
             continue
         words = kind.replace("_", " ")
-        lines += ["", f"## {words.capitalize()}s", ""]
+        lines += ["", f"## {plural(words).capitalize()}", ""]
         lines += _table_head(["name", "from", "summary", "capabilities"])
         for item in items:
             shown = "; ".join(_capability(name, value) for name, value in item.spec.capabilities().items())
@@ -139,7 +140,7 @@ def _capability(name: str, value: Any) -> str:
 
 def _options_of(item: Registered) -> Iterator[str]:
     spec = item.spec
-    if not isinstance(spec, ComponentSpec) or not spec.options.model_fields:
+    if not spec.options.model_fields:
         return
     yield from ["", f"### Options of `{spec.name}`", ""]
     yield from _table_head(["option", "values", "default", "meaning"])
@@ -157,7 +158,8 @@ def hooks_page() -> str:
     lines = [NOTICE, "", "# Hooks", "", _markdown(introduction)]
     for title, names in (
         ("Contributing hooks", [name for name in HOOKS if name in CONTRIBUTING_HOOKS]),
-        ("Observing hooks", [name for name in HOOKS if name not in CONTRIBUTING_HOOKS]),
+        ("The command line", [COMMANDS]),
+        ("Observing hooks", OBSERVING_HOOKS),
     ):
         lines += ["", f"## {title}"]
         for name in names:

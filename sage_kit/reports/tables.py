@@ -17,8 +17,27 @@ COMPARED = {"agreement": "agreement with teacher", "divergence": "divergence fro
 """What a student's outputs are compared with the teacher's by, and the heading of each."""
 
 
+SIDE_BY_SIDE = 4
+"""Most scores of several validation splits that stand in columns beside each other; of more, each split has a row."""
+
+
+def outcome_tables(arms: Mapping[str, Mapping[str, Any]]) -> list[Table]:
+    """The tables of finished runs: what they cost and how they score.
+
+    Parameters
+    ----------
+    arms : mapping of str to mapping
+        As for `comparison_table`.
+    """
+    return [
+        table for table in (comparison_table(arms), splits_table(arms), evaluation_table(arms)) if table is not None
+    ]
+
+
 def comparison_table(arms: Mapping[str, Mapping[str, Any]]) -> Table:
     """The teacher and one row per arm: metrics and agreement on the validation splits, size, steps, tokens, seconds.
+
+    Where several splits have more than `SIDE_BY_SIDE` scores, the first is shown, and `splits_table` has them all.
 
     Parameters
     ----------
@@ -32,7 +51,7 @@ def comparison_table(arms: Mapping[str, Mapping[str, Any]]) -> Table:
     source = first.get("validation_source") or f"{'official ' if first['task'] != 'file' else ''}validation data"
     table = Table(title=f"{first['task']}: {source}, used for reporting only", title_justify="left")
     table.add_column("model")
-    columns = _score_columns(first["validation"])
+    columns = _score_columns(first["validation"], _side_by_side(first["validation"]))
     for split, name in columns:
         heading = "agreement with teacher" if name == "agreement" else name
         table.add_column(f"{split}\n{heading}" if len(first["validation"]) > 1 else heading, justify="right")
@@ -53,6 +72,32 @@ def comparison_table(arms: Mapping[str, Mapping[str, Any]]) -> Table:
             f"{summary['teacher_tokens']:,}",
             f"{summary['seconds']:.0f}",
         )
+    return table
+
+
+def splits_table(arms: Mapping[str, Mapping[str, Any]]) -> Table | None:
+    """One row per validation split: the teacher's score in the primary metric, each arm's, and its agreement.
+
+    None where `comparison_table` shows all splits.
+
+    Parameters
+    ----------
+    arms : mapping of str to mapping
+        As for `comparison_table`.
+    """
+    from rich.table import Table
+
+    first = next(iter(arms.values()))
+    if len(_side_by_side(first["validation"])) == len(first["validation"]):
+        return None
+    metric = first["primary_metric"]
+    table = Table(title=f"{first['task']}: every validation split", title_justify="left")
+    table.add_column("split")
+    for heading in (f"teacher\n{metric}", *(f"{arm}\n{name}" for arm in arms for name in (metric, "agreement"))):
+        table.add_column(heading, justify="right")
+    for split in first["validation"]:
+        found = [summary["validation"][split][name] for summary in arms.values() for name in (metric, "agreement")]
+        table.add_row(split, *map(_number, [first["teacher"]["validation"][split][metric], *found]))
     return table
 
 
@@ -85,7 +130,7 @@ def rounds_table(history: Sequence[RoundResult], primary_metric: str) -> Table:
     from rich.table import Table
 
     table = Table(title="rounds", title_justify="left")
-    splits = list(history[-1].validation) if history else []
+    splits = _side_by_side(history[-1].validation) if history else []
     parts = ["dev", *splits]
     headings = ["round", "steps", "loss", "synthetic loss", "synthetic", "outside\nhull", "dropped", "agreement\ntrain"]
     for heading in [*headings, "agreement\ndev", *(f"{primary_metric}\n{part}" for part in parts), "seconds"]:
@@ -151,10 +196,16 @@ def decoding_table(decoding: Decoding) -> Table:
     return table
 
 
-def _score_columns(validation: Mapping[str, Mapping[str, float]]) -> list[tuple[str, str]]:
+def _side_by_side(validation: Mapping[str, Mapping[str, float]]) -> list[str]:
+    """The splits whose scores fit into columns beside each other: all, or the first."""
+    splits = list(validation)
+    return splits if len(_score_columns(validation, splits)) <= SIDE_BY_SIDE else splits[:1]
+
+
+def _score_columns(validation: Mapping[str, Mapping[str, float]], splits: Sequence[str]) -> list[tuple[str, str]]:
     columns = []
-    for split, scores in validation.items():
-        columns += [(split, name) for name in scores if name not in ("agreement", "calibration_error")]
+    for split in splits:
+        columns += [(split, name) for name in validation[split] if name not in ("agreement", "calibration_error")]
         columns.append((split, "agreement"))
     return columns
 

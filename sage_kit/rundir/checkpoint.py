@@ -50,6 +50,8 @@ class Checkpoint:
         Steps of the warm-up that are done.
     in_warmup : bool
         Whether more of them are to come.
+    stopped : str
+        Why the run ends here, where a plugin said so; "" otherwise.
     """
 
     round: int
@@ -65,6 +67,7 @@ class Checkpoint:
     scaler: Mapping[str, Any] = field(default_factory=dict)
     warmup_steps: int = 0
     in_warmup: bool = False
+    stopped: str = ""
 
     def write(self, folder: Path) -> None:
         """Write it into an empty folder, with a manifest by which damage is found."""

@@ -38,6 +38,8 @@ SUMMARY = "summary.json"
 DISABLED = "disabled_observers.json"
 PREDICTIONS = "predictions.safetensors"
 PACKAGES = ("sage-kit", "torch", "transformers", "datasets", "accelerate", "scikit-learn", "scipy", "numpy")
+KEPT = "kept"
+"""Marks a checkpoint that is never removed."""
 LOCK = ".lock"
 OWNER = ".owner.json"
 """Which process holds the directory; it says so only while the lock is held."""
@@ -311,8 +313,10 @@ class RunDirectory:
 
     # ---- checkpoints
 
-    def save_checkpoint(self, checkpoint: Checkpoint, keep: int) -> Path:
+    def save_checkpoint(self, checkpoint: Checkpoint, keep: int, *, for_good: bool = False) -> Path:
         """Write a checkpoint; only when it is complete are older ones beyond `keep` removed (0 keeps all).
+
+        One that is kept `for_good` is never removed.
 
         Raises
         ------
@@ -325,10 +329,20 @@ class RunDirectory:
             advice = f"earlier checkpoints are intact; free some space and go on with `sage-kit resume {self.path}`"
         with disk_errors(f"checkpoint {path}", advice), atomic_directory(path) as temporary:
             checkpoint.write(temporary)
+        if for_good:
+            self.keep_checkpoint(checkpoint.round)
         if keep:
             for old in self._checkpoint_paths()[:-keep]:
-                shutil.rmtree(old, ignore_errors=True)
+                if not (old / KEPT).exists():
+                    shutil.rmtree(old, ignore_errors=True)
         return path
+
+    def keep_checkpoint(self, round: int) -> None:
+        """Keep the checkpoint of a round for good, if it is there."""
+        folder = self._checkpoints / f"round-{round:03d}"
+        if folder.is_dir():
+            with disk_errors(str(folder)):
+                (folder / KEPT).touch()
 
     def latest_checkpoint(self, announce: Callable[[str], None] = lambda text: None) -> Checkpoint | None:
         """The newest checkpoint that is whole, or None; damaged ones are named and passed over."""

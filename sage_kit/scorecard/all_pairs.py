@@ -28,20 +28,13 @@ from sage_kit.scorecard.placement import scoring_config
 from sage_kit.storage.files import disk_errors, write_json, write_text
 from sage_kit.system.child import Child, ChildEnded, ChildSilent
 
-BUDGET = 600.0
-"""Seconds."""
-
+BUDGET = 600.0  # seconds
 SHARE = 0.25
 """Share of the time left that one map or one pair may take; the last pairs may take an even part, which is more."""
 
-SLOW = 3.0
-"""Times as long as the median pair, and an inverter's other pairs wait until the rest is done."""
-
-GRACE = 60.0
-"""Most seconds, of the budget too, that a process may take to start."""
-
-KEEPS_ALL = "identity"
-"""The reducer that takes no number of components but the vectors' own."""
+SLOW = 3.0  # times as long as the median pair, and an inverter's other pairs wait until the rest is done
+GRACE = 60.0  # most seconds, of the budget too, that a process may take to start
+KEEPS_ALL = "identity"  # the reducer that takes no number of components but the vectors' own
 
 SCORED, FAILED, OUT_OF_TIME, UNAVAILABLE = "scored", "failed", "out of time", "unavailable"
 

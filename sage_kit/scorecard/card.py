@@ -47,8 +47,7 @@ PREDICTORS = {
 }  # fmt: skip
 """What is scored, the inverter first, and what tables call it."""
 
-SEED = 0
-"""Of the bootstrap, the random pairs, the sampled points and the real vectors to compare with."""
+SEED = 0  # of the bootstrap, the random pairs, the sampled points and the real vectors to compare with
 
 
 @dataclass(frozen=True, eq=False)

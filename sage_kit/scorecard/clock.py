@@ -13,19 +13,14 @@ from numpy.typing import NDArray
 TIMED_SECONDS = 0.5
 TIMED_POINTS = 20_000
 TIMED_REPEATS = 3
-LONG_ENOUGH = 10.0
-"""An inversion that took so many seconds is not timed again."""
+LONG_ENOUGH = 10.0  # an inversion that took so many seconds is not timed again
 
 Floats = NDArray[np.float32]
 Invert = Callable[[Floats, NDArray[np.int64]], Floats]
 
 
 def inversion_speed(
-    invert: Invert,
-    coordinates: Floats,
-    anchors: NDArray[np.int64],
-    first_points: int,
-    first_seconds: float,
+    invert: Invert, coordinates: Floats, anchors: NDArray[np.int64], first_points: int, first_seconds: float
 ) -> dict[str, float]:
     """Vectors per second, over enough points for a clock; an inversion that was slow anyway is not repeated."""
     count, seconds = first_points, [first_seconds]

@@ -19,9 +19,7 @@ from sage_kit.storage.fingerprint import fingerprint
 from sage_kit.system.devices import make_accelerator
 from sage_kit.training.preparation import prepare_vectors
 
-POINTS = 1000
-"""Most held-out vectors, synthetic vectors and sampled real ones that figures are computed from."""
-
+POINTS = 1000  # most held-out vectors, synthetic vectors and sampled real ones that figures are computed from
 ARRAYS = "vectors.safetensors"
 ABOUT = "vectors.json"
 

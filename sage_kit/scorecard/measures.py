@@ -18,15 +18,9 @@ Doubles = NDArray[np.float64]
 METRICS = ("cosine", "centred_cosine", "mse", "r2")
 
 LEVEL = 0.95
-DRAWS = 2000
-"""Bootstrap samples."""
-
-BLOCK_VALUES = 2**24
-"""Numbers in a block of distances (128 MB in double precision)."""
-
-SAME = 1e-5
-"""Distance, as a share of the vector's norm, below which two vectors of single precision count as the same."""
-
+DRAWS = 2000  # bootstrap samples
+BLOCK_VALUES = 2**24  # numbers in a block of distances (128 MB in double precision)
+SAME = 1e-5  # distance, as a share of the vector's norm, below which two vectors of single precision count as the same
 ROUNDINGS = 8
 """Roundings of a vector's norm by which two may differ and still be too close to tell how far apart they are."""
 

@@ -24,14 +24,10 @@ COLOURS = (
     "#334fa1", "#e2836b",
 )  # fmt: skip
 MARKERS = "osD^vP*X<>ph"
-BASELINES: Mapping[str, Any] = {"mean": "-", "nearest": "--", "random": ":"}
-"""Line of each baseline."""
-
+BASELINES: Mapping[str, Any] = {"mean": "-", "nearest": "--", "random": ":"}  # line of each baseline
 DECIMALS = 3
 
-LOWEST = -0.6
-"""R² below which the picture shows an arrow at its lower edge instead of the point."""
-
+LOWEST = -0.6  # R² below which the picture shows an arrow at its lower edge instead of the point
 DOTS_PER_INCH = 140
 
 

@@ -22,14 +22,7 @@ from sage_kit.scorecard import measures
 from sage_kit.scorecard.card import SEED, Scorecard
 from sage_kit.scorecard.clock import inversion_speed
 from sage_kit.scorecard.held_out import POINTS, TaskVectors, load_vectors
-from sage_kit.scorecard.placement import (
-    Floats,
-    Placement,
-    floats,
-    place_vectors,
-    scoring_config,
-    scoring_context,
-)
+from sage_kit.scorecard.placement import Floats, Placement, floats, place_vectors, scoring_config, scoring_context
 from sage_kit.storage.environment import environment
 from sage_kit.storage.frozen import read_only
 from sage_kit.synthesis.answers import checked_samples
@@ -179,10 +172,7 @@ def score_pair(
             "synthetic": measures.intrinsic_dimension(synthetic),
             "real": measures.intrinsic_dimension(real),
         },
-        outside_hull={
-            "held_out": hull.outside_share(placement.held_out),
-            "synthetic": hull.outside_share(sampled),
-        },
+        outside_hull={"held_out": hull.outside_share(placement.held_out), "synthetic": hull.outside_share(sampled)},
         norms={
             "held_out": measures.mean_norm(held_out),
             "inverter": measures.mean_norm(reconstructions),

@@ -36,6 +36,7 @@ LEAVES: Mapping[str, str] = {
     "sage_kit.builtin": "the list of all built-in components: those that are chosen count by themselves",
     "sage_kit.errors": "an error ends a run",
     "sage_kit.components.hookspecs": "declares what plugins implement",
+    "sage_kit.components.run_hookspecs": "declares what plugins implement",
     "sage_kit.training.tracing": "measures what the loop does, and leaves it as it is",
     "sage_kit.components.provenance": "makes keys",
     "sage_kit.storage.source_digest": "makes keys",
@@ -47,13 +48,15 @@ LEAVES: Mapping[str, str] = {
 """Modules that cannot change a result, and why. They are neither digested nor followed."""
 
 HELD_BY_VALUE = frozenset({
-    "sage_kit.components", "sage_kit.components.hooks", "sage_kit.components.loader", "sage_kit.components.messages",
-    "sage_kit.components.plugins", "sage_kit.components.protocols", "sage_kit.components.records",
-    "sage_kit.components.spec_checks", "sage_kit.components.specs", "sage_kit.config", "sage_kit.config.loading",
+    "sage_kit.components", "sage_kit.components.hooks", "sage_kit.components.loader",
+    "sage_kit.components.messages", "sage_kit.components.plugins", "sage_kit.components.protocols",
+    "sage_kit.components.records", "sage_kit.components.spec_checks", "sage_kit.components.specs",
+    "sage_kit.config", "sage_kit.config.joint_checks", "sage_kit.config.loading", "sage_kit.config.loss_weights",
     "sage_kit.config.paths", "sage_kit.config.presets", "sage_kit.config.settings", "sage_kit.config.validation",
-    "sage_kit.config.values", "sage_kit.data.carving", "sage_kit.data.row_checks", "sage_kit.data.sources",
-    "sage_kit.data.splits", "sage_kit.data.unlabelled", "sage_kit.data.user_files", "sage_kit.recipe",
-    "sage_kit.storage.cache", "sage_kit.storage.files", "sage_kit.storage.fingerprint", "sage_kit.storage.manifest",
+    "sage_kit.config.values",
+    "sage_kit.data.carving", "sage_kit.data.row_checks", "sage_kit.data.sources", "sage_kit.data.splits",
+    "sage_kit.data.unlabelled", "sage_kit.data.user_files", "sage_kit.recipe", "sage_kit.storage.cache",
+    "sage_kit.storage.files", "sage_kit.storage.fingerprint", "sage_kit.storage.manifest",
 })  # fmt: skip
 """Modules whose effect an entry of the cache holds by value: settings, texts, labels, and what names and keeps it."""
 

@@ -2,7 +2,7 @@
 
 >>> from sage_kit.studies import Arm, Study
 
-`study`, `arms` and `findings` are what a notebook writes with; `planning`, `tuning`, `equal_compute` and `saving` are
+`study`, `arms` and `findings` are what a notebook writes with; `design`, `tuning`, `equal_compute` and `saving` are
 parts of a study. `runs` makes and finds the runs of arms, `sizes` holds the profiles, `statistics` the paired intervals
 and tests, `plots` the pictures, `result` and `display` what is left behind. `analyses` holds what single studies
 compute beyond that. `parameters`, `grid`, `cell_key`, `runner` and `backends` execute notebooks; `claims`, `ledger` and

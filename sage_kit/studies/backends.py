@@ -18,11 +18,8 @@ from sage_kit.studies.runner import LOG, Announce, Cell, Outcome, now, read_reco
 
 BACKENDS = ("joblib", "dask")
 
-MOST_ATTEMPTS = 3
-"""How often a cell is given to a worker, when each of them dies of it."""
-
-CONNECT_SECONDS = 10
-"""How long a scheduler may take to answer [s]."""
+MOST_ATTEMPTS = 3  # how often a cell is given to a worker, when each of them dies of it
+CONNECT_SECONDS = 10  # how long a scheduler may take to answer [s]
 
 Run = Callable[[Cell], Outcome]
 
@@ -38,31 +35,8 @@ def run_cells(
 ) -> list[Outcome]:
     """Execute cells, each unless it is done already; one that fails does not keep the others from being executed.
 
-    Parameters
-    ----------
-    cells : sequence of Cell
-    backend : "joblib" or "dask"
-        Processes of this machine, or the workers of a dask.distributed cluster, which must see the same folders.
-    jobs : int
-        Processes (joblib), which share the cores. One executes the cells here.
-    scheduler : str
-        Address of the scheduler (dask).
-    again : bool
-        Execute cells that are done too.
-    announce : callable
-        Gets lines on what is going on.
-
-    Returns
-    -------
-    list of Outcome
-        In the order of `cells`.
-
-    Raises
-    ------
-    StudyError
-        For an unknown backend, fewer than one job, or a scheduler that is not named, not wanted or does not answer.
-    MissingPackageError
-        When a package that it takes is not installed.
+    The backend is processes of this machine, `jobs` of them (one executes the cells here), or the workers of a
+    dask.distributed cluster, which must see the same folders. Outcomes are in the order of `cells`.
     """
     _check(backend, jobs, scheduler)
     outcomes: dict[Path, Outcome] = {}
@@ -143,9 +117,8 @@ def _in_worker(run: Run, cell: Cell) -> Outcome:
 
 
 def _on_cluster(cells: Sequence[Cell], run: Run, scheduler: str) -> Iterator[Outcome]:
-    """On the workers of a dask.distributed cluster; outcomes in the order in which they come.
-
-    Not by joblib's back end, which waits forever for a task that dask gives up, as when each of its workers died.
+    """On the workers of a dask.distributed cluster; outcomes in the order in which they come. Not by joblib's back end,
+    which waits forever for a task that dask gives up, as when each of its workers died.
     """
     from distributed import Client, as_completed
 

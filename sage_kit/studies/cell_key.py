@@ -26,9 +26,7 @@ from sage_kit.studies.sizes import SIZES
 if TYPE_CHECKING:
     from sage_kit.components.plugins import Plugins
 
-FORMAT = 2
-"""Version of cell.json, and part of every key."""
-
+FORMAT = 2  # version of cell.json, and part of every key
 CHECKPOINTS = ("teacher", "tokenizer")
 
 NEUTRAL = frozenset({
@@ -39,22 +37,8 @@ NEUTRAL = frozenset({
 
 
 def cell_key(notebook: Path, parameters: Mapping[str, Any], working_dir: Path) -> str:
-    """The fingerprint of a notebook's code, its parameters, all code of `sage_kit` and its plugins, and the data.
-
-    Texts between the cells, comments and outputs of the notebook do not count. Files of data count by size and time.
-
-    Parameters
-    ----------
-    notebook : Path
-    parameters : mapping
-        Complete and checked.
-    working_dir : Path
-        Where relative paths among the parameters start.
-
-    Returns
-    -------
-    str
-        16 hexadecimal digits.
+    """The fingerprint of a notebook's code, its parameters, all code of `sage_kit` and its plugins, and the data. Texts
+    between the cells, comments and outputs of the notebook do not count. Files of data count by size and time.
     """
     cells = [text_source(text) for text in _code_cells(notebook)]
     imported = {name for cell in cells for name in module_targets(cell) if name.partition(".")[0] != sage_kit.PROJECT}
@@ -87,25 +71,8 @@ def _installed() -> list[Any]:
 
 
 def check_names(notebook: Path, parameters: Mapping[str, Any], given: Set[str], working_dir: Path) -> None:
-    """Look up the components that parameters name, before a kernel starts that would fail on them.
-
-    Parameters
-    ----------
-    notebook : Path
-        It may bring plugins of its own.
-    parameters : mapping
-        Complete and checked.
-    given : set of str
-        Those whose values are not the notebook's own; its own it may look up itself.
-    working_dir : Path
-        Where relative paths among the parameters start.
-
-    Raises
-    ------
-    UnknownComponentError, MissingPackageError
-        For a component or a task that is not there.
-    PluginError
-        For a one-file plugin that cannot be loaded.
+    """Look up the components that parameters name, before a kernel starts that would fail on them. `given` are the
+    parameters whose values are not the notebook's own; its own it may look up itself.
     """
     named = {name: parameters[name] for name in NAMING if name in given and isinstance(parameters[name], str)}
     files = _plugin_files(notebook, parameters, working_dir)

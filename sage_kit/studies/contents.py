@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import json
 from pathlib import Path
+from typing import Any
 
 NOT_READ = (".md", ".bin", ".h5", ".msgpack", ".onnx", ".ot", ".pt", ".ckpt", ".pkl", ".pb", ".tflite")
 """Endings of files in the folder of a checkpoint that nothing here reads: texts, and weights of other libraries."""
@@ -29,18 +31,9 @@ def folder_content(folder: Path) -> dict[str, str]:
 def checkpoint_content(name: str, working_dir: Path | None = None) -> str | dict[str, str]:
     """What stands for a teacher or tokenizer in a key.
 
-    Parameters
-    ----------
-    name : str
-        A hub name, a local directory, or ``package:MODULE/PATH``.
-    working_dir : Path or None
-        Where relative paths start; None for the current directory.
-
-    Returns
-    -------
-    str or dict of str to str
-        The contents of the folder by file name, so that a copy elsewhere is the same checkpoint. Of a hub name, it
-        and the commit of the snapshot that is on this machine; of what is not here, the name.
+    The contents of the folder by file name, so that a copy elsewhere is the same checkpoint. Of a hub name, it and the
+    commit of the snapshot that is on this machine; of what is not here, the name. `name` is a hub name, a local
+    directory, or ``package:MODULE/PATH``; relative paths start in `working_dir`, None for the current directory.
     """
     if not name:
         return ""
@@ -61,3 +54,18 @@ def _digest(path: str, size: int, modified: int) -> str:
         while chunk := stream.read(1 << 22):
             digest.update(chunk)
     return f"{size}:{digest.hexdigest()}"
+
+
+def teacher_parts(name: str) -> list[Any]:
+    """What a key of runs must hold of the family of a teacher: of all families, where that is not known here."""
+    from sage_kit.components.plugins import Plugins
+    from sage_kit.models.families import family_parts
+    from sage_kit.models.locations import resolve_checkpoint
+
+    plugins, folder = Plugins.in_use(), resolve_checkpoint(name)
+    try:
+        settings = json.loads((folder / "config.json").read_text(encoding="utf-8")) if folder else {}
+        found = plugins.family_of_type(str(settings["model_type"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        found = None
+    return [[family.name, *family_parts(family)] for family in ([found] if found else plugins.families())]

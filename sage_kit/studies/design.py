@@ -1,20 +1,27 @@
-"""What a design can find, told before its runs are made: from earlier results of its kind, or from assumptions."""
+"""What a study will run, and what its design can find by earlier results or assumptions: told before the first run."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sage_kit.errors import StudyError
+from sage_kit.data.splits import EVALUATION
+from sage_kit.errors import StudyError, did_you_mean
 from sage_kit.studies import statistics
+from sage_kit.studies.arms import Arm, at_rates, for_choice, run_config, step_limits
+from sage_kit.studies.effort import Planned
+from sage_kit.studies.predictions import VALIDATION
 from sage_kit.studies.result import RESULT, StudyResult, find_folders, read_tables
+from sage_kit.studies.tuning import TUNING_SEED
 from sage_kit.studies.verdicts import LEAST_SEEDS, POINTS, detectable_text
 
 if TYPE_CHECKING:
     from pandas import DataFrame
+
+    from sage_kit.studies.study import Study
 
 DIFFERING = 0.04
 """Share of examples on which one arm is right and the other wrong, as measured of students of one teacher."""
@@ -22,8 +29,7 @@ DIFFERING = 0.04
 SHARED = 1 / 3
 """Part of the variance of these that an example has under all seeds alike; the rest belongs to seed and example."""
 
-SEED_DEVIATION = 0.004
-"""Standard deviation of a seed's difference in accuracy beyond what the drawn examples explain."""
+SEED_DEVIATION = 0.004  # standard deviation of a seed's difference in accuracy beyond what the drawn examples explain
 
 ASSUMED = (
     f"assuming that one arm is right and the other wrong on {100 * DIFFERING:.0f} % of the examples, a third of it "
@@ -34,22 +40,7 @@ MEASURED = "as differences varied in earlier results"
 
 def expected_table(results_dir: Path, examples: Mapping[str, int], seeds: int, split: str) -> DataFrame:
     """Per task and for the average, the standard error to be expected of a difference, and what can be found with it.
-
-    Parameters
-    ----------
-    results_dir : Path
-        Where earlier results lie. Of those that compared the primary metric on as many examples of the task under as
-        many seeds, the median standard error is taken.
-    examples : mapping of task to int
-        Evaluation examples.
-    seeds : int
-    split : str
-        As the tables name it.
-
-    Returns
-    -------
-    DataFrame
-        Columns task, n_seeds, n_examples, se, df, detectable (with 80 % chance, by one finding alone), source.
+    Columns task, n_seeds, n_examples, se, df, detectable (with 80 % chance, by one finding alone), source.
     """
     from pandas import DataFrame
 
@@ -116,3 +107,40 @@ def _earlier(results_dir: Path, split: str) -> list[dict[str, Any]]:
                 chosen = table[(table["metric"] == "primary") & (table["split"] == split) & ~table["identical"]]
                 rows += chosen[chosen["se"].notna()].to_dict("records")
     return rows
+
+
+def compared_rows(study: Study, task: str, split: str) -> int:
+    """Rows of a task's split, named as in `Study.plan`."""
+    data = study.store.data(study.config(task))
+    name = next(iter(data.validation)) if split == VALIDATION else split
+    if name not in data.splits:
+        names = ["dev", *data.validation, *([EVALUATION] if data.evaluation is not None else [])]
+        raise StudyError(f"task {task!r} has no split {name!r}.{did_you_mean(name, names, 'Splits')}")
+    return len(data.splits[name])
+
+
+def planned_runs(
+    study: Study,
+    arms: Sequence[Arm],
+    tasks: Sequence[str],
+    seeds: Sequence[int] | None,
+    tuned: bool,
+    equal_steps: bool,
+    steps: Mapping[str, int] | None,
+) -> list[Planned]:
+    """The runs of arms: tries, and those that are compared, at whichever rate they are found; as in `Study.plan`."""
+    compared = range(study.seeds) if seeds is None else seeds
+    tries = range(TUNING_SEED, TUNING_SEED + study.size.tuning_seeds)
+    planned = []
+    for task, limit in step_limits(study, tasks, equal_steps, steps).items():
+        for arm in arms:
+            if not tuned or len(study.rates) < 2:
+                groups = [[run_config(study, task, arm, seed, limit)] for seed in compared]
+            else:
+                rated = [at_rates(arm, {task: rate}) for rate in study.rates]
+                groups = [[run_config(study, task, for_choice(one), seed, limit)] for one in rated for seed in tries]
+                groups += [[run_config(study, task, one, seed, limit) for one in rated] for seed in compared]
+            for configs in groups:
+                is_found = any(study.store.has(config, arm.loop) for config in configs)
+                planned.append(Planned(configs[0], configs[0].max_steps or study.steps(task), is_found))
+    return planned

@@ -39,13 +39,7 @@ class VerdictBox:
 
 
 def show_table(table: DataFrame, title: str = "") -> None:
-    """Show a table with numbers of four digits.
-
-    Parameters
-    ----------
-    title : str
-        Above it.
-    """
+    """Show a table with numbers of four digits."""
     if not in_notebook():
         if title:
             print(title)

@@ -10,10 +10,9 @@ import functools
 import json
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -24,70 +23,37 @@ from sage_kit.system.devices import precision_of
 from sage_kit.system.machine import describe_machine
 
 MODELS = ("task", "teacher", "bypass", "granularity", "student_layers", "student_width", "student_ffn",
-          "max_length", "batch_size", "hidden_weight", "warmup_epochs", "warmup_rows")  # fmt: skip
+          "max_length", "batch_size", "hidden_weight", "losses", "warmup_epochs", "warmup_rows")  # fmt: skip
 SYNTHESIS = ("schedule", "mix", "synthetic_ratio", "reducer", "refit", "sampler", "inverter", "lift", "filter")
 TEACHER = ("task", "teacher", "teacher_rows", "teacher_epochs", "max_length")
 """Settings by which runs are of one kind: whose steps take as long, and who share a teacher."""
 
 TOKENS_PER_WORD = 1.3
 SPECIAL_TOKENS = 2.0
-SAMPLED = 500
-"""How texts' lengths are estimated without a tokenizer, and from how many of them."""
-
+SAMPLED = 500  # how texts' lengths are estimated without a tokenizer, and from how many of them
 REACHED = 0.5
 """Part of a matrix product's FLOPs per second that training reaches, as measured of MiniLM on one core in fp32."""
 
 
-@dataclass(frozen=True)
-class Pace:
-    """What a finished run tells of the time it took.
+class Pace(NamedTuple):
+    """What a finished run tells of the time it took."""
 
-    Attributes
-    ----------
-    settings : mapping
-        Its config.toml.
-    steps : int
-        Student steps.
-    seconds : float
-        Wall time without the teacher's fine-tuning [s].
-    flops : float
-        Of all activities.
-    """
-
-    settings: Mapping[str, Any]
-    steps: int
-    seconds: float
-    flops: float
+    settings: Mapping[str, Any]  # its config.toml
+    steps: int  # student steps
+    seconds: float  # wall time without the teacher's fine-tuning [s]
+    flops: float  # of all activities
 
 
-@dataclass(frozen=True)
-class Planned:
-    """A run that is asked for.
-
-    Attributes
-    ----------
-    config : RunConfig
-    steps : int
-        Student steps.
-    found : bool
-        Whether it is there already.
-    """
+class Planned(NamedTuple):
+    """A run that is asked for."""
 
     config: RunConfig
-    steps: int
-    found: bool
+    steps: int  # student steps
+    found: bool  # whether it is there already
 
 
 class Effort:
-    """Estimates from the runs of a folder.
-
-    Parameters
-    ----------
-    root : Path
-        Folder of the runs.
-    data : callable
-        Gives the data of a run's settings.
-    """
+    """Estimates from the runs of a folder."""
 
     def __init__(self, root: Path, data: Callable[[RunConfig], TaskData]) -> None:
         self.root = root
@@ -101,7 +67,7 @@ class Effort:
         if not missing:
             return f"{head}."
         paces = {task: read_paces(self.root / task) for task in {run.config.task for run in missing}}
-        everything = [pace for folder in _folders(self.root) for pace in read_paces(folder)]
+        everything = [pace for folder in sorted(self.root.glob("*/")) for pace in read_paces(folder)]
         parts = [self._seconds(run, paces[run.config.task], everything) for run in missing]
         teachers = self._teachers(missing, paces, everything)
         minutes = sum(seconds for seconds, _ in parts) / 60
@@ -120,11 +86,8 @@ class Effort:
         alike = [pace for pace in own if _same(pace.settings, wanted, MODELS)]
         is_plain = config.schedule == "none"
         for names in (("schedule",) if is_plain else SYNTHESIS, ()):
-            found = [
-                pace
-                for pace in alike
-                if (pace.settings["schedule"] == "none") == is_plain and _same(pace.settings, wanted, names)
-            ]
+            of_kind = [pace for pace in alike if (pace.settings["schedule"] == "none") == is_plain]
+            found = [pace for pace in of_kind if _same(pace.settings, wanted, names)]
             if found:
                 return run.steps * median(pace.seconds / pace.steps for pace in found), "as earlier runs took"
         rate, source = self._rate(config, others)
@@ -140,11 +103,8 @@ class Effort:
     def _flops(self, run: Planned) -> float:
         """FLOPs of a run: training, the teacher on synthetic examples, and scoring."""
         config, data = run.config, self.data(run.config)
-        tokens = self._tokens_of(config)
-        dim, inner, layers = checkpoint_sizes(config.teacher)
-        width = config.student_width or dim
-        block = block_flops(dim, inner, tokens)
-        own = block_flops(width, config.student_ffn or inner * width / dim, tokens)
+        block, layers = self._block(config)
+        own = self._student_block(config)
         front = 0 if config.bypass == "embeddings" else int(config.bypass)
         share = 0.0 if config.schedule == "none" else config.synthetic_ratio
         if config.mix == "add":
@@ -167,12 +127,21 @@ class Effort:
             name = json.dumps([wanted[setting] for setting in TEACHER])
             if name in found or any(_same(pace.settings, wanted, TEACHER) for pace in paces[config.task]):
                 continue
-            dim, inner, layers = checkpoint_sizes(config.teacher)
-            tokens = self._tokens_of(config)
-            block = 2 * (4 * dim**2 + 2 * dim * inner) * tokens + 4 * dim * tokens**2
+            block, layers = self._block(config)
             rows = len(self.data(config).teacher) * config.teacher_epochs
             found[name] = 3 * layers * block * rows / self._rate(config, others)[0]
         return found
+
+    def _block(self, config: RunConfig) -> tuple[float, int]:
+        """FLOPs of a text in a block of the teacher, and how many blocks it has."""
+        dim, inner, layers = checkpoint_sizes(config.teacher)
+        return flops_of_text(dim, inner, self._tokens_of(config)), layers
+
+    def _student_block(self, config: RunConfig) -> float:
+        """FLOPs of a text in a block of the student."""
+        dim, inner, _ = checkpoint_sizes(config.teacher)
+        width = config.student_width or dim
+        return flops_of_text(width, config.student_ffn or inner * width / dim, self._tokens_of(config))
 
     def _tokens_of(self, config: RunConfig) -> float:
         """Mean tokens of a text, or pair, of a task."""
@@ -189,7 +158,8 @@ class Effort:
 def read_paces(folder: Path) -> list[Pace]:
     """What the finished runs of a task's folder, made on this kind of machine, tell of their time."""
     processor = describe_machine().processor
-    return [pace for path in _runs(folder) if (pace := _pace(path, processor)) is not None]
+    paths = sorted(path.parent for path in folder.glob("*/summary.json"))
+    return [pace for path in paths if (pace := _pace(path, processor)) is not None]
 
 
 @functools.cache
@@ -208,20 +178,15 @@ def _pace(path: Path, processor: str) -> Pace | None:
     return Pace(settings, steps, seconds, flops) if is_known else None
 
 
-def _folders(root: Path) -> list[Path]:
-    return sorted(path for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
-
-
-def _runs(folder: Path) -> Iterable[Path]:
-    return sorted(path.parent for path in folder.glob("*/summary.json"))
-
-
 def _same(settings: Mapping[str, Any], wanted: Mapping[str, Any], names: Iterable[str]) -> bool:
     # an earlier run knew nothing of a setting that is new, and did what its default does
-    return all(settings.get(name, RunConfig.model_fields[name].default) == wanted[name] for name in names)
+    fields = RunConfig.model_fields
+    return all(
+        settings.get(name, fields[name].get_default(call_default_factory=True)) == wanted[name] for name in names
+    )
 
 
-def block_flops(dim: int, inner: float, tokens: float) -> float:
+def flops_of_text(dim: int, inner: float, tokens: float) -> float:
     """Forward FLOPs of a block of that width and inner width on a text of so many tokens."""
     return 2 * (4 * dim**2 + 2 * dim * inner) * tokens + 4 * dim * tokens**2
 

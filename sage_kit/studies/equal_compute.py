@@ -18,27 +18,9 @@ def equal_flops_steps(runs: Runs, arm: str, like: str) -> dict[str, int]:
     """How many student steps of an arm cost as many FLOPs as another arm's whole runs, by task.
 
     FLOPs are those of costs.json, means over seeds: of the student's training, and of the teacher on synthetic
-    examples; evaluation does not count. Reducers and inverters are not models whose FLOPs are counted: see the
-    seconds. The result is ``steps(arm) * flops(like) / flops(arm)``, rounded: an arm's FLOPs grow with its steps.
-
-    Parameters
-    ----------
-    runs : Runs
-        Finished ones of both arms.
-    arm : str
-        Whose steps are asked for, "plain" say.
-    like : str
-        Whose FLOPs they shall cost.
-
-    Returns
-    -------
-    dict of str to int
-        For `Study.run`'s `steps`.
-
-    Raises
-    ------
-    StudyError
-        When an arm has no run on a task.
+    examples; evaluation does not count. Reducers and inverters are not models whose FLOPs are counted: see the seconds.
+    The result is ``steps(arm) * flops(like) / flops(arm)``, rounded: an arm's FLOPs grow with its steps. For
+    `Study.run`'s `steps`.
     """
     steps = {}
     for task in runs.tasks:

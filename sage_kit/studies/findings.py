@@ -20,14 +20,7 @@ if TYPE_CHECKING:
 
 
 class Findings:
-    """Tables, figures and questions of a study; `sage_kit.studies.Study` decides the questions together, at its end.
-
-    Attributes
-    ----------
-    tables : dict of str to DataFrame
-    figures : dict of str to (bytes, str)
-        PNG and caption.
-    """
+    """Tables, figures and questions of a study; `sage_kit.studies.Study` decides the questions together, at its end."""
 
     tasks: tuple[str, ...]
     seeds: int
@@ -152,8 +145,7 @@ class Findings:
             return []
         _, low, high = columns
         rows = self.tables[table]
-        for name in (name for name in row if name != "task" and name in rows.columns):
-            rows = rows[rows[name] == row[name]]
-        rows = rows[rows["task"].isin(self.tasks)]
+        names = [name for name in row if name != "task" and name in rows.columns]
+        rows = rows[(rows[names] == [row[name] for name in names]).all(axis=1) & rows["task"].isin(self.tasks)]
         is_mixed = (rows[low] > threshold).any() and (rows[high] < threshold).any()
         return [str(task) for task in rows["task"]] if is_mixed else []

@@ -31,46 +31,25 @@ TEMPLATE = "gallery.html.jinja"
 CSV, PARQUET = "results.csv", "results.parquet"
 
 COLUMNS: Mapping[str, type] = {
-    "study": str,
-    "label": str,
-    "profile": str,
-    "tasks": str,
-    "seeds": int,
-    "examples": int,
+    **dict.fromkeys(("study", "label", "profile", "tasks"), str),
+    **dict.fromkeys(("seeds", "examples"), int),
     "finding": str,
-    "value": float,
-    "low": float,
-    "high": float,
-    "threshold": float,
-    "p": float,
-    "p_adjusted": float,
-    "detectable": float,
-    "state": str,
-    "unit": str,
-    "claim": str,
+    **dict.fromkeys(("value", "low", "high", "threshold", "p", "p_adjusted", "detectable"), float),
+    **dict.fromkeys(("state", "unit", "claim"), str),
 }
 """Columns of results.csv and results.parquet: one row per finding, tasks joined by "+", numbers as in the tables."""
 
 TONES = {
-    "yes": "good",
-    "reproduced": "good",
-    "answered yes": "good",
-    "no": "bad",
-    "not reproduced": "bad",
-    "answered no": "bad",
-    "failed": "bad",
-    "undecided": "open",
-    "interrupted": "open",
-    "differs in setting": "open",
-    "differs by task": "open",
+    **dict.fromkeys(("yes", "reproduced", "answered yes"), "good"),
+    **dict.fromkeys(("no", "not reproduced", "answered no", "failed"), "bad"),
+    **dict.fromkeys(("undecided", "interrupted", "differs in setting", "differs by task"), "open"),
 }
 """How a state is coloured; its name is always there too."""
 
 IMAGES = {".png": b"\x89PNG\r\n\x1a\n", ".jpg": b"\xff\xd8\xff", ".jpeg": b"\xff\xd8\xff"}
 """Kinds of figure, and how such a file begins."""
 
-BAR_WIDTH = 144.0
-"""Width of the drawing of an interval [units of its view box]."""
+BAR_WIDTH = 144.0  # width of the drawing of an interval [units of its view box]
 
 
 def build_gallery(
@@ -82,33 +61,8 @@ def build_gallery(
 ) -> Path:
     """Write the gallery: one self-contained HTML file, and results.csv and results.parquet beside it.
 
-    Parameters
-    ----------
-    results_dir : path or sequence of path
-        The folder of results, ``<results_dir>/<study>/<label>/``, or several as `read_results` takes them. What is not
-        a whole result is listed with its fault.
-    out : path
-        The HTML file; a name without ".html" is a folder, and the file is its index.html.
-    cells_dir : path, optional
-        The folder of the runner's cells; those that are not done are listed with their errors.
-    claims : sequence of Claim
-        The ledger's.
-    now : datetime, optional
-        What the page says of when it was built; the time of the call unless given.
-
-    Returns
-    -------
-    Path
-        The HTML file.
-
-    Raises
-    ------
-    StudyError
-        When a folder of results is not there.
-    MissingPackageError
-        When jinja2 is not installed.
-    DiskFullError
-        When the disk is full.
+    A name without ".html" is a folder, and the file its index.html. What is not a whole result is listed with its
+    fault, and so are cells of `cells_dir` that are not done.
     """
     out = Path(out)
     page = out if out.suffix.lower() in (".html", ".htm") else out / "index.html"
@@ -117,18 +71,13 @@ def build_gallery(
     results.sort(key=lambda result: (result.profile == "smoke", result.study, result.label))
     cells = [] if cells_dir is None else find_cells(Path(cells_dir))
     rows = finding_rows(results)
-    html = _render(
-        results=results, faults=faults, cells=cells, entries=ledger_of(results, claims), rows=rows,
-        folders=folders, base=page.parent, when=now or datetime.datetime.now(datetime.timezone.utc),
-    )  # fmt: skip
+    when = now or datetime.datetime.now(datetime.timezone.utc)
+    html = _render(results, faults, cells, ledger_of(results, claims), rows, folders, page.parent, when)
     with disk_errors(str(page)):
         write_text(page.parent / CSV, csv_text(rows))
         write_bytes(page.parent / PARQUET, _parquet_bytes(rows))
         write_text(page, html)
     return page
-
-
-# ---- tables
 
 
 def finding_rows(results: Iterable[StudyResult]) -> list[dict[str, Any]]:
@@ -171,11 +120,7 @@ def _parquet_bytes(rows: Sequence[Mapping[str, Any]]) -> bytes:
     return data
 
 
-# ---- page
-
-
 def _render(
-    *,
     results: Sequence[StudyResult],
     faults: Sequence[Fault],
     cells: Sequence[Mapping[str, Any]],
@@ -192,23 +137,24 @@ def _render(
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined
     )
+    environment.filters |= {"machine": machine_text, "relative": lambda path: _relative(path, base)}
     anchors = {id(result): f"result-{index}" for index, result in enumerate(results)}
-    shown = [_entry_view(entry, anchors) for entry in entries]
     machines = dict.fromkeys(machine_text(result.machine) for result in results)
     html: str = environment.get_template(TEMPLATE).render(
         when=when.strftime("%Y-%m-%d %H:%M %Z").strip(),
         version=sage_kit.__version__,
-        folders=[_relative(folder, base) for folder in folders],
+        folders=folders,
         machines=[machine for machine in machines if machine],
         smoke=sum(result.profile == "smoke" for result in results),
         paper=TITLE,
-        claims=[view for view, entry in zip(shown, entries, strict=True) if not entry.claim.is_question],
-        questions=[view for view, entry in zip(shown, entries, strict=True) if entry.claim.is_question],
+        claims=[entry for entry in entries if not entry.claim.is_question],
+        questions=[entry for entry in entries if entry.claim.is_question],
+        anchor_of=lambda result: anchors[id(result)],
         rule=RULE,
         meanings=STATE_MEANINGS,
         tones=TONES,
         cards=[_card_view(result, anchors[id(result)], cells, base) for result in results],
-        faults=[{"path": _relative(fault.path, base), "text": fault.text} for fault in faults],
+        faults=faults,
         cells=[_cell_view(cell, base) for cell in cells if cell["state"] != "done"],
         columns=list(COLUMNS),
         rows=[_row_view(row) for row in rows],
@@ -218,55 +164,18 @@ def _render(
     return html
 
 
-def _entry_view(entry: Entry, anchors: Mapping[int, str]) -> dict[str, Any]:
-    claim, chosen = entry.claim, entry.chosen
-    view: dict[str, Any] = {
-        "statement": claim.statement,
-        "note": claim.note,
-        "paper": claim.paper_value or "-",
-        "study": claim.study,
-        "state": entry.state,
-        "remark": entry.remark,
-        "deviations": (),
-        "anchor": "",
-        **dict.fromkeys(("ours", "on", "machine"), "-"),
-        "seeds": 0,
-    }
-    if chosen is not None:
-        view |= {
-            "ours": chosen.numbers,
-            "seeds": chosen.finding.seeds,
-            "on": chosen.setting,
-            "machine": machine_text(chosen.result.machine),
-            "deviations": chosen.deviations,
-            "anchor": anchors[id(chosen.result)],
-        }
-    return view
-
-
 def _card_view(result: StudyResult, anchor: str, cells: Iterable[Mapping[str, Any]], base: Path) -> dict[str, Any]:
     folder = result.folder
     assert folder is not None, "the result was not loaded from a folder"
-    state, text = result.verdict
     notebooks = [
         *folder.glob("[!.]*.ipynb"),
         *(path for cell in cells if _made(cell, result) for path in _notebooks(cell)),
     ]
     links = [_link(folder, base, "result folder"), _link(folder / RESULT, base, RESULT)]
-    links += [_link(path, base, path.name) for path in dict.fromkeys(sorted(notebooks))]
     return {
+        "result": result,
         "anchor": anchor,
-        "study": result.study,
-        "label": result.label,
-        "title": result.title,
-        "question": result.question,
-        "profile": result.profile,
         "is_smoke": result.profile == "smoke",
-        "tasks": ", ".join(result.tasks),
-        "seeds": result.seeds,
-        "time": result.time,
-        "verdict_state": state,
-        "verdict": text,
         "findings": [_finding_view(finding) for finding in result.findings],
         "figures": [_figure_view(folder, file, caption, result.title) for file, caption in result.figures],
         "settings": _texts(result.settings),
@@ -276,7 +185,7 @@ def _card_view(result: StudyResult, anchor: str, cells: Iterable[Mapping[str, An
             ("Machine", _texts({**result.machine, "seconds": result.seconds})),
             ("Versions", _texts(result.packages)),
         ],
-        "links": links,
+        "links": links + [_link(path, base, path.name) for path in dict.fromkeys(sorted(notebooks))],
     }
 
 
@@ -294,16 +203,13 @@ def _texts(values: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _finding_view(finding: Finding) -> dict[str, Any]:
+    threshold = verdicts.number_text(finding.threshold, finding.unit)
     return {
-        "name": finding.name,
-        "question": finding.question,
-        "state": finding.state,
+        "finding": finding,
         "interval": interval_text(finding),
-        "against": f"{'>' if finding.direction == 'above' else '<'} "
-        f"{verdicts.number_text(finding.threshold, finding.unit)}",
+        "against": f"{'>' if finding.direction == 'above' else '<'} {threshold}",
         "bar": interval_bar(finding.value, finding.low, finding.high, finding.threshold),
         "unit": verdicts.unit_text(finding.unit),
-        "seeds": finding.seeds,
     }
 
 
@@ -358,8 +264,9 @@ def _row_view(row: Mapping[str, Any]) -> dict[str, Any]:
         if kind is str:
             cells.append({"text": value, "sort": None})
         else:
-            text = "-" if value is None else number_text(float(value))
-            cells.append({"text": text, "sort": "" if value is None else repr(value)})
+            missing = value is None
+            text = "-" if missing else number_text(float(value))
+            cells.append({"text": text, "sort": "" if missing else repr(value)})
     return {"profile": row["profile"], "cells": cells}
 
 

@@ -31,8 +31,7 @@ from sage_kit.errors import MissingPackageError, StudyError
 from sage_kit.studies.parameters import Parameter, check, find_notebook, read_parameters
 from sage_kit.studies.runner import Cell, make_cell
 
-LARGEST_GRID = 10_000
-"""Most cells of a grid; a larger one is a mistake."""
+LARGEST_GRID = 10_000  # most cells of a grid; a larger one is a mistake
 
 
 class Grid(BaseModel):
@@ -47,34 +46,8 @@ class Grid(BaseModel):
 def grid_cells(
     folder: Path, out: Path, name: str = "", file: str | Path = "", overrides: Mapping[str, Any] | None = None
 ) -> list[Cell]:
-    """What a command asks to execute, without duplicates.
-
-    Parameters
-    ----------
-    folder : Path
-        Where the notebooks are.
-    out : Path
-        Folder of all cells.
-    name : str
-        The study, which stands in for those of the file; "" takes those of the file.
-    file : path
-        The grid; "" for one cell.
-    overrides : mapping
-        Parameters as the command line gives them; they hold in every cell.
-
-    Returns
-    -------
-    list of Cell
-
-    Raises
-    ------
-    StudyError
-        For a file that is missing, malformed or too large, a study or a parameter that does not exist, or a bad value;
-        the message names the file and the key.
-    MissingPackageError
-        For a YAML file where PyYAML is not installed.
-    PluginError, UnknownComponentError
-        As `sage_kit.studies.runner.make_cell` does.
+    """What a command asks to execute, without duplicates. `name` is the study, which stands in for those of the file;
+    `overrides` are parameters as the command line gives them, and hold in every cell.
     """
     overrides = overrides or {}
     grid = _read(Path(file)) if file else Grid()

@@ -77,72 +77,48 @@ def read_results(*folders: str | Path) -> tuple[list[StudyResult], list[Fault]]:
 
     A result whose states are not those of its own numbers is a fault too. Of two with the same study and label, which
     lie in different folders, the later counts.
-
-    Raises
-    ------
-    StudyError
-        When one of the folders is not there.
     """
     found: dict[tuple[str, str], StudyResult] = {}
     faults = []
     for root in map(Path, folders):
         if not root.is_dir():
             raise StudyError(f"there is no folder of results {str(root)!r}: run a study first, or name another folder")
-        results, wrong = _read_folder(root)
-        faults += wrong
-        for result in results:
-            other = found.get((result.study, result.label))
-            if other is None or result.time > other.time:
-                found[result.study, result.label] = result
+        for folder in find_folders(root):
+            read = _read(folder)
+            if isinstance(read, str):
+                faults.append(Fault(folder, read))
+                continue
+            other = found.get((read.study, read.label))
+            if other is None or read.time > other.time:
+                found[read.study, read.label] = read
     return sorted(found.values(), key=lambda result: (result.study, result.label)), faults
 
 
-def _read_folder(root: Path) -> tuple[list[StudyResult], list[Fault]]:
-    results, faults = [], []
-    for folder in find_folders(root):
-        if folder.name.startswith(TEMPORARY_PREFIX):
-            faults.append(Fault(folder, "half-written: it is being written now, or its study was interrupted"))
-            continue
-        if not (folder / RESULT).is_file():
-            faults.append(Fault(folder, f"half-written: it has no {RESULT}, which comes last; run the study again"))
-            continue
-        try:
-            result = StudyResult.load(folder)
-        except StudyError as error:
-            # the error names the file, and so does the fault
-            faults.append(Fault(folder, str(error).replace(str(folder / RESULT), RESULT)))
-            continue
-        wrong = contradiction(result)
-        if wrong:
-            faults.append(Fault(folder, wrong))
-        else:
-            results.append(result)
-    return results, faults
+def _read(folder: Path) -> StudyResult | str:
+    """The result of a folder, or what is wrong with it."""
+    if folder.name.startswith(TEMPORARY_PREFIX):
+        return "half-written: it is being written now, or its study was interrupted"
+    if not (folder / RESULT).is_file():
+        return f"half-written: it has no {RESULT}, which comes last; run the study again"
+    try:
+        result = StudyResult.load(folder)
+    except StudyError as error:
+        return str(error).replace(str(folder / RESULT), RESULT)  # the error names the file, and so does the fault
+    return contradiction(result) or result
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """What one result says of a claim.
-
-    Attributes
-    ----------
-    result : StudyResult
-    findings : tuple of Finding
-        The claim's own first, by task where the study asks by task; then those that it needs as well.
-    state : str
-        State of the claim by this result, corrected over the ledger where it is the one that the claim takes.
-    deviations : tuple of str
-        What keeps it from being held against the paper: in what the setting differs, a threshold that is not the
-        claim's.
-    same_runs : tuple of str
-        Labels of other results that rest on no runs but these.
-    """
+    """What one result says of a claim."""
 
     result: StudyResult
+    # the claim's own first, by task where the study asks by task; then those that it needs as well
     findings: tuple[Finding, ...]
+    # state of the claim by this result, corrected over the ledger where it is the one that the claim takes
     state: ClaimState
+    # what keeps it from being held against the paper: in what the setting differs, a threshold that is not the claim's
     deviations: tuple[str, ...]
-    same_runs: tuple[str, ...] = ()
+    same_runs: tuple[str, ...] = ()  # labels of other results that rest on no runs but these
 
     @property
     def finding(self) -> Finding:
@@ -163,47 +139,35 @@ class Evidence:
         """A JSON-ready dictionary; NaN and infinity become None."""
         result, finding = self.result, self.finding
         names = ("value", "low", "high", "threshold", "direction", "unit", "seeds", "sentence")
-        data: dict[str, Any] = only_finite(
-            {
-                "state": self.state,
-                "study": result.study,
-                "label": result.label,
-                "folder": "" if result.folder is None else result.folder.as_posix(),
-                "profile": result.profile,
-                "tasks": list(result.tasks),
-                "finding": finding.name,
-                "finding_state": finding.state,
-                **{name: getattr(finding, name) for name in names},
-                "findings": [
-                    {"name": one.name, "state": one.state, "sentence": one.sentence, "p": one.p}
-                    for one in self.findings
-                ],
-                "deviations": list(self.deviations),
-                "same_runs": list(self.same_runs),
-                "time": result.time,
-                "machine": dict(result.machine),
-            }
-        )
-        return data
+        findings = [{name: getattr(one, name) for name in ("name", "state", "sentence", "p")} for one in self.findings]
+        data = {
+            "state": self.state,
+            "study": result.study,
+            "label": result.label,
+            "folder": "" if result.folder is None else result.folder.as_posix(),
+            "profile": result.profile,
+            "tasks": list(result.tasks),
+            "finding": finding.name,
+            "finding_state": finding.state,
+            **{name: getattr(finding, name) for name in names},
+            "findings": findings,
+            "deviations": list(self.deviations),
+            "same_runs": list(self.same_runs),
+            "time": result.time,
+            "machine": dict(result.machine),
+        }
+        return dict(only_finite(data))
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One row of the ledger.
-
-    Attributes
-    ----------
-    claim : Claim
-    evidence : tuple of Evidence
-        From every result that counts and has the finding, each set of runs once; the one that the claim takes, by
-        `RULE`, first.
-    remark : str
-        Why the claim was not run, what each task says, with which claim it shares its runs and numbers, or how many
-        other results say something else; "" for none.
-    """
+    """One row of the ledger."""
 
     claim: Claim
+    # from every result that counts and has the finding, each set of runs once; first the one that the claim takes
     evidence: tuple[Evidence, ...]
+    # why the claim was not run, what each task says, with which claim it shares its runs and numbers, or how many other
+    # results say something else; "" for none
     remark: str = ""
 
     @property
@@ -218,24 +182,16 @@ class Entry:
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-ready dictionary; NaN and infinity become None."""
-        data: dict[str, Any] = only_finite(
-            {
-                **dataclasses.asdict(self.claim),
-                "state": self.state,
-                "remark": self.remark,
-                "result": None if self.chosen is None else self.chosen.to_json(),
-                "other_results": [evidence.to_json() for evidence in self.evidence[1:]],
-            }
-        )
-        return data
+        told = [evidence.to_json() for evidence in self.evidence]
+        state: dict[str, Any] = {"state": self.state, "remark": self.remark, "result": next(iter(told), None)}
+        state["other_results"] = told[1:]
+        return dict(only_finite({**dataclasses.asdict(self.claim), **state}))
 
 
 def ledger_of(results: Iterable[StudyResult], claims: Sequence[Claim] = CLAIMS) -> list[Entry]:
     """The ledger from results, one entry per claim in the claims' order."""
-    by_study: dict[str, list[StudyResult]] = {}
-    for result in results:
-        by_study.setdefault(result.study, []).append(result)
-    return _corrected([_entry(claim, by_study.get(claim.study, [])) for claim in claims])
+    known = list(results)
+    return _corrected([_entry(claim, [result for result in known if result.study == claim.study]) for claim in claims])
 
 
 def _entry(claim: Claim, results: Sequence[StudyResult]) -> Entry:
@@ -297,16 +253,7 @@ def _each_set_of_runs_once(evidence: Sequence[Evidence]) -> tuple[Evidence, ...]
 
 def run_keys(evidence: Evidence, finding: Finding | None = None) -> frozenset[str]:
     """Keys of the runs that evidence, or one finding of it, rests on: those of the finding's arm where it names one.
-
-    Parameters
-    ----------
-    finding : Finding or None
-        None takes all runs of the result.
-
-    Returns
-    -------
-    frozenset of str
-        Without the marks of what was kept of a run; empty for a result without runs.
+    Without the marks of what was kept of a run; empty for a result without runs.
     """
     runs = result_runs(evidence.result)
     if finding is not None:
@@ -404,9 +351,8 @@ def _with_states(entry: Entry, states: Mapping[str, State], shares_with: str) ->
 
 
 def setting_deviations(result: StudyResult, claim: Claim) -> tuple[str, ...]:
-    """In what a result's setting differs from the paper's as far as a claim goes, one text each.
-
-    The setting is that of the arm that stands for the paper's method, as it was run.
+    """In what a result's setting differs from the paper's as far as a claim goes, one text each. The setting is that of
+    the arm that stands for the paper's method, as it was run.
     """
     found: dict[str, None] = {}
     usual = RunConfig().model_dump(mode="json")

@@ -15,21 +15,7 @@ _TEMPLATE = """{%- extends 'lab/index.html.j2' -%}
 
 
 def write_page(notebook: Path, page: Path) -> None:
-    """Write an executed notebook as one HTML file.
-
-    Parameters
-    ----------
-    notebook : Path
-    page : Path
-        Written anew.
-
-    Raises
-    ------
-    ImportError
-        When nbconvert is not installed.
-    OSError
-        When the notebook cannot be read or the page not be written.
-    """
+    """Write an executed notebook as one HTML file."""
     import nbformat
     from nbconvert import HTMLExporter
 

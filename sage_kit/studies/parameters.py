@@ -59,22 +59,12 @@ LIMITS: Mapping[str, Any] = {
 
 @dataclass(frozen=True)
 class Parameter:
-    """One parameter of a notebook.
-
-    Attributes
-    ----------
-    name : str
-    annotation : str
-        One of `KINDS`, or that and ``| None``.
-    default : str, int, float, bool, list or None
-    help : str
-        Its comment.
-    """
+    """One parameter of a notebook."""
 
     name: str
-    annotation: str
+    annotation: str  # one of `KINDS`, or that and ``| None``
     default: Any
-    help: str
+    help: str  # its comment
 
     @property
     def kind(self) -> str:
@@ -92,17 +82,8 @@ class Parameter:
         return self.kind.startswith("list[")
 
 
-# ---- notebooks -------------------------------------------------------------------------------------------------------
-
-
 def notebooks_folder(directory: str = "") -> Path:
-    """The folder of the notebooks: the one named, else the project's, else those that come with the package.
-
-    Raises
-    ------
-    StudyError
-        When it does not exist.
-    """
+    """The folder of the notebooks: the one named, else the project's, else those that come with the package."""
     if directory:
         path = Path(directory).expanduser()
         if not path.is_dir():
@@ -127,21 +108,8 @@ def find_notebook(folder: Path, name: str) -> Path:
 
 
 def pick_study(name: str, known: Iterable[str], where: str) -> str:
-    """The study that a user names: by number, by name with or without it, or by the beginning of either.
-
-    Parameters
-    ----------
-    name : str
-        "5", "05", "05_reducers", "reducers" or "reduc".
-    known : iterable of str
-        Full names.
-    where : str
-        Where they were looked for.
-
-    Raises
-    ------
-    StudyError
-        When there is no such study, or more than one.
+    """The study that a user names: by number, by name with or without it, or by the beginning of either. "5", "05",
+    "05_reducers", "reducers" and "reduc" name 05_reducers; none or several are a StudyError.
     """
     stems, wanted = sorted(known), name.strip()
     bare = {stem: re.sub(r"^\d+_", "", stem) for stem in stems}
@@ -161,13 +129,7 @@ def pick_study(name: str, known: Iterable[str], where: str) -> str:
 
 
 def load_notebook(path: Path) -> dict[str, Any]:
-    """A notebook as a mapping.
-
-    Raises
-    ------
-    StudyError
-        When it cannot be read, or is no notebook of format 4.
-    """
+    """A notebook as a mapping."""
     try:
         notebook = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -187,13 +149,7 @@ def cell_source(cell: Mapping[str, Any]) -> str:
 
 
 def describe_notebook(path: Path) -> tuple[str, str]:
-    """Title and question of a study: the first heading of its notebook and the paragraph below it.
-
-    Raises
-    ------
-    StudyError
-        As `load_notebook` does.
-    """
+    """Title and question of a study: the first heading of its notebook and the paragraph below it."""
     text = "\n\n".join(cell_source(c) for c in load_notebook(path)["cells"] if c["cell_type"] == "markdown")
     heading = re.search(r"^# +(.+)$", text, re.MULTILINE)
     if heading is None:
@@ -204,29 +160,11 @@ def describe_notebook(path: Path) -> tuple[str, str]:
     return heading[1].strip(), re.sub(r"^\**Question[.:]?\**[.:]?\s+", "", question)
 
 
-# ---- reading ---------------------------------------------------------------------------------------------------------
-
-
 def read_parameters(path: Path) -> list[Parameter]:
     """The parameters of a notebook, from the cell tagged `parameters`, which is not executed.
 
     Python's own parser reads them: papermill's expressions leave out what they do not match, such as ``int | None`` or
-    a default that holds "=", without a word.
-
-    Parameters
-    ----------
-    path : Path
-
-    Returns
-    -------
-    list of Parameter
-        In the order of the cell.
-
-    Raises
-    ------
-    StudyError
-        When there is no such cell, or more than one, or a statement of it is no annotated literal; the message names
-        the notebook and the line.
+    a default that holds "=", without a word. In the order of the cell.
     """
     cells = [cell for cell in load_notebook(path)["cells"] if cell["cell_type"] == "code"]
     tagged = [cell for cell in cells if PARAMETERS_TAG in cell.get("metadata", {}).get("tags", [])]
@@ -258,9 +196,6 @@ def read_parameters(path: Path) -> list[Parameter]:
     return parameters
 
 
-# ---- checking --------------------------------------------------------------------------------------------------------
-
-
 def listed(text: str) -> list[str]:
     """The names in a text, which commas separate: `pca, umap` holds two."""
     return [part.strip() for part in text.split(",") if part.strip()]
@@ -282,27 +217,9 @@ def check(
 ) -> dict[str, Any]:
     """All parameters of a notebook, with the values that were given in place of the defaults.
 
-    Parameters
-    ----------
-    parameters : sequence of Parameter
-    given : mapping
-        Values by name: of the parameter's type, or text as on the command line (``true``, ``5``, ``None``; the items
-        of a list separated by commas).
-    study : str
-        Its name, for the message.
-    place : str
-        Where the values stand, for the message, e.g. ``"grid.toml: "``.
-
-    Returns
-    -------
-    dict
-        In the order of `parameters`, each of its type.
-
-    Raises
-    ------
-    StudyError
-        For a name that the notebook does not have, a value of another type or out of range, an unknown profile, or a
-        value that the setting of a run of that name does not take.
+    In the order of `parameters`, each of its type. Values are of the parameter's type, or text as on the command line
+    (``true``, ``5``, ``None``; items of a list separated by commas). `study` and `place` stand in the message of the
+    StudyError.
     """
     read, fields = dict(given), {}
     for parameter in parameters:
@@ -351,22 +268,7 @@ def check_parameters(namespace: MutableMapping[str, Any], study: str = "") -> di
     The annotations in the cell of parameters say the types. papermill takes text for a number where it looks like one
     (``-p dims 2``): that becomes the text again.
 
-    Parameters
-    ----------
-    namespace : mutable mapping
-        ``globals()`` of the notebook; the values are put back as they are meant.
-    study : str
-        Its name, for the message.
-
-    Returns
-    -------
-    dict
-        The parameters with their values.
-
-    Raises
-    ------
-    StudyError
-        As `check` does.
+    Values are put back into the namespace as they are meant.
     """
     parameters, given = [], {}
     for name, annotation in namespace.get("__annotations__", {}).items():
@@ -386,19 +288,8 @@ def check_parameters(namespace: MutableMapping[str, Any], study: str = "") -> di
 
 
 def check_components(plugins: Plugins, values: Mapping[str, Any]) -> None:
-    """Check that the components that parameters or settings name are there, and their packages.
-
-    Parameters
-    ----------
-    plugins : Plugins
-    values : mapping
-        By name; those that are in `NAMING` and hold text count.
-
-    Raises
-    ------
-    UnknownComponentError, MissingPackageError
-    StudyError
-        Where text names none.
+    """Check that the components that parameters or settings name are there, and their packages. Names that are in
+    `NAMING` and hold text count.
     """
     for name, value in values.items():
         if name not in NAMING or not isinstance(value, str) or not value:

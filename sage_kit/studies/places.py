@@ -12,9 +12,7 @@ from sage_kit.errors import StudyError
 RUNS, CELLS = "runs/studies", "runs/cells"
 """Of a project: where runs of arms and executed notebooks lie unless a folder is named. Git ignores ``runs/``."""
 
-RESULTS = "runs/results"
-"""Of a project: where a study saves its result unless a folder is named. Git ignores it."""
-
+RESULTS = "runs/results"  # of a project: where a study saves its result unless a folder is named. Git ignores it
 SHARED_RESULTS = "results"
 """Of a project: the results that its repository holds. A study writes there only when `results_dir` names it."""
 
@@ -22,13 +20,9 @@ SHARED_RESULTS = "results"
 def project_root() -> Path:
     """The root of the project that the current folder belongs to.
 
-    Returns
-    -------
-    Path
-        The nearest folder, from the current one upward, that holds ``.git``; without one, the outermost that holds a
-        pyproject.toml, since plugins within a project have their own; without one, the nearest in which studies have
-        left their runs; else the current folder. The home folder and those above it count only when they are the
-        current one.
+    The nearest folder, from the current one upward, that holds ``.git``; without one, the outermost that holds a
+    pyproject.toml, since plugins within a project have their own; without one, the nearest in which studies have left
+    their runs; else the current folder. The home folder and those above it count only when they are the current one.
     """
     folders = list(_upward())
     versioned = [folder for folder in folders if (folder / ".git").exists()]
@@ -49,25 +43,13 @@ def _upward() -> Iterator[Path]:
 
 
 def in_project(given: str | Path | None, default: str) -> Path:
-    """A folder that a user names, as it is; else the project's own.
-
-    Parameters
-    ----------
-    given : str, Path or None
-        Relative to the current folder; None and "" take the default.
-    default : str
-        Relative to the project's root: `RUNS`, `CELLS` or `RESULTS`.
-    """
+    """A folder that a user names, as it is; else the project's own."""
     return Path(given).expanduser() if given else project_root() / default
 
 
 def result_folders(given: str | Path | None = None) -> list[Path]:
-    """The folders that results are read from: the one that is named, else the repository's and the local one.
-
-    Returns
-    -------
-    list of Path
-        Of the project's own, those that are there.
+    """The folders that results are read from: the one that is named, else the repository's and the local one. Of the
+    project's own, those that are there.
     """
     if given:
         return [Path(given).expanduser()]
@@ -85,19 +67,8 @@ def shown(path: Path) -> str:
 def companion(name: str) -> str:
     """Path of a file beside the notebooks, relative to the current folder where it lies below that.
 
-    Parameters
-    ----------
-    name : str
-        Relative to the folder of the notebooks, such as "plugins/beyond_glue_tasks.py".
-
-    Returns
-    -------
-    str
-
-    Raises
-    ------
-    StudyError
-        When it is found neither here, nor in the project's folder of notebooks, nor beside the installed package.
+    `name` is relative to the folder of the notebooks; StudyError where it is neither here, nor in the project's
+    notebooks, nor beside the installed package.
     """
     package = Path(sage_kit.__file__).resolve().parent
     near = (Path(), Path("notebooks"), project_root() / "notebooks")

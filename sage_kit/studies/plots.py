@@ -36,8 +36,7 @@ MARKERS = ("o", "s", "^", "D")
 LINES = ("-", "--", ":", "-.")
 REFERENCE_LINES = (":", "-.", "--")
 PANELS_PER_ROW = 3
-UNDERLAY = {"color": "white", "alpha": 0.8, "pad": 0.5, "linewidth": 0}
-"""Behind numbers that stand on lines."""
+UNDERLAY = {"color": "white", "alpha": 0.8, "pad": 0.5, "linewidth": 0}  # behind numbers that stand on lines
 
 
 def intervals(
@@ -85,9 +84,7 @@ def intervals(
     for axes, (task, group) in zip(grid, panels.items(), strict=True):
         for row in group:
             _draw_interval(axes, row, value, unit, heights[str(row[label])], form, is_beside=single)
-        if zero:
-            axes.axvline(in_unit(threshold, unit), color=TEACHER, linestyle="--", linewidth=1, zorder=0)
-        _name_rows(axes, names)
+        _name_rows(axes, names, in_unit(threshold, unit) if zero else None)
         axes.set_ylim(-len(names) + 0.4, 0.6)
         if not single:
             axes.set_title(str(task), fontsize=10)
@@ -129,8 +126,7 @@ def gains(rows: pd.DataFrame | Rows, *, title: str, units: Mapping[str, str]) ->
                 axes.plot([low, high], [height, height], color=style["color"], linewidth=2, solid_capstyle="butt")
                 (point,) = axes.plot(value, height, color=style["color"], marker=style["marker"], linestyle="")
                 handles.setdefault(comparison, point)
-        axes.axvline(0, color=TEACHER, linestyle="--", linewidth=1, zorder=0)
-        _name_rows(axes, tasks)
+        _name_rows(axes, tasks, 0.0)
         axes.set_title(outcome, fontsize=10)
         axes.set_xlabel("change [%]" if unit == PERCENT_CHANGE else unit, fontsize=9)
         axes.locator_params(axis="x", nbins=5)
@@ -386,7 +382,7 @@ def bars(
     for (name, place), line in zip((reference or {}).items(), cycle(REFERENCE_LINES)):
         handles.append(axes.axvline(place, color=TEACHER, linestyle=line, label=name))
     axes.axvline(0, color="black", linewidth=0.8)
-    _name_rows(axes, names)
+    _name_rows(axes, names, None)
     axes.set_ylim(-len(names) + 0.5, 0.5)
     axes.margins(x=0.1)
     figure.suptitle(title, fontsize=12)
@@ -420,11 +416,8 @@ def _styles() -> Iterable[dict[str, Any]]:
     """Colour, marker and line of one group after the other, without end; without colours they can be told apart too."""
     for index in count():
         turn = index + index // len(PALETTE)  # or the ninth would look like the first
-        yield {
-            "color": PALETTE[index % len(PALETTE)],
-            "marker": MARKERS[turn % len(MARKERS)],
-            "linestyle": LINES[turn % len(LINES)],
-        }
+        marks = {"marker": MARKERS[turn % len(MARKERS)], "linestyle": LINES[turn % len(LINES)]}
+        yield {"color": PALETTE[index % len(PALETTE)], **marks}
 
 
 def _panels(
@@ -440,8 +433,10 @@ def _panels(
     return figure, grid[:count]
 
 
-def _name_rows(axes: Axes, names: Sequence[str]) -> None:
-    """Names at the heights 0, -1, ... down the left side, which has no line of its own."""
+def _name_rows(axes: Axes, names: Sequence[str], threshold: float | None) -> None:
+    """Names at the heights 0, -1, ... down the left side, which has no line of its own, and a line at a threshold."""
+    if threshold is not None:
+        axes.axvline(threshold, color=TEACHER, linestyle="--", linewidth=1, zorder=0)
     axes.set_yticks([-index for index in range(len(names))], labels=names)
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="x", alpha=0.25)

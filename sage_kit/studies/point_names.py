@@ -24,14 +24,7 @@ CORNERS = (
 def place_names(
     figure: Figure, axes: Axes, points: Sequence[tuple[float, float, str, str]], colours: Mapping[str, str]
 ) -> None:
-    """Write each name beside its point where it hides the least of other names, of points, and of what is drawn.
-
-    Parameters
-    ----------
-    points : sequence of (x, y, name, group)
-    colours : mapping of str to str
-        By group; that of "" is black.
-    """
+    """Write each name beside its point where it hides the least of other names, of points, and of what is drawn."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.transforms import Bbox
 

@@ -17,13 +17,13 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sage_kit.components import TaskSpec
-from sage_kit.data.metrics import alike_with, divergence
+from sage_kit.data.metrics import METRICS, alike_with, divergence, measure
 from sage_kit.data.metrics import predictions as predicted
 from sage_kit.data.unlabelled import count_unlabelled
 from sage_kit.errors import StudyError, did_you_mean
@@ -34,38 +34,16 @@ from sage_kit.studies.result import PREDICTIONS, StudyResult, pick_row
 if TYPE_CHECKING:
     from pandas import DataFrame
 
+    from sage_kit.studies.runs import Runs
+
 Array = NDArray[Any]
 
 DEV, VALIDATION = "dev", "validation"
 AGREEMENT, DIVERGENCE, PRIMARY = "agreement", "divergence", "primary"
 
 
-class Outputs(Protocol):
-    """What runs put out, by task, arm and split: `sage_kit.studies.runs.Runs`, or what a result holds of them."""
-
-    @property
-    def tasks(self) -> list[str]:
-        """Names of the tasks."""
-
-    @property
-    def arms(self) -> list[str]:
-        """Names of the arms."""
-
-    def labels(self, task: str, split: str) -> Array:
-        """Gold labels, (n,)."""
-
-    def teacher_logits(self, task: str, split: str) -> Array:
-        """The teacher's outputs, (n, n_outputs)."""
-
-    def logits(self, task: str, arm: str, split: str) -> Array:
-        """The students' outputs, (seeds, n, n_outputs); no seeds for an arm without runs."""
-
-    def splits(self, task: str) -> list[str]:
-        """Names of the validation splits in order, and "evaluation" where there is such a set."""
-
-
 def compare_outputs(
-    outputs: Outputs,
+    outputs: Runs | SavedOutputs,
     specs: Mapping[str, TaskSpec],
     baseline: str,
     *,
@@ -73,17 +51,8 @@ def compare_outputs(
     metric: str = "",
     arms: Sequence[str] | None = None,
 ) -> DataFrame:
-    """Each arm against a baseline, paired by seed and example, as `sage_kit.studies.Study.compare` takes them.
-
-    Returns
-    -------
-    DataFrame
-        With `statistics.COLUMNS`, and behind "arm" the columns "baseline", "metric" ("primary" for "") and "split".
-
-    Raises
-    ------
-    StudyError
-        For an arm or a split that is not there, and for a metric that needs labels where some are missing.
+    """Each arm against a baseline, paired by seed and example, as `sage_kit.studies.Study.compare` takes them. With
+    `statistics.COLUMNS`, and behind "arm" the columns "baseline", "metric" ("primary" for "") and "split".
     """
     known = outputs.arms
     for name in (baseline, *(arms or ())):
@@ -104,14 +73,12 @@ def compare_outputs(
             if len(students):
                 cells[task, arm] = _cells(metric or spec.metrics[0], spec, labels, teacher, list(map(halved, students)))
     table = statistics.compare_cells(cells, baseline)
-    for place, (column, value) in enumerate(
-        {"baseline": baseline, "metric": metric or PRIMARY, "split": split}.items()
-    ):
-        table.insert(2 + place, column, value)
+    for place, column, value in ((2, "baseline", baseline), (3, "metric", metric or PRIMARY), (4, "split", split)):
+        table.insert(place, column, value)
     return table
 
 
-def split_name(outputs: Outputs, task: str, split: str) -> str:
+def split_name(outputs: Runs | SavedOutputs, task: str, split: str) -> str:
     """The name under which a split's outputs are found."""
     if split == DEV:
         return split
@@ -129,7 +96,17 @@ def _cells(metric: str, spec: TaskSpec, labels: Array, teacher: Array, students:
         return np.stack([alike_with(each, teacher, spec) for each in students]).astype(np.float64)
     if metric == DIVERGENCE:
         return statistics.log_mean(np.stack([divergence(teacher, each) for each in students]))
-    return statistics.contributions(metric, labels, np.stack([predicted(each, spec) for each in students]))
+    return statistics.contributions(
+        measure(spec, metric), labels, np.stack([predicted(each, spec) for each in students])
+    )
+
+
+def without_contributions(specs: Mapping[str, TaskSpec], metric: str) -> list[str]:
+    """Names of the metrics of a comparison of which nobody knows what an example contributes to them."""
+    if metric in (AGREEMENT, DIVERGENCE):
+        return []
+    named = (measure(spec, metric or spec.metrics[0]) for spec in specs.values())
+    return sorted({one.name for one in named if not statistics.has_contributions(one)})
 
 
 def halved(logits: Array) -> Array:
@@ -137,15 +114,6 @@ def halved(logits: Array) -> Array:
 
     Rounding can make two logits equal, and then the first of them would be predicted. The predicted class gets the next
     larger number of half precision where it no longer stands alone.
-
-    Parameters
-    ----------
-    logits : array of shape (n, n_outputs)
-
-    Returns
-    -------
-    array of shape (n, n_outputs)
-        float16, or as given for one output and for logits that half precision does not hold (65,504 and beyond).
     """
     logits = np.asarray(logits)
     if logits.shape[1] == 1 or logits.dtype == np.float16:
@@ -160,9 +128,6 @@ def halved(logits: Array) -> Array:
     return half
 
 
-# ---- beside a result -------------------------------------------------------------------------------------------------
-
-
 def save_predictions(folder: Path, arrays: Mapping[str, Array]) -> None:
     """Write predictions.safetensors."""
     from safetensors.numpy import save
@@ -173,13 +138,7 @@ def save_predictions(folder: Path, arrays: Mapping[str, Array]) -> None:
 
 
 def read_predictions(folder: Path) -> dict[str, Array]:
-    """The arrays of predictions.safetensors by name.
-
-    Raises
-    ------
-    StudyError
-        When the file is missing or not readable.
-    """
+    """The arrays of predictions.safetensors by name."""
     from safetensors import SafetensorError
     from safetensors.numpy import load
 
@@ -192,18 +151,7 @@ def read_predictions(folder: Path) -> dict[str, Array]:
 
 
 class SavedOutputs:
-    """The outputs that a result holds.
-
-    Attributes
-    ----------
-    tasks, arms : list of str
-        Those that tables compare.
-
-    Raises
-    ------
-    StudyError
-        When the file is missing or not readable.
-    """
+    """The outputs that a result holds."""
 
     def __init__(self, result: StudyResult) -> None:
         assert result.folder is not None, "the result was not loaded from a folder"
@@ -242,24 +190,16 @@ class SavedOutputs:
 def recomputed(result: StudyResult, tables: Mapping[str, DataFrame]) -> dict[str, dict[str, float]]:
     """The numbers of every finding about scores, computed again from the predictions beside the result.
 
-    Parameters
-    ----------
-    result : StudyResult
-        Loaded from its folder.
-    tables : mapping of str to DataFrame
-        As `sage_kit.studies.result.read_tables` reads them.
-
-    Returns
-    -------
-    dict of str to dict
-        By finding: its value, low, high and df. Findings that read something else than a comparison of arms or an arm's
-        score on a split whose predictions are there are left out.
+    By finding: its value, low, high and df. Findings that read something else than a comparison of arms or an arm's
+    score on a split whose predictions are there are left out, and so are those in a plugin's metric.
     """
     outputs = SavedOutputs(result)
     found = {}
     for finding in result.findings:
         columns = set(tables[finding.table].columns)
         row = pick_row(tables[finding.table], finding.row, finding.table)
+        if not _is_built_in(outputs, row):
+            continue
         if {"baseline", "metric", "split", *statistics.COLUMNS} <= columns:
             numbers = _compared(outputs, tables[finding.table], row)
         elif {"task", "arm", "metric", "split", "n_examples", "mean"} <= columns:
@@ -272,11 +212,18 @@ def recomputed(result: StudyResult, tables: Mapping[str, DataFrame]) -> dict[str
     return found
 
 
+def _is_built_in(outputs: SavedOutputs, row: Mapping[str, Any]) -> bool:
+    """Whether what a row tells of is no metric of a plugin, which may not be there any more."""
+    told = row.get("metric", PRIMARY)
+    if told != PRIMARY:
+        return told in (AGREEMENT, DIVERGENCE, *METRICS)
+    return all(outputs.spec(task).metrics[0] in METRICS for task in outputs.tasks)
+
+
 def _compared(outputs: SavedOutputs, table: DataFrame, row: Mapping[str, Any]) -> Mapping[str, Any]:
     """A row of a comparison again, over the tasks that its table has for it."""
-    alike = table
-    for column in ("arm", "baseline", "metric", "split"):
-        alike = alike[alike[column] == row[column]]
+    names = ["arm", "baseline", "metric", "split"]
+    alike = table[(table[names] == [row[name] for name in names]).all(axis=1)]
     tasks = [task for task in alike["task"] if task != statistics.AVERAGE]
     part = copy.copy(outputs)
     part.tasks = tasks  # a comparison may leave others out

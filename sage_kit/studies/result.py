@@ -42,95 +42,44 @@ from sage_kit.studies.verdicts import ALPHA, STATES, Direction, State, can_decid
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-FORMAT = 2
-"""Version of result.json."""
-
+FORMAT = 2  # version of result.json
 RESULT = "result.json"
 PREDICTIONS = "predictions.safetensors"
 
-ROUNDING = 1e-9
-"""An interval that ends at its threshold has p = 0.05 but for rounding."""
+ROUNDING = 1e-9  # an interval that ends at its threshold has p = 0.05 but for rounding
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One question and the number that answers it.
+    """One question and the number that answers it."""
 
-    Attributes
-    ----------
-    name : str
-        Unique within a study.
-    question : str
-        Of the kind that yes or no answers.
-    value, low, high : float
-        The number and its 95 % interval; NaN where there is none.
-    threshold : float
-        What it is held against.
-    direction : "above" or "below"
-        On which side of the threshold the answer is yes.
-    state : "yes", "no" or "undecided"
-        By `sage_kit.studies.verdicts`, from `p_adjusted`.
-    sentence : str
-        The answer in words, chosen by the state, and its numbers.
-    unit : str
-        Of the value; "points" are shown as hundredths, "percent change" is that of a difference of logarithms.
-    seeds : int
-        Runs per arm that the interval rests on; 0 where no seed enters.
-    claim : str
-        Identifier of the claim in the ledger that it speaks to; "" for none.
-    table : str
-        The table that the numbers were read from.
-    row : mapping of str to str, int or float
-        Columns and values that pick one row of it.
-    columns : tuple of str
-        Where value, low and high stand in that row.
-    examples : int
-        Evaluation examples that the interval rests on; 0 where it is about numbers of whole runs.
-    df : float
-        Degrees of freedom of the interval; infinite for the normal distribution.
-    p : float
-        Two-sided, of the threshold, from the interval; NaN without one.
-    p_adjusted : float
-        The same, corrected over the study's findings that can be decided; NaN for one that cannot.
-    family : int
-        How many those are.
-    detectable : float
-        Smallest distance from the threshold that the design finds with 80 % chance; NaN where that is not known.
-    identical : bool
-        Whether all pairs were alike, so that the interval is a bound.
-    counts : (int, int) or None
-        Of a share of runs, how many of how many.
-    margin_reason : str
-        Why a margin stands as threshold; "" where none does.
-    margin_effect : float
-        The smallest effect under study, which the margin is below; NaN without a margin.
-    """
-
-    name: str
-    question: str
-    value: float
+    name: str  # unique within a study
+    question: str  # of the kind that yes or no answers
+    value: float  # the number and its 95 % interval; NaN where there is none
     low: float
     high: float
-    threshold: float
-    state: State
-    sentence: str
-    unit: str
-    seeds: int
-    table: str
-    row: Mapping[str, Any]
-    columns: tuple[str, str, str] = ("difference", "low", "high")
-    direction: Direction = "above"
-    claim: str = ""
-    examples: int = 0
-    df: float = math.inf
-    p: float = math.nan
+    threshold: float  # what it is held against
+    state: State  # by `sage_kit.studies.verdicts`, from `p_adjusted`
+    sentence: str  # the answer in words, chosen by the state, and its numbers
+    unit: str  # of the value; "points" are shown as hundredths, "percent change" is that of a difference of logarithms
+    seeds: int  # runs per arm that the interval rests on; 0 where no seed enters
+    table: str  # the table that the numbers were read from
+    row: Mapping[str, Any]  # columns and values that pick one row of it
+    columns: tuple[str, str, str] = ("difference", "low", "high")  # where value, low and high stand in that row
+    direction: Direction = "above"  # on which side of the threshold the answer is yes
+    claim: str = ""  # identifier of the claim in the ledger that it speaks to; "" for none
+    examples: int = 0  # evaluation examples that the interval rests on; 0 where it is about numbers of whole runs
+    df: float = math.inf  # degrees of freedom of the interval; infinite for the normal distribution
+    p: float = math.nan  # two-sided, of the threshold, from the interval; NaN without one
+    # the same, corrected over the study's findings that can be decided; NaN for one that cannot
     p_adjusted: float = math.nan
-    family: int = 0
+    family: int = 0  # how many those are
+    # smallest distance from the threshold that the design finds with 80 % chance; NaN where that is not known
     detectable: float = math.nan
-    identical: bool = False
-    counts: tuple[int, int] | None = None
-    margin_reason: str = ""
-    margin_effect: float = math.nan
+    identical: bool = False  # whether all pairs were alike, so that the interval is a bound
+    counts: tuple[int, int] | None = None  # of a share of runs, how many of how many
+    margin_reason: str = ""  # why a margin stands as threshold; "" where none does
+    margin_effect: float = math.nan  # the smallest effect under study, which the margin is below; NaN without a margin
 
     @property
     def is_difference(self) -> bool:
@@ -139,8 +88,7 @@ class Finding:
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-ready dictionary; NaN and infinity become None."""
-        data: dict[str, Any] = only_finite({**dataclasses.asdict(self), "row": dict(self.row)})
-        return data
+        return dict(only_finite({**dataclasses.asdict(self), "row": dict(self.row)}))
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Finding:
@@ -152,14 +100,8 @@ class Finding:
 
 
 def decided(findings: Sequence[Finding], answers: Sequence[Mapping[State, str]]) -> tuple[Finding, ...]:
-    """Findings with p, state and sentence, corrected over all of them that can be decided.
-
-    Parameters
-    ----------
-    findings : sequence of Finding
-        With their numbers.
-    answers : sequence of mapping of state to str
-        The answer in words to each, by state, without its numbers.
+    """Findings with p, state and sentence, corrected over all of them that can be decided. `answers` holds the answer
+    in words to each by state, without its numbers.
     """
     tested = [dataclasses.replace(finding, p=_p(finding)) for finding in findings]
     adjusted = holm([finding.p if can_decide(finding.seeds) else math.nan for finding in tested])
@@ -167,9 +109,8 @@ def decided(findings: Sequence[Finding], answers: Sequence[Mapping[State, str]])
     found = []
     for finding, p, texts in zip(tested, adjusted, answers, strict=True):
         state = state_of(finding.value, finding.threshold, finding.direction, p)
-        full = dataclasses.replace(
-            finding, p_adjusted=p, family=family, detectable=_detectable(finding, family), state=state
-        )
+        reach = _detectable(finding, family)
+        full = dataclasses.replace(finding, p_adjusted=p, family=family, detectable=reach, state=state)
         found.append(dataclasses.replace(full, sentence=sentence(texts[state], full)))
     return tuple(found)
 
@@ -192,72 +133,35 @@ def _detectable(finding: Finding, family: int) -> float:
 
 @dataclass(frozen=True)
 class StudyResult:
-    """All that one run of a study found.
+    """All that one run of a study found."""
 
-    Attributes
-    ----------
-    study, title, question : str
-        Name of the notebook without its ending, its heading, and what it asks.
-    label : str
-        Tells this result from others of the same study: profile, tasks, and what else differs.
-    profile : str
-        "smoke", "small", "medium" or "full".
-    tasks : tuple of str
-    seeds : int
-        Runs per arm.
-    parameters : mapping
-        The notebook's, complete.
-    settings : mapping
-        Settings of the runs that differ from the defaults.
-    defaults : mapping
-        The defaults as they were, so that a later change of them leaves the runs as they are told.
-    findings : tuple of Finding
-        The main one first.
-    tables : tuple of str
-        Names of the parquet files, without their ending.
-    figures : tuple of (str, str)
-        File name and caption.
-    time : str
-        When it was done, UTC, ISO 8601.
-    seconds : float
-        Wall time of the notebook [s]; little when the runs were found rather than made.
-    machine, packages, data : mapping
-        Where it ran, versions by package, and the data's fingerprint by task.
-    runs : tuple of mapping
-        Of every run what it takes to execute it again (see the module's beginning).
-    scoring : mapping of str to mapping
-        By task how it is scored: "metrics" (the primary one first), "classes" (0 for regression), "label_range",
-        "splits" (of validation in order, and "evaluation").
-    precision : str
-        "fp32", "bf16" or "fp16", whoever chose it.
-    commit : str
-        Of the clone that made it, with a "+" behind it where files had been changed; "" outside one.
-    code : str
-        Digest of the source of the loop and of what a study computes with (`sage_kit.storage.source_digest`).
-    """
-
-    study: str
-    title: str
-    question: str
-    label: str
-    profile: str
+    study: str  # name of the notebook without its ending
+    title: str  # its heading
+    question: str  # what it asks
+    label: str  # tells this result from others of the same study: profile, tasks, and what else differs
+    profile: str  # "smoke", "small", "medium" or "full"
     tasks: tuple[str, ...]
-    seeds: int
-    parameters: Mapping[str, Any]
-    settings: Mapping[str, Any]
-    findings: tuple[Finding, ...]
+    seeds: int  # runs per arm
+    parameters: Mapping[str, Any]  # the notebook's, complete
+    settings: Mapping[str, Any]  # settings of the runs that differ from the defaults
+    findings: tuple[Finding, ...]  # the main one first
+    # the defaults as they were, so that a later change of them leaves the runs as they are told
     defaults: Mapping[str, Any] = field(default_factory=dict)
-    tables: tuple[str, ...] = ()
-    figures: tuple[tuple[str, str], ...] = ()
-    time: str = ""
-    seconds: float = 0.0
-    machine: Mapping[str, Any] = field(default_factory=dict)
-    packages: Mapping[str, str] = field(default_factory=dict)
-    data: Mapping[str, str] = field(default_factory=dict)
+    tables: tuple[str, ...] = ()  # names of the parquet files, without their ending
+    figures: tuple[tuple[str, str], ...] = ()  # file name and caption
+    time: str = ""  # when it was done, UTC, ISO 8601
+    seconds: float = 0.0  # wall time of the notebook [s]; little when the runs were found rather than made
+    machine: Mapping[str, Any] = field(default_factory=dict)  # where it ran
+    packages: Mapping[str, str] = field(default_factory=dict)  # their versions
+    data: Mapping[str, str] = field(default_factory=dict)  # its fingerprint by task
+    # of every run what it takes to execute it again (see the module's beginning)
     runs: tuple[Mapping[str, Any], ...] = ()
+    # by task how it is scored: "metrics" (the primary one first), "classes" (0 for regression), "label_range", "splits"
+    # (of validation in order, and "evaluation")
     scoring: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    precision: str = ""
-    commit: str = ""
+    precision: str = ""  # "fp32", "bf16" or "fp16", whoever chose it
+    commit: str = ""  # of the clone that made it, with a "+" behind it where files had been changed; "" outside one
+    # digest of the source of the loop and of what a study computes with (`sage_kit.storage.source_digest`)
     code: str = ""
     folder: Path | None = None
 
@@ -272,26 +176,13 @@ class StudyResult:
         """What result.json holds."""
         own = {item.name: getattr(self, item.name) for item in dataclasses.fields(self) if item.name != "folder"}
         state, text = self.verdict
-        data: dict[str, Any] = only_finite(
-            {
-                "format": FORMAT,
-                **own,
-                "findings": [finding.to_json() for finding in self.findings],
-                "verdict": {"state": state, "text": text},
-                "figures": [{"file": file, "caption": caption} for file, caption in self.figures],
-            }
-        )
-        return data
+        own["findings"] = [finding.to_json() for finding in self.findings]
+        own["figures"] = [{"file": file, "caption": caption} for file, caption in self.figures]
+        return dict(only_finite({"format": FORMAT, **own, "verdict": {"state": state, "text": text}}))
 
     @classmethod
     def load(cls, folder: Path) -> StudyResult:
-        """Read a result's folder.
-
-        Raises
-        ------
-        StudyError
-            When its result.json is missing, not readable, or of another format.
-        """
+        """Read a result's folder."""
         path = folder / RESULT
         try:
             data = json.loads(path.read_text(encoding="utf-8"))
@@ -331,13 +222,7 @@ def find_folders(results_dir: Path) -> list[Path]:
 
 
 def pick_row(table: DataFrame, row: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """The one row of a table whose columns have these values.
-
-    Raises
-    ------
-    StudyError
-        When there is none, or more than one.
-    """
+    """The one row of a table whose columns have these values."""
     missing = [name for name in row if name not in table.columns]
     if missing:
         raise StudyError(f"table {where!r} has no column {missing[0]!r}: it has {', '.join(map(str, table.columns))}")
@@ -351,13 +236,7 @@ def pick_row(table: DataFrame, row: Mapping[str, Any], where: str) -> dict[str, 
 
 
 def inconsistencies(result: StudyResult, tables: Mapping[str, DataFrame]) -> list[str]:
-    """Where a result's findings disagree with its tables, one line each; none for a result that is right.
-
-    Parameters
-    ----------
-    tables : mapping of str to DataFrame
-        As read from its parquet files.
-    """
+    """Where a result's findings disagree with its tables, one line each; none for a result that is right."""
     faults = []
     for finding in result.findings:
         if finding.table not in tables:
@@ -397,13 +276,7 @@ def contradiction(result: StudyResult) -> str:
 
 
 def read_tables(result: StudyResult) -> dict[str, DataFrame]:
-    """The tables beside a result that was loaded from a folder.
-
-    Raises
-    ------
-    StudyError
-        When one is missing or not readable.
-    """
+    """The tables beside a result that was loaded from a folder."""
     import pandas
 
     assert result.folder is not None, "the result was not loaded from a folder"
@@ -419,9 +292,8 @@ def read_tables(result: StudyResult) -> dict[str, DataFrame]:
 
 
 def label_of(profile: str, tasks: Sequence[str], difference: str = "", precision: str = "") -> str:
-    """The name of a result's folder: ``small-cola+sst2-bf16``, with a mark where other parameters differ too.
-
-    Machines choose their precision, and results of two precisions do not share a folder.
+    """The name of a result's folder: ``small-cola+sst2-bf16``, with a mark where other parameters differ too. Machines
+    choose their precision, and results of two precisions do not share a folder.
     """
     return "-".join(part for part in (profile, "+".join(tasks), precision, difference) if part)
 

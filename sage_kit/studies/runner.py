@@ -46,43 +46,23 @@ HANDED_ON = (DATA_DIR_VARIABLE, "SAGE_KIT_CACHE_DIR", "SAGE_KIT_PLUGINS", "HF_HO
              "HF_DATASETS_OFFLINE")  # fmt: skip
 """Variables that a notebook finds as they were where the grid was started, on whatever machine it runs."""
 
-PROGRESS_SECONDS = 60.0
-"""How often a progress bar that overwrites its line gets one in the log [s]."""
-
-START_SECONDS = 300
-"""How long a kernel may take to start [s]; several that start at once on a busy machine take long."""
+PROGRESS_SECONDS = 60.0  # how often a progress bar that overwrites its line gets one in the log [s]
+START_SECONDS = 300  # how long a kernel may take to start [s]; several that start at once on a busy machine take long
 
 Announce = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A notebook with its parameters, and where its outcome lies.
+    """A notebook with its parameters, and where its outcome lies."""
 
-    Attributes
-    ----------
-    study : str
-        Name of the notebook without its ending.
-    notebook : Path
-    parameters : mapping
-        Complete and checked.
-    key : str
-        Fingerprint of all that the outcome depends on; 16 hexadecimal digits.
-    out : Path
-        Folder of all cells.
-    working_dir : Path
-        Where the kernel runs; relative paths among the parameters start there.
-    environment : mapping
-        Variables that the kernel gets besides those of the process that starts it.
-    """
-
-    study: str
+    study: str  # name of the notebook without its ending
     notebook: Path
-    parameters: Mapping[str, Any]
-    key: str
-    out: Path
-    working_dir: Path
-    environment: Mapping[str, str]
+    parameters: Mapping[str, Any]  # complete and checked
+    key: str  # fingerprint of all that the outcome depends on; 16 hexadecimal digits
+    out: Path  # folder of all cells
+    working_dir: Path  # where the kernel runs; relative paths among the parameters start there
+    environment: Mapping[str, str]  # variables that the kernel gets besides those of the process that starts it
 
     @property
     def directory(self) -> Path:
@@ -97,49 +77,18 @@ class Cell:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a cell.
-
-    Attributes
-    ----------
-    cell : Cell
-    state : "done", "failed" or "busy"
-        Busy: another process is executing it, and was not waited for.
-    seconds : float
-        Wall time of its execution [s].
-    error : str
-        One line; "" unless it failed.
-    reused : bool
-        It had been executed before.
-    """
+    """What became of a cell."""
 
     cell: Cell
-    state: str
-    seconds: float = 0.0
-    error: str = ""
-    reused: bool = False
+    state: str  # "done", "failed" or "busy"; busy: another process is executing it, and was not waited for
+    seconds: float = 0.0  # wall time of its execution [s]
+    error: str = ""  # one line; "" unless it failed
+    reused: bool = False  # it had been executed before
 
 
 def make_cell(notebook: Path, parameters: Mapping[str, Any], out: Path, place: str = "") -> Cell:
-    """A cell that will run in the current folder, and its key.
-
-    Parameters
-    ----------
-    notebook : Path
-    parameters : mapping
-        As text or of their types; those that are missing take the notebook's defaults.
-    out : Path
-        Folder of all cells.
-    place : str
-        Where the parameters stand, for messages.
-
-    Raises
-    ------
-    StudyError
-        For a notebook or a parameter that is not as it must be.
-    PluginError
-        For a one-file plugin that cannot be loaded.
-    UnknownComponentError, MissingPackageError
-        For a parameter that names a component or a task which is not there.
+    """A cell that will run in the current folder, and its key. Parameters are text or of their types; missing ones take
+    the notebook's defaults. `place` says where they stand, for messages.
     """
     checked = check(read_parameters(notebook), parameters, study=notebook.stem, place=place)
     here = Path.cwd().resolve()
@@ -155,13 +104,9 @@ def make_cell(notebook: Path, parameters: Mapping[str, Any], out: Path, place: s
     )
 
 
-# ---- what a cell's folder says ---------------------------------------------------------------------------------------
-
-
 def read_record(directory: Path) -> dict[str, Any]:
-    """The cell.json of a folder; empty when there is none that can be read.
-
-    One that says it is running while nobody executes it has the state "interrupted".
+    """The cell.json of a folder; empty when there is none that can be read. One that says it is running while nobody
+    executes it has the state "interrupted".
     """
     try:
         record = json.loads((directory / CELL).read_text(encoding="utf-8"))
@@ -184,12 +129,8 @@ def is_held(directory: Path) -> bool:
 
 
 def find_cells(out: Path) -> list[dict[str, Any]]:
-    """The records of all cells of a folder, by study and time.
-
-    Returns
-    -------
-    list of dict
-        As `read_record` has them, with "directory" and "last_line", the last of the log.
+    """The records of all cells of a folder, by study and time. As `read_record` has them, with "directory" and
+    "last_line", the last of the log.
     """
     records = []
     for path in sorted(Path(out).expanduser().glob(f"*/[!.]*/{CELL}")):
@@ -209,9 +150,6 @@ def _last_line(path: Path) -> str:
     return next((line.strip() for line in reversed(lines) if line.strip()), "")
 
 
-# ---- execution -------------------------------------------------------------------------------------------------------
-
-
 def require_packages(*names: str) -> None:
     """Raise MissingPackageError unless the packages of the extra `notebooks` that are named can be imported."""
     for name in names:
@@ -222,26 +160,8 @@ def require_packages(*names: str) -> None:
 def run_cell(cell: Cell, *, again: bool = False, wait: bool = True, announce: Announce = lambda line: None) -> Outcome:
     """Execute a cell, unless it is done already.
 
-    The notebook runs in a kernel of the current interpreter, whatever kernel its file names.
-
-    Parameters
-    ----------
-    cell : Cell
-    again : bool
-        Execute it though it is done.
-    wait : bool
-        Wait for another process that is executing it.
-    announce : callable
-        Gets each line of the log as well.
-
-    Raises
-    ------
-    MissingPackageError
-        When papermill or ipykernel is not installed.
-    StudyError
-        When the folder cannot be written.
-    DiskFullError
-        When the disk is full.
+    The notebook runs in a kernel of the current interpreter, whatever kernel its file names. `again` executes it though
+    it is done; `wait` waits for another process that executes it; `announce` gets each line of the log as well.
     """
     require_packages("papermill", "ipykernel", "nbconvert")
     from filelock import FileLock, Timeout
@@ -347,9 +267,8 @@ def _papermill(cell: Cell, output: Path, log: CellLog) -> None:
 
 
 def _kernel_manager_class(environment: Mapping[str, str], log: CellLog) -> Any:
-    """The class of a manager whose kernel runs in this interpreter; nbclient makes the manager itself.
-
-    An installed kernelspec "python3" may start another interpreter, and knows no variables.
+    """The class of a manager whose kernel runs in this interpreter; nbclient makes the manager itself. An installed
+    kernelspec "python3" may start another interpreter, and knows no variables.
     """
     from jupyter_client.kernelspec import KernelSpec
     from jupyter_client.manager import AsyncKernelManager
@@ -383,25 +302,9 @@ def _error_line(error: Exception) -> str:
     return line + (f" (In [{count}])" if count is not None else "")
 
 
-# ---- the log ---------------------------------------------------------------------------------------------------------
-
-
 class CellLog:
-    """A log that a person can read while the notebook runs: one line per event, with the time.
-
-    A file for what the notebook prints, too. papermill's own log would hold every state of every progress bar.
-
-    Parameters
-    ----------
-    path : Path
-    announce : callable
-        Gets each line as well.
-
-    Attributes
-    ----------
-    cells : int
-        Code cells of the notebook.
-    file : TextIO
+    """A log that a person can read while the notebook runs: one line per event, with the time. A file for what the
+    notebook prints, too. papermill's own log would hold every state of every progress bar.
     """
 
     def __init__(self, path: Path, announce: Announce = lambda line: None) -> None:

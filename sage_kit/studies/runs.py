@@ -27,14 +27,15 @@ from sage_kit.components.provenance import commit, component_parts, plain_fields
 from sage_kit.config import RunConfig, default_settings, field_extra, load_config
 from sage_kit.data.corpus import find_corpus
 from sage_kit.data.metrics import divergence
-from sage_kit.data.splits import EVALUATION, TaskData, load_task
+from sage_kit.data.scoring import load_scored
+from sage_kit.data.splits import EVALUATION, TaskData
 from sage_kit.errors import RunDirectoryError, RunHeldError, RunInUseError
 from sage_kit.recipe import CHOSEN_KINDS, resolve
 from sage_kit.rundir import PREDICTIONS, RunDirectory
 from sage_kit.storage.files import disk_errors, write_json
 from sage_kit.storage.fingerprint import fingerprint
 from sage_kit.storage.source_digest import LEAVES, modules_of, source_digest
-from sage_kit.studies.contents import checkpoint_content, file_content
+from sage_kit.studies.contents import checkpoint_content, file_content, teacher_parts
 from sage_kit.system.devices import device_of, precision_of
 from sage_kit.system.machine import describe_machine
 
@@ -43,14 +44,10 @@ if TYPE_CHECKING:
 
 SYNTHETIC = "synthetic"
 STUDENT = "student"
-PARTS = (SYNTHETIC, STUDENT)
-"""What of a finished run may be kept beyond its records and predictions."""
-
+PARTS = (SYNTHETIC, STUDENT)  # what of a finished run may be kept beyond its records and predictions
 VERSION = "runs-4"
 
-LOOP = "sage_kit.distill"
-"""The module that makes runs, unless an arm brings a loop of its own."""
-
+LOOP = "sage_kit.distill"  # the module that makes runs, unless an arm brings a loop of its own
 ENVIRONMENT_FILE = "environment.json"
 
 ENVIRONMENT = ("code", "commit", "precision", "device", "threads", "processor", "instructions", "card", "torch")
@@ -89,6 +86,11 @@ class ArmRun:
     loop: str = ""
 
     @property
+    def place(self) -> dict[str, Any]:
+        """Task, arm and seed."""
+        return {"task": self.task, "arm": self.arm, "seed": self.seed}
+
+    @property
     def metric(self) -> str:
         """Name of the task's primary metric."""
         return str(self.summary["primary_metric"])
@@ -96,10 +98,8 @@ class ArmRun:
     @cached_property
     def costs(self) -> dict[str, dict[str, float]]:
         """What costs.json holds."""
-        costs: dict[str, dict[str, float]] = json.loads(
-            (self.directory.path / "costs.json").read_text(encoding="utf-8")
-        )
-        return costs
+        text = (self.directory.path / "costs.json").read_text(encoding="utf-8")
+        return dict(json.loads(text))
 
     @cached_property
     def predictions(self) -> dict[str, dict[str, NDArray[Any]]]:
@@ -127,9 +127,7 @@ class ArmRun:
             if name in usual and value != usual[name]
         }
         return {
-            "task": self.task,
-            "arm": self.arm,
-            "seed": self.seed,
+            **self.place,
             "run": self.directory.path.name,
             "key": self.directory.path.name.partition("+")[0],
             "settings": settings,
@@ -147,9 +145,7 @@ class ArmRun:
         teacher = summary["teacher"]
         evaluation = summary.get("evaluation", {})
         return {
-            "task": self.task,
-            "arm": self.arm,
-            "seed": self.seed,
+            **self.place,
             "metric": self.metric,
             "dev": _number(summary["dev"].get(self.metric)),
             "dev_agreement": _number(summary["dev"].get("agreement")),
@@ -226,13 +222,12 @@ class Runs:
                     "dev_score": _number(result["dev"].get(run.metric)),
                     "dev_agreement": _number(result["dev"].get("agreement")),
                 }
-                rows.append({"task": run.task, "arm": run.arm, "seed": run.seed, **numbers, **scores})
+                rows.append({**run.place, **numbers, **scores})
         return DataFrame(rows)
 
     def labels(self, task: str, split: str = "dev") -> NDArray[Any]:
         """Gold labels of a split, of shape (n,); -1 or NaN where there is none."""
-        labels: NDArray[Any] = self.of(task=task)[0].predictions[split]["labels"]
-        return labels
+        return np.asarray(self.of(task=task)[0].predictions[split]["labels"])
 
     def splits(self, task: str) -> list[str]:
         """Names of the validation splits in order, and "evaluation" where there is such a set."""
@@ -244,21 +239,11 @@ class Runs:
 
     def teacher_logits(self, task: str, split: str = "dev") -> NDArray[np.float32]:
         """The teacher's outputs on a split, of shape (n, n_outputs)."""
-        logits: NDArray[np.float32] = self.of(task=task)[0].predictions[split]["teacher"]
-        return logits
+        return np.asarray(self.of(task=task)[0].predictions[split]["teacher"])
 
 
 class RunStore:
-    """Makes runs, or finds them.
-
-    Parameters
-    ----------
-    root : Path
-        Folder of the runs.
-    plugins : Plugins
-    plugin_files : sequence of str
-        One-file plugins that `plugins` was made with.
-    """
+    """Makes runs, or finds them."""
 
     def __init__(self, root: Path, plugins: Plugins, plugin_files: Sequence[str] = ()) -> None:
         self.root = root
@@ -286,33 +271,13 @@ class RunStore:
     ) -> ArmRun:
         """The finished run of an arm with these settings: found, gone on with, or made.
 
-        Parameters
-        ----------
-        arm : str
-        config : RunConfig
-            `run_dir` and `runs_dir` do not count.
-        keep : sequence of str
-            Of `PARTS`, what must be there; a finished run without it does not count.
-        announce : callable
-            Told in one line what becomes of it.
-        loop : callable or None
-            Makes the run; None takes `sage_kit.distill.run`.
-        wait : bool
-            Whether to wait where another study is making it at the moment.
-
-        Raises
-        ------
-        RunHeldError
-            When another study is making it, and `wait` is False.
-        RunInUseError
-            When another process than a study has the run in hand, by `sage-kit resume`.
-        SageError
-            As `sage_kit.distill.run` does.
+        `keep` holds what of `PARTS` must be there; `announce` is told in one line what becomes of the run; `loop` None
+        takes `sage_kit.distill.run`; `wait` says whether to wait where another study is making it (else RunHeldError).
         """
         from filelock import FileLock, Timeout
 
         digest = self.code_digest(config, loop)
-        key = self._key(config, digest)
+        key = self.key(config, loop, digest)
         path = self.root / config.task / "+".join([key, *sorted(set(keep))])
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -323,7 +288,8 @@ class RunStore:
             found = self._find(path, key)
             summary = self._make(path, config, loop, keep, digest) if found is None else found[1]
         directory = RunDirectory(path if found is None else found[0])
-        run = ArmRun(arm, config.task, config.seed, directory, config, summary, found is not None, _name(loop))
+        made_by = "" if loop is None else f"{loop.__module__}:{loop.__qualname__}"
+        run = ArmRun(arm, config.task, config.seed, directory, config, summary, found is not None, made_by)
         row = run.row()
         announce(
             f"{config.task}, {arm}, seed {config.seed}: {run.metric} {row['dev']:.4f}, agreement "
@@ -337,50 +303,47 @@ class RunStore:
         key = self.key(config, loop)
         return self._find(self.root / config.task / key, key) is not None
 
-    def key(self, config: RunConfig, loop: Loop | None = None) -> str:
+    def key(self, config: RunConfig, loop: Loop | None = None, digest: str = "") -> str:
         """16 hexadecimal digits for settings, precision, code, versions, data, and content of the teacher.
 
         Only what the run uses counts: plain distillation is the same whatever it would synthesise by. Options count
         with their defaults, so that a changed default is another run.
         """
-        return self._key(config, self.code_digest(config, loop))
-
-    def _key(self, config: RunConfig, digest: str) -> str:
+        digest = digest or self.code_digest(config, loop)
         skipped = {"output", "machine"} | ({"synthesis"} if config.schedule == "none" else set())
         names = {name for name in RunConfig.model_fields if field_extra(name)["group"] not in skipped}
         # of these the content counts
-        names -= {"data_dir", "train_file", "validation_file", "evaluation_file", "transfer_file"}
-        names -= {"teacher", "tokenizer", "warmup_corpus"}
+        names -= {"data_dir", "train_file", "validation_file", "evaluation_file", "transfer_file", "teacher"}
+        names -= {"tokenizer", "warmup_corpus"}
         names |= {"schedule", "losses_from", "vector_dtype", "compile"}
-        names |= (
-            {"evaluate_validation"} if config.evaluate_validation == "never" else set()
-        )  # it lacks what others have
-        names -= {name for kind in CHOSEN_KINDS for name in (kind, f"{kind}_options")}  # in the digest
+        if config.evaluate_validation == "never":  # it lacks what others have
+            names.add("evaluate_validation")
+        # in the digest
+        names -= {"losses", "loss_options"}.union(*((kind, f"{kind}_options") for kind in CHOSEN_KINDS))
         settings = config.model_dump(mode="json", include=names)
-        content = [
-            self.data_fingerprint(config),
-            plain_fields(self.data(config).spec),
-            checkpoint_content(config.teacher),
-            checkpoint_content(config.tokenizer),
-            _corpus_content(config),
-        ]
+        checkpoints = [checkpoint_content(config.teacher), checkpoint_content(config.tokenizer)]
+        data = [self.data_fingerprint(config), plain_fields(self.data(config).spec)]
+        content = [*data, *checkpoints, _corpus_content(config)]
         return fingerprint(VERSION, sage_kit.__version__, settings, precision_of(config), digest, content)[:16]
 
     def code_digest(self, config: RunConfig, loop: Loop | None = None) -> str:
-        """A digest of the code that makes a run: of the loop, and of the chosen components with their options.
-
-        It is the same wherever the code lies, and moves with the versions of the packages that compute.
+        """A digest of the code that makes a run: of the loop, and of the chosen components with their options. It is
+        the same wherever the code lies, and moves with the versions of the packages that compute.
         """
         parts: list[Any] = [source_digest({LOOP, *(modules_of(loop) if loop is not None else ())})]
         if loop is not None:
             parts.append([loop.__module__, loop.__qualname__])
         recipe = resolve(config, self.plugins)
-        for kind in recipe:
-            parts.append(component_parts(self.plugins, kind, recipe[kind].name, recipe[kind].options))
-        for name in self._observers(config):
-            parts.append(component_parts(self.plugins, "observer", name, config.observer_options.get(name, {})))
-        parts.append(registered_parts(self.plugins.registered("task", config.task)))
-        return fingerprint(*parts)
+        used = [(kind, recipe[kind].name, recipe[kind].options) for kind in recipe]
+        used += [("loss", name, loss.options) for name, loss in recipe.losses.items()]
+        used += [("observer", name, config.observer_options.get(name, {})) for name in self._observers(config)]
+        metrics = config.metrics or self.plugins.task(config.task, config.task_options).metrics
+        used += [("metric", name, config.metric_options.get(name, {})) for name in metrics]
+        parts += [component_parts(self.plugins, *one) for one in used]
+        parts += [str(loss.weight) for loss in recipe.losses.values()]
+        return fingerprint(
+            *parts, registered_parts(self.plugins.registered("task", config.task)), teacher_parts(config.teacher)
+        )
 
     def _observers(self, config: RunConfig) -> list[str]:
         """The observers that write what a study may read, and not only show something."""
@@ -424,13 +387,7 @@ class RunStore:
         return summary
 
     def _resume(self, path: Path) -> dict[str, Any] | None:
-        """The summary of a run that was interrupted here and gone on with; None where there is none.
-
-        Raises
-        ------
-        RunInUseError
-            When another process holds it.
-        """
+        """The summary of a run that was interrupted here and gone on with; None where there is none."""
         from sage_kit.distill import resume
 
         if not (path / "config.toml").is_file():
@@ -446,15 +403,10 @@ class RunStore:
         names = {name for name in RunConfig.model_fields if field_extra(name)["group"] == "data"} - {"max_length"}
         key = json.dumps(config.model_dump(mode="json", include=names), sort_keys=True)
         if key not in self._data:
-            data = load_task(self.plugins.task(config.task), config, lambda text: None)
+            data = load_scored(self.plugins, config, lambda text: None)
             parts = [[split.name, split.texts, split.pairs, split.labels] for split in data.splits.values()]
             self._data[key] = data, fingerprint(*parts)
         return self._data[key]
-
-
-def _name(loop: Loop | None) -> str:
-    """Module and name of a loop."""
-    return "" if loop is None else f"{loop.__module__}:{loop.__qualname__}"
 
 
 def _remove(path: Path) -> None:
@@ -481,17 +433,9 @@ def _note(path: Path, config: RunConfig, digest: str) -> None:
     except (OSError, ValueError):
         told = {}
     machine = describe_machine()
-    told |= {
-        "code": digest,
-        "commit": commit() or None,
-        "precision": precision_of(config),
-        "device": str(device_of(config)),
-        "threads": machine.threads,
-        "processor": machine.processor,
-        "instructions": list(machine.instructions),
-        "card": machine.card,
-        "torch": machine.torch,
-    }
+    told |= {"code": digest, "commit": commit() or None, "precision": precision_of(config)}
+    told |= {"device": str(device_of(config)), "instructions": list(machine.instructions)}
+    told |= {name: getattr(machine, name) for name in ("threads", "processor", "card", "torch")}
     with disk_errors(str(path)):
         write_json(path, told)
 

@@ -85,28 +85,18 @@ def _scoring(run: ArmRun, store: RunStore) -> dict[str, Any]:
 
 
 def save_study(study: Study, compared: Compared, changed: Mapping[str, Any], seconds: float) -> StudyResult:
-    """Decide the findings and save the study's folder, result.json last.
-
-    Parameters
-    ----------
-    changed : mapping
-        What tells it from a study of the profile as it stands; marks the folder's name.
-    seconds : float
-        Wall time of the study.
+    """Decide the findings and save the study's folder, result.json last. `changed` is what tells it from a study of the
+    profile as it stands, and marks the folder's name.
     """
     mark = fingerprint(changed)[:6] if changed else ""
     precision = precision_of(study.config(study.tasks[0]))
     label = label_of(study.size.name, study.tasks, mark, precision)
     folder = study.results_dir / study.name / label
     result = StudyResult(
+        **{name: getattr(study, name) for name in ("title", "question", "tasks", "seeds", "parameters")},
         study=study.name,
-        title=study.title,
-        question=study.question,
         label=label,
         profile=study.size.name,
-        tasks=study.tasks,
-        seeds=study.seeds,
-        parameters=study.parameters,
         settings={key: value for key, value in study.settings.items() if COMMON.get(key) != value},
         defaults=default_settings(),
         findings=study.decide(),

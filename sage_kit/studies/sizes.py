@@ -27,41 +27,22 @@ FEW_TASKS: Mapping[str, str] = {"small": "sst2,stsb,qqp", "medium": "sst2,stsb,q
 
 @dataclass(frozen=True)
 class Size:
-    """A size of a study.
-
-    Attributes
-    ----------
-    name : str
-    about : str
-        One line.
-    tasks : tuple of str
-        Tasks, unless the study names its own.
-    seeds : int
-        Runs per arm. Run i has seed i and, where the size has `transfer_rows`, transfer set i: independent draws.
-    settings : mapping
-        Of every run, unless the study or a parameter says otherwise.
-    by_task : mapping of task to mapping
-        Settings that go over these on a task, where they are not given.
-    passes : int
-        Length of a run in passes over the transfer set: all arms take the student steps of so many passes over the real
-        examples. 0 takes the steps of `rounds` rounds of synthesis.
-    rates : tuple of float
-        Learning rates that every arm is tuned over; one of them alone is not tuned.
-    tuning_seeds : int
-        Tries of each rate.
-    needs : mapping of str to str
-        Settings that whoever runs the size must give, and what to give.
-    """
+    """A size of a study."""
 
     name: str
-    about: str
-    tasks: tuple[str, ...]
+    about: str  # one line
+    tasks: tuple[str, ...]  # tasks, unless the study names its own
+    # runs per arm. Run i has seed i and, where the size has `transfer_rows`, transfer set i: independent draws
     seeds: int
-    settings: Mapping[str, Any]
+    settings: Mapping[str, Any]  # of every run, unless the study or a parameter says otherwise
+    # settings that go over these on a task, where they are not given
     by_task: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    # length of a run in passes over the transfer set: all arms take the student steps of so many passes over the real
+    # examples. 0 takes the steps of `rounds` rounds of synthesis
     passes: int = 0
-    rates: tuple[float, ...] = RATES
-    tuning_seeds: int = 2
+    rates: tuple[float, ...] = RATES  # learning rates that every arm is tuned over; one of them alone is not tuned
+    tuning_seeds: int = 2  # tries of each rate
+    # settings that whoever runs the size must give, and what to give
     needs: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -209,11 +190,6 @@ def size(name: str) -> Size:
 
     A training step in fp32 takes 1.6 to 1.8 times as long where the processor has AVX512-BF16, as measured on one
     without AMX; where it has neither, bf16 is slower (`docs/performance.md`).
-
-    Raises
-    ------
-    StudyError
-        When there is none.
     """
     if name not in SIZES:
         raise StudyError(f"Unknown profile {name!r}.{did_you_mean(name, SIZES)}")

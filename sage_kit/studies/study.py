@@ -31,14 +31,13 @@ from sage_kit.data.splits import EVALUATION
 from sage_kit.errors import ConfigError, StudyError, did_you_mean
 from sage_kit.studies import equal_compute, statistics
 from sage_kit.studies.arms import Arm, check_arms, make_runs, run_config, step_limits
-from sage_kit.studies.design import expected_table, plan_text
+from sage_kit.studies.design import compared_rows, expected_table, plan_text, planned_runs
 from sage_kit.studies.display import VerdictBox
 from sage_kit.studies.effort import Effort
 from sage_kit.studies.findings import Findings
 from sage_kit.studies.parameters import Parameter, check, check_components, check_parameters, listed
 from sage_kit.studies.places import RESULTS, RUNS, in_project
-from sage_kit.studies.planning import compared_rows, planned_runs
-from sage_kit.studies.predictions import DEV, compare_outputs, split_name
+from sage_kit.studies.predictions import DEV, compare_outputs, split_name, without_contributions
 from sage_kit.studies.result import StudyResult
 from sage_kit.studies.runs import ArmRun, Runs, RunStore
 from sage_kit.studies.saving import Compared, save_study
@@ -56,8 +55,7 @@ OWN_PARAMETERS = [
 ]
 """Parameters of every study beside the settings of its runs."""
 
-PLACES = ("data_dir", "cache_dir", "device")
-"""Settings that say where things are."""
+PLACES = ("data_dir", "cache_dir", "device")  # settings that say where things are
 
 
 class Study(Findings):
@@ -217,16 +215,11 @@ class Study(Findings):
         """
         values = check_parameters(namespace, name)
         of_study = {parameter.name for parameter in OWN_PARAMETERS} | {"rates"}
-        settings = {
-            parameter: value
-            for parameter, value in values.items()
-            if parameter in of_study or (parameter in RunConfig.model_fields and parameter not in own)
-        }
-        more = {parameter: value for parameter, value in values.items() if parameter not in settings}
+        taken = of_study | (RunConfig.model_fields.keys() - set(own))
+        settings = {name: value for name, value in values.items() if name in taken}
+        more = {name: value for name, value in values.items() if name not in taken}
         plugin = ",".join(filter(None, [companion, settings.get("plugin")]))
         return cls(name, **{**settings, "plugin": plugin}, more=more, **given)
-
-    # ---- runs -------------------------------------------------------------------------------------------------------
 
     @property
     def overall(self) -> str:
@@ -250,10 +243,7 @@ class Study(Findings):
         The first round counts as one pass, each later one as one and its synthetic examples. All arms take as many
         steps, whatever a round, or a transfer set, is to them.
 
-        Parameters
-        ----------
-        rounds : float or None
-            None takes the size's passes or, where it has none or `rounds` is given to the study, the setting.
+        `rounds` None takes the size's passes or, where it has none or `rounds` is given to the study, the setting.
         """
         config = self.config(task)
         if rounds is None and self._takes_passes:
@@ -344,33 +334,20 @@ class Study(Findings):
             For an arm that sets a learning rate of its own, seeds that a comparison may take, or an arm that no rate
             trains.
         """
-        return tune_arms(
-            self, arms, rates=self.rates if rates is None else rates, seeds=seeds, tasks=tuple(tasks or self.tasks),
-            equal_steps=equal_steps, steps=steps, extensions=extensions,
-        )  # fmt: skip
+        tried = self.rates if rates is None else rates
+        return tune_arms(self, arms, tried, seeds, tuple(tasks or self.tasks), equal_steps, steps, extensions)
 
     def choose_on(self, seeds: Iterable[int]) -> None:
         """Keep seeds for choices: what is run under them is never compared.
 
-        Raises
-        ------
-        StudyError
-            For a seed below `TUNING_SEED`, which a comparison may take.
+        StudyError for one below `TUNING_SEED`, which a comparison may take.
         """
         self.tuning.choose_on(seeds)
 
     def vectors(self, task: str, **settings: Any) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """The pooled vectors of a task's training examples and of its dev split, as a run sees them.
+        """The pooled vectors, (n, dim) and (m, dim), of a task's training examples and dev split, as a run sees them.
 
-        Parameters
-        ----------
-        **settings
-            Settings that differ from the study's, such as `bypass`.
-
-        Returns
-        -------
-        train : array of shape (n, dim), float32
-        dev : array of shape (m, dim), float32
+        `settings` differ from the study's, such as `bypass`.
         """
         from sage_kit.components.records import Costs
         from sage_kit.system.devices import make_accelerator
@@ -410,10 +387,7 @@ class Study(Findings):
         tuned : bool
             Whether the arms will be tuned before: tries and comparison count.
 
-        Returns
-        -------
-        DataFrame
-            As `sage_kit.studies.design.expected_table` returns it.
+        Returns what `sage_kit.studies.design.expected_table` does.
         """
         split = split or self.scored
         examples = {task: compared_rows(self, task, split) for task in self.tasks}
@@ -448,14 +422,12 @@ class Study(Findings):
             official validation split, for reporting only; or the name of one. None takes `scored`.
         metric : str
             "" for each task's primary metric; "agreement" with the teacher, or "divergence" from it, in the logarithm
-            of its mean; or a metric of `sage_kit.data.metrics.METRICS`.
+            of its mean; or a metric that the tasks are scored by, or a built-in. Where nobody knows what an example
+            contributes to it, a line says that its intervals are over seeds alone.
         arms : sequence of str or None
             Arms to compare; None takes all.
 
-        Returns
-        -------
-        DataFrame
-            As `sage_kit.studies.predictions.compare_outputs` returns it.
+        Returns what `sage_kit.studies.predictions.compare_outputs` does.
 
         Raises
         ------
@@ -465,6 +437,8 @@ class Study(Findings):
         split = split or self.scored
         self.tuning.check_fair([run for run in runs if arms is None or run.arm in (baseline, *arms)])
         specs = {task: self.store.data(runs.of(task=task)[0].config).spec for task in runs.tasks}
+        for name in without_contributions(specs, metric):
+            print(f"Metric {name!r} does not say what each example contributes: its intervals are over seeds alone.")
         table = compare_outputs(runs, specs, baseline, split=split, metric=metric, arms=arms)
         shown = {baseline, *table["arm"]}
         for run in runs:
@@ -474,8 +448,6 @@ class Study(Findings):
 
     equal_flops_steps = staticmethod(equal_compute.equal_flops_steps)
     compute_table = staticmethod(equal_compute.compute_table)
-
-    # ---- the end ----------------------------------------------------------------------------------------------------
 
     def finish(self) -> None:
         """Decide the findings, save them with tables, figures and predictions, and show the verdict: see `result`."""

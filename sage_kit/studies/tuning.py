@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -25,43 +24,24 @@ if TYPE_CHECKING:
 TUNING_SEED = 1000
 """First seed, of run and of transfer set, for tries of learning rates; comparisons take those below it."""
 
-SEARCH_SEED = 2000
-"""First seed of a search for other settings."""
+SEARCH_SEED = 2000  # first seed of a search for other settings
 
 COLUMNS = ("task", "arm", "learning_rate", "seed", "steps", "dev_divergence", "dev", "dev_agreement", "taken",
            "at_end", "run")  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Try:
-    """One run of an arm at one learning rate.
-
-    Attributes
-    ----------
-    task, arm : str
-    rate : float
-        Peak learning rate of the student.
-    seed : int
-        Of the run and, where there is one, of its transfer set.
-    steps : int
-        Student steps.
-    divergence : float
-        Mean divergence from the teacher on dev; NaN where the student's outputs are no numbers.
-    score, agreement : float
-        The task's primary metric and agreement with the teacher on dev: shown, and nothing is chosen by them.
-    run : str
-        Name of the run's folder.
-    """
+class Try(NamedTuple):
+    """One run of an arm at one learning rate."""
 
     task: str
     arm: str
-    rate: float
-    seed: int
-    steps: int
-    divergence: float
-    score: float
-    agreement: float
-    run: str
+    rate: float  # peak learning rate of the student
+    seed: int  # of the run and, where there is one, of its transfer set
+    steps: int  # student steps
+    divergence: float  # mean divergence from the teacher on dev; NaN where the student's outputs are no numbers
+    score: float  # the task's primary metric on dev: shown, and nothing is chosen by it, nor by the next
+    agreement: float  # with the teacher on dev
+    run: str  # name of the run's folder
 
 
 class Tuning:
@@ -89,20 +69,14 @@ class Tuning:
 
     def means(self, task: str, arm: str) -> dict[float, float]:
         """Mean divergence on dev by rate; infinite where a student's outputs are no numbers."""
-        tries = self.of(task, arm)
-        return {
-            rate: _mean([one.divergence for one in tries if one.rate == rate])
-            for rate in dict.fromkeys(one.rate for one in tries)
-        }
+        found: dict[float, list[float]] = {}
+        for one in self.of(task, arm):
+            found.setdefault(one.rate, []).append(one.divergence)
+        means = {rate: float(np.mean(values)) for rate, values in found.items()}
+        return {rate: mean if math.isfinite(mean) else math.inf for rate, mean in means.items()}
 
     def best(self, task: str, arm: str) -> float:
-        """The rate with the lowest mean divergence; the smallest of several.
-
-        Raises
-        ------
-        StudyError
-            When no rate leaves a student whose outputs are numbers.
-        """
+        """The rate with the lowest mean divergence; the smallest of several."""
         means = self.means(task, arm)
         rate = min(means, key=lambda one: means[one])
         if math.isinf(means[rate]):
@@ -118,21 +92,14 @@ class Tuning:
     def choose_on(self, seeds: Iterable[int]) -> None:
         """Keep seeds for choices: see `sage_kit.studies.Study.choose_on`."""
         seeds = set(seeds)
-        wrong = next((seed for seed in sorted(seeds) if seed < TUNING_SEED), None)
-        if wrong is not None:
+        if seeds and min(seeds) < TUNING_SEED:
             raise StudyError(
-                f"seed {wrong} is one of those that are compared: choose settings on {TUNING_SEED:,} and up"
+                f"seed {min(seeds)} is one of those that are compared: choose settings on {TUNING_SEED:,} and up"
             )
         self._choosing |= seeds
 
     def check_fair(self, runs: Sequence[ArmRun]) -> None:
-        """Check that no run of a comparison is of a seed that chose something, and that its arms are tuned alike.
-
-        Raises
-        ------
-        StudyError
-            When one is not so.
-        """
+        """Check that no run of a comparison is of a seed that chose something, and that its arms are tuned alike."""
         chosen_by = next((run.seed for run in runs if run.seed in self._choosing), None)
         if chosen_by is not None:
             raise StudyError(f"seed {chosen_by} chose settings in this study: compare runs under other seeds")
@@ -140,13 +107,7 @@ class Tuning:
             self.check_alike(task, [run.arm for run in runs if run.task == task])
 
     def check_alike(self, task: str, arms: Sequence[str]) -> None:
-        """Check that arms that are compared on a task have had the same tries, or none of them any.
-
-        Raises
-        ------
-        StudyError
-            When one has had others.
-        """
+        """Check that arms that are compared on a task have had the same tries, or none of them any."""
         tried = {arm: {(one.rate, one.seed) for one in self.of(task, arm)} for arm in dict.fromkeys(arms)}
         if len({frozenset(tries) for tries in tried.values()}) < 2:
             return
@@ -163,18 +124,14 @@ class Tuning:
         rows = []
         for task, arm in dict.fromkeys((one.task, one.arm) for one in self._tries.values()):
             best, tried = self.best(task, arm), self.rates(task)
-            rows += [
-                (task, arm, one.rate, one.seed, one.steps, one.divergence, one.score, one.agreement, one.rate == best,
-                 one.rate == best and best in (tried[0], tried[-1]), one.run)
-                for one in self.of(task, arm)
-            ]  # fmt: skip
+            is_end = best in (tried[0], tried[-1])
+            rows += [(*one[:-1], one.rate == best, one.rate == best and is_end, one.run) for one in self.of(task, arm)]
         return DataFrame(rows, columns=list(COLUMNS))
 
 
 def tune_arms(
     study: Study,
     arms: Sequence[Arm],
-    *,
     rates: Sequence[float],
     seeds: Sequence[int] | None,
     tasks: Sequence[str],
@@ -226,29 +183,12 @@ def _try(
     asked = [(arm, run_config(study, task, arm, seed, limit), f", learning rate {rate:g}") for arm, rate, seed in tries]
     for (_, rate, _), run in zip(tries, make_runs(study.store, asked), strict=True):
         row = run.row()
-        study.tuning.add(
-            Try(
-                task, run.arm, rate, run.seed, row["student_steps"], row["dev_divergence"], row["dev"],
-                row["dev_agreement"], row["run"],
-            )
-        )  # fmt: skip
+        told = (row[name] for name in ("student_steps", "dev_divergence", "dev", "dev_agreement", "run"))
+        study.tuning.add(Try(task, run.arm, rate, run.seed, *told))
 
 
 def further(rates: Sequence[float], ends: Iterable[float]) -> list[float]:
-    """Rates beyond the ends of a rising list at which the best ones of some arms lie, as far again as the last step.
-
-    Parameters
-    ----------
-    rates : sequence of float
-        At least two, in rising order.
-    ends : iterable of float
-        Best rates that are the first or the last of these.
-
-    Returns
-    -------
-    list of float
-        One below the list, one above it, or both.
-    """
+    """Rates beyond the ends of a rising list at which the best ones of some arms lie, as far again as the last step."""
     ends = set(ends)
     below = [rates[0] * rates[0] / rates[1]] if rates[0] in ends else []
     above = [rates[-1] * rates[-1] / rates[-2]] if rates[-1] in ends else []
@@ -262,8 +202,3 @@ def rates_text(rates: Iterable[float]) -> str:
 
 def _tries_text(tries: set[tuple[float, int]]) -> str:
     return f"{len(tries)} ({rates_text(sorted({rate for rate, _ in tries}))})" if tries else "none"
-
-
-def _mean(values: Sequence[float]) -> float:
-    mean = float(np.mean(values))
-    return mean if math.isfinite(mean) else math.inf

@@ -24,11 +24,8 @@ State = Literal["yes", "no", "undecided"]
 STATES: tuple[State, ...] = ("yes", "no", "undecided")
 Direction = Literal["above", "below"]
 
-POINTS = "points"
-"""Unit of scores and of their differences: hundredths."""
-
-PERCENT_CHANGE = "percent change"
-"""Unit of a difference of logarithms: shown as the change in percent."""
+POINTS = "points"  # unit of scores and of their differences: hundredths
+PERCENT_CHANGE = "percent change"  # unit of a difference of logarithms: shown as the change in percent
 
 
 def holm(p_values: Iterable[float]) -> list[float]:
@@ -36,22 +33,8 @@ def holm(p_values: Iterable[float]) -> list[float]:
 
     With m values in rising order, the i-th becomes the largest of (m - j + 1) p_j over j <= i, and 1 at most (Holm
     1979, A simple sequentially rejective multiple test procedure, Scandinavian Journal of Statistics 6). Scipy has no
-    such correction, and whatever reads a result would have to import statsmodels for it.
-
-    Parameters
-    ----------
-    p_values : iterable of float
-        NaN where there is no test: it stays NaN and does not count.
-
-    Returns
-    -------
-    list of float
-        In the order given.
-
-    Raises
-    ------
-    DataError
-        If a value is not between 0 and 1.
+    such correction, and whatever reads a result would have to import statsmodels for it. A p of NaN, where there is no
+    test, stays NaN and does not count.
     """
     values = [float(p) for p in p_values]
     known = [index for index, p in enumerate(values) if not math.isnan(p)]
@@ -79,26 +62,12 @@ def state_of(value: float, threshold: float, direction: Direction, p_adjusted: f
 
 @dataclass(frozen=True)
 class Margin:
-    """By how much one thing may be worse than another and still suffice.
+    """By how much one thing may be worse than another and still suffice."""
 
-    Attributes
-    ----------
-    value : float
-        Above zero, in the unit of the difference as the table has it (0.005 for half a point).
-    reason : str
-        Why this much, and no more, does not matter.
-    effect : float
-        The smallest effect that the study is about, in the same unit: a margin as large would call the absence of that
-        effect the same as the effect.
-
-    Raises
-    ------
-    StudyError
-        For a margin that is not above zero and below the effect, or has no reason.
-    """
-
-    value: float
-    reason: str
+    value: float  # above zero, in the unit of the difference as the table has it (0.005 for half a point)
+    reason: str  # why this much, and no more, does not matter
+    # the smallest effect that the study is about, in the same unit: a margin as large would call the absence of that
+    # effect the same as the effect
     effect: float
 
     def __post_init__(self) -> None:
@@ -109,9 +78,6 @@ class Margin:
                 f"a margin of {self.value:g} must be above 0 and below the smallest effect under study, "
                 f"{self.effect:g}: take a smaller one"
             )
-
-
-# ---- in words --------------------------------------------------------------------------------------------------------
 
 
 def number_text(value: float, unit: str = "", *, signed: bool = False) -> str:

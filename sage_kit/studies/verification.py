@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import json
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -40,8 +41,7 @@ Measured on SST-2 (MiniLM): after 45 steps in fp32, AVX2 against AVX-512, 1e-7 o
 bf16, one thread against two, 4e-4 and 3e-3. The rest is room for longer runs.
 """
 
-ALIKE = 0.97
-"""Share of predicted classes that must be the same on another machine."""
+ALIKE = 0.97  # share of predicted classes that must be the same on another machine
 
 KIND = ("precision", "device", "threads", "processor", "instructions", "card", "torch")
 """What of two environments must be alike for equal bits."""
@@ -50,37 +50,13 @@ DATA_CHANGED = "its data has changed"
 
 State = Literal["equal", "within", "differs", "impossible"]
 
-MEANINGS: Mapping[State, str] = {
-    "equal": "equal bits",
-    "within": "within tolerance",
-    "differs": "differs",
-    "impossible": "cannot be executed",
-}
-"""The states in words."""
-
-Announce = Callable[[str], None]
+MEANINGS: Mapping[State, str] = {"equal": "equal bits", "within": "within tolerance", "differs": "differs",
+                                 "impossible": "cannot be executed"}  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Check:
-    """What became of one run that was executed again.
-
-    Attributes
-    ----------
-    study, label : str
-        The result.
-    task, arm : str
-    seed : int
-    state : "equal", "within", "differs" or "impossible"
-    note : str
-        Why it is impossible, or how far the predictions are apart.
-    code : "same", "changed" or ""
-        Whether the digest of the code is that of the result; "" where that is not known.
-    difference : float
-        Largest absolute difference of probabilities over all splits; NaN unless predictions were compared.
-    seconds : float
-        Wall time [s].
-    """
+    """What became of one run that was executed again."""
 
     study: str
     label: str
@@ -88,10 +64,12 @@ class Check:
     arm: str
     seed: int
     state: State
-    note: str = ""
+    note: str = ""  # why it is impossible, or how far the predictions are apart
+    # "same" or "changed": whether the digest of the code is that of the result; "" where that is not known
     code: str = ""
+    # largest absolute difference of probabilities over all splits; NaN unless predictions were compared
     difference: float = float("nan")
-    seconds: float = 0.0
+    seconds: float = 0.0  # wall time [s]
 
     @property
     def is_good(self) -> bool:
@@ -105,34 +83,24 @@ def verify_folder(
     seed: int | None = None,
     every_seed: bool = False,
     plugin_files: Sequence[str] = (),
-    announce: Announce = lambda text: None,
+    announce: Callable[[str], None] = lambda text: None,
 ) -> list[Check]:
     """Execute runs of a result again, one of each task and arm, and compare their predictions with those saved.
 
-    Parameters
-    ----------
-    folder : Path
-        Of the result.
-    seed : int or None
-        Which run of each arm; None takes that of the smallest seed.
-    every_seed : bool
-        All runs instead.
-    plugin_files : sequence of str
-        One-file plugins, found by the names that the result tells; those beside the notebooks need not be named.
-    announce : callable
-        Told in one line what is executed.
-
-    Returns
-    -------
-    list of Check
-        At least one. A result that holds no predictions, or is of an earlier version, is one that is impossible.
+    At least one. A result that holds no predictions, or is of an earlier version, is one that is impossible. Of each
+    arm the run of that seed, None for the smallest, or with `every_seed` all. One-file plugins are found by the names
+    that the result tells; those beside the notebooks need not be named.
     """
     try:
         result = StudyResult.load(folder)
         saved = read_predictions(folder)
     except StudyError as error:
-        again = "its predictions and the digest of its code are not saved, so it cannot be verified: make it again"
-        why = again if _is_earlier(folder) else str(error)
+        why = str(error)
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            if not json.loads((folder / RESULT).read_text(encoding="utf-8")).get("runs"):  # of an earlier version
+                why = (
+                    "its predictions and the digest of its code are not saved, so it cannot be verified: make it again"
+                )
         return [Check(folder.parent.name, folder.name, "", "", -1, "impossible", why)]
     chosen = _chosen(result.runs, seed, every_seed)
     if not chosen:
@@ -147,28 +115,13 @@ def verify_folder(
     return checks
 
 
-def _is_earlier(folder: Path) -> bool:
-    """Whether a result was made before results held what is needed."""
-    import json
-
-    try:
-        return not json.loads((folder / RESULT).read_text(encoding="utf-8")).get("runs")
-    except (OSError, ValueError, AttributeError):
-        return False
-
-
 def _chosen(runs: Sequence[Mapping[str, Any]], seed: int | None, every_seed: bool) -> list[Mapping[str, Any]]:
     ordered = sorted(runs, key=lambda run: int(run["seed"]))
     if every_seed:
         return ordered
-    first: dict[tuple[str, str], Mapping[str, Any]] = {}
-    for run in ordered:
-        if seed in (None, int(run["seed"])):
-            first.setdefault((run["task"], run["arm"]), run)
-    return list(first.values())
-
-
-# ---- one run --------------------------------------------------------------------------------------------------------
+    of_seed = [run for run in ordered if seed in (None, int(run["seed"]))]
+    first = {(run["task"], run["arm"]): run for run in reversed(of_seed)}
+    return [run for run in of_seed if first[run["task"], run["arm"]] is run]
 
 
 def _verify(
@@ -206,7 +159,7 @@ def _verify(
         text = " ".join(str(error).split())
         return check("impossible", f"{type(error).__name__}: {text}".removesuffix(": "), code)
     is_alike = all(told.get(name) == here.get(name) for name in KIND)
-    worst = _Difference()
+    apart: list[tuple[float, float, float]] = []
     for split, logits in before.items():
         if split not in after or after[split]["student"].shape != logits.shape:
             return check("impossible", f"{DATA_CHANGED}: split {split!r} has other rows than the result's", code)
@@ -214,12 +167,15 @@ def _verify(
         is_same = labels is None or np.array_equal(labels, after[split]["labels"], equal_nan=labels.dtype.kind == "f")
         if labels is not None and len(labels) == len(logits) and not is_same:
             return check("impossible", f"{DATA_CHANGED}: split {split!r} has other labels than the result's", code)
-        worst = worst.with_split(logits, after[split]["student"])
-    if worst.is_equal:
+        apart += _differences(logits, halved(after[split]["student"]))
+    if not apart:
         return check("equal", "", code, 0.0)
-    state: State = "within" if not is_alike and worst.is_small else "differs"
+    alike, means, most = zip(*apart, strict=True)
+    same, mean, largest = min(alike), max(means), max(most)
+    state: State = "within" if not is_alike and mean <= TOLERANCE and same >= ALIKE else "differs"
     where = "the same kind of machine" if is_alike else f"another kind of machine ({_differing(told, here)})"
-    return check(state, f"{worst}; on {where}", code, worst.largest)
+    how = f"{same:.1%} predicted alike, mean difference {mean:.2g}, largest {largest:.2g}"
+    return check(state, f"{how}; on {where}", code, largest)
 
 
 def _config(run: Mapping[str, Any], told: Mapping[str, Any], defaults: Mapping[str, Any]) -> RunConfig:
@@ -275,40 +231,17 @@ def _text(value: Any) -> str:
     return " ".join(map(str, value)) if isinstance(value, list) else str(value or "none")
 
 
-# ---- how far apart --------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Difference:
-    """How far two sets of outputs are apart, at worst over splits."""
-
-    is_equal: bool = True
-    largest: float = 0.0
-    mean: float = 0.0
-    alike: float = 1.0
-
-    def with_split(self, before: NDArray[Any], after: NDArray[Any]) -> _Difference:
-        """With another split: logits of shape (n, n_outputs), as saved and as they are now."""
-        now = halved(after)
-        if before.dtype == now.dtype and before.tobytes() == now.tobytes():
-            return self
-        first, second = (np.asarray(logits, np.float64) for logits in (before, after))
-        if first.shape[1] == 1:
-            spread = float(first.std()) or 1.0
-            apart = np.abs(first - second)[:, 0] / spread
-            alike = 1.0
-        else:
-            apart = np.abs(softmax(first, axis=1) - softmax(second, axis=1)).max(axis=1)
-            alike = float((first.argmax(1) == second.argmax(1)).mean())
-        finite = np.nan_to_num(apart, nan=np.inf)
-        return _Difference(
-            False, max(self.largest, float(finite.max())), max(self.mean, float(finite.mean())), min(self.alike, alike)
-        )
-
-    @property
-    def is_small(self) -> bool:
-        """Whether another machine may be the cause."""
-        return self.mean <= TOLERANCE and self.alike >= ALIKE
-
-    def __str__(self) -> str:
-        return f"{self.alike:.1%} predicted alike, mean difference {self.mean:.2g}, largest {self.largest:.2g}"
+def _differences(before: NDArray[Any], now: NDArray[Any]) -> list[tuple[float, float, float]]:
+    """Of logits (n, n_outputs) the share that is predicted alike, and mean and largest difference; none of equal bits.
+    Differences are of probabilities, or of a number in units of its spread.
+    """
+    if before.dtype == now.dtype and before.tobytes() == now.tobytes():
+        return []
+    first, second = (np.asarray(logits, np.float64) for logits in (before, now))
+    if first.shape[1] == 1:
+        alike, apart = 1.0, np.abs(first - second)[:, 0] / (float(first.std()) or 1.0)
+    else:
+        apart = np.abs(softmax(first, axis=1) - softmax(second, axis=1)).max(axis=1)
+        alike = float((first.argmax(1) == second.argmax(1)).mean())
+    finite = np.nan_to_num(apart, nan=np.inf)
+    return [(alike, float(finite.mean()), float(finite.max()))]

@@ -22,10 +22,10 @@ from typing import Any
 import numpy as np
 
 from sage_kit.components import ObserverSpec
-from sage_kit.components.hooks import HOOKS
+from sage_kit.components.hooks import OBSERVING_HOOKS
 from sage_kit.components.loader import ENTRY_POINT_GROUP, Origin
 from sage_kit.components.plugins import Plugins, Registered
-from sage_kit.components.spec_checks import CONTRIBUTING_HOOKS, NAME
+from sage_kit.components.spec_checks import NAME
 from sage_kit.errors import SageError
 from sage_kit.testing.exercises import as_array, recorded, require_nothing
 from sage_kit.testing.registry import Check, CheckResult, NotApplicable
@@ -33,11 +33,8 @@ from sage_kit.testing.run_checks import checks_for, run_checks
 from sage_kit.testing.subject import PluginsWith, Subject
 from sage_kit.testing.surroundings import watched
 
-HEARTBEAT = 1.0
-"""Seconds between two signs of life."""
-
-ALIKE = 1e-3
-"""Largest difference between the results of two processes [standard deviations of the result]."""
+HEARTBEAT = 1.0  # seconds between two signs of life
+ALIKE = 1e-3  # largest difference between the results of two processes [standard deviations of the result]
 
 
 def observing_hooks(plugins: Plugins, files: list[str]) -> list[Registered]:
@@ -45,7 +42,7 @@ def observing_hooks(plugins: Plugins, files: list[str]) -> list[Registered]:
     found = []
     for file in files:
         module = sys.modules.get(f"sage_kit_plugin_{Path(file).stem}")
-        hooks = [name for name in HOOKS if name not in CONTRIBUTING_HOOKS and hasattr(module, name)]
+        hooks = [name for name in OBSERVING_HOOKS if hasattr(module, name)]
         if module is None or not hooks:
             continue
         name = Path(file).stem.lower()

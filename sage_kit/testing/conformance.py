@@ -21,16 +21,10 @@ if TYPE_CHECKING:
 def chosen_components(plugins: Plugins, name: str, kind: str, files: Sequence[str]) -> list[Registered]:
     """The components of that name, or all that the files contribute when no name is given.
 
+
     A file that implements observing hooks itself is checked as an observer.
 
-    Raises
-    ------
-    ConfigError
-        For an unknown kind, and when neither a name nor a file is given.
-    UnknownComponentError
-        When no component has the name.
-    PluginError
-        When the files contribute no component and implement no observing hook.
+    Unknown names, and files that contribute nothing, are refused.
     """
     if kind and kind not in KINDS:
         raise ConfigError(f"Unknown kind {kind!r}.{did_you_mean(kind, KINDS)}")
@@ -64,20 +58,9 @@ def check_all(
 ) -> tuple[list[Table | str], bool]:
     """Run every check of the components, each component in a process of its own.
 
-    Parameters
-    ----------
-    items : sequence of Registered
-    files : sequence of str
-        The one-file plugins that are loaded.
-    time_limit : float
-        Processor time that a check may take [s].
 
-    Returns
-    -------
-    lines : list of Table or str
-        To be printed: a table for each component, the advice for each failure and warning, and how many checks ran.
-    ok : bool
-        No check failed, and none was left out because a package is missing.
+    Returns what is to be printed (a table for each component, the advice for each failure and warning, and how many
+    checks ran), and whether no check failed and none was left out because a package is missing.
     """
     lines: list[Table | str] = []
     ran = failed = skipped = warned = 0

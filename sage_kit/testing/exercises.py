@@ -7,7 +7,6 @@ the checks then look at what was noted.
 from __future__ import annotations
 
 import dataclasses
-import random
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -18,7 +17,7 @@ import numpy as np
 from sage_kit.errors import MissingPackageError
 from sage_kit.testing import toy
 from sage_kit.testing.registry import CheckFailure, NotApplicable, require
-from sage_kit.testing.surroundings import watched, workspace
+from sage_kit.testing.surroundings import disturbed, watched, workspace
 
 if TYPE_CHECKING:
     from sage_kit.testing.subject import Subject
@@ -26,43 +25,29 @@ if TYPE_CHECKING:
 Inputs = Mapping[str, Any]
 Outputs = dict[str, Any]
 
-SHARE = 4
-"""Time is compared between many rows and one in `SHARE` of them."""
-
-LATER = 90_061.0
-"""Seconds by which the clock is put forward for the second of two objects."""
+SHARE = 4  # time is compared between many rows and one in `SHARE` of them
+LATER = 90_061.0  # seconds by which the clock is put forward for the second of two objects
 
 
 @dataclasses.dataclass(frozen=True)
 class Exercise:
-    """How a kind of component is used.
+    """How a kind of component is used."""
 
-    Attributes
-    ----------
-    make : callable
-        ``make(subject, rows, round)`` returns the inputs by name; the same arguments give equal ones, in new arrays.
-    use : callable
-        ``use(subject, component, inputs)`` calls the component as the loop does, checks the shapes and types of what it
-        returns, and returns that by name.
-    few, many : int
-        Rows, or whatever the kind counts.
-    unit : str
-        What is counted.
-    """
-
+    # ``make(subject, rows, round)`` returns the inputs by name; the same arguments give equal ones, in new arrays
     make: Callable[[Subject, int, int], Inputs]
+    # ``use(subject, component, inputs)`` calls the component as the loop does, checks the shapes and types of what it
+    # returns, and returns that by name
     use: Callable[[Subject, Any, Inputs], Outputs]
-    few: int = toy.FEW
+    few: int = toy.FEW  # rows, or whatever the kind counts
     many: int = toy.MANY
-    unit: str = "rows"
+    unit: str = "rows"  # what is counted
 
     def words(self, rows: int) -> str:
         """A number of rows in words."""
         return f"{rows:,} {self.unit}"
 
 
-EXERCISES: dict[str, Exercise] = {}
-"""By kind; each module of checks adds its own."""
+EXERCISES: dict[str, Exercise] = {}  # by kind; each module of checks adds its own
 
 PLAYS: dict[str, Callable[[Subject], None]] = {}
 """By kind that is not used with rows, what goes through its whole use once, watched."""
@@ -98,38 +83,18 @@ class Use:
 
 
 class Recording:
-    """What a component does when it is used.
+    """What a component does when it is used."""
 
-    Attributes
-    ----------
-    few, many : Use
-        By new objects.
-    component : object
-        The object of `many`.
-    again : Use
-        A second time by the object of `many`, with equal inputs.
-    other : Use
-        By another object, with equal inputs, other random states and a later clock.
-    effects : dict of str to list of str
-        What it changes of its surroundings, by aspect.
-    changed_inputs : list of str
-        Inputs that it changed in place.
-    shared : list of str
-        Outputs that are views of inputs.
-    overwritten : list of str
-        Outputs of the first use that the second one changed.
-    """
-
-    few: Use
+    few: Use  # by new objects, as the next
     many: Use
-    again: Use
-    other: Use
+    again: Use  # A second time by the object of `many`, with equal inputs
+    other: Use  # by another object, with equal inputs, other random states and a later clock
 
     def __init__(self, subject: Subject) -> None:
         self.exercise = EXERCISES[subject.spec.kind]
-        self.effects = subject.effects
-        self.changed_inputs: list[str] = []
-        self.shared: list[str] = []
+        self.effects = subject.effects  # what it changes of its surroundings, by aspect
+        self.changed_inputs: list[str] = []  # in place
+        self.shared: list[str] = []  # outputs that are views of inputs
         self._subject = subject
         few, many = self.exercise.few, self.exercise.many
         with workspace():
@@ -137,7 +102,7 @@ class Recording:
             self.component = component = subject.build_watched()
             self.many = self._use(component, many)
             self.again = self._use(component, many)
-            self.overwritten = differing(self.many.outputs, self.many.copies)
+            self.overwritten = differing(self.many.outputs, self.many.copies)  # outputs that the second use changed
             with other_moment():
                 self.other = self._use(subject.build_watched(), many, watch=False)
 
@@ -167,31 +132,19 @@ class Recording:
 
 
 def recorded(subject: Subject) -> Recording:
-    """What the component does when it is used with rows, recorded once.
-
-    Raises
-    ------
-    NotApplicable
-        When it cannot be used, which another check tells.
-    """
+    """What the component does when it is used with rows, recorded once."""
     require_use(subject)
     assert isinstance(subject.recording, Recording)
     return subject.recording
 
 
 def require_use(subject: Subject) -> None:
-    """Use the component once, whatever its kind; what it does beside its result is then in ``subject.effects``.
-
-    Raises
-    ------
-    NotApplicable
-        When it cannot be used, which another check tells.
-    """
+    """Use the component once, whatever its kind; what it does beside its result is then in ``subject.effects``."""
     subject.need_packages()
     if isinstance(subject.recording, (MissingPackageError, NotApplicable)):
         raise subject.recording
     if isinstance(subject.recording, BaseException):
-        found_by = {"observer": "observer_bears_every_hook", "task": "task_loads"}
+        found_by = {"observer": "observer_bears_every_hook", "task": "task_loads", "family": "family_equals_the_model"}
         cause = found_by.get(subject.spec.kind, "works_with_many_rows")
         raise NotApplicable(f"not run: first mend what {cause} found")
 
@@ -199,22 +152,14 @@ def require_use(subject: Subject) -> None:
 @contextmanager
 def other_moment() -> Iterator[None]:
     """Other states of the global random generators and a later time of day, as another process would find."""
-    import torch
-
-    states = random.getstate(), np.random.get_state(), torch.random.get_rng_state()
     clocks = time.time, time.time_ns
-    random.seed(5)
-    np.random.seed(5)
-    torch.manual_seed(5)
     time.time = lambda: clocks[0]() + LATER
     time.time_ns = lambda: clocks[1]() + int(LATER * 1e9)
     try:
-        yield
+        with disturbed(5):
+            yield
     finally:
         time.time, time.time_ns = clocks
-        random.setstate(states[0])
-        np.random.set_state(states[1])
-        torch.random.set_rng_state(states[2])
 
 
 def arrays_of(values: Any, name: str = "") -> Iterator[tuple[str, Any]]:

@@ -17,17 +17,10 @@ from sage_kit.system.child import Child, ChildEnded, ChildSilent
 from sage_kit.testing.registry import FIX, CheckResult
 from sage_kit.testing.run_checks import check_names, not_run
 
-TIME_LIMIT = 120.0
-"""Processor time that a check may take [s]."""
-
-IDLE_LIMIT = 40.0
-"""Time that a check may go on without computing anything [s]."""
-
-SILENCE = 60.0
-"""Time without a sign of life, as where compiled code holds Python's lock [s]."""
-
-LOADING = "loading"
-"""The name of the result for a process that ends before its first check."""
+TIME_LIMIT = 120.0  # processor time that a check may take [s]
+IDLE_LIMIT = 40.0  # time that a check may go on without computing anything [s]
+SILENCE = 60.0  # time without a sign of life, as where compiled code holds Python's lock [s]
+LOADING = "loading"  # the name of the result for a process that ends before its first check
 
 
 class _Stuck(Exception):
@@ -39,22 +32,9 @@ def check_alone(
 ) -> list[CheckResult]:
     """Run every check of a component in a process of its own, and compare what another process gets.
 
-    Parameters
-    ----------
-    item : Registered
-        The component.
-    files : sequence of str
-        One-file plugins to load.
-    hooks : bool
-        It stands for the observing hooks of a file.
-    time_limit : float
-        Processor time that a check may take [s].
 
-    Returns
-    -------
-    list of CheckResult
-        As `check_component` returns them. Where the process ends or hangs in a check, that one has failed, and those
-        after it are skipped.
+    `hooks` says that it stands for the observing hooks of a file. Where the process ends or hangs in a check, that one
+    has failed, and those after it are skipped.
     """
     message = {
         "files": [str(Path(file).absolute()) for file in files],
@@ -122,15 +102,7 @@ class _Watch:
         self._moved = time.monotonic()
 
     def next(self, child: Child) -> dict[str, Any]:
-        """The next event that is no sign of life.
-
-        Raises
-        ------
-        _Stuck
-            When the check takes too long.
-        ChildEnded
-            When the process has ended.
-        """
+        """The next event that is no sign of life."""
         while True:
             try:
                 event = child.receive(SILENCE)

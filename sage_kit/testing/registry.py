@@ -15,8 +15,7 @@ from sage_kit.testing.surroundings import preserved
 if TYPE_CHECKING:
     from sage_kit.testing.subject import Subject
 
-FIX = "To fix:"
-"""Starts the part of a check's docstring that is shown with a failure."""
+FIX = "To fix:"  # starts the part of a check's docstring that is shown with a failure
 
 
 class CheckFailure(AssertionError):
@@ -65,20 +64,11 @@ class CheckResult:
 
 @dataclass(frozen=True)
 class Check:
-    """One check: a function of a subject that returns, or raises what is wrong.
+    """One check: a function of a subject that returns, or raises what is wrong."""
 
-    Attributes
-    ----------
-    name : str
-        How results and expected failures name it.
-    kinds : tuple of str
-        The kinds of component it is for; empty for all.
-    function : callable
-        Its docstring says what is checked and, after "To fix:", how to mend a failure.
-    """
-
-    name: str
-    kinds: tuple[str, ...]
+    name: str  # how results and expected failures name it
+    kinds: tuple[str, ...]  # the kinds of component it is for; empty for all
+    # its docstring says what is checked and, after "To fix:", how to mend a failure
     function: Callable[[Subject], None]
 
     @property
@@ -87,17 +77,7 @@ class Check:
         return " ".join(inspect.cleandoc(self.function.__doc__ or "").partition(FIX)[2].split())
 
     def run(self, subject: Subject) -> None:
-        """Run the check.
-
-        Raises
-        ------
-        CheckFailure
-            With what was wrong and how to mend it.
-        CheckWarning
-            With what is worth knowing and how to mend it.
-        NotApplicable
-            When there is nothing to check, or a package is missing.
-        """
+        """Run the check."""
         with preserved():
             self._run(subject)
 
@@ -164,8 +144,7 @@ def _undeclared(subject: Subject) -> str:
     return f"; does it use {' or '.join(missing)}?" if missing else ""
 
 
-CHECKS: list[Check] = []
-"""All checks, in the order in which they run."""
+CHECKS: list[Check] = []  # all checks, in the order in which they run
 
 
 def check(*kinds: str) -> Callable[[Callable[[Subject], None]], Callable[[Subject], None]]:

@@ -16,8 +16,9 @@ from sage_kit.testing.subject import Subject
 
 # the order in which they run; each module adds its checks to the list when it is imported
 CHECK_MODULES = (
-    "common", "discovery", "many_rows", "reducers", "samplers", "inverters", "lifts", "filters", "decoders",
-    "stop_rules", "observers", "tasks", "later_rounds", "side_effects", "loop",
+    "common", "discovery", "many_rows", "reducers", "samplers", "inverters", "lifts", "filters", "loss_values",
+    "decoders", "metric_scores", "stop_rules", "observers", "tasks", "encoder_families", "later_rounds",
+    "side_effects", "loop",
 )  # fmt: skip
 
 
@@ -57,19 +58,7 @@ def check_component(
 
 
 def run_checks(subject: Subject, started: Callable[[str], None] = lambda name: None) -> Iterator[CheckResult]:
-    """The results of all checks, each as soon as it is there.
-
-    Parameters
-    ----------
-    subject : Subject
-    started : callable
-        Gets the name of each check before it is run.
-
-    Yields
-    ------
-    CheckResult
-        As `check_component` returns them.
-    """
+    """The results of all checks, each as soon as it is there."""
     cause = ""
     for check in checks_for(subject.spec.kind):
         started(check.name)

@@ -7,7 +7,6 @@ import dataclasses
 import functools
 import importlib
 import importlib.metadata
-import random
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, cast
@@ -20,10 +19,11 @@ from sage_kit.components.plugins import Plugins, Registered
 from sage_kit.components.spec_checks import Spec, missing_requirements
 from sage_kit.config import RunConfig
 from sage_kit.errors import SageError, one_line
+from sage_kit.recipe import CHOSEN_KINDS
 from sage_kit.testing import toy
 from sage_kit.testing.exercises import PLAYS, Recording
 from sage_kit.testing.registry import CheckFailure, NotApplicable, require
-from sage_kit.testing.surroundings import look_for_pools, watched
+from sage_kit.testing.surroundings import disturbed, look_for_pools, watched
 
 KEEP_STATE = ("sampler", "filter", "stop_rule")
 """Kinds of which one object serves all rounds, and whose state a checkpoint keeps."""
@@ -54,27 +54,7 @@ def _same(first: Spec, second: Spec) -> bool:
 
 
 class Subject:
-    """A component and what the checks need to use it.
-
-    Parameters
-    ----------
-    spec : ComponentSpec or TaskSpec
-    options : mapping, Options or None
-        Options under which it is checked; those that are left out have their defaults.
-    plugins : Plugins or None
-        Where the component is registered; None makes one.
-
-    Attributes
-    ----------
-    title : str
-        Kind and name, for messages.
-    given : dict
-        The options as a configuration would give them.
-    n_components : int
-        Dimensions of the map under which it is checked.
-    effects : dict of str to list of str
-        What it was seen to change of its surroundings, by aspect.
-    """
+    """A component and what the checks need to use it."""
 
     def __init__(
         self, spec: Spec, options: Mapping[str, Any] | Options | None = None, plugins: Plugins | None = None
@@ -82,8 +62,8 @@ class Subject:
         self.spec = spec
         self.plugins = plugins or PluginsWith(spec)
         self.title = f"{spec.kind.replace('_', ' ')} {spec.name!r}"
-        self.n_components = 2
-        self.effects: dict[str, list[str]] = {}
+        self.n_components = 2  # dimensions of the map under which it is checked
+        self.effects: dict[str, list[str]] = {}  # what it was seen to change of its surroundings, by aspect
         self._configs: list[tuple[RunConfig, dict[str, Any]]] = []
         self._packages_loaded = False
         self.given = options.model_dump(exclude_unset=True) if isinstance(options, Options) else dict(options or {})
@@ -117,7 +97,12 @@ class Subject:
         kind, name = self.spec.kind, self.spec.name
         if kind == "observer":
             settings = {"observers": [name], "observer_options": {name: self.given}, **settings}
-        elif kind in toy.CHOSEN_KINDS:
+        elif kind == "loss":  # of two blocks, since one has none before its last
+            chosen = {"losses": {name: 1.0}, "loss_options": {name: self.given}}
+            settings = {**chosen, "student_layers": 2, "student_init": "scratch", **settings}
+        elif kind == "metric" and "classes" in getattr(self.spec, "takes", ()):
+            settings = {"metrics": [name], "metric_options": {name: self.given}, **settings}
+        elif kind in CHOSEN_KINDS:
             settings = {kind: name, f"{kind}_options": self.given, **settings}
         if isinstance(self.spec, LiftSpec) and self.spec.needs_shares:
             able = (i.spec.name for i in self.plugins.components("sampler") if getattr(i.spec, "gives_shares", False))
@@ -197,9 +182,8 @@ class Subject:
 
     @functools.cached_property
     def fitted(self) -> tuple[Any, Any]:
-        """A reducer fitted on the toy vectors, and their coordinates: made once for all checks.
-
-        It has two dimensions or, where it refuses those, one, or as many as the vectors: a reducer may take no others.
+        """A reducer fitted on the toy vectors, and their coordinates: made once for all checks. It has two dimensions
+        or, where it refuses those, one, or as many as the vectors: a reducer may take no others.
         """
         limit = self.reducer_spec.max_components
         numbers = [number for number in (2, 1, toy.DIM) if limit is None or number <= limit] or [2]
@@ -225,7 +209,8 @@ class Subject:
     def context(self, *, seed: int = 0, n_components: int = 2) -> BuildContext:
         """What the factory is given."""
         config = self.config(n_components=n_components)
-        context = BuildContext(config=config, seed=seed, device="cpu", n_components=n_components)
+        sizes = toy.LOSS_SIZES if self.spec.kind == "loss" else None
+        context = BuildContext(config=config, seed=seed, device="cpu", n_components=n_components, sizes=sizes)
 
         def component(kind: str, name: str, options: Any, **changes: Any) -> Any:
             return self.plugins.build(kind, name, options, dataclasses.replace(context, **changes))
@@ -244,37 +229,6 @@ def required_modules(requires: tuple[str, ...]) -> set[str]:
     wanted -= {"sage-kit", "pydantic", "pluggy"}
     provided = importlib.metadata.packages_distributions().items()
     return {module for module, names in provided if wanted & {canonicalize_name(name) for name in names}}
-
-
-# ---- what several checks ask ----------------------------------------------------------------------------------------
-
-
-@contextmanager
-def disturbed(seed: int) -> Iterator[None]:
-    """Other states of the global random generators, as another process would have; put back afterwards."""
-    import torch
-
-    python, numpy, pytorch = random.getstate(), np.random.get_state(), torch.random.get_rng_state()
-    random.seed(seed)
-    np.random.seed(seed)
-    torch.manual_seed(seed)
-    try:
-        yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(numpy)
-        torch.random.set_rng_state(pytorch)
-
-
-def random_states() -> dict[str, str]:
-    """What the global random generators hold, by library."""
-    import torch
-
-    return {
-        "random": repr(random.getstate()),
-        "numpy": repr([part.tolist() if hasattr(part, "tolist") else part for part in np.random.get_state()]),
-        "torch": repr(torch.random.get_rng_state().tolist()),
-    }
 
 
 @contextmanager

@@ -19,6 +19,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +28,8 @@ from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped, u
 
 State = dict[str, Any]
 
-PATIENCE = 0.5
-"""Seconds that a thread may take to end after the call that started it."""
-
-LONGEST = 60
-"""Characters of a value that a message shows."""
+PATIENCE = 0.5  # seconds that a thread may take to end after the call that started it
+LONGEST = 60  # characters of a value that a message shows
 
 SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGALRM", "SIGUSR1", "SIGUSR2", "SIGCHLD", "SIGPIPE")
 
@@ -41,24 +39,45 @@ POOLS_OF_OTHERS = ("concurrent.futures", "joblib", "multiprocessing", "tqdm")
 
 @dataclass(frozen=True)
 class Aspect:
-    """One kind of shared state.
+    """One kind of shared state."""
 
-    Attributes
-    ----------
-    read : callable
-        The state, by name.
-    restore : callable
-        Puts a state back that `read` returned.
-    shows_values : bool
-        Whether a message says from what to what a state was changed.
-    """
-
-    read: Callable[[], State]
-    restore: Callable[[State], None]
-    shows_values: bool = True
+    read: Callable[[], State]  # the state, by name
+    restore: Callable[[State], None]  # puts a state back that `read` returned
+    shows_values: bool = True  # whether a message says from what to what a state was changed
 
 
-# ---- torch and the pools of threads ---------------------------------------------------------------------------------
+Setting = tuple[Callable[[], Any], Callable[[Any], Any]]  # what reads it, and what sets it
+
+
+def _of(settings: Callable[[], Mapping[str, Setting]], shows_values: bool = True) -> Aspect:
+    """The aspect of some settings by name."""
+
+    def read() -> State:
+        return {name: get() for name, (get, _) in settings().items()}
+
+    def restore(state: State) -> None:
+        for name, (get, put) in settings().items():
+            if name in state and get() != state[name]:
+                put(state[name])
+
+    return Aspect(read, restore, shows_values)
+
+
+def _attribute(owner: Any, name: str) -> Setting:
+    """An attribute as a setting; a list is copied and filled again."""
+
+    def get() -> Any:
+        value = getattr(owner, name)
+        return list(value) if isinstance(value, list) else value
+
+    def put(value: Any) -> None:
+        if isinstance(value, list):
+            getattr(owner, name)[:] = value
+        else:
+            setattr(owner, name, value)
+
+    return get, put
+
 
 _POOLS: list[ThreadpoolController] = []
 
@@ -68,65 +87,31 @@ def look_for_pools() -> None:
     _POOLS[:] = [ThreadpoolController()]
 
 
-def _pools() -> list[Any]:
+def _torch() -> dict[str, Setting]:
+    import torch
+
     if not _POOLS:
         look_for_pools()
-    return list(_POOLS[0].lib_controllers)
-
-
-def _read_torch() -> State:
-    import torch
-
-    state: State = {
-        "torch's default dtype": torch.get_default_dtype(),
-        "torch's number of threads": torch.get_num_threads(),
-        "torch's gradients": torch.is_grad_enabled(),
-        "torch's default device": str(torch.get_default_device()),
-        "torch's deterministic algorithms": torch.are_deterministic_algorithms_enabled(),
-        "torch's matmul precision": torch.get_float32_matmul_precision(),
-        "torch's anomaly detection": torch.is_anomaly_enabled(),
-    }
-    for pool in _pools():
-        state[f"the threads of {Path(pool.filepath).name}"] = pool.get_num_threads()
-    return state
-
-
-def _restore_torch(state: State) -> None:
-    import torch
-
-    torch.set_default_dtype(state["torch's default dtype"])
-    if str(torch.get_default_device()) != state["torch's default device"]:
-        torch.set_default_device(state["torch's default device"])
-    torch.use_deterministic_algorithms(state["torch's deterministic algorithms"])
-    torch.set_float32_matmul_precision(state["torch's matmul precision"])
-    torch.autograd.set_detect_anomaly(state["torch's anomaly detection"])
-    torch.set_grad_enabled(state["torch's gradients"])
-    if torch.get_num_threads() != state["torch's number of threads"]:
-        torch.set_num_threads(state["torch's number of threads"])
-    for pool in _pools():
-        number = state.get(f"the threads of {Path(pool.filepath).name}")
-        if number is not None and pool.get_num_threads() != number:
-            pool.set_num_threads(number)
-
-
-# ---- numpy ----------------------------------------------------------------------------------------------------------
-
-
-def _read_numpy() -> State:
+    pools = {Path(pool.filepath).name: pool for pool in _POOLS[0].lib_controllers}
     return {
-        "numpy's handling of floating-point errors": dict(np.geterr()),
-        "numpy's error callback": np.geterrcall(),
-        "numpy's print options": np.get_printoptions(),
+        "torch's default dtype": (torch.get_default_dtype, torch.set_default_dtype),
+        "torch's number of threads": (torch.get_num_threads, torch.set_num_threads),
+        "torch's gradients": (torch.is_grad_enabled, torch.set_grad_enabled),
+        "torch's default device": (lambda: str(torch.get_default_device()), torch.set_default_device),
+        "torch's deterministic algorithms": (
+            torch.are_deterministic_algorithms_enabled, torch.use_deterministic_algorithms),
+        "torch's matmul precision": (torch.get_float32_matmul_precision, torch.set_float32_matmul_precision),
+        "torch's anomaly detection": (torch.is_anomaly_enabled, torch.autograd.set_detect_anomaly),
+        **{f"the threads of {name}": (pool.get_num_threads, pool.set_num_threads) for name, pool in pools.items()},
+    }  # fmt: skip
+
+
+def _numpy() -> dict[str, Setting]:
+    return {
+        "numpy's handling of floating-point errors": (lambda: dict(np.geterr()), lambda value: np.seterr(**value)),
+        "numpy's error callback": (np.geterrcall, np.seterrcall),
+        "numpy's print options": (np.get_printoptions, lambda value: np.set_printoptions(**value)),
     }
-
-
-def _restore_numpy(state: State) -> None:
-    np.seterr(**state["numpy's handling of floating-point errors"])
-    np.seterrcall(state["numpy's error callback"])
-    np.set_printoptions(**state["numpy's print options"])
-
-
-# ---- files and environment ------------------------------------------------------------------------------------------
 
 
 def _read_directory() -> State:
@@ -167,50 +152,29 @@ def _restore_environment(state: State) -> None:
             os.environ[name] = value
 
 
-# ---- logging and warnings -------------------------------------------------------------------------------------------
-
-
-def _loggers() -> Iterator[tuple[str, logging.Logger]]:
-    yield "the root logger", logging.root
-    for name, logger in list(logging.root.manager.loggerDict.items()):
+def _logging() -> dict[str, Setting]:
+    manager = logging.root.manager
+    settings: dict[str, Setting] = {"logging.disable": (lambda: manager.disable, logging.disable)}
+    known = {f"logger {name!r}": logger for name, logger in list(manager.loggerDict.items())}
+    for name, logger in {"the root logger": logging.root, **known}.items():
         if isinstance(logger, logging.Logger):
-            yield f"logger {name!r}", logger
+            settings[f"the level of {name}"] = (_attribute(logger, "level")[0], logger.setLevel)
+            settings[f"the handlers of {name}"] = _attribute(logger, "handlers")
+            settings[f"the filters of {name}"] = _attribute(logger, "filters")
+            settings[f"whether {name} is disabled"] = _attribute(logger, "disabled")
+            settings[f"whether {name} propagates"] = _attribute(logger, "propagate")
+    return settings
 
 
-def _read_logging() -> State:
-    state: State = {"logging.disable": logging.root.manager.disable}
-    for name, logger in _loggers():
-        state[f"the level of {name}"] = logger.level
-        state[f"the handlers of {name}"] = list(logger.handlers)
-        state[f"the filters of {name}"] = list(logger.filters)
-        state[f"whether {name} is disabled"] = logger.disabled
-        state[f"whether {name} propagates"] = logger.propagate
-    return state
-
-
-def _restore_logging(state: State) -> None:
-    logging.disable(state["logging.disable"])
-    for name, logger in _loggers():
-        if f"the level of {name}" in state:
-            logger.setLevel(state[f"the level of {name}"])
-            logger.handlers[:] = state[f"the handlers of {name}"]
-            logger.filters[:] = state[f"the filters of {name}"]
-            logger.disabled = state[f"whether {name} is disabled"]
-            logger.propagate = state[f"whether {name} propagates"]
-
-
-def _read_warnings() -> State:
-    return {"the filters of warnings": list(warnings.filters), "warnings.showwarning": warnings.showwarning}
-
-
-def _restore_warnings(state: State) -> None:
-    if list(warnings.filters) != state["the filters of warnings"]:
+def _warnings() -> dict[str, Setting]:
+    def put(filters: list[Any]) -> None:
         warnings.resetwarnings()  # also tells the module's cache
-        warnings.filters[:] = state["the filters of warnings"]  # type: ignore[index]
-    warnings.showwarning = state["warnings.showwarning"]
+        warnings.filters[:] = filters  # type: ignore[index]
 
-
-# ---- random states --------------------------------------------------------------------------------------------------
+    return {
+        "the filters of warnings": (lambda: list(warnings.filters), put),
+        "warnings.showwarning": _attribute(warnings, "showwarning"),
+    }
 
 
 def _read_random() -> State:
@@ -232,50 +196,51 @@ def _restore_random(state: State) -> None:
     torch.random.set_rng_state(torch.frombuffer(bytearray(state["torch"]), dtype=torch.uint8))
 
 
-# ---- the interpreter ------------------------------------------------------------------------------------------------
+@contextmanager
+def disturbed(seed: int) -> Iterator[None]:
+    """Other states of the global random generators, as another process would have; put back afterwards."""
+    import torch
+
+    before = _read_random()
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+    try:
+        yield
+    finally:
+        _restore_random(before)
 
 
-def _read_interpreter() -> State:
-    state: State = {
-        "the recursion limit": sys.getrecursionlimit(),
-        "the switch interval": sys.getswitchinterval(),
-        "the garbage collector": gc.isenabled(),
-        "the locale": locale.setlocale(locale.LC_ALL),
-        "the default timeout of sockets": socket.getdefaulttimeout(),
-        "sys.excepthook": sys.excepthook,
-        "threading.excepthook": threading.excepthook,
-        "the precision of decimals": decimal.getcontext().prec,
-    }
-    for name in SIGNALS:
-        if hasattr(signal, name):
-            state[f"the handler of {name}"] = signal.getsignal(getattr(signal, name))
-    return state
+def _interpreter() -> dict[str, Setting]:
+    numbers = {name: getattr(signal, name) for name in SIGNALS if hasattr(signal, name)}
+    return {
+        "the recursion limit": (sys.getrecursionlimit, sys.setrecursionlimit),
+        "the switch interval": (sys.getswitchinterval, sys.setswitchinterval),
+        "the garbage collector": (gc.isenabled, lambda on: (gc.enable if on else gc.disable)()),
+        "the locale": (partial(locale.setlocale, locale.LC_ALL), partial(locale.setlocale, locale.LC_ALL)),
+        "the default timeout of sockets": (socket.getdefaulttimeout, socket.setdefaulttimeout),
+        "sys.excepthook": _attribute(sys, "excepthook"),
+        "threading.excepthook": _attribute(threading, "excepthook"),
+        "the precision of decimals": _attribute(decimal.getcontext(), "prec"),
+        **{f"the handler of {name}": (partial(signal.getsignal, number), partial(_handle, number))
+           for name, number in numbers.items()},
+    }  # fmt: skip
 
 
-def _restore_interpreter(state: State) -> None:
-    sys.setrecursionlimit(state["the recursion limit"])
-    sys.setswitchinterval(state["the switch interval"])
-    (gc.enable if state["the garbage collector"] else gc.disable)()
-    locale.setlocale(locale.LC_ALL, state["the locale"])
-    socket.setdefaulttimeout(state["the default timeout of sockets"])
-    sys.excepthook, threading.excepthook = state["sys.excepthook"], state["threading.excepthook"]
-    decimal.getcontext().prec = state["the precision of decimals"]
-    if threading.current_thread() is threading.main_thread():
-        for name in SIGNALS:
-            handler = state.get(f"the handler of {name}")
-            if handler is not None and signal.getsignal(getattr(signal, name)) != handler:
-                signal.signal(getattr(signal, name), handler)
+def _handle(number: int, handler: Any) -> None:
+    if handler is not None and threading.current_thread() is threading.main_thread():
+        signal.signal(number, handler)
 
 
 ASPECTS: Mapping[str, Aspect] = {
-    "torch": Aspect(_read_torch, _restore_torch),
-    "numpy": Aspect(_read_numpy, _restore_numpy),
+    "torch": _of(_torch),
+    "numpy": _of(_numpy),
     "directory": Aspect(_read_directory, _restore_directory),
     "environment": Aspect(_read_environment, _restore_environment, shows_values=False),
-    "logging": Aspect(_read_logging, _restore_logging, shows_values=False),
-    "warnings": Aspect(_read_warnings, _restore_warnings, shows_values=False),
+    "logging": _of(_logging, shows_values=False),
+    "warnings": _of(_warnings, shows_values=False),
     "random": Aspect(_read_random, _restore_random, shows_values=False),
-    "interpreter": Aspect(_read_interpreter, _restore_interpreter),
+    "interpreter": _of(_interpreter),
 }
 
 
@@ -303,8 +268,6 @@ def _short(value: Any) -> str:
     text = " ".join(str(value).split())
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
 
-
-# ---- the ways to look -----------------------------------------------------------------------------------------------
 
 WORKSPACE = "sage-kit-check-work-"
 
@@ -337,14 +300,8 @@ def preserved() -> Iterator[None]:
 
 @contextmanager
 def watched(found: dict[str, list[str]], what: str) -> Iterator[None]:
-    """Note what a block changes, by aspect, and put it back; `printed` and `threads` are aspects, too.
-
-    Parameters
-    ----------
-    found : dict of str to list of str
-        Gets a sentence for each change.
-    what : str
-        What is done in the block, at the head of each sentence.
+    """Note what a block changes, by aspect, and put it back; `printed` and `threads` are aspects, too. `what` is done
+    in the block, and stands at the head of each sentence.
     """
     before = {name: aspect.read() for name, aspect in ASPECTS.items()}
     running = set(threading.enumerate())

@@ -14,46 +14,23 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sage_kit.components import ModelSizes
 from sage_kit.components.plugins import Plugins
 from sage_kit.config import RunConfig, load_config
-from sage_kit.recipe import CHOSEN_KINDS
 
 if TYPE_CHECKING:
     import torch
 
     from sage_kit.components import Floats, Integers, TeacherView, TextBatch, TokenBatch, TokenIds
 
-__all__ = [
-    "CHOSEN_KINDS",
-    "DIM",
-    "FEW",
-    "MANY",
-    "ToyVocabulary",
-    "config",
-    "embed",
-    "finished_run",
-    "held_out",
-    "labels",
-    "logits",
-    "losses",
-    "many",
-    "run_loop",
-    "teacher_for",
-    "teacher_view",
-    "text",
-    "token_ids",
-    "tokens",
-    "train",
-]  # fmt: skip
-
-DIM = 16
-"""Width of the toy vectors and of the toy teacher."""
+DIM = 16  # width of the toy vectors and of the toy teacher
 ROWS = 96
 HELD_OUT = 16
-TOKENS, FIRST_WORD = 40, 5
-"""Tokens of the toy texts, and the first that is not special."""
-FEW, MANY = ROWS, 2500
-"""Rows with which a component is used: some faults show only where there are many."""
+TOKENS, FIRST_WORD = 40, 5  # tokens of the toy texts, and the first that is not special
+FEW, MANY = ROWS, 2500  # rows with which a component is used: some faults show only where there are many
+LOSS_SIZES = ModelSizes(
+    teacher_blocks=4, student_blocks=2, teacher_dim=DIM, student_dim=DIM, teacher_heads=2, student_heads=2, n_outputs=3
+)  # the models under which losses are checked
 
 WORDS = {
     "good": "fine great lovely warm bright kind calm clever",
@@ -61,9 +38,6 @@ WORDS = {
     "other": "the a film story actor plot scene ends with and of it was is house river",
 }
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-
-
-# ---- vectors --------------------------------------------------------------------------------------------------------
 
 
 @functools.cache
@@ -118,9 +92,6 @@ def labels(rows: int = ROWS) -> Integers:
 def logits(rows: int = ROWS, seed: int = 0) -> Floats:
     """Logits of two classes, shape (rows, 2)."""
     return np.random.default_rng(seed).standard_normal((rows, 2)).astype(np.float32)
-
-
-# ---- token states ---------------------------------------------------------------------------------------------------
 
 
 def tokens(indices: Integers | Sequence[int], vectors: Floats | None = None) -> TokenBatch:
@@ -213,9 +184,6 @@ class ToyVocabulary:
 
         ids = self.nearest(batch.ids[places], k)
         return ids, torch.full(ids.shape, -float(np.log(k)))
-
-
-# ---- the run --------------------------------------------------------------------------------------------------------
 
 
 @functools.cache

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from sage_kit.data.batches import plan_batches
 from sage_kit.models.split import UpperLayers
 from sage_kit.models.vectors import INFERENCE_BATCH_SIZE, INFERENCE_BATCH_TOKENS, VectorStore, masked_mean
-from sage_kit.training.losses import LossSettings, kl_divergence, squared_error
+from sage_kit.training.losses import kl_divergence, squared_error
 
 BATCH_SIZE = 128
 BATCH_TOKENS = 4096
@@ -24,8 +24,9 @@ def divergence_gradient(
     teacher: UpperLayers,
     store: VectorStore,
     indices: NDArray[np.int64],
-    settings: LossSettings,
     *,
+    temperature: float,
+    regression: bool,
     device: torch.device,
     autocast: Callable[[], AbstractContextManager[Any]],
 ) -> NDArray[np.float32]:
@@ -42,8 +43,10 @@ def divergence_gradient(
         The real examples.
     indices : array of shape (m,), int64
         Which of them; one that occurs several times is computed once.
-    settings : LossSettings
-        Gives temperature and kind of task.
+    temperature : float
+        Of the KL loss.
+    regression : bool
+        Whether the output is a number rather than a class.
     device : torch.device
     autocast : callable
         Gives the context in which the models run.
@@ -64,10 +67,10 @@ def divergence_gradient(
                 states = batch.states + moved[:, None] * batch.mask[..., None]
                 student_logits = student(states, batch.mask).logits.float()
                 teacher_logits = teacher(states, batch.mask).logits.float()
-                if settings.regression:
+                if regression:
                     divergence = squared_error(student_logits, teacher_logits)
                 else:
-                    divergence = kl_divergence(student_logits, teacher_logits, settings.temperature)
+                    divergence = kl_divergence(student_logits, teacher_logits, temperature)
                 # examples do not see each other, so the sum's gradient is each one's own
                 (gradient,) = torch.autograd.grad(divergence.sum(), moved)
             result[rows] = gradient.float().cpu().numpy()

@@ -56,6 +56,10 @@ class Batches(Protocol):
 
     def __len__(self) -> int: ...
 
+    def examples(self, number: int) -> int:
+        """How many examples the batch of that number has."""
+        ...
+
     def fetch(self, number: int) -> LabelledBatch:
         """The batch of that number."""
         ...
@@ -96,6 +100,10 @@ class RealBatches:
 
     def __len__(self) -> int:
         return len(self._plan)
+
+    def examples(self, number: int) -> int:
+        """How many examples the batch of that number has."""
+        return len(self._plan[number])
 
     def fetch(self, number: int) -> LabelledBatch:
         """The batch of that number."""
@@ -145,6 +153,10 @@ class SyntheticBatches:
 
     def __len__(self) -> int:
         return len(self._plan)
+
+    def examples(self, number: int) -> int:
+        """How many examples of the batch of that number a filter has kept."""
+        return int(self.synthetic.kept[self._plan[number][1]].sum())
 
     def fetch(self, number: int) -> LabelledBatch:
         """The batch of that number, without the examples that a filter dropped."""
@@ -208,4 +220,4 @@ def planned_steps(recipe: Recipe, train: PreparedSplit, processes: int) -> int:
     per_round = len(plan_batches(train.store.lengths, **limits, rng=np.random.default_rng(0))) / processes
     added = per_round * config.synthetic_ratio if config.schedule != "none" and config.mix == "add" else 0
     with_synthetic = max(0, config.rounds + 1 - recipe.first_synthetic)
-    return max(1, round(config.rounds * per_round + with_synthetic * added))
+    return max(1, round((config.rounds * per_round + with_synthetic * added) / config.gradient_accumulation))

@@ -11,15 +11,16 @@ from numpy.typing import NDArray
 
 from sage_kit.components.records import Costs
 from sage_kit.config import RunConfig
-from sage_kit.models.learning_rate import learning_rate_factor
 from sage_kit.storage.fingerprint import derive_seed
 from sage_kit.system.devices import autocast_for, synchronize
 from sage_kit.training.feedback import divergence_gradient, mean_hidden_states
 from sage_kit.training.labelled_batches import Batches
-from sage_kit.training.losses import LossSettings, instance_losses
+from sage_kit.training.objective import Objective
 from sage_kit.training.optimizer import load_optimizer_tensors, make_optimizer, optimizer_tensors
 from sage_kit.training.preparation import Prepared, PreparedSplit
 from sage_kit.training.profile import Profile
+from sage_kit.training.rate_schedules import rate_of
+from sage_kit.training.run_events import RunEvents
 from sage_kit.training.steps import Pass, count_flops, predict, train_pass
 
 if TYPE_CHECKING:
@@ -45,7 +46,8 @@ class Learner:
         `part`.
     upper : Module
         The same, compiled if the settings ask for it and prepared by Accelerate.
-    losses : LossSettings
+    objective : Objective
+        The losses.
     profile : Profile
         Of the real examples.
     steps : int
@@ -61,24 +63,24 @@ class Learner:
         self.costs = costs
         self.device = accelerator.device
         self.raw = part
-        self.raw_optimizer = make_optimizer(part, config.learning_rate, config.weight_decay)
+        part.recomputes = config.gradient_checkpointing
+        plugins = next(iter(prepared.loss_inputs.losses.values())).plugins
+        announce = RunEvents(plugins, accelerator.is_main_process).message
+        self.objective = Objective(config, prepared.loss_inputs, part, self.device, announce)
+        # without parameters of losses, the names in a checkpoint are those of the student's own
+        own = self.objective.parameters()
+        self._trained: Any = torch.nn.ModuleList([part, self.objective.modules]) if own else part
+        self.raw_optimizer = make_optimizer(
+            self._trained, config.learning_rate, config.weight_decay, config.optimizer, config.optimizer_options
+        )
         compiled: Any = torch.compile(part, dynamic=True) if config.compile else part
         self.upper, self.optimizer = accelerator.prepare(compiled, self.raw_optimizer)
-        spec, relations = prepared.data.spec, prepared.relations
-        self.losses = LossSettings(
-            config.temperature,
-            config.hard_label_weight,
-            config.hidden_weight,
-            config.hidden_loss,
-            spec.is_regression,
-            config.relation_weight,
-            relations.heads if relations else 1,
-        )
-        self.profile = Profile(len(prepared.train.store), spec.n_outputs, self.device)
+        self.profile = Profile(len(prepared.train.store), prepared.data.spec.n_outputs, self.device)
         self.steps = 0
+        self._progress = 0.0
 
     def train(
-        self, number: int, sources: list[Batches], planned: int, on_step: Callable[[int, int, torch.Tensor], None]
+        self, number: int, sources: list[Batches], planned: int, on_step: Callable[[int, int, torch.Tensor], object]
     ) -> Pass:
         """Train on every batch of a round's sources once, as far as `max_steps` allows.
 
@@ -92,11 +94,8 @@ class Learner:
         on_step : callable
             As in `train_pass`.
         """
-        config, prepared, before = self.config, self.prepared, self.steps
-
-        def learning_rate(step: int) -> float:
-            factor = learning_rate_factor(config.lr_schedule, config.lr_warmup, before + step, planned)
-            return config.learning_rate * factor
+        config, before = self.config, self.steps
+        rate = rate_of(config, planned)
 
         with self.costs.timed("student", lambda: synchronize(self.device)):
             did = train_pass(
@@ -104,20 +103,21 @@ class Learner:
                 self.optimizer,
                 sources,
                 accelerator=self.accelerator,
-                settings=self.losses,
-                student_layers=prepared.student_layers,
-                learning_rate=learning_rate,
+                objective=self.objective,
+                progress=lambda step: (before + step) / planned,
+                learning_rate=lambda step: rate(before + step),
                 max_grad_norm=config.max_grad_norm,
                 max_steps=config.max_steps - before if config.max_steps else None,
                 rng=np.random.default_rng(derive_seed(config.seed, number, "order")),
                 on_step=on_step,
-                relations=prepared.relations,
+                accumulation=config.gradient_accumulation,
             )
         self.steps += did.steps
-        hidden, relations = bool(prepared.student_layers), prepared.relations
-        flops = count_flops(self.raw, did.lengths, training=True, hidden=hidden, projections=relations is not None)
-        if relations is not None:
-            flops += relations.flops(did.lengths)
+        self._progress = self.steps / planned
+        inputs = self.objective.inputs
+        last = inputs.sizes.student_blocks in inputs.projections
+        flops = count_flops(self.raw, did.lengths, training=True, hidden=inputs.hidden, projections=last)
+        flops += self.objective.flops(did.lengths)
         self.costs.add("student", tokens=did.tokens, flops=flops)
         return did
 
@@ -133,7 +133,7 @@ class Learner:
             logits = torch.from_numpy(outputs).to(device)
             teacher = torch.from_numpy(train.outputs.logits).to(device)
             labels = torch.from_numpy(train.labels).to(device)
-            losses = instance_losses(self.losses, logits, teacher, labels)
+            losses = self.objective.of_outputs(logits, teacher, labels, self._progress)
             self.profile.start_pass()
             self.profile.record(torch.arange(len(logits), device=device), losses, logits)
 
@@ -154,7 +154,8 @@ class Learner:
             self.prepared.teacher_upper,
             self.prepared.train.store,
             indices,
-            self.losses,
+            temperature=self.config.temperature,
+            regression=self.prepared.data.spec.is_regression,
             device=self.device,
             autocast=autocast_for(self.device, self.prepared.precision),
         )
@@ -177,7 +178,7 @@ class Learner:
 
     def optimizer_state(self) -> dict[str, torch.Tensor]:
         """The optimizer's state as named tensors."""
-        return optimizer_tensors(self.raw_optimizer, self.raw)
+        return optimizer_tensors(self.raw_optimizer, self._trained)
 
     def scaler_state(self) -> dict[str, Any]:
         """The gradient scaler's state, in half precision."""
@@ -195,7 +196,7 @@ class Learner:
         """Take over what a checkpoint holds; `optimizer` is None where it is the warm-up's."""
         self.raw.load_state_dict(weights)
         if optimizer is not None:
-            load_optimizer_tensors(self.raw_optimizer, self.raw, optimizer)
+            load_optimizer_tensors(self.raw_optimizer, self._trained, optimizer)
         self.profile.losses = profile["losses"].to(self.device)
         self.profile.logits = profile["logits"].to(self.device)
         if scaler and self.accelerator.scaler is not None:

@@ -1,8 +1,7 @@
-"""Per-instance losses: each function maps a batch to one loss per example, in float32."""
+"""Formulas of losses: each function maps a batch to one loss per example, in float32."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -107,84 +106,3 @@ def relation_loss(student: torch.Tensor, teacher: torch.Tensor, mask: torch.Tens
     parting = F.kl_div(log_relations(student), log_relations(teacher), reduction="none", log_target=True).sum(-1)
     weights = mask.float()
     return (parting.mean(1) * weights).sum(1) / weights.sum(1)
-
-
-@dataclass(frozen=True)
-class LossSettings:
-    """How the losses are weighed; the fields are the settings of the same names.
-
-    `regression` replaces the KL loss by the squared error to the teacher's output and the cross-entropy by the squared
-    error to the gold value. `relation_heads` is a number of heads, and not 0 for the teacher's own.
-    """
-
-    temperature: float
-    hard_label_weight: float
-    hidden_weight: float
-    hidden_loss: Literal["cosine", "mse"]
-    regression: bool
-    relation_weight: float = 0.0
-    relation_heads: int = 1
-
-
-def instance_losses(
-    settings: LossSettings,
-    student_logits: torch.Tensor,
-    teacher_logits: torch.Tensor,
-    labels: torch.Tensor,
-    *,
-    student_hidden: torch.Tensor | None = None,
-    teacher_hidden: torch.Tensor | None = None,
-    student_projections: torch.Tensor | None = None,
-    teacher_projections: torch.Tensor | None = None,
-    mask: torch.Tensor | None = None,
-) -> torch.Tensor:
-    """The training loss of each example.
-
-    ``(1 - h) * KL + h * cross_entropy + w * hidden + r * relations`` with `h` the hard-label weight, `w` the hidden
-    weight and `r` the relation weight.
-
-    Parameters
-    ----------
-    settings : LossSettings
-    student_logits, teacher_logits : Tensor of shape (batch, n_outputs)
-    labels : Tensor of shape (batch,)
-        Gold labels, int64, or float for regression; for synthetic examples the teacher's.
-    student_hidden, teacher_hidden : Tensor of shape (batch, tokens, n_layers, dim) or None
-        Without the student's, the hidden-state loss is left out.
-    student_projections, teacher_projections : Tensor of shape (batch, tokens, 3, dim) or None
-        Queries, keys and values. Without the student's, the relations loss is left out.
-    mask : Tensor of shape (batch, tokens), bool, or None
-        Real tokens, for the hidden states and the relations.
-
-    Returns
-    -------
-    Tensor of shape (batch,), float32
-
-    Raises
-    ------
-    ValueError
-        When the hidden weight is above zero and there are hidden states of the student, but none of the teacher or no
-        mask; so for the relation weight and the projections.
-    """
-    hard = settings.hard_label_weight
-    if settings.regression:
-        loss = (1 - hard) * squared_error(student_logits, teacher_logits)
-        if hard:
-            loss = loss + hard * squared_error(student_logits, labels[:, None])
-    else:
-        loss = (1 - hard) * kl_divergence(student_logits, teacher_logits, settings.temperature)
-        if hard:
-            loss = loss + hard * hard_label_loss(student_logits, labels)
-    if settings.hidden_weight and student_hidden is not None:
-        if teacher_hidden is None or mask is None:
-            raise ValueError("the hidden-state loss needs the teacher's hidden states and the mask")
-        loss = loss + settings.hidden_weight * hidden_state_loss(
-            student_hidden, teacher_hidden, mask, settings.hidden_loss
-        )
-    if settings.relation_weight and student_projections is not None:
-        if teacher_projections is None or mask is None:
-            raise ValueError("the relations loss needs the teacher's queries, keys and values, and the mask")
-        loss = loss + settings.relation_weight * relation_loss(
-            student_projections, teacher_projections, mask, settings.relation_heads
-        )
-    return loss

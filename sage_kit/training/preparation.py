@@ -12,35 +12,26 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from sage_kit.components import TokenBatch
+from sage_kit.components import ModelSizes
 from sage_kit.components.plugins import Plugins
 from sage_kit.components.records import Costs
 from sage_kit.config import RunConfig
-from sage_kit.data.batches import plan_batches
 from sage_kit.data.metrics import score
-from sage_kit.data.splits import Split, TaskData, load_task
+from sage_kit.data.scoring import load_scored
+from sage_kit.data.splits import Split, TaskData
 from sage_kit.data.teacher_report import TeacherReport, describe_labels, report_teacher
 from sage_kit.data.tokens import Tokens, tokenize, unknown_shares
 from sage_kit.data.unlabelled import count_unlabelled
 from sage_kit.errors import CompatibilityError
 from sage_kit.models.checkpoints import load_classifier, load_tokenizer
+from sage_kit.models.families import family_parts
 from sage_kit.models.language import load_language
-from sage_kit.models.narrow import Shape, build_narrow, check_losses, student_shape
-from sage_kit.models.narrowing import EXAMPLES, WidthInit, narrowing_of
-from sage_kit.models.relations import TeacherRelations, teacher_relations
+from sage_kit.models.loss_inputs import LossInputs, loss_inputs
+from sage_kit.models.narrow import Shape, narrow_student, student_shape
 from sage_kit.models.split import InputLayers, UpperLayers, split_model
 from sage_kit.models.student import build_student, layer_map
 from sage_kit.models.teacher import Teacher, fit_tokenizer, load_teacher
-from sage_kit.models.vectors import (
-    INFERENCE_BATCH_SIZE,
-    INFERENCE_BATCH_TOKENS,
-    Pooled,
-    TeacherOutputs,
-    VectorStore,
-    embed_split,
-    label_split,
-    pool_layer,
-)
+from sage_kit.models.vectors import Pooled, TeacherOutputs, VectorStore, embed_split, label_split, pool_layer
 from sage_kit.models.vocabulary import TeacherVocabulary
 from sage_kit.recipe import Recipe
 from sage_kit.storage.cache import Cache
@@ -117,11 +108,8 @@ class Prepared:
         On which the student is compared with the teacher at the end.
     report : TeacherReport
         How well the teacher knows the task.
-    teacher_layers, student_layers : list of int
-        Blocks (from 1) that the hidden-state loss pairs, empty when it is off. What the relations loss needs stands
-        behind the teacher's.
-    relations : TeacherRelations or None
-        The teacher's side of the relations loss; None when it is off.
+    loss_inputs : LossInputs
+        What the losses look at.
     content : str
         Fingerprint of data and teacher.
     cache : Cache
@@ -141,14 +129,17 @@ class Prepared:
     dev: PreparedSplit
     validation: dict[str, PreparedSplit]
     report: TeacherReport
-    teacher_layers: list[int]
-    student_layers: list[int]
+    loss_inputs: LossInputs
     content: str
     cache: Cache
     device: torch.device
     precision: str
     evaluation: PreparedSplit | None = None
-    relations: TeacherRelations | None = None
+
+    @property
+    def teacher_layers(self) -> list[int]:
+        """Blocks (from 1) of the teacher whose outputs are kept for the losses."""
+        return list(self.loss_inputs.kept)
 
     def synthesizer(self, recipe: Recipe, announce: Callable[[str], None], costs: Costs) -> Synthesizer:
         """What makes synthetic examples of train; `announce` shows a line, `costs` takes the time."""
@@ -210,19 +201,14 @@ def prepare(recipe: Recipe, accelerator: Accelerator, costs: Costs) -> Prepared:
 
     model = teacher.model.to(device)
     input_layers, teacher_upper = split_model(model, config.bypass)
-    shape = student_shape(config, model.config)
-    check_losses(config, shape, teacher_upper.dim)
-    paired, student_layers = hidden_layer_pairs(config, teacher_upper.n_blocks)
-    relations, teacher_layers = teacher_relations(
-        config, teacher_upper, paired, shape.width if shape else teacher_upper.dim
-    )
-    student = None
+    shape, student = student_shape(config, model.config), None
     if shape is None:
         student = build_student(
             model, bypass=config.bypass, layers=config.student_layers, init=config.student_init, seed=config.seed
         )
-    else:
+    else:  # it is made from states that are not there yet
         layer_map(config.student_init, teacher_upper.n_blocks, config.student_layers)
+    inputs = loss_inputs(recipe, teacher_upper, _model_sizes(teacher_upper, shape, config, data.spec.is_regression))
     recipe.check_sizes(len(data.train), input_layers.dim)
     input_layers_key = fingerprint(teacher.fingerprint, config.bypass)
 
@@ -282,7 +268,7 @@ def prepare(recipe: Recipe, accelerator: Accelerator, costs: Costs) -> Prepared:
     report = report_teacher(config.teacher, data.spec, dev.outputs.logits, dev.labels, outputs=teacher.outputs)
     for line in report.lines:
         work.announce(line)
-    train = label(data.train, embedded_train, teacher_layers)
+    train = label(data.train, embedded_train, list(inputs.kept))
     validation = {name: label(split, embed(split), []) for name, split in data.validation.items()}
     evaluation = None
     mark = [teacher.fingerprint, train.store.key, dev.store.key, np.asarray(data.train.labels)]
@@ -296,7 +282,7 @@ def prepare(recipe: Recipe, accelerator: Accelerator, costs: Costs) -> Prepared:
     content = fingerprint(*mark)
     if shape is not None:
         with work.alone("narrowing"):
-            student = narrow_student(config, teacher, teacher_upper, train.store, shape, device)
+            student = narrow_student(config, model, teacher_upper, train.store, shape, device)
     assert student is not None
     return Prepared(
         data=data,
@@ -316,36 +302,11 @@ def prepare(recipe: Recipe, accelerator: Accelerator, costs: Costs) -> Prepared:
         validation=validation,
         evaluation=evaluation,
         report=report,
-        teacher_layers=teacher_layers,
-        student_layers=student_layers,
-        relations=relations,
+        loss_inputs=inputs,
         content=content,
         cache=cache,
         device=device,
         precision=precision,
-    )
-
-
-def narrow_student(
-    config: RunConfig, teacher: Teacher, upper: UpperLayers, store: VectorStore, shape: Shape, device: torch.device
-) -> PreTrainedModel:
-    """A narrower student, made by looking at the teacher's states on some real examples, the same in every run."""
-    init: WidthInit = "random" if config.student_init == "scratch" else config.student_width_init
-    chosen = np.linspace(0, len(store) - 1, min(len(store), EXAMPLES)).astype(np.int64)
-
-    def batches() -> Iterator[TokenBatch]:
-        for rows in plan_batches(
-            store.lengths[chosen], batch_size=INFERENCE_BATCH_SIZE, batch_tokens=INFERENCE_BATCH_TOKENS
-        ):
-            yield store.batch(chosen[rows], device)
-
-    return build_narrow(
-        teacher.model,
-        shape,
-        layers=config.student_layers,
-        init=config.student_init,
-        seed=config.seed,
-        narrowing=narrowing_of(upper, batches, shape.width, init),
     )
 
 
@@ -382,7 +343,7 @@ def prepare_vectors(
         fit_tokenizer(tokenizer, checkpoint, config)
         input_layers, _ = split_model(checkpoint.model.to(accelerator.device), config.bypass)
         # the head may be random: of the input layers alone
-        mark = fingerprint("input-layer-1", checkpoint.family.name, dict(input_layers.state_dict()))
+        mark = fingerprint("input-layer-2", family_parts(checkpoint.family), dict(input_layers.state_dict()))
         whose = PRE_TRAINED if checkpoint.missing else TRAINED
     key = fingerprint(mark, config.bypass)
     # token states are many times larger, and nobody looks at them here
@@ -411,7 +372,7 @@ class _Preparation:
 
     def load_data(self) -> TaskData:
         with self.accelerator.local_main_process_first():
-            data = load_task(self.plugins.task(self.config.task), self.config, self.announce)
+            data = load_scored(self.plugins, self.config, self.announce)
         self.announce(describe_labels(data))
         return data
 
@@ -461,24 +422,16 @@ class _Preparation:
         )
 
 
-def hidden_layer_pairs(config: RunConfig, teacher_blocks: int) -> tuple[list[int], list[int]]:
-    """The blocks (from 1) of teacher and student whose outputs the hidden-state loss pairs.
-
-    Raises
-    ------
-    CompatibilityError
-        When the settings name a block that the teacher does not have.
-    """
-    if not config.hidden_weight:
-        return [], []
-    blocks = config.student_layers
-    if config.hidden_layers == "last":
-        return [teacher_blocks], [blocks]
-    if config.hidden_layers == "mapped":
-        return [max(1, round(i * teacher_blocks / blocks)) for i in range(1, blocks + 1)], list(range(1, blocks + 1))
-    for layer in config.hidden_layers:
-        if int(layer) > teacher_blocks:
-            raise CompatibilityError(
-                f"hidden_layers names block {layer}, but the teacher has {teacher_blocks} behind the input layers"
-            )
-    return [int(layer) for layer in config.hidden_layers], list(range(1, blocks + 1))
+def _model_sizes(teacher: UpperLayers, shape: Shape | None, config: RunConfig, regression: bool) -> ModelSizes:
+    """What losses must know of the two models before they are built."""
+    dim, heads = (shape.width, shape.heads) if shape else (teacher.dim, teacher.heads)
+    return ModelSizes(
+        teacher_blocks=teacher.n_blocks,
+        student_blocks=config.student_layers,
+        teacher_dim=teacher.dim,
+        student_dim=dim,
+        teacher_heads=teacher.heads,
+        student_heads=heads,
+        n_outputs=teacher.n_outputs,
+        regression=regression,
+    )

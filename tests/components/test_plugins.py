@@ -455,6 +455,30 @@ def test_a_spec_may_depend_on_the_options(plugin_file: Callable[..., Path]) -> N
         plugins.reducer("mine", {"j": 1})
 
 
+def test_a_task_may_depend_on_its_options(plugin_file: Callable[..., Path]) -> None:
+    path = plugin_file("""
+        class MineOptions(Options):
+            language: str = "en"
+            labels: int = 2
+
+        def refine(options):
+            return {"local": f"mine/{options.language}", "labels": ("no", "yes", "maybe")[: options.labels]}
+
+        @hookimpl
+        def sage_tasks():
+            yield TaskSpec(name="mine", summary="", text_columns=("text",), options=MineOptions, refine=refine)
+            yield TaskSpec(name="odd", summary="", text_columns=("text",), refine=lambda options: {"labels": 3})
+    """)
+    plugins = Plugins([path], allow="")
+    assert plugins.task("mine").local == "mine/en"
+    assert plugins.task("mine", {"language": "de", "labels": 3}).source_of("train").local == "mine/de/train"
+    assert plugins.task("mine", {"labels": 3}).labels == ("no", "yes", "maybe")
+    with pytest.raises(ConfigError, match="task 'mine': Unknown option 'lang'"):
+        plugins.task("mine", {"lang": "de"})
+    with pytest.raises(PluginError, match=r"task 'odd' .* by refine: labels is 3, not a tuple of text"):
+        plugins.task("odd")
+
+
 @pytest.mark.parametrize(
     ("more", "lacking"),
     [

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from sage_kit.components import HubSource, TaskSpec
+from sage_kit.components import HubSource, SplitSource, TaskSpec
 from sage_kit.config import RunConfig, load_config
 from sage_kit.data.sources import read_file, read_tables
 from sage_kit.errors import DataError, PluginError
@@ -70,6 +70,27 @@ def test_the_hub_is_read_without_data_dir_or_without_a_local_form(tmp_path: Path
     assert hub == [("some/set", "toy", split, "abc") for split in ("train", "validation")] * 2
 
 
+def test_each_split_may_lie_elsewhere(tmp_path: Path, hub: list[Any]) -> None:
+    write_local(tmp_path / "toy" / "en")
+    write_local(tmp_path / "toy" / "de", {"sentence": ["ein Film", "der Plan"], "label": [1, 1]})
+    german = SplitSource("toy/de/validation", HubSource("some/set", "de"), "validation")
+    spec = make_spec(
+        local="toy/en", hub=HubSource("some/set", "en"), validation_splits=("validation", "german"),
+        sources={"german": german},
+    )  # fmt: skip
+    tables = read_tables(spec, config(data_dir=str(tmp_path)))
+    assert {name: table.columns["label"] for name, table in tables.items()} == {
+        "train": [0, 1], "validation": [0, 1], "german": [1, 1],
+    }  # fmt: skip
+    read_tables(spec, config())
+    assert [(call[1], call[2]) for call in hub] == [("en", "train"), ("en", "validation"), ("de", "validation")]
+
+
+def test_a_task_that_is_local_alone_says_which_file_is_wanted() -> None:
+    with pytest.raises(DataError, match=r"has no source on the hub: set data_dir .* that holds toy/<split>\.parquet$"):
+        read_tables(make_spec(local="toy"), config())
+
+
 def test_the_tasks_own_loader_comes_first(tmp_path: Path, hub: list[Any]) -> None:
     write_local(tmp_path / "group" / "toy")
     loaded = {"sentence": np.array(["own", "loader"]), "label": np.array([1, 0])}
@@ -84,8 +105,6 @@ def test_the_tasks_own_loader_comes_first(tmp_path: Path, hub: list[Any]) -> Non
 
 def test_a_task_without_any_source_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="task 'toy' has nothing to read: set data_dir"):
-        read_tables(make_spec(local="group/toy"), config())
-    with pytest.raises(DataError, match="task 'toy' has nothing to read"):
         read_tables(make_spec(), config(data_dir=str(tmp_path)))
 
 

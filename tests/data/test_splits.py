@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
@@ -47,6 +48,34 @@ def load(
 
 PAIR = {"text_columns": ("text", "other")}
 NUMBERS = {"labels": (), "label_range": (0.0, 5.0), "metrics": ("pearson",)}
+
+
+# ---- rows that belong together --------------------------------------------------------------------------------------
+
+
+def test_rows_of_one_group_stay_together_and_so_do_rows_of_one_text() -> None:
+    rows = 200
+    columns = {**make_columns(rows), "dialogue": [row // 4 for row in range(rows)]}
+    columns["text"] = [columns["text"][row - 4 if row % 40 == 4 else row] for row in range(rows)]
+    data = load(columns, validation={**make_columns(10, start=10_000), "dialogue": [0] * 10},
+                fields={"group_column": "dialogue"}, dev_rows=40, evaluation_rows=40, transfer_rows=40)  # fmt: skip
+    parts = [data.train, data.teacher, data.dev, data.splits["evaluation"]]
+    for index, one in enumerate(parts):
+        for other in parts[index + 1 :]:
+            assert not set(one.groups or ()) & set(other.groups or ())
+            assert not set(one.texts) & set(other.texts)
+    assert sum(map(len, parts)) == rows
+    assert [len(part) for part in parts[2:]] == [40, 40]
+
+
+def test_a_part_of_so_many_rows_takes_some_of_a_group_and_leaves_its_others_out() -> None:
+    columns = {**make_columns(200), "dialogue": [row // 7 for row in range(200)]}
+    data = load(columns, validation={**make_columns(10, start=10_000), "dialogue": [0] * 10},
+                fields={"group_column": "dialogue"}, dev_rows=40, transfer_rows=40)  # fmt: skip
+    assert (len(data.dev), len(data.train)) == (40, 40)
+    assert 200 - 14 < len(data.dev) + len(data.train) + len(data.teacher) < 200
+    parts = [data.train, data.teacher, data.dev]
+    assert not any(set(one.groups or ()) & set(other.groups or ()) for one, other in itertools.combinations(parts, 2))
 
 
 # ---- what a task becomes --------------------------------------------------------------------------------------------

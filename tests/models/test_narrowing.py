@@ -164,7 +164,7 @@ def test_blocks_of_a_pruned_student_are_the_teachers_rows_and_columns(family: st
     torch.testing.assert_close(target.out.bias, source.out.bias[dims])
     torch.testing.assert_close(target.inner.weight, source.inner.weight[neurons][:, dims])
     torch.testing.assert_close(target.outer.weight, source.outer.weight[dims][:, neurons])
-    torch.testing.assert_close(projection_of(student).weight, torch.eye(32)[dims])
+    torch.testing.assert_close(projection_of(student, model).weight, torch.eye(32)[dims])
     units = most_important(narrowing.head, 16)
     head = family_of(model.config)
     torch.testing.assert_close(

@@ -14,11 +14,12 @@ from torch import nn
 from sage_kit.models import block_parts, cpu_kernels, packed
 from sage_kit.models.block_parts import parts_of
 from sage_kit.models.cpu_kernels import keep_mask
+from sage_kit.models.encoder_parts import blocks_of
 from sage_kit.models.families import family_of
 from sage_kit.models.packed import pack, unpack
 from sage_kit.models.split import UpperLayers, split_model
 
-FAMILIES = pytest.mark.parametrize("family", ["bert", "roberta", "distilbert", "mpnet"])
+FAMILIES = pytest.mark.parametrize("family", ["bert", "roberta", "distilbert", "mpnet", "electra", "albert"])
 HIDDEN = pytest.mark.parametrize("hidden", [False, True], ids=["logits", "hidden"])
 LENGTHS = {
     "equal": [9, 9, 9, 9],
@@ -43,7 +44,7 @@ def make_batch(lengths, dtype=torch.float64, extra=0):
 def stock(model, bypass, states):
     """Logits and hidden states of one example without padding, by the stock model with its own eager attention."""
     family = family_of(model.config)
-    blocks = model.get_submodule(family.blocks)[0 if bypass == "embeddings" else bypass :]
+    blocks = blocks_of(model, family)[0 if bypass == "embeddings" else bypass :]
     hidden = []
     relative = {}
     if family.relative_positions:
@@ -53,11 +54,11 @@ def stock(model, bypass, states):
         states = found[0] if relative else found
         hidden.append(states)
     dense, output = model.get_submodule(family.head_dense), model.get_submodule(family.head_output)
-    dropout = model.get_submodule(family.head_dropout)
+    dropout = model.get_submodule(family.head.dropout)
     first = states[:, 0]
-    if family.dropout_first:
+    if family.head.first_dropout:
         first = dropout(first)
-    activate = torch.tanh if family.activation == "tanh" else torch.relu
+    activate = {"tanh": torch.tanh, "relu": torch.relu, "gelu": torch.nn.functional.gelu}[family.head.activation]
     return output(dropout(activate(dense(first)))), hidden
 
 
@@ -196,12 +197,13 @@ def test_queries_keys_and_values_in_bf16(lengths, hidden):
     for autocast in (False, True):
         upper.zero_grad()
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
-            output = upper(states, mask, hidden=hidden, projections=True)
+            output = upper(states, mask, hidden=hidden, projections=(upper.n_blocks,))
             without = upper(states, mask, hidden=hidden)
         torch.testing.assert_close(output.logits, without.logits, rtol=0.02, atol=0.002)
-        assert output.projections.dtype == torch.float32
-        scalar(output.logits, [output.projections[mask].sum(-2)]).backward()
-        found.append(output.projections[mask].detach())
+        (projections,) = output.projections
+        assert projections.dtype == torch.float32
+        scalar(output.logits, [projections[mask].sum(-2)]).backward()
+        found.append(projections[mask].detach())
         logits.append(output.logits.detach())
         gradients.append(torch.cat([parameter.grad.flatten() for parameter in upper.parameters()]))
     for exact, rounded in (found, logits, gradients):
@@ -302,13 +304,15 @@ def test_queries_keys_and_values_of_the_last_block(family, bypass, padded, lengt
     given, mask = make_batch(lengths, extra=2 if min(lengths) != max(lengths) else 0)
     logits, kept, _, _ = reference(model, bypass, given, lengths, hidden=True)
     _, upper = split_model(model, bypass)
+    upper.requires_grad_(True)  # ALBERT's one block belongs to the input layers, too
     if padded:
         monkeypatch.setattr("sage_kit.models.split.runs_packed", lambda states: False)
     factors = torch.linspace(-1, 2, 3 * DIM, dtype=torch.float64).view(3, DIM)
     found, gradients = {}, {}
     for asked in (False, True):
         upper.zero_grad()
-        output = upper.train()(given, None if bool(mask.all()) else mask, hidden=hidden, projections=asked)
+        projections = (upper.n_blocks,) if asked else ()
+        output = upper.train()(given, None if bool(mask.all()) else mask, hidden=hidden, projections=projections)
         torch.testing.assert_close(output.logits, logits, rtol=1e-10, atol=1e-10)
         for layer, states in enumerate(output.hidden):
             for row, n in enumerate(lengths):
@@ -316,11 +320,11 @@ def test_queries_keys_and_values_of_the_last_block(family, bypass, padded, lengt
         assert len(output.hidden) == (upper.n_blocks if hidden else 0)
         total = scalar(output.logits, [states[mask] for states in output.hidden])
         if asked:
-            total = total + (output.projections[mask] * factors).sin().sum()
+            total = total + (output.projections[0][mask] * factors).sin().sum()
         total.backward()
-        found[asked] = output.projections
+        found[asked] = output.projections[0] if asked else output.projections
         gradients[asked] = {name: parameter.grad.clone() for name, parameter in upper.named_parameters()}
-    assert found[False] is None
+    assert found[False] == ()
     assert found[True].shape == (*given.shape[:2], 3, DIM)
     assert bool(found[True].isfinite().all())
 
@@ -383,7 +387,7 @@ def test_dropout_is_where_the_full_model_has_it(family, hidden, lengths, monkeyp
     output = upper(states, mask, hidden=hidden)
     _, layout = pack(states, mask)
     assert set(shapes) == {0.1}
-    per_block = 2 if family == "distilbert" else 3
+    per_block = 2 if family in ("distilbert", "albert") else 3
     assert len(drawn) == 2 * per_block
 
     def of_example(index, row, n):

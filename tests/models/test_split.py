@@ -13,7 +13,8 @@ from sage_kit.models.families import family_of
 from sage_kit.models.split import InputLayers, UpperLayers, input_blocks, split_model
 
 TYPES = pytest.mark.parametrize("family", tiny.FAMILIES)
-FAMILIES = pytest.mark.parametrize("family", ["bert", "roberta", "distilbert", "mpnet"])
+NEW = ["electra", "albert", *tiny.OWN_BLOCKS]
+FAMILIES = pytest.mark.parametrize("family", ["bert", "roberta", "distilbert", "mpnet", *NEW])
 CUTS = pytest.mark.parametrize("bypass", ["embeddings", 1, 2])
 PADDINGS = pytest.mark.parametrize("padded", [False, True], ids=["full", "padded"])
 
@@ -30,7 +31,7 @@ def make_batch(family, padded, rows=5, longest=12, seed=0):
     ids[torch.arange(rows), lengths - 1] = end
     ids[~mask] = pad
     types = (torch.arange(longest) >= lengths[:, None] // 2).long() * mask
-    return ids, types if family == "bert" else torch.zeros_like(ids), mask
+    return ids, types if family in tiny.WITH_TYPES else torch.zeros_like(ids), mask
 
 
 def full_output(model, ids, types, mask, **kwargs):
@@ -90,7 +91,8 @@ def test_padding_states_cannot_reach_the_logits(family):
 @FAMILIES
 def test_both_parts_share_the_models_modules(family):
     model = tiny.make_model(family)
-    input_layers, upper = split_model(model, 1)
+    # ALBERT's one block cannot be on both sides
+    input_layers, upper = split_model(model, "embeddings" if family == "albert" else 1)
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     ours = [*input_layers.parameters(), *upper.parameters()]
     # BERT's pooler belongs to the upper layers' head
@@ -113,10 +115,14 @@ def test_training_the_upper_trains_the_model_alone(family):
     assert all(parameter.grad is not None for parameter in upper.parameters())
     optimizer.step()
     changed = {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])}
-    shared = {name for name in before if "embeddings" in name or "relative_attention_bias" in name}
+    frozen = {id(parameter) for parameter in input_layers.parameters()}
+    shared = {name for name, parameter in model.named_parameters() if id(parameter) in frozen}
     assert not changed & shared
+    assert all(
+        "embedding" in name or "relative_attention_bias" in name or "encoder.LayerNorm" in name for name in shared
+    )
     # the attention's softmax does not see the keys' bias, so its gradient is zero but for rounding
-    silent = {name for name in before if name.endswith((".key.bias", ".k_lin.bias", ".k.bias"))}
+    silent = {name for name in before if name.endswith((".key.bias", ".k_lin.bias", ".k.bias", ".key_proj.bias"))}
     assert changed | silent == set(before) - shared
 
 
@@ -146,11 +152,13 @@ def test_state_dict_names_are_stable():
     for family in tiny.FAMILIES:
         _, upper = split_model(tiny.make_model(family), 2)
         names = list(upper.state_dict())
-        assert [name for name in names if name.startswith("head.")] == [
-            "head.dense.weight", "head.dense.bias", "head.output.weight", "head.output.bias",
-        ]  # fmt: skip
-        assert {name.split(".")[0] for name in names} == {"blocks", "head"}
-        assert {name.split(".")[1] for name in names if name.startswith("blocks.")} == {"0", "1"}
+        modern = family == "modernbert"
+        head = ["head.dense.weight", "head.output.weight", "head.output.bias"]
+        head.insert(3 if modern else 1, "head.norm.weight" if modern else "head.dense.bias")
+        assert [name for name in names if name.startswith("head.")] == head
+        assert {name.split(".")[0] for name in names} == {"blocks", "head", *(["final_norm"] * modern)}
+        blocks = {name.split(".")[1] for name in names if name.startswith("blocks.")}
+        assert blocks == ({"0"} if family == "albert" else {"0", "1"})
 
 
 def test_single_vector_sequences():
@@ -179,13 +187,13 @@ def test_one_block_allows_no_cut_but_the_embeddings():
 
 
 def test_other_families_are_refused():
-    from transformers import ElectraConfig, ElectraForSequenceClassification
+    from transformers import RoFormerConfig, RoFormerForSequenceClassification
 
-    config = ElectraConfig(
+    config = RoFormerConfig(
         hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, vocab_size=9
     )
-    with pytest.raises(ModelError, match="'electra'"):
-        split_model(ElectraForSequenceClassification(config), "embeddings")
+    with pytest.raises(ModelError, match=r"'roformer'.* adds a type with the hook sage_families"):
+        split_model(RoFormerForSequenceClassification(config), "embeddings")
 
 
 def test_eager_attention_is_replaced():
@@ -198,7 +206,7 @@ def test_eager_attention_is_replaced():
     torch.testing.assert_close(upper(input_layers(ids, types, mask), mask).logits, expected, rtol=1e-5, atol=1e-5)
 
 
-@FAMILIES
+@pytest.mark.parametrize("family", ["bert", "roberta", "distilbert", "mpnet", "electra", "albert"])
 def test_flops_equal_a_hand_count_and_torchs(family, monkeypatch):
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -206,7 +214,8 @@ def test_flops_equal_a_hand_count_and_torchs(family, monkeypatch):
     input_layers, upper = split_model(tiny.make_model(family, labels=labels), 1)
     lengths = np.full(rows, n, dtype=np.int32)
     block = rows * n * 2 * (4 * d * d + 2 * d * f) + rows * 4 * d * n * n
-    assert input_layers.flops(lengths) == block
+    projection = rows * n * 2 * d * (d // 2) if family in ("electra", "albert") else 0
+    assert input_layers.flops(lengths) == block + projection
     head = rows * 2 * (d * d + d * labels)
     # keys and values of every token, all else of the last block for the first token alone
     last = rows * n * 2 * 2 * d * d + rows * (2 * (2 * d * d + 2 * d * f) + 4 * d * n)
@@ -224,8 +233,27 @@ def test_flops_equal_a_hand_count_and_torchs(family, monkeypatch):
             math = torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH)
             precision = torch.autocast("cpu", enabled=autocast)  # the padded path
             with torch.no_grad(), math, precision, FlopCounterMode(display=False) as counter:
-                upper(states, hidden=hidden, projections=projections)
+                upper(states, hidden=hidden, projections=(1, upper.n_blocks) if projections else (1,))
             assert counter.get_total_flops() == upper.flops(lengths, hidden, projections)
+
+
+@pytest.mark.parametrize("family", tiny.OWN_BLOCKS)
+def test_flops_of_blocks_of_another_build_are_torchs(family):
+    from torch.utils.flop_counter import FlopCounterMode
+
+    d, n, rows = 32, 9, 3
+    input_layers, upper = split_model(tiny.make_model(family, labels=3), 1)
+    lengths = np.full(rows, n, dtype=np.int32)
+    states = torch.randn(rows, n, d)
+    math = torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH)
+    with torch.no_grad(), math, FlopCounterMode(display=False) as counter:
+        upper(states)
+    # not counted: once a batch, each block projects its sixteen relative positions as queries and as keys
+    positions = 3 * 2 * 2 * 16 * d * d if family == "deberta-v2" else 0
+    assert counter.get_total_flops() == upper.flops(lengths) + positions
+    assert upper.flops(lengths) == upper.flops(lengths, hidden=True) == upper.training_flops(lengths) // 3
+    head = rows * 2 * (d * d + 3 * d)
+    assert 3 * input_layers.flops(lengths) == upper.flops(lengths) - head
 
 
 def test_flops_of_ragged_lengths_add_up():
@@ -244,8 +272,10 @@ def test_compiles_without_graph_breaks():
     compiled = torch.compile(upper, backend="eager", fullgraph=True)
     torch.testing.assert_close(compiled(states, mask).logits, upper(states, mask).logits)
     torch.testing.assert_close(compiled(states, None, hidden=True).hidden[-1], upper(states, hidden=True).hidden[-1])
-    projections = compiled(states, mask, projections=True).projections
-    torch.testing.assert_close(projections[mask], upper(states, mask, projections=True).projections[mask])
+    asked = (1, upper.n_blocks)
+    plain = upper(states, mask, projections=asked).projections
+    for one, two in zip(compiled(states, mask, projections=asked).projections, plain, strict=True):
+        torch.testing.assert_close(one[mask], two[mask])
 
 
 def test_trains_under_ddp(tmp_path):

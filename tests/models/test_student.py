@@ -11,7 +11,9 @@ from sage_kit.models.families import family_of
 from sage_kit.models.split import split_model
 from sage_kit.models.student import build_student, layer_map, student_config
 
-FAMILIES = pytest.mark.parametrize("family", ["bert", "roberta", "distilbert", "mpnet"])
+FAMILIES = pytest.mark.parametrize(
+    "family", ["bert", "roberta", "distilbert", "mpnet", "electra", "deberta-v2", "nomic_bert"]
+)
 IDS = torch.arange(11, 19)[None]
 
 
@@ -88,6 +90,54 @@ def test_same_depth_gives_the_teacher_itself(family, bypass):
     teacher = tiny.make_model(family)
     student = build_student(teacher, bypass=bypass, layers=4 if bypass == "embeddings" else 2)
     assert torch.equal(student(IDS).logits, teacher(IDS).logits)
+
+
+def test_a_student_of_albert_applies_the_one_block_fewer_times():
+    teacher = tiny.make_model("albert", layers=6, labels=3)
+    student = build_student(teacher, bypass="embeddings", layers=2)
+    assert student.config.num_hidden_layers == 2
+    assert equal(student.state_dict(), teacher.state_dict())
+    assert not torch.allclose(student(IDS).logits, teacher(IDS).logits)
+    teacher.config.num_hidden_layers = 2
+    assert torch.equal(student(IDS).logits, teacher(IDS).logits)
+    trainable = {name for name, parameter in student.named_parameters() if parameter.requires_grad}
+    assert {name.split(".")[1] for name in trainable} == {"encoder", "pooler", "weight", "bias"}
+    assert not any("embedding" in name for name in trainable)
+    with pytest.raises(CompatibilityError, match=r"all blocks of family 'albert' share .* set bypass to 'embeddings'"):
+        build_student(teacher, bypass=1, layers=1)
+    scratch = build_student(teacher, bypass="embeddings", layers=9, init="scratch")
+    assert (scratch.config.num_hidden_layers, scratch.albert.encoder.config.num_hidden_layers) == (9, 9)
+
+
+@pytest.mark.parametrize(
+    ("bypass", "init", "sources"),
+    [("embeddings", "uniform", [0, 2, 4]), (1, "last", [0, 4, 5]), (2, [3, 2], [0, 1, 5, 4])],
+)
+def test_blocks_of_modernbert_keep_their_kind_of_attention(bypass, init, sources):
+    teacher = tiny.make_model("modernbert", layers=6)
+    kinds = teacher.config.layer_types
+    front = 0 if bypass == "embeddings" else bypass
+    student = build_student(teacher, bypass=bypass, layers=len(sources) - front, init=init)
+    assert student.config.layer_types == [kinds[source] for source in sources]
+    assert teacher.config.layer_types == kinds
+    for place, source in enumerate(sources):
+        assert student.model.layers[place].attention_type == kinds[source]
+        assert equal(state(student, f"model.layers.{place}"), state(teacher, f"model.layers.{source}"))
+    for path in ("model.embeddings", "model.final_norm", "head", "classifier"):
+        assert equal(state(student, path), state(teacher, path))
+
+
+@pytest.mark.parametrize(("bypass", "init"), [("embeddings", "last"), ("embeddings", [1, 0]), ("embeddings", [0, 0])])
+def test_the_first_block_of_modernbert_stays_the_first(bypass, init):
+    with pytest.raises(CompatibilityError, match="ModernBERT's first block alone has no norm before its attention"):
+        build_student(tiny.make_model("modernbert"), bypass=bypass, layers=2, init=init)
+
+
+def test_modernbert_from_scratch_goes_on_with_the_pattern():
+    teacher = tiny.make_model("modernbert", layers=4)
+    student = build_student(teacher, bypass=1, layers=5, init="scratch")
+    assert student.config.layer_types == [*teacher.config.layer_types, *teacher.config.layer_types[:2]]
+    assert equal(state(student, "model.layers.0"), state(teacher, "model.layers.0"))
 
 
 def test_nothing_is_shared_and_the_teacher_is_left_alone():

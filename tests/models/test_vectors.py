@@ -19,7 +19,15 @@ from sage_kit.data.tokens import Tokens, tokenize
 from sage_kit.errors import DataError, DiskFullError
 from sage_kit.models import vectors
 from sage_kit.models.split import InputLayers, UpperLayers, split_model
-from sage_kit.models.vectors import TeacherOutputs, VectorStore, embed_split, label_split, masked_mean, padded_rows
+from sage_kit.models.vectors import (
+    TeacherOutputs,
+    VectorStore,
+    embed_split,
+    flat_states,
+    label_split,
+    masked_mean,
+    padded_rows,
+)
 from sage_kit.storage.cache import Cache
 from sage_kit.storage.fingerprint import fingerprint
 
@@ -97,7 +105,7 @@ def make(tmp_path: Path, family: str = "bert", bypass: Any = "embeddings", seed:
 
 @pytest.fixture
 def setting(tmp_path: Path) -> Setting:
-    return make(tmp_path)
+    return make(tmp_path, bypass=1)
 
 
 def close(found: Any, expected: Any, rtol: float = 1e-5, atol: float = 1e-6) -> None:
@@ -109,7 +117,7 @@ def close(found: Any, expected: Any, rtol: float = 1e-5, atol: float = 1e-6) -> 
 
 @pytest.mark.parametrize(
     ("family", "bypass"),
-    [("bert", "embeddings"), ("bert", 2), ("roberta", 1), ("distilbert", "embeddings"), ("mpnet", 1)],
+    [("bert", 1), ("bert", 2), ("roberta", 1), ("distilbert", 1), ("mpnet", 1)],
 )
 def test_the_store_holds_the_input_layers_output_example_by_example(tmp_path: Path, family: str, bypass: Any) -> None:
     setting = make(tmp_path, family, bypass)
@@ -123,6 +131,39 @@ def test_the_store_holds_the_input_layers_output_example_by_example(tmp_path: Pa
         close(store.states[store.offsets[row] : store.offsets[row + 1]], states)
         close(store.pooled[row], states.mean(0))
     assert isinstance(store.states, np.memmap)
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta", "distilbert", "mpnet"])
+def test_what_embeddings_alone_give_is_computed_when_it_is_asked_for(tmp_path: Path, family: str) -> None:
+    setting = make(tmp_path, family)
+    expected = setting.expected_states()
+    store = setting.embed(dtype="float16")
+    assert store.states is None
+    for row, states in enumerate(expected):
+        close(store.pooled[row], states.mean(0))
+    indices = np.array([5, 0, 36, 5])
+    batch = store.batch(indices, CPU)
+    assert not batch.states.requires_grad
+    assert batch.states.dtype == torch.float32
+    for row, index in enumerate(indices):
+        length = int(store.lengths[index])
+        assert batch.mask[row].tolist() == [True] * length + [False] * (batch.mask.shape[1] - length)
+        close(batch.states[row, :length], expected[index])
+        assert not batch.states[row, length:].any()
+    # the type of what is not stored does not count
+    assert setting.embed().key == store.key
+
+
+@pytest.mark.parametrize("bypass", ["embeddings", 1])
+def test_all_token_states_of_a_split_are_a_memory_map(tmp_path: Path, bypass: Any) -> None:
+    setting = make(tmp_path, bypass=bypass)
+    expected = np.concatenate(setting.expected_states())
+    store = setting.embed()
+    for _ in range(2):
+        states = flat_states(store, setting.cache, CPU)
+        assert isinstance(states, np.memmap)
+        close(states, expected)
+    assert setting.entries() == (["states", "vectors"] if bypass == "embeddings" else ["vectors"])
 
 
 def test_steps_are_told(setting: Setting) -> None:
@@ -288,7 +329,7 @@ def test_vectors_that_are_not_finite_name_split_and_row(setting: Setting, value:
 
 def test_states_too_large_for_float16_name_split_and_row(setting: Setting) -> None:
     with torch.no_grad():
-        setting.input_layers.embeddings.LayerNorm.weight[5] = 1e6
+        setting.input_layers.blocks[0].output.LayerNorm.weight[5] = 1e6
     setting.embed(dtype="float32")
     with pytest.raises(
         DataError, match=r"^train, row \d+: .* too large for vector_dtype='float16': set it to 'float32'$"
@@ -342,7 +383,7 @@ def test_logits_are_those_of_the_whole_model(tmp_path: Path, family: str, bypass
     assert outputs.logits.dtype == np.float32
     close(outputs.logits, expected)
     assert outputs.hidden is not None
-    assert (outputs.hidden.dtype, outputs.hidden.shape) == (np.float16, (len(store.states), 2, 32))
+    assert (outputs.hidden.dtype, outputs.hidden.shape) == (np.float16, (store.offsets[-1], 2, 32))
     first, last = 3 - setting.upper.n_blocks, 2
     flat = np.concatenate([np.stack([blocks[first], blocks[last]], axis=1) for blocks in hidden])
     np.testing.assert_allclose(outputs.hidden, flat, rtol=1e-3, atol=2e-3)
@@ -351,7 +392,7 @@ def test_logits_are_those_of_the_whole_model(tmp_path: Path, family: str, bypass
 def test_hidden_states_are_aligned_with_the_batches_of_the_store(setting: Setting) -> None:
     _, hidden = reference_outputs(setting)
     store = setting.embed()
-    outputs = setting.label(store, hidden_layers=[2])
+    outputs = setting.label(store, hidden_layers=[1])
     indices = np.array([30, 2, 17])
     batch, states = store.batch(indices, CPU), outputs.hidden_batch(store.offsets, indices, CPU)
     assert states is not None
@@ -371,7 +412,7 @@ def test_without_layers_there_are_no_hidden_states(setting: Setting) -> None:
 
 def test_labels_of_pooled_vectors(setting: Setting) -> None:
     store = setting.embed(granularity="pooled")
-    outputs = setting.label(store, hidden_layers=[3])
+    outputs = setting.label(store, hidden_layers=[2])
     with torch.no_grad():
         expected = setting.upper(torch.from_numpy(np.array(store.pooled))[:, None], None, hidden=True)
     close(outputs.logits, expected.logits)

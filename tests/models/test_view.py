@@ -72,7 +72,7 @@ def test_a_head_that_lacks_a_tensor_is_refused(checkpoints, tmp_path, family, pa
     weights = load_file(path / "model.safetensors")
     base = {f"{model.base_model_prefix}.{name}" for name in model.base_model.state_dict()}
     head = sorted(set(weights) - base)
-    assert len(head) >= 4
+    assert len(head) >= (3 if family == "modernbert" else 4)
     del weights[head[part]]
     save_file(weights, tmp_path / "model.safetensors", {"format": "pt"})
     with pytest.raises(CompatibilityError, match="no masked-language-model head"):

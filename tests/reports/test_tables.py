@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from sage_kit.components.records import Costs, RoundResult
-from sage_kit.reports.tables import comparison_table, costs_table, rounds_table
+from sage_kit.reports.tables import comparison_table, costs_table, outcome_tables, rounds_table
 
 NAN = float("nan")
 
@@ -94,6 +94,31 @@ def test_several_validation_splits_have_columns_of_their_own() -> None:
     ]  # fmt: skip
     assert teacher[1:5] == ["0.8600", "-", "0.8700", "-"]
     assert arm[1:5] == ["0.8100", "0.9100", "0.8200", "0.9200"]
+
+
+def test_many_validation_splits_have_a_table_with_a_row_each() -> None:
+    splits = {"validation_en": 0.81, "validation_de": 0.7, "validation_zh": 0.6}
+    run = summary(
+        primary_metric="accuracy",
+        validation={name: {"accuracy": value, "agreement": value + 0.1} for name, value in splits.items()},
+        teacher={
+            "validation": {name: {"accuracy": value + 0.05} for name, value in splits.items()},
+            "finetuned_here": False,
+            "seconds": 0.0,
+        },
+    )
+    comparison, apart = outcome_tables({"SAGE": run, "plain": run})
+    _, (headings, _, arm, _) = rows(comparison)
+    assert headings[1:3] == ["validation_en accuracy", "validation_en agreement with teacher"]
+    assert arm[1:3] == ["0.8100", "0.9100"]
+    assert len(headings) == 7
+    _, (headings, *lines) = rows(apart)
+    assert headings == [
+        "split", "teacher accuracy", "SAGE accuracy", "SAGE agreement", "plain accuracy", "plain agreement",
+    ]  # fmt: skip
+    assert lines[1] == ["validation_de", "0.7500", "0.7000", "0.8000", "0.7000", "0.8000"]
+    assert [line[0] for line in lines] == list(splits)
+    assert len(outcome_tables({"SAGE": summary()})) == 1
 
 
 def test_a_run_that_diverged_or_had_no_round_has_a_table() -> None:

@@ -33,19 +33,22 @@ from sage_kit.storage.source_digest import (
 PACKAGE = Path(sage_kit.__file__).parent
 
 EVERY_RUN = (
-    "builtin/stop_rules/agreement", "components/__init__", "components/hooks", "components/loader",
-    "components/messages", "components/plugins", "components/protocols", "components/records",
-    "components/spec_checks", "components/specs", "config/__init__", "config/loading", "config/paths",
-    "config/presets", "config/settings", "config/validation", "config/values", "data/batches", "data/corpus",
-    "data/metrics", "data/row_checks", "data/sources", "data/splits", "data/tokens", "data/user_files", "distill",
-    "models/block_parts", "models/checkpoints", "models/cpu_kernels", "models/export", "models/families",
-    "models/narrow", "models/narrowing", "models/packed", "models/split", "models/student", "models/teacher",
-    "models/vectors", "recipe",
+    "builtin/families/__init__", "builtin/losses/kl", "builtin/stop_rules/agreement", "components/__init__",
+    "components/hooks", "components/loader", "components/loss_messages", "components/messages", "components/plugins",
+    "components/protocols", "components/records", "components/spec_checks", "components/specs", "config/__init__",
+    "config/joint_checks", "config/loading", "config/loss_weights", "config/paths", "config/presets", "config/settings",
+    "config/validation", "config/values", "data/batches", "data/corpus", "data/metrics", "data/row_checks",
+    "data/scoring", "data/sources",
+    "data/splits", "data/tokens", "data/user_files", "distill", "models/block_parts", "models/checkpoints",
+    "models/cpu_kernels", "models/encoder_parts", "models/export", "models/families", "models/flops", "models/heads",
+    "models/loss_inputs", "models/narrow", "models/narrowing", "models/recomputation", "training/best_round",
+    "training/rate_schedules", "training/run_control",
+    "models/packed", "models/split", "models/student", "models/teacher", "models/vectors", "recipe",
     "rundir/checkpoint", "rundir/directory", "storage/cache", "storage/tensorfile", "synthesis/answers",
     "synthesis/labelling", "synthesis/synthesizer", "synthesis/synthetic_set", "system/devices",
-    "training/feedback", "training/labelled_batches", "training/learner", "training/losses", "training/optimizer",
-    "training/preparation", "training/profile", "training/round_synthesis", "training/run_events", "training/steps",
-    "training/summary", "training/warmup",
+    "training/feedback", "training/labelled_batches", "training/learner", "training/losses", "training/objective",
+    "training/optimizer", "training/preparation", "training/profile", "training/round_synthesis",
+    "training/run_events", "training/steps", "training/summary", "training/warmup",
 )  # fmt: skip
 """Modules that every run depends on."""
 
@@ -58,14 +61,15 @@ SYNTHESIS = (
 
 OTHER_COMPONENTS = (
     "builtin/networks", "builtin/reducers/vae", "builtin/reducers/autoencoder", "builtin/samplers/any_anchor",
-    "builtin/samplers/full_space", "builtin/lifts/shift", "builtin/inverters/rbf", "builtin/filters/labels",
+    "builtin/samplers/full_space", "builtin/losses/rkd", "builtin/lifts/shift", "builtin/inverters/rbf",
+    "builtin/filters/labels",
 )  # fmt: skip
 
 NO_RUN = (
     "builtin/observers/progress", "builtin/observers/lines", "builtin/observers/tracker", "cli/app", "errors",
-    "cli/study_commands", "components/hookspecs", "components/scaffold", "quickstart", "reports/figures",
-    "reports/reference", "studies/claims", "studies/display", "studies/gallery", "studies/plots", "studies/runner",
-    "testing/registry", "training/tracing",
+    "cli/study_commands", "components/hookspecs", "components/run_hookspecs", "components/scaffold", "quickstart",
+    "reports/figures", "reports/reference", "studies/claims", "studies/display", "studies/gallery", "studies/plots",
+    "studies/runner", "testing/registry", "training/tracing",
 )  # fmt: skip
 """Modules that no run depends on: they show, draw, report and check."""
 

@@ -61,6 +61,49 @@ def test_two_processes_learn_relations(tmp_path: Path, tiny_bert: Path, settings
     assert second["train_loss"] < first["train_loss"]
 
 
+OWNER = """
+import os
+
+import torch
+
+from sage_kit import hookimpl
+from sage_kit.components import LossSpec
+
+
+class Mapped(torch.nn.Module):
+    def __init__(self, options, context):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.eye(context.sizes.student_dim))
+
+    def per_example(self, batch):
+        with open(os.environ["SEEN"] + os.environ["RANK"], "a") as file:
+            print(self.weight.detach().double().sum().item(), file=file)
+        return (batch.student.embeddings @ self.weight - batch.teacher.embeddings).square().mean(1)
+
+
+@hookimpl
+def sage_losses():
+    yield LossSpec(name="mapped", summary="Mapped embeddings", factory=Mapped, needs_embeddings=True)
+"""
+
+
+def test_two_processes_share_the_gradients_of_a_loss_s_own_parameters(tmp_path: Path, tiny_bert: Path) -> None:
+    """No loss looks at logits, so nothing but the core gives the head a gradient, which both processes wait for."""
+    plugin = tmp_path / "owner.py"
+    plugin.write_text(OWNER)
+    seen = tmp_path / "seen"
+    directory = run_with_two(
+        tmp_path, tiny_bert, plugin, rounds=2, losses={"mapped": 1.0}, environment={"SEEN": str(seen)}
+    )
+    first, second = directory.summary()["rounds"]
+    assert second["synthetic"] == 270
+    assert second["train_loss"] < first["train_loss"]
+    # each sees other batches, and the parameter is the same in both at each step
+    one, two = (Path(f"{seen}{rank}").read_text().splitlines() for rank in range(2))
+    assert one == two
+    assert len(set(one)) == directory.summary()["student_steps"]
+
+
 FILTERS = '''
 """A sampler that says which process draws, and filters that empty whole batches of one process or of both."""
 import os

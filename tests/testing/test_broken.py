@@ -20,6 +20,7 @@ from sage_kit.components import (
     Guesses,
     InverterSpec,
     LiftSpec,
+    MetricSpec,
     ObserverSpec,
     Options,
     ReducerSpec,
@@ -547,7 +548,55 @@ class KeepGoesOn(Keep):
 
 
 SPECS = {"sampler": SamplerSpec, "inverter": InverterSpec, "lift": LiftSpec, "filter": FilterSpec}
-SPECS |= {"stop_rule": StopRuleSpec, "observer": ObserverSpec, "decoder": DecoderSpec}
+SPECS |= {"stop_rule": StopRuleSpec, "observer": ObserverSpec, "decoder": DecoderSpec, "metric": MetricSpec}
+
+
+class ObserverSaysStop(DeafObserver):
+    @hookimpl
+    def sage_control(self, done: int) -> Any:
+        return "stop" if done else None
+
+
+class Hits:
+    def __init__(self, options: Any, context: Any) -> None:
+        pass
+
+    def score(self, labels: Any, predictions: Any) -> Any:
+        return float(np.mean(self.contributions(labels, predictions)))
+
+    def contributions(self, labels: Any, predictions: Any) -> Any:
+        return (labels == predictions).astype(np.float64)
+
+
+class HitsInPercent(Hits):
+    def contributions(self, labels: Any, predictions: Any) -> Any:
+        return 100.0 * super().contributions(labels, predictions)
+
+
+class Misses(Hits):
+    def contributions(self, labels: Any, predictions: Any) -> Any:
+        return 1.0 - super().contributions(labels, predictions)
+
+
+class HitsAsText(Hits):
+    def score(self, labels: Any, predictions: Any) -> Any:
+        return "good"
+
+
+class HitsSorted(Hits):
+    def score(self, labels: Any, predictions: Any) -> Any:
+        labels.sort()
+        return super().score(labels, predictions)
+
+
+class HitsByLabel(Hits):
+    def score(self, labels: Any, predictions: Any) -> Any:
+        return super().score(labels, predictions) if np.ptp(labels) else [][0]
+
+
+class HitsOfHalf(Hits):
+    def contributions(self, labels: Any, predictions: Any) -> Any:
+        return super().contributions(labels, predictions)[::2]
 
 
 class Observer(DeafObserver):
@@ -558,7 +607,14 @@ class Observer(DeafObserver):
 
 @pytest.mark.parametrize(
     ("kind", "factory"),
-    [("sampler", Sampler), ("inverter", Inverter), ("lift", Lift), ("filter", Keep), ("observer", Observer)],
+    [
+        ("sampler", Sampler),
+        ("inverter", Inverter),
+        ("lift", Lift),
+        ("filter", Keep),
+        ("observer", Observer),
+        ("metric", Hits),
+    ],
 )
 def test_sound_components_pass(kind: str, factory: Any) -> None:
     assert failed(SPECS[kind](name="sound", summary="Sound", factory=factory)) == {}
@@ -597,6 +653,12 @@ def test_sound_components_pass(kind: str, factory: Any) -> None:
         ("decoder", FitMutating, "decoder_fit", "read-only"),
         ("decoder", FitForgetsItself, "decoder_fit", "fit returns something without decode: it must return self"),
         ("decoder", DecodeLongest, "decoder_takes_hard_data", "with no rows it raises"),
+        ("metric", HitsAsText, "metric_shapes", "score() returned 'good' instead of a number"),
+        ("metric", HitsInPercent, "metric_shapes", "lies outside its range, 0 to 1"),
+        ("metric", Misses, "metric_tells_good_from_bad", "right predictions score 0"),
+        ("metric", HitsSorted, "metric_keeps_its_input", "in place: labels"),
+        ("metric", HitsByLabel, "metric_takes_hard_data", "one row it raises IndexError"),
+        ("metric", HitsOfHalf, "metric_contributions", "the contributions have shape (48,), not (96,)"),
         ("stop_rule", Rule, "stop_rule_answers", "it answers False after 1 rounds"),
         ("observer", DeafObserver, "observer_hooks", "implements no hook"),
         ("observer", EagerObserver, "observer_hooks", "'NoneType' object has no attribute 'directory'"),
@@ -605,6 +667,7 @@ def test_sound_components_pass(kind: str, factory: Any) -> None:
         ("observer", MisnamedObserver, "observer_hooks", "unknown hook 'sage_round_ended'"),
         ("observer", FailingObserver, "observer_bears_every_hook", "sage_round_finished raised ValueError"),
         ("observer", FailingObserver, "loop_run", "no such metric"),
+        ("observer", ObserverSaysStop, "observer_bears_every_hook", "sage_control returned 'stop': it is no Control"),
         ("observer", ObserverFailsAtEnd, "observer_bears_every_hook", "sage_run_finished raised KeyError: 'accuracy'"),
         ("observer", ObserverFailsOnFailure, "observer_bears_every_hook", "sage_run_failed raised AttributeError"),
         ("observer", ObserverTrustsLosses, "observer_bears_every_hook", "cannot convert float NaN to integer"),

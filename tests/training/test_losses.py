@@ -14,10 +14,8 @@ from scipy.special import log_softmax, softmax
 from scipy.stats import entropy
 
 from sage_kit.training.losses import (
-    LossSettings,
     hard_label_loss,
     hidden_state_loss,
-    instance_losses,
     kl_divergence,
     relation_loss,
     squared_error,
@@ -220,97 +218,3 @@ def test_half_precision_is_computed_in_single(dtype: torch.dtype) -> None:
     assert_close(found, reference_relations(qkv.double().numpy(), TEACHER_QKV, LENGTHS, 2)[0])
     assert hard_label_loss(student, tensor(LABELS)).dtype == torch.float32
     assert squared_error(student, teacher).dtype == torch.float32
-
-
-# ---- their sum
-
-
-def settings(**changes: Any) -> LossSettings:
-    plain = {
-        "temperature": 2.0,
-        "hard_label_weight": 0.0,
-        "hidden_weight": 0.0,
-        "hidden_loss": "cosine",
-        "regression": False,
-    }
-    return LossSettings(**{**plain, **changes})
-
-
-HIDDEN = {
-    "student_hidden": tensor(STUDENT_HIDDEN),
-    "teacher_hidden": tensor(TEACHER_HIDDEN),
-    "student_projections": tensor(STUDENT_QKV),
-    "teacher_projections": tensor(TEACHER_QKV),
-    "mask": tensor(MASK),
-}
-
-
-@pytest.mark.parametrize("hard", [0.0, 0.3, 1.0])
-@pytest.mark.parametrize("hidden", [0.0, 0.5])
-@pytest.mark.parametrize("relations", [0.0, 0.7])
-@pytest.mark.parametrize("kind", ["cosine", "mse"])
-def test_classes(hard: float, hidden: float, relations: float, kind: str) -> None:
-    found = instance_losses(
-        settings(
-            hard_label_weight=hard, hidden_weight=hidden, hidden_loss=kind, relation_weight=relations, relation_heads=2
-        ),
-        tensor(STUDENT), tensor(TEACHER), tensor(LABELS), **HIDDEN,
-    )  # fmt: skip
-    expected = (
-        (1 - hard) * reference_kl(STUDENT, TEACHER, 2.0)
-        - hard * log_softmax(STUDENT, -1)[np.arange(16), LABELS]
-        + hidden * reference_hidden(STUDENT_HIDDEN, TEACHER_HIDDEN, LENGTHS, kind)
-        + relations * reference_relations(STUDENT_QKV, TEACHER_QKV, LENGTHS, 2)[0]
-    )
-    assert_close(found, expected)
-
-
-@pytest.mark.parametrize("hard", [0.0, 0.3, 1.0])
-def test_regression_has_squared_errors_in_place_of_both(hard: float) -> None:
-    student, teacher, gold = STUDENT[:, :1], TEACHER[:, :1], RNG.uniform(0, 5, 16)
-    found = instance_losses(
-        settings(hard_label_weight=hard, hidden_weight=0.5, regression=True, relation_weight=2.0, relation_heads=4),
-        tensor(student), tensor(teacher), tensor(gold), **HIDDEN,
-    )  # fmt: skip
-    expected = (
-        (1 - hard) * (student - teacher)[:, 0] ** 2
-        + hard * (student[:, 0] - gold) ** 2
-        + 0.5 * reference_hidden(STUDENT_HIDDEN, TEACHER_HIDDEN, LENGTHS, "cosine")
-        + 2 * reference_relations(STUDENT_QKV, TEACHER_QKV, LENGTHS, 4)[0]
-    )
-    assert_close(found, expected)
-
-
-def test_each_example_has_its_own_loss() -> None:
-    choice = settings(hard_label_weight=0.3, hidden_weight=0.5, relation_weight=0.7, relation_heads=2)
-    whole = instance_losses(choice, tensor(STUDENT), tensor(TEACHER), tensor(LABELS), **HIDDEN)
-    for row in (0, 2, 15):
-        alone = instance_losses(
-            choice, tensor(STUDENT)[[row]], tensor(TEACHER)[[row]], tensor(LABELS)[[row]],
-            **{name: value[[row]] for name, value in HIDDEN.items()},
-        )  # fmt: skip
-        torch.testing.assert_close(alone[0], whole[row])
-
-
-def test_without_hidden_states_of_the_student_the_term_is_left_out() -> None:
-    arguments = (tensor(STUDENT), tensor(TEACHER), tensor(LABELS))
-    left_out = instance_losses(settings(hidden_weight=0.5), *arguments)
-    torch.testing.assert_close(left_out, instance_losses(settings(), *arguments))
-    left_out = instance_losses(settings(relation_weight=0.5), *arguments)
-    torch.testing.assert_close(left_out, instance_losses(settings(), *arguments))
-
-
-@pytest.mark.parametrize("lacking", ["teacher_hidden", "mask"])
-def test_half_of_the_hidden_states_is_a_mistake(lacking: str) -> None:
-    with pytest.raises(ValueError, match="needs the teacher's hidden states and the mask"):
-        instance_losses(
-            settings(hidden_weight=0.5), tensor(STUDENT), tensor(TEACHER), tensor(LABELS), **{**HIDDEN, lacking: None}
-        )
-
-
-@pytest.mark.parametrize("lacking", ["teacher_projections", "mask"])
-def test_half_of_the_projections_is_a_mistake(lacking: str) -> None:
-    with pytest.raises(ValueError, match="needs the teacher's queries, keys and values, and the mask"):
-        instance_losses(
-            settings(relation_weight=0.5), tensor(STUDENT), tensor(TEACHER), tensor(LABELS), **{**HIDDEN, lacking: None}
-        )

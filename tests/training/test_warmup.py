@@ -87,8 +87,8 @@ def test_a_run_killed_amid_its_warm_up_goes_on_to_the_same_end(
     whole, _ = toy_run(tmp_path, tiny_bert, **settings)
     saved = []
 
-    def kill(self: RunDirectory, checkpoint: Checkpoint, keep: int) -> Path:
-        path = save_checkpoint(self, checkpoint, keep)
+    def kill(self: RunDirectory, checkpoint: Checkpoint, keep: int, *, for_good: bool = False) -> Path:
+        path = save_checkpoint(self, checkpoint, keep, for_good=for_good)
         saved.append((checkpoint.warmup_steps, checkpoint.in_warmup))
         if len(saved) == 2:
             raise KeyboardInterrupt

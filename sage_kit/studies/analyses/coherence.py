@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
+from pandas import DataFrame, concat
 
 from sage_kit.components import BuildContext, FilterRequest
 from sage_kit.errors import StudyError
@@ -21,20 +23,13 @@ from sage_kit.studies.study import Study
 from sage_kit.synthesis.synthetic_set import SyntheticSet
 from sage_kit.training.preparation import Prepared
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-    from pandas import DataFrame
-
 Floats = NDArray[np.float32]
 
-BLOCK = 2048
-"""Vectors that are compared with the real ones at once."""
-
+BLOCK = 2048  # vectors that are compared with the real ones at once
 ASIDE = ", anchor aside"
 REAL = ("held out", "train")
 
-MOST_RATIO = 4.0
-"""Synthetic examples per real one, at most, that are made so that a filter leaves enough."""
+MOST_RATIO = 4.0  # synthetic examples per real one, at most, that are made so that a filter leaves enough
 
 LIMITS: Mapping[str, tuple[str, float, float]] = {
     "cosine": ("minimum", -1.0, 1.0),
@@ -43,29 +38,19 @@ LIMITS: Mapping[str, tuple[str, float, float]] = {
 }
 """By filter, the option that sets how strict it is, and the option's loosest and strictest values."""
 
-HALVINGS = 20
-"""Of the range of a limit, when the one that lets a share through is looked for."""
+HALVINGS = 20  # of the range of a limit, when the one that lets a share through is looked for
 
 
-LOOKED_AT = 10_000
-"""Synthetic examples, about so many at most and of all rounds, that a limit is looked for on."""
+LOOKED_AT = 10_000  # synthetic examples, about so many at most and of all rounds, that a limit is looked for on
 
 
 @dataclass(frozen=True)
 class FilterSetting:
-    """A filter, and how much of a synthetic set it lets through.
-
-    Attributes
-    ----------
-    name : str
-    options : mapping
-    share : float
-        Let through.
-    """
+    """A filter, and how much of a synthetic set it lets through."""
 
     name: str
     options: Mapping[str, Any]
-    share: float
+    share: float  # let through
 
     @property
     def is_usable(self) -> bool:
@@ -74,9 +59,8 @@ class FilterSetting:
 
 
 def nearest_cosine(vectors: Floats, real: Floats, *, skip: NDArray[np.int64] | None = None) -> Floats:
-    """The largest cosine of each vector (m, dim) with any real one (n, dim): (m,), float32.
-
-    `skip`, (m,) int64, names a row of `real` that does not count for each vector: itself, or its anchor.
+    """The largest cosine of each vector (m, dim) with any real one (n, dim): (m,), float32. `skip`, (m,) int64, names a
+    row of `real` that does not count for each vector: itself, or its anchor.
     """
     directions = _unit(real).T
     best = np.empty(len(vectors), np.float32)
@@ -92,17 +76,11 @@ def nearest_cosine(vectors: Floats, real: Floats, *, skip: NDArray[np.int64] | N
 def cosines(run: ArmRun, train: Floats, dev: Floats, name: str = "synthetic") -> DataFrame:
     """Cosines to the nearest real vector, of what a run synthesised and, for scale, of real examples' pooled vectors.
 
-    Returns
-    -------
-    DataFrame
-        Columns kind (`name`; "`name`, anchor aside": to the nearest but the anchor; "held out"; "train": to the nearest
-        other one) and cosine.
+    Columns kind (`name`; "`name`, anchor aside": to the nearest but the anchor; "held out"; "train": to the nearest
+    other one) and cosine.
     """
-    from pandas import DataFrame, concat
-
     sets = synthetic_sets(run)
-    vectors = np.concatenate([one.vectors for one in sets])
-    anchors = np.concatenate([one.anchors for one in sets])
+    vectors, anchors = (np.concatenate([getattr(one, name) for one in sets]) for name in ("vectors", "anchors"))
     kinds = {
         name: nearest_cosine(vectors, train),
         f"{name}{ASIDE}": nearest_cosine(vectors, train, skip=anchors),
@@ -115,19 +93,8 @@ def cosines(run: ArmRun, train: Floats, dev: Floats, name: str = "synthetic") ->
 def filter_settings(study: Study, run: ArmRun, filters: Sequence[str], share: float) -> list[FilterSetting]:
     """Filters with the strictest limits that let a share of a run's synthetic examples through.
 
-    Parameters
-    ----------
-    run : ArmRun
-        Without a filter, with its synthetic examples and their labels. Of many, `LOOKED_AT` or so count.
-    filters : sequence of str
-        One that is not in `LIMITS` has its default options; those that need classes are left out where there are none.
-    share : float
-        To let through.
-
-    Raises
-    ------
-    StudyError
-        For a share that is not between 0 and 1.
+    The run has no filter and keeps its synthetic examples, of which about `LOOKED_AT` count. A filter that is not in
+    `LIMITS` has its default options; one that needs classes is left out where there are none.
     """
     if not 0 < share < 1:
         raise StudyError(
@@ -169,22 +136,18 @@ def half_arms(inverters: Sequence[str], ratio: float) -> list[Arm]:
     Each inverter has the first two arms, the first one also the third. They need the filter `half` of
     `notebooks/plugins/half_filter.py`. `ratio` is that of synthetic examples that are trained on to real ones.
     """
-    kinds = (("coherent", "top", "of the highest cosine"), ("incoherent", "bottom", "of the lowest cosine"))
+    kinds = {
+        "coherent": ("top", "the half of the highest cosine"),
+        "incoherent": ("bottom", "the half of the lowest cosine"),
+        "random": ("random", "any half"),
+    }
     arms = []
     for inverter in inverters:
-        more = (("random", "random", "any"),) if inverter == inverters[0] else ()
-        for name, which, about in (*kinds, *more):
-            arms.append(
-                Arm(
-                    half_name(name, inverter, inverters),
-                    f"of twice as many, the half {about}" if which != "random" else "of twice as many, any half",
-                    schedule="adaptive",
-                    inverter=inverter,
-                    filter="half",
-                    filter_options={"which": which},
-                    synthetic_ratio=2 * ratio,
-                )
-            )
+        alike: dict[str, Any] = {"schedule": "adaptive", "inverter": inverter, "filter": "half"}
+        for name, (which, about) in kinds.items():
+            if name != "random" or inverter == inverters[0]:
+                own: dict[str, Any] = {"filter_options": {"which": which}, "synthetic_ratio": 2 * ratio}
+                arms.append(Arm(half_name(name, inverter, inverters), f"of twice as many, {about}", **alike, **own))
     return arms
 
 
@@ -214,7 +177,6 @@ def filter_arms(settings: Sequence[FilterSetting], ratio: float) -> list[Arm]:
 
 def trained_on(runs: Runs) -> DataFrame:
     """How many synthetic examples each arm trained on in a round, and what its filter dropped; means over seeds.
-
     Columns task, arm, rounds that synthesised, and in each of them synthetic (trained on) and dropped; share_kept.
     """
     table = runs.rounds()

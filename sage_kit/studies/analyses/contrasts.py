@@ -3,31 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+
+from pandas import DataFrame, concat
 
 from sage_kit.errors import StudyError
 from sage_kit.studies.runs import Runs
-
-if TYPE_CHECKING:
-    from pandas import DataFrame
-
-    from sage_kit.studies.study import Study
+from sage_kit.studies.study import Study
 
 
 def contrasts(
     study: Study, runs: Runs, pairs: Sequence[tuple[str, str]], *, split: str | None = None, metric: str = ""
 ) -> DataFrame:
-    """Each pair's first arm less its second, paired by seed and example.
-
-    As `Study.compare` returns it, with the column "against" behind "arm".
-
-    Raises
-    ------
-    StudyError
-        For no pair, one that stands there twice, or an arm that has no run.
+    """Each pair's first arm less its second, paired by seed and example. As `Study.compare` returns it, with the column
+    "against" behind "arm".
     """
-    from pandas import concat
-
     if not pairs or len(set(pairs)) != len(pairs):
         raise StudyError(f"pairs to compare are {list(pairs)}: name at least one, and each once")
     parts = []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sage_kit.config import PRESETS, RunConfig, field_extra
 from sage_kit.errors import StudyError, did_you_mean
@@ -12,16 +12,10 @@ from sage_kit.recipe import resolve
 from sage_kit.storage.files import write_bytes
 from sage_kit.studies.analyses.search import RANDOM
 from sage_kit.studies.arms import Arm
+from sage_kit.studies.study import Study
 
-if TYPE_CHECKING:
-    from sage_kit.studies.study import Study
-
-CORPUS = "corpus/train.parquet"
-"""Below the folder of the data: generic text for a warm-up."""
-
-CORPUS_ROWS = 4000
-"""Rows of it that a warm-up takes."""
-
+CORPUS = "corpus/train.parquet"  # below the folder of the data: generic text for a warm-up
+CORPUS_ROWS = 4000  # rows of it that a warm-up takes
 PLAIN = "plain"
 
 GUIDED: Mapping[str, Any] = {
@@ -90,13 +84,7 @@ CONTROLS: Mapping[str, Arm] = {
 
 
 def control(name: str) -> Arm:
-    """The arm of a control.
-
-    Raises
-    ------
-    StudyError
-        When there is none of that name.
-    """
+    """The arm of a control."""
     if name not in CONTROLS:
         raise StudyError(f"there is no control {name!r}.{did_you_mean(name, CONTROLS, 'Controls')}")
     return CONTROLS[name]
@@ -146,14 +134,8 @@ def corpus_at_hand(config: RunConfig) -> str:
 
 
 def warmup_text(study: Study, named: str | None = None) -> str:
-    """The text of a warm-up: the one that is named, else `CORPUS` below the folder of the data.
-
-    At profile smoke, without either, the texts of the teacher stand in for it.
-
-    Raises
-    ------
-    StudyError
-        When there is none.
+    """The text of a warm-up: the one that is named, else `CORPUS` below the folder of the data. At profile smoke,
+    without either, the texts of the teacher stand in for it.
     """
     config = study.config(study.tasks[0])
     if named:
@@ -170,18 +152,7 @@ def warmup_text(study: Study, named: str | None = None) -> str:
 
 
 def more_rows(study: Study, factor: int) -> Arm:
-    """Plain distillation with `factor` times the real transfer rows, as far as a task's pool goes, at equal steps.
-
-    Parameters
-    ----------
-    study : Study
-        Must draw transfer sets.
-
-    Raises
-    ------
-    StudyError
-        When it draws none.
-    """
+    """Plain distillation with `factor` times the real transfer rows, as far as a task's pool goes, at equal steps."""
     by_task = {}
     for task in study.tasks:
         config = study.config(task)
@@ -198,12 +169,8 @@ def paper_settings(study: Study, *, inverter: str | None = None, warmup_corpus: 
     """Settings of an arm that makes the choices of the preset `paper`, but for the models, which are the study's.
 
     Its warm-up takes the corpus that is named, else `CORPUS` below the folder of the data, else at "full" the preset's
-    own; without any of them there is none, which a line says.
-
-    Parameters
-    ----------
-    inverter : str or None
-        None takes "native" where the reducer is linear, else "knn": UMAP's own takes a tenth of a second per vector.
+    own; without any of them there is none, which a line says. `inverter` None takes "native" where the reducer is
+    linear, else "knn": UMAP's own takes a tenth of a second per vector.
     """
     # what the preset leaves open is as a run has it by default; the reducer is the study's, losses are the same
     own = ("reducer", "reducer_options", "reducer_seed")

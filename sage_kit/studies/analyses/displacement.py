@@ -10,80 +10,49 @@ Every one of these samplers is scaled by one option, in which its mean displacem
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from sage_kit.builtin.samplers import FullSpaceOptions
 from sage_kit.builtin.samplers.full_space import CHUNK, neighborhood
 from sage_kit.components import SampleRequest, TokenBatch
+from sage_kit.components.plugins import Plugins
 from sage_kit.components.records import Costs
+from sage_kit.config import RunConfig
 from sage_kit.errors import StudyError, did_you_mean
 from sage_kit.recipe import resolve
 from sage_kit.studies.analyses.run_data import synthetic_sets
+from sage_kit.studies.runs import ArmRun
 from sage_kit.synthesis.synthesizer import Synthesizer
 from sage_kit.synthesis.synthetic_set import SyntheticSet
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from sage_kit.components.plugins import Plugins
-    from sage_kit.config import RunConfig
-    from sage_kit.studies.runs import ArmRun
-    from sage_kit.training.preparation import Prepared
+from sage_kit.training.preparation import Prepared
 
 Floats = NDArray[np.float32]
 Indices = NDArray[np.int64]
 
-SCALED_BY: Mapping[str, str] = {
-    "gaussian": "scale",
-    "adversarial": "scale",
-    "smote": "interpolation",
-    "shuffled": "interpolation",
-    "mixup": "alpha",
-}
+SCALED_BY: Mapping[str, str] = {"gaussian": "scale", "adversarial": "scale", "smote": "interpolation",
+                                "shuffled": "interpolation", "mixup": "alpha"}  # fmt: skip
 """Samplers in full space, and the option that says how far they go."""
 
-PAIRS = 20_000
-"""Random pairs from which the mean distance of two examples is estimated."""
-
-TOLERANCE = 0.1
-"""Mean displacements count as matched when they differ by at most this share."""
-
-LEAST_ALPHA, MOST_ALPHA = 1e-3, 1e3
-"""Between these, mixup's mean share of the way goes from 0.0007 to 0.49."""
+PAIRS = 20_000  # random pairs from which the mean distance of two examples is estimated
+TOLERANCE = 0.1  # mean displacements count as matched when they differ by at most this share
+LEAST_ALPHA, MOST_ALPHA = 1e-3, 1e3  # between these, mixup's mean share of the way goes from 0.0007 to 0.49
 
 
-@dataclass(frozen=True)
-class Match:
-    """Options of a sampler that bring its mean displacement to a target.
+class Match(NamedTuple):
+    """Options of a sampler that bring its mean displacement to a target."""
 
-    Attributes
-    ----------
-    options : mapping
-        Three digits each, so that the same target gives the same run again.
-    expected : float
-        Mean displacement under them [vector units].
-    reached : bool
-        Whether that is the target; an option that may not go farther falls short of it.
-    """
-
-    options: Mapping[str, float]
-    expected: float
-    reached: bool
+    options: Mapping[str, float]  # three digits each, so that the same target gives the same run again
+    expected: float  # mean displacement under them [vector units]
+    reached: bool  # whether that is the target; an option that may not go farther falls short of it
 
 
 def lifted(run: ArmRun, prepared: Prepared, plugins: Plugins, *, most: int = 1024) -> NDArray[np.float64]:
     """Distances of lifted examples' mean token from their anchors' mean token: what the student sees of a displacement.
-
     Of each round `most` examples at least, in whole batches of its plan; (m,), float64.
-
-    Raises
-    ------
-    StudyError
-        When the run has kept no synthetic examples.
     """
     synthesizer = _synthesizer(run.config, prepared, plugins)
     return np.concatenate([_lifted(one, synthesizer, prepared, most) for one in synthetic_sets(run)])
@@ -94,14 +63,8 @@ def lift_ratio(
 ) -> float:
     """How far a lift moves the mean token, in the mean, when vectors move by one: 1 for lift `shift`.
 
-    Parameters
-    ----------
-    config : RunConfig
-        Names the lift, and a sampler in full space that needs no gradient.
-    anchors : array of shape (m,), int64
-        Examples that are moved; repeated ones more often.
-    count : int
-        Synthetic examples that are tried.
+    `config` names the lift and a sampler in full space that needs no gradient; `anchors`, (m,) int64, are moved,
+    repeated ones more often.
     """
     store = prepared.train.store
     synthesizer = _synthesizer(config, prepared, plugins)
@@ -117,14 +80,12 @@ def _synthesizer(config: RunConfig, prepared: Prepared, plugins: Plugins) -> Syn
 
 def _lifted(one: SyntheticSet, synthesizer: Synthesizer, prepared: Prepared, most: int) -> NDArray[np.float64]:
     distances: list[NDArray[np.float64]] = []
-    done = 0
     for number, rows in enumerate(synthesizer.plan(one)):
-        if done >= most:
+        if sum(map(len, distances)) >= most:
             break
         new = synthesizer.lift(one, rows, number)
         old = prepared.train.store.batch(one.anchors[rows], prepared.device)
         distances.append((_mean_token(new) - _mean_token(old)).norm(dim=1).double().cpu().numpy())
-        done += len(rows)
     return np.concatenate(distances)
 
 
@@ -134,16 +95,9 @@ def _mean_token(batch: TokenBatch) -> Tensor:
 
 
 def measure(run: ArmRun, vectors: Floats) -> NDArray[np.float64]:
-    """Distances (m,), float64, of a run's synthetic vectors from their anchors' among (n, dim) vectors, of all rounds.
-
-    Raises
-    ------
-    StudyError
-        When the run has kept no synthetic examples.
-    """
-    sets = synthetic_sets(run)
-    moved = [np.linalg.norm(one.vectors - vectors[one.anchors], axis=1).astype(np.float64) for one in sets]
-    return np.concatenate(moved)
+    """Distances (m,), float64, of a run's synthetic vectors from their anchors' among `vectors`, over all rounds."""
+    moves = [one.vectors - vectors[one.anchors] for one in synthetic_sets(run)]
+    return np.concatenate([np.linalg.norm(move, axis=1).astype(np.float64) for move in moves])
 
 
 def anchors_of(run: ArmRun) -> Indices:
@@ -152,13 +106,7 @@ def anchors_of(run: ArmRun) -> Indices:
 
 
 def check_samplers(samplers: Sequence[str]) -> None:
-    """Refuse samplers whose displacement `match` cannot set, before anything is run.
-
-    Raises
-    ------
-    StudyError
-        For one that is not in `SCALED_BY`.
-    """
+    """Refuse samplers whose displacement `match` cannot set, before anything is run."""
     for sampler in samplers:
         if sampler not in SCALED_BY:
             raise StudyError(f"displacement of sampler {sampler!r} cannot be set.{did_you_mean(sampler, SCALED_BY)}")
@@ -169,25 +117,8 @@ def match(sampler: str, vectors: Floats, anchors: Indices, target: float, *, see
 
     With d the mean distance of the anchors to their neighbours, `gaussian` and `adversarial` move by scale * d, `smote`
     and `shuffled` by interpolation / 2 * d. `mixup` goes a share min(b, 1 - b) of the way, where b has the distribution
-    Beta(a, a): 1/2 - E|b - 1/2| = 1/2 - 1 / (a * 4 ** a * B(a, a)) in the mean, with the beta function B.
-
-    Parameters
-    ----------
-    sampler : str
-        One of `SCALED_BY`.
-    vectors : array of shape (n, dim), float32
-        Pooled vectors of the training examples.
-    anchors : array of shape (m,), int64
-        Examples that are moved; repeated ones count as often.
-    target : float
-        Mean displacement [vector units].
-    seed : int
-        Of the pairs and candidates that are drawn.
-
-    Raises
-    ------
-    StudyError, CompatibilityError
-        For a sampler that is not known here; with too few examples for their neighbours.
+    Beta(a, a): 1/2 - E|b - 1/2| = 1/2 - 1 / (a * 4 ** a * B(a, a)) in the mean, with the beta function B. Anchors, (m,)
+    int64, that repeat count as often; vectors are (n, dim).
     """
     check_samplers([sampler])
     option = SCALED_BY[sampler]
@@ -195,7 +126,8 @@ def match(sampler: str, vectors: Floats, anchors: Indices, target: float, *, see
     if option == "alpha":
         distance = _mean_of_pairs(vectors, anchors, rng)
         alpha = _digits(_alpha_of(target / distance if distance > 0 else 0.0))
-        return _match({option: alpha}, distance * mean_share(alpha), target)
+        expected = distance * mean_share(alpha)
+        return Match({option: alpha}, expected, near(expected, target))
     request = SampleRequest(
         count=len(anchors),
         losses=np.zeros(len(vectors), np.float32),
@@ -209,11 +141,7 @@ def match(sampler: str, vectors: Floats, anchors: Indices, target: float, *, see
     value = _digits(target / per_unit) if per_unit > 0 else 0.0  # among duplicates there is nowhere to go
     if option == "interpolation":
         value = min(value, 1.0)
-    return _match({option: value}, value * per_unit, target)
-
-
-def _match(options: dict[str, float], expected: float, target: float) -> Match:
-    return Match(options, expected, near(expected, target))
+    return Match({option: value}, value * per_unit, near(value * per_unit, target))
 
 
 def near(displacement: float, target: float) -> bool:

@@ -6,13 +6,14 @@ And what the teacher of each arm scores, without which a student of pooled vecto
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from pandas import DataFrame
 
 from sage_kit.components.plugins import Plugins
 from sage_kit.config import RunConfig
-from sage_kit.data.metrics import agreement, best_constant
+from sage_kit.data.metrics import agreement, best_constant, measure
 from sage_kit.data.metrics import predictions as predicted
 from sage_kit.errors import StudyError
 from sage_kit.studies.analyses.run_data import by_arm, prepared_for
@@ -23,28 +24,15 @@ from sage_kit.studies.runs import Runs
 from sage_kit.studies.statistics import AVERAGE, average, contributions, t_interval, two_way
 from sage_kit.studies.study import Study
 
-if TYPE_CHECKING:
-    from pandas import DataFrame
-
-INPUTS: Mapping[str, str] = {"token": "sequences", "pooled": "pooled vectors"}
-"""What a model reads, by `granularity`."""
+INPUTS: Mapping[str, str] = {"token": "sequences", "pooled": "pooled vectors"}  # what a model reads, by `granularity`
 
 
 def depth_arms(bypasses: str, depth: int) -> list[Arm]:
     """An arm of plain distillation for each bypass, all students equally deep: k blocks in front leave k fewer of its
     own.
 
-    Parameters
-    ----------
-    bypasses : str
-        "embeddings" or numbers of blocks, separated by commas.
-    depth : int
-        Blocks of a student, the input layers' included.
-
-    Raises
-    ------
-    StudyError
-        For none, another word, or a bypass that leaves the student no block of its own.
+    `bypasses` holds "embeddings" or numbers of blocks, separated by commas; `depth` counts the input layers' blocks
+    too.
     """
     arms = []
     for text in dict.fromkeys(listed(bypasses)):
@@ -65,9 +53,8 @@ def depth_arms(bypasses: str, depth: int) -> list[Arm]:
 
 
 def teacher_pass(config: RunConfig, plugins: Plugins) -> dict[str, int]:
-    """What the teacher computes in one pass over the training examples.
-
-    "flops" are forward, of input layers and teacher's upper layers together, "tokens" what the upper layers read.
+    """What the teacher computes in one pass over the training examples. "flops" are forward, of input layers and
+    teacher's upper layers together, "tokens" what the upper layers read.
     """
     prepared = prepared_for(config, plugins)
     front = prepared.input_layers.flops(prepared.train.tokens.lengths)
@@ -78,29 +65,22 @@ def teacher_pass(config: RunConfig, plugins: Plugins) -> dict[str, int]:
 def cost_table(runs: Runs, plugins: Plugins) -> DataFrame:
     """What each run cost, the input layers included, which `Runs.table` leaves out since a cache holds its vectors.
 
-    Returns
-    -------
-    DataFrame
-        One row per run: task, arm, seed; parameters and trained_parameters; passes over the training examples;
-        student_flops of training; teacher_flops_once, the input layers' and the teacher's for one pass, which a cache
-        makes enough, and teacher_flops_every_pass, where nothing is cached; total_flops and total_flops_uncached, the
-        student's with either; step_seconds, in the training steps alone.
+    One row per run: task, arm, seed; parameters and trained_parameters; passes over the training examples;
+    student_flops of training; teacher_flops_once, the input layers' and the teacher's for one pass, which a cache makes
+    enough, and teacher_flops_every_pass, where nothing is cached; total_flops and total_flops_uncached, the student's
+    with either; step_seconds, in the training steps alone.
     """
-    from pandas import DataFrame
-
     rows: list[dict[str, Any]] = []
-    for task, arm, its in by_arm(runs):
+    for _, _, its in by_arm(runs):
         once = teacher_pass(its[0].config, plugins)
         for run in its:
             passes = run.costs["tokens"]["student"] / once["tokens"]
             student = run.costs["flops"]["student"]
+            row = run.row()
             rows.append(
                 {
-                    "task": task,
-                    "arm": arm,
-                    "seed": run.seed,
-                    "parameters": run.summary["parameters"]["student"],
-                    "trained_parameters": run.summary["parameters"]["student_trained"],
+                    **run.place,
+                    **{name: row[name] for name in ("parameters", "trained_parameters")},
                     "passes": passes,
                     "student_flops": student,
                     "teacher_flops_once": once["flops"],
@@ -116,75 +96,48 @@ def cost_table(runs: Runs, plugins: Plugins) -> DataFrame:
 def saved(table: DataFrame, baseline: str, column: str) -> DataFrame:
     """The share of a cost that each arm saves against a baseline, paired by task and seed.
 
-    Returns
-    -------
-    DataFrame
-        Columns task, arm, n_seeds, saved, and Student's interval over seeds: low, high, df; of several tasks also the
-        rows of their average. Counts such as FLOPs differ between seeds by which examples these saw, or not at all, and
-        then the interval has no width.
+    Columns task, arm, n_seeds, saved, and Student's interval over seeds: low, high, df; of several tasks also the rows
+    of their average. Counts such as FLOPs differ between seeds by which examples these saw, or not at all, and then the
+    interval has no width.
     """
-    from pandas import DataFrame
-
     wide = table.pivot_table(index=["task", "seed"], columns="arm", values=column)
     shares = {arm: 1 - wide[arm] / wide[baseline] for arm in dict.fromkeys(table["arm"]) if arm != baseline}
     tasks = list(dict.fromkeys(table["task"]))
-    rows: list[dict[str, Any]] = []
+    rows: list[tuple[Any, ...]] = []
     for arm, share in shares.items():
         parts = {task: t_interval(share[task].to_numpy(np.float64)) for task in tasks}
         if len(tasks) > 1:
             parts[AVERAGE] = average(list(parts.values()))
-        rows += [
-            {"task": task, "arm": arm, "n_seeds": int(share[tasks[0]].size), "saved": part.value, "low": part.low,
-             "high": part.high, "df": part.df}
-            for task, part in parts.items()
-        ]  # fmt: skip
+        seeds = int(share[tasks[0]].size)
+        rows += [(task, arm, seeds, part.value, part.low, part.high, part.df) for task, part in parts.items()]
     order = [*tasks, AVERAGE]
-    return DataFrame(sorted(rows, key=lambda row: order.index(row["task"])))
+    columns = ["task", "arm", "n_seeds", "saved", "low", "high", "df"]
+    return DataFrame(sorted(rows, key=lambda row: order.index(row[0])), columns=columns)
 
 
 def teacher_table(study: Study, runs: Runs, learnt_from: Mapping[str, str]) -> DataFrame:
     """The score of each arm's own teacher, on the rows that arms are compared on, beside its students' scores.
 
-    Parameters
-    ----------
-    learnt_from : mapping of str to str
-        What an arm's teacher learnt from ("pooled vectors"), where that is not "sequences".
-
-    Returns
-    -------
-    DataFrame
-        One row per task and arm: task, arm, learnt_from, reads (what the teacher reads in this arm), metric (the
-        primary one), split, n_examples, constant (what the one answer that scores best does), teacher, low and high
-        (95 % interval over examples: the teacher is given), student (mean over seeds), n_seeds, and agreement of the
-        students with this very teacher.
+    One row per task and arm: task, arm, learnt_from, reads (what the teacher reads in this arm), metric (the primary
+    one), split, n_examples, constant (what the one answer that scores best does), teacher, low and high (95 % interval
+    over examples: the teacher is given), student (mean over seeds), n_seeds, and agreement of the students with this
+    very teacher. `learnt_from` says what an arm's teacher learnt from, where that is not "sequences".
     """
-    from pandas import DataFrame
-
     rows: list[dict[str, Any]] = []
     for task, arm, its in by_arm(runs):
         split = split_name(runs, task, study.scored)
         labels = runs.labels(task, split)
-        spec, metric = study.store.data(its[0].config).spec, its[0].metric
+        spec = study.store.data(its[0].config).spec
+        metric = measure(spec, its[0].metric)
         outputs = [run.predictions[split] for run in its]
         teacher = two_way(contributions(metric, labels, predicted(outputs[0]["teacher"], spec)[None]))
         students = contributions(metric, labels, np.stack([predicted(each["student"], spec) for each in outputs]))
         alike = [agreement(each["student"], each["teacher"], spec) for each in outputs]
         rows.append(
-            {
-                "task": task,
-                "arm": arm,
-                "learnt_from": learnt_from.get(arm, INPUTS["token"]),
-                "reads": INPUTS[its[0].config.granularity],
-                "metric": metric,
-                "split": split,
-                "n_examples": len(labels),
-                "constant": best_constant(labels, metric)[1],
-                "teacher": teacher.value,
-                "low": teacher.low,
-                "high": teacher.high,
-                "student": float(students.mean()),
-                "n_seeds": len(its),
-                "agreement": float(np.mean(alike)),
-            }
-        )
+            {"task": task, "arm": arm, "learnt_from": learnt_from.get(arm, INPUTS["token"]),
+             "reads": INPUTS[its[0].config.granularity], "metric": metric.name, "split": split,
+             "n_examples": len(labels), "constant": best_constant(labels, metric)[1], "teacher": teacher.value,
+             "low": teacher.low, "high": teacher.high, "student": float(students.mean()), "n_seeds": len(its),
+             "agreement": float(np.mean(alike))}
+        )  # fmt: skip
     return DataFrame(rows)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+from pandas import DataFrame, concat
 
 from sage_kit.components import TaskSpec
 from sage_kit.data.metrics import alike_with, predictions
@@ -16,43 +16,24 @@ from sage_kit.studies.runs import ArmRun
 from sage_kit.studies.statistics import compare_arms
 from sage_kit.training.preparation import Prepared
 
-if TYPE_CHECKING:
-    from pandas import DataFrame
-
 Floats = NDArray[np.float32]
 
-ANCHORS = "anchors"
-"""Stands for examples that are their anchors: no label flips, and none changes."""
+ANCHORS = "anchors"  # stands for examples that are their anchors: no label flips, and none changes
 
 
 @dataclass(frozen=True)
 class Flips:
-    """How the teacher's labels of a run's synthetic examples stand to those of their anchors.
+    """How the teacher's labels of a run's synthetic examples stand to those of their anchors."""
 
-    Attributes
-    ----------
-    examples : int
-        Synthetic examples that the run trained on, of all its rounds.
-    flips : float
-        Share of them whose label is not the anchor's: another class, or a number farther from it than
-        `sage_kit.data.metrics.AGREEMENT_TOLERANCE` of the label range.
-    change : float
-        Mean absolute change of the label, in its unit; NaN for classes.
-    """
-
-    examples: int
+    examples: int  # synthetic examples that the run trained on, of all its rounds
+    # share of them whose label is not the anchor's: another class, or a number farther from it than
+    # `sage_kit.data.metrics.AGREEMENT_TOLERANCE` of the label range
     flips: float
-    change: float
+    change: float  # mean absolute change of the label, in its unit; NaN for classes
 
 
 def count_flips(run: ArmRun, prepared: Prepared) -> Flips:
-    """Compare the labels of all synthetic examples of a run, as they were trained on, with those of their anchors.
-
-    Raises
-    ------
-    StudyError
-        When the run has kept no synthetic examples, or the teacher has not labelled them.
-    """
+    """Compare the labels of all synthetic examples of a run, as they were trained on, with those of their anchors."""
     sets = synthetic_sets(run)
     labels = [one.logits[one.kept] for one in sets if one.logits is not None]
     if len(labels) < len(sets):
@@ -72,14 +53,11 @@ def flips_of(synthetic: Floats, anchors: Floats, spec: TaskSpec) -> Flips:
 
 def flips_over(runs: DataFrame, baseline: str) -> DataFrame:
     """The share of flips of each lift against that of another, or of `ANCHORS`, of which none flips: `compare_arms`.
-
     `runs` has a row per run with the columns task, lift and seed, and those of `Flips`.
     """
-    import pandas as pd
-
     table = runs.rename(columns={"lift": "arm"})
     if baseline == ANCHORS:
         none = table.drop_duplicates(["task", "seed"]).assign(arm=ANCHORS, flips=0.0)
-        table = pd.concat([none, table], ignore_index=True)
+        table = concat([none, table], ignore_index=True)
     # shares are counted in steps of one example
     return compare_arms(table, baseline, value="flips", resolution=1 / int(table["examples"].min()))

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pandas import DataFrame, concat
 
 from sage_kit.components import TaskSpec, TokenBatch
 from sage_kit.components.plugins import Plugins
@@ -27,25 +28,15 @@ from sage_kit.studies.analyses.run_data import label_text
 from sage_kit.studies.statistics import compare_arms
 from sage_kit.system.devices import autocast_for
 
-if TYPE_CHECKING:
-    from pandas import DataFrame
-
 Floats = NDArray[np.float32]
 
-RUNGS = ("real", "synthetic", "shuffled", "noise", "no text")
-"""From the top."""
-
-MIDDLE = "middle"
-"""Halfway from *noise* to *real*: what stands above is nearer to the real text."""
+RUNGS = ("real", "synthetic", "shuffled", "noise", "no text")  # from the top
+MIDDLE = "middle"  # halfway from *noise* to *real*: what stands above is nearer to the real text
 
 UNITS: Mapping[str, str] = {"nearest_token": "cosine", "probe": "log-probability", "mlm_head": "log-probability"}
 """Unit of a decoder's scores, by its name; "score" for others."""
 
-ROWS = 64
-"""Rows that the teacher reads at once."""
-
-
-# ---- the rungs -------------------------------------------------------------------------------------------------------
+ROWS = 64  # rows that the teacher reads at once
 
 
 def rungs(found: LiftedRound, seed: int) -> dict[str, TokenBatch]:
@@ -55,11 +46,6 @@ def rungs(found: LiftedRound, seed: int) -> dict[str, TokenBatch]:
     token of the next example and *noise* in a random one; an example's tokens share one random linear map, so tokens
     that move together do so in *noise*, too. Both go as far as d does, token by token. *no text* is Gaussian noise of
     the length of the anchor's token states.
-
-    Raises
-    ------
-    StudyError
-        When the lift gives other numbers of tokens than the anchors have, or there is one example only.
     """
     real, mask = found.real.states.float(), found.real.mask
     if found.lifted.mask.shape != mask.shape or not torch.equal(found.lifted.mask, mask):
@@ -97,34 +83,19 @@ def _of_length(vectors: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
     return torch.nn.functional.normalize(vectors, dim=2) * lengths
 
 
-# ---- reading ---------------------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class Ladder:
-    """What decoders make of some synthetic examples of a run.
+    """What decoders make of some synthetic examples of a run."""
 
-    Attributes
-    ----------
-    examples : DataFrame
-        One row per decoder, rung and example, with the columns:
-
-        - decoder, rung, row (among the round's synthetic examples), anchor (among the training examples);
-        - text, the anchor's, and decoded;
-        - found: share of the anchor's tokens, special ones left out, that are read there, or of its words for a decoder
-          without guesses; changed: share that is read differently than in the anchor;
-        - confidence and margin: means of the best guess's score, and of what it is ahead of the second, in the
-          decoder's unit; NaN without guesses;
-        - cosine: mean cosine of the token states with the anchor's;
-        - label_anchor, label_states, label_decoded: what the teacher says of the anchor, of the rung's states, and of
-          the decoded text when it is tokenised again; kept: 1 where the last two are alike, else 0; label_stays: the
-          same of the first two.
-    left_out : dict of str to str
-        Decoders that do not go with the teacher, and why.
-    """
-
+    # One row per decoder, rung and example: decoder, rung, row (among the round's synthetic examples), anchor (among
+    # the training examples), its text, and decoded; found, the share of the anchor's tokens, special ones left out,
+    # that are read there, or of its words for a decoder without guesses; changed, the share read differently than in
+    # the anchor; confidence and margin, means of the best guess's score and of what it is ahead of the second, NaN
+    # without guesses; cosine, the mean one of the token states with the anchor's; label_anchor, label_states and
+    # label_decoded, what the teacher says of the anchor, of the rung's states and of the decoded text tokenised again;
+    # kept, 1 where the last two are alike, else 0; label_stays, the same of the first two.
     examples: DataFrame
-    left_out: dict[str, str]
+    left_out: dict[str, str]  # decoders that do not go with the teacher, and why
 
 
 def read_ladder(
@@ -134,17 +105,7 @@ def read_ladder(
     *,
     announce: Callable[[str], None] = lambda text: None,
 ) -> Ladder:
-    """Let decoders read the rungs of a run's synthetic examples.
-
-    Raises
-    ------
-    UnknownComponentError
-        For a decoder that is not there.
-    StudyError
-        As `rungs` does.
-    """
-    from pandas import DataFrame
-
+    """Let decoders read the rungs of a run's synthetic examples."""
     for decoder in decoders:
         plugins.options("decoder", decoder, {})
     states = rungs(found, found.config.seed)
@@ -166,6 +127,7 @@ def read_ladder(
         kept, stays = alike_with(on_decoded, on_states, spec), alike_with(on_states, of_anchors, spec)
         for index, reading in enumerate(readings):
             example = index % len(found.rows)
+            outputs = {"anchor": of_anchors, "states": on_states, "decoded": on_decoded}
             rows.append(
                 {
                     "decoder": decoder,
@@ -176,9 +138,7 @@ def read_ladder(
                     "decoded": decoded[index],
                     **_measured(found, example, texts[example], readings[example], reading, reader.has_guesses),
                     "cosine": cosines[index],
-                    "label_anchor": prediction_text(of_anchors[index], spec),
-                    "label_states": prediction_text(on_states[index], spec),
-                    "label_decoded": prediction_text(on_decoded[index], spec),
+                    **{f"label_{of}": prediction_text(logits[index], spec) for of, logits in outputs.items()},
                     "kept": float(kept[index]),
                     "label_stays": float(stays[index]),
                 }
@@ -195,24 +155,18 @@ def _measured(
     found: LiftedRound, example: int, text: str, anchor: Reading, reading: Reading, has_guesses: bool
 ) -> dict[str, float]:
     """The numbers of one reading, beside that of its anchor."""
+    confidence = margin = np.nan
     if not has_guesses:
         own, changed = by_words(text, reading, reading), by_words(text, anchor, reading).changed
-        return {"found": _share(own.right, own.counted), "changed": changed, "confidence": np.nan, "margin": np.nan}
-    (ids,) = ids_of(found.prepared.train.tokens, found.anchors[[example]])
-    special = np.asarray(found.prepared.teacher.tokenizer.all_special_ids)
-    own, beside = by_ids(ids, special, reading, reading), by_ids(ids, special, anchor, reading)
-    counted = ~np.isin(ids, special)
-    confidence = float(reading.scores[counted].mean()) if counted.any() else np.nan
-    return {
-        "found": _share(own.right, own.counted),
-        "changed": beside.changed,
-        "confidence": confidence,
-        "margin": beside.margin,
-    }
-
-
-def _share(part: int, whole: int) -> float:
-    return part / whole if whole else float("nan")
+    else:
+        (ids,) = ids_of(found.prepared.train.tokens, found.anchors[[example]])
+        special = np.asarray(found.prepared.teacher.tokenizer.all_special_ids)
+        own, beside = by_ids(ids, special, reading, reading), by_ids(ids, special, anchor, reading)
+        counted = ~np.isin(ids, special)
+        confidence = float(reading.scores[counted].mean()) if counted.any() else np.nan
+        changed, margin = beside.changed, beside.margin
+    share = own.right / own.counted if own.counted else np.nan
+    return {"found": share, "changed": changed, "confidence": confidence, "margin": margin}
 
 
 def _cosines(found: LiftedRound, batch: TokenBatch) -> NDArray[np.float64]:
@@ -225,9 +179,6 @@ def _cosines(found: LiftedRound, batch: TokenBatch) -> NDArray[np.float64]:
 def prediction_text(logits: Floats, spec: TaskSpec) -> str:
     """A prediction in words, or a number, from outputs of shape (n_outputs,)."""
     return label_text(predictions(logits[None], spec)[0], spec)
-
-
-# ---- the teacher -----------------------------------------------------------------------------------------------------
 
 
 def teacher_on_states(found: LiftedRound, batch: TokenBatch) -> Floats:
@@ -282,8 +233,6 @@ def _parts(found: LiftedRound, example: int, reading: Reading) -> tuple[str, ...
     return tuple(str(tokenizer.decode(reading.ids[rows].tolist(), skip_special_tokens=True)).strip() for rows in chosen)
 
 
-# ---- tables ----------------------------------------------------------------------------------------------------------
-
 MEASURES = ("found", "changed", "confidence", "margin", "cosine", "kept", "label_stays")
 SHARES = ("found", "changed", "kept", "label_stays")
 
@@ -292,24 +241,9 @@ def over_rung(examples: DataFrame, measure: str, baseline: str) -> DataFrame:
     """Every rung against one of them, by lift and decoder, as `against_rung` has it.
 
     Each seed has synthesised other examples, so chance in the examples is part of what varies between seeds. Decoders
-    that do not have the measure are left out.
-
-    Parameters
-    ----------
-    examples : DataFrame
-        Rows of `Ladder.examples` with columns "task", "lift" and "seed" beside.
-    measure : str
-        Of `MEASURES`.
-    baseline : str
-        A rung, or `MIDDLE`, halfway from *noise* to *real* in that measure.
-
-    Raises
-    ------
-    StudyError
-        For a measure that there is not, or that no decoder gives.
+    that do not have the measure are left out. `examples` are rows of `Ladder.examples` with columns "task", "lift" and
+    "seed" beside; the baseline is a rung, or `MIDDLE`, halfway from *noise* to *real* in that measure.
     """
-    import pandas as pd
-
     if measure not in MEASURES:
         raise StudyError(f"there is no measure {measure!r}: take one of {', '.join(MEASURES)}")
     found = []
@@ -320,7 +254,7 @@ def over_rung(examples: DataFrame, measure: str, baseline: str) -> DataFrame:
         found.append(table.assign(lift=lift, decoder=decoder, measure=measure))
     if not found:
         raise StudyError(f"no decoder gives {measure!r}: take one that guesses tokens")
-    table = pd.concat(found, ignore_index=True)
+    table = concat(found, ignore_index=True)
     first = ["lift", "decoder", "measure"]
     return table[first + [column for column in table.columns if column not in first]]
 
@@ -328,27 +262,14 @@ def over_rung(examples: DataFrame, measure: str, baseline: str) -> DataFrame:
 def against_rung(examples: DataFrame, measure: str, baseline: str, *, is_share: bool) -> DataFrame:
     """Every rung against one of them: `statistics.compare_arms` of the seeds' means, with the rung as the arm.
 
-    Parameters
-    ----------
-    examples : DataFrame
-        One row per example and rung, with the columns task, seed, rung and the measure.
-    measure : str
-    baseline : str
-        A rung, or `MIDDLE`.
-    is_share : bool
-        Whether the measure counts among few examples.
-
-    Returns
-    -------
-    DataFrame
-        With of_real besides, the difference as a share of what *real* is ahead of the baseline (NaN where it is not).
+    With of_real besides, the difference as a share of what *real* is ahead of the baseline (NaN where it is not).
+    `examples` has one row per example and rung, with the columns task, seed, rung and the measure; `is_share` says
+    whether the measure counts among few examples.
     """
-    import pandas as pd
-
     means = examples.groupby(["task", "rung", "seed"], sort=False)[measure].mean().reset_index()
     if baseline == MIDDLE:
         ends = means[means["rung"].isin(["real", "noise"])].groupby(["task", "seed"], sort=False)[measure].mean()
-        means = pd.concat([means, ends.reset_index().assign(rung=MIDDLE)], ignore_index=True)
+        means = concat([means, ends.reset_index().assign(rung=MIDDLE)], ignore_index=True)
     # a share among few examples is counted in steps, so that seeds with the same share are not thought to be exact
     count = int(examples.groupby(["task", "rung", "seed"]).size().min())
     table = compare_arms(means.rename(columns={"rung": "arm"}), baseline, value=measure, resolution=is_share / count)
@@ -360,16 +281,10 @@ def examples_table(examples: DataFrame, decoder: str, count: int) -> DataFrame:
     """Synthetic examples and their anchors as a person reads them: `count` of a decoder's per task and lift."""
     table = beside_noise(examples[examples["decoder"] == decoder], "synthetic", "decoded")
     names = {
-        "task": "task",
-        "lift": "lift",
-        "text": "anchor",
-        "decoded": "synthetic, decoded",
-        "noise": "noise, decoded",
-        "changed": "changed",
-        "label_anchor": "teacher on anchor",
-        "label_states": "on synthetic states",
+        "task": "task", "lift": "lift", "text": "anchor", "decoded": "synthetic, decoded", "noise": "noise, decoded",
+        "changed": "changed", "label_anchor": "teacher on anchor", "label_states": "on synthetic states",
         "label_decoded": "on decoded text",
-    }
+    }  # fmt: skip
     return spread(table, ["task", "lift"], count, names)
 
 
@@ -382,10 +297,8 @@ def beside_noise(examples: DataFrame, rung: str, read: str) -> DataFrame:
 
 def spread(table: DataFrame, by: Sequence[str], count: int, names: Mapping[str, str]) -> DataFrame:
     """Some rows of each group, `count` at most and evenly over it, and the columns in `names` under these names."""
-    import pandas as pd
-
     parts = []
     for _, rows in table.groupby(list(by), sort=False):
         chosen = np.unique(np.linspace(0, len(rows) - 1, min(count, len(rows))).round().astype(int))
         parts.append(rows.iloc[chosen])
-    return pd.concat(parts, ignore_index=True)[list(names)].rename(columns=dict(names))
+    return concat(parts, ignore_index=True)[list(names)].rename(columns=dict(names))

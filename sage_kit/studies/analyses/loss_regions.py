@@ -13,10 +13,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
+from pandas import DataFrame, concat
 
 from sage_kit.components import BuildContext
 from sage_kit.errors import StudyError
@@ -28,50 +30,26 @@ from sage_kit.studies.runs import ArmRun, Runs
 from sage_kit.studies.statistics import expected_jaccard, jaccard, morans_i
 from sage_kit.studies.study import Study
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-    from pandas import DataFrame
-
 Array = NDArray[Any]
 Floats = NDArray[np.float32]
 
-SEEN = 0.9
-"""A round counts if at least this share of the examples has a new loss: a last round may have been cut short."""
+SEEN = 0.9  # A round counts if at least this share of the examples has a new loss: a last round may have been cut short
 
 
 @dataclass(frozen=True)
 class RegionOptions:
-    """How hard sets and regions are told.
+    """How hard sets and regions are told."""
 
-    Attributes
-    ----------
-    hard_share : float
-        Share of the examples in a hard set.
-    clusters : int
-        Clusters of the map.
-    region_share : float
-        Share of the clusters that are regions of high loss.
-    neighbors : int
-        Nearest examples that Moran's I compares each with.
-    permutations : int
-        Of the losses, for its p.
-    """
-
-    hard_share: float = 0.1
-    clusters: int = 20
-    region_share: float = 0.2
-    neighbors: int = 10
-    permutations: int = 999
-
-
-# ---- one round -------------------------------------------------------------------------------------------------------
+    hard_share: float = 0.1  # share of the examples in a hard set
+    clusters: int = 20  # clusters of the map
+    region_share: float = 0.2  # share of the clusters that are regions of high loss
+    neighbors: int = 10  # nearest examples that Moran's I compares each with
+    permutations: int = 999  # of the losses, for its p
 
 
 def hard_set(losses: Array, share: float) -> NDArray[np.int64]:
-    """The examples with the highest losses, in rising order: (n,) to (k,), int64.
-
-    k is the share of the examples, rounded, and one at least. Of equal losses the earlier example counts as the higher;
-    NaN counts as the lowest.
+    """The examples with the highest losses, in rising order: (n,) to (k,), int64. k is the share of the examples,
+    rounded, and one at least. Of equal losses the earlier example counts as the higher; NaN counts as the lowest.
     """
     count = max(1, round(share * len(losses)))
     known = np.where(np.isnan(losses), -np.inf, losses)
@@ -90,14 +68,8 @@ def cluster(coordinates: Array, clusters: int, seed: int) -> NDArray[np.int64]:
 def high_regions(losses: Array, clusters: NDArray[np.int64], share: float) -> NDArray[np.int64]:
     """Which region of high loss each example lies in: its cluster's number, or -1 outside all regions; (n,), int64.
 
-    Parameters
-    ----------
-    losses : array of shape (n,)
-        NaN counts for nothing.
-    clusters : array of shape (n,), int64
-        As `cluster` returns them.
-    share : float
-        Of the clusters, rounded, and one at least, those of the highest mean loss.
+    These are the share of the clusters, rounded and one at least, with the highest mean loss; a loss of NaN counts for
+    nothing.
     """
     number = int(clusters.max()) + 1
     known = ~np.isnan(losses)
@@ -126,9 +98,6 @@ def neighbor_rows(points: Array, k: int) -> NDArray[np.int64]:
     return np.asarray(found, np.int64)
 
 
-# ---- rounds of runs --------------------------------------------------------------------------------------------------
-
-
 def profiles(run: ArmRun) -> dict[int, Floats]:
     """Losses by round, of the rounds that trained on nearly all examples anew (`SEEN`)."""
     rounds, losses = read_loss_profiles(run.directory.path)
@@ -144,29 +113,16 @@ def profiles(run: ArmRun) -> dict[int, Floats]:
 
 @dataclass(frozen=True)
 class Maps:
-    """Maps of a task's training examples under several seeds of the reducer.
+    """Maps of a task's training examples under several seeds of the reducer."""
 
-    Attributes
-    ----------
-    coordinates : sequence of array of shape (n, n_components)
-        The first under the seed that the runs have.
-    clusters : sequence of array of shape (n,), int64
-        `cluster` of each.
-    """
-
+    # (n, n_components); the first under the seed that the runs have
     coordinates: Sequence[Floats]
-    clusters: Sequence[NDArray[np.int64]]
+    clusters: Sequence[NDArray[np.int64]]  # (n,); `cluster` of each
 
 
 def make_maps(study: Study, task: str, seeds: int, options: RegionOptions) -> Maps:
-    """The map of a task under several seeds of the reducer, from the cache or fitted; k-means has the same seeds.
-
-    Seeds go on from the setting `reducer_seed`.
-
-    Raises
-    ------
-    StudyError
-        For fewer than two maps or two clusters.
+    """The map of a task under several seeds of the reducer, from the cache or fitted; k-means has the same seeds. Seeds
+    go on from the setting `reducer_seed`.
     """
     for name, number in (("maps", seeds), ("clusters", options.clusters)):
         if number < 2:
@@ -184,11 +140,7 @@ def make_maps(study: Study, task: str, seeds: int, options: RegionOptions) -> Ma
     coordinates = []
     for seed in range(config.reducer_seed, config.reducer_seed + seeds):
         fitted = fit_map(
-            Pooled(vectors, fingerprint(vectors)),
-            reducer,
-            cache,
-            replace(context, seed=seed),
-            needs_reducer=False,
+            Pooled(vectors, fingerprint(vectors)), reducer, cache, replace(context, seed=seed), needs_reducer=False
         )
         coordinates.append(fitted.coordinates)
     return Maps(coordinates, [cluster(points, options.clusters, seed) for seed, points in enumerate(coordinates)])
@@ -197,37 +149,29 @@ def make_maps(study: Study, task: str, seeds: int, options: RegionOptions) -> Ma
 def movement(runs: Runs, maps: Mapping[str, Maps], options: RegionOptions) -> DataFrame:
     """How alike the hard examples are: of two rounds, of two students, and of two maps.
 
-    Returns
-    -------
-    DataFrame
-        One row per pair. Columns task, arm, seed; `between` ("rounds": one round and the next, on one map; "students":
-        this seed and the next one of the arm, the same round and map; "maps": the run's map and one of another seed of
-        the reducer, the same losses); round, the earlier; ari and ami of the regions; jaccard of the hard sets, NaN
-        between maps, and jaccard_by_chance.
+    One row per pair. Columns task, arm, seed; `between` ("rounds": one round and the next, on one map; "students": this
+    seed and the next one of the arm, the same round and map; "maps": the run's map and one of another seed of the
+    reducer, the same losses); round, the earlier; ari and ami of the regions; jaccard of the hard sets, NaN between
+    maps, and jaccard_by_chance.
     """
-    from pandas import DataFrame
-
     rows = []
-    for task, arm, its in by_arm(runs):
-        known = {run.seed: profiles(run) for run in its}
-        clusters = maps[task].clusters
-        seeds = list(known)
-        for place, seed in enumerate(seeds):
-            who = {"task": task, "arm": arm, "seed": seed}
-            losses = known[seed]
+    for task, _, its in by_arm(runs):
+        known = [profiles(run) for run in its]
+        first, *others = maps[task].clusters
+        for run, losses, following in zip(its, known, known[1:] + known[:1], strict=True):
+
+            def add(between: str, number: int, pair: dict[str, float], place: dict[str, Any] = run.place) -> None:
+                rows.append({**place, "between": between, "round": number, **pair})
+
             for number in losses:
                 if number + 1 in losses:
-                    pair = _pair(losses[number], losses[number + 1], clusters[0], options)
-                    rows.append({**who, "between": "rounds", "round": number, **pair})
-                other = known[seeds[(place + 1) % len(seeds)]]
-                if len(seeds) > 1 and number in other:
-                    pair = _pair(losses[number], other[number], clusters[0], options)
-                    rows.append({**who, "between": "students", "round": number, **pair})
-                here = high_regions(losses[number], clusters[0], options.region_share)
-                for another in clusters[1:]:
+                    add("rounds", number, _pair(losses[number], losses[number + 1], first, options))
+                if len(its) > 1 and number in following:
+                    add("students", number, _pair(losses[number], following[number], first, options))
+                here = high_regions(losses[number], first, options.region_share)
+                for another in others:
                     there = high_regions(losses[number], another, options.region_share)
-                    pair = {**alike(here, there), "jaccard": float("nan"), "jaccard_by_chance": float("nan")}
-                    rows.append({**who, "between": "maps", "round": number, **pair})
+                    add("maps", number, {**alike(here, there), "jaccard": np.nan, "jaccard_by_chance": np.nan})
     if not any(row["between"] == "rounds" for row in rows):
         raise StudyError("no run has two rounds in a row that trained on nearly all examples: raise rounds")
     return DataFrame(rows)
@@ -236,21 +180,11 @@ def movement(runs: Runs, maps: Mapping[str, Maps], options: RegionOptions) -> Da
 def spatial(runs: Runs, maps: Mapping[str, Maps], vectors: Mapping[str, Floats], options: RegionOptions) -> DataFrame:
     """Moran's I of the loss per round: are neighbours alike in it, on the map and in full dimension?
 
-    Parameters
-    ----------
-    vectors : mapping of str to array of shape (n, dim)
-        Pooled vectors of the training examples, by task.
-
-    Returns
-    -------
-    DataFrame
-        One row per run, round and space ("map" or "full"), of the examples that have a loss: task, arm, seed, round,
-        space, morans_i, expected, excess (I less its expectation) and p.
+    One row per run, round and space ("map" or "full"), of the examples that have a loss: task, arm, seed, round, space,
+    morans_i, expected, excess (I less its expectation) and p.
     """
-    from pandas import DataFrame
-
     rows = []
-    for task, arm, its in by_arm(runs):
+    for task, _, its in by_arm(runs):
         spaces = {"map": maps[task].coordinates[0], "full": vectors[task]}
         places = {name: neighbor_rows(points, options.neighbors) for name, points in spaces.items()}
         for run in its:
@@ -261,22 +195,10 @@ def spatial(runs: Runs, maps: Mapping[str, Maps], vectors: Mapping[str, Floats],
                     near = places[space] if known.all() else neighbor_rows(points[known], options.neighbors)
                     found = morans_i(losses[known], near, permutations=options.permutations)
                     rows.append(
-                        {
-                            "task": task,
-                            "arm": arm,
-                            "seed": run.seed,
-                            "round": number,
-                            "space": space,
-                            "morans_i": found.value,
-                            "expected": found.expected,
-                            "excess": found.value - found.expected,
-                            "p": found.p,
-                        }
-                    )
+                        {**run.place, "round": number, "space": space, "morans_i": found.value,
+                         "expected": found.expected, "excess": found.value - found.expected, "p": found.p}
+                    )  # fmt: skip
     return DataFrame(rows)
-
-
-# ---- held-out examples -----------------------------------------------------------------------------------------------
 
 
 def aimed_at(run: ArmRun) -> NDArray[np.int64]:
@@ -288,16 +210,8 @@ def aimed_at(run: ArmRun) -> NDArray[np.int64]:
 
 
 def targeted(counts: NDArray[np.int64], train: Floats, dev: Floats, *, share: float, k: int) -> NDArray[np.bool_]:
-    """The held-out examples in the regions that synthesis aimed at: (m,), bool.
-
-    Parameters
-    ----------
-    counts : array of shape (n,), int64
-        As `aimed_at` returns them.
-    train, dev : array of shape (n, dim) and (m, dim)
-        Pooled vectors.
-    share : float
-        Of the held-out examples, those whose k nearest training examples were anchors most often.
+    """The held-out examples in the regions that synthesis aimed at: (m,), bool. Of the held-out examples (m, dim), the
+    share whose k nearest training examples (n, dim) were anchors most often.
     """
     from sklearn.neighbors import NearestNeighbors
 
@@ -334,25 +248,11 @@ def improvement(
     """Whether the loss falls more where synthesis aimed than elsewhere, on held-out examples, against a baseline.
 
     Regions of high loss have more to lose, so what is compared are ratios: the log of the mean loss with synthesis over
-    that without, where it was aimed at, less the same elsewhere (a difference in differences).
-
-    Parameters
-    ----------
-    arm, baseline : str
-        With synthesis, whose examples were kept, and without.
-    vectors : mapping of str to (array, array)
-        Pooled vectors of train and dev, by task.
-    share, k : float, int
-        As in `targeted`.
-
-    Returns
-    -------
-    DataFrame
-        One row per task and seed: task, seed, targeted, targeted_baseline, elsewhere, elsewhere_baseline (mean losses),
-        the two changes, and difference (below zero where the targeted regions gain more).
+    that without, where it was aimed at, less the same elsewhere (a difference in differences). One row per task and
+    seed: task, seed, targeted, targeted_baseline, elsewhere, elsewhere_baseline (mean losses), the two changes, and
+    difference (below zero where the targeted regions gain more). Synthetic examples of `arm` were kept; `vectors` are
+    pooled ones of train and dev, by task.
     """
-    from pandas import DataFrame
-
     rows = []
     for task in runs.tasks:
         train, dev = vectors[task]
@@ -363,19 +263,11 @@ def improvement(
                 for which, losses in (("", dev_losses(ours)), ("_baseline", dev_losses(theirs)))
                 for name, rows_ in ((f"targeted{which}", inside), (f"elsewhere{which}", ~inside))
             }
-            change = {
-                place: np.log(means[place]) - np.log(means[f"{place}_baseline"]) for place in ("targeted", "elsewhere")
-            }
-            rows.append(
-                {
-                    "task": task,
-                    "seed": ours.seed,
-                    **means,
-                    "change_targeted": float(change["targeted"]),
-                    "change_elsewhere": float(change["elsewhere"]),
-                    "difference": float(change["targeted"] - change["elsewhere"]),
-                }
+            at, away = (
+                float(np.log(means[place]) - np.log(means[f"{place}_baseline"])) for place in ("targeted", "elsewhere")
             )
+            changes = {"change_targeted": at, "change_elsewhere": away, "difference": at - away}
+            rows.append({"task": task, "seed": ours.seed, **means, **changes})
     return DataFrame(rows)
 
 
@@ -386,13 +278,8 @@ def _pair(first: Floats, second: Floats, clusters: NDArray[np.int64], options: R
     return {**alike(*regions), "jaccard": jaccard(*hard), "jaccard_by_chance": chance}
 
 
-# ---- for the notebook ------------------------------------------------------------------------------------------------
-
-
 def long_form(tables: Sequence[DataFrame], value: str) -> DataFrame:
     """Tables under one another, with the columns that a comparison of arms reads: task, arm, seed and the value."""
-    from pandas import concat
-
     return concat([table[["task", "arm", "seed", value]] for table in tables], ignore_index=True)
 
 

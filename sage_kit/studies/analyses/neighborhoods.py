@@ -3,48 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pandas import DataFrame
 
 from sage_kit.builtin.neighbors import NeighborIndex
 from sage_kit.errors import DataError
 from sage_kit.studies.analyses.displacement import anchors_of, measure
-
-if TYPE_CHECKING:
-    from pandas import DataFrame
-
-    from sage_kit.studies.runs import ArmRun
+from sage_kit.studies.runs import ArmRun
 
 Array = NDArray[Any]
 
-K = 15
-"""Neighbours that count, as many as the samplers choose among."""
-
-SAMPLE = 1000
-"""Most examples whose neighbours are looked for."""
+K = 15  # neighbours that count, as many as the samplers choose among
+SAMPLE = 1000  # most examples whose neighbours are looked for
 
 
 def neighbors_kept(coordinates: Array, vectors: Array, k: int = K, sample: int = SAMPLE, seed: int = 0) -> float:
-    """Share of an example's k nearest others in full space that are also among its k nearest in the map.
-
-    About k / (n - 1) for a map that knows nothing.
-
-    Parameters
-    ----------
-    coordinates, vectors : array of shape (n, n_components) and (n, dim)
-    k : int
-        At most n - 1 count.
-    sample : int
-        Of more examples, so many are drawn; their neighbours come from all.
-    seed : int
-        Of that draw.
-
-    Raises
-    ------
-    DataError
-        For fewer than two examples, or numbers of rows that differ.
+    """Share of an example's k nearest others in full space that are also among its k nearest in the map. About k / (n -
+    1) for a map that knows nothing. Of more than `sample` examples so many are drawn; their neighbours come from all.
     """
     n = len(vectors)
     if n < 2 or len(coordinates) != n:
@@ -59,14 +37,8 @@ def neighbors_kept(coordinates: Array, vectors: Array, k: int = K, sample: int =
 
 
 def relative_moves(run: ArmRun, vectors: Array, k: int = K) -> NDArray[np.float64]:
-    """Distance of each synthetic vector from its anchor, in mean distances of the anchor to its k nearest others.
-
-    Over all rounds, (m,), float64; NaN where the anchor has k duplicates. `vectors` (n, dim) are of the real examples.
-
-    Raises
-    ------
-    StudyError
-        When the run has kept no synthetic examples.
+    """Distance of each synthetic vector from its anchor, in mean distances of the anchor to its k nearest others. Over
+    all rounds, (m,), float64; NaN where the anchor has k duplicates. `vectors` (n, dim) are of the real examples.
     """
     moved, anchors = measure(run, vectors), anchors_of(run)
     unique, position = np.unique(anchors, return_inverse=True)
@@ -79,20 +51,9 @@ def relative_moves(run: ArmRun, vectors: Array, k: int = K) -> NDArray[np.float6
 def synthesis_table(runs: Iterable[ArmRun], vectors: Mapping[str, Array]) -> DataFrame:
     """Per run that synthesised: how far its examples lie from their anchors, and what its map keeps.
 
-    Parameters
-    ----------
-    runs : iterable of ArmRun
-        With their synthetic examples (``keep=("synthetic",)``).
-    vectors : mapping of str to array of shape (n, dim)
-        By task, pooled vectors of the training examples.
-
-    Returns
-    -------
-    DataFrame
-        Columns task, arm, seed; moved, the median of `relative_moves`; anchors, how many different ones there are; and
-        `neighbors_kept`, NaN without a map. Runs that synthesised nothing have no row.
+    Columns task, arm, seed; moved, the median of `relative_moves`; anchors, how many different ones there are; and
+    `neighbors_kept`, NaN without a map. Runs that synthesised nothing have no row.
     """
-    from pandas import DataFrame
     from safetensors.numpy import load_file
 
     rows, kept = [], {}
@@ -106,15 +67,6 @@ def synthesis_table(runs: Iterable[ArmRun], vectors: Mapping[str, Array]) -> Dat
             if key not in kept:
                 kept[key] = neighbors_kept(coordinates, vectors[run.task])
             share = kept[key]
-        rows.append(
-            {
-                "task": run.task,
-                "arm": run.arm,
-                "seed": run.seed,
-                "moved": float(np.nanmedian(relative_moves(run, vectors[run.task]))),
-                "anchors": len(np.unique(anchors_of(run))),
-                "neighbors_kept": share,
-            }
-        )
-    names = ["task", "arm", "seed", "moved", "anchors", "neighbors_kept"]
-    return DataFrame(rows, columns=names)
+        moved = float(np.nanmedian(relative_moves(run, vectors[run.task])))
+        rows.append({**run.place, "moved": moved, "anchors": len(np.unique(anchors_of(run))), "neighbors_kept": share})
+    return DataFrame(rows, columns=["task", "arm", "seed", "moved", "anchors", "neighbors_kept"])

@@ -8,19 +8,16 @@ as well, plain distillation for as many FLOPs stands beside that.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+
+from pandas import DataFrame, concat
 
 from sage_kit.studies import plots
 from sage_kit.studies.analyses.contrasts import contrasts
 from sage_kit.studies.arms import Arm
 from sage_kit.studies.predictions import AGREEMENT, DIVERGENCE
 from sage_kit.studies.runs import Runs
+from sage_kit.studies.study import Study
 from sage_kit.studies.verdicts import PERCENT_CHANGE, POINTS, Margin, number_text
-
-if TYPE_CHECKING:
-    from pandas import DataFrame
-
-    from sage_kit.studies.study import Study
 
 PLAIN = "plain"
 EQUAL_FLOPS = "plain, equal FLOPs"
@@ -48,9 +45,8 @@ _QUESTIONS = {
 def add_outcomes(
     study: Study, name: str, runs: Runs, baseline: str, *, split: str | None = None, arms: Sequence[str] | None = None
 ) -> None:
-    """Add the comparison of arms with a baseline to a study: the table `name`, and one for each other outcome.
-
-    The others are called ``<name>_agreement`` and ``<name>_divergence``; all else is as in `Study.compare`.
+    """Add the comparison of arms with a baseline to a study: the table `name`, and one for each other outcome. The
+    others are called ``<name>_agreement`` and ``<name>_divergence``; all else is as in `Study.compare`.
     """
     for outcome in OUTCOMES:
         study.add_table(_named(name, outcome), study.compare(runs, baseline, split=split, metric=outcome, arms=arms))
@@ -85,22 +81,9 @@ def find_ahead(
 ) -> None:
     """Ask of every outcome whether an arm is ahead, from the tables of `add_outcomes`.
 
-    Parameters
-    ----------
-    name : str
-        Of the finding about scores; the others are called ``<name>_agreement`` and ``<name>_divergence``.
-    table : str
-        As given to `add_outcomes`.
-    what, other : str
-        The arm and the baseline in words.
-    task : str
-        "" for all of the study's.
-    against : str
-        For a table of `sage_kit.studies.analyses.contrasts.contrasts`, which of its baselines; "" for others.
-    claim : str
-        That the finding about scores speaks to.
-    outcomes : sequence of str
-        Of `OUTCOMES`.
+    The findings are called `name`, ``<name>_agreement`` and ``<name>_divergence``; `what` and `other` are the arm and
+    the baseline in words, `against` picks one of the baselines of a table of contrasts, and `claim` is what the first
+    speaks to.
     """
     for outcome in outcomes:
         question, yes, no, where = _QUESTIONS[outcome]
@@ -130,9 +113,8 @@ def find_within(
     measure: str = "score",
     claim: str = "",
 ) -> None:
-    """Ask whether an arm keeps a measure to within a margin, from a table of `Study.compare`.
-
-    `what` and `other` are the arm and the baseline in words, `measure` what the table compares.
+    """Ask whether an arm keeps a measure to within a margin, from a table of `Study.compare`. `what` and `other` are
+    the arm and the baseline in words, `measure` what the table compares.
     """
     study.find(
         name,
@@ -169,17 +151,14 @@ def with_equal_flops(study: Study, runs: Runs, like: str, *, name: str = EQUAL_F
 
 def compute_apart(study: Study, runs: Runs, apart: Sequence[str]) -> DataFrame:
     """`Study.compute_table`, in which the arms that take other steps by design stand apart, as not equal."""
-    from pandas import concat
-
-    equal = study.compute_table(Runs([run for run in runs if run.arm not in apart]))
-    others = study.compute_table(Runs([run for run in runs if run.arm in apart])).assign(equal=False)
-    return concat([equal, others], ignore_index=True)
+    parts = [Runs([run for run in runs if (run.arm in apart) is stands]) for stands in (False, True)]
+    equal, others = map(study.compute_table, parts)
+    return concat([equal, others.assign(equal=False)], ignore_index=True)
 
 
 def flatness(study: Study, compute: DataFrame, more_steps: DataFrame) -> str:
-    """In words how much more steps bring to plain distillation.
-
-    `compute` is of `compute_apart`, `more_steps` of `Study.compare`: `EQUAL_FLOPS` against `PLAIN` in divergence.
+    """In words how much more steps bring to plain distillation. `compute` is of `compute_apart`, `more_steps` of
+    `Study.compare`: `EQUAL_FLOPS` against `PLAIN` in divergence.
     """
     steps = compute.set_index(["task", "arm"])["student_steps"]
     parts = []

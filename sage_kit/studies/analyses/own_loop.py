@@ -7,49 +7,38 @@ this is. A run is made by one process and keeps no checkpoints: one that was kil
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import torch
+from accelerate import Accelerator
 from torch import nn
+from transformers import PreTrainedModel
 
 from sage_kit.components.plugins import Plugins
 from sage_kit.components.records import Costs
 from sage_kit.config import RunConfig
 from sage_kit.distill import Loop
 from sage_kit.errors import ConfigError, SageError
+from sage_kit.models.encoder_parts import embed, embedder
 from sage_kit.models.families import family_of
-from sage_kit.models.split import embed
 from sage_kit.recipe import Recipe, resolve
 from sage_kit.rundir import RunDirectory
 from sage_kit.system.devices import make_accelerator
 from sage_kit.training.preparation import Prepared
 from sage_kit.training.run_events import RunEvents
 
-if TYPE_CHECKING:
-    from accelerate import Accelerator
-    from transformers import PreTrainedModel
-
 Itself = TypeVar("Itself", bound="TrainedEmbeddings")
 
-PLAIN: Mapping[str, Any] = {"schedule": "none", "warmup_epochs": 0}
-"""Settings that every such run must have."""
+PLAIN: Mapping[str, Any] = {"schedule": "none", "warmup_epochs": 0}  # settings that every such run must have
 
 
 class TrainedEmbeddings(nn.Module):
-    """A model's embeddings, trained or frozen: the base of modules that begin with them.
-
-    Parameters
-    ----------
-    model : PreTrainedModel
-        Its embeddings are shared.
-    freeze : bool
-        Whether they stay as they are, their dropout off.
-    """
+    """A model's embeddings, trained or frozen: the base of modules that begin with them."""
 
     def __init__(self, model: PreTrainedModel, freeze: bool) -> None:
         super().__init__()
         family = family_of(model.config)
-        self.embeddings = model.get_submodule(family.embeddings).requires_grad_(not freeze)
+        self.embeddings = embedder(model, family).requires_grad_(not freeze)
         self._takes_types = family.token_types
         self._uses_types = family.uses_token_types(model.config)
         self._frozen = freeze
@@ -80,33 +69,8 @@ Make = Callable[[Recipe, "Accelerator", Costs], tuple[Prepared, type[UnsavedLoop
 def run_loop(
     config: RunConfig, plugins: Plugins, plugin_files: list[str], make: Make, *, who: str, needs: Mapping[str, Any]
 ) -> tuple[RunDirectory, dict[str, Any]]:
-    """Distil into a new run directory; the counterpart of `sage_kit.distill.run`.
-
-    Parameters
-    ----------
-    config : RunConfig
-        What the directory records.
-    plugin_files : list of str
-        One-file plugins that `plugins` was made with; recorded.
-    make : callable
-        Prepares the run, and says which loop makes it.
-    who : str
-        What needs certain settings, for messages.
-    needs : mapping
-        These settings beside `PLAIN`.
-
-    Returns
-    -------
-    directory : RunDirectory
-    summary : dict
-        What summary.json holds, with the keys of any run's.
-
-    Raises
-    ------
-    ConfigError
-        For a setting that `needs` does not allow, and under several processes.
-    SageError
-        As `sage_kit.distill.run` does.
+    """Distil into a new run directory; the counterpart of `sage_kit.distill.run`. `summary`: What summary.json holds,
+    with the keys of any run's.
     """
     for name, value in {**PLAIN, **needs}.items():
         if getattr(config, name) != value:

@@ -7,13 +7,15 @@ are paired. Tasks weigh the same in an average.
 
 from __future__ import annotations
 
+import functools
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pandas import DataFrame
 
 from sage_kit.errors import BudgetError, CompatibilityError, MissingPackageError, StudyError
 from sage_kit.recipe import resolve
@@ -22,37 +24,23 @@ from sage_kit.scorecard.measures import METRICS, terms
 from sage_kit.studies.statistics import AVERAGE, Interval, average, correlation, two_way
 from sage_kit.studies.study import Study
 
-if TYPE_CHECKING:
-    from pandas import DataFrame
-
 Array = NDArray[Any]
 Floats = NDArray[np.float64]
 
-KEEPS_ALL = "identity"
-"""The reducer that takes no number of components but the vectors' own."""
-
+KEEPS_ALL = "identity"  # the reducer that takes no number of components but the vectors' own
 HALVES = ("first", "second")
 
-SHOWN = ("r2", "cosine", "centred_cosine", "mse")
-"""Metrics in the order of the tables."""
+SHOWN = ("r2", "cosine", "centred_cosine", "mse")  # metrics in the order of the tables
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A reducer with an inverter.
-
-    Attributes
-    ----------
-    reducer, inverter : str
-    n_components : int
-    reason : str
-        Why the two cannot be used; "" when they can.
-    """
+    """A reducer with an inverter."""
 
     reducer: str
     inverter: str
     n_components: int
-    reason: str = ""
+    reason: str = ""  # why the two cannot be used; "" when they can
 
     @property
     def name(self) -> str:
@@ -67,18 +55,10 @@ class Pair:
 
 @dataclass(frozen=True)
 class Scores:
-    """What pairs keep.
+    """What pairs keep."""
 
-    Attributes
-    ----------
-    pairs : tuple of Pair
-        All that were asked for; those without figures say why.
-    cards : mapping of (str, str) to Scorecard
-        By task and name of the pair.
-    """
-
-    pairs: tuple[Pair, ...]
-    cards: Mapping[tuple[str, str], Scorecard] = field(repr=False)
+    pairs: tuple[Pair, ...]  # all that were asked for; those without figures say why
+    cards: Mapping[tuple[str, str], Scorecard] = field(repr=False)  # by task and name of the pair
 
     @property
     def scored(self) -> list[Pair]:
@@ -88,23 +68,14 @@ class Scores:
     @property
     def errors(self) -> dict[tuple[str, str], dict[str, Floats]]:
         """By task and name of the pair, per held-out example what `sage_kit.scorecard.measures.terms` returns."""
-        found = {}
-        for key, card in self.cards.items():
-            arrays = card.arrays
-            found[key] = terms(arrays["held_out"], arrays["inverter"], arrays["train_mean"])
-        return found
+        names = ("held_out", "inverter", "train_mean")
+        return {key: terms(*(card.arrays[name] for name in names)) for key, card in self.cards.items()}
 
 
 def pairs_of(
     study: Study, reducers: Sequence[str], inverters: Sequence[str], vectors: Mapping[str, TaskVectors]
 ) -> tuple[Pair, ...]:
-    """Every reducer with every inverter; those that do not go together, or lack a package, say so in `reason`.
-
-    Raises
-    ------
-    UnknownComponentError
-        For a name that nothing has.
-    """
+    """Every reducer with every inverter; those that do not go together, or lack a package, say so in `reason`."""
     found = []
     for reducer in dict.fromkeys(reducers):
         study.plugins.registered("reducer", reducer)
@@ -130,18 +101,8 @@ def score_pairs(study: Study, reducers: Sequence[str], inverters: Sequence[str],
 
     A pair that does not go together, lacks a package or, as a reducer's own inverse may, runs out of its time budget on
     any task, has no figures.
-
-    Raises
-    ------
-    UnknownComponentError
-        For a name that nothing has.
-    PluginError
-        When a component fails or returns something of the wrong shape or not finite.
     """
-
-    def say(text: str) -> None:
-        print(text, flush=True)
-
+    say = functools.partial(print, flush=True)
     vectors = {
         task: load_vectors(study.config(task), study.plugins, fine_tune=True, points=points) for task in study.tasks
     }
@@ -166,25 +127,12 @@ def score_pairs(study: Study, reducers: Sequence[str], inverters: Sequence[str],
     return Scores(tuple(pairs), cards)
 
 
-# ---- figures over tasks ----------------------------------------------------------------------------------------------
-
-
 def metric_cells(errors: Mapping[str, Array], metric: str, task: str, half: str = "") -> Floats:
     """What each held-out example contributes to a metric of one pair on one task, (m,) or half; the mean is the metric.
 
     R2 is one less a ratio of means; an example's contribution is R2 plus its influence, the linear term of the delta
-    method: R2 - (error - (1 - R2) spread) / mean spread.
-
-    Parameters
-    ----------
-    errors : mapping of str to array of shape (m,)
-        What `sage_kit.scorecard.measures.terms` returns.
-    metric : str
-        Of `sage_kit.scorecard.measures.METRICS`.
-    task : str
-        Draws the halves.
-    half : str
-        "first" or "second" for half of the held-out examples, drawn by the task's name; "" for all.
+    method: R2 - (error - (1 - R2) spread) / mean spread. `errors` is what `sage_kit.scorecard.measures.terms` returns;
+    `half` is "first" or "second" of a draw by the task's name, "" for all.
     """
     if metric not in METRICS:
         raise StudyError(f"there is no metric {metric!r}: take one of {', '.join(METRICS)}")
@@ -215,14 +163,9 @@ def _overall(
 def fidelity_table(scores: Scores, tasks: Sequence[str]) -> DataFrame:
     """What each pair keeps, per task and on their average, by falling R2; pairs without figures come last.
 
-    Returns
-    -------
-    DataFrame
-        Columns task, pair, reducer, inverter, n_components, n_seeds (1: a pair is scored under one seed); for each of
-        `SHOWN` the value and, with "_low" and "_high", its interval; vectors_per_second; reason.
+    Columns task, pair, reducer, inverter, n_components, n_seeds (1: a pair is scored under one seed); for each of
+    `SHOWN` the value and, with "_low" and "_high", its interval; vectors_per_second; reason.
     """
-    from pandas import DataFrame
-
     errors, rows = scores.errors, []
     groups = {task: [task] for task in tasks} | ({AVERAGE: list(tasks)} if len(tasks) > 1 else {})
     for name, members in groups.items():
@@ -247,8 +190,6 @@ def baselines_table(scores: Scores, tasks: Sequence[str]) -> DataFrame:
     "mean" is the training vectors' mean, "nearest" the training vector nearest in full space to the one to be found,
     "random" any.
     """
-    from pandas import DataFrame
-
     names = ("mean", "nearest", "random")
     first = {task: card for (task, _), card in reversed(list(scores.cards.items()))}  # these are the same for all pairs
     rows = [
@@ -259,13 +200,7 @@ def baselines_table(scores: Scores, tasks: Sequence[str]) -> DataFrame:
 
 
 def best_pair(scores: Scores, pairs: Sequence[Pair], tasks: Sequence[str], metric: str = "r2", half: str = "") -> Pair:
-    """The pair that keeps most on the average over tasks, by a metric of which more is better.
-
-    Raises
-    ------
-    StudyError
-        When there is no pair to choose from.
-    """
+    """The pair that keeps most on the average over tasks, by a metric of which more is better."""
     errors = scores.errors
     if not pairs:
         raise StudyError("there is no pair with figures to choose from")
@@ -275,13 +210,9 @@ def best_pair(scores: Scores, pairs: Sequence[Pair], tasks: Sequence[str], metri
 def differences(
     scores: Scores, rows: Sequence[tuple[Pair, Pair]], tasks: Sequence[str], metric: str = "r2", half: str = ""
 ) -> DataFrame:
-    """What pairs keep beyond those that they are held against, on the average over tasks: a row each.
-
-    Columns pair, baseline, metric, n_seeds, mean, baseline_mean, difference, low, high, df. `half` is as in
-    `metric_cells`.
+    """What pairs keep beyond those that they are held against, on the average over tasks: a row each. Columns pair,
+    baseline, metric, n_seeds, mean, baseline_mean, difference, low, high, df. `half` is as in `metric_cells`.
     """
-    from pandas import DataFrame
-
     errors, found = scores.errors, []
     for pair, other in rows:
         ours, theirs = (_overall(errors, metric, tasks, half, one.name).value for one in (pair, other))
@@ -296,19 +227,10 @@ def differences(
 def fidelity_and_score(table: DataFrame) -> DataFrame:
     """Rank correlation of what pairs keep with what they teach (`sage_kit.studies.statistics.correlation`).
 
-    Parameters
-    ----------
-    table : DataFrame
-        One row per pair: "inverter", those of `SHOWN`, and "difference", the score over the baseline's.
-
-    Returns
-    -------
-    DataFrame
-        Columns measure, among ("all pairs", or "same inverter": both numbers less the inverter's mean), pairs,
-        correlation, low and high; NaN for fewer than two pairs.
+    Columns measure, among ("all pairs", or "same inverter": both numbers less the inverter's mean), pairs, correlation,
+    low and high; NaN for fewer than two pairs. `table` has one row per pair: "inverter", those of `SHOWN`, and
+    "difference", the score over the baseline's.
     """
-    from pandas import DataFrame
-
     rows = []
     for among in ("all pairs", "same inverter"):
         for measure in SHOWN:
@@ -318,6 +240,5 @@ def fidelity_and_score(table: DataFrame) -> DataFrame:
             number = Interval(np.nan, np.nan, np.nan)
             if len(both) > 1:
                 number = correlation(both[measure].to_numpy(), both["difference"].to_numpy())
-            rows.append({"measure": measure, "among": among, "pairs": len(both), "correlation": number.value,
-                         "low": number.low, "high": number.high})  # fmt: skip
-    return DataFrame(rows)
+            rows.append((measure, among, len(both), number.value, number.low, number.high))
+    return DataFrame(rows, columns=["measure", "among", "pairs", "correlation", "low", "high"])

@@ -12,16 +12,19 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
+from accelerate import Accelerator
 from numpy.typing import NDArray
+from transformers import PreTrainedModel
 
 from sage_kit.components.plugins import Plugins
 from sage_kit.components.records import Costs
 from sage_kit.config import RunConfig
-from sage_kit.data.splits import TaskData, load_task
+from sage_kit.data.scoring import load_scored
+from sage_kit.data.splits import TaskData
 from sage_kit.data.teacher_report import report_teacher
 from sage_kit.data.tokens import Tokens, tokenize
 from sage_kit.models.export import export_student
@@ -39,33 +42,16 @@ from sage_kit.studies.contents import checkpoint_content
 from sage_kit.system.devices import resolve_precision
 from sage_kit.training.preparation import FINE_TUNING, Prepared, prepare
 
-if TYPE_CHECKING:
-    from accelerate import Accelerator
-    from transformers import PreTrainedModel
-
 RECIPE = ("teacher_epochs", "teacher_learning_rate", "teacher_seed", "batch_size", "batch_tokens", "teacher_labels",
           "max_length", "pooling")  # fmt: skip
 """Settings that shape the teacher beside its checkpoint, rows and precision; the rest is in its code."""
 
 
-# ---- the run ---------------------------------------------------------------------------------------------------------
-
-
 def run_pooled_teacher(
     config: RunConfig, plugins: Plugins, plugin_files: list[str] | None = None, *, freeze: bool = False
 ) -> tuple[RunDirectory, dict[str, Any]]:
-    """Distil a student of pooled vectors from a teacher fine-tuned on them, as `run_loop` of `own_loop` does.
-
-    Settings and records name the checkpoint that the teacher was made from; the teacher itself is in the cache.
-
-    Parameters
-    ----------
-    config : RunConfig
-        With ``schedule="none"``, ``bypass="embeddings"`` and ``granularity="pooled"``, and without a warm-up.
-    plugins, plugin_files
-        As in `run_loop`.
-    freeze : bool
-        Whether the teacher's embeddings stay those of the checkpoint; see `pooled_teacher`.
+    """Distil a student of pooled vectors from a teacher fine-tuned on them, as `run_loop` of `own_loop` does. Settings
+    and records name the checkpoint that the teacher was made from; the teacher itself is in the cache.
     """
 
     def make(recipe: Recipe, accelerator: Accelerator, costs: Costs) -> tuple[Prepared, type[UnsavedLoop]]:
@@ -92,7 +78,7 @@ def prepare_pooled(
 
     folder, seconds = pooled_teacher(
         config,
-        load_task(plugins.task(config.task), config, lambda text: None),  # `prepare` tells about the data
+        load_scored(plugins, config, lambda text: None),  # `prepare` tells about the data
         Cache(Path(config.cache_dir).expanduser(), announce),
         accelerator.device,
         announce,
@@ -114,14 +100,10 @@ def prepare_pooled(
     )
 
 
-# ---- the teacher -----------------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True, eq=False)
 class NumberedExamples(Tokens):
-    """Tokens whose batches hold the number of each example in the place of its ids, for `PooledEmbeddings`.
-
-    Lengths are those of the texts, so that batches are planned as for the usual teacher.
+    """Tokens whose batches hold the number of each example in the place of its ids, for `PooledEmbeddings`. Lengths are
+    those of the texts, so that batches are planned as for the usual teacher.
     """
 
     def pad(self, indices: NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -131,19 +113,7 @@ class NumberedExamples(Tokens):
 
 
 class PooledEmbeddings(TrainedEmbeddings):
-    """Embeddings that give one vector for each example, called with the examples' numbers.
-
-    Parameters
-    ----------
-    model : PreTrainedModel
-        Whose embeddings these are; shared.
-    tokens : Tokens
-        The examples.
-    pooling : "mean" or "cls"
-        Mean of the real tokens, or the first.
-    freeze : bool
-        Whether the embeddings stay as they are, their dropout off.
-    """
+    """Embeddings that give one vector for each example, called with the examples' numbers."""
 
     def __init__(self, model: PreTrainedModel, tokens: Tokens, pooling: str, freeze: bool) -> None:
         super().__init__(model, freeze)
@@ -168,29 +138,10 @@ def pooled_teacher(
 ) -> tuple[Path, float]:
     """A teacher fine-tuned on pooled input, from the cache if it was made before.
 
-    A checkpoint whose head is trained for the task keeps that head, and is fine-tuned on as well.
-
-    Parameters
-    ----------
-    config : RunConfig
-        Names the checkpoint, and says how the usual teacher is fine-tuned and how vectors are pooled. The embeddings
-        are what is pooled, whatever `bypass` says.
-    data, cache, device, announce, on_step
-        As in `sage_kit.models.teacher.load_teacher`.
-    freeze : bool
-        Whether its embeddings stay those of the checkpoint. If not, they are fine-tuned as the usual teacher's are.
-
-    Returns
-    -------
-    folder : Path
-        A plain transformers checkpoint with a trained head, an entry of the cache.
-    seconds : float
-        Of the fine-tuning, with those of a process that was killed during it; 0 where none was done now.
-
-    Raises
-    ------
-    ModelError, CompatibilityError
-        As `load_teacher` does.
+    A checkpoint whose head is trained for the task keeps that head, and is fine-tuned on as well. `folder`: A plain
+    transformers checkpoint with a trained head, an entry of the cache. `seconds`: Of the fine-tuning, with those of a
+    process that was killed during it; 0 where none was done now. The embeddings are what is pooled, whatever `bypass`
+    says; with `freeze` they stay those of the checkpoint.
     """
     precision = resolve_precision(config.precision, device)
     precision = "fp32" if precision == "fp16" else precision  # as for the usual teacher

@@ -7,45 +7,24 @@ not go with them, so they are anchors, not baselines: a difference to them has n
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True)
-class Published:
-    """One published score.
-
-    Attributes
-    ----------
-    model : str
-    task : str
-        As `sage_kit` names it.
-    metric : str
-        A metric of `sage_kit.data.metrics.METRICS`.
-    score : float
-        On the metric's own scale: 0.915, not 91.5.
-    split : str
-        Where it was measured, as far as the source says.
-    source : str
-        Who reports it.
-    """
+class Published(NamedTuple):
+    """One published score."""
 
     model: str
-    task: str
-    metric: str
-    score: float
-    split: str
-    source: str
+    task: str  # as `sage_kit` names it
+    metric: str  # A metric of `sage_kit.data.metrics.METRICS`
+    score: float  # on the metric's own scale: 0.915, not 91.5
+    split: str  # where it was measured, as far as the source says
+    source: str  # who reports it
 
 
 METRICS: Mapping[str, str] = {
-    "mnli": "accuracy",
-    "qqp": "accuracy",
-    "qnli": "accuracy",
-    "sst2": "accuracy",
-    "cola": "matthews",
-    "rte": "accuracy",
-    "mrpc": "f1",
-}
+    "mnli": "accuracy", "qqp": "accuracy", "qnli": "accuracy", "sst2": "accuracy", "cola": "matthews",
+    "rte": "accuracy", "mrpc": "f1",
+}  # fmt: skip
 """The metric in which these sources score each task."""
 
 DEV = "official validation, whole"
@@ -83,16 +62,10 @@ PUBLISHED: tuple[Published, ...] = (
 
 
 GLUE_SIZES: Mapping[str, tuple[int, int]] = {
-    "cola": (8_551, 1_043),
-    "sst2": (67_349, 872),
-    "mrpc": (3_668, 408),
-    "stsb": (5_749, 1_500),
-    "qqp": (363_846, 40_430),
-    "mnli": (392_702, 9_815),
-    "qnli": (104_743, 5_463),
-    "rte": (2_490, 277),
+    "cola": (8_551, 1_043), "sst2": (67_349, 872), "mrpc": (3_668, 408), "stsb": (5_749, 1_500),
+    "qqp": (363_846, 40_430), "mnli": (392_702, 9_815), "qnli": (104_743, 5_463), "rte": (2_490, 277),
     "wnli": (635, 71),
-}
+}  # fmt: skip
 """Rows of each task's training split and first validation split (Wang et al. 2019, GLUE, arXiv 1804.07461), as the
 hub's nyu-mll/glue holds them."""
 
@@ -104,17 +77,7 @@ def published(tasks: Iterable[str]) -> list[Published]:
 
 def split_text(split: str, rows: int, trained: int, task: str) -> str:
     """Where a score was measured and what was trained on, in words: ``validation; trained on 3,000 of 67,349 rows``.
-
-    Parameters
-    ----------
-    split : str
-        Name of the validation split.
-    rows : int
-        How many of its rows were scored.
-    trained : int
-        Training rows that the student learnt from, the dev split left out.
-    task : str
-        For a task that is not GLUE's the whole is not known here, and numbers alone are told.
+    `trained` leaves the dev split out. Of a task that is not GLUE's the whole is not known, and numbers alone are told.
     """
     if task not in GLUE_SIZES:
         return f"{rows:,} rows of {split}; trained on {trained:,} rows"

@@ -34,13 +34,7 @@ def prepared_for(config: RunConfig, plugins: Plugins) -> Prepared:
 
 
 def synthetic_sets(run: ArmRun) -> list[SyntheticSet]:
-    """The synthetic sets that a run has kept, by round.
-
-    Raises
-    ------
-    StudyError
-        When it has kept none.
-    """
+    """The synthetic sets that a run has kept, by round."""
     rounds = run.directory.rounds_with_synthetic()
     if not rounds:
         raise StudyError(f"the run of arm {run.arm!r} has kept no synthetic examples: run it with keep=['synthetic']")

@@ -2,47 +2,42 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pandas import DataFrame, concat
 
-from sage_kit.data.metrics import METRICS, best_constant
+from sage_kit.data.metrics import METRICS, best_constant, measure
 from sage_kit.data.metrics import predictions as predicted
 from sage_kit.studies import statistics
 from sage_kit.studies.analyses.published import published, split_text
-from sage_kit.studies.runs import ArmRun, Runs
+from sage_kit.studies.runs import Runs
+from sage_kit.studies.study import Study
 
-if TYPE_CHECKING:
-    from pandas import DataFrame
-
-    from sage_kit.studies.study import Study
-
-TEACHER = "teacher"
-"""What stands for the teacher among arms."""
+TEACHER = "teacher"  # what stands for the teacher among arms
 
 OURS, OTHERS = "ours", "published"
+
+NO_METRICS = ("agreement", "calibration_error")
+"""Scores of a split that are no metrics of the task."""
 
 
 def validation_scores(runs: Runs) -> DataFrame:
     """Each arm's score on every official validation split, and the teacher's: means over seeds.
 
-    Returns
-    -------
-    DataFrame
-        One row per task, split, arm and metric of the task, the primary one first: task, split, arm, metric, primary,
-        n_seeds, n_examples, mean, low, high and df (`sage_kit.studies.statistics.two_way`, over seeds and examples),
-        setting (`split_text`). The teacher is fixed, so its row has no interval.
+    One row per task, split, arm and metric of the task, the primary one first: task, split, arm, metric, primary,
+    n_seeds, n_examples, mean, low, high and df (`sage_kit.studies.statistics.two_way`, over seeds and examples),
+    setting (`split_text`). The teacher is fixed, so its row has no interval.
     """
-    from pandas import DataFrame
-
     rows: list[dict[str, Any]] = []
     for task in runs.tasks:
         one = runs.of(task=task)[0]
+        examples = one.summary["examples"]
         for split in one.summary["validation"]:
-            setting = _setting(one, split)
+            setting = split_text(split, examples[split], examples["train"], task)
             told = one.summary["teacher"]["validation"][split]
-            names = sorted((name for name in told if name in METRICS), key=lambda name: name != one.metric)
+            names = sorted((name for name in told if name not in NO_METRICS), key=lambda name: name != one.metric)
             for arm in (TEACHER, *runs.arms):
                 own = runs.of(task=task, arm=arm)
                 if arm != TEACHER and not own:
@@ -50,7 +45,7 @@ def validation_scores(runs: Runs) -> DataFrame:
                 for metric in names:
                     interval = statistics.Interval(float(told[metric]), np.nan, np.nan)
                     if own:
-                        interval = statistics.two_way(_cells(runs, task, arm, split, metric))
+                        interval = statistics.of_scores(_cells(runs, task, arm, split, metric))
                     rows.append(
                         {
                             "task": task, "split": split, "arm": arm, "metric": metric, "primary": metric == one.metric,
@@ -62,15 +57,12 @@ def validation_scores(runs: Runs) -> DataFrame:
 
 
 def _cells(runs: Runs, task: str, arm: str, split: str, metric: str) -> NDArray[np.float64]:
-    """What each example contributes to a metric of each run: (seeds, n)."""
+    """What each example contributes to a metric of each run: (seeds, n); the scores, (seeds, 1), of a plugin's."""
+    if metric not in METRICS:
+        return np.array([[run.summary["validation"][split][metric]] for run in runs.of(task=task, arm=arm)])
     logits = runs.logits(task, arm, split)
     predictions = logits[..., 0] if logits.shape[-1] == 1 else logits.argmax(-1)
     return statistics.contributions(metric, runs.labels(task, split), predictions)
-
-
-def _setting(run: ArmRun, split: str) -> str:
-    examples = run.summary["examples"]
-    return split_text(split, examples[split], examples["train"], run.task)
 
 
 def beside_published(scores: DataFrame) -> DataFrame:
@@ -79,8 +71,6 @@ def beside_published(scores: DataFrame) -> DataFrame:
     Columns task, metric, model, by ("ours" or "published"), score, low, high, n_seeds, setting, source; ours in the
     task's primary metric, and in the published one where that is another.
     """
-    from pandas import DataFrame
-
     rows: list[dict[str, Any]] = []
     for task, group in scores.groupby("task", sort=False):
         others = published([str(task)])
@@ -100,40 +90,29 @@ def beside_published(scores: DataFrame) -> DataFrame:
 
 def compare_splits(study: Study, runs: Runs, baseline: str) -> DataFrame:
     """`Study.compare` on every validation split of every task, by task and split."""
-    from pandas import concat
-
-    parts = [
-        study.compare(Runs(runs.of(task=task)), baseline, split=split)
-        for task in runs.tasks
-        for split in runs.of(task=task)[0].summary["validation"]
-    ]
-    return concat(parts, ignore_index=True)
+    by_task = {task: Runs(runs.of(task=task)) for task in runs.tasks}
+    splits = [(own, split) for own in by_task.values() for split in next(iter(own)).summary["validation"]]
+    return concat([study.compare(own, baseline, split=split) for own, split in splits], ignore_index=True)
 
 
 def teacher_over_constant(study: Study, runs: Runs) -> DataFrame:
     """How far the teacher is ahead of the best constant answer, on every validation split of every task.
 
     A teacher that is not ahead knows nothing of the task, and what its students do there says nothing about how they
-    were taught.
-
-    Returns
-    -------
-    DataFrame
-        One row per task and split: task, split, metric (the primary one), teacher, constant (the score of the one class
-        that scores best, 0 for correlations), difference, low and high (95 % interval over examples: the
-        teacher is given).
+    were taught. One row per task and split: task, split, metric (the primary one), teacher, constant (the score of the
+    one class that scores best, 0 for correlations), difference, low and high (95 % interval over examples: the teacher
+    is given).
     """
-    from pandas import DataFrame
-
     rows: list[dict[str, Any]] = []
     for task in runs.tasks:
         one = runs.of(task=task)[0]
         spec = study.store.data(one.config).spec
         for split in one.summary["validation"]:
             labels, teacher = runs.labels(task, split), predicted(runs.teacher_logits(task, split), spec)
-            answer, score = best_constant(labels, one.metric)
-            parts = statistics.contributions(one.metric, labels, np.stack([teacher, np.full_like(labels, answer)]))
-            ahead = statistics.two_way(parts[:1] - parts[1:])
+            metric = measure(spec, one.metric)
+            answer, score = best_constant(labels, metric)
+            parts = statistics.contributions(metric, labels, np.stack([teacher, np.full_like(labels, answer)]))
+            ahead = statistics.of_scores(parts[:1] - parts[1:])
             numbers = {"teacher": score + ahead.value, "constant": score, "difference": ahead.value}
             rows.append({"task": task, "split": split, "metric": one.metric, **numbers,
                          "low": ahead.low, "high": ahead.high})  # fmt: skip
@@ -150,16 +129,11 @@ def taught(runs: Runs, lead: DataFrame) -> Runs:
 def transfer(runs: Runs) -> DataFrame:
     """Scores on every validation split of tasks that have several, and how far below the first's they are.
 
-    Returns
-    -------
-    DataFrame
-        One row per task, split and arm, the teacher among the arms: task, split, source (the first split), arm,
-        n_seeds, mean, low and high (primary metric on the split, with Student's interval over seeds), constant (what
-        the best constant answer scores there), gap (mean on the source less mean), gap_low and gap_high (its interval).
-        No rows where every task has a single split.
+    One row per task, split and arm, the teacher among the arms: task, split, source (the first split), arm, n_seeds,
+    mean, low and high (primary metric on the split, with Student's interval over seeds), constant (what the best
+    constant answer scores there), gap (mean on the source less mean), gap_low and gap_high (its interval). No rows
+    where every task has a single split.
     """
-    from pandas import DataFrame
-
     columns = ["task", "split", "source", "arm", "n_seeds", "mean", "low", "high", "constant"]
     columns += ["gap", "gap_low", "gap_high"]
     rows: list[dict[str, Any]] = []
@@ -167,7 +141,8 @@ def transfer(runs: Runs) -> DataFrame:
         one = runs.of(task=task)[0]
         splits = list(one.summary["validation"])
         for split in splits if len(splits) > 1 else ():
-            _, constant = best_constant(runs.labels(task, split), one.metric)
+            known = one.metric in METRICS  # a plugin's metric is not built here
+            constant = best_constant(runs.labels(task, split), one.metric)[1] if known else np.nan
             for arm in (TEACHER, *runs.arms):
                 found = [one.summary["teacher"]] if arm == TEACHER else [r.summary for r in runs.of(task=task, arm=arm)]
                 here, there = (
@@ -187,8 +162,6 @@ def other_split_gains(runs: Runs, arm: str, baseline: str) -> DataFrame:
     the mean's interval are the means of the splits' ends, and its degrees of freedom are the fewest of theirs. A row
     per task that has several validation splits; n_examples are those of all these splits.
     """
-    from pandas import DataFrame
-
     columns = ["task", "arm", "n_splits", "n_seeds", "n_examples", "mean", "baseline_mean", "difference", "low", "high"]
     rows = []
     for task in runs.tasks:
@@ -197,7 +170,7 @@ def other_split_gains(runs: Runs, arm: str, baseline: str) -> DataFrame:
         if not others:
             continue
         cells = [tuple(_cells(runs, task, name, split, metric) for name in (arm, baseline)) for split in others]
-        gains = [statistics.two_way(ours - base) for ours, base in cells]
+        gains = [statistics.of_scores(ours - base) for ours, base in cells]
         means = [float(np.mean([pair[side].mean() for pair in cells])) for side in (0, 1)]
         gain, low, high = (float(np.mean([getattr(one, end) for one in gains])) for end in ("value", "low", "high"))
         seeds, examples = len(cells[0][0]), sum(ours.shape[1] for ours, _ in cells)

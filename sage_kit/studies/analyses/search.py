@@ -8,44 +8,33 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from pandas import DataFrame, concat
 
 from sage_kit.errors import StudyError, did_you_mean
 from sage_kit.studies.arms import Arm, for_choice
 from sage_kit.studies.parameters import listed
+from sage_kit.studies.runs import Runs
 from sage_kit.studies.statistics import compare_arms
-
-if TYPE_CHECKING:
-    from pandas import DataFrame
-
-    from sage_kit.studies.runs import Runs
-    from sage_kit.studies.study import Study
+from sage_kit.studies.study import Study
 
 
 @dataclass(frozen=True)
 class Factor:
-    """One thing that may be set in several ways.
-
-    Attributes
-    ----------
-    name : str
-    levels : mapping of str to mapping
-        Settings by the name of the level. The first is how things stand; a level's settings go over those chosen
-        before, and its options over those chosen for the same component.
-    needs : mapping
-        Values by setting, one of which must have been chosen for the factor to make sense; ``lift_options.span`` is an
-        option, None where it was left to its default.
-    """
+    """One thing that may be set in several ways."""
 
     name: str
+    # settings by the name of the level. The first is how things stand; a level's settings go over those chosen before,
+    # and its options over those chosen for the same component
     levels: Mapping[str, Mapping[str, Any]]
+    # values by setting, one of which must have been chosen for the factor to make sense; ``lift_options.span`` is an
+    # option, None where it was left to its default
     needs: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
 
 
-RANDOM = "inf"
-"""Temperature of a lift that does not look at the synthetic vector: text, since JSON has no such number."""
+RANDOM = "inf"  # temperature of a lift that does not look at the synthetic vector: text, since JSON has no such number
 
 HARDEST: Mapping[str, Any] = {"sampler": "high_loss", "sampler_options": {"fraction": 0.3}}
 """Synthesis near the examples of the highest loss."""
@@ -54,8 +43,7 @@ DEARER = 1.25
 """How many times the FLOPs of the level before a level may cost and still be compared at equal steps: teacher tokens of
 single runs differ by less."""
 
-AS_BEFORE = "as before"
-"""First level of a factor whose others change what an earlier one chose."""
+AS_BEFORE = "as before"  # first level of a factor whose others change what an earlier one chose
 
 _REPLACE: Mapping[str, tuple[Any, ...]] = {"lift": ("replace",)}
 # in full, so that the search begins alike whatever the defaults are by now
@@ -169,13 +157,7 @@ FACTORS: tuple[Factor, ...] = (
 
 
 def read_factors(text: str, factors: Sequence[Factor] = FACTORS) -> list[Factor]:
-    """Factors by their names, separated by commas, in the order given.
-
-    Raises
-    ------
-    StudyError
-        For none, or a name that there is not.
-    """
+    """Factors by their names, separated by commas, in the order given."""
     known = {factor.name: factor for factor in factors}
     names = list(dict.fromkeys(listed(text)))
     unknown = next((name for name in names if name not in known), None)
@@ -199,34 +181,20 @@ def changed(settings: Mapping[str, Any], level: Mapping[str, Any]) -> dict[str, 
 
 def first_settings(factors: Sequence[Factor] = FACTORS) -> dict[str, Any]:
     """Settings of the first level of every factor: where a search begins, whatever the defaults are by now."""
-    settings: dict[str, Any] = {}
-    for factor in factors:
-        settings |= next(iter(factor.levels.values()))
-    return settings
+    return {name: value for factor in factors for name, value in next(iter(factor.levels.values())).items()}
 
 
 @dataclass(frozen=True)
 class Search:
-    """What a search went through and where it ended.
+    """What a search went through and where it ended."""
 
-    Attributes
-    ----------
-    settings : mapping
-        What it chose.
-    chosen : mapping of str to str
-        Level by factor.
-    skipped : mapping of str to str
-        Why a factor was left out, by its name.
-    steps : DataFrame
-        A row per factor, level and task (and one over all tasks), as `compare_arms` returns it for the logarithm of the
-        divergence, against the level held before; with the columns factor, change (of the divergence itself, as a
-        share), agreement and score (differences in agreement and in the primary metric), equal ("steps" or "FLOPs",
-        whichever both took alike), and whether it was taken.
-    """
-
-    settings: Mapping[str, Any]
-    chosen: Mapping[str, str]
-    skipped: Mapping[str, str]
+    settings: Mapping[str, Any]  # what it chose
+    chosen: Mapping[str, str]  # level by factor
+    skipped: Mapping[str, str]  # why a factor was left out, by its name
+    # A row per factor, level and task (and one over all tasks), as `compare_arms` returns it for the logarithm of the
+    # divergence, against the level held before; with the columns factor, change (of the divergence itself, as a share),
+    # agreement and score (differences in agreement and in the primary metric), equal ("steps" or "FLOPs", whichever
+    # both took alike), and whether it was taken
     steps: DataFrame
 
 
@@ -248,23 +216,10 @@ def search(
     (`sage_kit.data.metrics.divergence`): it moves with every example, where agreement and accuracy move with those few
     on which a student changes its mind. Tasks are averaged in its logarithm, so each counts by its relative change.
 
-    Parameters
-    ----------
-    seeds : sequence of int
-        Of every run: those from `sage_kit.studies.tuning.SEARCH_SEED`, so that no comparison takes them.
-    least : float
-        At least 0. A level is taken if it lowers the divergence by at least this share; of several that do, the first
-        that is not behind the best by so much. Levels stand in the order of how much they change.
-    by_task : mapping of task to mapping, or None
-        Settings of all levels alike on a task, such as the learning rate of the arm that the search starts from.
-
-    Raises
-    ------
-    StudyError
-        When no factor can be searched, or for seeds that a comparison may take.
+    Seeds are those from `sage_kit.studies.tuning.SEARCH_SEED`, which no comparison takes. A level is taken if it lowers
+    the divergence by the share `least`; of several that do, the first that is not behind the best by so much, in the
+    order of how much they change. `by_task` holds settings of all levels alike.
     """
-    from pandas import concat
-
     study.choose_on(seeds)
 
     settings = first_settings()
@@ -290,9 +245,8 @@ def search(
         if promising and (len(seeds) > 1 or dearer):
             alike = [arms[0], *(arm for arm in promising if arm.name not in dearer)]
             runs = [study.run(alike, seeds=seeds).table()]
-            runs += [
-                study.run([arm], seeds=seeds, steps=dearer[arm.name]).table() for arm in promising if arm.name in dearer
-            ]
+            others_runs = [arm for arm in promising if arm.name in dearer]
+            runs += [study.run([arm], seeds=seeds, steps=dearer[arm.name]).table() for arm in others_runs]
             confirmed = differences(concat(runs, ignore_index=True), names[held])
             confirmed["equal"] = ["FLOPs" if name in dearer else "steps" for name in confirmed["arm"]]
             rest = table[~table["arm"].isin(confirmed["arm"])]
@@ -313,9 +267,8 @@ def search(
 
 
 def differences(runs: DataFrame, baseline: str) -> DataFrame:
-    """Each arm against another in the logarithm of its divergence, paired by seed: `compare_arms`.
-
-    The columns change, agreement and score beside are as in `Search.steps`. `runs` is as `Runs.table` returns it.
+    """Each arm against another in the logarithm of its divergence, paired by seed: `compare_arms`. The columns change,
+    agreement and score beside are as in `Search.steps`. `runs` is as `Runs.table` returns it.
     """
     logarithm = runs.assign(log_divergence=np.log(runs["dev_divergence"]))
     table = compare_arms(logarithm, baseline, value="log_divergence")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
+from pandas import DataFrame, concat
 
 from sage_kit.errors import StudyError
 from sage_kit.studies.arms import Arm
@@ -14,18 +15,9 @@ from sage_kit.studies.parameters import listed
 from sage_kit.studies.runs import Runs
 from sage_kit.studies.statistics import Interval, compare_arms, count_interval
 
-if TYPE_CHECKING:
-    from pandas import DataFrame
-
 
 def read_shares(text: str) -> list[float]:
-    """Shares separated by commas, rising, each above 0 and at most 1; 0 stands for plain distillation and is left out.
-
-    Raises
-    ------
-    StudyError
-        For none, or what is no such number.
-    """
+    """Shares separated by commas, rising, above 0 and at most 1; 0 stands for plain distillation and is left out."""
     shares = set()
     for part in listed(text):
         try:
@@ -43,28 +35,16 @@ def read_shares(text: str) -> list[float]:
 
 def share_arms(shares: Sequence[float]) -> list[Arm]:
     """An arm for each share, in which so many of a round's examples are synthetic and the others real."""
+    words = {share: f"{100 * share:g} %" for share in shares}
+    mix: dict[str, Any] = {"schedule": "adaptive", "mix": "replace"}
     return [
-        Arm(
-            f"replace {100 * share:g} %",
-            f"{100 * share:g} % of a round is synthetic",
-            schedule="adaptive",
-            mix="replace",
-            synthetic_ratio=share,
-        )
-        for share in shares
+        Arm(f"replace {word}", f"{word} of a round is synthetic", synthetic_ratio=share, **mix)
+        for share, word in words.items()
     ]
 
 
 def add_shares(table: DataFrame, arms: Sequence[Arm]) -> DataFrame:
-    """The rows of those arms, with the synthetic share of a round in percent as column "share".
-
-    Parameters
-    ----------
-    table : DataFrame
-        As `Runs.table` returns it.
-    arms : sequence of Arm
-        Of plain distillation, or that replace.
-    """
+    """The rows of those arms, with the synthetic share of a round in percent as column "share"."""
     shares = {
         arm.name: 0.0 if arm.settings["schedule"] == "none" else 100 * float(arm.settings["synthetic_ratio"])
         for arm in arms
@@ -78,22 +58,10 @@ def stopped_at(runs: Runs, agreement: float) -> DataFrame:
 
     The rule looks at a round when it is over and changes nothing in it, so a run that it ends is the beginning of one
     that goes on, with the same number of rounds allowed. Runs have ``losses_from="pass"``, so that the agreement is
-    that of all training examples.
-
-    Returns
-    -------
-    DataFrame
-        A row per run with the end "all rounds", and one with the end "stop rule" for each run that the rule ends: task,
-        arm, seed; end; rounds, steps and seconds until then; rounds_needed, those until the rule ends the run, NaN
-        where it does not; score, the primary metric on dev, and dev_agreement.
-
-    Raises
-    ------
-    StudyError
-        For a run whose agreement was not measured.
+    that of all training examples. A row per run with the end "all rounds", and one with the end "stop rule" for each
+    run that the rule ends: task, arm, seed; end; rounds, steps and seconds until then; rounds_needed, those until the
+    rule ends the run, NaN where it does not; score, the primary metric on dev, and dev_agreement.
     """
-    from pandas import DataFrame
-
     rows = []
     for run in runs:
         rounds = run.summary["rounds"]
@@ -108,9 +76,7 @@ def stopped_at(runs: Runs, agreement: float) -> DataFrame:
         for end, last in ends.items():
             rows.append(
                 {
-                    "task": run.task,
-                    "arm": run.arm,
-                    "seed": run.seed,
+                    **run.place,
                     "end": end,
                     "rounds": float(last + 1),
                     "rounds_needed": math.nan if ended is None else float(ended + 1),
@@ -129,8 +95,6 @@ def stopping(ends: DataFrame, arm: str) -> DataFrame:
     Of a run that the rule does not end nothing is known of what the rule would cost, so it does not count. As
     `compare_arms` has it, a row per task with such a run, and "ended" of "runs"; empty where the rule ends none.
     """
-    from pandas import DataFrame, concat
-
     parts = []
     for task, its in ends[ends["arm"] == arm].groupby("task", sort=False):
         ended = set(its.loc[its["end"] == "stop rule", "seed"])
@@ -146,16 +110,10 @@ def sooner(ends: DataFrame, arm: str, baseline: str) -> DataFrame:
 
     A run that the rule does not end needs more rounds than it was allowed, and nobody knows how many: it is behind a
     run that the rule ends. Pairs of which the rule ends neither, or both in the same round, do not count (the sign test
-    of Dixon and Mood 1946, The statistical sign test, Journal of the American Statistical Association 41).
-
-    Returns
-    -------
-    DataFrame
-        A row per task: task, arm, baseline, pairs, k of n pairs that count, equal (both in the same round), neither,
-        share with its exact binomial interval low and high, NaN without a pair that counts.
+    of Dixon and Mood 1946, The statistical sign test, Journal of the American Statistical Association 41). A row per
+    task: task, arm, baseline, pairs, k of n pairs that count, equal (both in the same round), neither, share with its
+    exact binomial interval low and high, NaN without a pair that counts.
     """
-    from pandas import DataFrame
-
     whole = ends[ends["end"] == "all rounds"]
     rows = []
     for task, its in whole.groupby("task", sort=False):

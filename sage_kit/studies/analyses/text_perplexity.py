@@ -7,11 +7,12 @@ came with the teacher's checkpoint, or one that was trained here and is no pretr
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
+from pandas import DataFrame, concat
 
 from sage_kit.components import TextBatch
 from sage_kit.data.tokens import concatenated
@@ -19,11 +20,7 @@ from sage_kit.models.language import MaskedLanguage, load_language
 from sage_kit.reports.lifted_round import LiftedRound
 from sage_kit.studies.analyses.controls import corpus_at_hand, warmup_text
 from sage_kit.studies.statistics import compare_arms
-
-if TYPE_CHECKING:
-    from pandas import DataFrame
-
-    from sage_kit.studies.study import Study
+from sage_kit.studies.study import Study
 
 ANCHOR, SYNTHETIC = "anchor", "synthetic"
 ANCHOR_SHUFFLED, SYNTHETIC_SHUFFLED = "anchor, shuffled", "synthetic, shuffled"
@@ -34,19 +31,11 @@ KINDS = (ANCHOR, SYNTHETIC, SYNTHETIC_SHUFFLED, ANCHOR_SHUFFLED)
 NO_TEXT = "makes no text"
 
 
-@dataclass(frozen=True)
-class NamedLanguage:
-    """A masked language model, and what to say of it.
-
-    Attributes
-    ----------
-    model : MaskedLanguage
-    about : str
-        Which head it is, for tables and captions.
-    """
+class NamedLanguage(NamedTuple):
+    """A masked language model, and what to say of it."""
 
     model: MaskedLanguage
-    about: str
+    about: str  # which head it is, for tables and captions
 
 
 def corpus_for(study: Study) -> str:
@@ -61,11 +50,6 @@ def language_of(found: LiftedRound, corpus: str, announce: Callable[[str], None]
     It learns from the corpus, named as the setting `warmup_corpus` names it, and from the rows that are held out from
     the transfer set (*dev* and the evaluation set), so that anchors are no likelier for having been seen, and all runs
     of a task share it. With "" it learns from the held-out rows alone.
-
-    Raises
-    ------
-    SageError
-        As `sage_kit.models.language.load_language` does.
     """
     prepared = found.prepared
     config = found.config.model_copy(update={"warmup_corpus": corpus, "warmup_rows": 0})
@@ -85,21 +69,10 @@ def language_of(found: LiftedRound, corpus: str, announce: Callable[[str], None]
 def perplexities(found: LiftedRound, language: NamedLanguage) -> DataFrame:
     """Pseudo-perplexities of the synthetic texts of a round, of their anchors, and of both in random order.
 
-    Tokens are shuffled within a text, of a pair within each of the two; special tokens stay.
-
-    Returns
-    -------
-    DataFrame
-        One row per kind and example: kind (of `KINDS`), row, anchor, text (as the tokens say it), log_perplexity; NaN
-        for a text without tokens of text.
-
-    Raises
-    ------
-    ValueError
-        When the round has no texts, since its lift makes none.
+    Tokens are shuffled within a text, of a pair within each of the two; special tokens stay. One row per kind and
+    example: kind (of `KINDS`), row, anchor, text (as the tokens say it), log_perplexity; NaN for a text without tokens
+    of text.
     """
-    from pandas import DataFrame
-
     made = found.synthetic.tokens
     if made is None:
         raise ValueError(f"lift {found.config.lift!r} makes no text")
@@ -107,24 +80,19 @@ def perplexities(found: LiftedRound, language: NamedLanguage) -> DataFrame:
     anchors = found.prepared.train.tokens.batch(found.anchors, cpu)
     synthetic = made.batch(found.rows, cpu)
     rng = np.random.default_rng(found.config.seed)
-    texts = {
-        ANCHOR: anchors,
-        SYNTHETIC: synthetic,
-        SYNTHETIC_SHUFFLED: shuffled(synthetic, rng),
-        ANCHOR_SHUFFLED: shuffled(anchors, rng),
-    }
+    texts = {ANCHOR: anchors, SYNTHETIC: synthetic}
+    texts |= {SYNTHETIC_SHUFFLED: shuffled(synthetic, rng), ANCHOR_SHUFFLED: shuffled(anchors, rng)}
     decode = found.prepared.teacher.tokenizer.batch_decode
     rows = []
     for kind, batch in texts.items():
         logs = language.model.perplexity(batch.ids, batch.types, batch.mask).log().cpu().numpy()
         ids = [own[real].tolist() for own, real in zip(batch.ids, batch.mask, strict=True)]
         read = decode(ids, skip_special_tokens=True)
-        for row, anchor, text, value in zip(found.rows, found.anchors, read, logs, strict=True):
-            rows.append(
-                {"kind": kind, "row": int(row), "anchor": int(anchor), "text": text.strip(),
-                 "log_perplexity": float(value)}
-            )  # fmt: skip
-    return DataFrame(rows)
+        rows += [
+            (kind, int(row), int(anchor), text.strip(), float(value))
+            for row, anchor, text, value in zip(found.rows, found.anchors, read, logs, strict=True)
+        ]
+    return DataFrame(rows, columns=["kind", "row", "anchor", "text", "log_perplexity"])
 
 
 def shuffled(text: TextBatch, rng: np.random.Generator) -> TextBatch:
@@ -138,21 +106,12 @@ def shuffled(text: TextBatch, rng: np.random.Generator) -> TextBatch:
     return replace(text, ids=ids)
 
 
-# ---- tables ----------------------------------------------------------------------------------------------------------
-
-
 def perplexity_table(examples: DataFrame, without: Sequence[tuple[str, str]] = ()) -> DataFrame:
     """Perplexities by task, lift and kind: geometric means over the examples of all seeds.
 
-    Parameters
-    ----------
-    examples : DataFrame
-        Rows of `perplexities` with the columns task, lift, seed and head (`NamedLanguage.about`) beside; may be empty.
-    without : sequence of (task, lift)
-        Lifts that make no text: they have a row that says so.
+    `examples` are rows of `perplexities` with the columns task, lift, seed and head beside, perhaps none; `without`
+    names lifts that make no text, whose row says so.
     """
-    from pandas import DataFrame
-
     rows = []
     if len(examples):
         for (task, lift, kind), own in examples.groupby(["task", "lift", "kind"], sort=False):
@@ -168,22 +127,19 @@ def perplexities_over(examples: DataFrame, baseline: str) -> DataFrame:
     Below zero is more coherent. The column of_anchor has the difference as a share of that of the anchors (NaN where
     these are no more coherent than the baseline). `examples` is as for `perplexity_table`, and not empty.
     """
-    import pandas as pd
-
     found = []
     for lift, rows in examples.groupby("lift", sort=False):
         means = rows.groupby(["task", "kind", "seed"], sort=False)["log_perplexity"].mean().reset_index()
         table = compare_arms(means.rename(columns={"kind": "arm"}), baseline, value="log_perplexity")
         anchor = table["task"].map(table[table["arm"] == ANCHOR].set_index("task")["difference"])
         found.append(table.assign(of_anchor=(table["difference"] / anchor).where(anchor < 0), lift=lift))
-    table = pd.concat(found, ignore_index=True)
+    table = concat(found, ignore_index=True)
     return table[["lift", *(column for column in table.columns if column != "lift")]]
 
 
 def lifts_over(examples: DataFrame, baseline: str) -> DataFrame:
-    """By how much lifts raise the log perplexity over that of their anchors, against one of them: `compare_arms`.
-
-    Above zero is less coherent. `examples` is as for `perplexity_table`.
+    """By how much lifts raise the log perplexity over that of their anchors, against one of them: `compare_arms`. Above
+    zero is less coherent. `examples` is as for `perplexity_table`.
     """
     keys = ["task", "lift", "seed"]
     of_kind = examples.groupby([*keys, "kind"], sort=False)["log_perplexity"].mean().unstack("kind")

@@ -10,12 +10,13 @@ all; in the directions that belong to other examples; in random directions; and 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+import functools
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pandas import DataFrame
 
 from sage_kit.components import TokenBatch, TokenIds
 from sage_kit.data.metrics import alike_with
@@ -33,52 +34,30 @@ from sage_kit.studies.analyses.ladder import (
     texts_of,
 )
 
-if TYPE_CHECKING:
-    from pandas import DataFrame
-
 Floats = NDArray[np.floating[Any]]
 Indices = NDArray[np.int64]
 
 TO_MEAN = "to the mean"
 
-RUNGS = ("real", "inverted", TO_MEAN, "shuffled", "noise", "no text")
-"""From the top."""
-
+RUNGS = ("real", "inverted", TO_MEAN, "shuffled", "noise", "no text")  # from the top
 MEASURES = ("found", "fit", "own", "cosine", "same_label")
 SHARES = ("found", "own", "same_label")
 
-STATES_AT_ONCE = 2048
-"""Token states that the input layers compute at once: as many as stay in a processor's cache."""
-
-SCORES_AT_ONCE = 1 << 22
-"""Products of vectors and atoms that are held at once: 16 MB of float32."""
-
-NOTHING_LEFT = 1e-6
-"""A residual below this share of the vector's length is rounding."""
+STATES_AT_ONCE = 2048  # token states that the input layers compute at once: as many as stay in a processor's cache
+SCORES_AT_ONCE = 1 << 22  # products of vectors and atoms that are held at once: 16 MB of float32
+NOTHING_LEFT = 1e-6  # A residual below this share of the vector's length is rounding
 
 
-# ---- bags of tokens --------------------------------------------------------------------------------------------------
+class TokenMeans(NamedTuple):
+    """What each token of a vocabulary is in the mean, over the positions and types that tokens have in a text."""
 
-
-@dataclass(frozen=True)
-class TokenMeans:
-    """What each token of a vocabulary is in the mean, over the positions and types that tokens have in a text.
-
-    Attributes
-    ----------
-    ids : array of shape (v,), int64
-        All tokens that text is made of, and the special ones that the text has.
-    states : array of shape (v, dim), float32
-    """
-
-    ids: Indices
-    states: NDArray[np.float32]
+    ids: Indices  # (v,); all tokens that text is made of, and the special ones that the text has
+    states: NDArray[np.float32]  # (v, dim)
 
 
 def token_means(input_layers: InputLayers, tokenizer: Any, tokens: TokenIds) -> TokenMeans:
-    """The mean token states of a vocabulary, by input layers without blocks.
-
-    Positions and types count as often as they occur in the tokens, which are those of real text.
+    """The mean token states of a vocabulary, by input layers without blocks. Positions and types count as often as they
+    occur in the tokens, which are those of real text.
     """
     ids, types = np.asarray(tokens.ids), np.asarray(tokens.types)
     positions = np.arange(len(ids)) - np.repeat(tokens.offsets[:-1], np.diff(tokens.offsets))
@@ -87,14 +66,11 @@ def token_means(input_layers: InputLayers, tokenizer: Any, tokens: TokenIds) -> 
     occurring = np.unique(ids)
     known = np.union1d(np.flatnonzero(kinds != NOT_TEXT), occurring).astype(np.int64)
     device = next(input_layers.parameters()).device
-    states: NDArray[np.float32] | None = None
+    states = []
     for kind in np.unique(types):
-        counts = np.bincount(positions[types == kind])
-        weights = torch.from_numpy(counts / len(ids)).float().to(device)
-        of_type = _weighted(input_layers, torch.from_numpy(known).to(device), weights, int(kind))
-        states = of_type if states is None else states + of_type
-    assert states is not None
-    return TokenMeans(known, states)
+        weights = torch.from_numpy(np.bincount(positions[types == kind]) / len(ids)).float().to(device)
+        states.append(_weighted(input_layers, torch.from_numpy(known).to(device), weights, int(kind)))
+    return TokenMeans(known, functools.reduce(np.add, states))
 
 
 def _weighted(input_layers: InputLayers, ids: torch.Tensor, weights: torch.Tensor, kind: int) -> NDArray[np.float32]:
@@ -109,23 +85,12 @@ def _weighted(input_layers: InputLayers, ids: torch.Tensor, weights: torch.Tenso
     return np.asarray(torch.cat(found).numpy())
 
 
-@dataclass(frozen=True)
-class Bag:
-    """A vector as a combination of tokens.
+class Bag(NamedTuple):
+    """A vector as a combination of tokens."""
 
-    Attributes
-    ----------
-    places : array of shape (k,), int64
-        Rows of the atoms, the heaviest first.
-    weights : array of shape (k,), float64
-        Above zero.
-    left : float
-        Length of what they leave of the vector.
-    """
-
-    places: Indices
-    weights: NDArray[np.float64]
-    left: float
+    places: Indices  # (k,); rows of the atoms, the heaviest first
+    weights: NDArray[np.float64]  # (k,); above zero
+    left: float  # length of what they leave of the vector
 
 
 def read_bags(vectors: Floats, atoms: Floats, most: Indices) -> list[Bag]:
@@ -134,23 +99,11 @@ def read_bags(vectors: Floats, atoms: Floats, most: Indices) -> list[Bag]:
     The atom that goes best with what is left of the vector joins, and all weights are fitted again, until there are as
     many as asked for or none goes with what is left (Bruckstein, Elad & Zibulevsky 2008, On the Uniqueness of
     Nonnegative Sparse Solutions to Underdetermined Systems of Equations, IEEE Transactions on Information Theory 54).
-
     Of the tokens of 100 sentences of SST-2 (all-MiniLM-L6-v2, 384 dimensions, 30,522 tokens) it found 99.8 %, and of
     what it found 99.3 % was there. Matching pursuit with weights of any sign had 96.8 and 98.4 %, non-negative least
-    squares over the 2,000 nearest tokens 99.4 and 93.1 %, and the nearest tokens themselves 80.6 and 64.2 %.
-
-    Parameters
-    ----------
-    vectors : array of shape (m, dim)
-    atoms : array of shape (v, dim)
-        None of them zero. Products are computed in the precision of both, weights in float64.
-    most : array of shape (m,), int64
-        Most atoms of each vector.
-
-    Returns
-    -------
-    list of Bag
-        m of them.
+    squares over the 2,000 nearest tokens 99.4 and 93.1 %, and the nearest tokens themselves 80.6 and 64.2 %. m of them.
+    Vectors are (m, dim), atoms (v, dim) and none of them zero, `most` (m,) the most atoms of each vector. Products are
+    in the precision of both, weights in float64.
     """
     from scipy.optimize import nnls
 
@@ -188,33 +141,13 @@ def read_bags(vectors: Floats, atoms: Floats, most: Indices) -> list[Bag]:
     return bags
 
 
-# ---- the rungs -------------------------------------------------------------------------------------------------------
-
-
 def vector_rungs(anchors: Floats, vectors: Floats, center: Floats, seed: int) -> dict[str, Floats]:
     """Pooled vectors of every rung, the same examples in each.
 
     *to the mean*, *shuffled* and *noise* go from the anchor as far as the example's own vector does: toward the center,
-    in the direction of the next example that has moved, and in a random one. Inverters average, and what lies nearer
-    to the center is easier to put together from tokens, which *to the mean* shows. *no text* is Gaussian noise of the
-    length of the anchor's vector.
-
-    Parameters
-    ----------
-    anchors, vectors : array of shape (m, dim)
-        Pooled vectors of the anchors, and the synthetic ones.
-    center : array of shape (dim,)
-        Mean of the training vectors.
-
-    Returns
-    -------
-    dict of str to array
-        By the names in `RUNGS`.
-
-    Raises
-    ------
-    StudyError
-        When there is one example only.
+    in the direction of the next example that has moved, and in a random one. Inverters average, and what lies nearer to
+    the center is easier to put together from tokens, which *to the mean* shows. *no text* is Gaussian noise of the
+    length of the anchor's vector. By the names in `RUNGS`.
     """
     if len(anchors) < 2:
         raise StudyError("the rungs need two synthetic examples at least: look at more of them")
@@ -243,37 +176,20 @@ def _of_length(directions: Floats, lengths: Floats) -> Floats:
 def read_vectors(found: LiftedRound) -> DataFrame:
     """What of language is in a round's synthetic vectors, rung by rung.
 
-    Parameters
-    ----------
-    found : LiftedRound
-        Of a run whose vectors are means of token states.
+    One row per rung and example, with the columns:
 
-    Returns
-    -------
-    DataFrame
-        One row per rung and example, with the columns:
-
-        - rung, row (among the round's synthetic examples), anchor (among the training examples), and text, the
-          anchor's;
-        - bag: the tokens that the vector is made of, the heaviest first, as many at most as the anchor has different
-          ones; special tokens count there and are not shown;
-        - found: share of the anchor's different tokens, special ones left out, that are in the bag;
-        - fit: 1 less the length of what the bag leaves of the vector, in units of the spread of the training vectors
-          (root of the mean squared distance from their mean); 1 for an exact mean of tokens, and it may fall below 0;
-        - nearest: the text of the nearest training example but the anchor, by the cosine of what is left of the vectors
-          without their mean; cosine: that cosine; own: 1 where the anchor is nearer than all others, else 0;
-        - label: what the teacher says of the anchor's token states when all are moved as the vector is, as lift `shift`
-          does; label_nearest: of the nearest text; same_label: 1 where these are alike, else 0.
-
-    Raises
-    ------
-    CompatibilityError
-        When a pooled vector is no mean of single tokens' states: another bypass than the embeddings', or CLS pooling.
-    StudyError
-        As `vector_rungs` does.
+    - rung, row (among the round's synthetic examples), anchor (among the training examples), and text, the
+      anchor's;
+    - bag: the tokens that the vector is made of, the heaviest first, as many at most as the anchor has different
+      ones; special tokens count there and are not shown;
+    - found: share of the anchor's different tokens, special ones left out, that are in the bag;
+    - fit: 1 less the length of what the bag leaves of the vector, in units of the spread of the training vectors
+      (root of the mean squared distance from their mean); 1 for an exact mean of tokens, and it may fall below 0;
+    - nearest: the text of the nearest training example but the anchor, by the cosine of what is left of the vectors
+      without their mean; cosine: that cosine; own: 1 where the anchor is nearer than all others, else 0;
+    - label: what the teacher says of the anchor's token states when all are moved as the vector is, as lift `shift`
+      does; label_nearest: of the nearest text; same_label: 1 where these are alike, else 0.
     """
-    from pandas import DataFrame
-
     config, prepared = found.config, found.prepared
     if config.bypass not in ("embeddings", 0) or config.pooling != "mean":
         raise CompatibilityError(
@@ -338,20 +254,9 @@ def _labels(found: LiftedRound, vectors: NDArray[np.float32]) -> NDArray[np.floa
     return teacher_on_states(found, TokenBatch(states, mask))
 
 
-# ---- tables ----------------------------------------------------------------------------------------------------------
-
-
 def vectors_over(examples: DataFrame, measure: str, baseline: str) -> DataFrame:
     """Every rung against one of them, as `sage_kit.studies.analyses.ladder.over_rung` does it for token states.
-
-    Parameters
-    ----------
-    examples : DataFrame
-        Rows of `read_vectors` with columns "task" and "seed" beside.
-    measure : str
-        Of `MEASURES`.
-    baseline : str
-        A rung, or `MIDDLE`.
+    `examples` are rows of `read_vectors` with columns "task" and "seed" beside.
     """
     if measure not in MEASURES:
         raise StudyError(f"there is no measure {measure!r}: take one of {', '.join(MEASURES)}")
@@ -363,13 +268,8 @@ def vectors_over(examples: DataFrame, measure: str, baseline: str) -> DataFrame:
 def vectors_to_read(examples: DataFrame, count: int) -> DataFrame:
     """Inverted vectors as a person reads them, `count` per task: their tokens, those of noise, and near text."""
     names = {
-        "task": "task",
-        "text": "anchor",
-        "bag": "tokens in the inverted vector",
-        "noise": "tokens in noise",
-        "nearest": "nearest other text",
-        "cosine": "cosine",
-        "label": "teacher on the vector",
+        "task": "task", "text": "anchor", "bag": "tokens in the inverted vector", "noise": "tokens in noise",
+        "nearest": "nearest other text", "cosine": "cosine", "label": "teacher on the vector",
         "label_nearest": "on that text",
-    }
+    }  # fmt: skip
     return spread(beside_noise(examples, "inverted", "bag"), ["task"], count, names)

@@ -4,63 +4,47 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
+from pandas import DataFrame
 from scipy.special import softmax
 
 from sage_kit.builtin.samplers.high_loss import hardest
-from sage_kit.components import TaskSpec, TokenBatch
+from sage_kit.components import TaskSpec
 from sage_kit.errors import StudyError
 from sage_kit.reports.figures import ANCHOR, REAL, SYNTHETIC
 from sage_kit.reports.lifted_round import LiftedRound
 from sage_kit.rundir.loss_profiles import read_loss_profiles
 from sage_kit.studies.analyses.run_data import label_text
 from sage_kit.studies.plots import frame, new_figure, plane
+from sage_kit.studies.runs import ArmRun
+from sage_kit.studies.study import Study
 from sage_kit.synthesis.synthetic_set import SyntheticSet
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-    from pandas import DataFrame
-
-    from sage_kit.studies.runs import ArmRun
-    from sage_kit.studies.study import Study
-    from sage_kit.training.preparation import Prepared
+from sage_kit.training.preparation import Prepared
 
 Array = NDArray[Any]
 
-SHOWN_DIMENSIONS = 48
-"""First dimensions of a token state that are drawn."""
-
+SHOWN_DIMENSIONS = 48  # first dimensions of a token state that are drawn
 GROUPS = ("anchors", "other hard", "easy")
 
 COLORS = "RdBu_r"
 LOSS_COLORS = "YlOrRd"
 
 
-# ---- tables ----------------------------------------------------------------------------------------------------------
-
-
 def texts_table(prepared: Prepared, rows: Sequence[int]) -> DataFrame:
     """Some training examples: text (of a pair, both), label, and what the teacher says."""
-    from pandas import DataFrame
-
     split, spec = prepared.data.train, prepared.data.spec
     logits = prepared.train.outputs.logits
     found = []
     for row in rows:
         text = split.texts[row] if split.pairs is None else f"{split.texts[row]} | {split.pairs[row]}"
-        found.append(
-            {
-                "text": text,
-                "label": label_text(split.labels[row], spec),
-                "teacher": prediction_text(logits[row], spec),
-                "tokens": int(prepared.train.store.lengths[row]),
-            }
-        )
-    return DataFrame(found)
+        found.append((text, label_text(split.labels[row], spec), prediction_text(logits[row], spec),
+                      int(prepared.train.store.lengths[row])))  # fmt: skip
+    return DataFrame(found, columns=["text", "label", "teacher", "tokens"])
 
 
 def prediction_text(logits: Array, spec: TaskSpec) -> str:
@@ -73,8 +57,6 @@ def prediction_text(logits: Array, spec: TaskSpec) -> str:
 
 def predictions_table(run: ArmRun, texts: Sequence[str], spec: TaskSpec, rows: Sequence[int]) -> DataFrame:
     """Labels, and predictions of teacher and student, for some examples of the dev split."""
-    from pandas import DataFrame
-
     known = run.predictions["dev"]
     return DataFrame(
         {
@@ -92,8 +74,6 @@ def bypass_table(prepared: Prepared, row: int) -> DataFrame:
     The last row holds the largest difference between the logits of the whole teacher and of its upper layers on the
     stored token states.
     """
-    from pandas import DataFrame
-
     store = prepared.train.store
     index = np.array([row], dtype=np.int64)
     ids, types, mask = (tensor.to(prepared.device) for tensor in prepared.train.tokens.pad(index))
@@ -119,13 +99,8 @@ def bypass_table(prepared: Prepared, row: int) -> DataFrame:
         ("student's upper layers: logits", tuple(bypassed.shape[1:]), own, "trained, from the same token states"),
         ("whole teacher against its upper layers", (), 0, f"largest difference of the logits: {gap:.1e}"),
     ]
-    return DataFrame(
-        [{"step": step, "shape": str(shape) if shape else "", "parameters": count, "note": note}
-         for step, shape, count, note in rows]
-    )  # fmt: skip
-
-
-# ---- pictures --------------------------------------------------------------------------------------------------------
+    told = [(step, str(shape) if shape else "", count, note) for step, shape, count, note in rows]
+    return DataFrame(told, columns=["step", "shape", "parameters", "note"])
 
 
 def token_names(found: LiftedRound, example: int) -> list[str]:
@@ -138,7 +113,7 @@ def token_names(found: LiftedRound, example: int) -> list[str]:
 def draw_states(found: LiftedRound, example: int) -> Figure:
     """The lift of one example: its anchor's token states, the synthetic ones, and what was added; means below."""
     names = token_names(found, example)
-    real, lifted = (_row(batch, example) for batch in (found.real, found.lifted))
+    real, lifted = (one.states[example, one.mask[example]].float().cpu().numpy() for one in (found.real, found.lifted))
     count = min(len(real), len(lifted))
     panels = {"anchor": real, "synthetic": lifted, "synthetic less anchor": lifted[:count] - real[:count]}
     figure = new_figure((11.0, 1.6 + 0.24 * (len(real) + 2)))
@@ -166,13 +141,7 @@ def draw_loss_map(coordinates: Array, losses: Array, title: str) -> Figure:
 
 
 def draw_neighborhood(coordinates: Array, losses: Array, synthetic: SyntheticSet, anchor: int, title: str) -> Figure:
-    """One anchor in the map: its surroundings, the neighbours that it was drawn with, and the points made from it.
-
-    Raises
-    ------
-    StudyError
-        When the examples have no place in a map.
-    """
+    """One anchor in the map: its surroundings, the neighbours that it was drawn with, and the points made from it."""
     if synthetic.coordinates is None:
         raise StudyError("these synthetic examples were made without a map, so there is no place to draw")
     real, made = plane(coordinates), plane(synthetic.coordinates)
@@ -185,11 +154,10 @@ def draw_neighborhood(coordinates: Array, losses: Array, synthetic: SyntheticSet
     axes = figure.subplots()
     _draw_losses(figure, axes, real, losses, 26)
     for place in real[near]:
-        axes.plot([centre[0], place[0]], [centre[1], place[1]], color=REAL, linewidth=0.8, zorder=0)
+        axes.plot(*zip(centre, place, strict=True), color=REAL, linewidth=0.8, zorder=0)
     axes.scatter(made[own, 0], made[own, 1], s=42, marker="x", color=SYNTHETIC, label=f"new points ({len(own)})")
     axes.scatter(centre[:1], centre[1:], s=150, facecolors="none", edgecolors=ANCHOR, linewidths=2, label="anchor")
-    axes.set_xlim(centre[0] - reach, centre[0] + reach)
-    axes.set_ylim(centre[1] - reach, centre[1] + reach)
+    axes.set(xlim=(centre[0] - reach, centre[0] + reach), ylim=(centre[1] - reach, centre[1] + reach))
     _finish(axes, title)
     axes.legend(frameon=True, framealpha=0.9, fontsize=9, loc="best")
     return figure
@@ -228,10 +196,6 @@ def draw_labels(before: Array, after: Array, spec: TaskSpec) -> Figure:
     return figure
 
 
-def _row(batch: TokenBatch, example: int) -> NDArray[np.float32]:
-    return np.asarray(batch.states[example, batch.mask[example]].float().cpu().numpy())
-
-
 def _size(count: int) -> float:
     """Area of a dot for so many of them."""
     return float(np.clip(12_000 / max(1, count), 5, 40))
@@ -248,9 +212,6 @@ def _draw_losses(figure: Figure, axes: Any, places: Array, losses: Array, size: 
     dots = axes.scatter(places[:, 0], places[:, 1], c=losses, s=size, cmap=LOSS_COLORS, vmin=0, vmax=top,
                         linewidths=0.3, edgecolors=REAL)  # fmt: skip
     figure.colorbar(dots, ax=axes, label="loss of the student", extend="max")
-
-
-# ---- do the losses of anchors fall more? -----------------------------------------------------------------------------
 
 
 def half_of_the_hard(fraction: float = 0.3) -> dict[str, Any]:
@@ -279,28 +240,11 @@ def steps_of_two_rounds(study: Study, task: str, settings: dict[str, Any]) -> in
 def loss_falls(run: ArmRun, plain: ArmRun) -> DataFrame:
     """How far losses fall after round one, for anchors and others, with synthesis and without.
 
-    Parameters
-    ----------
-    run : ArmRun
-        With settings of `half_of_the_hard`, its synthetic examples and loss profiles.
-    plain : ArmRun
-        The same seed and steps without synthesis, so that both are the same up to the end of round one.
-
-    Returns
-    -------
-    DataFrame
-        One row for each of `GROUPS`: columns task, seed, group, examples, before (mean loss after round one), after and
-        after_plain (at the end, with and without synthesis), fall, fall_plain, and beyond_plain, their difference.
-
-    Raises
-    ------
-    StudyError
-        When the two runs are not the same up to the end of round one.
-    RunDirectoryError
-        When there are no loss profiles.
+    One row for each of `GROUPS`: columns task, seed, group, examples, before (mean loss after round one), after and
+    after_plain (at the end, with and without synthesis), fall, fall_plain, and beyond_plain, their difference. `run`
+    has settings of `half_of_the_hard`, its synthetic examples and loss profiles; `plain` the same seed and steps
+    without synthesis, so that both are the same up to the end of round one (else StudyError).
     """
-    from pandas import DataFrame
-
     (_, with_it), (_, without) = (read_loss_profiles(each.directory.path) for each in (run, plain))
     before = with_it[0].astype(np.float64)
     if not np.allclose(before, without[0], rtol=1e-3, atol=1e-5):
@@ -318,12 +262,10 @@ def loss_falls(run: ArmRun, plain: ArmRun) -> DataFrame:
         "easy": np.setdiff1d(np.arange(len(before)), hard),
     }
     rows = []
-    for group in GROUPS:
-        chosen = members[group]
-        numbers = [
+    for group, chosen in members.items():
+        start, end, end_plain = (
             float(losses[chosen].mean()) if len(chosen) else math.nan for losses in (before, with_it[-1], without[-1])
-        ]
-        start, end, end_plain = numbers
+        )
         rows.append(
             {"task": run.task, "seed": run.seed, "group": group, "examples": len(chosen), "before": start, "after": end,
              "after_plain": end_plain, "fall": start - end, "fall_plain": start - end_plain,

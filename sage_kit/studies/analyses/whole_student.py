@@ -6,12 +6,15 @@ thing, the student's embeddings are trained, from the teacher's on, with their d
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
+from accelerate import Accelerator
 from numpy.typing import NDArray
+from transformers import PreTrainedModel
 
 from sage_kit.components import TokenBatch
 from sage_kit.components.plugins import Plugins
@@ -25,25 +28,10 @@ from sage_kit.rundir import RunDirectory
 from sage_kit.studies.analyses.own_loop import TrainedEmbeddings, UnsavedLoop, run_loop
 from sage_kit.training.preparation import Prepared, PreparedSplit, prepare
 
-if TYPE_CHECKING:
-    from accelerate import Accelerator
-    from transformers import PreTrainedModel
-
 
 class WholeStudent(TrainedEmbeddings):
-    """A student with its input layer, called as upper layers are, on token ids in place of token states.
-
-    Parameters
-    ----------
-    model : PreTrainedModel
-        A student that `sage_kit.models.student.build_student` made for ``bypass="embeddings"``; its modules are shared.
-    freeze : bool
-        Whether its embeddings stay as they are, their dropout off: it then computes what a bypassed student does.
-
-    Attributes
-    ----------
-    upper : UpperLayers
-        Everything behind the embeddings.
+    """A student with its input layer, called as upper layers are, on token ids in place of token states. With `freeze`
+    its embeddings stay as they are, their dropout off: it then computes what a bypassed student does.
     """
 
     def __init__(self, model: PreTrainedModel, *, freeze: bool = False) -> None:
@@ -52,13 +40,21 @@ class WholeStudent(TrainedEmbeddings):
         self.train(model.training)
 
     def forward(
-        self, tokens: torch.Tensor, mask: torch.Tensor | None = None, hidden: bool = False, projections: bool = False
+        self,
+        tokens: torch.Tensor,
+        mask: torch.Tensor | None = None,
+        hidden: bool = False,
+        projections: Sequence[int] = (),
     ) -> UpperOutput:
         """What `UpperLayers.forward` returns, of token ids and types as (batch, tokens, 2), int64."""
         states = self.states(*tokens.unbind(-1))
         if mask is not None:
             states = states * mask.unsqueeze(-1)
         return cast(UpperOutput, self.upper(states, mask, hidden=hidden, projections=projections))
+
+    def scores(self, layer: int, projections: torch.Tensor) -> torch.Tensor:
+        """What `UpperLayers.scores` returns."""
+        return self.upper.scores(layer, projections)
 
     def flops(self, lengths: NDArray[np.integer[Any]], hidden: bool = False, projections: bool = False) -> int:
         """Forward FLOPs, counted as in `UpperLayers.flops`; a look-up in the embeddings is none."""
@@ -78,12 +74,7 @@ class WholeStudent(TrainedEmbeddings):
 
 @dataclass(frozen=True, eq=False)
 class TokenStore:
-    """Token ids of a split, with what batches ask of a `VectorStore`: ids stand in the place of token states.
-
-    Attributes
-    ----------
-    tokens : Tokens
-    """
+    """Token ids of a split, with what batches ask of a `VectorStore`: ids stand in the place of token states."""
 
     tokens: Tokens
 
@@ -109,21 +100,11 @@ class TokenStore:
 def run_whole_student(
     config: RunConfig, plugins: Plugins, plugin_files: list[str] | None = None, *, freeze: bool = False
 ) -> tuple[RunDirectory, dict[str, Any]]:
-    """Distil a whole student into a new run directory, as `sage_kit.studies.analyses.own_loop.run_loop` does.
-
-    Parameters
-    ----------
-    config : RunConfig
-        With ``schedule="none"``, ``bypass="embeddings"`` and ``granularity="token"``, and without a warm-up.
-    plugins, plugin_files
-        As in `run_loop`.
-    freeze : bool
-        Whether the embeddings stay as they are (see `WholeStudent`).
-    """
+    """Distil a whole student into a new run directory, as `sage_kit.studies.analyses.own_loop.run_loop` does."""
 
     def make(recipe: Recipe, accelerator: Accelerator, costs: Costs) -> tuple[Prepared, type[UnsavedLoop]]:
         prepared = prepare(recipe, accelerator, costs)
-        if prepared.relations is not None and prepared.relations.place is None:
+        if 1 in prepared.loss_inputs.teacher_projections:
             raise ConfigError(
                 "the relations of the teacher's first block are those of token states, which a student with an input "
                 "layer does not share: set relation_layer to a later block, or relation_weight to 0"

@@ -14,7 +14,7 @@ What is decided, and in which words, is in `sage_kit.studies.verdicts`.
 from __future__ import annotations
 
 from sage_kit.studies.statistics.association import MoransI, correlation, expected_jaccard, jaccard, morans_i
-from sage_kit.studies.statistics.cells import contributions, log_mean
+from sage_kit.studies.statistics.cells import contributions, has_contributions, log_mean
 from sage_kit.studies.statistics.comparisons import (
     AVERAGE,
     COLUMNS,
@@ -23,7 +23,7 @@ from sage_kit.studies.statistics.comparisons import (
     reached_table,
     summarize,
 )
-from sage_kit.studies.statistics.intervals import LEVEL, Interval, around, average, t_interval, two_way
+from sage_kit.studies.statistics.intervals import LEVEL, Interval, around, average, of_scores, t_interval, two_way
 from sage_kit.studies.statistics.significance import (
     count_detectable,
     count_interval,
@@ -37,6 +37,6 @@ from sage_kit.studies.verdicts import holm
 __all__ = [
     "AVERAGE", "COLUMNS", "LEVEL", "Interval", "MoransI", "around", "average", "compare_arms", "compare_cells",
     "contributions", "correlation", "count_detectable", "count_interval", "count_p", "detectable", "expected_jaccard",
-    "holm", "jaccard", "log_mean", "morans_i", "p_value", "reached_table", "standard_error", "summarize", "t_interval",
-    "two_way",
+    "has_contributions", "holm", "jaccard", "log_mean", "morans_i", "of_scores", "p_value", "reached_table",
+    "standard_error", "summarize", "t_interval", "two_way",
 ]  # fmt: skip

@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 from scipy import sparse, stats
 
 from sage_kit.errors import ConfigError, DataError
-from sage_kit.studies.statistics.intervals import LEVEL, Interval
-from sage_kit.studies.statistics.seed_checks import NEGLIGIBLE, check_rows
+from sage_kit.studies.statistics.intervals import LEVEL, NEGLIGIBLE, Interval, check_rows
 
 Array = NDArray[Any]
 
@@ -21,18 +20,7 @@ CHUNK = 2_000_000
 
 
 def jaccard(a: Array, b: Array) -> float:
-    """Share of two index sets' union that both hold (Jaccard 1912, The New Phytologist 11); 1 for two empty sets.
-
-    Parameters
-    ----------
-    a, b : array of shape (any,), int
-        Indices; repeated ones count once.
-
-    Returns
-    -------
-    float
-        Between 0 and 1.
-    """
+    """Share of two index sets' union that both hold (Jaccard 1912, The New Phytologist 11); 1 for two empty sets."""
     first, second = np.unique(a), np.unique(b)
     common = len(np.intersect1d(first, second, assume_unique=True))
     union = len(first) + len(second) - common
@@ -43,21 +31,7 @@ def expected_jaccard(n: int, k: int, other: int | None = None) -> float:
     """Expected Jaccard index of two independent random subsets of n things: the level that chance alone reaches.
 
     The overlap x of subsets of k and m things is hypergeometric, and the index is x / (k + m - x), averaged here over
-    the distribution of x, exactly.
-
-    Parameters
-    ----------
-    n : int
-        Size of the whole.
-    k : int
-        Size of a subset.
-    other : int or None
-        Size m of the other subset; None takes k.
-
-    Raises
-    ------
-    DataError
-        If a subset is larger than the whole, or a size is negative.
+    the distribution of x, exactly. `other` is the size m of the other subset; None takes k.
     """
     m = k if other is None else other
     if not (0 <= k <= n and 0 <= m <= n):
@@ -70,22 +44,13 @@ def expected_jaccard(n: int, k: int, other: int | None = None) -> float:
 
 @dataclass(frozen=True)
 class MoransI:
-    """Moran's I of values, and what it would be without a pattern.
+    """Moran's I of values, and what it would be without a pattern."""
 
-    Attributes
-    ----------
-    value : float
-        About 1 where neighbours are alike, below `expected` where they differ more than chance has it; NaN for constant
-        values.
-    expected : float
-        Mean over all permutations of the values: -1 / (n - 1).
-    p : float
-        Share of permutations with an I as high, the observed one counted among them: one-sided, for likeness.
-    """
-
+    # about 1 where neighbours are alike, below `expected` where they differ more than chance has it; NaN for constant
+    # values
     value: float
-    expected: float
-    p: float
+    expected: float  # mean over all permutations of the values: -1 / (n - 1)
+    p: float  # share of permutations with an I as high, the observed one counted among them: one-sided, for likeness
 
 
 def morans_i(values: Array, neighbors: Array, *, permutations: int = 999, seed: int | Sequence[int] = 0) -> MoransI:
@@ -93,20 +58,8 @@ def morans_i(values: Array, neighbors: Array, *, permutations: int = 999, seed: 
 
     I = sum_i z_i (mean of z over the neighbours of i) / sum_i z_i ** 2, where z are the values less their mean (Moran
     1950, Notes on continuous stochastic phenomena, Biometrika 37). The p permutes the values over the places, many
-    permutations in one sparse product, which `scipy.stats.permutation_test` does not do.
-
-    Parameters
-    ----------
-    values : array of shape (n,)
-    neighbors : array of shape (n, k), int
-        Indices of each row's neighbours, without the row itself.
-    seed : int or sequence of int
-        Of the permutations.
-
-    Raises
-    ------
-    DataError
-        If the shapes do not fit, an index is out of range, or a row is its own neighbour.
+    permutations in one sparse product, which `scipy.stats.permutation_test` does not do. Values are (n,), `neighbors`
+    (n, k) indices of each row's neighbours without the row itself.
     """
     z, places = np.asarray(values, dtype=np.float64), np.asarray(neighbors)
     if permutations < 1:
@@ -139,17 +92,8 @@ def correlation(x: Array, y: Array) -> Interval:
 
     The standard error of atanh(r) is sqrt((1 + r ** 2 / 2) / (n - 3)) (Bonett and Wright 2000, Sample size requirements
     for estimating Pearson, Kendall and Spearman correlations, Psychometrika 65). Points in perfect order, whose
-    transform is infinite, count as if two neighbours were swapped.
-
-    Parameters
-    ----------
-    x, y : array of shape (n,)
-
-    Returns
-    -------
-    Interval
-        A constant x or y has the correlation 0. With NaN ends for fewer than four points, and for points that are not
-        finite.
+    transform is infinite, count as if two neighbours were swapped. A constant x or y has the correlation 0. With NaN
+    ends for fewer than four points, and for points that are not finite.
     """
     x, y = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
     check_rows(x, y[None], "y values")

@@ -15,57 +15,44 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sage_kit.data.metrics import Measure
 from sage_kit.errors import ConfigError, DataError, did_you_mean
-from sage_kit.studies.statistics.seed_checks import check_rows
+from sage_kit.studies.statistics.intervals import check_rows
 
 Array = NDArray[Any]
 Floats = NDArray[np.float64]
 
 
-def contributions(metric: str, labels: Array, predictions: Array) -> Floats:
+def has_contributions(measure: Measure) -> bool:
+    """Whether it is known what each example contributes to a metric."""
+    return measure.name in _METRICS or measure.contributions is not None
+
+
+def contributions(metric: str | Measure, labels: Array, predictions: Array) -> Floats:
     """What each example contributes to a metric of each run.
 
-    Parameters
-    ----------
-    metric : str
-        A metric of `sage_kit.data.metrics.METRICS`.
-    labels : array of shape (n,)
-        Gold labels.
-    predictions : array of shape (seeds, n)
-        Predicted classes or values.
-
-    Returns
-    -------
-    array of shape (seeds, n), float64
-        The mean of a row is the metric of that run; a metric that is undefined counts as 0, as in `METRICS`, and one of
-        predictions that are not finite is NaN.
-
-    Raises
-    ------
-    ConfigError
-        For an unknown metric.
-    DataError
-        If shapes do not fit, or F1 is asked of other classes than 0 and 1.
+    Returns array of shape (seeds, n), float64. The mean of a row is the metric of that run; a metric that is undefined
+    counts as 0, as in `METRICS`, and one of predictions that are not finite is NaN. Of a metric of which nobody knows
+    what an example contributes (`has_contributions`), (seeds, 1): the scores as wholes, from which intervals are over
+    seeds alone. Labels are (n,), predictions (seeds, n) of classes or values; the metric is one of
+    `sage_kit.data.metrics.METRICS`, or one that `sage_kit.data.metrics.measure` gave.
     """
     labels, predictions = np.asarray(labels), np.asarray(predictions)
     check_rows(labels, predictions, "predictions")
+    if isinstance(metric, Measure) and metric.name not in _METRICS:
+        found = metric.contributions
+        if found is None:
+            return np.array([[metric.score(labels, row)] for row in predictions])
+        return np.stack([found(labels, row) for row in predictions])
+    metric = metric.name if isinstance(metric, Measure) else metric
     if metric not in _METRICS:
         raise ConfigError(f"Unknown metric {metric!r}.{did_you_mean(metric, _METRICS)}")
     return np.stack([_METRICS[metric](labels, row) for row in predictions])
 
 
 def log_mean(values: Array) -> Floats:
-    """What each example contributes to the logarithm of a mean: log m + (value - m) / m, the delta method.
-
-    Parameters
-    ----------
-    values : array of shape (seeds, n)
-        Not negative.
-
-    Returns
-    -------
-    array of shape (seeds, n), float64
-        The mean of a row is the logarithm of its values' mean; -inf where that is zero.
+    """What each example contributes to the logarithm of a mean: log m + (value - m) / m, the delta method. Returns
+    array of shape (seeds, n), float64. The mean of a row is the logarithm of its values' mean; -inf where that is zero.
     """
     values = np.asarray(values, dtype=np.float64)
     means = values.mean(axis=1, keepdims=True)

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sage_kit.errors import ConfigError, DataError, did_you_mean
-from sage_kit.studies.statistics.intervals import Interval, average, t_interval, two_way
-from sage_kit.studies.statistics.seed_checks import NEGLIGIBLE, check_rows
+from sage_kit.studies.statistics.intervals import NEGLIGIBLE, Interval, average, check_rows, of_scores, t_interval
 from sage_kit.studies.statistics.significance import count_interval, p_value
 
 if TYPE_CHECKING:
@@ -20,8 +18,7 @@ if TYPE_CHECKING:
 Array = NDArray[Any]
 Floats = NDArray[np.float64]
 
-AVERAGE = "average"
-"""Name of the row that averages over the tasks."""
+AVERAGE = "average"  # name of the row that averages over the tasks
 
 COLUMNS = (
     "task", "arm", "n_seeds", "n_examples", "mean", "baseline_mean", "difference", "low", "high", "se", "df", "p",
@@ -56,10 +53,9 @@ def summarize(table: pd.DataFrame, value: str = "value", by: Sequence[str] = ("t
     """
     import pandas as pd
 
-    _check_columns(table, (*by, value))
     rows = []
-    for key, group in table.groupby(list(by), sort=False, dropna=False):
-        interval = t_interval(group[value].to_numpy())
+    for key, group in _groups(table, by, value):
+        interval = t_interval(group.to_numpy())
         rows.append((*key, len(group), interval.value, interval.low, interval.high))
     return pd.DataFrame(rows, columns=[*by, "n_seeds", "mean", "low", "high"])
 
@@ -91,15 +87,20 @@ def reached_table(table: pd.DataFrame, value: str, by: Sequence[str] = ("task", 
     """
     import pandas as pd
 
-    _check_columns(table, (*by, value))
     rows = []
-    for key, group in table.groupby(list(by), sort=False, dropna=False):
-        numbers = group[value].to_numpy(dtype=np.float64)
+    for key, group in _groups(table, by, value):
+        numbers = group.to_numpy(dtype=np.float64)
         there = numbers[np.isfinite(numbers)]
         share = count_interval(len(there), len(numbers))
         median = float(np.median(there)) if len(there) else np.nan
         rows.append((*key, len(numbers), len(there), len(numbers), share.value, share.low, share.high, median))
     return pd.DataFrame(rows, columns=[*by, "n_seeds", "k", "n", "share", "low", "high", "median"])
+
+
+def _groups(table: pd.DataFrame, by: Sequence[str], value: str) -> Any:
+    """The values of each group, in the order of the table."""
+    _check_columns(table, (*by, value))
+    return table.groupby(list(by), sort=False, dropna=False)[value]
 
 
 def compare_arms(
@@ -197,14 +198,13 @@ def compare_cells(cells: Mapping[tuple[str, str], Array], baseline: str, *, aver
                     f"task {task!r} has {len(ours)} seeds of arm {arm!r} and {len(base)} of {baseline!r}: "
                     "run the same seeds of both."
                 )
-            found = two_way(ours - base, largest=span)
+            found = of_scores(ours - base, largest=span)
             seeds = tuple(range(len(ours)))
             pairs.append(Pair(task, arm, seeds, base.shape[1], ours.mean(axis=1), base.mean(axis=1), found))
     return pairs_table(pairs, average=average)
 
 
-@dataclass(frozen=True)
-class Pair:
+class Pair(NamedTuple):
     """An arm beside the baseline on one task: seeds, examples, scores by seed, and the interval of their difference."""
 
     task: Any

@@ -19,13 +19,29 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from sage_kit.errors import DataError
-from sage_kit.studies.statistics.seed_checks import no_spread, seed_values
 
 Array = NDArray[Any]
 Floats = NDArray[np.float64]
 
-LEVEL = 0.95
-"""Coverage of every interval."""
+LEVEL = 0.95  # coverage of every interval
+NEGLIGIBLE = 1e-12
+"""Differences that spread less than this, relative to the larger of 1 and their size, differ by rounding only."""
+
+
+def check_rows(labels: Array, predictions: Array, what: str) -> None:
+    """Refuse labels that are not (n,), and predictions that are not (k, n)."""
+    if labels.ndim != 1 or not len(labels):
+        raise DataError(f"labels have shape {labels.shape}: it must be (n,), with one row at least.")
+    if predictions.ndim != 2 or not len(predictions) or predictions.shape[1:] != labels.shape:
+        raise DataError(
+            f"{what} have shape {predictions.shape}: they must be one row per seed and one column for each of the "
+            f"{len(labels)} labels."
+        )
+
+
+def no_spread(values: Floats) -> bool:
+    """Whether values differ by rounding only."""
+    return bool(np.ptp(values) <= NEGLIGIBLE * max(1.0, float(np.abs(values).max())))
 
 
 @dataclass(frozen=True)
@@ -71,20 +87,15 @@ def bounded(value: float, reach: float) -> Interval:
 def t_interval(values: Array, *, resolution: float = 0.0) -> Interval:
     """Student's interval of a mean over seeds: mean plus or minus t times s / sqrt(n) (Student 1908, Biometrika 6).
 
-    Parameters
-    ----------
-    values : array of shape (seeds,)
-    resolution : float
-        The step in which the values are counted, 0 for values that are exact. Values that are all equal would have no
-        interval, so they are taken to differ by chance within one step: their standard deviation is no more than half
-        of it (that of values split evenly between two neighbouring steps).
+    With NaN ends for one value, and for values that are not all finite.
 
-    Returns
-    -------
-    Interval
-        With NaN ends for one value, and for values that are not all finite.
+    `resolution` is the step in which the values are counted, 0 for exact ones. Values that are all equal would have no
+    interval, so they are taken to differ by chance within one step: their standard deviation is no more than half of it
+    (that of values split evenly between two neighbouring steps).
     """
-    values = seed_values(values)
+    values = np.asarray(values, dtype=np.float64)
+    if values.ndim != 1 or not len(values):
+        raise DataError(f"differences have shape {values.shape}: it must be (seeds,), with one seed at least.")
     n, mean = len(values), float(values.mean())
     if n < 2 or not np.isfinite(mean):
         return Interval(mean, np.nan, np.nan, max(n - 1, 1))
@@ -160,6 +171,17 @@ def two_way(cells: Array, *, largest: float = 1.0) -> Interval:
     return around(mean, total / (seeds * examples), max(total**2 / spread, seeds - 1))
 
 
+def of_scores(cells: Array, *, largest: float = 1.0) -> Interval:
+    """`two_way`, or for scores as wholes, cells of shape (seeds, 1), Student's interval over the seeds.
+
+    Of a metric of which nobody knows what an example contributes, only the scores are there.
+    """
+    table = np.asarray(cells, dtype=np.float64)
+    if table.ndim == 2 and table.shape[1] == 1 and len(table) > 1:
+        return t_interval(table[:, 0])
+    return two_way(table, largest=largest)
+
+
 def average(parts: Sequence[Interval]) -> Interval:
     """The mean of independent estimates, each weighing the same: that of several tasks.
 
@@ -167,17 +189,7 @@ def average(parts: Sequence[Interval]) -> Interval:
     is no more than a name that they share: it draws from other data in another order, so runs of two tasks under one
     seed vary independently (in 55 arms of earlier studies, on SST-2 and STS-B, their differences to plain distillation
     had correlations over five seeds of -0.2 on average). So variances add, and the degrees of freedom are
-    Satterthwaite's.
-
-    Returns
-    -------
-    Interval
-        `identical` where all parts are.
-
-    Raises
-    ------
-    DataError
-        If there is none.
+    Satterthwaite's. `identical` where all parts are.
     """
     if not parts:
         raise DataError("there is no estimate to average: give one task at least.")

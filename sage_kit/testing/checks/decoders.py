@@ -10,16 +10,17 @@ from sage_kit.components import DecoderSpec, Guesses, TokenBatch
 from sage_kit.testing import toy
 from sage_kit.testing.exercises import EXERCISES, Exercise, Inputs, Outputs
 from sage_kit.testing.registry import NotApplicable, check, require
-from sage_kit.testing.subject import Subject, disturbed, unchanged, works_or_explains
+from sage_kit.testing.subject import Subject, unchanged, works_or_explains
+from sage_kit.testing.surroundings import disturbed
 
 ROWS = 6
 LARGE = 300
 CANDIDATES = 3
 
 
-def _fit(subject: Subject) -> Any:
+def _fit(subject: Subject, decoder: Any = None) -> Any:
     """The decoder, fitted to the toy teacher."""
-    decoder = subject.build().fit(toy.teacher_view())
+    decoder = (decoder or subject.build()).fit(toy.teacher_view())
     require(callable(getattr(decoder, "decode", None)), "fit returns something without decode: it must return self")
     return decoder
 
@@ -67,8 +68,7 @@ def _make(subject: Subject, rows: int, round: int) -> Inputs:
 
 
 def _use(subject: Subject, decoder: Any, inputs: Inputs) -> Outputs:
-    fitted = decoder.fit(toy.teacher_view())
-    require(callable(getattr(fitted, "decode", None)), "fit returns something without decode: it must return self")
+    fitted = _fit(subject, decoder)
     found: Outputs = {"texts": _texts(fitted, inputs["batch"])}
     if cast(DecoderSpec, subject.spec).has_guesses:
         guesses, mask = _guesses(fitted, inputs["batch"]), inputs["batch"].mask.numpy()

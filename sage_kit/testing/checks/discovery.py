@@ -24,8 +24,7 @@ HEAVY = (
 )  # fmt: skip
 """What discovery must not load; the packages that the component requires come on top."""
 
-TIMEOUT = 120.0
-"""Longest time that a plugin's import may take [s]."""
+TIMEOUT = 120.0  # longest time that a plugin's import may take [s]
 
 # Answers with JSON: null if there is no such module or it does not contribute the component, else what it loaded.
 PROGRAM = """

@@ -11,18 +11,10 @@ from sage_kit.recipe import calls_inverse
 from sage_kit.testing import toy
 from sage_kit.testing.exercises import EXERCISES, Exercise, Inputs, Outputs, recorded
 from sage_kit.testing.registry import check, require
-from sage_kit.testing.subject import (
-    LEAST_FIT,
-    Subject,
-    disturbed,
-    r_squared,
-    require_array,
-    unchanged,
-    works_or_explains,
-)
+from sage_kit.testing.subject import LEAST_FIT, Subject, r_squared, require_array, unchanged, works_or_explains
+from sage_kit.testing.surroundings import disturbed
 
-TOLERANCE = 1e-3
-"""Largest difference between a point's vectors in two batches [standard deviations of the vectors]."""
+TOLERANCE = 1e-3  # largest difference between a point's vectors in two batches [standard deviations of the vectors]
 
 
 @dataclass(frozen=True)
@@ -38,9 +30,9 @@ def _map(subject: Subject) -> tuple[Any, Any]:
     return reducer, reducer.fit_transform(toy.train())
 
 
-def _fit(subject: Subject, coordinates: Any, vectors: Any, reducer: Any) -> Any:
+def _fit(subject: Subject, coordinates: Any, vectors: Any, reducer: Any, inverter: Any = None) -> Any:
     needs = calls_inverse(subject.config(), subject.plugins)
-    inverter = subject.build().fit(coordinates, vectors, reducer if needs else None)
+    inverter = (inverter or subject.build()).fit(coordinates, vectors, reducer if needs else None)
     require(callable(getattr(inverter, "invert", None)), "fit returns something without invert: it must return self")
     return inverter
 
@@ -63,9 +55,7 @@ def _make(subject: Subject, rows: int, round: int) -> Inputs:
 
 
 def _use(subject: Subject, inverter: Any, inputs: Inputs) -> Outputs:
-    needs = calls_inverse(subject.config(), subject.plugins)
-    fitted = inverter.fit(inputs["coordinates"], inputs["vectors"], inputs["reducer"].value if needs else None)
-    require(callable(getattr(fitted, "invert", None)), "fit returns something without invert: it must return self")
+    fitted = _fit(subject, inputs["coordinates"], inputs["vectors"], inputs["reducer"].value, inverter)
     found = fitted.invert(inputs["points"], inputs["anchors"])
     return {"vectors": require_array("what invert returns", found, inputs["vectors"].shape, "float32")}
 
@@ -191,6 +181,5 @@ def inverter_batch_invariance(subject: Subject) -> None:
         points, anchors = inputs["points"][part].copy(), inputs["anchors"][part].copy()
         apart = float(np.max(np.abs(recording.component.invert(points, anchors) - together[part]) / scale))
         require(
-            apart <= TOLERANCE,
-            f"vectors of the same points differ by {apart:.2g} standard deviations between batches",
+            apart <= TOLERANCE, f"vectors of the same points differ by {apart:.2g} standard deviations between batches"
         )

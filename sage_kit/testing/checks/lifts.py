@@ -11,7 +11,8 @@ from sage_kit.components import LiftRequest, LiftSpec, TextBatch, TokenBatch, To
 from sage_kit.testing import toy
 from sage_kit.testing.exercises import EXERCISES, Exercise, Inputs, Outputs
 from sage_kit.testing.registry import check, require
-from sage_kit.testing.subject import Subject, disturbed, unchanged, works_or_explains
+from sage_kit.testing.subject import Subject, unchanged, works_or_explains
+from sage_kit.testing.surroundings import disturbed
 
 BATCH = 6
 LARGE = 256

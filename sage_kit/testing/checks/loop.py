@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from sage_kit.recipe import CHOSEN_KINDS
 from sage_kit.testing import toy
 from sage_kit.testing.registry import NotApplicable, check, require
 from sage_kit.testing.subject import Subject
@@ -17,7 +18,8 @@ def loop_run(subject: Subject) -> None:
     sage_kit.components. Arrays may be read-only, and rows fewer than in your own tests.
     """
     kind = subject.spec.kind
-    if kind != "observer" and kind not in toy.CHOSEN_KINDS:
+    is_scored_by = kind == "metric" and "classes" in getattr(subject.spec, "takes", ())
+    if kind not in ("observer", "loss") and kind not in CHOSEN_KINDS and not is_scored_by:
         raise NotApplicable(f"the toy run has no place for a {kind}")
     subject.need_packages()
     if kind == "reducer":

@@ -8,17 +8,13 @@ from sage_kit.testing.exercises import SHARE, differing, recorded, require_nothi
 from sage_kit.testing.registry import CHECKS, CheckWarning, NotApplicable, check
 from sage_kit.testing.subject import Subject
 
-USED = ("reducer", "sampler", "inverter", "lift", "filter", "decoder", "stop_rule")
+USED = ("reducer", "sampler", "inverter", "lift", "filter", "loss", "decoder", "metric", "stop_rule")
 """Kinds that are used with rows."""
-
-LEAST_SECONDS = 0.2
-"""Processor time with many rows below which nobody waits, however it grows [s]."""
-
+LEAST_SECONDS = 0.2  # processor time with many rows below which nobody waits, however it grows [s]
 STEEP = 9.0
 """Growth of the time, with four times the rows, that is told of; 4 is linear, 5 is n log n, 16 is quadratic [1]."""
 
-LONGEST = 30.0
-"""Processor time with many rows above which it is not measured once more [s]."""
+LONGEST = 30.0  # processor time with many rows above which it is not measured once more [s]
 
 
 @check(*USED)
@@ -101,7 +97,7 @@ def returns_no_view(subject: Subject) -> None:
     require_nothing(recorded(subject).shared, "{}")
 
 
-@check("reducer", "sampler", "inverter", "lift", "filter", "decoder")
+@check("reducer", "sampler", "inverter", "lift", "filter", "decoder", "metric")
 def time_grows_slowly(subject: Subject) -> None:
     """Four times the rows take less than nine times the time; a warning, not a failure.
 

@@ -17,15 +17,14 @@ from sage_kit.components.records import Costs, RoundResult, RunInfo
 from sage_kit.testing import toy
 from sage_kit.testing.exercises import PLAYS
 from sage_kit.testing.registry import check, require
-from sage_kit.testing.subject import Subject, disturbed, random_states, unchanged
-from sage_kit.testing.surroundings import watched, workspace
+from sage_kit.testing.subject import Subject, unchanged
+from sage_kit.testing.surroundings import ASPECTS, disturbed, watched, workspace
 
 if TYPE_CHECKING:
     from sage_kit.synthesis.synthetic_set import SyntheticSet
 
 
-STEPS = 24
-"""Steps of each activity that the checks tell an observer of."""
+STEPS = 24  # steps of each activity that the checks tell an observer of
 
 READING = ("item", "tolist", "cpu", "numpy", "to", "__float__", "__int__", "__bool__", "__index__", "__array__",
            "__repr__", "__format__")  # fmt: skip
@@ -39,7 +38,7 @@ def observer_hooks(subject: Subject) -> None:
     To fix: decorate methods with sage_kit.hookimpl, name them and their parameters as in
     sage_kit.components.hookspecs, and expect ``run`` to be None in sage_step_finished and sage_message.
     """
-    with _Hooked(subject) as plugins:
+    with _hooked(subject) as plugins:
         plugins.message(None, "a line")
         plugins.step_finished(None, "teacher", 1, 2)
 
@@ -48,26 +47,25 @@ def observer_hooks(subject: Subject) -> None:
 def observer_bears_every_hook(subject: Subject) -> None:
     """It raises nothing when a run begins, goes on after a resume, ends well or ends with an error.
 
-    To fix: read which hook raised what. Losses are read-only and NaN for examples not seen yet, a round may have no
-    synthetic examples and then has NaN for what they would give, and a run may fail before its first round.
+    To fix: read which hook raised or returned what. Losses are read-only and NaN for examples not seen yet, a round may
+    have no synthetic examples and then has NaN for what they would give, and a run may fail before its first round.
+    Only sage_control returns something: a sage_kit.components.Control, or None to go on.
     """
     for ending in ("finished", "failed"):
-        with tempfile.TemporaryDirectory(prefix="sage-kit-check-") as folder:
-            story = _Story(subject, Path(folder))
+        with _story(subject) as story:
             story.losses[0] = np.nan
             story.losses.flags.writeable = False
-            with _Hooked(subject) as plugins:
+            with _hooked(subject) as plugins:
                 story.begin(plugins)
                 story.round(plugins, 1)
                 plugins.run_failed(story.run, KeyboardInterrupt())
             # another process goes on
             story.restart()
-            with _Hooked(subject) as plugins:
+            with _hooked(subject) as plugins:
                 story.begin(plugins)
                 story.round(plugins, 2)
                 story.end(plugins, ending)
-    with tempfile.TemporaryDirectory(prefix="sage-kit-check-") as folder, _Hooked(subject) as plugins:
-        story = _Story(subject, Path(folder))
+    with _story(subject) as story, _hooked(subject) as plugins:
         story.begin(plugins)
         story.end(plugins, "failed")
 
@@ -78,14 +76,11 @@ def observer_keeps_its_input(subject: Subject) -> None:
 
     To fix: copy an array before you change it (``losses = np.sort(losses)``), and only read records.
     """
-    with tempfile.TemporaryDirectory(prefix="sage-kit-check-") as folder:
-        story = _Story(subject, Path(folder))
+    with _story(subject) as story:
         synthetic = story.synthetic
         arrays = {name: getattr(synthetic, name) for name in ("anchors", "vectors", "coordinates", "logits", "kept")}
-        with unchanged(losses=story.losses, **arrays), _Hooked(subject) as plugins:
-            story.begin(plugins)
-            story.round(plugins, 1)
-            story.round(plugins, 2)
+        with unchanged(losses=story.losses, **arrays), _hooked(subject) as plugins:
+            story.two_rounds(plugins)
             story.end(plugins, "finished")
         require(not story.changed, f"it changes what it is shown: {', '.join(sorted(story.changed))}")
 
@@ -97,17 +92,10 @@ def observer_leaves_random_states(subject: Subject) -> None:
     To fix: take random numbers from a generator of your own, ``np.random.default_rng(context.seed)``.
     """
     for seed in (71, 72):  # from two states, since one of them may be what it seeds
-        with (
-            tempfile.TemporaryDirectory(prefix="sage-kit-check-") as folder,
-            disturbed(seed),
-            _Hooked(subject) as plugins,
-        ):
-            story = _Story(subject, Path(folder))
-            before = random_states()
-            story.begin(plugins)
-            story.round(plugins, 1)
-            story.round(plugins, 2)
-            after = random_states()
+        with _story(subject) as story, disturbed(seed), _hooked(subject) as plugins:
+            before = ASPECTS["random"].read()
+            story.two_rounds(plugins)
+            after = ASPECTS["random"].read()
             touched = [name for name in before if before[name] != after[name]]
             require(not touched, f"it draws from or seeds the global random state of {', '.join(touched)}")
             story.end(plugins, "finished")
@@ -119,12 +107,9 @@ def observer_waits_for_no_step(subject: Subject) -> None:
 
     To fix: keep the tensor, ``self.loss = loss.detach()``, and read it at the end of the round, or every hundred steps.
     """
-    with tempfile.TemporaryDirectory(prefix="sage-kit-check-") as folder, _Hooked(subject) as plugins:
-        story = _Story(subject, Path(folder))
+    with _story(subject) as story, _hooked(subject) as plugins:
         with _waits(story):
-            story.begin(plugins)
-            story.round(plugins, 1)
-            story.round(plugins, 2)
+            story.two_rounds(plugins)
         require(
             2 * len(story.waited) <= story.trained,
             f"it reads the loss, or waits for the device, at {len(story.waited)} of {story.trained} steps",
@@ -138,13 +123,10 @@ def _play(subject: Subject) -> None:
 
     make_accelerator(subject.config())
     toy.finished_run()
-    with tempfile.TemporaryDirectory(prefix="sage-kit-check-") as folder, workspace():
-        story = _Story(subject, Path(folder))
-        with watched(subject.effects, "during a run it"), _Hooked(subject, watch=True) as plugins:
-            story.begin(plugins)
-            story.round(plugins, 1)
-            story.round(plugins, 2)
-            story.end(plugins, "finished")
+    watch = watched(subject.effects, "during a run it")
+    with _story(subject) as story, workspace(), watch, _hooked(subject, watch=True) as plugins:
+        story.two_rounds(plugins)
+        story.end(plugins, "finished")
 
 
 PLAYS["observer"] = _play
@@ -172,60 +154,48 @@ def _waits(story: _Story) -> Iterator[None]:
         story.loss = torch.tensor(0.25)
 
 
-class _Hooked:
+@contextmanager
+def _story(subject: Subject) -> Iterator[_Story]:
+    """A story in a folder of its own."""
+    with tempfile.TemporaryDirectory(prefix="sage-kit-check-") as folder:
+        yield _Story(subject, Path(folder))
+
+
+@contextmanager
+def _hooked(subject: Subject, watch: bool = False) -> Iterator[Plugins]:
     """The component hears the hooks within the block; at its end it must not have been disabled."""
+    from sage_kit.system.devices import make_accelerator
 
-    def __init__(self, subject: Subject, watch: bool = False) -> None:
-        self._subject = subject
-        self._build = subject.build_watched if watch else subject.build
-
-    def __enter__(self) -> Plugins:
-        from sage_kit.system.devices import make_accelerator
-
-        # in a run Accelerate's state is there before observers are
-        make_accelerator(self._subject.config())
-        plugins = self._subject.plugins
+    make_accelerator(subject.config())  # in a run Accelerate's state is there before observers are
+    plugins = subject.plugins
+    plugins.remove_observers()
+    try:
+        plugins.add_observer(subject.spec.name, subject.build_watched() if watch else subject.build())
+        yield plugins
+        disabled = dict(plugins.disabled)
+    finally:
         plugins.remove_observers()
-        plugins.add_observer(self._subject.spec.name, self._build())
-        return plugins
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        disabled = dict(self._subject.plugins.disabled)
-        self._subject.plugins.remove_observers()
-        if error is None:
-            require(not disabled, "; ".join(disabled.values()))
+    require(not disabled, "; ".join(disabled.values()))
 
 
 class _Story:
-    """A run told through the hooks, in the order in which the loop calls them.
-
-    Attributes
-    ----------
-    changed : set of str
-        Records and files that were not the same after a hook as before it.
-    loss : Tensor
-        The loss of each training step.
-    steps_told, trained : int
-        Steps that were told of so far, and those of them that trained the student.
-    waited : set of int
-        Steps at which the loss was read.
-    """
+    """A run told through the hooks, in the order in which the loop calls them."""
 
     def __init__(self, subject: Subject, folder: Path) -> None:
         import torch
 
         self.config = subject.config()
         self.folder = folder
-        self.loss = torch.tensor(0.25)
-        self.steps_told = self.trained = 0
-        self.waited: set[int] = set()
+        self.loss = torch.tensor(0.25)  # of each training step
+        self.steps_told = self.trained = 0  # steps that were told of so far, and those of them that trained the student
+        self.waited: set[int] = set()  # steps at which the loss was read
         self.files: dict[Path, bytes] = {}
         self.losses = toy.losses()
+        self.synthetic = _synthetic_set()
         self.costs = Costs()
         self.history: list[RoundResult] = []
         self.summary: dict[str, Any] = {}
-        self.changed: set[str] = set()
-        self.synthetic = _synthetic_set()
+        self.changed: set[str] = set()  # records and files that were not the same after a hook as before it
         self.restart()
 
     def _bring(self, *names: str) -> None:
@@ -240,10 +210,11 @@ class _Story:
                     shutil.copyfile(source, target)
                     self.files[target] = source.read_bytes()
 
-    def _look_at_files(self) -> None:
-        for path, content in self.files.items():
-            if not path.is_file() or path.read_bytes() != content:
-                self.changed.add(f"the run's file {path.relative_to(self.folder)}")
+    def two_rounds(self, plugins: Plugins) -> None:
+        """The beginning and two rounds."""
+        self.begin(plugins)
+        self.round(plugins, 1)
+        self.round(plugins, 2)
 
     def restart(self) -> None:
         """Another process: what the rounds so far have left is known from its start."""
@@ -275,7 +246,9 @@ class _Story:
             self._steps(plugins, self.run, "teacher's labels", None)
             self._tell(plugins.synthetic_created, self.run, number, self.synthetic)
         self.trained += STEPS
+        self._tell(plugins.control, self.run, STEPS * (number - 1), 2 * STEPS)
         self._steps(plugins, self.run, f"round {number}", self.loss)
+        self._tell(plugins.evaluated, self.run, STEPS * number - 1, {"accuracy": 0.7, "agreement": 0.75})
         self.costs.add("student", 0.25, tokens=50, flops=3000)
         self._tell(plugins.losses_profiled, self.run, number, self.losses)
         nan = float("nan")
@@ -308,12 +281,15 @@ class _Story:
         if ending == "failed":
             self._tell(plugins.run_failed, self.run, RuntimeError("out of memory"))
             return
-        self.summary = self._summary()
+        told = json.loads((toy.finished_run() / "summary.json").read_text(encoding="utf-8"))
+        self.summary = {**told, "rounds": [result.to_json() for result in self.history]}
         self._bring(*sorted(path.name for path in toy.finished_run().iterdir() if path.name != "checkpoints"))
         self._tell(plugins.run_finished, self.run, self.summary)
-        self._look_at_files()
+        for path, content in self.files.items():
+            if not path.is_file() or path.read_bytes() != content:
+                self.changed.add(f"the run's file {path.relative_to(self.folder)}")
 
-    def _tell(self, hook: Callable[..., None], *arguments: Any) -> None:
+    def _tell(self, hook: Callable[..., object], *arguments: Any) -> None:
         """Call a hook, and note which records are no longer what they were."""
         before = self._records()
         hook(*arguments)
@@ -331,28 +307,6 @@ class _Story:
         }
         return {name: json.dumps(value, default=str) for name, value in records.items()}
 
-    def _summary(self) -> dict[str, Any]:
-        last = self.history[-1]
-        return {
-            "task": self.config.task,
-            "primary_metric": self.run.primary_metric,
-            "stopped": f"{len(self.history)} rounds are done",
-            "rounds": [result.to_json() for result in self.history],
-            "student_steps": last.total_steps,
-            "teacher_tokens": 100,
-            "parameters": dict(self.run.parameters),
-            "examples": dict(self.run.examples),
-            "dev": dict(last.dev),
-            "validation": {name: dict(scores) for name, scores in last.validation.items()},
-            "teacher": {"name": self.config.teacher, "finetuned_here": False, "seconds": 0.0, "dev": {}},
-            "seconds": 1.0,
-            "precision": "fp32",
-            "device": "cpu",
-            "processes": 1,
-            "disabled_observers": {},
-            "checkpoint_equals_student": True,
-        }
-
     def _steps(self, plugins: Plugins, run: RunInfo | None, activity: str, loss: Any) -> None:
         for done in range(1, STEPS + 1):
             self.steps_told += 1
@@ -360,6 +314,8 @@ class _Story:
                 self._tell(plugins.step_finished, run, activity, done, STEPS, loss)
             else:
                 plugins.step_finished(run, activity, done, STEPS, loss)
+                if run is not None and loss is not None:
+                    plugins.control(run, done, 2 * STEPS)
 
 
 def _synthetic_set() -> SyntheticSet:
@@ -367,10 +323,5 @@ def _synthetic_set() -> SyntheticSet:
 
     anchors = np.arange(0, toy.ROWS, 4)
     coordinates = np.random.default_rng(5).standard_normal((len(anchors), 2)).astype(np.float32)
-    return SyntheticSet(
-        round=2,
-        anchors=anchors,
-        vectors=toy.train()[anchors],
-        coordinates=coordinates,
-        logits=toy.logits(len(anchors)),
-    )
+    logits = toy.logits(len(anchors))
+    return SyntheticSet(round=2, anchors=anchors, vectors=toy.train()[anchors], coordinates=coordinates, logits=logits)

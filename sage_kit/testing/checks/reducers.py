@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from sage_kit.components import ReducerSpec
 from sage_kit.errors import CompatibilityError
 from sage_kit.recipe import resolve
 from sage_kit.testing import toy
@@ -21,12 +20,12 @@ from sage_kit.testing.subject import (
     LEAST_FIT,
     PluginsWith,
     Subject,
-    disturbed,
     r_squared,
     require_array,
     unchanged,
     works_or_explains,
 )
+from sage_kit.testing.surroundings import disturbed
 
 SLOW, FEWER = 2.0, 200
 """Processor time that a transform or an inverse of many rows may take [s]; else it is given `FEWER` of them."""
@@ -34,15 +33,9 @@ SLOW, FEWER = 2.0, 200
 AFFORDABLE: weakref.WeakKeyDictionary[Subject, dict[str, int]] = weakref.WeakKeyDictionary()
 """How many rows each method of a reducer under check is given."""
 
-NEARER = 0.7
-"""Largest distance of neighbours in the map [distance of rows at random]."""
-
+NEARER = 0.7  # largest distance of neighbours in the map [distance of rows at random]
 TOLERANCE = 1e-3
 """Largest difference between a vector's coordinates in two batches [standard deviations of the coordinates]."""
-
-
-def _spec(subject: Subject) -> ReducerSpec:
-    return subject.reducer_spec
 
 
 def _make(subject: Subject, rows: int, round: int) -> Inputs:
@@ -54,10 +47,10 @@ def _use(subject: Subject, reducer: Any, inputs: Inputs) -> Outputs:
     width = subject.n_components
     coordinates = require_array("what fit_transform returns", subject.fit(reducer, vectors), (len(vectors), width))
     found: Outputs = {"coordinates": coordinates}
-    if _spec(subject).has_transform:
+    if subject.reducer_spec.has_transform:
         others = others[: _affordable(subject, "transform", reducer.transform, others)]
         found["placed"] = require_array("what transform returns", reducer.transform(others), (len(others), width))
-    if _spec(subject).has_inverse:
+    if subject.reducer_spec.has_inverse:
         points = np.array(coordinates, dtype=np.float32)
         points = points[: _affordable(subject, "inverse_transform", reducer.inverse_transform, points)]
         inverse = reducer.inverse_transform(points)
@@ -91,15 +84,15 @@ def reducer_shapes(subject: Subject) -> None:
     """
     reducer, coordinates = subject.fitted
     require_array("what fit_transform returns", coordinates, (toy.ROWS, subject.n_components))
-    if _spec(subject).has_inverse:
+    if subject.reducer_spec.has_inverse:
         points = np.array(coordinates[:3], dtype=np.float32)
         require_array("what inverse_transform returns", reducer.inverse_transform(points), (3, toy.DIM))
-    if _spec(subject).has_transform:
+    if subject.reducer_spec.has_transform:
         require_array("what transform returns", reducer.transform(toy.held_out()), (toy.HELD_OUT, subject.n_components))
         require_array(
             "what transform returns for one row", reducer.transform(toy.held_out()[:1]), (1, subject.n_components)
         )
-    limit = _spec(subject).max_components
+    limit = subject.reducer_spec.max_components
     if subject.n_components == 2 and (limit is None or limit >= 3):
         three = subject.fit(subject.build(n_components=3), toy.train())
         require_array("what fit_transform returns", three, (toy.ROWS, 3))
@@ -116,9 +109,9 @@ def reducer_keeps_its_input(subject: Subject) -> None:
     reducer = subject.build_unwatched()
     with unchanged(vectors=vectors, others=others):
         coordinates = np.array(subject.fit(reducer, vectors), dtype=np.float32)[:4]
-        if _spec(subject).has_transform:
+        if subject.reducer_spec.has_transform:
             reducer.transform(others)
-    if _spec(subject).has_inverse:
+    if subject.reducer_spec.has_inverse:
         with unchanged(coordinates=coordinates):
             reducer.inverse_transform(coordinates)
 
@@ -129,7 +122,7 @@ def reducer_is_repeatable(subject: Subject) -> None:
 
     To fix: draw everything random from ``context.seed`` (a library's ``random_state``), or declare `repeatable=False`.
     """
-    if not _spec(subject).repeatable:
+    if not subject.reducer_spec.repeatable:
         raise NotApplicable("the spec says that it is not repeatable")
     _, first = subject.fitted
     with disturbed(12):
@@ -144,7 +137,7 @@ def reducer_state_round_trip(subject: Subject) -> None:
     To fix: let get_state return everything that transform and inverse_transform use as a dictionary of numeric numpy
     arrays, and let set_state take it over.
     """
-    spec = _spec(subject)
+    spec = subject.reducer_spec
     if not spec.has_state:
         raise NotApplicable("the spec declares no state (has_state)")
     from safetensors.numpy import load, save
@@ -179,7 +172,7 @@ def reducer_takes_hard_data(subject: Subject) -> None:
 
     To fix: declare `min_rows` in the spec, and raise sage_kit.errors.CompatibilityError for what the library refuses.
     """
-    spec = _spec(subject)
+    spec = subject.reducer_spec
     _ = subject.fitted  # finds a number of components that it takes
     number = subject.n_components
     least = number + 1
@@ -224,7 +217,7 @@ def reducer_limit_is_kept(subject: Subject) -> None:
 
     To fix: set `max_components` in the spec to the most that the library takes.
     """
-    limit = _spec(subject).max_components
+    limit = subject.reducer_spec.max_components
     if limit is None:
         raise NotApplicable("the spec declares no largest n_components")
     require(isinstance(limit, int) and limit >= 1, f"max_components is {limit!r}")
@@ -249,7 +242,7 @@ def reducer_batch_invariance(subject: Subject) -> None:
 
     To fix: let transform treat each row by itself. Where the library cannot, name this check in `expected_failures`.
     """
-    if not _spec(subject).has_transform:
+    if not subject.reducer_spec.has_transform:
         raise NotApplicable("the spec declares no transform (has_transform)")
     reducer, coordinates = subject.fitted
     vectors = toy.held_out()
@@ -258,12 +251,9 @@ def reducer_batch_invariance(subject: Subject) -> None:
         parts = np.concatenate([reducer.transform(vectors[:1]), reducer.transform(vectors[1:5])])
         backwards = np.asarray(reducer.transform(vectors[::-1].copy()))[::-1]
     scale = np.std(np.asarray(coordinates, dtype=float), axis=0) + np.finfo(np.float32).tiny
-    apart = float(np.max(np.abs(together[:5] - parts) / scale))
-    turned = float(np.max(np.abs(together - backwards) / scale))
-    require(
-        max(apart, turned) <= TOLERANCE,
-        f"coordinates of the same vectors differ by {max(apart, turned):.2g} standard deviations between batches",
-    )
+    apart = max(float(np.max(np.abs(a - b) / scale)) for a, b in ((together[:5], parts), (together, backwards)))
+    differ = "vectors differ by {:.2g} standard deviations between"
+    require(apart <= TOLERANCE, f"coordinates of the same {differ.format(apart)} batches")
     recording = recorded(subject)
     many = np.asarray(recording.many.outputs["placed"])
     others = recording.many.inputs["other vectors"][: len(many)]
@@ -271,10 +261,7 @@ def reducer_batch_invariance(subject: Subject) -> None:
         few = np.asarray(recording.component.transform(others[-30:].copy()))
     scale = np.std(np.asarray(recording.many.outputs["coordinates"], dtype=float), axis=0) + np.finfo(np.float32).tiny
     apart = float(np.max(np.abs(many[-30:] - few) / scale))
-    require(
-        apart <= TOLERANCE,
-        f"coordinates of 30 vectors differ by {apart:.2g} standard deviations between a batch of them and one of many",
-    )
+    require(apart <= TOLERANCE, f"coordinates of 30 {differ.format(apart)} a batch of them and one of many")
 
 
 @check("reducer")
@@ -283,7 +270,7 @@ def reducer_transform_agrees(subject: Subject) -> None:
 
     To fix: let transform use what fit_transform has learned, in the same directions and scale.
     """
-    if not _spec(subject).has_transform:
+    if not subject.reducer_spec.has_transform:
         raise NotApplicable("the spec declares no transform (has_transform)")
     reducer, coordinates = subject.fitted
     coordinates = np.asarray(coordinates, dtype=float)
@@ -301,7 +288,7 @@ def reducer_inverse_beats_mean(subject: Subject) -> None:
 
     To fix: check that inverse_transform undoes transform, or take `has_inverse` back: inverter `knn` needs none.
     """
-    spec = _spec(subject)
+    spec = subject.reducer_spec
     if not spec.has_inverse:
         raise NotApplicable("the spec declares no inverse (has_inverse)")
     reducer, coordinates = subject.fitted
@@ -339,7 +326,7 @@ def reducer_keeps_order(subject: Subject) -> None:
     recording = recorded(subject)
     vectors = toy.many()
     coordinates = np.asarray(recording.many.outputs["coordinates"], dtype=float)
-    if _spec(subject).has_transform:
+    if subject.reducer_spec.has_transform:
         placed = len(recording.many.outputs["placed"])
         with disturbed(16):
             again = np.asarray(recording.component.transform(vectors[:placed]), dtype=float)
@@ -349,7 +336,7 @@ def reducer_keeps_order(subject: Subject) -> None:
         inverse = recording.many.outputs["inverse"]
         fit = r_squared(vectors[: len(inverse)], inverse, vectors.mean(axis=0))
         require(fit > LEAST_FIT, f"with many rows its inverse is no better than the mean vector: R2 {fit:.2f}")
-    if "inverse" in recording.many.outputs or _spec(subject).has_transform:
+    if "inverse" in recording.many.outputs or subject.reducer_spec.has_transform:
         return
     rows, others = np.random.default_rng(0).integers(0, len(vectors), (2, 300))
     nearest = np.square(vectors[rows, None] - vectors[None]).sum(-1).argsort(1)[:, 1]

@@ -10,7 +10,8 @@ from sage_kit.components import SampleRequest, SamplerSpec, Samples
 from sage_kit.testing import toy
 from sage_kit.testing.exercises import EXERCISES, Exercise, Inputs, Outputs
 from sage_kit.testing.registry import check, require
-from sage_kit.testing.subject import Subject, disturbed, require_array, unchanged, works_or_explains
+from sage_kit.testing.subject import Subject, require_array, unchanged, works_or_explains
+from sage_kit.testing.surroundings import disturbed
 
 COUNT = 32
 

@@ -18,11 +18,8 @@ if TYPE_CHECKING:
     from sage_kit.config import RunConfig
     from sage_kit.data.splits import Split, TaskData
 
-ROWS_OF_A_RUN, LEAST_PER_CLASS = 400, 12
-"""Rows that the check's run reads of each split, and of each class at least."""
-
-MOST_SHARED = 0.2
-"""Largest share of a validation split's rows with a text that was trained on."""
+ROWS_OF_A_RUN, LEAST_PER_CLASS = 400, 12  # rows that the check's run reads of each split, and of each class at least
+MOST_SHARED = 0.2  # largest share of a validation split's rows with a text that was trained on
 
 
 @check("task")
@@ -30,10 +27,8 @@ def task_is_declared(subject: Subject) -> None:
     """Columns, labels and metrics fit each other and exist.
 
     To fix: name one or two text columns, at least two labels (or none, and a `label_range`, for regression) and metrics
-    of sage_kit.data.metrics.METRICS.
+    that are there and take such labels (`sage-kit plugins --kind metric`).
     """
-    from sage_kit.data.metrics import METRICS
-
     spec = cast(TaskSpec, subject.spec)
     if spec.name == "file":
         raise NotApplicable("its columns, labels and metrics come from the settings")
@@ -44,7 +39,11 @@ def task_is_declared(subject: Subject) -> None:
     require(spec.label_range[0] < spec.label_range[1], f"the label range is {spec.label_range}")
     require(spec.metrics, "it has no metric")
     for name in spec.metrics:
-        require(name in METRICS, f"the metric {name!r} is unknown.{did_you_mean(name, METRICS)}")
+        known = subject.plugins.names("metric")
+        require(name in known, f"the metric {name!r} is unknown.{did_you_mean(name, known)}")
+        kind = "numbers" if spec.is_regression else "classes"
+        takes = subject.plugins.metric(name).takes
+        require(kind in takes, f"the metric {name!r} is for {' and '.join(takes)}, and its labels are {kind}")
     require(spec.train_split not in spec.validation_splits, "the training split is a validation split, too")
 
 

@@ -51,7 +51,8 @@ def a_run(path, anchors, vectors, **changes):
     if anchors is not None:
         SyntheticSet(2, np.asarray(anchors), np.asarray(vectors, np.float32)).save(directory.synthetic(2))
     fields = {"task": "t", "arm": "a", "seed": 0, "directory": directory, "summary": {"rounds": [{"synthetic": 3}]}}
-    return SimpleNamespace(**{**fields, **changes})
+    place = {name: fields[name] for name in ("task", "arm", "seed")}
+    return SimpleNamespace(**{**fields, "place": place, **changes})
 
 
 def test_moves_in_units_of_the_anchors_neighbourhood(tmp_path):

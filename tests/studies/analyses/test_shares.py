@@ -14,10 +14,11 @@ from scipy.stats import binomtest
 from toyrun import toy_config
 
 from sage_kit.components.plugins import Plugins
+from sage_kit.config import RunConfig
 from sage_kit.errors import StudyError
 from sage_kit.studies.analyses.shares import add_shares, read_shares, share_arms, sooner, stopped_at, stopping
 from sage_kit.studies.arms import Arm
-from sage_kit.studies.runs import Runs, RunStore
+from sage_kit.studies.runs import ArmRun, Runs, RunStore
 from sage_kit.studies.statistics import reached_table
 
 
@@ -70,9 +71,9 @@ def made(task: str, arm: str, seed: int, agreement: Sequence[float | None]) -> A
          "dev": {"accuracy": 0.5 + 0.01 * number, "agreement": 0.9}}
         for number, share in enumerate(agreement, start=1)
     ]  # fmt: skip
-    directory = SimpleNamespace(path=Path("run"))
-    summary = {"rounds": rounds}
-    return SimpleNamespace(task=task, arm=arm, seed=seed, metric="accuracy", summary=summary, directory=directory)
+    directory: Any = SimpleNamespace(path=Path("run"))
+    summary = {"rounds": rounds, "primary_metric": "accuracy"}
+    return ArmRun(arm, task, seed, directory, RunConfig(), summary, found=False)
 
 
 def test_of_a_run_that_the_rule_does_not_end_nobody_knows_the_rounds() -> None:

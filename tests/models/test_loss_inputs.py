@@ -1,7 +1,8 @@
-"""The relations loss in a run: against the whole models in float64, one example at a time, and from end to end."""
+"""What losses look at, in a run: against the whole models in float64, one example at a time, and from end to end."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -88,14 +89,13 @@ def test_losses_of_a_batch_are_those_of_the_whole_models(
         tmp_path, checkpoint, bypass=bypass, teacher_epochs=1, student_init="scratch", relation_weight=0.5,
         relation_layer=layer, relation_heads=heads, hidden_weight=hidden_weight, hidden_layers="mapped",
     )  # fmt: skip
-    relations = prepared.relations
-    assert relations is not None
+    inputs = prepared.loss_inputs
     front = 0 if bypass == "embeddings" else bypass
     block = (front + layer if layer else 4) - 1
-    assert (relations.layer, relations.heads) == (block + 1 - front, heads or 4)
+    assert inputs.teacher_projections == (block + 1 - front,)
     # nothing is kept twice, nor the token states, which are there already
-    entering = relations.layer - 1
-    paired = prepared.teacher_layers[: len(prepared.student_layers)]
+    entering = block - front
+    paired = list(inputs.layers["hidden_cosine"].teacher_hidden) if hidden_weight else []
     assert len(paired) == (2 if hidden_weight else 0)
     assert prepared.teacher_layers == paired + ([entering] if entering and entering not in paired else [])
 
@@ -107,21 +107,25 @@ def test_losses_of_a_batch_are_those_of_the_whole_models(
     for number in range(3):
         batch = batches.fetch(number)
         with torch.no_grad():
-            ours = upper(batch.states, batch.mask, projections=True).projections
-        theirs = relations.projections(batch.states, batch.hidden)
-        found.append(relation_loss(ours, theirs, batch.mask, relations.heads).numpy())
+            output = upper(batch.states, batch.mask, hidden=inputs.hidden, projections=inputs.projections)
+        seen = inputs.of_batch(
+            upper, output, batch.states, batch.mask, batch.logits, batch.hidden, batch.labels, contextlib.nullcontext
+        ).of("minilm_relations")
+        ours, theirs = seen.student.projections, seen.teacher.projections
+        assert ours is not None
+        assert theirs is not None
+        found.append(relation_loss(ours[:, :, 0], theirs[:, :, 0], batch.mask, heads or 4).numpy())
     teacher.double(), student.double()
     for number in range(3):
         for row in batches.fetch(number).rows.numpy():
             ids = train.tokens.ids[train.tokens.offsets[row] : train.tokens.offsets[row + 1]].astype(np.int64)
-            expected.append(whole_loss(teacher, block, student, ids, relations.heads))
+            expected.append(whole_loss(teacher, block, student, ids, heads or 4))
     assert min(expected) > 1e-3
     np.testing.assert_allclose(np.concatenate(found), expected, rtol=1e-3)
 
 
 def test_half_precision_of_the_kept_states_moves_the_gradient_little(folder: Path, tiny_bert: Path) -> None:
     _, prepared = prepared_run(folder, tiny_bert, relation_weight=1.0, student_init="scratch")
-    assert prepared.relations is not None
     teacher = prepared.teacher_upper
     rows = np.argsort(prepared.train.store.lengths)[-16:]
     batch = prepared.train.store.batch(rows, CPU)
@@ -130,7 +134,7 @@ def test_half_precision_of_the_kept_states_moves_the_gradient_little(folder: Pat
     gradients = []
     for kept in (exact, exact.half().float()):
         student.zero_grad()
-        ours = student(batch.states, batch.mask, projections=True).projections
+        (ours,) = student(batch.states, batch.mask, projections=(student.n_blocks,)).projections
         theirs = teacher.to(kept.dtype).project(teacher.n_blocks, kept).detach()
         relation_loss(ours, theirs, batch.mask, 4).mean().backward()
         gradients.append(torch.cat([p.grad.flatten() for p in student.blocks.parameters() if p.grad is not None]))
@@ -150,7 +154,7 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> list[float]:
         kept.append(float(losses.detach().mean()))
         return losses
 
-    monkeypatch.setattr("sage_kit.training.losses.relation_loss", recording)
+    monkeypatch.setattr("sage_kit.builtin.losses.minilm_relations.relation_loss", recording)
     return kept
 
 
@@ -208,11 +212,10 @@ def test_flops_of_the_loss_are_counted(folder: Path, tiny_bert: Path) -> None:
         flops_of_student(toy_run(folder, tiny_bert, relation_weight=weight, **settings)[0]) for weight in (0.0, 1.0)
     )
     _, prepared = prepared_run(folder, tiny_bert, relation_weight=1.0)
-    assert prepared.relations is not None
     lengths = prepared.train.store.lengths
     _, student = split_model(prepared.student, "embeddings")
     added = student.training_flops(lengths, projections=True) - student.training_flops(lengths)
-    added += prepared.relations.flops(lengths)
+    added += prepared.loss_inputs.flops(lengths)
     assert with_relations - plain == added
 
 
@@ -222,9 +225,9 @@ def test_without_weight_nothing_is_asked_for(folder: Path, tiny_bert: Path, monk
 
     for name in ("project", "project_padded"):
         monkeypatch.setattr(f"sage_kit.models.split.{name}", refused)
-    monkeypatch.setattr("sage_kit.training.losses.relation_loss", refused)
+    monkeypatch.setattr("sage_kit.builtin.losses.minilm_relations.relation_loss", refused)
     _, prepared = prepared_run(folder, tiny_bert, relation_layer=9, relation_heads=5)
-    assert prepared.relations is None
+    assert list(prepared.loss_inputs.losses) == ["kl"]
     assert prepared.teacher_layers == []
     assert prepared.train.outputs.hidden is None
     toy_run(folder, tiny_bert, rounds=2)
