@@ -31,7 +31,7 @@ from sage_kit.storage.frozen import frozen_copy
 from sage_kit.synthesis.synthesizer import build_ahead
 from sage_kit.system.devices import make_accelerator
 from sage_kit.system.processes import from_main
-from sage_kit.training.best_round import BestRound, measure_of
+from sage_kit.training.best_round import BestRound
 from sage_kit.training.component_state import give_back, state_of
 from sage_kit.training.labelled_batches import SyntheticBatches, planned_steps, sources_of
 from sage_kit.training.learner import Learner
@@ -210,12 +210,8 @@ class Loop:
         self.predictions: dict[str, NDArray[np.float32]] = {}
         self.synthesis = RoundSynthesis(recipe, prepared, self.learner, directory, accelerator, costs, events)
         self.planned_steps = planned_steps(recipe, prepared.train, accelerator.num_processes)
-        self.control = RunControl(recipe.plugins, events, accelerator)
-        self.best = (
-            None
-            if config.keep_best == "none"
-            else BestRound(directory.path / "best", measure_of(config, prepared.data.spec))
-        )
+        self.control = RunControl(recipe.plugins, events, accelerator, prepared, self.learner, self.planned_steps)
+        self.best = BestRound.of(config, prepared.data.spec, directory.path / "best")
         self.stop_rule = recipe["stop_rule"].build(BuildContext(config=config, seed=config.seed))
         traces = config.trace and accelerator.is_main_process
         first = 1 if config.schedule == "none" else recipe.first_synthetic
@@ -276,7 +272,9 @@ class Loop:
         rng = np.random.default_rng(derive_seed(config.seed, number, "real"))
         sources = sources_of(config, self.prepared, learner.profile, self.synthesis.synthesizer, synthetic, rng)
         with self.trace.window("training", STUDENT_STEPS):
-            did = learner.train(number, sources, self.planned_steps, self._on_student_step(number))
+            did = learner.train(
+                number, sources, self.planned_steps, self.control.watching(self._on_step(f"round {number}"))
+            )
         children = next((source for source in sources if isinstance(source, SyntheticBatches)), None)
         if children is not None:
             learner.profile.attribute(children.synthetic.anchors, children.profile)
@@ -334,21 +332,11 @@ class Loop:
         if not config.max_steps and len(self.history) >= config.rounds:
             return f"{len(self.history)} rounds are done"
         if self.control.is_asked():
-            self._obey(steps)
+            self.control.obey(steps)
             if self.control.keeps and self.history and self.accelerator.is_main_process:
                 self.directory.keep_checkpoint(len(self.history))
             self.control.keeps = False
         return self.control.stopped or None
-
-    def _obey(self, done: int) -> bool:
-        """Ask the plugins what to do after so many student steps, and do it; whether to stop."""
-        if self.control.ask(done, self.planned_steps).evaluate:
-            dev = self.prepared.dev
-            logits = self.learner.predict(dev)
-            self.learner.upper.train()
-            scores = score(self.prepared.data.spec, logits, dev.gold, dev.outputs.logits)
-            self.events.tell(self.plugins.evaluated, done, scores)
-        return bool(self.control.stopped)
 
     def _ask_stop_rule(self) -> str | None:
         choice = self.recipe["stop_rule"]
@@ -421,7 +409,11 @@ class Loop:
     def finish(self, stopped: str) -> dict[str, Any]:
         """Export the student and write the summary."""
         config, prepared = self.config, self.prepared
-        exported = self._go_back_to_best()
+        exported = len(self.history)
+        if self.best is not None:
+            exported = self.best.take_back(self.history, self.learner.raw, self.accelerator, self.events.message)
+            if exported < len(self.history):
+                self.predictions = {}  # those of the last round
         validation = dict(self.history[exported - 1].validation) if self.history else {}
         if "dev" not in self.predictions:  # resumed after the last round
             self._score("dev", prepared.dev)
@@ -457,24 +449,6 @@ class Loop:
             write_outcome(self.directory, prepared, self.predictions, self.costs, summary)
         return summary
 
-    def _go_back_to_best(self) -> int:
-        """The round whose student is exported: the last or, with its weights taken over again, the best."""
-        last = len(self.history)
-        number = last if self.best is None else self.best.number(self.history)
-        if self.best is None or number == last:
-            return last
-        found = self.best.weights(number) if self.accelerator.is_main_process else None
-        found = from_main(found, self.accelerator)
-        if found is None:
-            self.events.message(
-                f"the weights of round {number}, the best, are not readable: the last round is exported"
-            )
-            return last
-        self.learner.raw.load_state_dict(found)
-        self.predictions = {}  # those of the last round
-        self.events.message(f"round {number} is exported, which did best on dev by {self.config.keep_best}")
-        return number
-
     # ---- small parts ------------------------------------------------------------------------------------------------
 
     def _on_step(self, activity: str) -> OnStep:
@@ -484,16 +458,6 @@ class Loop:
         def on_step(done: int, total: int, loss: Any = None) -> None:
             self.trace.step()
             tell(done, total, loss)
-
-        return on_step
-
-    def _on_student_step(self, round: int) -> OnStep:
-        """A callback that also asks the plugins, but after the last step; whether to stop."""
-        tell, is_asked, before = self._on_step(f"round {round}"), self.control.is_asked(), self.learner.steps
-
-        def on_step(done: int, total: int, loss: Any = None) -> bool:
-            tell(done, total, loss)
-            return is_asked and done < total and self._obey(before + done)
 
         return on_step
 

@@ -14,7 +14,14 @@ from sage_kit.cli import main
 from sage_kit.components.plugins import Plugins
 from sage_kit.config import RunConfig
 from sage_kit.distill import run
-from sage_kit.quickstart import SETTINGS, SMOKE_NOTE, SMOKE_SETTINGS, compare_with_plain, quickstart_config
+from sage_kit.quickstart import (
+    PLAIN_SETTINGS,
+    SETTINGS,
+    SMOKE_NOTE,
+    SMOKE_SETTINGS,
+    compare_with_plain,
+    quickstart_config,
+)
 
 
 def test_both_arms_share_teacher_and_steps(tmp_path: Path, tiny_bert: Path) -> None:
@@ -51,7 +58,15 @@ def test_where_sage_stops_early_the_control_anneals_as_it_did(
     assert plain[-1] > 0.5 * max(plain)
 
 
+def test_plain_distillation_takes_settings_of_its_own(tmp_path: Path, tiny_bert: Path) -> None:
+    config = toy_config(tmp_path, tiny_bert, rounds=1, learning_rate=2e-3)
+    arms = compare_with_plain(config, Plugins(allow=""), plain={"learning_rate": 1e-3})
+    rates = {name: directory.config().learning_rate for name, (directory, _) in arms.items()}
+    assert rates == {"SAGE": 2e-3, "plain distillation": 1e-3}
+
+
 def test_settings_are_known_and_can_be_changed() -> None:
+    assert set(PLAIN_SETTINGS) <= set(RunConfig.model_fields)
     assert set(SETTINGS) <= set(RunConfig.model_fields)
     assert quickstart_config({"rounds": 2}).rounds == 2
     assert quickstart_config({}).task == "movie_reviews"

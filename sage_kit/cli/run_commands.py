@@ -83,12 +83,12 @@ def quickstart(
         settings["rounds"] = rounds
     # before torch is imported: a missing package is told at once
     resolve(load_config({"task": "movie_reviews", **settings}), plugins)
-    from sage_kit.quickstart import SMOKE_NOTE, compare_with_plain, quickstart_config
+    from sage_kit.quickstart import PLAIN_SETTINGS, SMOKE_NOTE, compare_with_plain, quickstart_config
     from sage_kit.reports.tables import outcome_tables
 
     if smoke:
         print_all(SMOKE_NOTE)
-    arms = compare_with_plain(quickstart_config(settings, smoke=smoke), plugins)
+    arms = compare_with_plain(quickstart_config(settings, smoke=smoke), plugins, plain=PLAIN_SETTINGS)
     summaries = {name: summary for name, (_, summary) in arms.items()}
     print_all("", *outcome_tables(summaries))
     if smoke:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,9 +11,11 @@ from sage_kit.components.records import RoundResult
 from sage_kit.config import RunConfig
 from sage_kit.data.metrics import METRICS, Measure, measure
 from sage_kit.storage.files import disk_errors, write_bytes
+from sage_kit.system.processes import from_main
 
 if TYPE_CHECKING:
     import torch
+    from accelerate import Accelerator
 
     Tensors = dict[str, torch.Tensor]
 
@@ -43,6 +45,11 @@ class BestRound:
     def __init__(self, folder: Path, measure: Measure) -> None:
         self._folder = folder
         self._measure = measure
+
+    @classmethod
+    def of(cls, config: RunConfig, spec: TaskSpec, folder: Path) -> BestRound | None:
+        """As the settings ask for it; None where the last round is exported."""
+        return None if config.keep_best == "none" else cls(folder, measure_of(config, spec))
 
     def number(self, history: Sequence[RoundResult]) -> int:
         """The best round; the last where none has a score, 0 without rounds."""
@@ -86,6 +93,28 @@ class BestRound:
             return dict(load_file(self._path(number)))
         except (OSError, SafetensorError):
             return None
+
+    def take_back(
+        self,
+        history: Sequence[RoundResult],
+        student: torch.nn.Module,
+        accelerator: Accelerator,
+        announce: Callable[[str], None],
+    ) -> int:
+        """Give the student the weights of the best round, in every process, and say so; returns the round it is of.
+
+        That is the last where it is the best, or where the weights of the best are not readable.
+        """
+        last, number = len(history), self.number(history)
+        if number == last:
+            return last
+        found = from_main(self.weights(number) if accelerator.is_main_process else None, accelerator)
+        if found is None:
+            announce(f"the weights of round {number}, the best, are not readable: the last round is exported")
+            return last
+        student.load_state_dict(found)
+        announce(f"round {number} is exported, which did best on dev by {self._measure.name}")
+        return number
 
     def _path(self, number: int) -> Path:
         return self._folder / f"round-{number:03d}.safetensors"

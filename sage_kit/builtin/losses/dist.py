@@ -20,7 +20,8 @@ class Dist:
 
     (Huang et al. 2022, arXiv 2205.10536, equations 6, 8 and 10; T as in the authors' code.) With
     :math:`a, b` centred and of norm 1, :math:`1 - \rho = |a - b|^2 / 2`: that sum says what an example's share of the
-    second term is. Of two classes, the correlation over classes is 1 or -1 and has no gradient; the other teaches.
+    second term is. Of two classes, the correlation over classes is 1 or -1 and has no gradient; that over examples
+    knows no level of the probabilities, so that `kl` or `hard_labels` belongs beside it.
     """
 
     def __init__(self, options: DistOptions, context: BuildContext) -> None:

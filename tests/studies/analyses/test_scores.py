@@ -242,7 +242,7 @@ def test_published_scores_are_shares_with_sources() -> None:
         assert one.source
         assert one.split
     assert len({(one.model, one.task) for one in PUBLISHED}) == len(PUBLISHED)
-    frame = pd.DataFrame([vars(one) for one in published(["sst2", "cola"])])
+    frame = pd.DataFrame(published(["sst2", "cola"]))
     assert list(dict.fromkeys(frame["task"])) == ["sst2", "cola"]
     assert frame.query("model == 'DistilBERT' and task == 'cola'")["score"].item() == 0.513
 
