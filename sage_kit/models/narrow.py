@@ -249,8 +249,8 @@ def build_narrow(
     student.requires_grad_(True)
     if projection is None:
         front = front_modules(student, own)
-        for module, source in zip(front, front_modules(teacher, theirs), strict=True):
-            module.load_state_dict(source.state_dict())
+        for module, its in zip(front, front_modules(teacher, theirs), strict=True):
+            module.load_state_dict(its.state_dict())
     else:
         front = [student.get_submodule(own.embeddings)]
         front[0].load_state_dict(_embeddings(teacher, theirs))
