@@ -23,7 +23,7 @@ from sage_kit.config import RunConfig, with_absolute_paths
 from sage_kit.data.metrics import score
 from sage_kit.data.splits import EVALUATION
 from sage_kit.errors import PluginError, RunDirectoryError, SageError
-from sage_kit.models.split import split_model
+from sage_kit.models.narrow import trained_layers
 from sage_kit.recipe import Recipe, resolve
 from sage_kit.rundir import Checkpoint, RunDirectory
 from sage_kit.storage.fingerprint import derive_seed
@@ -220,7 +220,7 @@ class Loop:
 
     def trained_part(self, student: PreTrainedModel) -> Any:
         """The module that is trained, called as upper layers are: the student behind its frozen input layers."""
-        return split_model(student, self.config.bypass)[1]
+        return trained_layers(student, self.prepared.teacher.model, self.config.bypass)
 
     def go(self) -> dict[str, Any]:
         """Rounds until there is a reason to stop, then the export; returns what summary.json holds."""

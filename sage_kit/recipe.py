@@ -456,7 +456,18 @@ def unused_settings(recipe: Recipe, given: Collection[str]) -> str:
     reasons = [f"{', '.join(found)} ({_why_no_map(recipe)})"] if found else []
     if "vector_dtype" in given and config.bypass == "embeddings" and config.granularity == "token":
         reasons.append("vector_dtype (token states that no block made are not stored)")
+    if "student_width_init" in given and (reason := _why_no_width_init(config)):
+        reasons.append(f"student_width_init ({reason})")
     return f"not used by this run: {'; '.join(reasons)}" if reasons else ""
+
+
+def _why_no_width_init(config: RunConfig) -> str:
+    """Why a run does not look at how its student becomes narrower; "" where it may."""
+    if config.student_init == "scratch":
+        return "student_init 'scratch' takes nothing of the teacher's blocks"
+    if config.student_width or config.student_heads or config.student_ffn:
+        return ""
+    return "none of student_width, student_heads and student_ffn makes the student narrower"
 
 
 def _why_no_map(recipe: Recipe) -> str:

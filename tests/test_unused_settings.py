@@ -47,6 +47,17 @@ MAP_FREE = {"sampler": "random", "lift": "replace", "lift_options": {"source": "
             {"schedule": "none", "lift": "shift", "lift_options": {}},
             "not used by this run: sampler, lift, lift_options (schedule 'none' synthesises nothing)",
         ),
+        (
+            {"student_width_init": "prune"},
+            "not used by this run: student_width_init (none of student_width, student_heads and student_ffn makes the "
+            "student narrower)",
+        ),
+        ({"student_width_init": "prune", "student_width": 192}, ""),
+        (
+            {"inverter": "knn", "student_width_init": "prune", "student_width": 192, "student_init": "scratch"},
+            "not used by this run: inverter (sampler 'random' and lift 'replace' look at no map; lift_options source = "
+            "\"neighbors\" takes tokens of neighbours in one); student_width_init (student_init 'scratch' takes",
+        ),
     ],
 )
 def test_what_is_not_used_is_told_with_the_reason(plugins: Plugins, settings: dict[str, Any], expected: str) -> None:

@@ -199,8 +199,9 @@ class SampleRequest:
     tokens : TokenIds or None
         Token ids of the real examples.
     student_hidden : callable or None
-        ``student_hidden(indices)`` gives, of shape (m, student_layers, dim), float32, the mean over an example's tokens
-        of what each block of the student puts out, dropout off; None unless the spec says `needs_hidden`.
+        ``student_hidden(indices)`` gives, of shape (m, student_layers, width), float32, the mean over an example's
+        tokens of what each block of the student puts out, dropout off; None unless the spec says `needs_hidden`. The
+        width is the student's own, which `student_width` may make less than that of the vectors.
     """
 
     count: int

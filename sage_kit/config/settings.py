@@ -9,9 +9,10 @@ import os
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationInfo, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator, model_validator
 
-from sage_kit.config.loss_weights import LossWeights, check_loss_settings
+from sage_kit.config.joint_checks import check_together
+from sage_kit.config.loss_weights import LossWeights
 from sage_kit.config.values import (
     Bypass,
     Character,
@@ -23,25 +24,13 @@ from sage_kit.config.values import (
     Seed,
     Table,
 )
+from sage_kit.config.values import setting as _setting
 from sage_kit.storage.frozen import FrozenList, FrozenTable
 
 DATA_DIR_VARIABLE = "SAGE_KIT_DATA_DIR"
 CACHE_DIR_VARIABLE = "SAGE_KIT_CACHE_DIR"
 
 GROUPS = ("data", "models", "warm-up", "synthesis", "losses", "training", "machine", "output")
-
-
-def _setting(
-    default: Any, help: str, group: str, unit: str = "", *, shown_default: str = "", **constraints: Any
-) -> Any:
-    """A field of `RunConfig`: default, help text, the group it is listed in, and its unit.
-
-    `shown_default` describes a default that depends on the machine.
-    """
-    extra: dict[str, JsonValue] = {"group": group, "unit": unit, "shown_default": shown_default}
-    if callable(default):
-        return Field(default_factory=default, description=help, json_schema_extra=extra, **constraints)
-    return Field(default=default, description=help, json_schema_extra=extra, **constraints)
 
 
 def field_extra(name: str) -> dict[str, str]:
@@ -221,6 +210,30 @@ class RunConfig(BaseModel):
         "Student's blocks: teacher blocks at uniform distance, from the first on (`uniform`: 0, 2, 4 of 6) or from the "
         "first to the last (`spread`: 0, 3, 5), its `last` ones, a list of their numbers "
         "(from 0, behind the input layers), or `scratch`.",
+        "models",
+    )
+    student_width: int = _setting(
+        0,
+        "Width of the student's blocks, behind a trained projection; 0 takes the teacher's.",
+        "models",
+        "dimensions",
+        ge=0,
+    )
+    student_heads: int = _setting(
+        0, "Attention heads of the student's blocks; 0 takes heads as wide as the teacher's.", "models", "heads", ge=0
+    )
+    student_ffn: int = _setting(
+        0,
+        "Width of the feed-forward layer of the student's blocks; 0 takes the teacher's or, in a narrower student, the "
+        "same share of it.",
+        "models",
+        "neurons",
+        ge=0,
+    )
+    student_width_init: Literal["pca", "prune", "random"] = _setting(
+        "pca",
+        "How the teacher's blocks become narrower: by principal directions of its states (`pca`) or by its most "
+        "important dimensions (`prune`), with its most important heads and neurons; `random` takes nothing of them.",
         "models",
     )
 
@@ -470,42 +483,7 @@ class RunConfig(BaseModel):
 
     @model_validator(mode="after")
     def _together(self) -> RunConfig:
-        if self.mix == "replace" and self.synthetic_ratio > 1:
-            raise ValueError(
-                f"synthetic_ratio is {self.synthetic_ratio:g}, but with mix='replace' it is a share and at most 1"
-            )
-        if self.delimiter and self.delimiter == self.quote:
-            raise ValueError(f"delimiter and quote are both {self.quote!r}: set one of them to another character")
-        if self.evaluation_rows and self.evaluation_file:
-            raise ValueError(
-                f"evaluation_rows is {self.evaluation_rows:,}, but evaluation_file gives that set: set one only"
-            )
-        if self.transfer_pool and self.transfer_file:
-            raise ValueError(
-                f"transfer_pool is {self.transfer_pool:,}, but transfer_rows are drawn from transfer_file: set "
-                "transfer_pool to 0, or empty transfer_file"
-            )
-        if self.transfer_pool and self.transfer_rows > self.transfer_pool:
-            raise ValueError(
-                f"transfer_rows is {self.transfer_rows:,}, but transfer_pool, from which they are drawn, is "
-                f"{self.transfer_pool:,}: lower transfer_rows or raise transfer_pool"
-            )
-        if self.warmup_epochs and not self.warmup_corpus:
-            raise ValueError(
-                "warmup_epochs is set, but warmup_corpus names no text; name one or set warmup_epochs to 0"
-            )
-        for name in ("student_init", "hidden_layers"):
-            value = getattr(self, name)
-            if isinstance(value, list) and len(value) != self.student_layers:
-                raise ValueError(f"{name} lists {len(value)} blocks, but student_layers is {self.student_layers}")
-        if self.granularity == "pooled" and self.hidden_layers != "last":
-            raise ValueError("hidden_layers other than 'last' needs granularity='token'")
-        if self.granularity == "pooled" and self.relation_weight:
-            raise ValueError(
-                f"relation_weight is {self.relation_weight:g}, but one pooled vector relates to itself alone: set it "
-                "to 0, or granularity to 'token'"
-            )
-        check_loss_settings(self)
+        check_together(self)
         return self
 
     def component_choice(self, kind: str) -> tuple[str, dict[str, Any]]:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, JsonValue
 
 from sage_kit.storage.frozen import freeze
 
@@ -152,3 +152,14 @@ Names = Annotated[list[str], BeforeValidator(_names), Frozen]
 ClassNames = Annotated[list[Annotated[str, Field(min_length=1)]], BeforeValidator(_class_names), Frozen]
 Character = Annotated[str, BeforeValidator(_character)]
 Table = Annotated[dict[str, Any], BeforeValidator(_table), Frozen]
+
+
+def setting(default: Any, help: str, group: str, unit: str = "", *, shown_default: str = "", **constraints: Any) -> Any:
+    """A field of `RunConfig`: default, help text, the group it is listed in, and its unit.
+
+    `shown_default` describes a default that depends on the machine.
+    """
+    extra: dict[str, JsonValue] = {"group": group, "unit": unit, "shown_default": shown_default}
+    if callable(default):
+        return Field(default_factory=default, description=help, json_schema_extra=extra, **constraints)
+    return Field(default=default, description=help, json_schema_extra=extra, **constraints)

@@ -30,6 +30,8 @@ class Head(nn.Module):
     ----------
     reads_all : bool
         Whether it pools all tokens and not the first one's state.
+    activation : callable
+        Behind `dense`.
     """
 
     def __init__(self, model: PreTrainedModel, spec: HeadParts) -> None:
@@ -38,7 +40,7 @@ class Head(nn.Module):
         self.output = cast(nn.Linear, model.get_submodule(spec.output))
         self.dropout = model.get_submodule(spec.dropout)
         self.norm = model.get_submodule(spec.norm) if spec.norm else None
-        self._activation = _activation(spec.activation_of(model.config))
+        self.activation = _activation(spec.activation_of(model.config))
         self.first_dropout = model.get_submodule(spec.first_dropout) if spec.first_dropout else None
         self.reads_all = spec.pools_mean(model.config)
 
@@ -57,7 +59,7 @@ class Head(nn.Module):
         if self.first_dropout is not None:
             pooled = self.first_dropout(pooled)
         if self.dense is not None:
-            pooled = self._activation(self.dense(pooled))
+            pooled = self.activation(self.dense(pooled))
         if self.norm is not None:
             pooled = self.norm(pooled)
         logits: Tensor = self.output(self.dropout(pooled))

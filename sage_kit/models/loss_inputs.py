@@ -6,6 +6,7 @@ computed anew from the output of the block before, which is smaller and, of seve
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -279,7 +280,7 @@ def check_short_forms(config: RunConfig, sizes: ModelSizes) -> None:
     Raises
     ------
     CompatibilityError
-        For a block that the teacher does not have, and for heads that do not divide its width.
+        For a block that the teacher does not have, and for heads that do not divide its width and the student's.
     """
     if config.hidden_weight and not isinstance(config.hidden_layers, str):
         for layer in config.hidden_layers:
@@ -300,6 +301,13 @@ def check_short_forms(config: RunConfig, sizes: ModelSizes) -> None:
         raise CompatibilityError(
             f"relation_heads is {heads}, but must divide the width of the teacher's states, {sizes.teacher_dim}: set "
             f"it to {near_divisors(heads, sizes.teacher_dim)}, or to 0 for the teacher's own {sizes.teacher_heads}"
+        )
+    if sizes.student_dim % heads:
+        both = math.gcd(sizes.teacher_dim, sizes.student_dim)
+        raise CompatibilityError(
+            f"relation_heads is {heads}{'' if config.relation_heads else ', as many as the teacher has'}, but must "
+            f"divide the student's width, {sizes.student_dim}, as well as the teacher's, {sizes.teacher_dim}: set it "
+            f"to one of {', '.join(str(one) for one in range(1, both + 1) if both % one == 0)}"
         )
 
 

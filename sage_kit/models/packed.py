@@ -20,7 +20,7 @@ from typing import cast
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from sage_kit.models.block_parts import Parts
 from sage_kit.models.cpu_kernels import attention, drop_and_add, linear
@@ -156,6 +156,12 @@ def unpack(packed: Tensor, layout: Layout, tokens: int) -> Tensor:
 def project(parts: Parts, rows: Tensor, layout: Layout) -> Tensor:
     """Queries, keys and values beside each other, from one matrix product: (total, dim) to (total, 3 * dim)."""
     return _layer(parts, rows, layout, "query", "key", "value").to(rows.dtype)
+
+
+def packed_linear(layer: nn.Linear, rows: Tensor, layout: Layout) -> Tensor:
+    """A linear layer on packed rows: (total, inputs) to (total, outputs), in the type of the rows."""
+    dtype = layout.products or rows.dtype
+    return linear(rows.to(dtype), layer.weight.to(dtype), layer.bias.to(dtype), layer.training).to(rows.dtype)
 
 
 def packed_block(

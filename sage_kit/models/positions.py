@@ -63,3 +63,8 @@ def score_bias(mask: Tensor | None, bias: Tensor | None) -> Tensor | None:
     if bias is None or keys is None:
         return keys if bias is None else bias[None]
     return bias[None].masked_fill(~keys, float("-inf"))
+
+
+def attention_mask(states: Tensor, mask: Tensor | None, positions: PositionBias | None) -> Tensor | None:
+    """The mask that a block takes for states of shape (batch, tokens, dim), or what is added to its scores."""
+    return score_bias(mask, None if positions is None else positions(states.shape[1]).to(states.dtype))

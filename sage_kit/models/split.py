@@ -20,9 +20,10 @@ from sage_kit.errors import CompatibilityError
 from sage_kit.models.block_parts import first_token_block, padded_block, parts_of, project_padded
 from sage_kit.models.encoder_parts import OwnBlocks, Projected, blocks_of, embed, embedder, own_blocks, shared_modules
 from sage_kit.models.families import family_of
+from sage_kit.models.flops import block_flops
 from sage_kit.models.heads import Head
-from sage_kit.models.packed import pack, packed_block, products_dtype, project, runs_packed, unpack
-from sage_kit.models.positions import PositionBias, position_bias, score_bias
+from sage_kit.models.packed import pack, packed_block, packed_linear, products_dtype, project, runs_packed, unpack
+from sage_kit.models.positions import PositionBias, attention_mask, position_bias
 from sage_kit.models.recomputation import Call, kept, recomputed
 
 if TYPE_CHECKING:
@@ -126,7 +127,7 @@ class InputLayers(nn.Module):
 
     def flops(self, lengths: NDArray[np.integer]) -> int:
         """Forward FLOPs of the blocks, counted as in `UpperLayers.flops`; a look-up in the embeddings is none."""
-        total = _block_flops(self._sequence, self.dim, lengths, self._own)
+        total = block_flops(self._sequence, self.dim, lengths, self._own)
         if isinstance(self.embeddings, Projected):
             weights = sum(weight.numel() for weight in self.embeddings.projection.parameters() if weight.ndim == 2)
             total += 2 * weights * int(lengths.astype("int64").sum())
@@ -142,13 +143,15 @@ class UpperLayers(nn.Module):
         A sequence classifier of a supported family; its modules are shared.
     first_block : int
         The first block that belongs to the upper layers.
+    projection : Linear or None
+        What narrows the token states in front of the blocks, and is trained with them; None where they are as wide.
 
     Attributes
     ----------
     n_blocks : int
         Blocks of the upper layers.
     dim : int
-        Width of the token states.
+        Width of the blocks, and of the token states where there is no projection.
     n_outputs : int
         Width of the logits.
     heads : int
@@ -159,9 +162,10 @@ class UpperLayers(nn.Module):
         Whether blocks in training are computed again for the backward pass, instead of keeping what is within them.
     """
 
-    def __init__(self, model: PreTrainedModel, first_block: int = 0) -> None:
+    def __init__(self, model: PreTrainedModel, first_block: int = 0, projection: nn.Linear | None = None) -> None:
         super().__init__()
         self.recomputes = False
+        self.projection = projection
         family = family_of(model.config)
         # a block that is applied several times is registered once
         self._sequence = blocks_of(model, family)[first_block:]
@@ -189,7 +193,7 @@ class UpperLayers(nn.Module):
 
         Parameters
         ----------
-        states : Tensor of shape (batch, tokens, dim)
+        states : Tensor of shape (batch, tokens, width)
             Token states.
         mask : BoolTensor of shape (batch, tokens) or None
             True at real tokens; None when there is no padding, which is faster. The first token must be real.
@@ -202,10 +206,12 @@ class UpperLayers(nn.Module):
             return self._by_own_code(self._own, states, mask, hidden, projections)
         if runs_packed(states):
             return self._packed(states, mask, hidden, projections)
+        if self.projection is not None:
+            states = self.projection(states)
         outputs: list[Tensor] = []
         found: dict[int, Tensor] = {}
         every, last = hidden or self.head.reads_all, self.n_blocks
-        bias, call = _score_bias(states, mask, self._positions), self._call
+        bias, call = self.score_mask(states, mask), self._call
         for number, (block, parts) in enumerate(zip(self._sequence, self._parts, strict=True), start=1):
             projected = None
             if number in projections:
@@ -219,6 +225,10 @@ class UpperLayers(nn.Module):
             if hidden:
                 outputs.append(states)
         return self._finished(states, mask, outputs, [found[number] for number in projections])
+
+    def score_mask(self, states: Tensor, mask: Tensor | None) -> Tensor | None:
+        """The mask that the blocks take for states of shape (batch, tokens, dim), or what is added to their scores."""
+        return attention_mask(states, mask, self._positions)
 
     @property
     def _call(self) -> Call:
@@ -297,6 +307,8 @@ class UpperLayers(nn.Module):
         found: dict[int, Tensor] = {}
         call = self._call
         with torch.autocast("cpu", enabled=False):  # the pass makes its own casts
+            if self.projection is not None:
+                rows = packed_linear(self.projection, rows, layout)
             for number, parts in enumerate(self._parts, start=1):
                 projected = None
                 if number in projections:
@@ -324,7 +336,8 @@ class UpperLayers(nn.Module):
         ``4 d n^2`` per example of n tokens for attention (``Q K^T`` and the weighted sum of V). Without hidden states
         the last block is computed for the first token only: keys and values cost ``4 d^2`` per token, and an example
         ``2 (2 d^2 + 2 d f)`` for the other layers and ``4 d n`` for attention. Where its queries, keys and values are
-        asked for, its queries are computed for every token, too. The head costs ``2 (d^2 + d n_outputs)`` per example.
+        asked for, its queries are computed for every token, too. The head costs ``2 (d^2 + d n_outputs)`` per example,
+        and a projection from token states of width e ``2 d e`` per token.
         Blocks of another build are computed for all tokens, as the last one is for a head that pools all of them.
 
         Parameters
@@ -337,9 +350,9 @@ class UpperLayers(nn.Module):
             Whether the last block's queries, keys and values are: those of the others cost nothing more.
         """
         examples, tokens = len(lengths), int(lengths.astype("int64").sum())
-        total = examples * self.head.flops()
+        total = examples * self.head.flops() + self._projection_flops(tokens)
         if hidden or self.head.reads_all or self._own is not None:
-            return total + _block_flops(self._sequence, self.dim, lengths, self._own)
+            return total + block_flops(self._sequence, self.dim, lengths, self._own)
         last = self._parts[-1]
         every = last.key.weight.numel() + last.value.weight.numel()
         first = sum(layer.weight.numel() for layer in (last.out, last.inner, last.outer))
@@ -348,14 +361,15 @@ class UpperLayers(nn.Module):
         else:
             first += last.query.weight.numel()
         total += 2 * (every * tokens + first * examples) + 4 * self.dim * tokens
-        return total + _block_flops(self._sequence[:-1], self.dim, lengths)
+        return total + block_flops(self._sequence[:-1], self.dim, lengths)
 
     def training_flops(self, lengths: NDArray[np.integer], hidden: bool = False, projections: bool = False) -> int:
         """FLOPs of a training step, counted as in `flops`: three forward passes less what no gradient needs.
 
         A backward pass has two products for each of the forward pass, the gradient of the weights and that of the
         input. The input layers are frozen, so the first block's queries, keys and values need no gradient of their
-        input; of blocks of another build that is not left out. Blocks that are computed again cost a forward pass more.
+        input, or, where there is one, the projection; of blocks of another build that is not left out. Blocks that are
+        computed again cost a forward pass more.
 
         Parameters
         ----------
@@ -374,14 +388,18 @@ class UpperLayers(nn.Module):
         every = hidden or projections or self.head.reads_all or self.n_blocks > 1
         queries = tokens if every else examples
         both = first.key.weight.numel() + first.value.weight.numel()
-        unneeded = 2 * (both * tokens + first.query.weight.numel() * queries)
+        projection = self._projection_flops(tokens)
+        unneeded = projection or 2 * (both * tokens + first.query.weight.numel() * queries)
         again = 0
         if self.recomputes:
-            again = forward - examples * self.head.flops()
+            again = forward - examples * self.head.flops() - projection
             if projections:
                 last = self._parts[-1]
                 again -= 2 * tokens * sum(layer.weight.numel() for layer in (last.query, last.key, last.value))
         return 3 * forward - unneeded + again
+
+    def _projection_flops(self, tokens: int) -> int:
+        return 0 if self.projection is None else 2 * self.projection.weight.numel() * tokens
 
 
 def split_model(model: PreTrainedModel, bypass: Bypass) -> tuple[InputLayers, UpperLayers]:
@@ -461,30 +479,10 @@ def through_blocks(
             states = call(own.code.block, block, states, around)
             yield states
         return
-    attention = _score_bias(states, mask, positions)
+    attention = attention_mask(states, mask, positions)
     for block in blocks:
         if positions is not None or by_parts:
             states = call(padded_block, parts_of(block), states, attention)
         else:
             states = call(block, states, attention_mask=attention)
         yield states
-
-
-def _score_bias(states: Tensor, mask: Tensor | None, positions: PositionBias | None) -> Tensor | None:
-    """The mask that a block takes, or what is added to its scores."""
-    return score_bias(mask, None if positions is None else positions(states.shape[1]).to(states.dtype))
-
-
-def _block_flops(
-    blocks: Sequence[nn.Module], dim: int, lengths: NDArray[np.integer], own: OwnBlocks | None = None
-) -> int:
-    count = getattr(own.code, "flops", None) if own is not None else None
-    if count is not None:
-        return sum(int(count(block, lengths)) for block in blocks)
-    wide = lengths.astype("int64")
-    tokens, squares = int(wide.sum()), int((wide * wide).sum())
-    total = 0
-    for block in blocks:
-        weights = sum(module.weight.numel() for module in block.modules() if isinstance(module, nn.Linear))
-        total += 2 * weights * tokens + 4 * dim * squares
-    return total

@@ -88,6 +88,12 @@ def student_config(teacher_config: Any, *, bypass: Bypass, layers: int) -> Any:
     return config
 
 
+def let_family_fit(family: FamilySpec, config: Any, blocks: Sequence[int | None]) -> None:
+    """Let a family make the configuration of a student fit its blocks (see `FamilySpec.student_config`)."""
+    if family.student_config is not None:
+        Plugins.in_use().call("family", family.name, family.student_config, config, blocks, step="student_config")
+
+
 def require_own_weights(family: FamilySpec, bypass: Bypass) -> None:
     """Raise CompatibilityError where blocks that are to be frozen share their weights with those that are to learn."""
     if family.one_block and bypass not in ("embeddings", 0):
@@ -134,10 +140,9 @@ def build_student(
     n_input = input_blocks(bypass, len(teacher_blocks))
     sources = layer_map(init, len(teacher_blocks) - n_input, layers)
     config = student_config(teacher_model.config, bypass=bypass, layers=layers)
-    if family.student_config is not None:
-        kept: list[int | None] = list(range(n_input))
-        kept += [n_input + source for source in sources] if sources else [None] * layers
-        Plugins.in_use().call("family", family.name, family.student_config, config, kept, step="student_config")
+    kept: list[int | None] = list(range(n_input))
+    kept += [n_input + source for source in sources] if sources else [None] * layers
+    let_family_fit(family, config, kept)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         student = AutoModelForSequenceClassification.from_config(

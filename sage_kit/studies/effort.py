@@ -22,8 +22,8 @@ from sage_kit.models.locations import resolve_checkpoint
 from sage_kit.system.devices import precision_of
 from sage_kit.system.machine import describe_machine
 
-MODELS = ("task", "teacher", "bypass", "granularity", "student_layers", "max_length", "batch_size", "hidden_weight",
-          "losses", "warmup_epochs", "warmup_rows")  # fmt: skip
+MODELS = ("task", "teacher", "bypass", "granularity", "student_layers", "student_width", "student_ffn",
+          "max_length", "batch_size", "hidden_weight", "losses", "warmup_epochs", "warmup_rows")  # fmt: skip
 SYNTHESIS = ("schedule", "mix", "synthetic_ratio", "reducer", "refit", "sampler", "inverter", "lift", "filter")
 TEACHER = ("task", "teacher", "teacher_rows", "teacher_epochs", "max_length")
 """Settings by which runs are of one kind: whose steps take as long, and who share a teacher."""
@@ -104,16 +104,17 @@ class Effort:
         """FLOPs of a run: training, the teacher on synthetic examples, and scoring."""
         config, data = run.config, self.data(run.config)
         block, layers = self._block(config)
+        own = self._student_block(config)
         front = 0 if config.bypass == "embeddings" else int(config.bypass)
         share = 0.0 if config.schedule == "none" else config.synthetic_ratio
         if config.mix == "add":
             share /= 1 + share
         examples = run.steps * config.batch_size
-        training = examples * block * (3 * config.student_layers + front + share * (layers - front))
+        training = examples * (3 * config.student_layers * own + (front + share * (layers - front)) * block)
         passes = max(1.0, examples / max(len(data.train), 1))
         scored = passes * len(data.dev) + sum(map(len, data.validation.values())) + len(data.evaluation or ())
-        warm_up = config.warmup_epochs * config.warmup_rows * block * (3 * config.student_layers + layers)
-        return training + scored * block * config.student_layers + warm_up
+        warm_up = config.warmup_epochs * config.warmup_rows * (3 * config.student_layers * own + layers * block)
+        return training + scored * own * config.student_layers + warm_up
 
     def _teachers(
         self, missing: Sequence[Planned], paces: Mapping[str, Sequence[Pace]], others: Sequence[Pace]
@@ -134,8 +135,13 @@ class Effort:
     def _block(self, config: RunConfig) -> tuple[float, int]:
         """FLOPs of a text in a block of the teacher, and how many blocks it has."""
         dim, inner, layers = checkpoint_sizes(config.teacher)
-        tokens = self._tokens_of(config)
-        return 2 * (4 * dim**2 + 2 * dim * inner) * tokens + 4 * dim * tokens**2, layers
+        return flops_of_text(dim, inner, self._tokens_of(config)), layers
+
+    def _student_block(self, config: RunConfig) -> float:
+        """FLOPs of a text in a block of the student."""
+        dim, inner, _ = checkpoint_sizes(config.teacher)
+        width = config.student_width or dim
+        return flops_of_text(width, config.student_ffn or inner * width / dim, self._tokens_of(config))
 
     def _tokens_of(self, config: RunConfig) -> float:
         """Mean tokens of a text, or pair, of a task."""
@@ -173,8 +179,16 @@ def _pace(path: Path, processor: str) -> Pace | None:
 
 
 def _same(settings: Mapping[str, Any], wanted: Mapping[str, Any], names: Iterable[str]) -> bool:
-    # runs of an earlier version name no losses
-    return all(settings.get(name, {} if name == "losses" else None) == wanted[name] for name in names)
+    # an earlier run knew nothing of a setting that is new, and did what its default does
+    fields = RunConfig.model_fields
+    return all(
+        settings.get(name, fields[name].get_default(call_default_factory=True)) == wanted[name] for name in names
+    )
+
+
+def flops_of_text(dim: int, inner: float, tokens: float) -> float:
+    """Forward FLOPs of a block of that width and inner width on a text of so many tokens."""
+    return 2 * (4 * dim**2 + 2 * dim * inner) * tokens + 4 * dim * tokens**2
 
 
 @functools.cache

@@ -120,4 +120,4 @@ def mean_hidden_states(
             result[rows] = means
     finally:
         student.train(was_training)
-    return np.empty((0, student.n_blocks, store.pooled.shape[1]), np.float32) if result is None else result
+    return np.empty((0, student.n_blocks, student.dim), np.float32) if result is None else result

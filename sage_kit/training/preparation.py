@@ -27,8 +27,9 @@ from sage_kit.models.checkpoints import load_classifier, load_tokenizer
 from sage_kit.models.families import family_parts
 from sage_kit.models.language import load_language
 from sage_kit.models.loss_inputs import LossInputs, loss_inputs
+from sage_kit.models.narrow import Shape, narrow_student, student_shape
 from sage_kit.models.split import InputLayers, UpperLayers, split_model
-from sage_kit.models.student import build_student
+from sage_kit.models.student import build_student, layer_map
 from sage_kit.models.teacher import Teacher, fit_tokenizer, load_teacher
 from sage_kit.models.vectors import Pooled, TeacherOutputs, VectorStore, embed_split, label_split, pool_layer
 from sage_kit.models.vocabulary import TeacherVocabulary
@@ -200,10 +201,14 @@ def prepare(recipe: Recipe, accelerator: Accelerator, costs: Costs) -> Prepared:
 
     model = teacher.model.to(device)
     input_layers, teacher_upper = split_model(model, config.bypass)
-    student = build_student(
-        model, bypass=config.bypass, layers=config.student_layers, init=config.student_init, seed=config.seed
-    )
-    inputs = loss_inputs(recipe, teacher_upper, _model_sizes(teacher_upper, student, config, data.spec.is_regression))
+    shape, student = student_shape(config, model.config), None
+    if shape is None:
+        student = build_student(
+            model, bypass=config.bypass, layers=config.student_layers, init=config.student_init, seed=config.seed
+        )
+    else:  # it is made from states that are not there yet
+        layer_map(config.student_init, teacher_upper.n_blocks, config.student_layers)
+    inputs = loss_inputs(recipe, teacher_upper, _model_sizes(teacher_upper, shape, config, data.spec.is_regression))
     recipe.check_sizes(len(data.train), input_layers.dim)
     input_layers_key = fingerprint(teacher.fingerprint, config.bypass)
 
@@ -275,6 +280,10 @@ def prepare(recipe: Recipe, accelerator: Accelerator, costs: Costs) -> Prepared:
             rows, metric = len(evaluation.gold), data.spec.metrics[0]
             work.announce(f"teacher {config.teacher!r} on evaluation ({rows:,} rows): {metric} {scores[metric]:.4f}")
     content = fingerprint(*mark)
+    if shape is not None:
+        with work.alone("narrowing"):
+            student = narrow_student(config, model, teacher_upper, train.store, shape, device)
+    assert student is not None
     return Prepared(
         data=data,
         teacher=teacher,
@@ -413,15 +422,16 @@ class _Preparation:
         )
 
 
-def _model_sizes(teacher: UpperLayers, student: PreTrainedModel, config: RunConfig, regression: bool) -> ModelSizes:
+def _model_sizes(teacher: UpperLayers, shape: Shape | None, config: RunConfig, regression: bool) -> ModelSizes:
     """What losses must know of the two models before they are built."""
+    dim, heads = (shape.width, shape.heads) if shape else (teacher.dim, teacher.heads)
     return ModelSizes(
         teacher_blocks=teacher.n_blocks,
         student_blocks=config.student_layers,
         teacher_dim=teacher.dim,
-        student_dim=int(student.config.hidden_size),
+        student_dim=dim,
         teacher_heads=teacher.heads,
-        student_heads=int(student.config.num_attention_heads),
+        student_heads=heads,
         n_outputs=teacher.n_outputs,
         regression=regression,
     )

@@ -71,6 +71,19 @@ def test_without_runs_of_its_kind_flops_tell(tmp_path: Path, monkeypatch: pytest
     assert again == pytest.approx(seconds)  # 1e9 per second either way
     plain, _ = one._seconds(planned(schedule="none"), [], read_paces(tmp_path / "sst2"))
     assert plain < again  # no teacher on synthetic examples
+    # a block of half the width, inner width included, has a quarter of the linear layers and half of the attention
+    narrow, _ = one._seconds(planned(schedule="none", student_width=384), [], read_paces(tmp_path / "sst2"))
+    assert plain / 4 < narrow < plain / 2
+
+
+def test_runs_from_before_a_setting_was_there_count_as_its_default(tmp_path: Path) -> None:
+    leave_run(tmp_path, "earlier", seconds=10.0)
+    path = tmp_path / "sst2" / "earlier" / "config.toml"
+    lines = path.read_text(encoding="utf-8").splitlines()
+    path.write_text("\n".join(line for line in lines if not line.startswith("student_width")), encoding="utf-8")
+    one = Effort(tmp_path, data_of)
+    assert "as earlier runs took" in one.text([planned()])
+    assert "as earlier runs took" not in one.text([planned(student_width=192)])
 
 
 def test_nothing_to_make_takes_no_time(tmp_path: Path) -> None:

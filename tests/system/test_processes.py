@@ -45,6 +45,13 @@ def test_two_processes_on_the_cpu(tmp_path: Path, tiny_bert: Path) -> None:
     assert RunDirectory.open(target).latest_checkpoint().profile["losses"].isfinite().all()
 
 
+def test_two_processes_train_a_narrower_student(tmp_path: Path, tiny_bert: Path) -> None:
+    summary = run_with_two(tmp_path, tiny_bert, rounds=2, student_width=16, relation_weight=0.5).summary()
+    first, second = summary["rounds"]
+    assert second["synthetic"] == 270
+    assert second["train_loss"] < first["train_loss"]
+
+
 @pytest.mark.parametrize("settings", [{"relation_layer": 1}, {"relation_layer": 3, "hidden_weight": 0.5}])
 def test_two_processes_learn_relations(tmp_path: Path, tiny_bert: Path, settings: dict[str, Any]) -> None:
     """Of the first block nothing of the teacher's is kept, so that the processes share the labelling."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -108,9 +109,10 @@ def attention_layers(options: AttentionOptions, sizes: ModelSizes) -> LossLayers
 def relation_layers(options: RelationOptions, sizes: ModelSizes) -> LossLayers:
     """The blocks that `minilm_relations` compares."""
     heads = options.heads or sizes.teacher_heads
+    both = math.gcd(sizes.teacher_dim, sizes.student_dim)
     for whose, dim in (("teacher", sizes.teacher_dim), ("student", sizes.student_dim)):
         if dim % heads:
-            divisors = [one for one in range(1, dim + 1) if dim % one == 0]
+            divisors = [one for one in range(1, both + 1) if both % one == 0]
             raise CompatibilityError(
                 f"loss 'minilm_relations': heads is {heads}, but must divide the width of the {whose}'s states, {dim}: "
                 f"set it to one of {', '.join(map(str, divisors))}"

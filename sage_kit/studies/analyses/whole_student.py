@@ -111,7 +111,7 @@ def run_whole_student(
             )
         return on_tokens(prepared), _FrozenLoop if freeze else _Loop
 
-    needs = {"bypass": "embeddings", "granularity": "token"}
+    needs = {"bypass": "embeddings", "granularity": "token", "student_width": 0}
     return run_loop(config, plugins, plugin_files or [], make, who="a student with an input layer", needs=needs)
 
 
