@@ -205,7 +205,7 @@ class Loop:
         # what the teacher has labelled for this run, whether computed now or found in the cache
         self.teacher_tokens = int(prepared.train.store.offsets[-1])
         part = self.trained_part(prepared.student.to(self.device))
-        self.learner = Learner(config, prepared, part, accelerator, costs)
+        self.learner = Learner(config, prepared, part, accelerator, costs, events.message)
         self.loss_history: list[NDArray[np.float32]] = []
         self.predictions: dict[str, NDArray[np.float32]] = {}
         self.synthesis = RoundSynthesis(recipe, prepared, self.learner, directory, accelerator, costs, events)

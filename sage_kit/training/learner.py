@@ -20,7 +20,6 @@ from sage_kit.training.optimizer import load_optimizer_tensors, make_optimizer, 
 from sage_kit.training.preparation import Prepared, PreparedSplit
 from sage_kit.training.profile import Profile
 from sage_kit.training.rate_schedules import rate_of
-from sage_kit.training.run_events import RunEvents
 from sage_kit.training.steps import Pass, count_flops, predict, train_pass
 
 if TYPE_CHECKING:
@@ -39,6 +38,8 @@ class Learner:
     accelerator : Accelerator
     costs : Costs
         Takes "student", "profile" and "evaluate".
+    announce : callable
+        Shows one line of text to the user.
 
     Attributes
     ----------
@@ -55,7 +56,13 @@ class Learner:
     """
 
     def __init__(
-        self, config: RunConfig, prepared: Prepared, part: Any, accelerator: Accelerator, costs: Costs
+        self,
+        config: RunConfig,
+        prepared: Prepared,
+        part: Any,
+        accelerator: Accelerator,
+        costs: Costs,
+        announce: Callable[[str], None],
     ) -> None:
         self.config = config
         self.prepared = prepared
@@ -64,8 +71,6 @@ class Learner:
         self.device = accelerator.device
         self.raw = part
         part.recomputes = config.gradient_checkpointing
-        plugins = next(iter(prepared.loss_inputs.losses.values())).plugins
-        announce = RunEvents(plugins, accelerator.is_main_process).message
         self.objective = Objective(config, prepared.loss_inputs, part, self.device, announce)
         # without parameters of losses, the names in a checkpoint are those of the student's own
         own = self.objective.parameters()
