@@ -329,7 +329,7 @@ class UpperLayers(nn.Module):
             first = layout.take_first(rows) if every else rows
             return UpperOutput(self.head(first[:, None]), tuple(outputs), projected_ones)
 
-    def flops(self, lengths: NDArray[np.integer], hidden: bool = False, projections: bool = False) -> int:
+    def flops(self, lengths: NDArray[np.integer], hidden: bool = False, projections: Sequence[int] = ()) -> int:
         """Forward FLOPs, multiplications and additions of matrix products, over real tokens; what is computed counts.
 
         With d the width and f the inner width, a block costs ``2 (4 d^2 + 2 d f)`` per token for its linear layers and
@@ -346,8 +346,8 @@ class UpperLayers(nn.Module):
             Real tokens of each example.
         hidden : bool
             Whether the blocks' outputs are asked for beside the logits.
-        projections : bool
-            Whether the last block's queries, keys and values are: those of the others cost nothing more.
+        projections : sequence of int
+            The blocks, from 1, whose queries, keys and values are: those of the others than the last cost nothing more.
         """
         examples, tokens = len(lengths), int(lengths.astype("int64").sum())
         total = examples * self.head.flops() + self._projection_flops(tokens)
@@ -356,20 +356,22 @@ class UpperLayers(nn.Module):
         last = self._parts[-1]
         every = last.key.weight.numel() + last.value.weight.numel()
         first = sum(layer.weight.numel() for layer in (last.out, last.inner, last.outer))
-        if projections:
+        if self.n_blocks in projections:
             every += last.query.weight.numel()
         else:
             first += last.query.weight.numel()
         total += 2 * (every * tokens + first * examples) + 4 * self.dim * tokens
         return total + block_flops(self._sequence[:-1], self.dim, lengths)
 
-    def training_flops(self, lengths: NDArray[np.integer], hidden: bool = False, projections: bool = False) -> int:
+    def training_flops(
+        self, lengths: NDArray[np.integer], hidden: bool = False, projections: Sequence[int] = ()
+    ) -> int:
         """FLOPs of a training step, counted as in `flops`: three forward passes less what no gradient needs.
 
         A backward pass has two products for each of the forward pass, the gradient of the weights and that of the
         input. The input layers are frozen, so the first block's queries, keys and values need no gradient of their
         input, or, where there is one, the projection; of blocks of another build that is not left out. Blocks that are
-        computed again cost a forward pass more.
+        computed again cost a forward pass more, but for the queries, keys and values that are asked for.
 
         Parameters
         ----------
@@ -377,15 +379,15 @@ class UpperLayers(nn.Module):
             Real tokens of each example.
         hidden : bool
             Whether the blocks' outputs are asked for beside the logits.
-        projections : bool
-            Whether the last block's queries, keys and values are: those of the others cost nothing more.
+        projections : sequence of int
+            The blocks, from 1, whose queries, keys and values are: those of the others than the last cost nothing more.
         """
         examples, tokens = len(lengths), int(lengths.astype("int64").sum())
         forward = self.flops(lengths, hidden, projections)
         if self._own is not None:
             return 3 * forward + self.recomputes * (forward - examples * self.head.flops())
         first = self._parts[0]
-        every = hidden or projections or self.head.reads_all or self.n_blocks > 1
+        every = hidden or bool(projections) or self.head.reads_all or self.n_blocks > 1
         queries = tokens if every else examples
         both = first.key.weight.numel() + first.value.weight.numel()
         projection = self._projection_flops(tokens)
@@ -393,9 +395,9 @@ class UpperLayers(nn.Module):
         again = 0
         if self.recomputes:
             again = forward - examples * self.head.flops() - projection
-            if projections:
-                last = self._parts[-1]
-                again -= 2 * tokens * sum(layer.weight.numel() for layer in (last.query, last.key, last.value))
+            kept = [self._parts[number - 1] for number in projections]
+            layers = [layer for parts in kept for layer in (parts.query, parts.key, parts.value)]
+            again -= 2 * tokens * sum(layer.weight.numel() for layer in layers)
         return 3 * forward - unneeded + again
 
     def _projection_flops(self, tokens: int) -> int:

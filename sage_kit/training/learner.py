@@ -119,9 +119,7 @@ class Learner:
             )
         self.steps += did.steps
         self._progress = self.steps / planned
-        inputs = self.objective.inputs
-        last = inputs.sizes.student_blocks in inputs.projections
-        flops = count_flops(self.raw, did.lengths, training=True, hidden=inputs.hidden, projections=last)
+        flops = count_flops(self.raw, did.lengths, training=True, **self.objective.asks)
         flops += self.objective.flops(did.lengths)
         self.costs.add("student", tokens=did.tokens, flops=flops)
         return did

@@ -166,7 +166,12 @@ def predict(
 
 
 def count_flops(
-    upper: UpperLayers, lengths: NDArray[np.int64], *, training: bool, hidden: bool = False, projections: bool = False
+    upper: UpperLayers,
+    lengths: NDArray[np.int64],
+    *,
+    training: bool,
+    hidden: bool = False,
+    projections: Sequence[int] = (),
 ) -> int:
     """FLOPs of upper layers on examples of these lengths: a forward pass, or a training step
     (`UpperLayers.training_flops`).
@@ -179,8 +184,8 @@ def count_flops(
         Whether the backward pass counts.
     hidden : bool
         Whether the blocks' outputs are asked for; without them the last block is computed for the first token only.
-    projections : bool
-        Whether the last block's queries, keys and values are asked for.
+    projections : sequence of int
+        The blocks, from 1, whose queries, keys and values are asked for.
     """
     counted = upper.training_flops if training else upper.flops
     return counted(lengths, hidden, projections)

@@ -241,9 +241,10 @@ def test_packed_and_padded_passes_agree(init: str, hidden: bool, projections: tu
 @pytest.mark.parametrize("layers", [1, 2])
 def test_flops_are_those_that_torch_counts(layers: int, hidden: bool, projections: bool) -> None:
     _, _, _, upper = narrow(layers=layers)
-    lengths, asked = np.full(4, 6), {"hidden": hidden, "projections": projections}
+    lengths = np.full(4, 6)
+    asked = {"hidden": hidden, "projections": tuple(range(1, layers + projections))}
     with FlopCounterMode(display=False) as forward:
-        output = upper(torch.randn(4, 6, 32), None, hidden=hidden, projections=tuple(range(1, layers + projections)))
+        output = upper(torch.randn(4, 6, 32), None, **asked)
     assert count_flops(upper, lengths, training=False, **asked) == forward.get_total_flops()
     with FlopCounterMode(display=False) as backward:
         total = output.logits.sum() + sum(states.sum() for states in output.hidden)
@@ -252,7 +253,7 @@ def test_flops_are_those_that_torch_counts(layers: int, hidden: bool, projection
     assert count_flops(upper, lengths, training=True, **asked) == counted
 
 
-@pytest.mark.parametrize("projections", [(), (2,)])
+@pytest.mark.parametrize("projections", [(), (2,), (1,), (1, 2)])
 @pytest.mark.parametrize("hidden", [False, True])
 def test_flops_of_blocks_that_are_computed_twice_are_those_that_torch_counts(
     monkeypatch: pytest.MonkeyPatch, hidden: bool, projections: tuple[int, ...]
@@ -267,7 +268,7 @@ def test_flops_of_blocks_that_are_computed_twice_are_those_that_torch_counts(
         output = upper(states, mask, hidden=hidden, projections=projections)
         total = output.logits.sum() + sum(one.square().sum() for one in output.hidden)
         (total + sum(one.square().sum() for one in output.projections)).backward()
-    asked = {"hidden": hidden, "projections": 2 in projections}
+    asked = {"hidden": hidden, "projections": projections}
     assert count_flops(upper, np.full(4, 6), training=True, **asked) == counter.get_total_flops()
 
 
@@ -291,7 +292,7 @@ def test_flops_of_relations_across_widths_are_those_that_torch_counts(
         output = upper(states, None, **objective.asks)
         objective(output, batch, 0.0, contextlib.nullcontext).sum().backward()
     lengths = np.full(4, 6)
-    counted = count_flops(upper, lengths, training=True, projections=True) + objective.flops(lengths)
+    counted = count_flops(upper, lengths, training=True, **objective.asks) + objective.flops(lengths)
     assert counted == counter.get_total_flops()
 
 

@@ -222,8 +222,8 @@ def test_flops_equal_a_hand_count_and_torchs(family, monkeypatch):
     assert upper.flops(lengths, hidden=True) == 3 * block + head
     assert upper.flops(lengths) == 2 * block + last + head
     # and queries of every token, in place of the first one's
-    assert upper.flops(lengths, projections=True) == upper.flops(lengths) + 2 * rows * (n - 1) * d * d
-    assert upper.flops(lengths, hidden=True, projections=True) == upper.flops(lengths, hidden=True)
+    assert upper.flops(lengths, projections=(3,)) == upper.flops(lengths) + 2 * rows * (n - 1) * d * d
+    assert upper.flops(lengths, hidden=True, projections=(3,)) == upper.flops(lengths, hidden=True)
     states = torch.randn(rows, n, d)
     # the counter knows none of oneDNN's products
     monkeypatch.setattr(torch.backends.mkldnn, "enabled", False)
@@ -233,8 +233,9 @@ def test_flops_equal_a_hand_count_and_torchs(family, monkeypatch):
             math = torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH)
             precision = torch.autocast("cpu", enabled=autocast)  # the padded path
             with torch.no_grad(), math, precision, FlopCounterMode(display=False) as counter:
-                upper(states, hidden=hidden, projections=(1, upper.n_blocks) if projections else (1,))
-            assert counter.get_total_flops() == upper.flops(lengths, hidden, projections)
+                asked = (1, upper.n_blocks) if projections else (1,)
+                upper(states, hidden=hidden, projections=asked)
+            assert counter.get_total_flops() == upper.flops(lengths, hidden, asked)
 
 
 @pytest.mark.parametrize("family", tiny.OWN_BLOCKS)

@@ -31,10 +31,10 @@ def test_flops_are_those_that_torch_counts(layers: int, hidden: bool, projection
     _, upper = split_model(tiny.make_model(layers=layers), "embeddings")
     lengths = np.full(4, 6)
     states = torch.randn(4, 6, upper.dim)
+    asked: dict[str, Any] = {"hidden": hidden, "projections": tuple(range(1, layers + projections))}
     with FlopCounterMode(display=False) as forward:
         # those of the blocks before the last cost nothing
-        output = upper(states, None, hidden=hidden, projections=tuple(range(1, layers + projections)))
-    asked = {"hidden": hidden, "projections": projections}
+        output = upper(states, None, **asked)
     assert count_flops(upper, lengths, training=False, **asked) == forward.get_total_flops()
     with FlopCounterMode(display=False) as backward:
         total = output.logits.sum() + sum(states.sum() for states in output.hidden)
@@ -42,9 +42,9 @@ def test_flops_are_those_that_torch_counts(layers: int, hidden: bool, projection
         total.backward()
     counted = forward.get_total_flops() + backward.get_total_flops()
     assert count_flops(upper, lengths, training=True, **asked) == counted
-    # blocks that are computed twice: all of the forward pass but the head, and what is asked for of the last block
+    # blocks that are computed twice: all of the forward pass but the head, and what is asked for
     upper.recomputes = True
-    once = 2 * 4 * (32 * 32 + 32 * 2) + 2 * 4 * 6 * 3 * 32 * 32 * projections
+    once = 2 * 4 * (32 * 32 + 32 * 2) + 2 * 4 * 6 * 3 * 32 * 32 * len(asked["projections"])
     assert count_flops(upper, lengths, training=True, **asked) == counted + forward.get_total_flops() - once
 
 

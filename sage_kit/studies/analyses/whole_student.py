@@ -56,11 +56,13 @@ class WholeStudent(TrainedEmbeddings):
         """What `UpperLayers.scores` returns."""
         return self.upper.scores(layer, projections)
 
-    def flops(self, lengths: NDArray[np.integer[Any]], hidden: bool = False, projections: bool = False) -> int:
+    def flops(self, lengths: NDArray[np.integer[Any]], hidden: bool = False, projections: Sequence[int] = ()) -> int:
         """Forward FLOPs, counted as in `UpperLayers.flops`; a look-up in the embeddings is none."""
         return self.upper.flops(lengths, hidden, projections)
 
-    def training_flops(self, lengths: NDArray[np.integer[Any]], hidden: bool = False, projections: bool = False) -> int:
+    def training_flops(
+        self, lengths: NDArray[np.integer[Any]], hidden: bool = False, projections: Sequence[int] = ()
+    ) -> int:
         """FLOPs of a training step: three forward passes.
 
         `UpperLayers.training_flops` leaves out the gradient of the first block's input, which nothing needs there; here
