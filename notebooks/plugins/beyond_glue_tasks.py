@@ -1,7 +1,7 @@
-"""Tasks beyond GLUE as a one-file plugin: multi-hop questions, paraphrase adversaries, other languages.
+"""Tasks beyond GLUE as a one-file plugin: multi-hop questions and paraphrase adversaries.
 
-It reads parquet files below `data_dir`, in the folders strategyqa, hotpotqa, pawsx/<language>, xnli/<language> and
-glue/qqp, with the columns of the data sets' usual distribution:
+It reads parquet files below `data_dir`, in the folders strategyqa, hotpotqa, pawsx/<language> and glue/qqp, with the
+columns of the data sets' usual distribution:
 
     sage-kit plugins --plugin beyond_glue_tasks.py --kind task
     sage-kit run --plugin beyond_glue_tasks.py --task strategyqa --data-dir FOLDER ...
@@ -18,7 +18,6 @@ from sage_kit.components import TaskSpec
 from sage_kit.errors import DataError
 
 PAWSX = ("en", "de", "es", "fr", "ja", "ko", "zh")
-XNLI = ("en", "fr", "es", "de", "el", "bg", "ru", "tr", "ar", "vi", "th", "zh", "hi", "sw", "ur")
 
 HELD_OUT = 3
 """One group of PAWS-X pairs in this many is held out."""
@@ -70,7 +69,7 @@ UNTRANSLATED = "NS"
 """What stands in PAWS-X for a sentence that nobody translated."""
 
 
-def load_pawsx(config):
+def load_pawsx_parted(config):
     """Training pairs in English; held-out ones in every language, where the same row is the same pair."""
     english = read(config, "pawsx/en/validation", PAIR)
     apart = held_out(english["sentence1"], english["sentence2"])
@@ -117,16 +116,6 @@ def load_hotpotqa(config):
     }
 
 
-# ---- XNLI: trained in English, scored in every language
-
-
-def load_xnli(config):
-    """English training pairs, and the validation pairs of every language."""
-    columns = ("premise", "hypothesis", "label")
-    validation = {language: read(config, f"xnli/{language}/validation", columns) for language in XNLI}
-    return {"train": read(config, "xnli/en/train", columns), **validation}
-
-
 @hookimpl
 def sage_tasks():
     yield TaskSpec(
@@ -153,11 +142,11 @@ def sage_tasks():
         validation_splits=("distractor",),
     )
     yield TaskSpec(
-        name="pawsx",
+        name="pawsx_parted",
         summary="PAWS-X: paraphrase or word-order trap; trained on English pairs, scored on held-out ones by language",
         text_columns=("sentence1", "sentence2"),
         labels=("different", "paraphrase"),
-        loader=load_pawsx,
+        loader=load_pawsx_parted,
         validation_splits=PAWSX,
     )
     yield TaskSpec(
@@ -168,12 +157,4 @@ def sage_tasks():
         loader=load_qqp_to_pawsx,
         validation_splits=("pawsx", "qqp"),
         may_be_half_empty=True,
-    )
-    yield TaskSpec(
-        name="xnli",
-        summary="XNLI: entailment, trained in English and scored in fifteen languages",
-        text_columns=("premise", "hypothesis"),
-        labels=("entailment", "neutral", "contradiction"),
-        loader=load_xnli,
-        validation_splits=XNLI,
     )
