@@ -24,6 +24,8 @@ import sage_kit
 from sage_kit.components.registration import unregistered
 from sage_kit.config import toml_loads
 
+pytest.importorskip("tox", reason="needs tox")
+
 ROOT = Path(__file__).parents[1]
 PACKAGE = Path(sage_kit.__file__).parent
 

@@ -83,6 +83,7 @@ def test_a_registered_plugin_stands_wherever_plugins_are_named(kind: str, clone:
 
 
 def test_tox_knows_a_registered_plugin(clone: Path) -> None:
+    pytest.importorskip("tox", reason="needs tox")
     new_registered_plugin("filter", "new_one", clone / "plugins")
     done = subprocess.run(
         [

@@ -129,6 +129,7 @@ def test_the_readme_of_a_new_plugin_is_true(kind: str, tmp_path: Path) -> None:
 
 
 def test_tox_of_a_new_plugin_tests_every_combination(tmp_path: Path) -> None:
+    pytest.importorskip("tox", reason="needs tox")
     folder = new_plugin("stop_rule", "fresh_one", tmp_path)
     variables = {name: value for name, value in os.environ.items() if not name.startswith(("TOX", "SAGE_KIT"))}
 
