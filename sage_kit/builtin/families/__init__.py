@@ -188,6 +188,7 @@ FAMILIES = (
     FamilySpec(
         name="modernbert",
         summary="ModernBERT: rotary positions, local and global attention",
+        requires=("transformers>=5.1",),
         model_types=("modernbert",),
         embeddings="model.embeddings",
         blocks="model.layers",
@@ -210,6 +211,7 @@ FAMILIES = (
     FamilySpec(
         name="nomic_bert",
         summary="NomicBERT: rotary positions",
+        requires=("transformers>=5.5",),
         model_types=("nomic_bert",),
         embeddings="nomic_bert.embeddings",
         blocks="nomic_bert.layers",
