@@ -13,15 +13,24 @@ from sage_kit.components import TokenBatch
 from sage_kit.errors import CompatibilityError
 from sage_kit.models.checkpoints import load_classifier
 
-FAMILIES = pytest.mark.parametrize("family", tinyview.FAMILIES)
+FAMILIES = pytest.mark.parametrize("family", ["bert", "roberta", "distilbert", "mpnet"])
 TEXTS = [row["text"] for row in tiny.toy_task_rows(12, seed=4)] + ["the zebra was good"]  # one unknown word
 PAIRS = [row["text"] for row in tiny.toy_task_rows(13, seed=5)]
 
 
+class Checkpoints(dict):
+    """Tiny checkpoints by family, made when they are asked for."""
+
+    def __init__(self, factory):
+        self.factory = factory
+
+    def __missing__(self, family):
+        return self.setdefault(family, tiny.make_checkpoint(self.factory.mktemp(f"tiny-{family}"), family))
+
+
 @pytest.fixture(scope="module")
-def checkpoints(tiny_bert, tiny_roberta, tiny_distilbert, tmp_path_factory):
-    mpnet = tiny.make_checkpoint(tmp_path_factory.mktemp("tiny-mpnet"), "mpnet")
-    return {"bert": tiny_bert, "roberta": tiny_roberta, "distilbert": tiny_distilbert, "mpnet": mpnet}
+def checkpoints(tmp_path_factory):
+    return Checkpoints(tmp_path_factory)
 
 
 @pytest.fixture
@@ -31,7 +40,7 @@ def small_chunks(monkeypatch):
     monkeypatch.setattr(nearest_token, "ROWS", 5)
 
 
-@FAMILIES
+@pytest.mark.parametrize("family", tinyview.FAMILIES)
 @pytest.mark.parametrize("pairs", [None, PAIRS], ids=["single", "pairs"])
 def test_real_states_decode_to_exactly_their_tokens(build, checkpoints, family, pairs, small_chunks):
     view = tinyview.view_of_checkpoint(checkpoints[family], texts=TEXTS, pairs=pairs)

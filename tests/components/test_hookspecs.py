@@ -11,7 +11,7 @@ import pytest
 
 import sage_kit
 from sage_kit import hookimpl
-from sage_kit.components import HubSource, hookspecs, lazy
+from sage_kit.components import HeadParts, HubSource, hookspecs, lazy
 from sage_kit.components.hooks import COMMANDS, HOOKS, OBSERVING_HOOKS
 from sage_kit.components.plugins import Plugins
 from sage_kit.components.spec_checks import CONTRIBUTING_HOOKS
@@ -40,7 +40,7 @@ def test_docstring_says_when_and_shows_one_example_that_compiles(name: str) -> N
 @pytest.mark.parametrize("name", HOOKS)
 def test_example_is_accepted_by_the_hook(name: str) -> None:
     # What an example takes from its surroundings is given here; what it imports from sage_kit is the real thing.
-    names: dict[str, Any] = {"hookimpl": hookimpl, "lazy": lazy, "HubSource": HubSource}
+    names: dict[str, Any] = {"hookimpl": hookimpl, "lazy": lazy, "HubSource": HubSource, "HeadParts": HeadParts}
     names |= {spec.__name__: spec for spec in CONTRIBUTING_HOOKS.values()}
     names |= dict.fromkeys(re.findall(r"make_\w+|list_runs", example(name)), lambda options, context: None)
     exec(compile(example(name), name, "exec"), names)
