@@ -76,11 +76,11 @@ def _numbered(values: Sequence[Hashable]) -> Indices:
 
 def _joined(one: Indices, other: Indices) -> Indices:
     """The finest grouping of rows that parts no group of two groupings."""
-    from scipy.sparse import coo_array
+    from scipy.sparse import coo_matrix
     from scipy.sparse.csgraph import connected_components
 
     sizes = int(one.max(initial=-1)) + 1, int(other.max(initial=-1)) + 1
-    edges = coo_array((np.ones(len(one), np.int8), (one, sizes[0] + other)), shape=(sum(sizes), sum(sizes)))
+    edges = coo_matrix((np.ones(len(one)), (one, sizes[0] + other)), shape=(sum(sizes), sum(sizes)))
     _, component = connected_components(edges, directed=False)
     return _numbered(component[one].tolist())
 

@@ -57,8 +57,9 @@ def _digest(path: str, size: int, modified: int) -> str:
 
 
 def teacher_parts(name: str) -> list[Any]:
-    """What a key of runs must hold of the family of a teacher: of all families, where that is not known here."""
+    """What a key of runs must hold of the family of a teacher; where that is not known here, of all in use."""
     from sage_kit.components.plugins import Plugins
+    from sage_kit.components.spec_checks import unmet
     from sage_kit.models.families import family_parts
     from sage_kit.models.locations import resolve_checkpoint
 
@@ -68,4 +69,5 @@ def teacher_parts(name: str) -> list[Any]:
         found = plugins.family_of_type(str(settings["model_type"]))
     except (OSError, ValueError, KeyError, TypeError):
         found = None
-    return [[family.name, *family_parts(family)] for family in ([found] if found else plugins.families())]
+    families = [found] if found else [family for family in plugins.families() if not unmet(family.requires)]
+    return [[family.name, *family_parts(family)] for family in families]
