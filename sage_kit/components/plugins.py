@@ -387,8 +387,8 @@ class Plugins(Hooks):
     def task(self, name: str, options: Mapping[str, Any] | Options | None = None) -> TaskSpec:
         """The spec of a task, with the fields that it has under some options; raises as `reducer` does."""
         spec = cast(TaskSpec, self.registered("task", name).spec)
-        self.options("task", name, options or {})
-        return spec if spec.refine is None else cast(TaskSpec, self._refined(spec, options))
+        checked = self.options("task", name, options or {})
+        return spec if spec.refine is None else cast(TaskSpec, self._refined(spec, checked))
 
     def options(self, kind: str, name: str, values: Mapping[str, Any] | Options) -> Options:
         """Check a component's options.

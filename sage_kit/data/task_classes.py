@@ -46,9 +46,12 @@ def settle_classes(
     """
     column = spec.label_column
     labels = {split: read_labels(table.columns[column], table.class_names) for split, table in tables.items()}
-    train = tables[spec.train_split]
-    found = find_classes([label for label in labels[spec.train_split] if _is_class(label, train)])
-    names = tuple(name for name in train.class_names if name in found.names) or found.names
+    found = {
+        split: find_classes([label for label in labels[split] if _is_class(label, table)])
+        for split, table in tables.items()
+    }
+    train, held = tables[spec.train_split], found[spec.train_split].names
+    names = tuple(name for name in train.class_names if name in held) or held
     if len(names) < 2:
         raise DataError(
             f"{train.where}, column {column!r}: {f'every label is {names[0]!r}' if names else 'no row has a label'}; a "
@@ -56,7 +59,7 @@ def settle_classes(
         )
     named: dict[str, Table] = {}
     for split, table in tables.items():
-        of = find_classes([label for label in labels[split] if _is_class(label, table)]).of
+        of = found[split].of
         values = [of.get(label, value) for label, value in zip(labels[split], table.columns[column], strict=True)]
         strange = Counter(of[label] for label in labels[split] if label in of and of[label] not in names)
         whole = replace(table, columns={**table.columns, column: values}, class_names=())

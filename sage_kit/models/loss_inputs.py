@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -48,22 +49,24 @@ class LossInputs:
     pooling: str
     kept: tuple[int, ...]
 
-    @property
+    @cached_property
     def hidden(self) -> bool:
         """Whether the student's blocks must return their outputs."""
         return any(self.layers[name].student_hidden or self._embeds(name) for name in self.losses)
 
-    @property
+    @cached_property
     def projections(self) -> tuple[int, ...]:
         """Blocks of the student that must return queries, keys and values."""
-        found = [(*one.student_projections, *one.student_scores) for one in self.layers.values()]
-        return tuple(sorted({layer for layers in found for layer in layers}))
+        return self._blocks("student_projections", "student_scores")
 
-    @property
+    @cached_property
     def teacher_projections(self) -> tuple[int, ...]:
         """Blocks of the teacher whose queries, keys and values are computed anew."""
-        found = [(*one.teacher_projections, *one.teacher_scores) for one in self.layers.values()]
-        return tuple(sorted({layer for layers in found for layer in layers}))
+        return self._blocks("teacher_projections", "teacher_scores")
+
+    def _blocks(self, *parts: str) -> tuple[int, ...]:
+        """The blocks of which some loss asks for one of these fields of `LossLayers`, in order."""
+        return tuple(sorted({layer for one in self.layers.values() for part in parts for layer in getattr(one, part)}))
 
     def _embeds(self, name: str) -> bool:
         return self.losses[name].spec.needs_embeddings
@@ -78,48 +81,34 @@ class LossInputs:
         wide = lengths.astype("int64")
         tokens, squares, sizes = int(wide.sum()), int((wide * wide).sum()), self.sizes
         total = 6 * sizes.teacher_dim**2 * tokens * len(self.teacher_projections)
-        teacher = {layer for one in self.layers.values() for layer in one.teacher_scores}
-        student = {layer for one in self.layers.values() for layer in one.student_scores}
+        teacher, student = self._blocks("teacher_scores"), self._blocks("student_scores")
         total += 2 * squares * (sizes.teacher_dim * len(teacher) + 3 * sizes.student_dim * len(student))
         for choice in self.losses.values():
             if choice.spec.flops is not None:
                 total += int(choice.call(choice.spec.flops, choice.options, sizes, lengths, step="flops"))
         return total
 
-    def of_batch(
-        self,
-        student: UpperLayers,
-        output: UpperOutput,
-        states: torch.Tensor,
-        mask: torch.Tensor,
-        logits: torch.Tensor,
-        hidden: torch.Tensor | None,
-        labels: torch.Tensor,
-        autocast: Callable[[], AbstractContextManager[Any]],
-    ) -> BatchInputs:
-        """What the losses look at of one batch; each part is made when a loss first asks for it.
-
-        Parameters
-        ----------
-        student : UpperLayers
-            Whose output it is.
-        output : UpperOutput
-        states : Tensor of shape (batch, tokens, dim)
-            Token states.
-        mask : Tensor of shape (batch, tokens), bool
-        logits : Tensor of shape (batch, n_outputs)
-            The teacher's.
-        hidden : Tensor of shape (batch, tokens, n_layers, dim) or None
-            What was kept of the teacher's blocks.
-        labels : Tensor of shape (batch,)
-        autocast : callable
-            Gives the context in which the teacher's queries, keys and values are computed.
-        """
-        return BatchInputs(self, student, output, states, mask, logits, hidden, labels, autocast)
-
 
 class BatchInputs:
-    """What the losses look at of one batch (`LossInputs.of_batch`)."""
+    """What the losses look at of one batch; each part is made when a loss first asks for it.
+
+    Parameters
+    ----------
+    inputs : LossInputs
+    student : UpperLayers
+        Whose output it is.
+    output : UpperOutput
+    states : Tensor of shape (batch, tokens, dim)
+        Token states.
+    mask : Tensor of shape (batch, tokens), bool
+    logits : Tensor of shape (batch, n_outputs)
+        The teacher's.
+    hidden : Tensor of shape (batch, tokens, n_layers, dim) or None
+        What was kept of the teacher's blocks.
+    labels : Tensor of shape (batch,)
+    autocast : callable
+        Gives the context in which the teacher's queries, keys and values are computed.
+    """
 
     def __init__(
         self,

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from sage_kit.components import BuildContext, LossBatch, ModelOutputs
 from sage_kit.config import RunConfig
 from sage_kit.errors import PluginError
-from sage_kit.models.loss_inputs import LossInputs
+from sage_kit.models.loss_inputs import BatchInputs, LossInputs
 from sage_kit.models.split import UpperLayers, UpperOutput
 from sage_kit.recipe import LossChoice
 from sage_kit.storage.fingerprint import derive_seed
@@ -96,8 +96,16 @@ class Objective:
         PluginError
             When a loss fails, or returns something else than one number for each example.
         """
-        seen = self.inputs.of_batch(
-            self._student, output, batch.states, batch.mask, batch.logits, batch.hidden, batch.labels, autocast
+        seen = BatchInputs(
+            self.inputs,
+            self._student,
+            output,
+            batch.states,
+            batch.mask,
+            batch.logits,
+            batch.hidden,
+            batch.labels,
+            autocast,
         )
         return self._sum(self.inputs.losses, seen.of, len(batch.labels), progress)
 

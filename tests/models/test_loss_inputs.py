@@ -23,6 +23,7 @@ from sage_kit.errors import CompatibilityError, ConfigError
 from sage_kit.models.block_parts import parts_of
 from sage_kit.models.checkpoints import load_classifier
 from sage_kit.models.families import family_of
+from sage_kit.models.loss_inputs import BatchInputs
 from sage_kit.models.split import split_model
 from sage_kit.recipe import resolve
 from sage_kit.rundir import RunDirectory
@@ -108,8 +109,16 @@ def test_losses_of_a_batch_are_those_of_the_whole_models(
         batch = batches.fetch(number)
         with torch.no_grad():
             output = upper(batch.states, batch.mask, hidden=inputs.hidden, projections=inputs.projections)
-        seen = inputs.of_batch(
-            upper, output, batch.states, batch.mask, batch.logits, batch.hidden, batch.labels, contextlib.nullcontext
+        seen = BatchInputs(
+            inputs,
+            upper,
+            output,
+            batch.states,
+            batch.mask,
+            batch.logits,
+            batch.hidden,
+            batch.labels,
+            contextlib.nullcontext,
         ).of("minilm_relations")
         ours, theirs = seen.student.projections, seen.teacher.projections
         assert ours is not None

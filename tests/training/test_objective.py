@@ -23,6 +23,7 @@ from sage_kit.distill import resume, run
 from sage_kit.errors import CompatibilityError, ConfigError, PluginError, UnknownComponentError
 from sage_kit.models.checkpoints import load_classifier
 from sage_kit.models.families import family_of
+from sage_kit.models.loss_inputs import BatchInputs
 from sage_kit.models.split import split_model
 from sage_kit.recipe import resolve
 from sage_kit.rundir import RunDirectory
@@ -175,8 +176,16 @@ def test_losses_see_what_the_models_make_of_the_batch(folder: Path, tiny_bert: P
     with torch.no_grad():
         output = student(batch.states, batch.mask, hidden=inputs.hidden, projections=inputs.projections)
         whole = prepared.teacher_upper(batch.states, batch.mask, hidden=True, projections=(2, 4))
-    seen = inputs.of_batch(
-        student, output, batch.states, batch.mask, batch.logits, batch.hidden, batch.labels, contextlib.nullcontext
+    seen = BatchInputs(
+        inputs,
+        student,
+        output,
+        batch.states,
+        batch.mask,
+        batch.logits,
+        batch.hidden,
+        batch.labels,
+        contextlib.nullcontext,
     )
 
     def same(one: Any, two: torch.Tensor) -> None:  # what is kept in half precision
