@@ -43,7 +43,6 @@ from sage_kit.components.specs import (
     DecoderSpec,
     Factory,
     FilterSpec,
-    HubSource,
     InverterSpec,
     LiftSpec,
     LossSpec,
@@ -52,11 +51,10 @@ from sage_kit.components.specs import (
     Options,
     ReducerSpec,
     SamplerSpec,
-    SplitSource,
     StopRuleSpec,
-    TaskSpec,
     lazy,
 )
+from sage_kit.components.task_specs import HubSource, SplitSource, TaskSpec
 
 if TYPE_CHECKING:
     from sage_kit.components.messages import Floats as Floats

@@ -45,8 +45,8 @@ from sage_kit.components.specs import (
     Options,
     ReducerSpec,
     SamplerSpec,
-    TaskSpec,
 )
+from sage_kit.components.task_specs import TaskSpec
 from sage_kit.config import explain
 from sage_kit.errors import (
     ConfigError,

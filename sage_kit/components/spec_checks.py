@@ -17,7 +17,6 @@ from sage_kit.components.specs import (
     ComponentSpec,
     DecoderSpec,
     FilterSpec,
-    HubSource,
     InverterSpec,
     LiftSpec,
     LossSpec,
@@ -26,10 +25,9 @@ from sage_kit.components.specs import (
     Options,
     ReducerSpec,
     SamplerSpec,
-    SplitSource,
     StopRuleSpec,
-    TaskSpec,
 )
+from sage_kit.components.task_specs import HubSource, SplitSource, TaskSpec
 from sage_kit.errors import PluginError, one_line
 
 NAME = re.compile(r"[a-z][a-z0-9_]*")

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import importlib
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from sage_kit.components.loss_messages import LossLayers, ModelSizes
-    from sage_kit.config import RunConfig
 
 
 class Options(BaseModel):
@@ -364,132 +363,3 @@ class MetricSpec(ComponentSpec):
         """What listings show beside the name."""
         low, high = self.range
         return {**super().capabilities(), "range": f"{low:g} to {high:g}"}
-
-
-@dataclass(frozen=True)
-class HubSource:
-    """Where a task lies on the Hugging Face hub: repository, configuration and revision."""
-
-    repository: str
-    configuration: str = ""
-    revision: str = "main"
-
-
-@dataclass(frozen=True)
-class SplitSource:
-    """Where a split of a task lies, where that is apart from the others, as for another language.
-
-    Attributes
-    ----------
-    local : str
-        Its file below ``data_dir``, without ``.parquet``; "" when it has no local form.
-    hub : HubSource or None
-        Its data set on the hub.
-    split : str
-        Its name there.
-    """
-
-    local: str = ""
-    hub: HubSource | None = None
-    split: str = ""
-
-
-@dataclass(frozen=True, kw_only=True)
-class TaskSpec:
-    """A labelled task: which columns hold text and label, how it is scored, and where its splits come from.
-
-    Attributes
-    ----------
-    name, summary : str
-        As in every spec.
-    text_columns : tuple of one or two str
-        Columns of the text, or of the two texts of a pair.
-    label_column : str
-        Column of the label: an integer index into `labels`, one of their names, or a number for regression.
-    labels : tuple of str
-        Class names in the order of their indices, as in the hub's data set; empty for regression.
-    labels_from_data : bool
-        The classes are those that the training split names and holds, and `labels` is empty until it is read. Rows of
-        other splits that are of none of them are left out, and told.
-    label_range : tuple of two float
-        Smallest and largest label of a regression task.
-    metrics : tuple of str
-        Names of metrics, those of plugins too; the first is the primary one.
-    local : str
-        Folder below ``data_dir`` that holds ``<split>.parquet``; "" when the task has no local form.
-    hub : HubSource or None
-        The hub's data set.
-    sources : mapping of str to SplitSource
-        The splits that lie elsewhere, by name.
-    loader : callable or None
-        ``loader(config)`` returns ``{split name: {column: list}}`` for tasks that come from a package or a file.
-    train_split : str
-        Name of the training split.
-    validation_splits : tuple of str
-        Names of the official validation splits, used for reporting only.
-    may_be_half_empty : bool
-        One text of a pair may be empty, as in a few rows of QQP.
-    group_column : str
-        Rows with the same value in this column, such as the turns of a dialogue, stay together when splits are made.
-    options : type of Options
-        The class that checks the setting `task_options`.
-    refine : callable or None
-        ``refine(options)`` returns the fields of the spec that these options give, by name.
-    requires, install : as in :class:`ComponentSpec`
-    measures : mapping of str to sage_kit.data.metrics.Measure
-        The metrics that the settings or `metrics` name, built; filled in by the core once a task's data is loaded.
-    """
-
-    kind: ClassVar[str] = "task"
-
-    name: str
-    summary: str
-    text_columns: tuple[str, ...]
-    label_column: str = "label"
-    labels: tuple[str, ...] = ()
-    labels_from_data: bool = False
-    label_range: tuple[float, float] = (0.0, 1.0)
-    metrics: tuple[str, ...] = ("accuracy",)
-    local: str = ""
-    hub: HubSource | None = None
-    sources: Mapping[str, SplitSource] = field(default_factory=dict, hash=False)
-    loader: Callable[[RunConfig], Mapping[str, Mapping[str, Sequence[Any]]]] | None = None
-    train_split: str = "train"
-    validation_splits: tuple[str, ...] = ("validation",)
-    may_be_half_empty: bool = False
-    group_column: str = ""
-    options: type[Options] = Options
-    refine: Callable[[Any], Mapping[str, Any]] | None = None
-    requires: tuple[str, ...] = ()
-    install: str = ""
-    measures: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
-
-    @property
-    def is_regression(self) -> bool:
-        """Whether the label is a number rather than a class."""
-        return not self.labels and not self.labels_from_data
-
-    @property
-    def n_outputs(self) -> int:
-        """Width of the model's output layer."""
-        return max(1, len(self.labels))
-
-    def source_of(self, split: str) -> SplitSource:
-        """Where a split lies."""
-        local = f"{self.local}/{split}" if self.local else ""
-        return self.sources.get(split) or SplitSource(local, self.hub, split)
-
-    def capabilities(self) -> dict[str, Any]:
-        """What listings show beside the name."""
-        places = [self.source_of(split) for split in (self.train_split, *self.validation_splits)]
-        sources = {
-            "local": any(place.local for place in places),
-            "hub": any(place.hub is not None for place in places),
-            "package": self.loader is not None,
-        }
-        return {
-            "texts": len(self.text_columns),
-            "labels": ["of the data"] if self.labels_from_data else list(self.labels),
-            "metrics": list(self.metrics),
-            "sources": [name for name, there in sources.items() if there],
-        }

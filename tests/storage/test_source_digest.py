@@ -35,7 +35,8 @@ PACKAGE = Path(sage_kit.__file__).parent
 EVERY_RUN = (
     "builtin/families/__init__", "builtin/losses/kl", "builtin/stop_rules/agreement", "components/__init__",
     "components/hooks", "components/loader", "components/loss_messages", "components/messages", "components/plugins",
-    "components/protocols", "components/records", "components/spec_checks", "components/specs", "config/__init__",
+    "components/protocols", "components/records", "components/spec_checks", "components/specs",
+    "components/task_specs", "config/__init__",
     "config/joint_checks", "config/loading", "config/loss_weights", "config/paths", "config/presets", "config/settings",
     "config/validation", "config/values", "data/batches", "data/corpus", "data/metrics", "data/row_checks",
     "data/scoring", "data/sources",
