@@ -20,7 +20,6 @@ from sage_kit.components.guard import counting_interrupts
 from sage_kit.components.plugins import Plugins
 from sage_kit.components.records import Costs, RoundResult, RunInfo
 from sage_kit.config import RunConfig, with_absolute_paths
-from sage_kit.data.metrics import score
 from sage_kit.data.splits import EVALUATION
 from sage_kit.errors import PluginError, RunDirectoryError, SageError
 from sage_kit.models.narrow import trained_layers
@@ -311,7 +310,7 @@ class Loop:
 
     def _score(self, name: str, split: PreparedSplit) -> dict[str, float]:
         self.predictions[name] = self.learner.predict(split)
-        return score(self.prepared.data.spec, self.predictions[name], split.gold, split.outputs.logits)
+        return split.scores(self.predictions[name])
 
     # ---- between rounds ---------------------------------------------------------------------------------------------
 

@@ -21,6 +21,8 @@ from sage_kit.components import (
     Options,
     ReducerSpec,
     SamplerSpec,
+    TaskSpec,
+    handling_of,
 )
 from sage_kit.components.plugins import Plugins, Registered
 from sage_kit.config import LossWeight, RunConfig, loss_choices
@@ -236,26 +238,30 @@ def resolve(config: RunConfig, plugins: Plugins) -> Recipe:
     CompatibilityError
         When two choices do not go together.
     """
-    task = plugins.use().task(config.task, config.task_options)
+    task = plugins.use().task(config.task, config.task_options, file_kind=config.task_kind)
+    _check_kind(config, task)
     choices = {kind: choose(kind, config, plugins) for kind in _needed_kinds(config, plugins)}
     observers = {
         name: plugins.options("observer", name, config.observer_options.get(name, {})) for name in config.observers
     }
     for name in config.observer_options:
         plugins.spec("observer", name)
-    # the spec of task `file` is a template that knows no labels yet
-    regression = config.task_kind == "regression" if config.task == "file" else task.is_regression
     for name in config.metrics or task.metrics:
-        check_metric(name, plugins, config.task, is_regression=regression)
+        check_metric(name, plugins, task)
     for name, given in config.metric_options.items():
         plugins.options("metric", name, given)
     for choice in choices.values():
-        if regression and getattr(choice.spec, "needs_classes", False):
+        if not task.has_classes and getattr(choice.spec, "needs_classes", False):
             raise CompatibilityError(
-                f"{choice.kind} {choice.name!r} looks at classes, and task {config.task!r} is a regression task: take "
+                f"{choice.kind} {choice.name!r} looks at classes, and task {config.task!r} {has_labels(task)}: take "
                 f"another {choice.kind}"
             )
-    losses = choose_losses(config, plugins, regression)
+        if task.is_structured and getattr(choice.spec, "needs_outputs", False):
+            raise CompatibilityError(
+                f"{choice.kind} {choice.name!r} compares classes or numbers, and task {config.task!r} "
+                f"{has_labels(task)}: take another {choice.kind}"
+            )
+    losses = choose_losses(config, plugins, task)
     recipe = Recipe(config, plugins, choices, observers, False, losses)
     _check_surplus(recipe)
     _check_shares(recipe)
@@ -273,7 +279,22 @@ def resolve(config: RunConfig, plugins: Plugins) -> Recipe:
     return Recipe(config, plugins, choices, observers, True, losses)
 
 
-def check_metric(name: str, plugins: Plugins, task: str, *, is_regression: bool) -> MetricSpec:
+def _check_kind(config: RunConfig, task: TaskSpec) -> None:
+    """Refuse settings that do not go with the kind of task."""
+    kind = handling_of(task).spec
+    if config.granularity == "pooled" and kind.architecture != "sequence":
+        raise CompatibilityError(
+            f"granularity is 'pooled', which leaves one vector a text, and a task of kind {kind.name!r} has outputs of "
+            "its tokens: set granularity to 'token'"
+        )
+
+
+def has_labels(task: TaskSpec) -> str:
+    """What the labels of a task are that has no classes, to stand behind its name: "is a regression task"."""
+    return "is a regression task" if task.is_regression else f"has {task.label_kind.replace('_', ' ')}"
+
+
+def check_metric(name: str, plugins: Plugins, task: TaskSpec) -> MetricSpec:
     """The spec of a metric that a task is to be scored by.
 
     Raises
@@ -283,12 +304,12 @@ def check_metric(name: str, plugins: Plugins, task: str, *, is_regression: bool)
     CompatibilityError
         When it is for another kind of label.
     """
-    spec, kind = plugins.metric(name), "numbers" if is_regression else "classes"
+    spec, kind = plugins.metric(name), task.label_kind
     if kind not in spec.takes:
         able = [item.spec.name for item in plugins.components("metric") if kind in getattr(item.spec, "takes", ())]
         raise CompatibilityError(
-            f"metric {name!r} is for {' and '.join(spec.takes)}, and task {task!r} has {kind}: take another in metrics "
-            f"({', '.join(able) or 'none is installed'})"
+            f"metric {name!r} is for {' and '.join(spec.takes)}, and task {task.name!r} has {kind}: take another in "
+            f"metrics ({', '.join(able) or 'none is installed'})"
         )
     return spec
 
@@ -302,7 +323,7 @@ def choose(kind: str, config: RunConfig, plugins: Plugins) -> Choice:
     return Choice(kind, name, spec, options, plugins.registered(kind, name), plugins)
 
 
-def choose_losses(config: RunConfig, plugins: Plugins, regression: bool) -> dict[str, LossChoice]:
+def choose_losses(config: RunConfig, plugins: Plugins, task: TaskSpec) -> dict[str, LossChoice]:
     """The losses that the settings choose, checked by themselves; raises as `resolve` does."""
     for name in config.losses:
         plugins.registered("loss", name)  # one of weight 0 too
@@ -313,9 +334,14 @@ def choose_losses(config: RunConfig, plugins: Plugins, regression: bool) -> dict
         choice = found[name] = LossChoice(
             "loss", name, spec, options, plugins.registered("loss", name), plugins, weight
         )
-        if regression and spec.needs_classes:
+        # several distributions of an example are as good as one
+        if spec.needs_classes and (task.is_regression or task.label_kind == "embeddings"):
             raise CompatibilityError(
-                f"{choice} looks at classes, and task {config.task!r} is a regression task: leave it out"
+                f"{choice} looks at classes, and task {config.task!r} {has_labels(task)}: leave it out"
+            )
+        if spec.needs_labels and task.label_kind == "embeddings":
+            raise CompatibilityError(
+                f"{choice} looks at labels, and a text of task {config.task!r} has none: leave it out"
             )
         if spec.needs_tokens and config.granularity == "pooled":
             raise CompatibilityError(

@@ -353,7 +353,8 @@ class OurSide:
         labelled = time.perf_counter()
         self.synthesizer.filter_labelled(synthetic)
         filtered = time.perf_counter()
-        did = self._train(upper, optimizer, [SyntheticBatches(self.synthesizer, synthetic, self.device, False)])
+        batches = SyntheticBatches(self.synthesizer, synthetic, self.device, self.prepared.train)
+        did = self._train(upper, optimizer, [batches])
         synchronize(self.device)
         seconds = time.perf_counter() - started
         self.accelerator.free_memory()

@@ -16,10 +16,12 @@ from sage_kit.builtin import (
     reducers,
     samplers,
     stop_rules,
+    task_kinds,
     tasks,
 )
 
 BUILT_INS = (
-    tasks, metrics, reducers, samplers, inverters, lifts, filters, losses, decoders, stop_rules, observers, families,
+    task_kinds, tasks, metrics, reducers, samplers, inverters, lifts, filters, losses, decoders, stop_rules, observers,
+    families,
 )  # fmt: skip
 """The plugins that are registered before all others, in this order."""

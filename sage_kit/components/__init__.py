@@ -54,6 +54,15 @@ from sage_kit.components.specs import (
     StopRuleSpec,
     lazy,
 )
+from sage_kit.components.task_handling import TaskHandling, handling_of
+from sage_kit.components.task_kinds import (
+    Alignment,
+    Compared,
+    EncodedTexts,
+    ReadsLabels,
+    TaskKind,
+    TaskKindSpec,
+)
 from sage_kit.components.task_specs import HubSource, SplitSource, TaskSpec
 
 if TYPE_CHECKING:
@@ -61,11 +70,12 @@ if TYPE_CHECKING:
     from sage_kit.components.messages import Integers as Integers
 
 __all__ = [
-    "PROTOCOLS", "BuildContext", "ComponentSpec", "Control", "Decoder", "DecoderSpec", "Factory", "Family",
-    "FamilySpec", "Filter", "FilterRequest", "FilterSpec", "Guesser", "Guesses", "HeadParts", "HubSource", "Inverter",
-    "InverterSpec", "Lift", "LiftRequest", "LiftSpec", "Loss", "LossBatch", "LossLayers", "LossSpec", "Metric",
-    "MetricSpec", "ModelOutputs", "ModelSizes", "ObserverSpec", "Options", "Reducer", "ReducerSpec", "SampleRequest",
-    "Sampler", "SamplerSpec", "Samples", "SplitSource", "Stateful", "StatefulReducer", "StopRule", "StopRuleSpec",
-    "SupervisedReducer", "TaskSpec", "TeacherView", "TextBatch", "TokenBatch", "TokenIds", "TokenText", "Vocabulary",
-    "lazy",
+    "PROTOCOLS", "Alignment", "BuildContext", "Compared", "ComponentSpec", "Control", "Decoder", "DecoderSpec",
+    "EncodedTexts", "Factory", "Family", "FamilySpec", "Filter", "FilterRequest", "FilterSpec", "Guesser",
+    "Guesses", "HeadParts", "HubSource", "Inverter", "InverterSpec", "Lift", "LiftRequest", "LiftSpec", "Loss",
+    "LossBatch", "LossLayers", "LossSpec", "Metric", "MetricSpec", "ModelOutputs", "ModelSizes", "ObserverSpec",
+    "Options", "ReadsLabels", "Reducer", "ReducerSpec", "SampleRequest", "Sampler", "SamplerSpec", "Samples",
+    "SplitSource", "Stateful", "StatefulReducer", "StopRule", "StopRuleSpec", "SupervisedReducer", "TaskHandling",
+    "TaskKind", "TaskKindSpec", "TaskSpec", "TeacherView", "TextBatch", "TokenBatch", "TokenIds", "TokenText",
+    "Vocabulary", "handling_of", "lazy",
 ]  # fmt: skip

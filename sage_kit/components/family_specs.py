@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from sage_kit.components.specs import ComponentSpec, Factory, lazy
+
+if TYPE_CHECKING:
+    from sage_kit.components.task_kinds import Architecture
 
 STOCK_BLOCKS = lazy("sage_kit.models.block_parts:StockBlocks")
 """What computes blocks that are built as BERT's."""
@@ -23,7 +26,8 @@ class HeadParts:
     Attributes
     ----------
     dense, output, dropout : str
-        Paths of these modules inside the model with the head; `dense` is "" where the pooled state goes to `output`.
+        Paths of these modules inside the model with the head; `dense` is "" where the pooled state goes to `output`,
+        and `dropout` where there is none.
     activation : str
         Behind `dense`: a name of ``transformers.activations.ACT2FN`` ("tanh"), or the setting of ``config.json`` that
         holds one.
@@ -74,6 +78,9 @@ class FamilySpec(ComponentSpec):
         List of the encoder's blocks.
     head : HeadParts
         The head of the sequence classifier.
+    token_head, span_head : HeadParts
+        Those of the token classifier and of the model for question answering, which compute each token by itself:
+        `pooling` says nothing there.
     projection : str
         From the width of the embeddings to that of the blocks; "" for none. A model may lack it where the two agree.
     shared : tuple of str
@@ -116,6 +123,8 @@ class FamilySpec(ComponentSpec):
     embeddings: str
     blocks: str
     head: HeadParts
+    token_head: HeadParts = HeadParts(dense="", output="classifier", dropout="dropout")
+    span_head: HeadParts = HeadParts(dense="", output="qa_outputs", dropout="")
     factory: Factory = STOCK_BLOCKS
     projection: str = ""
     shared: tuple[str, ...] = ()
@@ -151,9 +160,13 @@ class FamilySpec(ComponentSpec):
         """Whether the model distinguishes the two texts of a pair by token type ids."""
         return self.token_types and config.type_vocab_size > 1
 
-    def in_head(self, parameter: str) -> bool:
-        """Whether a parameter of the sequence classifier, given by name, belongs to the head."""
-        return parameter.startswith(tuple(f"{path}." for path in self.head.modules))
+    def head_for(self, architecture: Architecture) -> HeadParts:
+        """The head of a model of that architecture; of embeddings, that which its checkpoints are loaded with."""
+        return {"token": self.token_head, "span": self.span_head}.get(architecture, self.head)
+
+    def in_head(self, parameter: str, architecture: Architecture = "sequence") -> bool:
+        """Whether a parameter of a model of that architecture, given by name, belongs to the head."""
+        return parameter.startswith(tuple(f"{path}." for path in self.head_for(architecture).modules))
 
     def capabilities(self) -> dict[str, Any]:
         """What listings show beside the name."""

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
         ReducerSpec,
         SamplerSpec,
         StopRuleSpec,
+        TaskKindSpec,
         TaskSpec,
     )
 
@@ -322,6 +323,28 @@ def sage_families() -> Iterable[FamilySpec]:
                 head=HeadParts(dense="rembert.pooler.dense", output="classifier", dropout="dropout"),
                 attention="eager",
             )
+    """
+    return ()
+
+
+@hookspec
+def sage_task_kinds() -> Iterable[TaskKindSpec]:
+    """Contribute kinds of task: how labels and outputs align with tokens, and how they are compared.
+
+    Called once, when plugins are loaded. A task names its kind in `task_kind` of its spec, the user's own file in the
+    setting of that name.
+
+    Returns
+    -------
+    iterable of TaskKindSpec
+
+    Examples
+    --------
+    ::
+
+        @hookimpl
+        def sage_task_kinds():
+            yield TaskKindSpec(name="ordinal", summary="Classes in an order", factory=make_kind)
     """
     return ()
 

@@ -30,7 +30,7 @@ class ModelSizes:
     n_outputs : int
         Width of the logits.
     regression : bool
-        Whether the output is a number rather than a class.
+        Whether the output is a number, or a vector, rather than a class.
     """
 
     teacher_blocks: int
@@ -109,8 +109,9 @@ class ModelOutputs:
 
     Attributes
     ----------
-    logits : Tensor of shape (batch, n_outputs)
-        Of a task with outputs per token, of shape (batch, tokens, n_outputs).
+    logits : Tensor of shape (batch, n) or (batch, k, n)
+        One distribution, or a number or vector, an example; or k distributions: of the tokens, of the labels of which
+        any number may be there, or the start and the end of a span over the tokens.
     hidden : Tensor of shape (batch, tokens, n_layers, dim) or None
         Outputs of blocks; None unless asked for, as are all that follow.
     projections : Tensor of shape (batch, tokens, n_layers, 3, dim) or None
@@ -137,16 +138,14 @@ class LossBatch:
     ----------
     student, teacher : ModelOutputs
         Gradients flow through the student's.
-    labels : Tensor of shape (batch,)
-        Gold labels, int64, or float for regression; of synthetic examples the teacher's. Of a task with outputs per
-        token, of shape (batch, tokens).
+    labels : Tensor of shape (batch,) or (batch, k)
+        Gold labels, int64, or float for regression; of synthetic examples the teacher's.
     mask : Tensor of shape (batch, tokens), bool, or None
         Real tokens; None where a loss looks at logits alone and the tokens are not at hand.
     regression : bool
-        Whether the output is a number rather than a class.
-    positions : Tensor of shape (batch, tokens), bool, or None
-        Of a task with outputs per token, where these count: at least one in each example. None for one output an
-        example.
+        Whether the output is a number, or a vector, rather than a class.
+    positions : Tensor of shape (batch, k), bool, or None
+        Which of an example's k distributions count, at least one of them. None for one output an example.
     """
 
     student: ModelOutputs
@@ -157,7 +156,7 @@ class LossBatch:
     positions: torch.Tensor | None = None
 
     def per_example(self, values: torch.Tensor) -> torch.Tensor:
-        """One value per example, (batch,), of one per output, (batch,) or (batch, tokens): the mean where it counts."""
+        """One value per example, (batch,), of one per output, (batch,) or (batch, k): the mean where it counts."""
         if self.positions is None:
             return values
         return (values * self.positions).sum(1) / self.positions.sum(1)

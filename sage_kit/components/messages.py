@@ -316,7 +316,7 @@ class FilterRequest:
     real_vectors : array of shape (n, dim), float32
         Pooled vectors of the real examples.
     real_logits : array of shape (n, n_outputs), float32
-        The teacher's logits of the real examples.
+        The teacher's logits of the real examples; (n, 0) where there is an output per token.
     logits : array of shape (m, n_outputs), float32, or None
         The teacher's logits of the synthetic examples; None unless the spec says `needs_labels`.
     real_labels : array of shape (n,), int64 or float32, or None
@@ -331,6 +331,10 @@ class FilterRequest:
         How many examples the settings ask for; there are `surplus` times as many.
     student_logits : array of shape (m, n_outputs), float32, or None
         The student's outputs on the synthetic examples, dropout off; None unless the spec says `needs_student`.
+    divergences : array of shape (m,), float64, or None
+        How far these are from the teacher's; for every kind of task, while outputs of one token each are not given.
+    of_classes : bool
+        Whether `logits` are those of one class an example.
     """
 
     vectors: Floats
@@ -345,6 +349,8 @@ class FilterRequest:
     round: int = 1
     wanted: int = 0
     student_logits: Floats | None = None
+    divergences: NDArray[np.float64] | None = None
+    of_classes: bool = True
 
 
 @dataclass(frozen=True)

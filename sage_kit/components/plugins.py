@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from numbers import Integral
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
@@ -30,23 +29,13 @@ from sage_kit.components.spec_checks import (
     KINDS,
     Spec,
     contributed,
-    problem_of,
     required_methods,
     title_of,
     unmet,
     words,
 )
-from sage_kit.components.specs import (
-    ComponentSpec,
-    FilterSpec,
-    InverterSpec,
-    LiftSpec,
-    MetricSpec,
-    Options,
-    ReducerSpec,
-    SamplerSpec,
-)
-from sage_kit.components.task_specs import TaskSpec
+from sage_kit.components.specs import ComponentSpec, Options, ReducerSpec
+from sage_kit.components.specs_by_kind import SpecsByKind
 from sage_kit.config import explain
 from sage_kit.errors import (
     ConfigError,
@@ -81,7 +70,7 @@ class Registered:
         return getattr(self.spec, "factory", None) or getattr(self.spec, "loader", None)
 
 
-class Plugins(Hooks):
+class Plugins(SpecsByKind, Hooks):
     """All plugins of a process, and the components they contribute.
 
     Parameters
@@ -269,96 +258,6 @@ class Plugins(Hooks):
         """The spec of a component other than a task; raises as `registered` does."""
         return cast(ComponentSpec, self.registered(kind, name).spec)
 
-    def reducer(self, name: str, options: Mapping[str, Any] | Options | None = None) -> ReducerSpec:
-        """The spec of a reducer, with the capabilities that it has under some options.
-
-        Raises
-        ------
-        ConfigError
-            For an unknown option or a bad value.
-        PluginError
-            When the spec's `refine` fails or gives something else than capabilities.
-        SageError
-            As `registered` does, also for a reducer that the options name.
-        """
-        spec = cast(ReducerSpec, self.spec("reducer", name))
-        return spec if spec.refine is None else cast(ReducerSpec, self._refined(spec, options, self.reducer))
-
-    def _refined(
-        self, spec: ReducerSpec | LiftSpec | TaskSpec, options: Mapping[str, Any] | Options | None, *arguments: Any
-    ) -> Any:
-        """A spec with the fields that its `refine` gives it under some options."""
-        kind, name, refine = spec.kind, spec.name, cast(Callable[..., Any], spec.refine)
-        checked = self.options(kind, name, options or {})
-        found = self.call(kind, name, refine, checked, *arguments, step="refine")
-        refined: Any = self.call(kind, name, lambda: replace(spec, **found), step="refine")
-        problem = problem_of(refined)
-        if problem:
-            raise PluginError(f"{kind} {name!r} ({self._components[kind, name].origin}) by refine: {problem}")
-        return refined
-
-    def least_rows(self, kind: str, name: str, *arguments: Any) -> int | None:
-        """The fewest rows that a reducer or sampler works with, as its spec's `min_rows` says; None where it says none.
-
-        Parameters
-        ----------
-        kind, name : str
-        *arguments
-            What `min_rows` of that kind is called with, the options first.
-
-        Raises
-        ------
-        PluginError
-            When it fails or gives no integer.
-        """
-        spec = self.reducer(name, arguments[0]) if kind == "reducer" else self.spec(kind, name)
-        min_rows = getattr(spec, "min_rows", None)
-        if min_rows is None:
-            return None
-        found = self.call(kind, name, min_rows, *arguments, step="min_rows")
-        if not isinstance(found, Integral):
-            raise PluginError(f"{title_of(spec)} failed in min_rows: it gave {found!r}, not an integer")
-        return int(found)
-
-    def surplus(self, name: str, options: Options) -> int:
-        """How many times as many examples a filter wants made as are asked for.
-
-        Raises
-        ------
-        PluginError
-            When its `surplus` fails or gives no integer of at least 1.
-        """
-        spec = self.filter(name)
-        if spec.surplus is None:
-            return 1
-        found = self.call("filter", name, spec.surplus, options, step="surplus")
-        if not isinstance(found, Integral) or found < 1:
-            raise PluginError(f"{title_of(spec)} failed in surplus: it gave {found!r}, not an integer of at least 1")
-        return int(found)
-
-    def sampler(self, name: str) -> SamplerSpec:
-        """The spec of a sampler; raises as `registered` does."""
-        return cast(SamplerSpec, self.spec("sampler", name))
-
-    def inverter(self, name: str) -> InverterSpec:
-        """The spec of an inverter; raises as `registered` does."""
-        return cast(InverterSpec, self.spec("inverter", name))
-
-    def lift(self, name: str, options: Mapping[str, Any] | Options | None = None) -> LiftSpec:
-        """The spec of a lift, with the capabilities that it has under some options; raises as `reducer` does."""
-        spec = cast(LiftSpec, self.spec("lift", name))
-        if spec.refine is None:
-            return spec
-        return cast(LiftSpec, self._refined(spec, options))
-
-    def filter(self, name: str) -> FilterSpec:
-        """The spec of a filter; raises as `registered` does."""
-        return cast(FilterSpec, self.spec("filter", name))
-
-    def metric(self, name: str) -> MetricSpec:
-        """The spec of a metric; raises as `registered` does."""
-        return cast(MetricSpec, self.spec("metric", name))
-
     def _families_of(self, model_type: str) -> list[Registered]:
         """Those that contribute a family for a model type; several where they contest it."""
         contested = (item for items in self._contested.values() for item in items)
@@ -383,12 +282,6 @@ class Plugins(Hooks):
         if len(found) > 1:
             raise PluginError(f"model type {model_type!r} is {contest(found)}")
         return cast(FamilySpec, self.spec("family", found[0].spec.name)) if found else None
-
-    def task(self, name: str, options: Mapping[str, Any] | Options | None = None) -> TaskSpec:
-        """The spec of a task, with the fields that it has under some options; raises as `reducer` does."""
-        spec = cast(TaskSpec, self.registered("task", name).spec)
-        checked = self.options("task", name, options or {})
-        return spec if spec.refine is None else cast(TaskSpec, self._refined(spec, checked))
 
     def options(self, kind: str, name: str, values: Mapping[str, Any] | Options) -> Options:
         """Check a component's options.

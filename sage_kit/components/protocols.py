@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
+from sage_kit.components.task_kinds import TaskKind
+
 if TYPE_CHECKING:
     import numpy as np
     import torch
@@ -240,5 +242,6 @@ PROTOCOLS: Mapping[str, type] = {
     "metric": Metric,
     "stop_rule": StopRule,
     "family": Family,
+    "task_kind": TaskKind,
 }
 """The protocol that a factory's result must satisfy, by kind; observers implement hooks instead."""

@@ -7,7 +7,7 @@ import importlib.metadata
 import inspect
 import re
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, get_args
 
 from sage_kit.components.family_specs import FamilySpec, HeadParts
 from sage_kit.components.guard import Failure, attempt, cause_of, place_of
@@ -27,6 +27,7 @@ from sage_kit.components.specs import (
     SamplerSpec,
     StopRuleSpec,
 )
+from sage_kit.components.task_kinds import Architecture, TaskKindSpec
 from sage_kit.components.task_specs import HubSource, SplitSource, TaskSpec
 from sage_kit.errors import PluginError, one_line
 
@@ -57,6 +58,7 @@ CONTRIBUTING_HOOKS: Mapping[str, type[ComponentSpec] | type[TaskSpec]] = {
         ObserverSpec,
         StopRuleSpec,
         FamilySpec,
+        TaskKindSpec,
     )
 }
 """The hooks that yield components, and the class of what each yields."""
@@ -115,6 +117,7 @@ _TYPES: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     "HubSource | None": ("a HubSource or None", lambda value: value is None or isinstance(value, HubSource)),
     "Literal['sdpa', 'eager']": ("'sdpa' or 'eager'", lambda value: value in ("sdpa", "eager")),
     "HeadParts": ("a HeadParts", lambda value: isinstance(value, HeadParts)),
+    "Architecture": ("'sequence', 'token', 'span' or 'embedding'", lambda value: value in get_args(Architecture)),
     "Literal['map', 'full']": ("'map' or 'full'", lambda value: value in ("map", "full")),
 }
 """What the fields of a spec must be, by their annotation."""
@@ -145,6 +148,8 @@ def problem_of(spec: Any) -> str:
         return f"text_columns names {len(spec.text_columns)} columns, not one or two"
     if spec.kind == MetricSpec.kind and (not spec.takes or set(spec.takes) - set(LABEL_KINDS)):
         return f"takes is {spec.takes!r}, not one or more of {', '.join(LABEL_KINDS)}"
+    if spec.kind == TaskKindSpec.kind and spec.labels not in LABEL_KINDS:
+        return f"labels is {spec.labels!r}, not one of {', '.join(LABEL_KINDS)}"
     if spec.kind == FamilySpec.kind and not spec.model_types:
         return "model_types names no model type"
     for requirement in spec.requires:

@@ -165,6 +165,8 @@ class SamplerSpec(ComponentSpec):
     anchors_alone : bool
         Without a map (``request.coordinates is None``) it returns anchors and nothing else, so that a run whose lift
         and filter look at no synthetic vector needs neither reducer nor inverter.
+    needs_outputs : bool
+        It compares `teacher_logits` or `student_logits`, one class or number an example: of no other kind of task.
     needs_losses : bool
         It looks at what the student has learned: losses, its outputs, gradients or hidden states. One that does not is
         asked from round one on, before the student was trained.
@@ -179,6 +181,7 @@ class SamplerSpec(ComponentSpec):
     needs_hidden: bool = False
     gives_shares: bool = False
     anchors_alone: bool = False
+    needs_outputs: bool = False
     needs_losses: bool = True
 
 
@@ -332,8 +335,10 @@ class ObserverSpec(ComponentSpec):
     kind: ClassVar[str] = "observer"
 
 
-LABEL_KINDS = ("classes", "numbers")
-"""What a metric may score: classes, as int64 indices, or numbers, both of shape (n,)."""
+LABEL_KINDS = ("classes", "numbers", "label_sets", "tags", "spans", "embeddings")
+"""What a metric may score: classes, as int64 indices, or numbers, both of shape (n,); of several labels at once 0 and
+1, of shape (n, n_labels), beside probabilities; a tuple of tags for each text; `Answers` beside text; or labels of
+pairs of texts, or None, beside their embeddings, of shape (n, 2, dim)."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from sage_kit.components.specs import Options
 
 if TYPE_CHECKING:
+    from sage_kit.components.task_handling import TaskHandling
     from sage_kit.config import RunConfig
 
 
@@ -82,8 +83,12 @@ class TaskSpec:
     refine : callable or None
         ``refine(options)`` returns the fields of the spec that these options give, by name.
     requires, install : as in :class:`ComponentSpec`
+    task_kind : str
+        The kind of task; "" for classes where there are `labels`, and for numbers where there are none.
     measures : mapping of str to sage_kit.data.metrics.Measure
         The metrics that the settings or `metrics` name, built; filled in by the core once a task's data is loaded.
+    handling : TaskHandling or None
+        The kind in use; filled in by the core when it looks the task up.
     """
 
     kind: ClassVar[str] = "task"
@@ -108,17 +113,41 @@ class TaskSpec:
     refine: Callable[[Any], Mapping[str, Any]] | None = None
     requires: tuple[str, ...] = ()
     install: str = ""
+    task_kind: str = ""
     measures: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
+    handling: TaskHandling | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def kind_name(self) -> str:
+        """The name of its kind of task."""
+        return self.task_kind or ("classification" if self.labels or self.labels_from_data else "regression")
+
+    @property
+    def label_kind(self) -> str:
+        """What its labels are, of `LABEL_KINDS`."""
+        if self.handling is not None:
+            return self.handling.spec.labels
+        return {"classification": "classes", "regression": "numbers"}.get(self.kind_name, self.kind_name)
+
+    @property
+    def has_classes(self) -> bool:
+        """Whether each text has one label, a class."""
+        return self.label_kind == "classes"
 
     @property
     def is_regression(self) -> bool:
         """Whether the label is a number rather than a class."""
-        return not self.labels and not self.labels_from_data
+        return self.label_kind == "numbers"
+
+    @property
+    def is_structured(self) -> bool:
+        """Whether its labels are neither classes nor numbers."""
+        return self.label_kind not in ("classes", "numbers")
 
     @property
     def n_outputs(self) -> int:
-        """Width of the model's output layer."""
-        return max(1, len(self.labels))
+        """Width of the model's output layer; of embeddings it is the model's own."""
+        return 2 if self.label_kind == "spans" else max(1, len(self.labels))
 
     def source_of(self, split: str) -> SplitSource:
         """Where a split lies."""
@@ -136,6 +165,7 @@ class TaskSpec:
         return {
             "texts": len(self.text_columns),
             "labels": ["of the data"] if self.labels_from_data else list(self.labels),
+            **({"kind": self.task_kind} if self.task_kind else {}),
             "metrics": list(self.metrics),
             "sources": [name for name, there in sources.items() if there],
         }

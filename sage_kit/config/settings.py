@@ -95,8 +95,8 @@ class RunConfig(BaseModel):
         "data",
     )
     may_be_half_empty: bool = _setting(False, "One text of a pair may be empty or missing.", "data")
-    task_kind: Literal["classification", "regression"] = _setting(
-        "classification", "Whether the label is a class or a number (task `file`).", "data"
+    task_kind: str = _setting(
+        "classification", "Kind of task `file`: `sage-kit plugins --kind task_kind` lists them.", "data"
     )
     metrics: Names = _setting(FrozenList, "Metrics, the primary one first; empty takes the task's own.", "data")
     metric_options: Table = _setting(FrozenTable, "Options by metric: {name = {option = value}}.", "data")

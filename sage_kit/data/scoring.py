@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sage_kit.components import BuildContext
+from sage_kit.components import BuildContext, TaskSpec
 from sage_kit.components.plugins import Plugins
 from sage_kit.config import RunConfig
-from sage_kit.data.metrics import Measure
+from sage_kit.data.encoding import EncodedSplit
+from sage_kit.data.metrics import Measure, calibration_error, measure
 from sage_kit.data.splits import Announce, TaskData, load_task
 from sage_kit.errors import CompatibilityError, PluginError
 from sage_kit.recipe import check_metric
@@ -23,7 +24,12 @@ Array = NDArray[Any]
 
 def load_scored(plugins: Plugins, config: RunConfig, announce: Announce) -> TaskData:
     """A task's data as `load_task` reads it, with its metrics; raises as that and `with_measures` do."""
-    return with_measures(load_task(plugins.task(config.task, config.task_options), config, announce), plugins, config)
+    return with_measures(load_task(task_of(plugins, config), config, announce), plugins, config)
+
+
+def task_of(plugins: Plugins, config: RunConfig) -> TaskSpec:
+    """The task that the settings choose, its kind in use; raises as `Plugins.task` does."""
+    return plugins.task(config.task, config.task_options, file_kind=config.task_kind)
 
 
 def with_measures(data: TaskData, plugins: Plugins, config: RunConfig) -> TaskData:
@@ -37,9 +43,9 @@ def with_measures(data: TaskData, plugins: Plugins, config: RunConfig) -> TaskDa
     names = tuple(config.metrics) or data.spec.metrics
     measures = {}
     for name in names:
-        spec = check_metric(name, plugins, config.task, is_regression=data.spec.is_regression)
+        spec = check_metric(name, plugins, data.spec)
         most = spec.max_classes
-        if most is not None and len(data.spec.labels) > most:
+        if most is not None and data.spec.has_classes and len(data.spec.labels) > most:
             others = [
                 item.spec.name
                 for item in plugins.components("metric")
@@ -51,6 +57,37 @@ def with_measures(data: TaskData, plugins: Plugins, config: RunConfig) -> TaskDa
             )
         measures[name] = build_measure(name, plugins, config)
     return replace(data, spec=replace(data.spec, metrics=names, measures=measures))
+
+
+def score_encoded(
+    encoded: EncodedSplit, outputs: NDArray[np.float32], teacher: NDArray[np.float32] | None = None
+) -> dict[str, float]:
+    """All scores of a model's outputs on a split.
+
+    Parameters
+    ----------
+    encoded : EncodedSplit
+        The split; its task names the metrics.
+    outputs : array of shape (sequences, n_outputs), or flat
+    teacher : array of the same shape or None
+        The teacher's, for the agreement.
+
+    Returns
+    -------
+    dict of str to float
+        The task's metrics, "agreement" if the teacher's outputs are given, and "calibration_error" for classes; where a
+        label is missing the agreement only, and metrics that look at no labels.
+    """
+    spec, gold = encoded.spec, encoded.gold
+    scores = {}
+    if gold is not None or spec.label_kind == "embeddings":
+        predicted = encoded.predictions(outputs)
+        scores = {name: measure(spec, name).score(gold, predicted) for name in spec.metrics}
+    if teacher is not None:
+        scores["agreement"] = float(np.mean(encoded.agreement(outputs, teacher)))
+    if gold is not None and spec.has_classes:
+        scores["calibration_error"] = calibration_error(outputs, gold)
+    return scores
 
 
 def build_measure(name: str, plugins: Plugins, config: RunConfig) -> Measure:

@@ -26,6 +26,7 @@ from sage_kit.data.row_checks import (
     require_rows,
 )
 from sage_kit.data.sources import Table, read_tables
+from sage_kit.data.structured_rows import join_words, read_structured, settle_names, without_missing
 from sage_kit.data.task_classes import settle_classes
 from sage_kit.data.unlabelled import count_unlabelled, known_labels, read_texts
 from sage_kit.errors import ConfigError, DataError
@@ -49,8 +50,9 @@ class Split:
     pairs : list of str or None
         The second texts; None when the task has single texts.
     labels : array of shape (n,)
-        int64 class indices, -1 where there is none; or float32 numbers for regression, NaN where there is none. Labels
-        may be missing in "train", where the teacher has rows of its own, and in "evaluation".
+        int64 class indices, -1 where there is none; or float32 numbers for regression, NaN where there is none; or what
+        the kind of task reads, of shape (n, k) or Python objects, None where there is none. Labels may be missing in
+        "train", where the teacher has rows of its own, and in "evaluation".
     groups : list or None
         What each row belongs to, where rows that belong together must not be parted.
     """
@@ -155,13 +157,7 @@ def load_task(spec: TaskSpec, config: RunConfig, announce: Announce) -> TaskData
     PluginError
         When a task's own loader fails.
     """
-    if spec.name == user_files.TASK:
-        spec, tables = user_files.read_user_files(spec, config, announce)
-    else:
-        tables = read_tables(spec, config)
-        if spec.labels_from_data:
-            spec, tables = settle_classes(spec, tables, announce)
-        tables = _labelled(tables, spec, config, announce)
+    spec, tables = _read_labelled(spec, config, announce)
     half_empty = spec.may_be_half_empty or config.may_be_half_empty
     splits = {name: _check(name, table, spec, half_empty) for name, table in tables.items()}
     train = splits.pop(spec.train_split)
@@ -204,6 +200,28 @@ def load_task(spec: TaskSpec, config: RunConfig, announce: Announce) -> TaskData
         announce(f"rows without a label: {unlabelled}")
     _announce_overlap(data, announce)
     return data
+
+
+def _read_labelled(spec: TaskSpec, config: RunConfig, announce: Announce) -> tuple[TaskSpec, dict[str, Table]]:
+    """The spec with its labels, and the tables with labelled rows only."""
+    is_users = spec.name == user_files.TASK
+    if spec.is_structured:
+        if is_users:
+            spec, tables = user_files.read_plain(spec, config)
+        else:
+            tables = read_tables(spec, config)
+        for table in tables.values():
+            require_rows(table)
+        tables = {name: join_words(table, spec.text_columns) for name, table in tables.items()}
+        if config.missing_labels == "drop":
+            tables = {name: without_missing(table, spec, announce) for name, table in tables.items()}
+        return settle_names(spec, tables, config), tables
+    if is_users:
+        return user_files.read_user_files(spec, config, announce)
+    tables = read_tables(spec, config)
+    if spec.labels_from_data:
+        spec, tables = settle_classes(spec, tables, announce)
+    return spec, _labelled(tables, spec, config, announce)
 
 
 # ---- evaluation and transfer set ------------------------------------------------------------------------------------
@@ -267,11 +285,14 @@ def _set_transfer_apart(
 
 def _read(name: str, file: str, spec: TaskSpec, config: RunConfig, half_empty: bool, announce: Announce) -> Split:
     """A split of texts from a file, which may lack labels."""
-    table = read_texts(file, spec, config, announce)
+    table = join_words(read_texts(file, spec, config, announce), spec.text_columns)
     texts, *pairs = check_texts(table, spec.text_columns, may_be_half_empty=half_empty)
     for column, values in zip(spec.text_columns, [texts, *pairs], strict=True):
         announce_little_content(table, column, values, announce)
-    return Split(name, texts, pairs[0] if pairs else None, known_labels(table, spec))
+    second = pairs[0] if pairs else None
+    if spec.is_structured:
+        return Split(name, texts, second, read_structured(table, spec, texts, second, may_be_missing=True))
+    return Split(name, texts, second, known_labels(table, spec))
 
 
 def _leave_out(split: Split, others: list[Split], where: str, announce: Announce) -> Split:
@@ -344,11 +365,14 @@ def _labelled(tables: dict[str, Table], spec: TaskSpec, config: RunConfig, annou
 def _check(name: str, table: Table, spec: TaskSpec, half_empty: bool) -> Split:
     texts, *pairs = check_texts(table, spec.text_columns, may_be_half_empty=half_empty)
     groups = list(table.columns[spec.group_column]) if spec.group_column else None
-    return Split(name, texts, pairs[0] if pairs else None, check_labels(table, spec), groups)
+    second = pairs[0] if pairs else None
+    if spec.is_structured:
+        return Split(name, texts, second, read_structured(table, spec, texts, second, may_be_missing=False), groups)
+    return Split(name, texts, second, check_labels(table, spec), groups)
 
 
 def _require_classes(train: Split, spec: TaskSpec, where: str, remedy: str) -> None:
-    if spec.is_regression:
+    if not spec.has_classes:
         return
     missing = np.flatnonzero(np.bincount(train.labels, minlength=len(spec.labels)) == 0)
     if len(missing):
@@ -417,7 +441,7 @@ def _carve_rows(
 
 
 def _groups(split: Split, purpose: str, spec: TaskSpec, where: str) -> Groups:
-    groups = Groups.find(_keys(split), split.labels, regression=spec.is_regression, belongs_to=split.groups)
+    groups = Groups.find(_keys(split), split.labels, regression=not spec.has_classes, belongs_to=split.groups)
     if len(groups) < 2:
         same = " that all hold the same text" if len(split) > 1 else ""
         raise DataError(

@@ -16,7 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sage_kit.components import TaskSpec
+from sage_kit.data.encoding import EncodedSplit
 from sage_kit.data.metrics import METRICS, best_constant, measure, predictions
+from sage_kit.data.scoring import score_encoded
 from sage_kit.data.splits import TaskData
 
 LISTED_CLASSES = 12
@@ -94,6 +96,8 @@ def label_counts(data: TaskData) -> dict[str, Any]:
     """
     named = {"train": data.train, data.teacher.name: data.teacher, "dev": data.dev}
     parts = {name: split.labels for name, split in named.items() if not split.unlabelled}
+    if data.spec.is_structured:
+        return {"kind": data.spec.kind_name, "names": list(data.spec.labels)}
     if data.spec.is_regression:
         spread = {
             name: {"lowest": float(labels.min()), "highest": float(labels.max()), "mean": float(labels.mean())}
@@ -112,6 +116,10 @@ def label_counts(data: TaskData) -> dict[str, Any]:
 def describe_labels(data: TaskData) -> str:
     """The classes with their counts as one line, or the range of a regression's labels; many classes are summed up."""
     found = label_counts(data)
+    if data.spec.is_structured:
+        names = data.spec.labels
+        listed = ", ".join(names[:LISTED_CLASSES]) + (", ..." if len(names) > LISTED_CLASSES else "")
+        return f"labels: {data.spec.label_kind.replace('_', ' ')}" + (f" of {len(names)}: {listed}" if names else "")
     if data.spec.is_regression:
         low, high = found["range"]
         parts = [
@@ -220,6 +228,32 @@ def report_teacher(
         metric, score, constant, shown, len(labels), better_labels, better_score if better_labels else float("nan"),
         tuple(lines), tuple(warnings),
     )  # fmt: skip
+
+
+def report_scores(name: str, encoded: EncodedSplit, outputs: NDArray[np.float32]) -> TeacherReport:
+    """Score a teacher on dev where no one answer can be given for all texts, as for tags and spans.
+
+    Parameters
+    ----------
+    name : str
+        What the user calls the teacher.
+    encoded : EncodedSplit
+        Dev.
+    outputs : array of shape (sequences, n_outputs), or flat
+        The teacher's.
+    """
+    metric, rows = encoded.spec.metrics[0], len(encoded.labels)
+    scores = score_encoded(encoded, outputs)
+    score = scores.get(metric, float("nan"))
+    listed = ", ".join(f"{one} {value:.4f}" for one, value in scores.items())
+    lines, nothing = [f"teacher {name!r} on dev ({rows:,} rows): {listed}"], float("nan")
+    low = measure(encoded.spec, metric).is_better(score, 0.0)
+    if not low and rows and not math.isnan(score) and measure(encoded.spec, metric).larger_is_better:
+        lines.append(
+            f"WARNING: teacher {name!r} has {metric} {score:.4f} on dev: what a student learns from it says little "
+            "about the task; check the labels, choose another teacher, or raise teacher_epochs"
+        )
+    return TeacherReport(metric, score, nothing, "", rows, (), nothing, tuple(lines), tuple(lines[1:]))
 
 
 def _remedy(spec: TaskSpec, labels: NDArray[Any], predicted: NDArray[Any], *, fixed: bool) -> str:

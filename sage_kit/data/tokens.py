@@ -86,11 +86,23 @@ class Tokens(TokenIds):
 
     def _places(self, indices: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
         """Places of a padded batch among the flat arrays, and which of them are real; both (batch, tokens)."""
-        starts = self.offsets[indices]
-        lengths = self.offsets[indices + 1] - starts
-        steps = np.arange(lengths.max(initial=0))
-        # padding reads the example's own last token, so that every place is inside the arrays
-        return starts[:, None] + np.minimum(steps, lengths[:, None] - 1), steps < lengths[:, None]
+        return padded_rows(self.offsets, indices)
+
+
+def padded_rows(offsets: NDArray[np.int64], indices: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Rows of the flat storage for a padded batch.
+
+    Returns
+    -------
+    rows : array of shape (batch, tokens), int64
+        At padding positions, the example's last row.
+    mask : array of shape (batch, tokens), bool
+        True at real tokens.
+    """
+    starts, lengths = offsets[indices], offsets[indices + 1] - offsets[indices]
+    positions = np.arange(int(lengths.max(initial=0)))
+    mask = positions[None, :] < lengths[:, None]
+    return starts[:, None] + np.minimum(positions[None, :], lengths[:, None] - 1), mask
 
 
 def tokens_of(rows: list[TextBatch], order: NDArray[np.int64], pad_id: int) -> Tokens:
@@ -133,7 +145,7 @@ def _flat(batch: TextBatch, name: str) -> NDArray[Any]:
 
 
 def tokenize(split: Split, tokenizer: Any, max_length: int) -> Tokens:
-    """Tokenise a split, special tokens included.
+    """Tokenise a split, special tokens included: one sequence a row.
 
     Parameters
     ----------
@@ -152,43 +164,121 @@ def tokenize(split: Split, tokenizer: Any, max_length: int) -> Tokens:
     CompatibilityError
         When `max_length` leaves no room for text beside the special tokens.
     """
-    is_pair = split.pairs is not None
+    return tokenize_placed(split.texts, split.pairs, tokenizer, max_length).tokens
+
+
+@dataclass(frozen=True, eq=False)
+class Placed:
+    """Tokens, and where they come from.
+
+    Attributes
+    ----------
+    tokens : Tokens
+    row_of : array of shape (sequences,), int64
+        The text or pair that each sequence is of, in rising order.
+    places : array of shape (total_tokens, 2), int32, or None
+        Start and end of each token in its own text, in characters; (0, 0) for special tokens.
+    """
+
+    tokens: Tokens
+    row_of: NDArray[np.int64]
+    places: NDArray[np.int32] | None
+
+
+def tokenize_placed(
+    texts: Sequence[str],
+    pairs: Sequence[str] | None,
+    tokenizer: Any,
+    max_length: int,
+    *,
+    places: bool = False,
+    overlap: int | None = None,
+) -> Placed:
+    """Tokenise texts or pairs of them, special tokens included.
+
+    Parameters
+    ----------
+    texts : sequence of str
+    pairs : sequence of str or None
+    tokenizer : PreTrainedTokenizerBase
+        It is left as it was.
+    max_length : int
+        Longest sequence in tokens, special ones included.
+    places : bool
+        Whether to find where in its text each token stands.
+    overlap : int or None
+        Tokens that a window has of the one before it, where a text, of a pair the second, is too long; None for one
+        sequence, which is cut, of a pair the longer text first.
+
+    Returns
+    -------
+    Placed
+
+    Raises
+    ------
+    CompatibilityError
+        When `max_length` leaves no room for text beside the special tokens or the first text of a pair, and for a
+        tokenizer that knows no places or no windows.
+    """
+    is_pair = pairs is not None
     special = tokenizer.num_special_tokens_to_add(pair=is_pair)
     if max_length <= special + is_pair:
-        texts = "pair of texts" if is_pair else "text"
+        kind = "pair of texts" if is_pair else "text"
         raise CompatibilityError(
-            f"max_length is {max_length}, but this tokenizer adds {special} special tokens to a {texts}: set at least "
+            f"max_length is {max_length}, but this tokenizer adds {special} special tokens to a {kind}: set at least "
             f"{special + is_pair + 1}"
         )
+    if (places or overlap is not None) and not tokenizer.is_fast:
+        raise CompatibilityError(
+            "this task asks where in the text each token stands, and the tokenizer, written in Python, does not know: "
+            "set tokenizer to a fast one (with a tokenizer.json)"
+        )
     has_types = "token_type_ids" in tokenizer.model_input_names
-    ids, types, special_flags, lengths = [], [], [], []
+    asked: dict[str, Any] = {
+        "truncation": "longest_first",
+        "max_length": max_length,
+        "padding": False,
+        "return_attention_mask": False,
+        "return_token_type_ids": has_types,
+        "return_special_tokens_mask": True,
+    }
+    if places:
+        asked["return_offsets_mapping"] = True
+    if overlap is not None:
+        asked |= {
+            "truncation": "only_second" if is_pair else True,
+            "return_overflowing_tokens": True,
+            "stride": overlap,
+        }
+    ids, types, special_flags, lengths, spans, rows_of = [], [], [], [], [], []
     with _left_as_it_was(tokenizer):
         leading = _leading(tokenizer) if is_pair else 0
-        for start in range(0, len(split), CHUNK_ROWS):
+        for start in range(0, len(texts), CHUNK_ROWS):
             rows = slice(start, start + CHUNK_ROWS)
-            encoded = tokenizer(
-                split.texts[rows],
-                split.pairs[rows] if split.pairs is not None else None,
-                truncation="longest_first",
-                max_length=max_length,
-                padding=False,
-                return_attention_mask=False,
-                return_token_type_ids=has_types,
-                return_special_tokens_mask=True,
-            )
+            encoded = tokenizer(texts[rows], pairs[rows] if pairs is not None else None, **asked)
             lengths.append(np.fromiter(map(len, encoded["input_ids"]), np.int64))
             total = int(lengths[-1].sum())
             ids.append(np.fromiter(chain.from_iterable(encoded["input_ids"]), np.int32, total))
             special_flags.append(np.fromiter(chain.from_iterable(encoded["special_tokens_mask"]), np.bool_, total))
             if has_types:
                 types.append(np.fromiter(chain.from_iterable(encoded["token_type_ids"]), np.uint8, total))
-    offsets = np.zeros(len(split) + 1, np.int64)
-    np.cumsum(np.concatenate(lengths or [offsets[:0]]), out=offsets[1:])
+            if places:
+                flat_spans = chain.from_iterable(chain.from_iterable(encoded["offset_mapping"]))
+                spans.append(np.fromiter(flat_spans, np.int32, 2 * total).reshape(-1, 2))
+            if overlap is not None:
+                rows_of.append(start + np.asarray(encoded["overflow_to_sample_mapping"], np.int64))
+    flat_lengths = np.concatenate(lengths or [np.empty(0, np.int64)])
+    offsets = np.zeros(len(flat_lengths) + 1, np.int64)
+    np.cumsum(flat_lengths, out=offsets[1:])
     flat = np.concatenate(ids or [np.empty(0, np.int32)])
     flat_types = np.concatenate(types) if types else np.zeros(len(flat), np.uint8)
     is_special = np.concatenate(special_flags or [np.empty(0, np.bool_)])
     second = _second_texts(is_special, offsets, leading) if is_pair else np.zeros(len(flat), np.bool_)
-    return Tokens(flat, flat_types, offsets, is_special, second, tokenizer.pad_token_id or 0)
+    return Placed(
+        Tokens(flat, flat_types, offsets, is_special, second, tokenizer.pad_token_id or 0),
+        np.concatenate(rows_of) if rows_of else np.arange(len(flat_lengths), dtype=np.int64),
+        np.concatenate(spans or [np.empty((0, 2), np.int32)]) if places else None,
+    )
 
 
 def _leading(tokenizer: Any) -> int:

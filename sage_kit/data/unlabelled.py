@@ -23,7 +23,11 @@ NO_CLASS = -1
 
 def count_unlabelled(labels: NDArray[Any]) -> int:
     """How many of the labels are missing: negative class indices, or numbers that are NaN."""
+    if labels.dtype.hasobject:
+        return sum(label is None for label in labels)
     missing = np.isnan(labels) if np.issubdtype(labels.dtype, np.floating) else labels < 0
+    if missing.ndim > 1:
+        missing = missing.any(1)
     return int(np.count_nonzero(missing))
 
 

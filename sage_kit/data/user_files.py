@@ -78,6 +78,16 @@ def read_user_files(template: TaskSpec, config: RunConfig, announce: Announce) -
     DataError
         When a file or column is missing or malformed, labels are missing or none, or names of classes are nearly alike.
     """
+    spec, tables = read_plain(template, config)
+    for table in tables.values():
+        require_rows(table)
+    if config.task_kind == "regression":
+        return _complete_regression(spec, tables, config, announce)
+    return _Classification(spec, tables, config, announce).complete()
+
+
+def read_plain(template: TaskSpec, config: RunConfig) -> tuple[TaskSpec, dict[str, Table]]:
+    """The files with their columns, nothing of which is checked yet; parameters and errors as in `read_user_files`."""
     _check_settings(config)
     texts = tuple(filter(None, (config.text_column, config.text_pair_column)))
     files = {template.train_split: config.train_file, template.validation_splits[0]: config.validation_file}
@@ -88,12 +98,7 @@ def read_user_files(template: TaskSpec, config: RunConfig, announce: Announce) -
         for split, file in files.items()
         if file
     }
-    for table in tables.values():
-        require_rows(table)
-    spec = replace(template, text_columns=texts, label_column=config.label_column)
-    if config.task_kind == "regression":
-        return _complete_regression(spec, tables, config, announce)
-    return _Classification(spec, tables, config, announce).complete()
+    return replace(template, text_columns=texts, label_column=config.label_column), tables
 
 
 def _check_settings(config: RunConfig) -> None:

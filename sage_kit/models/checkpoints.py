@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from sage_kit.errors import ModelError, SageError, one_line
+from sage_kit.models.architectures import auto_class, is_trained_as
 from sage_kit.models.families import family_of, model_types, unsupported
 from sage_kit.models.layouts import (
     has_weights,
@@ -29,11 +30,12 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from sage_kit.components import FamilySpec
+    from sage_kit.components.task_kinds import Architecture
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A loaded sequence classifier.
+    """A loaded classifier of sequences, tokens or spans.
 
     Attributes
     ----------
@@ -73,8 +75,8 @@ def load_model_config(name: str) -> Any:
     return config
 
 
-def load_classifier(name: str) -> Checkpoint:
-    """A checkpoint as a sequence classifier, with the outputs that its own configuration asks for.
+def load_classifier(name: str, architecture: Architecture = "sequence") -> Checkpoint:
+    """A checkpoint as a classifier of sequences, tokens or spans, with the outputs that its own configuration asks for.
 
     Checkpoints of encoders alone and of other heads (masked language models and the like) load, too; their classifier's
     head is new and its parameters are listed as missing. The global random state stays as it was.
@@ -85,13 +87,11 @@ def load_classifier(name: str) -> Checkpoint:
         When the checkpoint cannot be found or read, has no safetensors weights, is of no supported family, or when its
         weights do not fit its configuration.
     """
-    from transformers import AutoModelForSequenceClassification
-
     config = load_model_config(name)
     family = family_of(config, name)
     source = resolve(name)
     with readable("weights", name, source), quiet(), torch.random.fork_rng(devices=[]):
-        model, info = AutoModelForSequenceClassification.from_pretrained(
+        model, info = auto_class(architecture).from_pretrained(
             source,
             config=config,
             dtype=torch.float32,
@@ -104,21 +104,21 @@ def load_classifier(name: str) -> Checkpoint:
         )
     for key, stored, expected in sorted(info["mismatched_keys"]):
         # an output layer of another kind of head may bear the same name
-        if not (family.in_head(key) and not _is_classifier(config)):
+        if not (family.in_head(key, architecture) and not is_trained_as(config, architecture)):
             raise ModelError(
                 f"model {name!r}: the weights do not fit its config.json: {key} is {tuple(stored)} in the weights and "
                 f"{tuple(expected)} by the configuration"
             )
-    absent = sorted(key for key in info["missing_keys"] if not family.in_head(key))
+    absent = sorted(key for key in info["missing_keys"] if not family.in_head(key, architecture))
     if absent:
         raise ModelError(
             f"model {name!r}: its weights lack {len(absent)} parameters of the encoder, among them {absent[0]}: the "
             "checkpoint is incomplete, or its config.json belongs to another"
         )
     missing = set(info["missing_keys"]) | {key for key, *_ in info["mismatched_keys"]}
-    if not _is_classifier(config):
+    if not is_trained_as(config, architecture):
         # e.g. a multiple-choice model, whose output layer has the same name and another meaning
-        missing |= {key for key in model.state_dict() if key.startswith(f"{family.head_output}.")}
+        missing |= {key for key in model.state_dict() if key.startswith(f"{family.head_for(architecture).output}.")}
     # The weights lie in the mapped file, at whatever offset: the same product then differs in its last bits, and is
     # slower, than from memory of torch's own alignment. A copy is also safe from changes to the file.
     for parameter in model.parameters():
@@ -163,12 +163,6 @@ def quiet() -> Iterator[None]:
         logging.set_verbosity(verbosity)
         if bars:
             logging.enable_progress_bar()
-
-
-def _is_classifier(config: Any) -> bool:
-    """Whether the checkpoint was saved as a sequence classifier, as far as it says."""
-    architectures = getattr(config, "architectures", None) or ()
-    return not architectures or any(name.endswith("ForSequenceClassification") for name in architectures)
 
 
 @contextmanager

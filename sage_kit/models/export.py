@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from sage_kit.components import handling_of
 from sage_kit.models.checkpoints import quiet
 from sage_kit.models.families import family_of
 from sage_kit.models.tokenizer_state import set_as_used
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def set_task(config: Any, spec: TaskSpec) -> None:
-    """Make a transformers configuration that of a classifier (or a regressor) for the task.
+    """Make a transformers configuration that of a model for the task.
 
     Parameters
     ----------
@@ -27,27 +28,28 @@ def set_task(config: Any, spec: TaskSpec) -> None:
         Changed in place: number and names of the outputs, and kind of problem.
     spec : TaskSpec
     """
-    if spec.is_regression:
-        config.num_labels = 1
-        config.problem_type = "regression"
-        return
-    config.id2label = dict(enumerate(spec.labels))
-    config.label2id = {label: index for index, label in enumerate(spec.labels)}
-    config.problem_type = "single_label_classification"
+    kind = handling_of(spec).spec
+    if kind.problem_type:
+        config.problem_type = kind.problem_type
+    if kind.needs_names:
+        config.id2label = dict(enumerate(spec.labels))
+        config.label2id = {label: index for index, label in enumerate(spec.labels)}
+    else:
+        config.num_labels = spec.n_outputs
 
 
 def export_student(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, directory: Path, spec: TaskSpec) -> None:
     """Write a whole model (input layers, blocks and head) and its tokenizer as a plain transformers checkpoint.
 
-    ``AutoModelForSequenceClassification.from_pretrained(directory)`` loads it without any code of this package, and
-    ``pipeline("text-classification", directory, truncation=True)`` gives the run's own scores at any batch size. The
-    argument is needed where a text may be longer than the run's `max_length`: transformers cuts nothing unless it is
-    asked to, whatever is saved, and what it is asked to cut to is saved here.
+    ``AutoModelForSequenceClassification.from_pretrained(directory)``, or the like for another architecture, loads it
+    without any code of this package, and ``pipeline("text-classification", directory, truncation=True)`` gives the
+    run's own scores at any batch size. The argument is needed where a text may be longer than the run's `max_length`:
+    transformers cuts nothing unless it is asked to, whatever is saved, and what it is asked to cut to is saved here.
 
     Parameters
     ----------
     model : PreTrainedModel
-        A sequence classifier on any device; not changed.
+        With the head of the task's kind, on any device; not changed.
     tokenizer : PreTrainedTokenizerBase
         Saved beside it, in the state in which runs use it; not changed. Its `model_max_length` is the length limit, or
         the model's positions if these are fewer.

@@ -96,5 +96,7 @@ def family_parts(family: FamilySpec) -> list[Any]:
     return [
         plain_fields(family),
         plain_fields(family.head),
+        plain_fields(family.token_head),
+        plain_fields(family.span_head),
         code_parts(str(origin), origin.distribution, family.requires, *code),
     ]

@@ -14,12 +14,11 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from sage_kit.config import RunConfig
 from sage_kit.data.batches import plan_batches
-from sage_kit.data.tokens import Tokens
+from sage_kit.data.targets import Targets
 from sage_kit.errors import ModelError
 from sage_kit.models.encoder_parts import embed, embedder
 from sage_kit.models.learning_rate import WARMUP_SHARE, learning_rate_factor
@@ -31,9 +30,13 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from sage_kit.components import FamilySpec
+    from sage_kit.data.encoding import EncodedSplit
 
 WEIGHT_DECAY = 0.01
 MAX_GRAD_NORM = 1.0
+
+IGNORED = -100
+"""Target without a loss."""
 
 SAVED_EVERY = 500
 """Steps between two checkpoints; each epoch but the last ends with one too."""
@@ -44,8 +47,7 @@ OnStep = Callable[[int, int, Tensor | None], None]
 def finetune(
     model: PreTrainedModel,
     family: FamilySpec,
-    tokens: Tokens,
-    labels: NDArray[Any],
+    encoded: EncodedSplit,
     config: RunConfig,
     *,
     precision: str,
@@ -59,12 +61,12 @@ def finetune(
     Parameters
     ----------
     model : PreTrainedModel
-        A sequence classifier with the task's head; it is trained in place.
+        With the task's head; it is trained in place.
     family : FamilySpec
         Its own.
-    tokens : Tokens
-    labels : array of shape (n,)
-        int64 class indices; or float32 numbers, which are learnt by the squared error.
+    encoded : EncodedSplit
+        Labelled: numbers are learnt by the squared error, distributions by the cross-entropy, its mean over those of a
+        text that count.
     config : RunConfig
         Epochs, learning rate and seed of the teacher, and the sizes of batches.
     precision : str
@@ -87,7 +89,7 @@ def finetune(
     ModelError
         When the weights are no longer finite.
     """
-    seed = config.teacher_seed
+    seed, tokens, handling = config.teacher_seed, encoded.tokens, encoded.handling
     epochs = [
         plan_batches(
             tokens.lengths,
@@ -104,7 +106,7 @@ def finetune(
     upper = UpperLayers(model)
     embeddings = embedder(model, family)
     uses_types = family.uses_token_types(model.config)
-    targets = torch.from_numpy(np.asarray(labels)).to(device)
+    targets = Targets.of(encoded)
     autocast = autocast_for(device, precision)
     optimizer = torch.optim.AdamW(_decay_groups(model), lr=config.teacher_learning_rate, fused=True)
     parameters = list(model.parameters())
@@ -121,13 +123,18 @@ def finetune(
             kinds = None
             if family.token_types:
                 kinds = types.to(device, non_blocking=True) if uses_types else torch.zeros_like(ids)
-            target = targets[torch.from_numpy(batch).to(device, non_blocking=True)]
+            target, positions = targets.batch(batch, device)
             with autocast():
                 logits = upper(embed(embeddings, ids, kinds), padding).logits
-            if targets.is_floating_point():
-                loss = nn.functional.mse_loss(logits.float().squeeze(-1), target)
+            compared = handling.compared(logits.float(), positions)
+            if target.is_floating_point():
+                loss = nn.functional.mse_loss(compared.logits.squeeze(-1), target)
+            elif compared.counts is None:
+                loss = nn.functional.cross_entropy(compared.logits, target)
             else:
-                loss = nn.functional.cross_entropy(logits.float(), target)
+                loss = nn.functional.cross_entropy(
+                    compared.logits.flatten(0, 1), target.masked_fill(~compared.counts, IGNORED).flatten()
+                )
             loss.backward()
             nn.utils.clip_grad_norm_(parameters, MAX_GRAD_NORM)
             for group in optimizer.param_groups:

@@ -1,4 +1,4 @@
-"""The head of a model: from the states of its last block to logits."""
+"""The head of a model: from the states of its last block to logits, of each example or of each token."""
 
 from __future__ import annotations
 
@@ -8,14 +8,16 @@ from typing import TYPE_CHECKING, cast
 import torch
 from torch import Tensor, nn
 
+from sage_kit.models.architectures import architecture_of
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from sage_kit.components import HeadParts
+    from sage_kit.components import FamilySpec, HeadParts
 
 
 class Head(nn.Module):
-    """The classifier on one pooled state of each example, the same steps for every family.
+    """The classifier on one pooled state of each example, or on every token's, the same steps for every family.
 
     Its parameters are called ``dense.*``, ``output.*`` and, where there is one, ``norm.*`` whatever the family calls
     them.
@@ -25,31 +27,37 @@ class Head(nn.Module):
     model : PreTrainedModel
         Shares its modules.
     spec : HeadParts
+    per_token : bool
+        Whether it gives an output for each token.
 
     Attributes
     ----------
+    per_token : bool
     reads_all : bool
-        Whether it pools all tokens and not the first one's state.
+        Whether it looks at all tokens and not the first one's state alone.
     activation : callable
         Behind `dense`.
     """
 
-    def __init__(self, model: PreTrainedModel, spec: HeadParts) -> None:
+    def __init__(self, model: PreTrainedModel, spec: HeadParts, *, per_token: bool = False) -> None:
         super().__init__()
+        self.per_token = per_token
         self.dense = cast(nn.Linear, model.get_submodule(spec.dense)) if spec.dense else None
         self.output = cast(nn.Linear, model.get_submodule(spec.output))
-        self.dropout = model.get_submodule(spec.dropout)
+        self.dropout = model.get_submodule(spec.dropout) if spec.dropout else nn.Identity()
         self.norm = model.get_submodule(spec.norm) if spec.norm else None
         self.activation = _activation(spec.activation_of(model.config))
         self.first_dropout = model.get_submodule(spec.first_dropout) if spec.first_dropout else None
-        self.reads_all = spec.pools_mean(model.config)
+        self.reads_all = per_token or spec.pools_mean(model.config)
 
     def forward(self, states: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Logits of shape (batch, n_outputs) from final states of shape (batch, tokens, dim).
+        """Logits of shape (batch, n_outputs) or (batch, tokens, n_outputs) from states of shape (batch, tokens, dim).
 
         The mask of shape (batch, tokens), True at real tokens, matters to a head that pools all of them.
         """
-        if not self.reads_all:
+        if self.per_token:
+            pooled = states
+        elif not self.reads_all:
             pooled = states[:, 0]
         elif mask is None:
             pooled = states.mean(1)
@@ -65,9 +73,19 @@ class Head(nn.Module):
         logits: Tensor = self.output(self.dropout(pooled))
         return logits
 
-    def flops(self) -> int:
-        """Forward FLOPs for one example."""
-        return 2 * sum(layer.weight.numel() for layer in (self.dense, self.output) if layer is not None)
+    def flops(self, examples: int, tokens: int) -> int:
+        """Forward FLOPs for so many examples, which have so many tokens."""
+        return (
+            (tokens if self.per_token else examples)
+            * 2
+            * sum(layer.weight.numel() for layer in (self.dense, self.output) if layer is not None)
+        )
+
+
+def head_of(model: PreTrainedModel, family: FamilySpec) -> Head:
+    """The head that a model has."""
+    architecture = architecture_of(model)
+    return Head(model, family.head_for(architecture), per_token=architecture in ("token", "span"))
 
 
 def _activation(name: str) -> Callable[[Tensor], Tensor]:

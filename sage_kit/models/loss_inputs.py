@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from sage_kit.components import LossBatch, LossLayers, ModelOutputs, ModelSizes
+from sage_kit.components import Compared, LossBatch, LossLayers, ModelOutputs, ModelSizes, TaskHandling
 from sage_kit.config import RunConfig
 from sage_kit.errors import CompatibilityError, PluginError
 from sage_kit.models.split import UpperLayers, UpperOutput
@@ -40,6 +40,8 @@ class LossInputs:
         Of embeddings.
     kept : tuple of int
         Blocks (from 1) of the teacher whose outputs are kept.
+    handling : TaskHandling
+        How outputs are compared.
     """
 
     losses: Mapping[str, LossChoice]
@@ -48,6 +50,7 @@ class LossInputs:
     teacher: UpperLayers
     pooling: str
     kept: tuple[int, ...]
+    handling: TaskHandling
 
     @cached_property
     def hidden(self) -> bool:
@@ -101,11 +104,13 @@ class BatchInputs:
     states : Tensor of shape (batch, tokens, dim)
         Token states.
     mask : Tensor of shape (batch, tokens), bool
-    logits : Tensor of shape (batch, n_outputs)
+    logits : Tensor of shape (batch, n_outputs) or (batch, tokens, n_outputs)
         The teacher's.
+    positions : Tensor of shape (batch, tokens), bool, or None
+        Where outputs count; None for one an example.
     hidden : Tensor of shape (batch, tokens, n_layers, dim) or None
         What was kept of the teacher's blocks.
-    labels : Tensor of shape (batch,)
+    labels : Tensor of shape (batch,) or (batch, k)
     autocast : callable
         Gives the context in which the teacher's queries, keys and values are computed.
     """
@@ -118,6 +123,7 @@ class BatchInputs:
         states: torch.Tensor,
         mask: torch.Tensor,
         logits: torch.Tensor,
+        positions: torch.Tensor | None,
         hidden: torch.Tensor | None,
         labels: torch.Tensor,
         autocast: Callable[[], AbstractContextManager[Any]],
@@ -127,7 +133,8 @@ class BatchInputs:
         self._output = output
         self._states = states
         self._mask = mask
-        self._logits = logits
+        self.student = inputs.handling.compared(output.logits, positions)
+        self.teacher = inputs.handling.compared(logits, positions)
         self._hidden = hidden
         self._labels = labels
         self._autocast = autocast
@@ -139,7 +146,7 @@ class BatchInputs:
         layers, embeds = self._inputs.layers[name], self._inputs._embeds(name)
         return LossBatch(
             student=ModelOutputs(
-                self._output.logits,
+                self.student.logits,
                 hidden=self._once("student", layers.student_hidden, self._student_hidden),
                 projections=self._once("student projections", layers.student_projections, self._student_projections),
                 scores=self._once("student scores", layers.student_scores, self._student_scores),
@@ -148,7 +155,7 @@ class BatchInputs:
                 else None,
             ),
             teacher=ModelOutputs(
-                self._logits,
+                self.teacher.logits,
                 hidden=self._once("teacher", layers.teacher_hidden, self._teacher_hidden),
                 projections=self._once("teacher projections", layers.teacher_projections, self._teacher_projections),
                 scores=self._once("teacher scores", layers.teacher_scores, self._teacher_scores),
@@ -159,7 +166,12 @@ class BatchInputs:
             labels=self._labels,
             mask=self._mask,
             regression=self._inputs.sizes.regression,
+            positions=self.student.counts,
         )
+
+    def alike(self) -> torch.Tensor:
+        """How far student and teacher agree on each example, as `alike` says."""
+        return alike(self.student, self.teacher)
 
     def _once(
         self, what: str, layers: tuple[int, ...], make: Callable[[tuple[int, ...]], torch.Tensor]
@@ -211,7 +223,13 @@ class BatchInputs:
         return pool(self._teacher_hidden(layers)[:, :, 0].float(), self._mask, self._inputs.pooling)
 
 
-def loss_inputs(recipe: Recipe, teacher: UpperLayers, sizes: ModelSizes) -> LossInputs:
+def alike(student: Compared, teacher: Compared) -> torch.Tensor:
+    """For each example, the share of the distributions that count whose likeliest outcome is the same: (batch,)."""
+    same, counts = student.logits.argmax(-1) == teacher.logits.argmax(-1), student.counts
+    return same.float() if counts is None else (same & counts).sum(1) / counts.sum(1)
+
+
+def loss_inputs(recipe: Recipe, teacher: UpperLayers, sizes: ModelSizes, handling: TaskHandling) -> LossInputs:
     """What the losses of a run look at.
 
     Parameters
@@ -219,6 +237,8 @@ def loss_inputs(recipe: Recipe, teacher: UpperLayers, sizes: ModelSizes) -> Loss
     recipe : Recipe
     teacher : UpperLayers
     sizes : ModelSizes
+    handling : TaskHandling
+        The kind of task.
 
     Raises
     ------
@@ -242,7 +262,7 @@ def loss_inputs(recipe: Recipe, teacher: UpperLayers, sizes: ModelSizes) -> Loss
         hidden.append(sizes.teacher_blocks)
     entered = [layer for one in layers.values() for layer in (*one.teacher_projections, *one.teacher_scores)]
     kept = tuple(dict.fromkeys([*hidden, *(layer - 1 for layer in entered if layer > 1)]))
-    return LossInputs(recipe.losses, sizes, layers, teacher, config.pooling, kept)
+    return LossInputs(recipe.losses, sizes, layers, teacher, config.pooling, kept, handling)
 
 
 def _layers_of(choice: LossChoice, sizes: ModelSizes) -> LossLayers:

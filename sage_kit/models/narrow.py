@@ -23,10 +23,11 @@ from sage_kit.components import TokenBatch
 from sage_kit.config import RunConfig
 from sage_kit.data.batches import plan_batches
 from sage_kit.errors import CompatibilityError
+from sage_kit.models.architectures import architecture_of, auto_class
 from sage_kit.models.block_parts import parts_of
 from sage_kit.models.encoder_parts import blocks_of, front_modules
 from sage_kit.models.families import family_of
-from sage_kit.models.heads import Head
+from sage_kit.models.heads import head_of
 from sage_kit.models.narrowing import (
     EXAMPLES,
     Narrowing,
@@ -231,8 +232,7 @@ def build_narrow(
     CompatibilityError
         When layers and init do not fit the teacher.
     """
-    from transformers import AutoModelForSequenceClassification
-
+    architecture = architecture_of(teacher)
     theirs = family_of(teacher.config)
     config = narrow_config(teacher.config, shape, layers)
     own = family_of(config)
@@ -242,9 +242,7 @@ def build_narrow(
         let_family_fit(own, config, sources or [None] * layers)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        student = AutoModelForSequenceClassification.from_config(
-            config, attn_implementation=own.attention, dtype=torch.float32
-        )
+        student = auto_class(architecture).from_config(config, attn_implementation=own.attention, dtype=torch.float32)
     projection = projection_of(student, teacher)
     student.requires_grad_(True)
     if projection is None:
@@ -261,11 +259,11 @@ def build_narrow(
             for block, source in zip(blocks_of(student, own), sources, strict=True):
                 narrow_block(parts_of(block), parts_of(blocks[source]), narrowing, source)
             if projection is None:
-                for path in [*[theirs.final_norm] * bool(theirs.final_norm), *theirs.head.modules]:
+                for path in [*[theirs.final_norm] * bool(theirs.final_norm), *theirs.head_for(architecture).modules]:
                     student.get_submodule(path).load_state_dict(teacher.get_submodule(path).state_dict())
             else:
                 narrow_projection(projection, narrowing)
-                narrow_head(Head(student, own.head), Head(teacher, theirs.head), narrowing)
+                narrow_head(head_of(student, own), head_of(teacher, theirs), narrowing)
     return cast("PreTrainedModel", student.to(teacher.device).eval())
 
 

@@ -122,14 +122,16 @@ def narrowing_of(teacher: UpperLayers, batches: Batches, width: int, init: Width
     moments: Any = 0.0
     units: Any = 0.0
     count = 0
-    # only what the teachers of narrower students have: one layer behind the first token
-    dense = None if width == teacher.dim else teacher.head.dense
+    narrows = width != teacher.dim
+    # only what the teachers of narrower students have: one layer behind the first token, or none
+    dense = teacher.head.dense if narrows else None
     with torch.no_grad():
         for states, traces, last in walk(teacher, batches):
             count += len(states)
-            outputs = [states, *(output for trace in traces for _, output in trace.norms)]
+            outputs = [states, *(out for trace in traces for _, out in trace.norms)]
+            if narrows:
+                moments = moments + torch.stack([_product(out, out) for out in outputs])
             if dense is not None:
-                moments = moments + torch.stack([_product(output, output) for output in outputs])
                 units = units + _sum(teacher.head.activation(dense(last[:, 0])).abs())
             for found, parts, trace in zip(sums, blocks, traces, strict=True):
                 found[:] = [old + new for old, new in zip(found, _sums_of(parts, trace), strict=True)]
@@ -140,12 +142,13 @@ def narrowing_of(teacher: UpperLayers, batches: Batches, width: int, init: Width
             Importance(added / count, (queries * keys).sqrt() / count, values * out / count, neurons * outer / count)
             for (added, queries, keys, values, neurons), (out, outer) in zip(sums, lengths, strict=True)
         ]
-        if dense is None:
+        if not narrows:
             return Narrowing(None, importance, [], None)
-        head = units * teacher.head.output.weight.double().norm(dim=0).cpu()
+        output = teacher.head.output.weight
+        head = None if dense is None else units * output.double().norm(dim=0).cpu()
         mean = (moments / moments.diagonal(dim1=1, dim2=2).sum(1)[:, None, None]).mean(0)
         basis = principal_directions(mean, width) if init == "pca" else largest_dimensions(mean, width)
-        basis = basis.to(dense.weight)
+        basis = basis.to(output)
         return Narrowing(basis, importance, fit_norms(teacher, batches, basis), head)
 
 
@@ -347,9 +350,11 @@ def _keep_dimensions(target: Parts, source: Parts, narrowing: Narrowing, importa
 
 def narrow_head(target: Head, source: Head, narrowing: Narrowing) -> None:
     """Fill the head of a student from that of the teacher: its most important units."""
+    if target.dense is None or source.dense is None:
+        target.output.weight.copy_(narrowing.narrow_input(source.output.weight))
+        target.output.bias.copy_(source.output.bias)
+        return
     assert narrowing.head is not None
-    assert target.dense is not None
-    assert source.dense is not None
     kept = most_important(narrowing.head, target.dense.out_features)
     target.dense.weight.copy_(narrowing.narrow_input(source.dense.weight[kept]))
     target.dense.bias.copy_(source.dense.bias[kept])

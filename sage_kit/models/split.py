@@ -21,7 +21,7 @@ from sage_kit.models.block_parts import first_token_block, padded_block, parts_o
 from sage_kit.models.encoder_parts import OwnBlocks, Projected, blocks_of, embed, embedder, own_blocks, shared_modules
 from sage_kit.models.families import family_of
 from sage_kit.models.flops import block_flops
-from sage_kit.models.heads import Head
+from sage_kit.models.heads import head_of
 from sage_kit.models.packed import pack, packed_block, packed_linear, products_dtype, project, runs_packed, unpack
 from sage_kit.models.positions import PositionBias, attention_mask, position_bias
 from sage_kit.models.recomputation import Call, kept, recomputed
@@ -39,8 +39,8 @@ class UpperOutput(NamedTuple):
 
     Attributes
     ----------
-    logits : Tensor of shape (batch, n_outputs)
-        Outputs of the head.
+    logits : Tensor of shape (batch, n_outputs) or (batch, tokens, n_outputs)
+        Outputs of the head; what stands at padding has no meaning.
     hidden : tuple of Tensor of shape (batch, tokens, dim)
         Output of every block in order, the last one being the final hidden states; empty unless asked for. What stands
         at padding positions has no meaning.
@@ -170,7 +170,7 @@ class UpperLayers(nn.Module):
         # a block that is applied several times is registered once
         self._sequence = blocks_of(model, family)[first_block:]
         self.blocks = nn.ModuleList(dict.fromkeys(self._sequence))
-        self.head = Head(model, family.head)
+        self.head = head_of(model, family)
         self.n_blocks = len(self._sequence)
         self.dim = int(model.config.hidden_size)
         self.n_outputs = int(self.head.output.out_features)
@@ -336,9 +336,10 @@ class UpperLayers(nn.Module):
         ``4 d n^2`` per example of n tokens for attention (``Q K^T`` and the weighted sum of V). Without hidden states
         the last block is computed for the first token only: keys and values cost ``4 d^2`` per token, and an example
         ``2 (2 d^2 + 2 d f)`` for the other layers and ``4 d n`` for attention. Where its queries, keys and values are
-        asked for, its queries are computed for every token, too. The head costs ``2 (d^2 + d n_outputs)`` per example,
-        and a projection from token states of width e ``2 d e`` per token.
-        Blocks of another build are computed for all tokens, as the last one is for a head that pools all of them.
+        asked for, its queries are computed for every token, too. The head costs ``2 (d^2 + d n_outputs)`` per example
+        or, where it gives an output for each of them, per token, and a projection from token states of width e ``2 d
+        e`` per token. Blocks of another build are computed for all tokens, as the last one is for a head that looks at
+        all of them.
 
         Parameters
         ----------
@@ -350,7 +351,7 @@ class UpperLayers(nn.Module):
             The blocks, from 1, whose queries, keys and values are: those of the others than the last cost nothing more.
         """
         examples, tokens = len(lengths), int(lengths.astype("int64").sum())
-        total = examples * self.head.flops() + self._projection_flops(tokens)
+        total = self.head.flops(examples, tokens) + self._projection_flops(tokens)
         if hidden or self.head.reads_all or self._own is not None:
             return total + block_flops(self._sequence, self.dim, lengths, self._own)
         last = self._parts[-1]
@@ -385,7 +386,7 @@ class UpperLayers(nn.Module):
         examples, tokens = len(lengths), int(lengths.astype("int64").sum())
         forward = self.flops(lengths, hidden, projections)
         if self._own is not None:
-            return 3 * forward + self.recomputes * (forward - examples * self.head.flops())
+            return 3 * forward + self.recomputes * (forward - self.head.flops(examples, tokens))
         first = self._parts[0]
         every = hidden or bool(projections) or self.head.reads_all or self.n_blocks > 1
         queries = tokens if every else examples
@@ -394,7 +395,7 @@ class UpperLayers(nn.Module):
         unneeded = projection or 2 * (both * tokens + first.query.weight.numel() * queries)
         again = 0
         if self.recomputes:
-            again = forward - examples * self.head.flops() - projection
+            again = forward - self.head.flops(examples, tokens) - projection
             kept = [self._parts[number - 1] for number in projections]
             layers = [layer for parts in kept for layer in (parts.query, parts.key, parts.value)]
             again -= 2 * tokens * sum(layer.weight.numel() for layer in layers)

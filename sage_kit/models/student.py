@@ -10,6 +10,7 @@ import torch
 
 from sage_kit.components.plugins import Plugins
 from sage_kit.errors import CompatibilityError
+from sage_kit.models.architectures import architecture_of, auto_class
 from sage_kit.models.encoder_parts import blocks_of, front_modules
 from sage_kit.models.families import family_of
 from sage_kit.models.split import Bypass, input_blocks
@@ -132,9 +133,7 @@ def build_student(
     CompatibilityError
         When bypass, layers and init do not fit the teacher.
     """
-    from transformers import AutoModelForSequenceClassification
-
-    family = family_of(teacher_model.config)
+    family, architecture = family_of(teacher_model.config), architecture_of(teacher_model)
     require_own_weights(family, bypass)
     teacher_blocks = blocks_of(teacher_model, family)
     n_input = input_blocks(bypass, len(teacher_blocks))
@@ -145,7 +144,7 @@ def build_student(
     let_family_fit(family, config, kept)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        student = AutoModelForSequenceClassification.from_config(
+        student = auto_class(architecture).from_config(
             config, attn_implementation=family.attention, dtype=torch.float32
         )
     blocks = blocks_of(student, family)
@@ -154,7 +153,7 @@ def build_student(
     front += [(blocks[index], teacher_blocks[index]) for index in range(n_input)]
     behind = [(blocks[n_input + index], teacher_blocks[n_input + source]) for index, source in enumerate(sources)]
     if sources:
-        paths = [family.final_norm] * bool(family.final_norm) + list(family.head.modules)
+        paths = [family.final_norm] * bool(family.final_norm) + list(family.head_for(architecture).modules)
         behind += [(student.get_submodule(path), teacher_model.get_submodule(path)) for path in paths]
     for module, source in [*front, *behind]:
         module.load_state_dict(source.state_dict())

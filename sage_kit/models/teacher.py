@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import nn
 
-from sage_kit.components import TaskSpec
+from sage_kit.components import TaskSpec, handling_of
 from sage_kit.config import RunConfig
+from sage_kit.data.encoding import encode, label_parts
 from sage_kit.data.splits import TaskData
-from sage_kit.data.tokens import tokenize
 from sage_kit.errors import CompatibilityError, ModelError
+from sage_kit.models.architectures import auto_class
 from sage_kit.models.checkpoints import Checkpoint, load_classifier, load_tokenizer
 from sage_kit.models.export import export_student, set_task
 from sage_kit.models.families import family_parts
@@ -40,7 +41,7 @@ class Teacher:
     Attributes
     ----------
     model : PreTrainedModel
-        A sequence classifier whose outputs are in the task's order; in eval mode, frozen.
+        Its outputs are in the task's order; in eval mode, frozen.
     tokenizer : PreTrainedTokenizerBase
         Checked to fit it.
     fingerprint : str
@@ -94,7 +95,7 @@ def load_teacher(
         When `max_length` exceeds the model's positions, `teacher_labels` does not fit the task or the teacher, or the
         device cannot compute in the precision.
     """
-    checkpoint = load_classifier(config.teacher)
+    checkpoint = load_classifier(config.teacher, handling_of(data.spec).spec.architecture)
     require_own_weights(checkpoint.family, config.bypass)
     tokenizer = load_tokenizer(config.tokenizer or config.teacher)
     fit_tokenizer(tokenizer, checkpoint, config)
@@ -169,24 +170,31 @@ def _adopt_head(
     Returns
     -------
     tuple of int or None
-        For each class of the task, the output's number in the checkpoint; None for a regression.
+        For each class of the task, the output's number in the checkpoint; None where labels have no names.
     """
     model = checkpoint.model
-    output = cast(nn.Linear, model.get_submodule(checkpoint.family.head_output))
+    kind = handling_of(spec).spec
+    output = cast(nn.Linear, model.get_submodule(checkpoint.family.head_for(kind.architecture).output))
     id2label: dict[Any, Any] = model.config.id2label or {}
     names = [str(id2label.get(index, "")) for index in range(output.out_features)]
-    if model.config.problem_type == "multi_label_classification":
+    has_sets, wants_sets = (
+        which == "multi_label_classification" for which in (model.config.problem_type, kind.problem_type)
+    )
+    if has_sets and not wants_sets:
         raise ModelError(f"model {name!r} has a head for several labels at once: choose one for a single label")
+    if wants_sets and model.config.problem_type and not has_sets:
+        raise ModelError(f"model {name!r} has a head for a single label: choose one for several labels at once")
     if output.out_features != spec.n_outputs:
-        needs = "1 (a number)" if spec.is_regression else f"{spec.n_outputs} ({', '.join(spec.labels)})"
+        needs = f"{spec.n_outputs} ({', '.join(spec.labels) or kind.summary.lower()})"
         raise ModelError(
             f"model {name!r} has a trained head of {output.out_features} outputs ({', '.join(names)}), but task "
             f"{spec.name!r} needs {needs}: choose a model trained for the task, or one without a head"
         )
-    if spec.is_regression:
+    if not kind.needs_names:
         if meaning:
             raise CompatibilityError(
-                f"teacher_labels names classes, but the labels of task {spec.name!r} are numbers: leave it empty"
+                f"teacher_labels names classes, but the labels of task {spec.name!r} are {spec.label_kind}: leave it "
+                "empty"
             )
         set_task(model.config, spec)
         return None
@@ -269,6 +277,9 @@ def _finetuned(
         "labels": data.spec.labels,
         "max_length": config.max_length,
     }
+    handling = handling_of(data.spec)
+    if handling.spec.name not in ("classification", "regression"):
+        recipe["kind"] = handling.spec.name
     key = fingerprint(
         "finetuned-teacher-4",
         artifact_digest("sage_kit.models.teacher"),
@@ -279,7 +290,7 @@ def _finetuned(
         # texts and not their tokens: of a large split these take a minute, and a teacher is found many times
         data.teacher.texts,
         data.teacher.pairs,
-        data.teacher.labels,
+        label_parts(data.teacher.labels),
         recipe,
     )
 
@@ -295,8 +306,7 @@ def _finetuned(
         seconds = finetune(
             model,
             checkpoint.family,
-            tokenize(data.teacher, tokenizer, config.max_length),
-            data.teacher.labels,
+            encode(data.teacher, data.spec, tokenizer, config.max_length),
             config,
             precision=precision,
             device=device,
@@ -308,22 +318,21 @@ def _finetuned(
 
     about = {"teacher": config.teacher, "task": data.spec.name, "examples": len(data.teacher)}
     # read back from disk in any case, so that a first run and a later one start from the same bits
-    model = load_classifier(str(cache.entry("teacher", key, build, about))).model
+    model = load_classifier(str(cache.entry("teacher", key, build, about)), handling.spec.architecture).model
     return model, seconds
 
 
 def _new_head(checkpoint: Checkpoint, spec: TaskSpec, seed: int) -> PreTrainedModel:
     """The checkpoint's encoder, and whatever it has of a head, under a new output layer for the task."""
-    from transformers import AutoModelForSequenceClassification
-
+    architecture = handling_of(spec).spec.architecture
     config = copy.deepcopy(checkpoint.model.config)
     set_task(config, spec)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = AutoModelForSequenceClassification.from_config(
+        model = auto_class(architecture).from_config(
             config, attn_implementation=checkpoint.family.attention, dtype=torch.float32
         )
-    output = f"{checkpoint.family.head_output}."
+    output = f"{checkpoint.family.head_for(architecture).output}."
     kept = {
         name: tensor
         for name, tensor in checkpoint.model.state_dict().items()

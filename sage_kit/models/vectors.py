@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from sage_kit.components import TokenBatch
 from sage_kit.data.batches import plan_batches
-from sage_kit.data.tokens import Tokens
+from sage_kit.data.tokens import Tokens, padded_rows
 from sage_kit.errors import DataError
 from sage_kit.models.split import InputLayers, UpperLayers
 from sage_kit.storage import tensorfile
@@ -114,12 +114,28 @@ class TeacherOutputs:
     Attributes
     ----------
     logits : array of shape (n, n_outputs), float32
+        With an output per token of shape (total_tokens, n_outputs), aligned with the store's rows.
     hidden : array of shape (total_tokens, n_layers, dim), float16, or None
         Outputs of the teacher's blocks that the losses use, aligned with the store's rows; a memory map.
+    per_token : bool
+        Whether there is an output per token.
     """
 
     logits: NDArray[np.float32]
     hidden: NDArray[np.float16] | None
+    per_token: bool = False
+
+    def of_examples(self, count: int) -> NDArray[np.float32]:
+        """The outputs that so many examples have by themselves, of shape (n, n_outputs); (n, 0) with one per token."""
+        return np.zeros((count, 0), np.float32) if self.per_token else self.logits
+
+    def batch(self, offsets: NDArray[np.int64], indices: NDArray[np.int64], device: torch.device) -> torch.Tensor:
+        """The outputs on some examples, of shape (batch, n_outputs) or (batch, tokens, n_outputs).
+
+        What stands at padding positions is arbitrary.
+        """
+        rows = padded_rows(offsets, indices)[0] if self.per_token else indices
+        return torch.from_numpy(self.logits[rows]).to(device, non_blocking=True)
 
     def hidden_batch(
         self, offsets: NDArray[np.int64], indices: NDArray[np.int64], device: torch.device
@@ -132,22 +148,6 @@ class TeacherOutputs:
             return None
         rows, _ = padded_rows(offsets, indices)
         return torch.from_numpy(self.hidden[rows]).to(device, torch.float32, non_blocking=True)
-
-
-def padded_rows(offsets: NDArray[np.int64], indices: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Rows of the flat storage for a padded batch.
-
-    Returns
-    -------
-    rows : array of shape (batch, tokens), int64
-        At padding positions, the example's last row.
-    mask : array of shape (batch, tokens), bool
-        True at real tokens.
-    """
-    starts, lengths = offsets[indices], offsets[indices + 1] - offsets[indices]
-    positions = np.arange(int(lengths.max(initial=1)))
-    mask = positions[None, :] < lengths[:, None]
-    return starts[:, None] + np.minimum(positions[None, :], lengths[:, None] - 1), mask
 
 
 def embed_split(
@@ -255,7 +255,6 @@ def label_split(
     *,
     name: str,
     hidden_layers: Sequence[int],
-    n_outputs: int,
     cache: Cache,
     device: torch.device,
     autocast: Callable[[], AbstractContextManager[Any]],
@@ -276,8 +275,6 @@ def label_split(
         The split's name, for messages.
     hidden_layers : sequence of int
         Blocks (from 1) whose output to keep; empty for logits only.
-    n_outputs : int
-        Width of the logits.
     cache : Cache
     device : torch.device
     autocast : callable
@@ -296,12 +293,13 @@ def label_split(
     DataError
         When the teacher gives a logit that is not finite; names the example.
     """
-    layers = list(hidden_layers)
+    layers, per_token = list(hidden_layers), teacher.head.per_token
     code = artifact_digest("sage_kit.models.vectors")
     key = fingerprint("labels-2", code, teacher_fingerprint, store.key, layers, precision)
 
     def build(directory: Path) -> None:
-        layout: dict[str, Any] = {"logits": ("float32", (len(store), n_outputs))}
+        outputs = int(store.offsets[-1]) if per_token else len(store)
+        layout: dict[str, Any] = {"logits": ("float32", (outputs, teacher.n_outputs))}
         if layers:
             layout["hidden"] = ("float16", (int(store.offsets[-1]), len(layers), store.pooled.shape[1]))
         arrays = tensorfile.create(directory / FILE, layout)
@@ -312,17 +310,20 @@ def label_split(
                 with autocast():
                     output = teacher(batch.states, batch.mask, hidden=bool(layers))
                 logits = output.logits.float()
-                _check_finite(logits, indices, name)
-                arrays["logits"][indices] = logits.cpu().numpy()
+                _check_finite(logits * batch.mask[..., None] if per_token else logits, indices, name)
+                rows, real = padded_rows(store.offsets, indices)
+                if per_token:
+                    arrays["logits"][rows[real]] = logits[batch.mask].cpu().numpy()
+                else:
+                    arrays["logits"][indices] = logits.cpu().numpy()
                 if layers:
-                    rows, real = padded_rows(store.offsets, indices)
                     chosen = torch.stack([output.hidden[layer - 1] for layer in layers], dim=2)
                     arrays["hidden"][rows[real]] = chosen[batch.mask].to(torch.float16).cpu().numpy()
                 on_step(done, len(batches))
 
     about = {"split": name, "examples": len(store), "hidden_layers": layers}
     arrays = tensorfile.open_mapped(cache.entry("labels", key, build, about) / FILE)
-    return TeacherOutputs(np.asarray(arrays["logits"]), arrays.get("hidden"))
+    return TeacherOutputs(np.asarray(arrays["logits"]), arrays.get("hidden"), per_token)
 
 
 def pool_layer(

@@ -28,7 +28,8 @@ from sage_kit.components import (
 )
 from sage_kit.components.records import Costs
 from sage_kit.data.batches import plan_batches
-from sage_kit.data.tokens import Tokens
+from sage_kit.data.encoding import EncodedSplit
+from sage_kit.errors import CompatibilityError
 from sage_kit.models.split import InputLayers
 from sage_kit.models.vectors import Pooled, TeacherOutputs, VectorStore
 from sage_kit.models.vocabulary import TeacherVocabulary
@@ -64,10 +65,9 @@ class Synthesizer:
         Shows one line to the user.
     costs : Costs
         Takes the time of "reduce", "sample", "invert", "filter", "lift", and "embed": the input layers on new text.
-    labels : array of shape (n,), int64 or float32, or None
-        Gold labels of the real examples, for the components that ask for them.
-    tokens : Tokens or None
-        Their token ids.
+    encoded : EncodedSplit or None
+        The real examples: their tokens, and, where these are classes or numbers, their labels for the components that
+        ask for them.
     input_layers : InputLayers or None
         For lifts that make text; None where nothing is lifted.
     mapped : Pooled or None
@@ -90,8 +90,7 @@ class Synthesizer:
         device: torch.device,
         announce: Callable[[str], None],
         costs: Costs,
-        labels: NDArray[Any] | None = None,
-        tokens: Tokens | None = None,
+        encoded: EncodedSplit | None = None,
         input_layers: InputLayers | None = None,
         mapped: Pooled | None = None,
         vocabulary: TeacherVocabulary | None = None,
@@ -103,8 +102,11 @@ class Synthesizer:
         self.outputs = outputs
         self.costs = costs
         self.coordinates: NDArray[np.float32] | None = None
+        self.encoded = encoded
+        self._is_plain = encoded is None or not encoded.spec.is_structured
+        labels = encoded.gold if encoded is not None and self._is_plain else None
         self._labels = None if labels is None else read_only(labels)
-        self._text = tokens
+        self._text = tokens = None if encoded is None else encoded.tokens
         self._tokens = None if tokens is None else TokenIds(*(read_only(getattr(tokens, name)) for name in FLAT))
         self._input_layers = input_layers
         self._mapped = Pooled(store.pooled, store.key) if mapped is None else mapped
@@ -228,7 +230,7 @@ class Synthesizer:
             losses=frozen_copy(losses),
             rng=np.random.default_rng(derive_seed(self.config.seed, round, "sample")),
             vectors=pooled,
-            teacher_logits=read_only(self.outputs.logits),
+            teacher_logits=read_only(self.outputs.of_examples(len(self.store))),
             student_logits=frozen_copy(student_logits),
             coordinates=None if self.coordinates is None else read_only(self.coordinates),
             round=round,
@@ -276,14 +278,14 @@ class Synthesizer:
             synthetic.kept = self._keep(synthetic)
 
     def _keep(self, synthetic: SyntheticSet) -> NDArray[np.bool_]:
-        logits, student = synthetic.logits, synthetic.student_logits
+        logits, student, divergences = synthetic.logits, synthetic.student_logits, synthetic.divergences
         with self.costs.timed("filter"):
             request = FilterRequest(
                 vectors=read_only(synthetic.vectors),
                 anchors=read_only(synthetic.anchors),
                 coordinates=None if synthetic.coordinates is None else read_only(synthetic.coordinates),
                 real_vectors=read_only(self.store.pooled),
-                real_logits=read_only(self.outputs.logits),
+                real_logits=read_only(self.outputs.of_examples(len(self.store))),
                 logits=None if logits is None else read_only(logits),
                 real_labels=self._labels,
                 loss_history=self._loss_history,
@@ -291,6 +293,8 @@ class Synthesizer:
                 round=synthetic.round,
                 wanted=self._wanted,
                 student_logits=None if student is None else read_only(student),
+                divergences=None if divergences is None else read_only(divergences),
+                of_classes=self.encoded is None or self.encoded.spec.has_classes,
             )
             choice = self.recipe["filter"]
             return checked_kept(choice, choice.call(self.filter.keep, request), len(synthetic.anchors))
@@ -322,6 +326,11 @@ class Synthesizer:
             choice, dim = self.recipe["lift"], self.store.pooled.shape[1]
             batch = choice.call(self._lift.lift, request)
             checked = checked_batch(choice, batch, len(rows), dim, is_text=self.makes_text)
+            if self.outputs.per_token and not torch.equal(checked.mask, request.anchor.mask):
+                raise CompatibilityError(
+                    f"{choice} returned other tokens than the anchors have, and task {self.config.task!r} has an "
+                    "output per token: take a lift that exchanges tokens one for one, such as 'replace_random'"
+                )
         if self._vocabulary is not None:
             self.costs.add("lift", flops=self._vocabulary.flops - asked)
         return checked
@@ -336,7 +345,7 @@ class Synthesizer:
             "embed": lambda text: self._embed(text, self.store.lengths[anchors]),
             "embed_alone": lambda text: input_layers.alone(self._padded(text), text.types),
             "tokens": self._tokens,
-            "teacher_logits": read_only(self.outputs.logits),
+            "teacher_logits": read_only(self.outputs.logits) if self._is_plain else None,
             "vocabulary": self._vocabulary,
         }
 
@@ -373,19 +382,27 @@ class Synthesizer:
             return synthetic
         kept = np.flatnonzero(synthetic.kept)
         taken = synthetic.take(kept)
-        if synthetic.hidden and taken.tokens is not None:
-            lengths = taken.tokens.lengths
-            of_row = {
-                int(row): batch[place]
-                for rows, batch in zip(self.plan(synthetic), synthetic.hidden, strict=True)
-                for place, row in enumerate(rows)
-            }
-            own = [of_row[int(row)] for row in kept]
-            taken.hidden = [
-                torch.nn.utils.rnn.pad_sequence([own[row][: lengths[row]] for row in rows], batch_first=True)
-                for rows in self.plan(taken)
-            ]
+        for name in ("hidden", "token_logits"):
+            if getattr(synthetic, name):
+                setattr(taken, name, self._planned_anew(getattr(synthetic, name), synthetic, taken, kept))
         return taken
+
+    def _planned_anew(
+        self, batches: list[torch.Tensor], old: SyntheticSet, new: SyntheticSet, kept: NDArray[np.int64]
+    ) -> list[torch.Tensor]:
+        """What each batch of a set has per token, in the batches of the set that keeps some of its examples."""
+        assert new.tokens is not None
+        lengths = new.tokens.lengths
+        of_row = {
+            int(row): batch[place]
+            for rows, batch in zip(self.plan(old), batches, strict=True)
+            for place, row in enumerate(rows)
+        }
+        own = [of_row[int(row)] for row in kept]
+        return [
+            torch.nn.utils.rnn.pad_sequence([own[row][: lengths[row]] for row in rows], batch_first=True)
+            for rows in self.plan(new)
+        ]
 
 
 def build_ahead(recipe: Recipe, device: torch.device) -> None:

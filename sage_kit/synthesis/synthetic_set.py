@@ -14,7 +14,7 @@ from sage_kit.data.tokens import Tokens
 from sage_kit.storage.files import atomic_directory, disk_errors
 from sage_kit.storage.frozen import frozen_copy
 
-PER_EXAMPLE = ("anchors", "vectors", "coordinates", "neighbors", "shares", "logits", "student_logits")
+PER_EXAMPLE = ("anchors", "vectors", "coordinates", "neighbors", "shares", "logits", "student_logits", "divergences")
 """Arrays of a synthetic set that have a row per example, beside `kept`."""
 
 FLAT = ("ids", "types", "offsets", "special", "second")
@@ -49,13 +49,17 @@ class SyntheticSet:
     kept : array of shape (m,), bool
         False for those that a filter dropped after labelling.
     logits : array of shape (m, n_outputs), float32, or None
-        The teacher's labels.
+        The teacher's labels; of shape (m, 0) with an output per token.
     student_logits : array of shape (m, n_outputs), float32, or None
-        The student's outputs before it trains on them, where the filter looks at these.
+        The student's outputs before it trains on them, where the filter looks at these; (m, 0) with one per token.
+    divergences : array of shape (m,), float64, or None
+        How far these are from the teacher's, where labels are neither classes nor numbers.
     tokens : Tokens or None
         The examples as text, once they are labelled; None where the lift makes none.
     hidden : list of Tensor
         Per batch of the plan, the teacher's hidden states in half precision; empty unless the loss needs them.
+    token_logits : list of Tensor
+        Per batch of the plan, the teacher's outputs of shape (batch, tokens, n_outputs); empty but with one per token.
     """
 
     round: int
@@ -69,8 +73,10 @@ class SyntheticSet:
     kept: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, bool))
     logits: NDArray[np.float32] | None = None
     student_logits: NDArray[np.float32] | None = None
+    divergences: NDArray[np.float64] | None = None
     tokens: Tokens | None = None
     hidden: list[torch.Tensor] = field(default_factory=list)
+    token_logits: list[torch.Tensor] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         if len(self.kept) != len(self.anchors):
@@ -85,16 +91,16 @@ class SyntheticSet:
         return self.dropped + len(self.anchors) - len(self)
 
     def frozen(self) -> SyntheticSet:
-        """A copy whose arrays never change, without the teacher's hidden states: what observers get."""
+        """A copy whose arrays never change, without what the teacher gives per token: what observers get."""
         arrays = {name: getattr(self, name) for name in (*PER_EXAMPLE, "kept")}
         copies: dict[str, Any] = {name: None if array is None else frozen_copy(array) for name, array in arrays.items()}
         if self.tokens is not None:
             own: dict[str, Any] = {name: frozen_copy(getattr(self.tokens, name)) for name in FLAT}
             copies["tokens"] = replace(self.tokens, **own)
-        return replace(self, **copies, hidden=[])
+        return replace(self, **copies, hidden=[], token_logits=[])
 
     def take(self, rows: NDArray[np.int64]) -> SyntheticSet:
-        """Some of the examples, in that order, without the teacher's hidden states; the others count as dropped."""
+        """Some of the examples, in that order, without what there is per token; the others count as dropped."""
         arrays = {name: getattr(self, name) for name in PER_EXAMPLE}
         taken: dict[str, Any] = {name: None if array is None else array[rows] for name, array in arrays.items()}
         return replace(
@@ -104,6 +110,7 @@ class SyntheticSet:
             tokens=None if self.tokens is None else self.tokens.take(rows),
             dropped=self.dropped + len(self.anchors) - len(rows),
             hidden=[],
+            token_logits=[],
         )
 
     def save(self, path: Path) -> None:

@@ -11,9 +11,11 @@ import torch
 from numpy.typing import NDArray
 
 from sage_kit.data.batches import plan_batches
+from sage_kit.data.encoding import EncodedSplit
+from sage_kit.data.targets import Targets
 from sage_kit.models.split import UpperLayers
 from sage_kit.models.vectors import INFERENCE_BATCH_SIZE, INFERENCE_BATCH_TOKENS, VectorStore, masked_mean
-from sage_kit.training.losses import kl_divergence, squared_error
+from sage_kit.training.losses import example_divergence
 
 BATCH_SIZE = 128
 BATCH_TOKENS = 4096
@@ -26,14 +28,15 @@ def divergence_gradient(
     indices: NDArray[np.int64],
     *,
     temperature: float,
-    regression: bool,
+    encoded: EncodedSplit,
     device: torch.device,
     autocast: Callable[[], AbstractContextManager[Any]],
 ) -> NDArray[np.float32]:
     """Gradient of each example's divergence by one displacement d that is added to all of its tokens, at d = 0.
 
-    The divergence is the KL loss at the run's temperature, or for regression the squared error, between the outputs of
-    teacher and student, both of which see the shifted tokens. Dropout is off; no parameter gets a gradient.
+    The divergence is the KL loss at the run's temperature, its mean over an example's distributions, or for numbers and
+    vectors the squared error, between the outputs of teacher and student, both of which see the shifted tokens. Dropout
+    is off; no parameter gets a gradient.
 
     Parameters
     ----------
@@ -45,8 +48,8 @@ def divergence_gradient(
         Which of them; one that occurs several times is computed once.
     temperature : float
         Of the KL loss.
-    regression : bool
-        Whether the output is a number rather than a class.
+    encoded : EncodedSplit
+        Of the real examples; says how outputs are compared.
     device : torch.device
     autocast : callable
         Gives the context in which the models run.
@@ -55,6 +58,7 @@ def divergence_gradient(
     -------
     array of shape (m, dim), float32
     """
+    targets, regression = Targets.of(encoded), not encoded.handling.spec.has_distributions
     unique, position = np.unique(indices, return_inverse=True)
     result = np.empty((len(unique), store.pooled.shape[1]), dtype=np.float32)
     was_training = student.training
@@ -65,12 +69,12 @@ def divergence_gradient(
             with torch.enable_grad(), autocast():
                 moved = torch.zeros(len(rows), batch.states.shape[2], device=device, requires_grad=True)
                 states = batch.states + moved[:, None] * batch.mask[..., None]
-                student_logits = student(states, batch.mask).logits.float()
-                teacher_logits = teacher(states, batch.mask).logits.float()
-                if regression:
-                    divergence = squared_error(student_logits, teacher_logits)
-                else:
-                    divergence = kl_divergence(student_logits, teacher_logits, temperature)
+                positions = targets.positions(unique[rows], device)
+                mine, its = (
+                    encoded.handling.compared(model(states, batch.mask).logits.float(), positions)
+                    for model in (student, teacher)
+                )
+                divergence = example_divergence(mine, its, temperature, regression=regression)
                 # examples do not see each other, so the sum's gradient is each one's own
                 (gradient,) = torch.autograd.grad(divergence.sum(), moved)
             result[rows] = gradient.float().cpu().numpy()

@@ -28,9 +28,9 @@ class LabelledBatch:
         Token states.
     mask : Tensor of shape (batch, tokens), bool
         Real tokens.
-    logits : Tensor of shape (batch, n_outputs)
+    logits : Tensor of shape (batch, n_outputs) or (batch, tokens, n_outputs)
         The teacher's.
-    labels : Tensor of shape (batch,)
+    labels : Tensor of shape (batch,) or (batch, k)
         Gold, or the teacher's for synthetic examples.
     hidden : Tensor of shape (batch, tokens, n_layers, dim) or None
         The teacher's hidden states.
@@ -38,6 +38,8 @@ class LabelledBatch:
         Where the examples stand in their split or set.
     padded : bool
         Whether the mask is false anywhere.
+    positions : Tensor of shape (batch, tokens), bool, or None
+        Where outputs count; None for one an example.
     """
 
     states: torch.Tensor
@@ -47,6 +49,7 @@ class LabelledBatch:
     hidden: torch.Tensor | None
     rows: torch.Tensor
     padded: bool
+    positions: torch.Tensor | None = None
 
 
 class Batches(Protocol):
@@ -111,14 +114,16 @@ class RealBatches:
         store, outputs = self._split.store, self._split.outputs
         tokens = store.batch(rows, device)
         lengths = store.offsets[rows + 1] - store.offsets[rows]
+        labels, positions = self._split.targets.batch(rows, device)
         return LabelledBatch(
             states=tokens.states,
             mask=tokens.mask,
-            logits=torch.from_numpy(outputs.logits[rows]).to(device, non_blocking=True),
-            labels=torch.from_numpy(self._split.labels[rows]).to(device, non_blocking=True),
+            logits=outputs.batch(store.offsets, rows, device),
+            labels=labels,
             hidden=outputs.hidden_batch(store.offsets, rows, device),
             rows=torch.from_numpy(rows).to(device, non_blocking=True),
             padded=bool(lengths.min() != lengths.max()),
+            positions=positions,
         )
 
 
@@ -133,15 +138,17 @@ class SyntheticBatches:
     synthetic : SyntheticSet
         Labelled.
     device : torch.device
-    regression : bool
+    real : PreparedSplit
+        What the anchors are of.
     """
 
     def __init__(
-        self, synthesizer: Synthesizer, synthetic: SyntheticSet, device: torch.device, regression: bool
+        self, synthesizer: Synthesizer, synthetic: SyntheticSet, device: torch.device, real: PreparedSplit
     ) -> None:
         if synthetic.logits is None:
             raise ValueError("the synthetic set has no labels")
         self.profile = Profile(len(synthetic.anchors), synthetic.logits.shape[1], device)
+        self._handling, self._targets = real.encoded.handling, real.targets
         self.synthetic = synthetic
         self._synthesizer = synthesizer
         self._device = device
@@ -149,7 +156,6 @@ class SyntheticBatches:
         # with its number in the plan, which seeds the lift
         self._plan = [(number, rows) for number, rows in plan if synthetic.kept[rows].any()]
         self._logits = torch.from_numpy(synthetic.logits).to(device)
-        self._labels = self._logits[:, 0] if regression else self._logits.argmax(-1)
 
     def __len__(self) -> int:
         return len(self._plan)
@@ -165,13 +171,18 @@ class SyntheticBatches:
         tokens = self._synthesizer.lift(self.synthetic, rows, number)
         states, mask = tokens.states, tokens.mask
         hidden = self.synthetic.hidden[number].float() if self.synthetic.hidden else None
+        logits = self.synthetic.token_logits[number] if self.synthetic.token_logits else None
         if not kept.all():
             keep = torch.from_numpy(kept).to(self._device)
             states, mask, rows = states[keep], mask[keep], rows[kept]
             hidden = None if hidden is None else hidden[keep]
+            logits = None if logits is None else logits[keep]
         index = torch.from_numpy(rows).to(self._device, non_blocking=True)
+        logits = self._logits[index] if logits is None else logits
+        positions = self._targets.positions(self.synthetic.anchors[rows], self._device)
+        labels = self._handling.answers(self._handling.compared(logits, positions))
         # whether a lift left padding is not known without asking the device, so the mask is always used
-        return LabelledBatch(states, mask, self._logits[index], self._labels[index], hidden, index, padded=True)
+        return LabelledBatch(states, mask, logits, labels, hidden, index, padded=True, positions=positions)
 
 
 def sources_of(
@@ -200,7 +211,7 @@ def sources_of(
     train, device = prepared.train, prepared.device
     if synthesizer is None or synthetic is None or not len(synthetic):
         return [RealBatches(train, profile, config, device, rng)]
-    made = SyntheticBatches(synthesizer, synthetic, device, prepared.data.spec.is_regression)
+    made = SyntheticBatches(synthesizer, synthetic, device, train)
     if config.mix == "add":
         return [RealBatches(train, profile, config, device, rng), made]
     real = len(train.store) - min(len(synthetic), len(train.store))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,6 +12,9 @@ from numpy.typing import NDArray
 
 from sage_kit.components.records import Costs
 from sage_kit.config import RunConfig
+from sage_kit.data.batches import plan_batches
+from sage_kit.models.loss_inputs import alike
+from sage_kit.models.vectors import INFERENCE_BATCH_SIZE, INFERENCE_BATCH_TOKENS
 from sage_kit.storage.fingerprint import derive_seed
 from sage_kit.system.devices import autocast_for, synchronize
 from sage_kit.training.feedback import divergence_gradient, mean_hidden_states
@@ -80,7 +84,8 @@ class Learner:
         )
         compiled: Any = torch.compile(part, dynamic=True) if config.compile else part
         self.upper, self.optimizer = accelerator.prepare(compiled, self.raw_optimizer)
-        self.profile = Profile(len(prepared.train.store), prepared.data.spec.n_outputs, self.device)
+        self._per_token = part.head.per_token
+        self.profile = Profile(len(prepared.train.store), 0 if self._per_token else part.n_outputs, self.device)
         self.steps = 0
         self._progress = 0.0
 
@@ -126,24 +131,38 @@ class Learner:
 
     def train_agreement(self) -> float:
         """Agreement with the teacher on the examples of the latest pass; NaN without any."""
-        return self.profile.agreement(self.prepared.train.outputs.logits, self.prepared.data.spec)
+        return self.profile.agreement(self.prepared.train.outputs.logits, self.prepared.train.encoded)
 
     def profile_pass(self) -> None:
         """Fill the profile by a pass over the real data, dropout off, by what the losses make of outputs alone."""
         train, device = self.prepared.train, self.device
         with self.costs.timed("profile"):
-            outputs = predict(self.upper, train.store, self.prepared.data.spec.n_outputs, self.accelerator)
-            logits = torch.from_numpy(outputs).to(device)
-            teacher = torch.from_numpy(train.outputs.logits).to(device)
-            labels = torch.from_numpy(train.labels).to(device)
-            losses = self.objective.of_outputs(logits, teacher, labels, self._progress)
+            logits = predict(self.upper, train.store, self.raw.n_outputs, self.accelerator, per_token=self._per_token)
+            student = replace(train.outputs, logits=logits)
             self.profile.start_pass()
-            self.profile.record(torch.arange(len(logits), device=device), losses, logits)
+            for rows in self._profiled():
+                index = torch.from_numpy(rows).to(device)
+                labels, positions = train.targets.batch(rows, device)
+                mine, theirs = (one.batch(train.store.offsets, rows, device) for one in (student, train.outputs))
+                losses = self.objective.of_outputs(mine, theirs, labels, self._progress, positions)
+                recorded = mine
+                if self._per_token:
+                    compared = train.encoded.handling.compared
+                    recorded = alike(compared(mine, positions), compared(theirs, positions))
+                self.profile.record(index, losses, recorded)
+
+    def _profiled(self) -> list[NDArray[np.int64]]:
+        """The examples in the batches in which a pass profiles them: all at once where nothing is padded."""
+        store = self.prepared.train.store
+        if not self._per_token:
+            return [np.arange(len(store))]
+        size = self.config.batch_size if self.objective.of_batch else INFERENCE_BATCH_SIZE
+        return plan_batches(store.lengths, batch_size=size, batch_tokens=INFERENCE_BATCH_TOKENS)
 
     def predict(self, split: PreparedSplit) -> NDArray[np.float32]:
-        """The student's outputs on a split: array of shape (n, n_outputs)."""
+        """The student's outputs on a split: array of shape (n, n_outputs), or (total_tokens, n_outputs) per token."""
         with self.costs.timed("evaluate"):
-            logits = predict(self.upper, split.store, self.prepared.data.spec.n_outputs, self.accelerator)
+            logits = predict(self.upper, split.store, self.raw.n_outputs, self.accelerator, per_token=self._per_token)
             flops = count_flops(self.raw, split.store.lengths, training=False)
         self.costs.add("evaluate", tokens=int(split.store.offsets[-1]), flops=flops)
         return logits
@@ -158,7 +177,7 @@ class Learner:
             self.prepared.train.store,
             indices,
             temperature=self.config.temperature,
-            regression=self.prepared.data.spec.is_regression,
+            encoded=self.prepared.train.encoded,
             device=self.device,
             autocast=autocast_for(self.device, self.prepared.precision),
         )

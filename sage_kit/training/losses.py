@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 import torch.nn.functional as F
+
+if TYPE_CHECKING:
+    from sage_kit.components import Compared
 
 
 def kl_divergence(student: torch.Tensor, teacher: torch.Tensor, temperature: float = 1.0) -> torch.Tensor:
@@ -29,6 +32,19 @@ def kl_divergence(student: torch.Tensor, teacher: torch.Tensor, temperature: flo
     p = F.log_softmax(teacher.float() / temperature, dim=-1)
     q = F.log_softmax(student.float() / temperature, dim=-1)
     return temperature**2 * F.kl_div(q, p, reduction="none", log_target=True).sum(-1)
+
+
+def example_divergence(
+    student: Compared, teacher: Compared, temperature: float = 1.0, *, regression: bool = False
+) -> torch.Tensor:
+    """How far the student's outputs are from the teacher's: one value per example, (batch,).
+
+    The KL divergence, its mean over the distributions that count, or for numbers and vectors the squared error.
+    """
+    if regression:
+        return squared_error(student.logits, teacher.logits)
+    values, counts = kl_divergence(student.logits, teacher.logits, temperature), student.counts
+    return values if counts is None else (values * counts).sum(1) / counts.sum(1)
 
 
 def hard_label_loss(student: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

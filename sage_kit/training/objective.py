@@ -59,6 +59,7 @@ class Objective:
         self.inputs = inputs
         self._student = student
         self._batch_size = config.batch_size
+        self._per_token = inputs.handling.spec.per_token
         self._losses: dict[str, Any] = {}
         for name, choice in inputs.losses.items():
             seed = derive_seed(config.seed, "loss", name)
@@ -74,8 +75,8 @@ class Objective:
         batch: LabelledBatch,
         progress: float,
         autocast: Callable[[], AbstractContextManager[Any]],
-    ) -> torch.Tensor:
-        """The training loss of each example of a batch.
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The training loss of each example of a batch, and what a profile records of the student's outputs.
 
         Parameters
         ----------
@@ -89,7 +90,9 @@ class Objective:
 
         Returns
         -------
-        Tensor of shape (batch,), float32
+        losses : Tensor of shape (batch,), float32
+        outputs : Tensor of shape (batch, n_outputs), or of shape (batch,) with an output per token
+            The student's logits, or how far they agree with the teacher's.
 
         Raises
         ------
@@ -103,39 +106,54 @@ class Objective:
             batch.states,
             batch.mask,
             batch.logits,
+            batch.positions,
             batch.hidden,
             batch.labels,
             autocast,
         )
-        return self._sum(self.inputs.losses, seen.of, len(batch.labels), progress)
+        losses = self._sum(self.inputs.losses, seen.of, len(batch.labels), progress)
+        return losses, seen.alike() if self._per_token else output.logits
 
     @property
     def asks(self) -> dict[str, Any]:
         """What the student must return beside logits, as keywords of `UpperLayers.forward`."""
         return {"hidden": self.inputs.hidden, "projections": self.inputs.projections}
 
+    @property
+    def of_batch(self) -> bool:
+        """Whether a loss that looks at outputs alone is a property of the whole batch."""
+        return any(choice.spec.of_batch for choice in self.inputs.losses.values() if choice.spec.of_outputs)
+
     def of_outputs(
-        self, logits: torch.Tensor, teacher: torch.Tensor, labels: torch.Tensor, progress: float
+        self,
+        logits: torch.Tensor,
+        teacher: torch.Tensor,
+        labels: torch.Tensor,
+        progress: float,
+        positions: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """The loss of each example by what the losses make of outputs alone; the others are left out.
 
         Parameters
         ----------
-        logits, teacher : Tensor of shape (n, n_outputs)
-        labels : Tensor of shape (n,)
+        logits, teacher : Tensor of shape (n, n_outputs) or (n, tokens, n_outputs)
+        labels : Tensor of shape (n,) or (n, k)
         progress : float
+        positions : Tensor of shape (n, tokens), bool, or None
 
         Returns
         -------
         Tensor of shape (n,), float32
         """
         losses = {name: choice for name, choice in self.inputs.losses.items() if choice.spec.of_outputs}
-        of_batch = any(choice.spec.of_batch for choice in losses.values())
+        student, its = (self.inputs.handling.compared(one, positions) for one in (logits, teacher))
         parts = []
-        for rows in torch.arange(len(logits), device=logits.device).split(self._batch_size if of_batch else 1 << 62):
+        size = self._batch_size if self.of_batch else 1 << 62
+        for rows in torch.arange(len(logits), device=logits.device).split(size):
             batch = LossBatch(
-                ModelOutputs(logits[rows]), ModelOutputs(teacher[rows]), labels[rows],
+                ModelOutputs(student.logits[rows]), ModelOutputs(its.logits[rows]), labels[rows],
                 regression=self.inputs.sizes.regression,
+                positions=None if student.counts is None else student.counts[rows],
             )  # fmt: skip
             parts.append(self._sum(losses, dict.fromkeys(losses, batch).__getitem__, len(rows), progress))
         return torch.cat(parts)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,16 +13,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from sage_kit.components import ModelSizes
+from sage_kit.components import ModelSizes, TaskSpec, handling_of
 from sage_kit.components.plugins import Plugins
 from sage_kit.components.records import Costs
 from sage_kit.config import RunConfig
-from sage_kit.data.metrics import score
-from sage_kit.data.scoring import load_scored
+from sage_kit.data.encoding import EncodedSplit, encode, label_parts
+from sage_kit.data.scoring import load_scored, score_encoded
 from sage_kit.data.splits import Split, TaskData
-from sage_kit.data.teacher_report import TeacherReport, describe_labels, report_teacher
-from sage_kit.data.tokens import Tokens, tokenize, unknown_shares
-from sage_kit.data.unlabelled import count_unlabelled
+from sage_kit.data.targets import Targets
+from sage_kit.data.teacher_report import TeacherReport, describe_labels, report_scores, report_teacher
+from sage_kit.data.tokens import Tokens, unknown_shares
 from sage_kit.errors import CompatibilityError
 from sage_kit.models.checkpoints import load_classifier, load_tokenizer
 from sage_kit.models.families import family_parts
@@ -63,25 +64,45 @@ class PreparedSplit:
 
     Attributes
     ----------
-    labels : array of shape (n,)
-        Gold labels, int64, or float32 for regression; -1 or NaN where there is none.
-    tokens : Tokens
-        Token ids.
+    encoded : EncodedSplit
+        Sequences of tokens, labels, and how they align.
     store : VectorStore
         Token states and pooled vectors.
     outputs : TeacherOutputs
         The teacher's outputs.
     """
 
-    labels: NDArray[Any]
-    tokens: Tokens
+    encoded: EncodedSplit
     store: VectorStore
     outputs: TeacherOutputs
 
     @property
-    def gold(self) -> NDArray[Any] | None:
-        """The labels; None where any is missing."""
-        return None if count_unlabelled(self.labels) else self.labels
+    def labels(self) -> NDArray[Any]:
+        """Gold labels: int64, or float32 for regression, -1 or NaN where there is none; or what the kind reads."""
+        return self.encoded.labels
+
+    @property
+    def tokens(self) -> Tokens:
+        """Token ids."""
+        return self.encoded.tokens
+
+    @cached_property
+    def targets(self) -> Targets:
+        """What a model learns."""
+        return Targets.of(self.encoded)
+
+    @property
+    def content(self) -> list[Any]:
+        """What a fingerprint takes of labels and outputs."""
+        alignment = self.encoded.alignment
+        more = [] if alignment.positions is None else [alignment.positions]
+        if self.encoded.spec.is_structured:
+            more.append(np.asarray(alignment.targets))
+        return [label_parts(np.asarray(self.labels)), *more]
+
+    def scores(self, outputs: NDArray[np.float32], *, with_agreement: bool = True) -> dict[str, float]:
+        """All scores of a model's outputs, as `score_encoded` gives them."""
+        return score_encoded(self.encoded, outputs, self.outputs.logits if with_agreement else None)
 
 
 @dataclass(frozen=True)
@@ -152,8 +173,7 @@ class Prepared:
             self.device,
             announce,
             costs,
-            train.gold,
-            train.tokens,
+            train.encoded,
             self.input_layers,
             self.mapped,
             self.vocabulary,
@@ -208,15 +228,18 @@ def prepare(recipe: Recipe, accelerator: Accelerator, costs: Costs) -> Prepared:
         )
     else:  # it is made from states that are not there yet
         layer_map(config.student_init, teacher_upper.n_blocks, config.student_layers)
-    inputs = loss_inputs(recipe, teacher_upper, _model_sizes(teacher_upper, shape, config, data.spec.is_regression))
+    handling = handling_of(data.spec)
+    sizes = _model_sizes(teacher_upper, shape, config, not handling.spec.has_distributions)
+    inputs = loss_inputs(recipe, teacher_upper, sizes, handling)
     recipe.check_sizes(len(data.train), input_layers.dim)
     input_layers_key = fingerprint(teacher.fingerprint, config.bypass)
 
-    def embed(split: Split) -> tuple[Tokens, VectorStore]:
-        return work.embed(split, input_layers, input_layers_key, teacher.tokenizer, config.granularity)
+    def embed(split: Split) -> tuple[EncodedSplit, VectorStore]:
+        encoded = work.encode(split, data.spec, teacher.tokenizer)
+        return encoded, work.embed(split.name, encoded.tokens, input_layers, input_layers_key, config.granularity)
 
-    def label(split: Split, embedded: tuple[Tokens, VectorStore], layers: list[int]) -> PreparedSplit:
-        tokens, store = embedded
+    def label(split: Split, embedded: tuple[EncodedSplit, VectorStore], layers: list[int]) -> PreparedSplit:
+        encoded, store = embedded
         with work.alone("teacher"):
             outputs = label_split(
                 teacher_upper,
@@ -224,14 +247,13 @@ def prepare(recipe: Recipe, accelerator: Accelerator, costs: Costs) -> Prepared:
                 store,
                 name=split.name,
                 hidden_layers=layers,
-                n_outputs=data.spec.n_outputs,
                 cache=cache,
                 device=device,
                 autocast=autocast,
                 precision=precision,
                 on_step=work.steps(f"teacher's labels of {split.name}"),
             )
-        return PreparedSplit(split.labels, tokens, store, outputs)
+        return PreparedSplit(encoded, store, outputs)
 
     def pool(store: VectorStore) -> Pooled:
         if config.map_layer == 0:
@@ -265,19 +287,23 @@ def prepare(recipe: Recipe, accelerator: Accelerator, costs: Costs) -> Prepared:
         check_distinct(mapped.vectors, config.n_components)
     dev = label(data.dev, embed(data.dev), [])
     # before the teacher labels train, which may take long
-    report = report_teacher(config.teacher, data.spec, dev.outputs.logits, dev.labels, outputs=teacher.outputs)
+    report = (
+        report_scores(config.teacher, dev.encoded, dev.outputs.logits)
+        if data.spec.is_structured
+        else report_teacher(config.teacher, data.spec, dev.outputs.logits, dev.labels, outputs=teacher.outputs)
+    )
     for line in report.lines:
         work.announce(line)
     train = label(data.train, embedded_train, list(inputs.kept))
     validation = {name: label(split, embed(split), []) for name, split in data.validation.items()}
     evaluation = None
-    mark = [teacher.fingerprint, train.store.key, dev.store.key, np.asarray(data.train.labels)]
+    mark = [teacher.fingerprint, train.store.key, dev.store.key, *train.content]
     if data.evaluation is not None:
         evaluation = label(data.evaluation, embed(data.evaluation), [])
-        mark += [evaluation.store.key, np.asarray(data.evaluation.labels)]
-        if evaluation.gold is not None:
-            scores = score(data.spec, evaluation.outputs.logits, evaluation.gold)
-            rows, metric = len(evaluation.gold), data.spec.metrics[0]
+        mark += [evaluation.store.key, *evaluation.content]
+        if evaluation.encoded.gold is not None:
+            scores = evaluation.scores(evaluation.outputs.logits, with_agreement=False)
+            rows, metric = len(data.evaluation), data.spec.metrics[0]
             work.announce(f"teacher {config.teacher!r} on evaluation ({rows:,} rows): {metric} {scores[metric]:.4f}")
     content = fingerprint(*mark)
     if shape is not None:
@@ -338,7 +364,7 @@ def prepare_vectors(
         input_layers, _ = split_model(teacher.model.to(accelerator.device), config.bypass)
         whose = FINE_TUNED if teacher.finetuned else TRAINED
     else:
-        checkpoint = load_classifier(config.teacher)
+        checkpoint = load_classifier(config.teacher, handling_of(data.spec).spec.architecture)
         tokenizer = load_tokenizer(config.tokenizer or config.teacher)
         fit_tokenizer(tokenizer, checkpoint, config)
         input_layers, _ = split_model(checkpoint.model.to(accelerator.device), config.bypass)
@@ -347,7 +373,10 @@ def prepare_vectors(
         whose = PRE_TRAINED if checkpoint.missing else TRAINED
     key = fingerprint(mark, config.bypass)
     # token states are many times larger, and nobody looks at them here
-    train, dev = (work.embed(split, input_layers, key, tokenizer, "pooled")[1] for split in (data.train, data.dev))
+    train, dev = (
+        work.embed(split.name, work.encode(split, data.spec, tokenizer).tokens, input_layers, key, "pooled")
+        for split in (data.train, data.dev)
+    )
     return PreparedVectors(train, dev, whose, work.cache)
 
 
@@ -384,25 +413,25 @@ class _Preparation:
             self.costs.add(FINE_TUNING, teacher.seconds)
         return teacher
 
-    def embed(
-        self, split: Split, input_layers: InputLayers, key: str, tokenizer: PreTrainedTokenizerBase, granularity: str
-    ) -> tuple[Tokens, VectorStore]:
-        tokens = tokenize(split, tokenizer, self.config.max_length)
-        self._tell_of_unknown_text(split.name, tokens, tokenizer)
+    def encode(self, split: Split, spec: TaskSpec, tokenizer: PreTrainedTokenizerBase) -> EncodedSplit:
+        encoded = encode(split, spec, tokenizer, self.config.max_length)
+        self._tell_of_unknown_text(split.name, encoded.tokens, tokenizer)
+        return encoded
+
+    def embed(self, name: str, tokens: Tokens, input_layers: InputLayers, key: str, granularity: str) -> VectorStore:
         with self.alone("input layers"):
-            store = embed_split(
+            return embed_split(
                 input_layers,
                 key,
                 tokens,
-                name=split.name,
+                name=name,
                 granularity=granularity,
                 pooling=self.config.pooling,
                 dtype=self.config.vector_dtype,
                 cache=self.cache,
                 device=self.accelerator.device,
-                on_step=self.steps(f"vectors of {split.name}"),
+                on_step=self.steps(f"vectors of {name}"),
             )
-        return tokens, store
 
     def _tell_of_unknown_text(self, name: str, tokens: Tokens, tokenizer: PreTrainedTokenizerBase) -> None:
         unknown, blind = unknown_shares(tokens, tokenizer)

@@ -8,11 +8,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from sage_kit.components import TaskSpec
-from sage_kit.data.metrics import agreement
-
 if TYPE_CHECKING:
     from accelerate import Accelerator
+
+    from sage_kit.data.encoding import EncodedSplit
 
 
 class Profile:
@@ -21,7 +20,7 @@ class Profile:
     Parameters
     ----------
     rows, n_outputs : int
-        Sizes.
+        Sizes; no outputs where there is one per token.
     device : torch.device
 
     Attributes
@@ -30,6 +29,8 @@ class Profile:
         NaN for examples not seen yet.
     logits : Tensor of shape (rows, n_outputs), float32
         The student's.
+    alike : Tensor of shape (rows,), float32
+        Where there is an output per token, how far student and teacher agree.
     fresh : Tensor of shape (rows,), bool
         Seen since `start_pass`.
     """
@@ -37,16 +38,20 @@ class Profile:
     def __init__(self, rows: int, n_outputs: int, device: torch.device) -> None:
         self.losses = torch.full((rows,), float("nan"), device=device)
         self.logits = torch.zeros(rows, n_outputs, device=device)
+        self.alike = torch.zeros(rows if not n_outputs else 0, device=device)
         self.fresh = torch.zeros(rows, dtype=torch.bool, device=device)
 
     def start_pass(self) -> None:
         """Forget which examples were seen; their losses stay until they are seen again."""
         self.fresh.zero_()
 
-    def record(self, rows: torch.Tensor, losses: torch.Tensor, logits: torch.Tensor) -> None:
-        """Take over the losses and logits of one batch; never waits for the device."""
+    def record(self, rows: torch.Tensor, losses: torch.Tensor, outputs: torch.Tensor) -> None:
+        """Take over the losses of one batch, and its logits or how far they agree; never waits for the device."""
         self.losses[rows] = losses.detach()
-        self.logits[rows] = logits.detach().float()
+        if outputs.ndim == 1:
+            self.alike[rows] = outputs.detach().float()
+        else:
+            self.logits[rows] = outputs.detach().float()
         self.fresh[rows] = True
 
     def merge(self, accelerator: Accelerator) -> None:
@@ -60,6 +65,8 @@ class Profile:
         fresh = accelerator.reduce(seen, "sum") > 0
         self.losses = torch.where(fresh, losses, self.losses)
         self.logits = torch.where(fresh[:, None], logits, self.logits)
+        if len(self.alike):
+            self.alike = accelerator.reduce(torch.where(self.fresh, self.alike, 0.0), "sum") / count
         self.fresh = fresh
 
     def attribute(self, anchors: NDArray[np.int64], children: Profile) -> None:
@@ -79,9 +86,15 @@ class Profile:
         """Mean loss of the examples of this pass; NaN without any."""
         return float(self.losses[self.fresh].mean()) if bool(self.fresh.any()) else float("nan")
 
-    def agreement(self, teacher: NDArray[np.float32], spec: TaskSpec) -> float:
-        """Agreement with the teacher's outputs on the examples of this pass; NaN without any."""
+    def agreement(self, teacher: NDArray[np.float32], encoded: EncodedSplit) -> float:
+        """Agreement with the teacher's outputs on the examples of this pass; NaN without any.
+
+        Where several sequences are of one text, and with an output per token, it is the mean over sequences of the
+        share of distributions whose likeliest outcome is the same.
+        """
         fresh = self.fresh.cpu().numpy()
         if not fresh.any():
             return float("nan")
-        return agreement(self.logits.cpu().numpy()[fresh], teacher[fresh], spec)
+        if len(self.alike):
+            return float(self.alike[self.fresh].mean())
+        return float(encoded.agreement(np.where(fresh[:, None], self.logits.cpu().numpy(), 0), teacher)[fresh].mean())

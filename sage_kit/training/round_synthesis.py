@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from sage_kit.components import Compared
 from sage_kit.components.records import Costs
 from sage_kit.data.metrics import one_sided
 from sage_kit.recipe import Recipe
@@ -20,6 +23,7 @@ from sage_kit.system.devices import autocast_for, synchronize
 from sage_kit.system.processes import from_main
 from sage_kit.training.component_state import give_back, state_of
 from sage_kit.training.learner import Learner
+from sage_kit.training.losses import example_divergence
 from sage_kit.training.preparation import Prepared
 from sage_kit.training.run_events import OnStep, RunEvents
 from sage_kit.training.steps import count_flops
@@ -150,6 +154,7 @@ class RoundSynthesis:
         """Let the teacher label a set, several processes sharing its batches; returns the tokens that were labelled."""
         accelerator, prepared = self.accelerator, self.prepared
         device, hidden = accelerator.device, bool(prepared.teacher_layers)
+        by_token = hidden or prepared.train.outputs.per_token
         with self.costs.timed("teacher", lambda: synchronize(device)):
             tokens = label_synthetic(
                 synthesizer,
@@ -159,12 +164,13 @@ class RoundSynthesis:
                 device=device,
                 autocast=autocast_for(device, prepared.precision),
                 on_step=on_step,
-                # hidden states are kept where they are used, so each process then labels all
-                mine=lambda number: hidden or number % accelerator.num_processes == accelerator.process_index,
+                # what there is per token is kept where it is used, so each process then labels all
+                mine=lambda number: by_token or number % accelerator.num_processes == accelerator.process_index,
                 student=self.learner.raw if with_student else None,
+                divergence=self._divergence,
             )
-            if accelerator.num_processes > 1 and not hidden:
-                for name in ("logits", "student_logits"):
+            if accelerator.num_processes > 1 and not by_token:
+                for name in ("logits", "student_logits", "divergences"):
                     if getattr(synthetic, name) is not None:
                         merged = accelerator.reduce(torch.from_numpy(getattr(synthetic, name)).to(device), "sum")
                         setattr(synthetic, name, merged.cpu().numpy())
@@ -176,6 +182,13 @@ class RoundSynthesis:
             # its seconds are among the teacher's: both read the same batches in turn
             self.costs.add("choose", flops=count_flops(self.learner.raw, lengths, training=False))
         return tokens
+
+    @property
+    def _divergence(self) -> Callable[[Compared, Compared], torch.Tensor] | None:
+        """Of outputs that are neither classes nor numbers, whose logits a filter cannot compare by itself."""
+        if not self.prepared.data.spec.is_structured:
+            return None
+        return partial(example_divergence, regression=self.prepared.loss_inputs.sizes.regression)
 
     def _save_map(self, coordinates: NDArray[np.float32]) -> None:
         """Keep the map beside the run, for pictures, whatever becomes of the cache."""
@@ -190,6 +203,8 @@ class RoundSynthesis:
     def _tell_of_labels(self, number: int, synthetic: SyntheticSet) -> None:
         """Say when the teacher makes of nearly all synthetic examples the same, and of the real ones it does not."""
         if synthetic.logits is None or not len(synthetic):
+            return
+        if self.prepared.data.spec.is_structured:
             return
         real = self.prepared.train.outputs.logits
         problem = one_sided(synthetic.logits[synthetic.kept], real, self.prepared.data.spec)

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 from sage_kit.components import Control
 from sage_kit.components.plugins import Plugins
-from sage_kit.data.metrics import score
 from sage_kit.system.processes import from_main
 from sage_kit.training.learner import Learner
 from sage_kit.training.preparation import Prepared
@@ -76,7 +75,7 @@ class RunControl:
             dev = self._prepared.dev
             logits = self._learner.predict(dev)
             self._learner.upper.train()
-            scores = score(self._prepared.data.spec, logits, dev.gold, dev.outputs.logits)
+            scores = dev.scores(logits)
             self._events.tell(self._plugins.evaluated, done, scores)
         return bool(self.stopped)
 

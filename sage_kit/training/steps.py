@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from sage_kit.data.batches import plan_batches
+from sage_kit.data.tokens import padded_rows
 from sage_kit.models.split import UpperLayers
 from sage_kit.models.vectors import INFERENCE_BATCH_SIZE, INFERENCE_BATCH_TOKENS, VectorStore
 from sage_kit.training.labelled_batches import Batches
@@ -101,7 +102,7 @@ def train_pass(
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(steps)
         output = upper(batch.states, batch.mask if batch.padded else None, **asks)
-        losses = objective(output, batch, progress(steps), accelerator.autocast)
+        losses, recorded = objective(output, batch, progress(steps), accelerator.autocast)
         loss = losses.mean()
         if accelerator.num_processes > 1 and not objective.uses_logits:
             # several processes wait for the gradient of every parameter
@@ -111,7 +112,7 @@ def train_pass(
             loss = loss * shares[place - 1]
         with contextlib.nullcontext() if is_whole else accelerator.no_sync(upper):
             accelerator.backward(loss)
-        source.profile.record(batch.rows, losses, output.logits)
+        source.profile.record(batch.rows, losses, recorded)
         lengths.append(batch.mask.sum(1))
         padded_tokens += batch.mask.numel()
         mean = mean + loss.detach() if accumulation > 1 else loss.detach()
@@ -147,11 +148,16 @@ def predict(
     n_outputs: int,
     accelerator: Accelerator,
     on_step: Callable[[int, int], None] = lambda done, total: None,
+    *,
+    per_token: bool = False,
 ) -> NDArray[np.float32]:
-    """Logits on a split, dropout off: array of shape (n, n_outputs), float32, the same in every process."""
+    """Logits on a split, dropout off: array of shape (n, n_outputs), float32, the same in every process.
+
+    With an output per token of shape (total_tokens, n_outputs), aligned with the store's rows.
+    """
     upper.eval()
     device = accelerator.device
-    logits = torch.zeros(len(store), n_outputs, device=device)
+    logits = torch.zeros(int(store.offsets[-1]) if per_token else len(store), n_outputs, device=device)
     batches = plan_batches(store.lengths, batch_size=INFERENCE_BATCH_SIZE, batch_tokens=INFERENCE_BATCH_TOKENS)
     mine = batches[accelerator.process_index :: accelerator.num_processes]
     with torch.no_grad():
@@ -159,7 +165,11 @@ def predict(
             batch = store.batch(rows, device)
             with accelerator.autocast():
                 output = upper(batch.states, batch.mask)
-            logits[torch.from_numpy(rows).to(device)] = output.logits.float()
+            found = output.logits.float()
+            if per_token:
+                places, real = padded_rows(store.offsets, rows)
+                rows, found = places[real], found[batch.mask]
+            logits[torch.from_numpy(rows).to(device)] = found
             on_step(done, len(mine))
     result: NDArray[np.float32] = accelerator.reduce(logits, "sum").cpu().numpy()
     return result

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from sage_kit.components.records import Costs, RoundResult, RunInfo
 from sage_kit.config import RunConfig
-from sage_kit.data.metrics import divergence, score
+from sage_kit.data.batches import plan_batches
+from sage_kit.data.metrics import divergence
 from sage_kit.data.splits import EVALUATION
 from sage_kit.data.teacher_report import label_counts
 from sage_kit.models.export import export_student
+from sage_kit.models.vectors import INFERENCE_BATCH_SIZE, INFERENCE_BATCH_TOKENS
 from sage_kit.rundir import RunDirectory
 from sage_kit.storage.files import atomic_directory, disk_errors
 from sage_kit.training.learner import Learner
+from sage_kit.training.losses import example_divergence
 from sage_kit.training.preparation import FINE_TUNING, Prepared, PreparedSplit
 
 Predictions = Mapping[str, NDArray[np.float32]]
@@ -28,9 +33,39 @@ def evaluation_scores(prepared: Prepared, logits: NDArray[np.float32]) -> dict[s
     split = prepared.evaluation
     if split is None:
         return {}
-    teacher = split.outputs.logits
-    scores = score(prepared.data.spec, logits, split.gold, teacher)
-    return {**scores, "divergence": float(divergence(teacher, logits).mean())}
+    return {**split.scores(logits), "divergence": float(divergences(split, logits).mean())}
+
+
+def divergences(split: PreparedSplit, logits: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Divergence of the student from the teacher on each sequence of a split: of one output as `divergence` has it, of
+    several distributions the mean over those that count, of vectors the squared error.
+    """
+    encoded, outputs = split.encoded, split.outputs
+    regression = not encoded.handling.spec.has_distributions
+    if not encoded.spec.is_structured:
+        return divergence(outputs.logits, logits)
+    found = np.empty(len(split.store), np.float64)
+    student, cpu = replace(outputs, logits=logits), torch.device("cpu")
+    plan = plan_batches(split.store.lengths, batch_size=INFERENCE_BATCH_SIZE, batch_tokens=INFERENCE_BATCH_TOKENS)
+    for rows in plan:
+        positions = split.targets.positions(rows, cpu)
+        mine, theirs = (
+            encoded.handling.compared(one.batch(split.store.offsets, rows, cpu), positions)
+            for one in (student, outputs)
+        )
+        found[rows] = example_divergence(mine, theirs, regression=regression).numpy()
+    return found
+
+
+def _targets_of(split: PreparedSplit) -> dict[str, NDArray[Any]]:
+    """Gold labels as arrays: of rows, or where labels are of another kind the targets, with what aligns outputs."""
+    if not split.encoded.spec.is_structured:
+        return {"labels": split.labels}
+    alignment = split.encoded.alignment
+    found = {"labels": np.asarray(alignment.targets), "row_of": np.asarray(split.encoded.texts.row_of)}
+    if alignment.positions is not None:
+        found |= {"positions": alignment.positions, "offsets": split.store.offsets}
+    return found
 
 
 def run_info(
@@ -91,7 +126,7 @@ def summarize(
     fine_tuning = costs.seconds.get(FINE_TUNING, 0.0)
 
     def of_teacher(split: PreparedSplit) -> dict[str, float]:
-        return score(prepared.data.spec, split.outputs.logits, split.gold)
+        return split.scores(split.outputs.logits, with_agreement=False)
 
     return {
         "task": config.task,
@@ -141,7 +176,7 @@ def write_outcome(
         splits[EVALUATION] = prepared.evaluation
     directory.write_predictions(
         {
-            name: {"student": logits, "teacher": splits[name].outputs.logits, "labels": splits[name].labels}
+            name: {"student": logits, "teacher": splits[name].outputs.logits, **_targets_of(splits[name])}
             for name, logits in predictions.items()
         }
     )

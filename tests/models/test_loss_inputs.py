@@ -116,6 +116,7 @@ def test_losses_of_a_batch_are_those_of_the_whole_models(
             batch.states,
             batch.mask,
             batch.logits,
+            batch.positions,
             batch.hidden,
             batch.labels,
             contextlib.nullcontext,

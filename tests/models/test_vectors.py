@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from sage_kit.data.splits import Split
-from sage_kit.data.tokens import Tokens, tokenize
+from sage_kit.data.tokens import Tokens, padded_rows, tokenize
 from sage_kit.errors import DataError, DiskFullError
 from sage_kit.models import vectors
 from sage_kit.models.split import InputLayers, UpperLayers, split_model
@@ -26,7 +26,6 @@ from sage_kit.models.vectors import (
     flat_states,
     label_split,
     masked_mean,
-    padded_rows,
 )
 from sage_kit.storage.cache import Cache
 from sage_kit.storage.fingerprint import fingerprint
@@ -67,7 +66,7 @@ class Setting:
     def label(self, store: VectorStore, **changes: Any) -> TeacherOutputs:
         arguments: dict[str, Any] = {
             "teacher": self.upper, "teacher_fingerprint": weights_of(self.model), "store": store, "name": "train",
-            "hidden_layers": [], "n_outputs": 3, "cache": self.cache, "device": CPU,
+            "hidden_layers": [], "cache": self.cache, "device": CPU,
             "autocast": contextlib.nullcontext, "precision": "fp32",
             "on_step": lambda done, total: self.steps.append((done, total)),
         }  # fmt: skip

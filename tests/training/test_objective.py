@@ -128,7 +128,7 @@ def test_a_weight_that_ends_at_zero_has_no_say_at_the_end(folder: Path, tiny_ber
     assert objective.asks == {"hidden": False, "projections": ()}
     output = student(batch.states, batch.mask)
     mse = 2 * (output.logits - batch.logits).square().mean(-1)
-    start, middle, end = (objective(output, batch, share, contextlib.nullcontext) for share in (0.0, 0.5, 1.0))
+    start, middle, end = (objective(output, batch, share, contextlib.nullcontext)[0] for share in (0.0, 0.5, 1.0))
     torch.testing.assert_close(end, mse)
     torch.testing.assert_close(middle, (start + end) / 2)
     assert not torch.allclose(start, end)
@@ -183,6 +183,7 @@ def test_losses_see_what_the_models_make_of_the_batch(folder: Path, tiny_bert: P
         batch.states,
         batch.mask,
         batch.logits,
+        batch.positions,
         batch.hidden,
         batch.labels,
         contextlib.nullcontext,
@@ -223,7 +224,7 @@ def test_flops_are_those_that_torch_counts(folder: Path, tiny_bert: Path, monkey
     lengths = np.full(4, tokens)
     with FlopCounterMode(display=False) as counter:
         output = student(batch.states, None, **objective.asks)
-        objective(output, batch, 0.0, contextlib.nullcontext).mean().backward()
+        objective(output, batch, 0.0, contextlib.nullcontext)[0].mean().backward()
     counted = student.training_flops(lengths, False, objective.inputs.projections) + objective.flops(lengths)
     assert counted == counter.get_total_flops()
 

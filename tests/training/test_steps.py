@@ -105,8 +105,8 @@ class Divergence:
     def __init__(self) -> None:
         self.asks: dict[str, Any] = {}
 
-    def __call__(self, output: Any, batch: LabelledBatch, progress: float, autocast: Any) -> torch.Tensor:
-        return kl_divergence(output.logits, batch.logits)
+    def __call__(self, output: Any, batch: LabelledBatch, progress: float, autocast: Any) -> tuple[Any, Any]:
+        return kl_divergence(output.logits, batch.logits), output.logits
 
     def parameters(self) -> list[Any]:
         return []

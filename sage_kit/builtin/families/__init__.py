@@ -13,6 +13,16 @@ from sage_kit import hookimpl
 from sage_kit.components import FamilySpec, HeadParts, lazy
 from sage_kit.errors import CompatibilityError
 
+MODERNBERT_HEAD = HeadParts(
+    dense="head.dense",
+    norm="head.norm",
+    output="classifier",
+    dropout="drop",
+    activation="classifier_activation",
+    pooling="classifier_pooling",
+)
+"""Of all models with a head."""
+
 ROBERTA_HEAD = HeadParts(
     dense="classifier.dense",
     output="classifier.out_proj",
@@ -99,6 +109,7 @@ FAMILIES = (
         embeddings="distilbert.embeddings",
         blocks="distilbert.transformer.layer",
         head=HeadParts(dense="pre_classifier", output="classifier", dropout="dropout", activation="relu"),
+        span_head=HeadParts(dense="", output="qa_outputs", dropout="dropout"),
         token_types=False,
         masked_lm=("vocab_transform", "activation", "vocab_layer_norm", "vocab_projector"),
     ),
@@ -193,14 +204,9 @@ FAMILIES = (
         embeddings="model.embeddings",
         blocks="model.layers",
         final_norm="model.final_norm",
-        head=HeadParts(
-            dense="head.dense",
-            norm="head.norm",
-            output="classifier",
-            dropout="drop",
-            activation="classifier_activation",
-            pooling="classifier_pooling",
-        ),
+        head=MODERNBERT_HEAD,
+        token_head=MODERNBERT_HEAD,
+        span_head=MODERNBERT_HEAD,
         token_types=False,
         own_blocks=True,
         factory=lazy("sage_kit.builtin.families.rotary:ModernBlocks"),

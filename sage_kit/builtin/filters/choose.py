@@ -45,16 +45,18 @@ class ChooseFilter:
                 "filter 'choose' compares what teacher and student make of the examples, and that is not there"
             )
         rng = np.random.default_rng([self._seed, request.round])
-        keys = self._keys(divergence(request.logits, request.student_logits), rng)
+        divergences = request.divergences
+        if divergences is None:
+            divergences = divergence(request.logits, request.student_logits)
+        keys = self._keys(np.asarray(divergences), rng)
         wanted = min(request.wanted or len(keys) // self.options.factor, len(keys))
         keep = np.zeros(len(keys), bool)
         if self.options.balance == "none":
             keep[_largest(keys, wanted)] = True
             return keep
-        if request.logits.shape[1] < 2:
+        if not request.of_classes or request.logits.shape[1] < 2:
             raise CompatibilityError(
-                "filter 'choose' is to balance classes, and a regression task has none: set balance to 'none' in "
-                "filter_options"
+                "filter 'choose' is to balance classes, and the task has none: set balance to 'none' in filter_options"
             )
         classes = request.logits.argmax(axis=1)
         for label, quota in enumerate(self._quotas(request, classes, wanted)):

@@ -23,10 +23,11 @@ from transformers import PreTrainedModel
 from sage_kit.components.plugins import Plugins
 from sage_kit.components.records import Costs
 from sage_kit.config import RunConfig
+from sage_kit.data.encoding import encode
 from sage_kit.data.scoring import load_scored
 from sage_kit.data.splits import TaskData
 from sage_kit.data.teacher_report import report_teacher
-from sage_kit.data.tokens import Tokens, tokenize
+from sage_kit.data.tokens import Tokens
 from sage_kit.models.export import export_student
 from sage_kit.models.families import family_of
 from sage_kit.models.finetuning import OnStep, finetune
@@ -168,14 +169,17 @@ def pooled_teacher(
             f"{config.teacher_epochs} epochs{', its embeddings frozen' if freeze else ''}"
         )
         model, family = cast(Any, start.model.requires_grad_(True)), family_of(start.model.config)
-        tokens = tokenize(data.teacher, start.tokenizer, config.max_length)
+        encoded = encode(data.teacher, data.spec, start.tokenizer, config.max_length)
+        tokens = encoded.tokens
         pooled = PooledEmbeddings(model, tokens, config.pooling, freeze)
         model.set_submodule(family.embeddings, pooled)
+        numbered = NumberedExamples(
+            tokens.ids, tokens.types, tokens.offsets, tokens.special, tokens.second, tokens.pad_id
+        )
         seconds = finetune(
             model,
             family,
-            NumberedExamples(tokens.ids, tokens.types, tokens.offsets, tokens.special, tokens.second, tokens.pad_id),
-            data.teacher.labels,
+            replace(encoded, texts=replace(encoded.texts, tokens=numbered)),
             config,
             precision=precision,
             device=device,

@@ -1,0 +1,76 @@
+"""Kind of task `label_sets`: any number of labels a text (multi-label classification)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from sage_kit.components import Alignment, Compared
+from sage_kit.data.structured_labels import read_label_sets
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from sage_kit.components import BuildContext, EncodedTexts, Options
+
+
+class LabelSets:
+    """Two probabilities for each label, that it is there and that it is not; the set has those of at least one half.
+
+    A logit z stands for the distribution softmax(0, z), whose second part is sigmoid(z), so every loss of distributions
+    is that of the labels one by one, and their mean.
+    """
+
+    def __init__(self, options: Options, context: BuildContext) -> None:
+        pass
+
+    def read(
+        self,
+        values: Sequence[Any],
+        texts: Sequence[str],
+        pairs: Sequence[str] | None,
+        names: tuple[str, ...],
+        complain: Callable[[int, str], None],
+    ) -> NDArray[Any]:
+        """Return array of shape (rows, n_labels), int8: 1 for the labels that a text has."""
+        return read_label_sets(values, names, complain)
+
+    def align(self, encoded: EncodedTexts) -> Alignment:
+        """Return the sets as int64: a text is one sequence."""
+        return Alignment(encoded.labels.astype(np.int64))
+
+    def compared(self, logits: torch.Tensor, positions: torch.Tensor | None) -> Compared:
+        """Return logits of shape (batch, n_labels, 2), all of which count."""
+        counts = torch.ones(logits.shape, dtype=torch.bool, device=logits.device)
+        return Compared(torch.stack([torch.zeros_like(logits), logits], dim=-1), counts)
+
+    def answers(self, compared: Compared) -> torch.Tensor:
+        """Return the sets, of shape (batch, n_labels), int64."""
+        return (compared.logits[..., 1] >= 0).long()
+
+    def gold(self, encoded: EncodedTexts) -> NDArray[Any]:
+        """Return the labels as they are."""
+        return encoded.labels
+
+    def predictions(
+        self, outputs: NDArray[np.float32], encoded: EncodedTexts, alignment: Alignment
+    ) -> NDArray[np.float32]:
+        """Return the probability of each label, of shape (rows, n_labels)."""
+        from scipy.special import expit
+
+        found: NDArray[np.float32] = expit(outputs)
+        return found
+
+    def agreement(
+        self,
+        student: NDArray[np.float32],
+        teacher: NDArray[np.float32],
+        encoded: EncodedTexts,
+        alignment: Alignment,
+    ) -> NDArray[np.float64]:
+        """Return 1 where the sets are equal, else 0."""
+        found: NDArray[Any] = ((student >= 0) == (teacher >= 0)).all(-1)
+        return found.astype(np.float64)

@@ -1,0 +1,115 @@
+"""Encoding: the sequences of tokens of a split, and how its labels and a model's outputs align with them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sage_kit.components import EncodedTexts, TaskSpec, handling_of
+from sage_kit.data.tokens import Tokens, tokenize_placed
+from sage_kit.data.unlabelled import count_unlabelled
+
+if TYPE_CHECKING:
+    from sage_kit.components import Alignment, TaskHandling
+    from sage_kit.data.splits import Split
+
+OVERLAP_SHARE = 3
+"""A window has this part of the longest sequence in common with the one before it: a third, as is usual for SQuAD."""
+
+
+@dataclass(frozen=True, eq=False)
+class EncodedSplit:
+    """The tokens of a split and what they stand for.
+
+    Attributes
+    ----------
+    spec : TaskSpec
+    texts : EncodedTexts
+    alignment : Alignment
+    """
+
+    spec: TaskSpec
+    texts: EncodedTexts
+    alignment: Alignment
+
+    @property
+    def handling(self) -> TaskHandling:
+        """The kind of task."""
+        return handling_of(self.spec)
+
+    @property
+    def tokens(self) -> Tokens:
+        """Of all sequences; those that synthesis leaves as they are count as special."""
+        return cast(Tokens, self.texts.tokens)
+
+    @property
+    def labels(self) -> NDArray[Any]:
+        """Of the rows of the data, as the kind of task reads them."""
+        return self.texts.labels
+
+    @cached_property
+    def gold(self) -> Any:
+        """The labels as metrics take them; None where any is missing."""
+        return None if count_unlabelled(self.labels) else self.handling.gold(self.texts)
+
+    def predictions(self, outputs: NDArray[np.float32]) -> Any:
+        """What metrics score, for each row of the data."""
+        return self.handling.predictions(outputs, self.texts, self.alignment)
+
+    def agreement(self, student: NDArray[np.float32], teacher: NDArray[np.float32]) -> NDArray[np.float64]:
+        """How far student and teacher agree on each row of the data, of shape (rows,)."""
+        return self.handling.agreement(student, teacher, self.texts, self.alignment)
+
+
+def label_parts(labels: NDArray[Any]) -> Any:
+    """Labels as a fingerprint takes them."""
+    return [repr(label) for label in labels] if labels.dtype.hasobject else labels
+
+
+def encode(split: Split, spec: TaskSpec, tokenizer: Any, max_length: int) -> EncodedSplit:
+    """Tokenise a split as its kind of task reads it, and align its labels.
+
+    Parameters
+    ----------
+    split : Split
+    spec : TaskSpec
+        Complete, its kind in use.
+    tokenizer : PreTrainedTokenizerBase
+        It is left as it was.
+    max_length : int
+        Longest sequence in tokens, special ones included.
+
+    Raises
+    ------
+    CompatibilityError
+        When `max_length` leaves no room for text, or the tokenizer does not know what the kind asks for.
+    PluginError
+        When the kind fails or answers in another shape.
+    """
+    handling = handling_of(spec)
+    kind = handling.spec
+    texts, pairs = split.texts, split.pairs
+    in_turn = kind.splits_pairs and pairs is not None
+    if in_turn:
+        texts, pairs = [text for both in zip(texts, pairs or (), strict=True) for text in both], None
+    overlap = max_length // OVERLAP_SHARE if kind.splits_long else None
+    found = tokenize_placed(texts, pairs, tokenizer, max_length, places=kind.needs_places, overlap=overlap)
+    encoded = EncodedTexts(
+        texts=split.texts,
+        pairs=split.pairs,
+        labels=split.labels,
+        names=tuple(spec.labels),
+        label_range=spec.label_range,
+        tokens=found.tokens,
+        row_of=found.row_of // 2 if in_turn else found.row_of,
+        places=found.places,
+    )
+    alignment = handling.align(encoded)
+    if alignment.kept is not None:
+        kept = replace(found.tokens, special=found.tokens.special | alignment.kept)
+        encoded = replace(encoded, tokens=kept)
+    return EncodedSplit(spec, encoded, alignment)
