@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sage_kit.components.family_specs import FamilySpec, HeadParts
+from sage_kit.components.label_messages import Answers
 from sage_kit.components.loss_messages import LossBatch, LossLayers, ModelOutputs, ModelSizes
 from sage_kit.components.messages import (
     BuildContext,
@@ -61,7 +62,7 @@ if TYPE_CHECKING:
     from sage_kit.components.messages import Integers as Integers
 
 __all__ = [
-    "PROTOCOLS", "BuildContext", "ComponentSpec", "Control", "Decoder", "DecoderSpec", "Factory", "Family",
+    "PROTOCOLS", "Answers", "BuildContext", "ComponentSpec", "Control", "Decoder", "DecoderSpec", "Factory", "Family",
     "FamilySpec", "Filter", "FilterRequest", "FilterSpec", "Guesser", "Guesses", "HeadParts", "HubSource", "Inverter",
     "InverterSpec", "Lift", "LiftRequest", "LiftSpec", "Loss", "LossBatch", "LossLayers", "LossSpec", "Metric",
     "MetricSpec", "ModelOutputs", "ModelSizes", "ObserverSpec", "Options", "Reducer", "ReducerSpec", "SampleRequest",

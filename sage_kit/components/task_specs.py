@@ -51,9 +51,15 @@ class TaskSpec:
     text_columns : tuple of one or two str
         Columns of the text, or of the two texts of a pair.
     label_column : str
-        Column of the label: an integer index into `labels`, one of their names, or a number for regression.
+        Column of the label: an integer index into `labels`, one of their names, or a number for regression; "" for
+        embeddings without labels.
+    task_kind : str
+        What is asked of the rows: "" for a class of `labels`, or a number where there are none; "label_sets" for any
+        number of the labels, "tags" for one of them at each word, "spans" for an answer from the second text to the
+        question that is the first, "embeddings" for a vector of each of two texts.
     labels : tuple of str
-        Class names in the order of their indices, as in the hub's data set; empty for regression.
+        Class names in the order of their indices, as in the hub's data set; empty for regression, spans and
+        embeddings.
     labels_from_data : bool
         The classes are those that the training split names and holds, and `labels` is empty until it is read. Rows of
         other splits that are of none of them are left out, and told.
@@ -92,6 +98,7 @@ class TaskSpec:
     summary: str
     text_columns: tuple[str, ...]
     label_column: str = "label"
+    task_kind: str = ""
     labels: tuple[str, ...] = ()
     labels_from_data: bool = False
     label_range: tuple[float, float] = (0.0, 1.0)
@@ -113,12 +120,17 @@ class TaskSpec:
     @property
     def is_regression(self) -> bool:
         """Whether the label is a number rather than a class."""
-        return not self.labels and not self.labels_from_data
+        return not self.task_kind and not self.labels and not self.labels_from_data
+
+    @property
+    def label_kind(self) -> str:
+        """What a metric must take, of `sage_kit.components.specs.LABEL_KINDS`."""
+        return self.task_kind or ("numbers" if self.is_regression else "classes")
 
     @property
     def n_outputs(self) -> int:
-        """Width of the model's output layer."""
-        return max(1, len(self.labels))
+        """Width of the model's output layer; of spans the first and the last token's scores."""
+        return 2 if self.task_kind == "spans" else max(1, len(self.labels))
 
     def source_of(self, split: str) -> SplitSource:
         """Where a split lies."""
@@ -134,6 +146,7 @@ class TaskSpec:
             "package": self.loader is not None,
         }
         return {
+            **({"task_kind": self.task_kind} if self.task_kind else {}),
             "texts": len(self.text_columns),
             "labels": ["of the data"] if self.labels_from_data else list(self.labels),
             "metrics": list(self.metrics),
