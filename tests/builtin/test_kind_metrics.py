@@ -136,7 +136,7 @@ def test_correlations_of_cosines_against_scipy() -> None:
 
 def test_correlations_need_labels() -> None:
     vectors = np.ones((3, 2, 4), np.float32)
-    with pytest.raises(DataError, match="'cosine_spearman' needs labels.*take 'retrieval_accuracy'"):
+    with pytest.raises(DataError, match=r"'cosine_spearman' needs labels.*take 'retrieval_accuracy'"):
         build("cosine_spearman").score(None, vectors)
 
 

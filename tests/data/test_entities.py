@@ -30,7 +30,7 @@ def test_examples_of_seqeval() -> None:
 
 
 def test_the_sample_of_conll_2000() -> None:
-    # from the sample of the shared task's page on its evaluation: word, tag of the corpus, tag of a chunker
+    # its first words: tags of the corpus, and those of a chunker, as the shared task's page on evaluation shows them
     labels = "B-NP I-NP I-NP B-NP I-NP I-NP B-VP B-NP B-VP B-NP I-NP I-NP"
     predictions = "I-NP I-NP I-NP B-NP I-NP I-NP B-VP B-NP B-VP B-NP I-NP I-NP"
     assert entity_counts([labels.split()], [predictions.split()]) == [(6, 6, 6)]
