@@ -33,11 +33,18 @@ class SplitSource:
         Its data set on the hub.
     split : str
         Its name there.
+    columns : tuple of str
+        The source's columns from which `arrange` makes those of the task; empty where they are the task's own.
+    arrange : callable or None
+        For a source of another shape: ``arrange(columns)`` returns the task's columns by name, each as long as those
+        it gets, a mapping of names to lists. Classes come as names where the source names them.
     """
 
     local: str = ""
     hub: HubSource | None = None
     split: str = ""
+    columns: tuple[str, ...] = ()
+    arrange: Callable[[Mapping[str, Sequence[Any]]], Mapping[str, Sequence[Any]]] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
