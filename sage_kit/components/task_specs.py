@@ -36,8 +36,8 @@ class SplitSource:
     columns : tuple of str
         The source's columns from which `arrange` makes those of the task; empty where they are the task's own.
     arrange : callable or None
-        For a source of another shape: ``arrange(columns)`` returns the task's columns by name, each as long as those
-        it gets, a mapping of names to lists. Classes come as names where the source names them.
+        For a source of another shape: ``arrange(columns)`` gets a mapping of names to lists and returns the task's
+        columns likewise, of one length; messages count its rows. Classes come as names where the source names them.
     """
 
     local: str = ""

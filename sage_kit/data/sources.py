@@ -85,7 +85,7 @@ def read_tables(spec: TaskSpec, config: RunConfig) -> dict[str, Table]:
         When the task's loader raises something of its own.
     """
     splits = (spec.train_split, *spec.validation_splits)
-    columns = (*spec.text_columns, *filter(None, [spec.label_column, spec.group_column]))
+    columns = tuple(dict.fromkeys(filter(None, (*spec.text_columns, spec.label_column, spec.group_column))))
     if spec.loader is not None:
         return _from_loader(spec, _load(spec, config), splits, columns)
     tables = {}
@@ -101,8 +101,9 @@ def _arranged(spec: TaskSpec, source: SplitSource, table: Table, columns: Sequen
     values = dict(table.columns)
     label = spec.label_column
     if table.class_names and label in values:
-        names = table.class_names
-        values[label] = [names[v] if isinstance(v, int) and 0 <= v < len(names) else v for v in values[label]]
+        values[label] = _named(values[label], table.class_names)
+    if table.item_names and label in values:
+        values[label] = [_named(v, table.item_names) if isinstance(v, list) else v for v in values[label]]
     assert source.arrange is not None
     arrange = source.arrange
     try:
@@ -112,12 +113,14 @@ def _arranged(spec: TaskSpec, source: SplitSource, table: Table, columns: Sequen
         message = f"{table.where}: `arrange` of task {spec.name!r} raised {cause_of(error)}"
         raise PluginError(message, place_of(error, arrange)) from error
     require_columns(f"what `arrange` of task {spec.name!r} makes of {table.where}", columns, list(made))
-    if wrong := [name for name in columns if len(made[name]) != len(table)]:
-        raise PluginError(
-            f"{table.where}: `arrange` of task {spec.name!r} makes {len(made[wrong[0]])} values of column {wrong[0]!r} "
-            f"for {len(table)} rows"
-        )
+    lengths = {name: len(made[name]) for name in columns}
+    if len(set(lengths.values())) > 1:
+        raise PluginError(f"{table.where}: `arrange` of task {spec.name!r} makes columns of unequal length: {lengths}")
     return replace(table, columns={name: made[name] for name in columns}, class_names=(), item_names=())
+
+
+def _named(values: Sequence[Any], names: Sequence[str]) -> list[Any]:
+    return [names[value] if isinstance(value, int) and 0 <= value < len(names) else value for value in values]
 
 
 def _from_source(spec: TaskSpec, source: SplitSource, columns: Sequence[str], config: RunConfig) -> Table:
