@@ -37,7 +37,8 @@ class SplitSource:
         The source's columns from which `arrange` makes those of the task; empty where they are the task's own.
     arrange : callable or None
         For a source of another shape: ``arrange(columns)`` gets a mapping of names to lists and returns the task's
-        columns likewise, of one length; messages count its rows. Classes come as names where the source names them.
+        columns likewise, of one length; messages count its rows. Classes in a column of the label column's name come
+        as names where the source names them.
     """
 
     local: str = ""

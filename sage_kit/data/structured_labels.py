@@ -87,7 +87,7 @@ class _Names:
             item = self._counted[int(item)]
         if not isinstance(item, str) or is_blank(item):
             nothing = "nothing" if item is None or isinstance(item, str) else repr(item)[:40]
-            raise _WrongError(f"expected the name of a {self._what}, got {nothing}{place}")
+            raise _WrongError(f"expected the name of a {self._what}{place}, got {nothing}")
         if self._labels and item not in self._known:
             raise _WrongError(
                 f"{self._what} {shown(item)}{place} is unknown.{did_you_mean(item, self._labels, 'Known')}"[:-1]
@@ -277,8 +277,8 @@ def read_tags(
             raise _WrongError("there are no tags")
         tags, its_words = _items(value, "tags"), words[row]
         if len(tags) != len(its_words):
-            began = shown(" ".join(its_words[:4]))
-            raise _WrongError(f"there are {len(tags)} tags for {len(its_words)} words, which begin {began}")
+            counted = f"there {_number(len(tags), 'tag')} for {len(its_words)} word{'s' * (len(its_words) > 1)}"
+            raise _WrongError(f"{counted}: {shown(' '.join(its_words))}")
         return tuple(map(find, tags, range(1, len(tags) + 1), its_words))
 
     known: dict[Any, str] = {}
@@ -291,6 +291,10 @@ def read_tags(
         return name
 
     return _read_rows(read, values, where, column, rows, "each word has one tag; correct such rows")
+
+
+def _number(count: int, what: str) -> str:
+    return f"is 1 {what}" if count == 1 else f"are {count} {what}s"
 
 
 def find_tags(tags: Iterable[Sequence[str]]) -> tuple[str, ...]:
