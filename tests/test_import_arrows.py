@@ -40,8 +40,8 @@ ROOMS = (
 
 PUBLIC = {
     "sage_kit", "sage_kit.adapters", "sage_kit.components", "sage_kit.components.records", "sage_kit.config",
-    "sage_kit.data.metrics", "sage_kit.errors", "sage_kit.rundir.loss_profiles", "sage_kit.storage.files",
-    "sage_kit.testing", "sage_kit.training.losses",
+    "sage_kit.data.answer_scores", "sage_kit.data.entities", "sage_kit.data.metrics", "sage_kit.errors",
+    "sage_kit.rundir.loss_profiles", "sage_kit.storage.files", "sage_kit.testing", "sage_kit.training.losses",
 }  # fmt: skip
 """What a plugin may import: built-ins are ordinary plugins, and tests of a plugin may use `sage_kit.testing`."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sage_kit.components.family_specs import FamilySpec, HeadParts
+from sage_kit.components.label_messages import Answers
 from sage_kit.components.loss_messages import LossBatch, LossLayers, ModelOutputs, ModelSizes
 from sage_kit.components.messages import (
     BuildContext,
@@ -59,6 +60,7 @@ from sage_kit.components.task_kinds import (
     Alignment,
     Compared,
     EncodedTexts,
+    LabelColumn,
     ReadsLabels,
     TaskKind,
     TaskKindSpec,
@@ -70,12 +72,12 @@ if TYPE_CHECKING:
     from sage_kit.components.messages import Integers as Integers
 
 __all__ = [
-    "PROTOCOLS", "Alignment", "BuildContext", "Compared", "ComponentSpec", "Control", "Decoder", "DecoderSpec",
-    "EncodedTexts", "Factory", "Family", "FamilySpec", "Filter", "FilterRequest", "FilterSpec", "Guesser",
-    "Guesses", "HeadParts", "HubSource", "Inverter", "InverterSpec", "Lift", "LiftRequest", "LiftSpec", "Loss",
-    "LossBatch", "LossLayers", "LossSpec", "Metric", "MetricSpec", "ModelOutputs", "ModelSizes", "ObserverSpec",
-    "Options", "ReadsLabels", "Reducer", "ReducerSpec", "SampleRequest", "Sampler", "SamplerSpec", "Samples",
-    "SplitSource", "Stateful", "StatefulReducer", "StopRule", "StopRuleSpec", "SupervisedReducer", "TaskHandling",
-    "TaskKind", "TaskKindSpec", "TaskSpec", "TeacherView", "TextBatch", "TokenBatch", "TokenIds", "TokenText",
-    "Vocabulary", "handling_of", "lazy",
+    "PROTOCOLS", "Alignment", "Answers", "BuildContext", "Compared", "ComponentSpec", "Control", "Decoder",
+    "DecoderSpec", "EncodedTexts", "Factory", "Family", "FamilySpec", "Filter", "FilterRequest", "FilterSpec",
+    "Guesser", "Guesses", "HeadParts", "HubSource", "Inverter", "InverterSpec", "LabelColumn", "Lift",
+    "LiftRequest", "LiftSpec", "Loss", "LossBatch", "LossLayers", "LossSpec", "Metric", "MetricSpec",
+    "ModelOutputs", "ModelSizes", "ObserverSpec", "Options", "ReadsLabels", "Reducer", "ReducerSpec",
+    "SampleRequest", "Sampler", "SamplerSpec", "Samples", "SplitSource", "Stateful", "StatefulReducer", "StopRule",
+    "StopRuleSpec", "SupervisedReducer", "TaskHandling", "TaskKind", "TaskKindSpec", "TaskSpec", "TeacherView",
+    "TextBatch", "TokenBatch", "TokenIds", "TokenText", "Vocabulary", "handling_of", "lazy",
 ]  # fmt: skip

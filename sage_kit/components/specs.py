@@ -336,9 +336,16 @@ class ObserverSpec(ComponentSpec):
 
 
 LABEL_KINDS = ("classes", "numbers", "label_sets", "tags", "spans", "embeddings")
-"""What a metric may score: classes, as int64 indices, or numbers, both of shape (n,); of several labels at once 0 and
-1, of shape (n, n_labels), beside probabilities; a tuple of tags for each text; `Answers` beside text; or labels of
-pairs of texts, or None, beside their embeddings, of shape (n, 2, dim)."""
+"""What a metric may score, n rows of one of these:
+
+- "classes" and "numbers": labels and predictions of shape (n,), int64 indices or float32 numbers
+- "label_sets": labels (n, C), int8, 1 for each of C labels that a row has; predictions (n, C), float32, the probability
+  of each, of which 0.5 and more counts as predicted
+- "tags": labels and predictions are lists of n tuples of str, a tag for each word
+- "spans": labels are a list of n :class:`Answers`, predictions one of n str, "" for no answer
+- "embeddings": labels (n,), float32, how alike the two texts of a row are, or None; predictions (n, 2, dim), float32,
+  the embeddings of both
+"""
 
 
 @dataclass(frozen=True, kw_only=True)

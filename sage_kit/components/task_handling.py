@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from sage_kit.errors import PluginError
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
-    from sage_kit.components.task_kinds import Alignment, Compared, EncodedTexts, TaskKind, TaskKindSpec
+    from sage_kit.components.task_kinds import Alignment, Compared, EncodedTexts, LabelColumn, TaskKind, TaskKindSpec
     from sage_kit.components.task_specs import TaskSpec
 
 
@@ -39,19 +39,16 @@ class TaskHandling:
     def __str__(self) -> str:
         return f"task kind {self.spec.name!r}"
 
-    def read(
-        self,
-        values: Sequence[Any],
-        texts: Sequence[str],
-        pairs: Sequence[str] | None,
-        names: tuple[str, ...],
-        complain: Callable[[int, str], None],
-    ) -> NDArray[Any]:
+    def read(self, column: LabelColumn) -> NDArray[Any]:
         """The labels of a column (see :class:`~sage_kit.components.ReadsLabels`)."""
-        found: NDArray[Any] = self._call(self._kind.read, values, texts, pairs, names, complain)
-        if len(found) != len(values):
-            raise PluginError(f"{self} read {len(found)} labels of {len(values)} values")
+        found: NDArray[Any] = self._call(self._kind.read, column)
+        if len(found) != len(column.values):
+            raise PluginError(f"{self} read {len(found)} labels of {len(column.values)} values")
         return found
+
+    def find_names(self, column: LabelColumn) -> tuple[str, ...]:
+        """The names of the labels in a column."""
+        return tuple(self._call(self._kind.find_names, column))
 
     def align(self, encoded: EncodedTexts) -> Alignment:
         """How the labels of a split and the outputs align with its tokens; the shapes are checked."""

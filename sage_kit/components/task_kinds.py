@@ -8,7 +8,7 @@ This module is light: numpy and torch appear in annotations only.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
 
@@ -189,21 +189,50 @@ class TaskKind(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class LabelColumn:
+    """A column of labels as it was read, with the texts that they are of; no label is missing.
+
+    Attributes
+    ----------
+    values : sequence
+        For each row.
+    texts : sequence of str
+    pairs : sequence of str or None
+        The second texts.
+    names : tuple of str
+        Names of the task's labels; empty where they have none.
+    embedded : tuple of str
+        Names that the file or data set embeds, which integers among the values count; empty where there are none.
+    where : str
+        File or split, to begin an error message with.
+    column : str
+        Name of the column.
+    rows : sequence of int
+        The number of each row in its file, from 1; empty where none was left out.
+    """
+
+    values: Sequence[Any]
+    texts: Sequence[str]
+    pairs: Sequence[str] | None
+    names: tuple[str, ...]
+    embedded: tuple[str, ...]
+    where: str
+    column: str
+    rows: Sequence[int] = ()
+
+
 @runtime_checkable
 class ReadsLabels(Protocol):
-    """A kind of task whose labels are neither classes nor numbers."""
+    """A kind of task whose labels are neither classes nor numbers.
 
-    def read(
-        self,
-        values: Sequence[Any],
-        texts: Sequence[str],
-        pairs: Sequence[str] | None,
-        names: tuple[str, ...],
-        complain: Callable[[int, str], None],
-    ) -> NDArray[Any]:
-        """Return the labels of a column: array of shape (rows,) or (rows, k), with what `align` and metrics take.
+    One whose labels have names finds them, too, where neither task nor data say them: `find_names` takes a column of
+    the training split and returns them in order.
+    """
 
-        The row's texts are those of `texts` and `pairs`; a missing value is None. ``complain(row, problem)`` notes what
-        is wrong with the value of a row, from 0; all that were noted are then told to the user.
+    def read(self, column: LabelColumn) -> NDArray[Any]:
+        """Return the labels: array of shape (rows, k), or of shape (rows,) with a Python object for each row.
+
+        Raises DataError for the first row that holds something else.
         """
         ...

@@ -34,11 +34,19 @@ class SplitSource:
         Its data set on the hub.
     split : str
         Its name there.
+    columns : tuple of str
+        The source's columns from which `arrange` makes those of the task; empty where they are the task's own.
+    arrange : callable or None
+        For a source of another shape: ``arrange(columns)`` gets a mapping of names to lists and returns the task's
+        columns likewise, of one length; messages count its rows. Classes in a column of the label column's name come
+        as names where the source names them.
     """
 
     local: str = ""
     hub: HubSource | None = None
     split: str = ""
+    columns: tuple[str, ...] = ()
+    arrange: Callable[[Mapping[str, Sequence[Any]]], Mapping[str, Sequence[Any]]] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,9 +60,15 @@ class TaskSpec:
     text_columns : tuple of one or two str
         Columns of the text, or of the two texts of a pair.
     label_column : str
-        Column of the label: an integer index into `labels`, one of their names, or a number for regression.
+        Column of the label: an integer index into `labels`, one of their names, or a number for regression; "" for
+        embeddings without labels.
+    task_kind : str
+        What is asked of the rows: "" for a class of `labels`, or a number where there are none; "label_sets" for any
+        number of the labels, "tags" for one of them at each word, "spans" for an answer from the second text to the
+        question that is the first, "embeddings" for a vector of each of two texts, or a kind that a plugin contributes.
     labels : tuple of str
-        Class names in the order of their indices, as in the hub's data set; empty for regression.
+        Class names in the order of their indices, as in the hub's data set; empty for regression, spans and
+        embeddings.
     labels_from_data : bool
         The classes are those that the training split names and holds, and `labels` is empty until it is read. Rows of
         other splits that are of none of them are left out, and told.
@@ -83,8 +97,6 @@ class TaskSpec:
     refine : callable or None
         ``refine(options)`` returns the fields of the spec that these options give, by name.
     requires, install : as in :class:`ComponentSpec`
-    task_kind : str
-        The kind of task; "" for classes where there are `labels`, and for numbers where there are none.
     measures : mapping of str to sage_kit.data.metrics.Measure
         The metrics that the settings or `metrics` name, built; filled in by the core once a task's data is loaded.
     handling : TaskHandling or None
@@ -97,6 +109,7 @@ class TaskSpec:
     summary: str
     text_columns: tuple[str, ...]
     label_column: str = "label"
+    task_kind: str = ""
     labels: tuple[str, ...] = ()
     labels_from_data: bool = False
     label_range: tuple[float, float] = (0.0, 1.0)
@@ -113,7 +126,6 @@ class TaskSpec:
     refine: Callable[[Any], Mapping[str, Any]] | None = None
     requires: tuple[str, ...] = ()
     install: str = ""
-    task_kind: str = ""
     measures: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
     handling: TaskHandling | None = field(default=None, compare=False, repr=False)
 
@@ -163,9 +175,9 @@ class TaskSpec:
             "package": self.loader is not None,
         }
         return {
+            **({"task_kind": self.task_kind} if self.task_kind else {}),
             "texts": len(self.text_columns),
             "labels": ["of the data"] if self.labels_from_data else list(self.labels),
-            **({"kind": self.task_kind} if self.task_kind else {}),
             "metrics": list(self.metrics),
             "sources": [name for name, there in sources.items() if there],
         }

@@ -1,4 +1,4 @@
-"""Formats: CSV, TSV, JSON, JSON lines and parquet, compressed or not, read as batches of columns.
+"""Formats: CSV, TSV, JSON, JSON lines, parquet and CoNLL, compressed or not, read as batches of columns.
 
 What a file is follows from its name (``reviews.csv.gz``); whether and how it is compressed, and its Unicode encoding
 where it begins with a byte order mark, follow from its first bytes.
@@ -20,8 +20,18 @@ from typing import Any
 
 from sage_kit.config import RunConfig
 from sage_kit.data.classes import difference, loose_form, shown
+from sage_kit.data.conll_files import read_conll
 from sage_kit.data.json_records import NotJSONError, is_json_object, json_records, parse_json
-from sage_kit.data.streams import TABLE_TYPES, file_type, name_must_end, open_text, parquet_file, reading
+from sage_kit.data.squad_files import is_squad, squad_columns
+from sage_kit.data.streams import (
+    TABLE_TYPES,
+    TAGGED_TYPES,
+    file_type,
+    name_must_end,
+    open_text,
+    parquet_file,
+    reading,
+)
 from sage_kit.errors import DataError, did_you_mean, one_line, shortened
 
 LARGEST_FIELD = 2**31 - 1
@@ -95,11 +105,12 @@ class FileReader:
         """
         readers = {".parquet": self._parquet, ".jsonl": self._json_lines, ".ndjson": self._json_lines}
         readers |= {".json": self._json, ".csv": self._csv, ".tsv": self._csv}
+        readers |= dict.fromkeys(TAGGED_TYPES, self._conll)
         kind = file_type(self.path)
         if self.path.is_dir():
             raise DataError(f"{self.path} is not a file")
         if kind not in readers:
-            raise DataError(f"{self.path}: {name_must_end(self.path, TABLE_TYPES)}")
+            raise DataError(f"{self.path}: {name_must_end(self.path, (*TABLE_TYPES, *TAGGED_TYPES))}")
         with reading(self.path):
             yield from readers[kind]()
 
@@ -148,6 +159,8 @@ class FileReader:
 
     def _json_columns(self, content: Any) -> dict[str, list[Any]]:
         """The columns of a JSON document in any of the forms that are common."""
+        if is_squad(content) and "paragraphs" not in self.columns:
+            return squad_columns(self.path, content)
         if isinstance(content, dict) and isinstance(content.get("data"), list | dict) and "data" not in self.columns:
             names, rows = content.get("columns"), content["data"]
             if (
@@ -178,6 +191,18 @@ class FileReader:
             f"{self.path} holds no table with {', '.join(map(repr, self.columns))}: expected a list of {{column: "
             'value}, an object of columns, or such a list under the name "data"'
         )
+
+    # ---- CoNLL
+
+    def _conll(self) -> Iterator[dict[str, list[Any]]]:
+        places, sentences = read_conll(self.path, self.dialect.delimiter)
+        self._found(list(places))
+        for start in range(0, len(sentences), BATCH_ROWS):
+            batch = sentences[start : start + BATCH_ROWS]
+            yield {
+                column: [[fields[places[column]] for fields in sentence] for sentence in batch]
+                for column in self.columns
+            }
 
     # ---- CSV
 
@@ -286,17 +311,42 @@ class FileReader:
 
 def class_names(path: Path, column: str) -> tuple[str, ...]:
     """Class names of a column, from the metadata that Hugging Face datasets writes into parquet files."""
+    return names_of_feature(_feature(path, column))
+
+
+def item_names(path: Path, column: str) -> tuple[str, ...]:
+    """Class names of the items in a column of lists, from the same metadata."""
+    return names_of_items(_feature(path, column))
+
+
+def names_of_feature(feature: Any) -> tuple[str, ...]:
+    """Class names that a column's feature gives, as metadata or as an object of Hugging Face datasets."""
+    names = _part(feature, "names")
+    return tuple(map(str, names)) if isinstance(names, list | tuple) else ()
+
+
+def names_of_items(feature: Any) -> tuple[str, ...]:
+    """Class names that the feature of a column of lists gives to their items."""
+    inner = feature[0] if isinstance(feature, list) and feature else _part(feature, "feature")
+    return names_of_feature(inner)
+
+
+def _part(feature: Any, name: str) -> Any:
+    return feature.get(name) if isinstance(feature, Mapping) else getattr(feature, name, None)
+
+
+def _feature(path: Path, column: str) -> Any:
+    """What Hugging Face datasets wrote about a column of a parquet file; None where there is nothing."""
     import pyarrow as pa
 
     if file_type(path) != ".parquet":
-        return ()
+        return None
     try:
         with parquet_file(path) as file:
             metadata = file.schema_arrow.metadata or {}
-        feature = json.loads(metadata[b"huggingface"])["info"]["features"][column]
-        return tuple(str(name) for name in feature["names"])
-    except (KeyError, TypeError, ValueError, pa.ArrowException):  # made by others, or the column is no class label
-        return ()
+        return json.loads(metadata[b"huggingface"])["info"]["features"][column]
+    except (KeyError, TypeError, ValueError, pa.ArrowException):  # made by others
+        return None
 
 
 def require_columns(where: str, wanted: Sequence[str], there: Sequence[str]) -> None:

@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 from sage_kit.components import TaskSpec
 from sage_kit.errors import ConfigError, did_you_mean
 
+IN_SET = 0.5
+"""Probability from which on a label counts as predicted, where a text may have several."""
+
 AGREEMENT_TOLERANCE = 0.05
 """Regression counts two outputs as alike when they differ by at most this share of the label range."""
 
@@ -24,6 +27,11 @@ ONE_VALUE = 0.25
 """Spread of the teacher's outputs on synthetic examples, over that on real ones, below which they are alike."""
 
 Array = NDArray[Any]
+
+
+def predicted_sets(probabilities: Array) -> NDArray[np.int8]:
+    """The predicted label sets: probabilities of shape (n, C) to 1 where a label is in the set, int8."""
+    return (probabilities >= IN_SET).astype(np.int8)
 
 
 def _accuracy(labels: Array, predictions: Array) -> float:
@@ -41,6 +49,10 @@ def _f1(labels: Array, predictions: Array) -> float:
 def _macro_f1(labels: Array, predictions: Array) -> float:
     from sklearn.metrics import f1_score
 
+    if labels.ndim == 2:  # label sets, of which the predictions are probabilities
+        if not np.isfinite(predictions).all():
+            return float("nan")
+        predictions = predicted_sets(predictions)
     return float(f1_score(labels, predictions, average="macro", zero_division=0.0))
 
 
@@ -74,7 +86,8 @@ METRICS: Mapping[str, Callable[[Array, Array], float]] = {
     "spearman": _correlation("spearmanr"),
 }
 """Built-in metrics by name: each maps gold labels and predictions, both of shape (n,), to a number. F1 is that of
-class 1. Those of plugins, too, are had from `measure`."""
+class 1; macro F1 takes label sets, too, (n, C) with predicted probabilities. Those of plugins, and others that are
+built in, are had from `measure`."""
 
 
 @dataclass(frozen=True, eq=False)

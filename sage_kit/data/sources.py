@@ -7,10 +7,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from sage_kit.components import HubSource, TaskSpec
+from sage_kit.components import HubSource, SplitSource, TaskSpec
 from sage_kit.components.guard import Failure, attempt, cause_of, place_of
 from sage_kit.config import DATA_DIR_VARIABLE, RunConfig
-from sage_kit.data.formats import Dialect, FileReader, class_names, require_columns
+from sage_kit.data.formats import (
+    Dialect,
+    FileReader,
+    class_names,
+    item_names,
+    names_of_feature,
+    names_of_items,
+    require_columns,
+)
 from sage_kit.errors import DataError, PluginError, one_line
 
 
@@ -26,6 +34,8 @@ class Table:
         Values by column, all of one length; the first value is row 1.
     class_names : tuple of str
         Class names of the label column in the order of their indices, when the file or data set embeds them.
+    item_names : tuple of str
+        The same of the items, where the label column holds lists.
     others : tuple of str
         Columns of the file that were not wanted.
     rows : sequence of int
@@ -35,6 +45,7 @@ class Table:
     where: str
     columns: Mapping[str, Sequence[Any]]
     class_names: tuple[str, ...] = ()
+    item_names: tuple[str, ...] = ()
     others: tuple[str, ...] = ()
     rows: Sequence[int] = ()
 
@@ -74,15 +85,46 @@ def read_tables(spec: TaskSpec, config: RunConfig) -> dict[str, Table]:
         When the task's loader raises something of its own.
     """
     splits = (spec.train_split, *spec.validation_splits)
-    columns = (*spec.text_columns, spec.label_column, *filter(None, [spec.group_column]))
+    columns = tuple(dict.fromkeys(filter(None, (*spec.text_columns, spec.label_column, spec.group_column))))
     if spec.loader is not None:
         return _from_loader(spec, _load(spec, config), splits, columns)
-    return {split: _from_source(spec, split, columns, config) for split in splits}
+    tables = {}
+    for split in splits:
+        source = spec.source_of(split)
+        table = _from_source(spec, source, source.columns or columns, config)
+        tables[split] = _arranged(spec, source, table, columns) if source.arrange is not None else table
+    return tables
 
 
-def _from_source(spec: TaskSpec, split: str, columns: Sequence[str], config: RunConfig) -> Table:
+def _arranged(spec: TaskSpec, source: SplitSource, table: Table, columns: Sequence[str]) -> Table:
+    """The task's columns, made of those of a source of another shape; classes stand as names."""
+    values = dict(table.columns)
+    label = spec.label_column
+    if table.class_names and label in values:
+        values[label] = _named(values[label], table.class_names)
+    if table.item_names and label in values:
+        values[label] = [_named(v, table.item_names) if isinstance(v, list) else v for v in values[label]]
+    assert source.arrange is not None
+    arrange = source.arrange
+    try:
+        made = attempt(lambda: {name: list(column) for name, column in arrange(values).items()})
+    except Failure as failure:
+        error = failure.error
+        message = f"{table.where}: `arrange` of task {spec.name!r} raised {cause_of(error)}"
+        raise PluginError(message, place_of(error, arrange)) from error
+    require_columns(f"what `arrange` of task {spec.name!r} makes of {table.where}", columns, list(made))
+    lengths = {name: len(made[name]) for name in columns}
+    if len(set(lengths.values())) > 1:
+        raise PluginError(f"{table.where}: `arrange` of task {spec.name!r} makes columns of unequal length: {lengths}")
+    return replace(table, columns={name: made[name] for name in columns}, class_names=(), item_names=())
+
+
+def _named(values: Sequence[Any], names: Sequence[str]) -> list[Any]:
+    return [names[value] if isinstance(value, int) and 0 <= value < len(names) else value for value in values]
+
+
+def _from_source(spec: TaskSpec, source: SplitSource, columns: Sequence[str], config: RunConfig) -> Table:
     """A split from ``data_dir`` where that is set and the split has a local form, else from the hub."""
-    source = spec.source_of(split)
     if config.data_dir and source.local:
         root = Path(config.data_dir).expanduser()
         way_out = "correct data_dir" if source.hub is None else "correct data_dir, or empty it to read the hub"
@@ -104,7 +146,7 @@ def _from_source(spec: TaskSpec, split: str, columns: Sequence[str], config: Run
 
 
 def read_file(path: Path, columns: Sequence[str], label_column: str = "", dialect: Dialect | None = None) -> Table:
-    """Columns of a file of one of the `sage_kit.data.streams.TABLE_TYPES`, compressed or not.
+    """Columns of a file of one of the types that `FileReader` reads, compressed or not.
 
     Parameters
     ----------
@@ -131,7 +173,7 @@ def read_file(path: Path, columns: Sequence[str], label_column: str = "", dialec
         for column, part in batch.items():
             values[column] += part
     others = tuple(name for name in reader.names if name not in columns)
-    return Table(str(path), values, class_names(path, label_column), others)
+    return Table(str(path), values, class_names(path, label_column), item_names(path, label_column), others)
 
 
 # ---- hub and loaders ------------------------------------------------------------------------------------------------
@@ -183,7 +225,8 @@ def _from_hub(source: HubSource, split: str, columns: Sequence[str], label_colum
     require_columns(where, columns, data.column_names)
     table = data.select_columns(list(columns)).with_format("arrow")[:]
     values = {column: table.column(column).to_pylist() for column in columns}
-    return Table(where, values, _feature_names(data, label_column))
+    feature = _feature(data, label_column)
+    return Table(where, values, names_of_feature(feature), names_of_items(feature))
 
 
 def _load(spec: TaskSpec, config: RunConfig) -> Any:
@@ -218,7 +261,8 @@ def _from_loader(spec: TaskSpec, loaded: Any, splits: Sequence[str], columns: Se
         lengths = {column: len(column_values) for column, column_values in values.items()}
         if len(set(lengths.values())) > 1:
             raise DataError(f"{where}: its loader gives columns of unequal length: {lengths}")
-        tables[split] = Table(where, values, _guarded(spec, _feature_names, loaded[split], spec.label_column))
+        feature = _guarded(spec, _feature, loaded[split], spec.label_column)
+        tables[split] = Table(where, values, names_of_feature(feature), names_of_items(feature))
     return tables
 
 
@@ -232,10 +276,10 @@ def _columns(where: str, part: Any, columns: Sequence[str]) -> dict[str, list[An
     return {column: _plain(where, column, part[column]) for column in columns}
 
 
-def _feature_names(data: Any, column: str) -> tuple[str, ...]:
-    """Class names that a Hugging Face data set keeps for a column."""
+def _feature(data: Any, column: str) -> Any:
+    """What a Hugging Face data set says about a column; None for other data."""
     features = getattr(data, "features", None) or {}
-    return tuple(getattr(features.get(column), "names", None) or ())
+    return features.get(column)
 
 
 def _plain(where: str, column: str, values: Any) -> list[Any]:

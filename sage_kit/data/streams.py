@@ -15,6 +15,9 @@ from sage_kit.errors import DataError, one_line
 TABLE_TYPES = (".jsonl", ".csv", ".parquet", ".tsv", ".json", ".ndjson")
 """What the name of a file with columns ends in, before the ending of a compression."""
 
+TAGGED_TYPES = (".conll", ".conllu", ".iob", ".bio")
+"""What the name of a file of tagged words ends in."""
+
 COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst", ".zip")
 
 WAYS_OUT = {

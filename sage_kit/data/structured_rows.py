@@ -6,14 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
-from sage_kit.components import TaskSpec, handling_of
+from sage_kit.components import LabelColumn, TaskSpec, handling_of
 from sage_kit.config import RunConfig
 from sage_kit.data.classes import read_label
 from sage_kit.data.row_checks import DROP, complain
 from sage_kit.data.sources import Table
-from sage_kit.data.structured_labels import listed, names_in
+from sage_kit.data.structured_labels import read_words
 from sage_kit.data.user_files import Announce
 from sage_kit.errors import DataError
 
@@ -23,19 +24,19 @@ def join_words(table: Table, columns: Sequence[str]) -> Table:
 
     Within a word, white space is left out, and a word of nothing else becomes the replacement character, so that the
     words of the text are as many as those of the list.
+
+    Raises
+    ------
+    DataError
+        For the first row with a list of anything else than words, or of none.
     """
     changed = dict(table.columns)
     for column in columns:
         values = table.columns[column]
         if any(isinstance(value, list | tuple) for value in values):
-            changed[column] = [_joined(value) for value in values]
+            words = read_words(values, table.where, column, rows=table.rows)
+            changed[column] = [" ".join("".join(word.split()) or "\ufffd" for word in own) for own in words]
     return replace(table, columns=changed)
-
-
-def _joined(value: Any) -> Any:
-    if not isinstance(value, list | tuple) or not all(isinstance(word, str) for word in value):
-        return value
-    return " ".join("".join(word.split()) or "\ufffd" for word in value)
 
 
 def settle_names(spec: TaskSpec, tables: Mapping[str, Table], config: RunConfig) -> TaskSpec:
@@ -44,50 +45,70 @@ def settle_names(spec: TaskSpec, tables: Mapping[str, Table], config: RunConfig)
     Raises
     ------
     DataError
-        When there are not two.
+        When there are not two, or a label has no name.
     """
-    if spec.labels or not handling_of(spec).spec.needs_names:
+    handling = handling_of(spec)
+    if spec.labels or not handling.spec.needs_names:
         return spec
     train = tables[spec.train_split]
-    names = tuple(config.label_names) or train.class_names or names_in(train.columns[spec.label_column])
+    rows = [row for row, value in enumerate(train.columns[spec.label_column]) if not _is_missing(value)]
+    names = tuple(config.label_names) or train.class_names or handling.find_names(_column(train, spec, rows))
     if len(names) < 2:
         raise DataError(
             f"{train.where}, column {spec.label_column!r}: "
-            f"{f'every label is {names[0]!r}' if names else 'no row has a list of labels'}; a task of kind "
-            f"{spec.kind_name!r} needs lists of at least two different ones"
+            f"{f'every label is {names[0]!r}' if names else 'no row has a label'}; a task of kind "
+            f"{spec.kind_name!r} needs at least two different ones"
         )
     return replace(spec, labels=names)
+
+
+def _column(
+    table: Table, spec: TaskSpec, rows: Sequence[int], texts: Sequence[str] = (), pairs: Sequence[str] | None = None
+) -> LabelColumn:
+    """Some rows of the label column, with their texts, which are the table's own where none are given."""
+    found = [list(table.columns[column]) for column in spec.text_columns]
+    if texts:
+        found = [list(texts), *([] if pairs is None else [list(pairs)])]
+    taken = [[own[row] for row in rows] for own in found]
+    values = table.columns[spec.label_column]
+    embedded = table.class_names
+    return LabelColumn(
+        [values[row] for row in rows], taken[0], taken[1] if len(taken) > 1 else None, tuple(spec.labels), embedded,
+        table.where, spec.label_column, [table.row(row) for row in rows],
+    )  # fmt: skip
 
 
 def read_structured(
     table: Table, spec: TaskSpec, texts: Sequence[str], pairs: Sequence[str] | None, *, may_be_missing: bool
 ) -> NDArray[Any]:
-    """The labels of a table, as the kind of task reads them.
+    """The labels of a table, as the kind of task reads them: None, or -1 throughout, for a missing one.
 
     Raises
     ------
     DataError
         For the first value that is none of the kind's labels, or missing where it may not be.
     """
-    column, problems = spec.label_column, dict[int, str]()
-    values = [_or_none(value) for value in table.columns.get(column, [None] * len(table))]
-    missing = {row: "there is no label" for row, value in enumerate(values) if value is None}
-    if missing and not may_be_missing:
-        complain(table, column, missing, f"correct such rows, or {DROP}")
-
-    def note(row: int, problem: str) -> None:
-        problems.setdefault(row, problem)
-
-    found = handling_of(spec).read(values, texts, pairs, tuple(spec.labels), note)
-    if problems:
-        complain(table, column, dict(sorted(problems.items())), "correct or remove such rows")
+    column = spec.label_column
+    values = table.columns.get(column, [None] * len(table))
+    rows = [row for row, value in enumerate(values) if not _is_missing(value)]
+    if len(rows) < len(values) and not may_be_missing:
+        problems = dict.fromkeys(sorted(set(range(len(values))) - set(rows)), "there is no label")
+        complain(table, column, problems, f"correct such rows, or {DROP}")
+    if not rows:
+        return np.full(len(values), None, object)
+    known = handling_of(spec).read(_column(table, spec, rows, texts, pairs))
+    if len(rows) == len(values):
+        return known
+    missing = None if known.dtype.hasobject else np.nan if known.dtype.kind == "f" else -1
+    found = np.full((len(values), *known.shape[1:]), missing, known.dtype)
+    found[rows] = known
     return found
 
 
 def without_missing(table: Table, spec: TaskSpec, announce: Announce) -> Table:
     """The table without the rows that have no label; how many they are is told."""
     values = table.columns[spec.label_column]
-    kept = [row for row, value in enumerate(values) if _or_none(value) is not None]
+    kept = [row for row, value in enumerate(values) if not _is_missing(value)]
     if len(kept) == len(values):
         return table
     if not kept:
@@ -96,8 +117,6 @@ def without_missing(table: Table, spec: TaskSpec, announce: Announce) -> Table:
     return table.take(kept)
 
 
-def _or_none(value: Any) -> Any:
-    """A value, None where it is a missing one: lists and mappings never are."""
-    if listed(value) is not None or isinstance(value, Mapping):
-        return value
-    return None if value is None or read_label(value).is_missing else value
+def _is_missing(value: Any) -> bool:
+    """Whether a value stands for no label: lists and mappings never do."""
+    return not isinstance(value, list | tuple | Mapping) and read_label(value).is_missing

@@ -48,8 +48,9 @@ LEAVES: Mapping[str, str] = {
 """Modules that cannot change a result, and why. They are neither digested nor followed."""
 
 HELD_BY_VALUE = frozenset({
-    "sage_kit.components", "sage_kit.components.hooks", "sage_kit.components.loader",
-    "sage_kit.components.messages", "sage_kit.components.plugins", "sage_kit.components.protocols",
+    "sage_kit.components", "sage_kit.components.hooks", "sage_kit.components.label_messages",
+    "sage_kit.components.loader", "sage_kit.components.messages", "sage_kit.components.plugins",
+    "sage_kit.components.protocols",
     "sage_kit.components.records", "sage_kit.components.spec_checks", "sage_kit.components.specs",
     "sage_kit.components.task_specs",
     "sage_kit.config", "sage_kit.config.joint_checks", "sage_kit.config.loading", "sage_kit.config.loss_weights",

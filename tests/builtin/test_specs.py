@@ -35,7 +35,11 @@ def test_every_kind_of_the_core_has_its_components(plugins: Plugins) -> None:
             "contrastive", "dist", "embedding_cosine", "hard_labels", "hidden_cosine", "hidden_mse", "kl", "logits_mse",
             "minilm_relations", "pkd", "rkd", "tinybert_attention",
         ],
-        "metric": ["accuracy", "f1", "macro_f1", "matthews", "pearson", "spearman"],
+        "metric": [
+            "accuracy", "answer_f1", "cosine_pearson", "cosine_spearman", "exact_match", "exact_set", "f1", "hotpot_f1",
+            "macro_f1", "matthews", "mean_average_precision", "micro_f1", "pearson", "retrieval_accuracy", "span_f1",
+            "spearman", "tag_accuracy",
+        ],
         "stop_rule": ["agreement"],
         "observer": ["costs", "jsonl", "limits", "loss_profile", "progress", "tracker"],
     }  # fmt: skip

@@ -38,7 +38,8 @@ OF_DATA = ("banking77", "clinc_oos", "sgd_turns", "xdailydialog")
 
 
 def test_the_hook_contributes_these_tasks() -> None:
-    assert set(SPECS) == {*GLUE, *ACROSS, *OF_DATA, "movie_reviews", "file"}
+    of_other_kinds = {name for name, spec in SPECS.items() if spec.task_kind}
+    assert set(SPECS) - of_other_kinds == {*GLUE, *ACROSS, *OF_DATA, "movie_reviews", "file"}
 
 
 def refined(name: str, **options: Any) -> TaskSpec:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -84,6 +85,50 @@ def test_each_split_may_lie_elsewhere(tmp_path: Path, hub: list[Any]) -> None:
     }  # fmt: skip
     read_tables(spec, config())
     assert [(call[1], call[2]) for call in hub] == [("en", "train"), ("en", "validation"), ("de", "validation")]
+
+
+ACTS = {"sentence": ["a film", "the plot"], "act": [1, 0]}
+
+
+def acts(tmp_path: Path, arrange: Any, **fields: Any) -> TaskSpec:
+    """A task whose source joins two labels in one class."""
+    features = datasets.Features({"sentence": datasets.Value("string"), "act": datasets.ClassLabel(names=["a", "a+b"])})
+    (tmp_path / "toy").mkdir()
+    datasets.Dataset.from_dict(ACTS, features=features).to_parquet(tmp_path / "toy" / "train.parquet")
+    source = SplitSource("toy/train", None, "", ("sentence", "act"), arrange)
+    return make_spec(**{"label_column": "act", "sources": {"train": source}, "validation_splits": (), **fields})
+
+
+def test_a_source_of_another_shape_is_arranged(tmp_path: Path) -> None:
+    spec = acts(tmp_path, lambda columns: {**columns, "act": [act.split("+") for act in columns["act"]]})
+    table = read_tables(spec, config(data_dir=str(tmp_path)))["train"]
+    assert table.columns == {"sentence": ["a film", "the plot"], "act": [["a", "b"], ["a"]]}
+    assert (table.class_names, table.item_names) == ((), ())
+
+
+@pytest.mark.parametrize(
+    ("arrange", "error", "message"),
+    [
+        (lambda columns: {"sentence": []}, DataError, r"what `arrange` of task 'toy' makes of .* has no column 'act'"),
+        (
+            lambda columns: {"sentence": [], "act": [1]},
+            PluginError,
+            "makes columns of unequal length",
+        ),
+        (lambda columns: columns["nothing"], PluginError, r"`arrange` of task 'toy' raised KeyError: 'nothing'"),
+        (lambda columns: None, PluginError, r"`arrange` of task 'toy' raised AttributeError"),
+    ],
+)
+def test_what_cannot_be_arranged_is_told(tmp_path: Path, arrange: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        read_tables(acts(tmp_path, arrange), config(data_dir=str(tmp_path)))
+
+
+def test_a_task_may_have_no_label_and_group_by_a_text(tmp_path: Path) -> None:
+    write_local(tmp_path / "toy")
+    spec = make_spec(local="toy", label_column="", task_kind="embeddings", group_column="sentence")
+    table = read_tables(spec, config(data_dir=str(tmp_path)))["train"]
+    assert table.columns == {"sentence": COLUMNS["sentence"]}
 
 
 def test_a_task_that_is_local_alone_says_which_file_is_wanted() -> None:
@@ -227,6 +272,44 @@ def test_class_names_that_a_parquet_file_embeds_are_found(tmp_path: Path) -> Non
     assert read_file(tmp_path / "data.parquet", ("sentence", "label"), "sentence").class_names == ()
     pq.write_table(pa.table(COLUMNS), tmp_path / "plain.parquet")
     assert read_file(tmp_path / "plain.parquet", ("sentence", "label"), "label").class_names == ()
+
+
+TAGGED = {"tokens": [["a", "b"], ["c"]], "tags": [[0, 1], [0]]}
+
+
+def tagged(kind: str) -> datasets.Dataset:
+    names = datasets.ClassLabel(names=["O", "B-X"])
+    features = {"tokens": datasets.Sequence(datasets.Value("string"))}
+    features["tags"] = [names] if kind == "list" else datasets.Sequence(names)
+    return datasets.Dataset.from_dict(TAGGED, features=datasets.Features(features))
+
+
+@pytest.mark.parametrize("kind", ["list", "sequence"])
+def test_names_of_the_items_of_lists_are_found(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "data.parquet"
+    tagged(kind).to_parquet(path)
+    table = read_file(path, ("tokens", "tags"), "tags")
+    assert (table.item_names, table.class_names) == (("O", "B-X"), ())
+    assert table.columns == TAGGED
+    monkeypatch.setattr(datasets, "load_dataset", lambda *arguments, **keywords: tagged(kind))
+    spec = make_spec(text_columns=("tokens",), label_column="tags", task_kind="tags", hub=HubSource("some/set"))
+    table = read_tables(spec, config())["train"]
+    assert (table.item_names, table.class_names, table.columns) == (("O", "B-X"), (), TAGGED)
+    spec = make_spec(text_columns=("tokens",), label_column="tags", loader=lambda config: {
+        "train": tagged(kind), "validation": tagged(kind),
+    })  # fmt: skip
+    assert read_tables(spec, config())["train"].item_names == ("O", "B-X")
+
+
+def test_columns_of_lists_and_records(tmp_path: Path) -> None:
+    answers = [{"text": ["b"], "answer_start": [2]}, {"text": [], "answer_start": []}]
+    columns = {"context": ["a b", "c"], "answers": answers}
+    pq.write_table(pa.table(columns), tmp_path / "data.parquet")
+    lines = [json.dumps({name: values[row] for name, values in columns.items()}) for row in range(2)]
+    (tmp_path / "data.jsonl").write_text("\n".join(lines))
+    (tmp_path / "data.json").write_text(json.dumps(columns))
+    for suffix in ("parquet", "jsonl", "json"):
+        assert read_file(tmp_path / f"data.{suffix}", tuple(columns)).columns == columns
 
 
 @pytest.mark.parametrize("suffix", [".parquet", ".jsonl", ".csv"])

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from sage_kit.components import Alignment, Compared
-from sage_kit.data.structured_labels import read_label_sets
+from sage_kit.data.structured_labels import find_label_names, read_label_sets
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from sage_kit.components import BuildContext, EncodedTexts, Options
+    from sage_kit.components import BuildContext, EncodedTexts, LabelColumn, Options
 
 
 class LabelSets:
@@ -27,16 +26,15 @@ class LabelSets:
     def __init__(self, options: Options, context: BuildContext) -> None:
         pass
 
-    def read(
-        self,
-        values: Sequence[Any],
-        texts: Sequence[str],
-        pairs: Sequence[str] | None,
-        names: tuple[str, ...],
-        complain: Callable[[int, str], None],
-    ) -> NDArray[Any]:
+    def read(self, column: LabelColumn) -> NDArray[Any]:
         """Return array of shape (rows, n_labels), int8: 1 for the labels that a text has."""
-        return read_label_sets(values, names, complain)
+        return read_label_sets(
+            column.values, column.names, column.where, column.column, names=column.embedded, rows=column.rows
+        )
+
+    def find_names(self, column: LabelColumn) -> tuple[str, ...]:
+        """Return the different labels of a column, sorted."""
+        return find_label_names(column.values, column.where, column.column, rows=column.rows)
 
     def align(self, encoded: EncodedTexts) -> Alignment:
         """Return the sets as int64: a text is one sequence."""

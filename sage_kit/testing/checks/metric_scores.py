@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from numbers import Real
 from typing import Any, cast
@@ -9,24 +10,18 @@ from typing import Any, cast
 import numpy as np
 
 from sage_kit.components import MetricSpec
-from sage_kit.testing import toy
+from sage_kit.testing import label_examples, toy
 from sage_kit.testing.exercises import EXERCISES, Exercise, Inputs, Outputs
 from sage_kit.testing.registry import NotApplicable, check, require
-from sage_kit.testing.subject import Subject, unchanged, works_or_explains
+from sage_kit.testing.subject import Subject, works_or_explains
 
 TOLERANCE = 1e-6
 """Relative distance of the mean contribution from the score."""
 
 
 def _labels(subject: Subject, kind: str, rows: int, seed: int = 0) -> tuple[Any, Any]:
-    """Labels and predictions of a kind of label, shape (rows,); the predictions are right more often than not."""
-    rng = np.random.default_rng(seed)
-    if kind == "numbers":
-        numbers = rng.normal(2.5, 1.0, rows).astype(np.float32)
-        return numbers, (numbers + 0.5 * rng.standard_normal(rows)).astype(np.float32)
-    classes = cast(MetricSpec, subject.spec).max_classes or 4
-    labels = np.arange(rows, dtype=np.int64) % classes
-    return labels, np.where(rng.random(rows) < 0.7, labels, rng.integers(0, classes, rows))
+    """Labels and predictions of a kind of label; the predictions are right more often than not."""
+    return label_examples.make(kind, rows, seed, cast(MetricSpec, subject.spec).max_classes or 4)
 
 
 def _score(metric: Any, labels: Any, predictions: Any) -> float:
@@ -76,8 +71,8 @@ def metric_tells_good_from_bad(subject: Subject) -> None:
     spec = cast(MetricSpec, subject.spec)
     for kind in spec.takes:
         labels, _ = _labels(subject, kind, toy.ROWS)
-        shuffled = np.random.default_rng(1).permutation(labels)
-        right, wrong = (_score(subject.build(), labels, predictions) for predictions in (labels, shuffled))
+        given = label_examples.right(kind, labels), label_examples.shuffled(kind, labels, 1)
+        right, wrong = (_score(subject.build(), labels, predictions) for predictions in given)
         is_better = right > wrong if spec.larger_is_better else right < wrong
         require(is_better, f"of {kind}, right predictions score {right:g}, and shuffled ones {wrong:g}")
 
@@ -90,8 +85,11 @@ def metric_keeps_its_input(subject: Subject) -> None:
     """
     for kind in cast(MetricSpec, subject.spec).takes:
         labels, predictions = _labels(subject, kind, toy.ROWS)
-        with unchanged(labels=labels, predictions=predictions):
-            _score(subject.build(), labels, predictions)
+        before = copy.deepcopy((labels, predictions))
+        _score(subject.build(), labels, predictions)
+        same = (label_examples.same(old, new) for old, new in zip(before, (labels, predictions), strict=True))
+        changed = [name for name, kept in zip(("labels", "predictions"), same, strict=True) if not kept]
+        require(not changed, f"it changes its input in place: {', '.join(changed)}")
 
 
 @check("metric")
@@ -102,14 +100,7 @@ def metric_takes_hard_data(subject: Subject) -> None:
     To fix: return 0 or NaN where the score is undefined.
     """
     for kind in cast(MetricSpec, subject.spec).takes:
-        labels, predictions = _labels(subject, kind, toy.ROWS)
-        cases = {
-            "one row": (labels[:1], predictions[:1]),
-            "labels that are all alike": (np.full_like(labels, labels[0]), predictions),
-            "predictions that are all alike": (labels, np.full_like(predictions, labels[0])),
-        }
-        if kind == "numbers":
-            cases["predictions that are NaN"] = labels, np.full_like(predictions, np.nan)
+        cases = label_examples.hard(kind, *_labels(subject, kind, toy.ROWS))
         for what, given in cases.items():
             works_or_explains(f"{kind}, {what}", lambda given=given: _score(subject.build(), *given))  # type: ignore[misc]
 
@@ -128,7 +119,7 @@ def metric_contributions(subject: Subject) -> None:
     for kind in cast(MetricSpec, subject.spec).takes:
         labels, predictions = _labels(subject, kind, toy.ROWS)
         parts = np.asarray(metric.contributions(labels, predictions))
-        require(parts.shape == labels.shape, f"the contributions have shape {parts.shape}, not {labels.shape}")
+        require(parts.shape == (len(labels),), f"the contributions have shape {parts.shape}, not {(len(labels),)}")
         require(np.isfinite(parts).all(), "a contribution is not finite")
         score = _score(metric, labels, predictions)
         near = math.isclose(float(parts.mean()), score, rel_tol=TOLERANCE, abs_tol=TOLERANCE)

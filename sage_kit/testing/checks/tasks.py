@@ -26,8 +26,8 @@ MOST_SHARED = 0.2  # largest share of a validation split's rows with a text that
 def task_is_declared(subject: Subject) -> None:
     """Columns, labels and metrics fit each other and exist.
 
-    To fix: name one or two text columns, at least two labels (or none, and a `label_range`, for regression) and metrics
-    that are there and take such labels (`sage-kit plugins --kind metric`).
+    To fix: name one or two text columns, at least two labels (or none, and a `label_range`, for regression; none for
+    spans and embeddings) and metrics that are there and take such labels (`sage-kit plugins --kind metric`).
     """
     spec = cast(TaskSpec, subject.spec)
     if spec.name == "file":
@@ -35,13 +35,19 @@ def task_is_declared(subject: Subject) -> None:
     require(len(spec.text_columns) in (1, 2), f"it has {len(spec.text_columns)} text columns")
     require(spec.label_column not in spec.text_columns, "the label's column is one of the text columns")
     require(len(spec.labels) != 1, "it has one label, so there is nothing to tell apart")
+    if kind := spec.task_kind:
+        if kind in ("label_sets", "tags"):
+            require(spec.labels or spec.labels_from_data, f"it has no labels, which {kind} are made of")
+        if kind in ("spans", "embeddings"):
+            require(len(spec.text_columns) == 2, f"{kind} are of two texts, and it has one text column")
+        require(spec.label_column or kind == "embeddings", "it has no label column")
     require(len(set(spec.labels)) == len(spec.labels), "a label occurs twice")
     require(spec.label_range[0] < spec.label_range[1], f"the label range is {spec.label_range}")
     require(spec.metrics, "it has no metric")
     for name in spec.metrics:
         known = subject.plugins.names("metric")
         require(name in known, f"the metric {name!r} is unknown.{did_you_mean(name, known)}")
-        kind = "numbers" if spec.is_regression else "classes"
+        kind = spec.label_kind
         takes = subject.plugins.metric(name).takes
         require(kind in takes, f"the metric {name!r} is for {' and '.join(takes)}, and its labels are {kind}")
     require(spec.train_split not in spec.validation_splits, "the training split is a validation split, too")

@@ -1,0 +1,63 @@
+"""Metrics of tags, one for each word of a text: labels and predictions are lists of n tuples of str."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sage_kit.builtin.metrics.ratios import ratio, ratio_contributions
+from sage_kit.data.entities import check_lengths, entity_counts
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from sage_kit.components import BuildContext, Options
+
+Tags = Sequence[Sequence[str]]
+
+
+class SpanF1:
+    """F1 of entities by the rules of conlleval, over all types together; 0 where there is none.
+
+    Tjong Kim Sang and De Meulder 2003, Introduction to the CoNLL-2003 shared task: an entity counts where its type and
+    all its words are right. How tags are read says `sage_kit.data.entities.entities`.
+    """
+
+    def __init__(self, options: Options, context: BuildContext) -> None:
+        pass
+
+    def score(self, labels: Tags, predictions: Tags) -> float:
+        """Return the F1; raises DataError for tags that mark no entities."""
+        return ratio(*self._sums(labels, predictions))
+
+    def contributions(self, labels: Tags, predictions: Tags) -> NDArray[np.float64]:
+        """What each text contributes to 2 right / (marked + predicted)."""
+        return ratio_contributions(*self._sums(labels, predictions))
+
+    @staticmethod
+    def _sums(labels: Tags, predictions: Tags) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        counts = np.array(entity_counts(labels, predictions), dtype=np.float64).reshape(-1, 3)
+        return 2 * counts[:, 0], counts[:, 1] + counts[:, 2]
+
+
+class TagAccuracy:
+    """Share of all words whose tag is right."""
+
+    def __init__(self, options: Options, context: BuildContext) -> None:
+        pass
+
+    def score(self, labels: Tags, predictions: Tags) -> float:
+        """Return the share; raises DataError where predictions are not one per word."""
+        return ratio(*self._sums(labels, predictions))
+
+    def contributions(self, labels: Tags, predictions: Tags) -> NDArray[np.float64]:
+        """What each text contributes to right words / words."""
+        return ratio_contributions(*self._sums(labels, predictions))
+
+    @staticmethod
+    def _sums(labels: Tags, predictions: Tags) -> tuple[list[int], list[int]]:
+        check_lengths(labels, predictions)
+        rows = zip(labels, predictions, strict=True)
+        return [sum(map(str.__eq__, gold, found)) for gold, found in rows], [len(gold) for gold in labels]
