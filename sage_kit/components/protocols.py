@@ -201,7 +201,11 @@ class Metric(Protocol):
     """
 
     def score(self, labels: NDArray[Any], predictions: NDArray[Any]) -> float:
-        """Return the score of predictions, shape (n,): classes, int64, or numbers, as the labels are; NaN if none."""
+        """Return the score of predictions; NaN if there is none.
+
+        Of classes, int64, and numbers both are of shape (n,); `sage_kit.components.specs.LABEL_KINDS` says what they
+        are for other kinds of label.
+        """
         ...
 
 

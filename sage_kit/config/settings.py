@@ -63,8 +63,8 @@ class RunConfig(BaseModel):
     )
     train_file: str = _setting(
         "",
-        "Training data of task `file`: a .csv, .tsv, .jsonl, .json or .parquet file, also compressed (.gz, .bz2, .xz, "
-        ".zst, .zip).",
+        "Training data of task `file`: a .csv, .tsv, .jsonl, .json or .parquet file, or of tagged words a .conll, "
+        ".conllu, .iob or .bio file, also compressed (.gz, .bz2, .xz, .zst, .zip).",
         "data",
     )
     validation_file: str = _setting(

@@ -52,6 +52,11 @@ def _is_nothing(value: Any) -> bool:
     return not isinstance(value, str | list | tuple | dict) and read_label(value).is_missing
 
 
+def _is_number(value: Any) -> bool:
+    """Whether it is an integer of Python or numpy, and no truth value."""
+    return isinstance(value, Integral) and value is not True and value is not False
+
+
 def _items(value: Any, what: str, separator: str | None = None) -> list[Any]:
     """The items of a list, or of a text that is parted at a separator; None parts it at blanks, "" nowhere."""
     if isinstance(value, str):
@@ -79,7 +84,7 @@ class _Names:
 
     def find(self, item: Any, place: str = "") -> str:
         """The name; raises _WrongError, which calls the item by its place, as in "tag 'X' of word 3"."""
-        if isinstance(item, Integral) and not isinstance(item, bool):
+        if _is_number(item):
             if not 0 <= int(item) < len(self._counted):
                 last = len(self._counted) - 1
                 known = f"outside 0 to {last}" if self._counted else "a number, and nothing says what it stands for"
@@ -152,7 +157,8 @@ def find_label_names(
     values: Values, where: str, column: str = "labels", *, separator: str = "", rows: Sequence[int] = ()
 ) -> tuple[str, ...]:
     """The different labels of all rows, sorted; raises as `read_label_sets` does, also for indices."""
-    finder, seen = _Names("label", (), ()), set()
+    finder = _Names("label", (), ())
+    seen: set[str] = set()
 
     def read(row: int, value: Any) -> None:
         seen.update(map(finder.find, _set_items(value, separator)))
@@ -165,7 +171,7 @@ def find_label_names(
 def _set_items(value: Any, separator: str) -> list[Any]:
     if _is_nothing(value):
         raise _WrongError("there are no labels")
-    return [value] if isinstance(value, Integral) else _items(value, "labels", separator)
+    return [value] if _is_number(value) else _items(value, "labels", separator)
 
 
 def read_label_columns(columns: Mapping[str, Values], where: str, *, rows: Sequence[int] = ()) -> NDArray[np.int8]:
@@ -194,7 +200,7 @@ def read_label_columns(columns: Mapping[str, Values], where: str, *, rows: Seque
         label = read_label(value)
         if label.number not in (0, 1):
             raise _WrongError(f"expected 0 or 1, got {label}")
-        return int(label.number)  # type: ignore[arg-type]
+        return int(label.number)
 
     remedy = "a column of a label holds 1 where a row has it, else 0; correct such rows"
     found = [_read_rows(read, values, where, column, rows, remedy) for column, values in columns.items()]
@@ -362,7 +368,7 @@ def _answers(value: Any) -> tuple[list[str], list[int]]:
             raise _WrongError(
                 f"expected the text of an answer, got {'an empty one' if text == '' else repr(text)[:40]}"
             )
-        if not isinstance(start, Integral) or isinstance(start, bool) or start < -1:
+        if not _is_number(start) or start < -1:
             raise _WrongError(f"answer {shown(text)} begins at {start!r}, which is no character's number"[:120])
     return texts, [int(start) for start in starts]
 

@@ -24,7 +24,7 @@ BLOCK = 1024
 def _of_unit_length(vectors: NDArray[Any]) -> NDArray[np.float64]:
     vectors = vectors.astype(np.float64)
     lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)
-    return np.divide(vectors, lengths, out=np.zeros_like(vectors), where=lengths > 0)
+    return np.asarray(np.divide(vectors, lengths, out=np.zeros_like(vectors), where=lengths > 0))
 
 
 class _CosineCorrelation:
