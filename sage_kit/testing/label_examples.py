@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -84,6 +84,27 @@ def _alike(kind: str, values: Any) -> Any:
     if kind == "tags":
         return [(values[0][0],) * len(tags) for tags in values]
     return [values[0]] * len(values) if isinstance(values, list) else np.full_like(values, values[0])
+
+
+def raw(
+    kind: str, texts: Sequence[Sequence[str]], pairs: Sequence[Sequence[str]] | None, rng: np.random.Generator
+) -> list[Any]:
+    """Labels of a kind for texts of these words, as a file holds them."""
+    rows = len(texts)
+    if kind == "classes":
+        return [row % len(TAGS) for row in range(rows)]
+    if kind in ("numbers", "embeddings"):
+        return rng.uniform(0, 5, rows).round(2).tolist()  # type: ignore[no-any-return]
+    if kind == "label_sets":
+        return [[name for name in TAGS if rng.random() < 0.4] for _ in range(rows)]
+    if kind == "tags":
+        return [[TAGS[i] for i in rng.integers(0, len(TAGS), len(own))] for own in texts]
+    found = []
+    for own in pairs or texts:  # spans: a word of the second text
+        word = int(rng.integers(0, len(own)))
+        start = len(" ".join(own[:word])) + (word > 0)
+        found.append({"text": [own[word]], "answer_start": [start]})
+    return found
 
 
 # ---- one kind each --------------------------------------------------------------------------------------------------
