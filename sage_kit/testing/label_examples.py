@@ -12,7 +12,7 @@ from sage_kit.components import Answers
 
 WORDS = ("red", "green", "blue", "grey", "black", "white")
 TAGS = ("O", "B-A", "I-A", "B-B", "I-B")
-DIM = 8
+DIM = 16
 RIGHT = 0.7
 """Share of predictions that are right by intent; others are right by chance."""
 
@@ -31,7 +31,7 @@ def right(kind: str, labels: Any) -> Any:
         return [answers.texts[0] if answers.texts else "" for answers in labels]
     if kind == "embeddings":
         # the cosine of two unit vectors in a plane of their own grows with the label
-        angle = (1 - (labels - labels.min()) / max(float(np.ptp(labels)), 1e-6)) * np.pi / 3
+        angle = (1 - (labels - labels.min()) / max(float(np.ptp(labels)), 1e-6)) * np.pi / 6
         first = np.random.default_rng(0).standard_normal((len(labels), 2, DIM))
         one = first[:, 0] / np.linalg.norm(first[:, 0], axis=1, keepdims=True)
         across = first[:, 1] - (first[:, 1] * one).sum(axis=1, keepdims=True) * one
@@ -147,7 +147,7 @@ def _spans(rng: np.random.Generator, rows: int, classes: int) -> tuple[Any, Any]
 
 def _embeddings(rng: np.random.Generator, rows: int, classes: int) -> tuple[Any, Any]:
     labels = rng.uniform(0, 5, rows).astype(np.float32)
-    noise = 0.1 * rng.standard_normal((rows, 2, DIM))
+    noise = 0.06 * rng.standard_normal((rows, 2, DIM))
     return labels, (right("embeddings", labels) + noise).astype(np.float32)
 
 
