@@ -98,7 +98,8 @@ def _batch(spec: TaskKindSpec, encoded: EncodedTexts, alignment: Alignment, outp
     positions = torch.zeros(len(offsets) - 1, longest, dtype=torch.bool)
     for row, (start, end) in enumerate(itertools.pairwise(offsets)):
         logits[row, : end - start] = torch.from_numpy(outputs[start:end])
-        positions[row, : end - start] = torch.from_numpy(alignment.positions[start:end])
+        if alignment.positions is not None:
+            positions[row, : end - start] = torch.from_numpy(alignment.positions[start:end])
     return logits, positions
 
 
@@ -214,7 +215,11 @@ def task_kind_is_scored(subject: Subject) -> None:
     encoded = encoded_texts(subject, kind, 60)
     alignment = kind.align(encoded)
     gold, predicted = kind.gold(encoded), kind.predictions(_outputs(spec, encoded, 0), encoded, alignment)
-    able = [item.spec.name for item in subject.plugins.components("metric") if spec.labels in item.spec.takes]
+    able = [
+        item.spec.name
+        for item in subject.plugins.components("metric")
+        if spec.labels in getattr(item.spec, "takes", ())
+    ]
     require(able, f"no metric takes {spec.labels}")
     for name in spec.metrics or able[:1]:
         require(name in able, f"metric {name!r} is not for {spec.labels}")
