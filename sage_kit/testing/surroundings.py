@@ -153,7 +153,7 @@ def _restore_environment(state: State) -> None:
 
 
 class _Logger(NamedTuple):
-    """How a logger is set: one value each, since a process has hundreds of loggers, read before and after each check."""
+    """How a logger is set, in one value: a process has hundreds of loggers, all read before and after each check."""
 
     level: int
     handlers: tuple[Any, ...]

@@ -49,7 +49,7 @@ def failure(spec: Any, name: str) -> str:
     """The message of one check that is failed: of all others, those alone are run whose failure would hide it."""
     wanted = (name, "protocol", f"{spec.kind}_shapes")
     chosen = [check for check in run_checks.checks_for(spec.kind) if check.name in wanted]
-    with mock.patch.object(run_checks, "checks_for", lambda kind: chosen):
+    with mock.patch.object(run_checks, "checks_for", return_value=chosen):
         return failed(spec)[name]
 
 
