@@ -18,7 +18,8 @@ SPECS = [item.spec for item in Plugins(allow="").components()]
 # `hybrid` ends in a reducer of another distribution unless told otherwise
 OPTIONS = {
     "hybrid": {"steps": [{"reducer": "pca", "n_components": 8}, {"reducer": "pca"}]},
-    **dict.fromkeys(("autoencoder", "vae", "decoder"), {"epochs": 20}),
+    # real runs train them for as long as they are set to: test_components_run.py
+    **{name: {"epochs": 20} for name in ("autoencoder", "vae", "decoder")},
 }
 
 
