@@ -243,7 +243,7 @@ def _try(
     for (_, choice, rate, _), run in zip(seeded, make_runs(study.store, asked), strict=True):
         row = run.row()
         told = (row[name] for name in ("student_steps", "dev_divergence", "dev", "dev_agreement", "run"))
-        study.tuning.add(Try(task, run.arm, rate, run.seed, *told, choice=choice))
+        study.tuning.add(Try(task, run.arm, rate, run.seed, *told, choice))
 
 
 def widened(rates: Sequence[float], count: int) -> list[float]:

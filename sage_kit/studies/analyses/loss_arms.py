@@ -68,7 +68,7 @@ def loss_arm(way: str, losses: Sequence[str], *, weights: int = 2) -> Arm:
     first, *others = losses
     name, about = arm_name(way, losses), f"losses {losses_text(losses)}"
     if not others:
-        own = {} if first == KL else {"losses": {first: 1.0}}
+        own: dict[str, Any] = {} if first == KL else {"losses": {first: 1.0}}
         return Arm(name, about, **WAYS[way], **own)
     choices = {}
     for place in range(2)[-weights:]:
@@ -100,7 +100,11 @@ def losses_by_task(study: Study, alone: Sequence[str], added: Sequence[str]) -> 
     headless = next((loss for loss in alone if not _spec(study, loss).of_outputs), "")
     if headless:
         raise StudyError(f"alone names {headless!r}, which does not teach the head: name it in added")
-    wanted: list[Losses] = [(KL,), *((loss,) for loss in alone if loss != KL), *((KL, loss) for loss in added)]
+    wanted: list[Losses] = [
+        (KL,),
+        *((loss,) for loss in alone if loss != KL),
+        *((KL, loss) for loss in added if loss != KL),
+    ]
     found: dict[str, list[Losses]] = {}
     for task in study.tasks:
         found[task] = []

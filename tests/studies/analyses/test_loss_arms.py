@@ -110,7 +110,7 @@ def test_weights_go_up_together_and_the_larger_one_stands_alone() -> None:
 def test_what_makes_no_sense_of_numbers_has_no_arm_there_and_is_told(
     study: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    found = losses_by_task(study, ["logits_mse", KL], ["logits_mse", "dist", "rkd", "rkd"])
+    found = losses_by_task(study, ["logits_mse", KL], ["logits_mse", "dist", KL, "rkd", "rkd"])
     assert found["a"] == found["b"] == [(KL,), ("logits_mse",), SQUARE, OF_CLASSES, PAIR]
     assert found["numbers"] == [(KL,), PAIR]
     assert capsys.readouterr().out.splitlines() == [
