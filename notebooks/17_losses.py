@@ -196,12 +196,14 @@ if len(ranked) > 1:
 labels |= {
     ("synthesis, kl", "plain, kl"): "synthesis over plain, kl",
     (single["synthesis"], single["plain"]): "synthesis over plain, best loss",
-    ("synthesis, kl", single["plain"]): "synthesis of kl over plain best loss",
+    ("synthesis, kl", single["plain"]): "synthesis with kl over plain best loss",
 }
 add_contrasts(study, "best_loss", runs, list(labels))
 table = study.tables["best_loss_divergence"]
 pictured = table.assign(pair=[labels[row.arm, row.against] for row in table.itertuples()])
-figure = plots.intervals(pictured, title=f"Divergence; best loss {best}", unit=PERCENT_CHANGE, label="pair")
+figure = plots.intervals(
+    pictured, title=f"Divergence of the best loss beside kl, {best}", unit=PERCENT_CHANGE, label="pair"
+)
 caption = f"Best loss: {best}{f', and best two: {ranked[0]} and {ranked[1]}' if len(ranked) > 1 else ''}, beside kl."
 study.add_figure("best_loss_divergence", figure, f"{caption} Below zero is closer to the teacher; 95 % intervals.")
 
@@ -227,12 +229,14 @@ def closer(
     )
 
 
-for way, where in WHERE.items():
-    arm, table = single[way], f"{way}_over_kl"
-    mark, what = f"best_loss_{way}", f"kl + {best} {where}"
-    has_claim = way == "synthesis"
-    closer(f"{mark}_divergence", table, arm, what, "kl alone", claim="further_loss" if has_claim else "")
-    closer(f"{mark}_equal_flops", "best_loss", arm, what, "kl alone for as many FLOPs", against=equal_flops(way))
+for way, divergence, flops, claim in (
+    ("synthesis", "best_loss_divergence", "best_loss_equal_flops", "further_loss"),
+    ("plain", "best_loss_plain_divergence", "best_loss_plain_equal_flops", ""),
+):
+    arm, table, what = single[way], f"{way}_over_kl", f"kl + {best} {WHERE[way]}"
+    closer(divergence, table, arm, what, "kl alone", claim=claim)
+    closer(flops, "best_loss", arm, what, "kl alone for as many FLOPs", against=equal_flops(way))
+    mark = divergence.removesuffix("_divergence")
     find_ahead(study, mark, table, arm, what=what, other="kl alone", outcomes=["", AGREEMENT])
 
 # %%

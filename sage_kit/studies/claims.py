@@ -207,10 +207,10 @@ CLAIMS: tuple[Claim, ...] = (
     ),
     _question(
         "further_loss", "Does a further loss beside KL bring the student closer to its teacher?",
-        f"{AIM}; the paper has no such arm", "17_losses", "best_loss_synthesis_divergence",
+        f"{AIM}; the paper has no such arm", "17_losses", "best_loss_divergence",
         "With the preset default's synthesis, at equal steps and at equal FLOPs; the loss was chosen on parts carved "
         "from train.",
-        also=("best_loss_synthesis_equal_flops",),
+        also=("best_loss_equal_flops",),
     ),
 )  # fmt: skip
 """The paper's claims in its order, then the questions that it leaves open."""
