@@ -207,8 +207,8 @@ def tune_arms(
         found = {task: tuning.taken(task, arm.name) for task in tasks}
         told = (f"{f'{choice} at ' if choice else ''}{rate:g} on {task}" for task, (choice, rate) in found.items())
         print(f"learning rate of {arm.name}: {', '.join(told)}")
-        by_task = ({task: one[place] for task, one in found.items()} for place in (1, 0))
-        tuned.append(at_rates(arm, *by_task))
+        chosen = {task: choice for task, (choice, _) in found.items()}
+        tuned.append(at_rates(arm, {task: rate for task, (_, rate) in found.items()}, chosen))
     return tuned
 
 
@@ -243,7 +243,7 @@ def _try(
     for (_, choice, rate, _), run in zip(seeded, make_runs(study.store, asked), strict=True):
         row = run.row()
         told = (row[name] for name in ("student_steps", "dev_divergence", "dev", "dev_agreement", "run"))
-        study.tuning.add(Try(task, run.arm, rate, run.seed, *told, choice))
+        study.tuning.add(Try(task, run.arm, rate, run.seed, *told)._replace(choice=choice))
 
 
 def widened(rates: Sequence[float], count: int) -> list[float]:
