@@ -39,3 +39,14 @@ def sage_task_kinds() -> Iterable[TaskKindSpec]:
         labels="tags",
         needs_places=True,
     )
+    yield TaskKindSpec(
+        name="spans",
+        summary="The answer to a question, a piece of a text that may be long",
+        factory=lazy("sage_kit.builtin.task_kinds.spans:Spans"),
+        architecture="span",
+        labels="spans",
+        needs_names=False,
+        needs_places=True,
+        splits_long=True,
+        metrics=("answer_f1", "exact_match"),
+    )
