@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import tiny
-from toyrun import toy_settings
 
 NEUTRAL = [word for word in tiny.NEUTRAL if word not in ("very", "not")]
 
@@ -43,14 +42,13 @@ def rows(n: int, seed: int = 0, *, unanswered: float = 0.0, longest: int = 40) -
     return found
 
 
-def settings(folder: Path, teacher: Path, *, unanswered: float = 0.0, **overrides: Any) -> dict[str, Any]:
-    """Settings of a run that takes a few seconds: 240 questions in windows of 24 tokens, three rounds."""
+def settings(folder: Path, *, unanswered: float = 0.0, **overrides: Any) -> dict[str, Any]:
+    """For `toyrun.toy_run`: 240 questions, whose contexts are read in windows of 24 tokens."""
     train, validation = folder / "spans_train.jsonl", folder / "spans_validation.jsonl"
     if not train.exists():
         tiny.write_jsonl(train, rows(240, 1, unanswered=unanswered))
         tiny.write_jsonl(validation, rows(80, 2, unanswered=unanswered))
-    own = {
+    return {
         "task_kind": "spans", "text_column": "question", "text_pair_column": "context", "label_column": "answers",
-        "train_file": str(train), "validation_file": str(validation), "max_length": 24, "sampler": "high_loss",
+        "train_file": str(train), "validation_file": str(validation), "max_length": 24, **overrides,
     }  # fmt: skip
-    return {**toy_settings(folder, teacher, **{**own, **overrides})}

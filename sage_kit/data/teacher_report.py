@@ -97,7 +97,8 @@ def label_counts(data: TaskData) -> dict[str, Any]:
     named = {"train": data.train, data.teacher.name: data.teacher, "dev": data.dev}
     parts = {name: split.labels for name, split in named.items() if not split.unlabelled}
     if data.spec.is_structured:
-        return {"kind": data.spec.kind_name, "names": list(data.spec.labels)}
+        about = {"unanswered": data.spec.unanswered} if data.spec.label_kind == "spans" else {}
+        return {"kind": data.spec.kind_name, "names": list(data.spec.labels), **about}
     if data.spec.is_regression:
         spread = {
             name: {"lowest": float(labels.min()), "highest": float(labels.max()), "mean": float(labels.mean())}
@@ -119,7 +120,10 @@ def describe_labels(data: TaskData) -> str:
     if data.spec.is_structured:
         names = data.spec.labels
         listed = ", ".join(names[:LISTED_CLASSES]) + (", ..." if len(names) > LISTED_CLASSES else "")
-        return f"labels: {data.spec.label_kind.replace('_', ' ')}" + (f" of {len(names)}: {listed}" if names else "")
+        more = f" of {len(names)}: {listed}" if names else ""
+        if data.spec.label_kind == "spans":
+            more = ", or none where a question has no answer" if data.spec.unanswered else ", one to every question"
+        return f"labels: {data.spec.label_kind.replace('_', ' ')}{more}"
     if data.spec.is_regression:
         low, high = found["range"]
         parts = [
