@@ -65,7 +65,6 @@ def of_rows(rows: Sequence[dict[str, Any]]) -> list[Answers]:
 def test_a_run(tmp_path: Path, family: str, unanswered: float) -> None:
     """The scores of the run are those of its student in plain transformers, by SQuAD's rules, a question once."""
     teacher = tiny.make_checkpoint(tmp_path / "teacher", family)
-    told: list[str] = []
     config = toy_config(tmp_path, teacher, **toyspans.settings(tmp_path, unanswered=unanswered))
     directory, summary = run(config, Plugins(allow=""))
     first, *_, last = summary["rounds"]
@@ -84,7 +83,6 @@ def test_a_run(tmp_path: Path, family: str, unanswered: float) -> None:
     assert scores["agreement"] > 0.6
     assert ("" in answers) == (unanswered > 0)
     assert summary["labels"] == {"kind": "spans", "names": [], "unanswered": unanswered > 0}
-    del told
 
 
 def test_predictions_and_decoding(tmp_path: Path, tiny_bert: Path) -> None:
@@ -98,9 +96,9 @@ def test_predictions_and_decoding(tmp_path: Path, tiny_bert: Path) -> None:
     decoded = decode_run(directory, Plugins(allow=""), "nearest_token", {}, limit=4)
     assert len(decoded.examples) == 4
     for example in decoded.examples:
-        question, new = example.anchor_text.split("?")[0], example.synthetic_text.split("?")[0]
+        question, new = example.text.split("?")[0], example.synthetic_text.split("?")[0]
         assert question == new
-    assert any(example.anchor_text != example.synthetic_text for example in decoded.examples)
+    assert any(example.text != example.synthetic_text for example in decoded.examples)
 
 
 @pytest.mark.parametrize(
