@@ -71,10 +71,10 @@ class TeacherReport:
 
     def to_json(self) -> dict[str, Any]:
         """What summary.json holds of it."""
-        found: dict[str, Any] = {
-            "metric": self.metric, "constant_answer": self.answer, "constant_dev": self.constant,
-            "warnings": list(self.warnings),
-        }  # fmt: skip
+        found: dict[str, Any] = {"metric": self.metric}
+        if not math.isnan(self.constant):
+            found |= {"constant_answer": self.answer, "constant_dev": self.constant}
+        found["warnings"] = list(self.warnings)
         if self.better_labels:
             found["better_teacher_labels"] = list(self.better_labels)
             found["better_dev"] = self.better_score
