@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,6 @@ import tiny
 import torch
 import toyspans
 from numpy.typing import NDArray
-from toyrun import toy_run
 
 from sage_kit.builtin.task_kinds.spans import LONGEST, NOWHERE, best_spans
 from sage_kit.components import Answers, TaskSpec, handling_of
