@@ -331,8 +331,8 @@ def choose_losses(config: RunConfig, plugins: Plugins, task: TaskSpec) -> dict[s
         choice = found[name] = LossChoice(
             "loss", name, spec, options, plugins.registered("loss", name), plugins, weight
         )
-        # several distributions of an example are as good as one
-        if spec.needs_classes and (task.is_regression or task.label_kind == "embeddings"):
+        # several distributions of an example are as good as one, but places in a text are no classes of a batch
+        if spec.needs_classes and (task.is_regression or task.label_kind in ("embeddings", "spans")):
             raise CompatibilityError(
                 f"{choice} looks at classes, and task {config.task!r} {has_labels(task)}: leave it out"
             )

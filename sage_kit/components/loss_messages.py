@@ -146,6 +146,9 @@ class LossBatch:
         Whether the output is a number, or a vector, rather than a class.
     positions : Tensor of shape (batch, k), bool, or None
         Which of an example's k distributions count, at least one of them. None for one output an example.
+    outcomes : Tensor of shape (batch, n), bool, or None
+        Which of the n outcomes of its distributions an example has, where they are places in its text. The logits of
+        the others are equal in both models, and their probability is 0. None for all.
     """
 
     student: ModelOutputs
@@ -154,6 +157,7 @@ class LossBatch:
     mask: torch.Tensor | None = None
     regression: bool = False
     positions: torch.Tensor | None = None
+    outcomes: torch.Tensor | None = None
 
     def per_example(self, values: torch.Tensor) -> torch.Tensor:
         """One value per example, (batch,), of one per output, (batch,) or (batch, k): the mean where it counts."""

@@ -120,6 +120,8 @@ class EncodedTexts:
         The row of the data that each sequence belongs to, in rising order.
     places : array of shape (total_tokens, 2), int32, or None
         Start and end of each token in its own text, in characters; (0, 0) for special tokens.
+    unanswered : bool
+        Of answers, whether the training split has questions without one.
     """
 
     texts: Sequence[str]
@@ -130,6 +132,7 @@ class EncodedTexts:
     tokens: TokenIds
     row_of: NDArray[np.int64]
     places: NDArray[np.int32] | None = None
+    unanswered: bool = False
 
 
 @dataclass(frozen=True)
@@ -141,10 +144,14 @@ class Compared:
     logits : Tensor of shape (batch, n) or (batch, k, n)
     counts : Tensor of shape (batch, k), bool, or None
         Which of the k count, at least one of each example; None for one.
+    outcomes : Tensor of shape (batch, n), bool, or None
+        Which of the n outcomes there are, where that differs among examples, as places in a text do; None for all. The
+        logits of the others are finite, the same for both models, and so low that their probability is 0.
     """
 
     logits: torch.Tensor
     counts: torch.Tensor | None = None
+    outcomes: torch.Tensor | None = None
 
 
 @runtime_checkable

@@ -74,6 +74,8 @@ class TaskSpec:
         other splits that are of none of them are left out, and told.
     label_range : tuple of two float
         Smallest and largest label of a regression task.
+    unanswered : bool
+        Of answers, whether the training split has questions without one; filled in by the core once it is read.
     metrics : tuple of str
         Names of metrics, those of plugins too; the first is the primary one.
     local : str
@@ -113,6 +115,7 @@ class TaskSpec:
     labels: tuple[str, ...] = ()
     labels_from_data: bool = False
     label_range: tuple[float, float] = (0.0, 1.0)
+    unanswered: bool = False
     metrics: tuple[str, ...] = ("accuracy",)
     local: str = ""
     hub: HubSource | None = None

@@ -30,11 +30,14 @@ class EncodedSplit:
     spec : TaskSpec
     texts : EncodedTexts
     alignment : Alignment
+    shortened : array of shape (k,), int64
+        Rows whose first text was cut, to leave room for windows of the second.
     """
 
     spec: TaskSpec
     texts: EncodedTexts
     alignment: Alignment
+    shortened: NDArray[np.int64]
 
     @property
     def handling(self) -> TaskHandling:
@@ -104,6 +107,7 @@ def encode(split: Split, spec: TaskSpec, tokenizer: Any, max_length: int) -> Enc
         labels=split.labels,
         names=tuple(spec.labels),
         label_range=spec.label_range,
+        unanswered=spec.unanswered,
         tokens=found.tokens,
         row_of=found.row_of // 2 if in_turn else found.row_of,
         places=found.places,
@@ -112,4 +116,4 @@ def encode(split: Split, spec: TaskSpec, tokenizer: Any, max_length: int) -> Enc
     if alignment.kept is not None:
         kept = replace(found.tokens, special=found.tokens.special | alignment.kept)
         encoded = replace(encoded, tokens=kept)
-    return EncodedSplit(spec, encoded, alignment)
+    return EncodedSplit(spec, encoded, alignment, found.shortened)

@@ -26,7 +26,13 @@ from sage_kit.data.row_checks import (
     require_rows,
 )
 from sage_kit.data.sources import Table, read_tables
-from sage_kit.data.structured_rows import join_words, read_structured, settle_names, without_missing
+from sage_kit.data.structured_rows import (
+    join_words,
+    read_structured,
+    settle_names,
+    settle_unanswered,
+    without_missing,
+)
 from sage_kit.data.task_classes import settle_classes
 from sage_kit.data.unlabelled import count_unlabelled, known_labels, read_texts
 from sage_kit.errors import ConfigError, DataError
@@ -161,6 +167,8 @@ def load_task(spec: TaskSpec, config: RunConfig, announce: Announce) -> TaskData
     half_empty = spec.may_be_half_empty or config.may_be_half_empty
     splits = {name: _check(name, table, spec, half_empty) for name, table in tables.items()}
     train = splits.pop(spec.train_split)
+    if spec.label_kind == "spans":
+        spec = settle_unanswered(spec, train.labels, {name: split.labels for name, split in splits.items()}, announce)
     where = tables[spec.train_split].where
     _require_classes(train, spec, where, "add rows of it")
     for name, split in {spec.train_split: train, **splits}.items():

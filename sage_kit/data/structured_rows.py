@@ -67,6 +67,24 @@ def settle_names(spec: TaskSpec, tables: Mapping[str, Table], config: RunConfig)
     return replace(spec, labels=names)
 
 
+def settle_unanswered(
+    spec: TaskSpec, train: NDArray[Any], others: Mapping[str, NDArray[Any]], announce: Announce
+) -> TaskSpec:
+    """The spec with what the training split says: whether a question may have no answer.
+
+    Where it may not, a model always answers; how many questions of other splits that costs is told.
+    """
+    counts = {name: sum(not answers.texts for answers in labels) for name, labels in others.items()}
+    unanswered = any(not answers.texts for answers in train)
+    for name, count in counts.items():
+        if count and not unanswered:
+            announce(
+                f"{count:,} of the {len(others[name]):,} questions of {name} have no answer, and none of the training "
+                "split's: the models answer every question, so these count as wrong"
+            )
+    return replace(spec, unanswered=unanswered)
+
+
 def _column(
     table: Table, spec: TaskSpec, rows: Sequence[int], texts: Sequence[str] = (), pairs: Sequence[str] | None = None
 ) -> LabelColumn:

@@ -71,12 +71,10 @@ class TeacherReport:
 
     def to_json(self) -> dict[str, Any]:
         """What summary.json holds of it."""
-        found: dict[str, Any] = {
-            "metric": self.metric, "constant_answer": self.answer, "constant_dev": self.constant,
-            "warnings": list(self.warnings),
-        }  # fmt: skip
-        if math.isnan(self.constant):  # no one answer can be given for all texts
-            del found["constant_answer"], found["constant_dev"]
+        found: dict[str, Any] = {"metric": self.metric}
+        if not math.isnan(self.constant):
+            found |= {"constant_answer": self.answer, "constant_dev": self.constant}
+        found["warnings"] = list(self.warnings)
         if self.better_labels:
             found["better_teacher_labels"] = list(self.better_labels)
             found["better_dev"] = self.better_score
@@ -99,7 +97,8 @@ def label_counts(data: TaskData) -> dict[str, Any]:
     named = {"train": data.train, data.teacher.name: data.teacher, "dev": data.dev}
     parts = {name: split.labels for name, split in named.items() if not split.unlabelled}
     if data.spec.is_structured:
-        return {"kind": data.spec.kind_name, "names": list(data.spec.labels)}
+        about = {"unanswered": data.spec.unanswered} if data.spec.label_kind == "spans" else {}
+        return {"kind": data.spec.kind_name, "names": list(data.spec.labels), **about}
     if data.spec.is_regression:
         spread = {
             name: {"lowest": float(labels.min()), "highest": float(labels.max()), "mean": float(labels.mean())}
@@ -121,7 +120,10 @@ def describe_labels(data: TaskData) -> str:
     if data.spec.is_structured:
         names = data.spec.labels
         listed = ", ".join(names[:LISTED_CLASSES]) + (", ..." if len(names) > LISTED_CLASSES else "")
-        return f"labels: {data.spec.label_kind.replace('_', ' ')}" + (f" of {len(names)}: {listed}" if names else "")
+        more = f" of {len(names)}: {listed}" if names else ""
+        if data.spec.label_kind == "spans":
+            more = ", or none where a question has no answer" if data.spec.unanswered else ", one to every question"
+        return f"labels: {data.spec.label_kind.replace('_', ' ')}{more}"
     if data.spec.is_regression:
         low, high = found["range"]
         parts = [

@@ -178,11 +178,14 @@ class Placed:
         The text or pair that each sequence is of, in rising order.
     places : array of shape (total_tokens, 2), int32, or None
         Start and end of each token in its own text, in characters; (0, 0) for special tokens.
+    shortened : array of shape (k,), int64
+        The pairs whose first text was cut, to leave room for windows of the second.
     """
 
     tokens: Tokens
     row_of: NDArray[np.int64]
     places: NDArray[np.int32] | None
+    shortened: NDArray[np.int64]
 
 
 def tokenize_placed(
@@ -207,8 +210,9 @@ def tokenize_placed(
     places : bool
         Whether to find where in its text each token stands.
     overlap : int or None
-        Tokens that a window has of the one before it, where a text, of a pair the second, is too long; None for one
-        sequence, which is cut, of a pair the longer text first.
+        Tokens that a window has of the one before it, where a text, of a pair the second, is too long; fewer where
+        `max_length` leaves no room for as many. The first text of a pair then gets half of the sequence at most, and is
+        cut. None for one sequence, which is cut, of a pair the longer text first.
 
     Returns
     -------
@@ -244,14 +248,18 @@ def tokenize_placed(
     }
     if places:
         asked["return_offsets_mapping"] = True
+    shortened = np.empty(0, np.int64)
     if overlap is not None:
+        most = max(1, max_length // 2 - special) if is_pair else 0
         asked |= {
             "truncation": "only_second" if is_pair else True,
             "return_overflowing_tokens": True,
-            "stride": overlap,
+            "stride": min(overlap, max_length - special - most - 1),
         }
     ids, types, special_flags, lengths, spans, rows_of = [], [], [], [], [], []
     with _left_as_it_was(tokenizer):
+        if overlap is not None and is_pair:
+            texts, shortened = _shorten(texts, tokenizer, most)
         leading = _leading(tokenizer) if is_pair else 0
         for start in range(0, len(texts), CHUNK_ROWS):
             rows = slice(start, start + CHUNK_ROWS)
@@ -278,7 +286,26 @@ def tokenize_placed(
         Tokens(flat, flat_types, offsets, is_special, second, tokenizer.pad_token_id or 0),
         np.concatenate(rows_of) if rows_of else np.arange(len(flat_lengths), dtype=np.int64),
         np.concatenate(spans or [np.empty((0, 2), np.int32)]) if places else None,
+        shortened,
     )
+
+
+def _shorten(texts: Sequence[str], tokenizer: Any, most: int) -> tuple[Sequence[str], NDArray[np.int64]]:
+    """The texts, each cut behind so many tokens, and which of them were."""
+    found, shortened = list(texts), []
+    asked = {"add_special_tokens": False, "return_offsets_mapping": True}
+    for start in range(0, len(texts), CHUNK_ROWS):
+        encoded = tokenizer(found[start : start + CHUNK_ROWS], **asked)
+        for row, places in enumerate(encoded["offset_mapping"], start=start):
+            if len(places) > most:
+                shortened.append(row)
+            # a part of a word may have more tokens than it had in the word
+            for count in range(most, -1, -1):
+                if len(places) <= most:
+                    break
+                found[row] = found[row][: places[count - 1][1]] if count else ""
+                places = tokenizer(found[row], **asked)["offset_mapping"]
+    return found, np.array(shortened, np.int64)
 
 
 def _leading(tokenizer: Any) -> int:

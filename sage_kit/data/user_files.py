@@ -88,7 +88,7 @@ def read_user_files(template: TaskSpec, config: RunConfig, announce: Announce) -
 
 def read_plain(template: TaskSpec, config: RunConfig) -> tuple[TaskSpec, dict[str, Table]]:
     """The files with their columns, nothing of which is checked yet; parameters and errors as in `read_user_files`."""
-    _check_settings(config)
+    _check_settings(template, config)
     texts = tuple(filter(None, (config.text_column, config.text_pair_column)))
     files = {template.train_split: config.train_file, template.validation_splits[0]: config.validation_file}
     tables = {
@@ -98,10 +98,12 @@ def read_plain(template: TaskSpec, config: RunConfig) -> tuple[TaskSpec, dict[st
         for split, file in files.items()
         if file
     }
-    return replace(template, text_columns=texts, label_column=config.label_column), tables
+    # questions about one text go to one split
+    group = config.text_pair_column if template.label_kind == "spans" else ""
+    return replace(template, text_columns=texts, label_column=config.label_column, group_column=group), tables
 
 
-def _check_settings(config: RunConfig) -> None:
+def _check_settings(template: TaskSpec, config: RunConfig) -> None:
     if not config.train_file:
         raise ConfigError(f"task {TASK!r} needs train_file: a .jsonl, .csv or .parquet file, or another that it takes")
     columns = [name for name in (config.text_column, config.text_pair_column, config.label_column) if name]
@@ -109,6 +111,11 @@ def _check_settings(config: RunConfig) -> None:
         raise ConfigError("text_column, text_pair_column and label_column must be different columns")
     if not config.text_column or not config.label_column:
         raise ConfigError(f"task {TASK!r} needs text_column and label_column")
+    if template.label_kind == "spans" and not config.text_pair_column:
+        raise ConfigError(
+            f"task_kind is {config.task_kind!r}, and an answer is a piece of a second text: set text_column to the "
+            "column of questions and text_pair_column to that of their contexts"
+        )
     if config.may_be_half_empty and not config.text_pair_column:
         raise ConfigError("may_be_half_empty is set, but there are no pairs: set text_pair_column, or leave it out")
     if config.validation_file and _same_file(config.train_file, config.validation_file):

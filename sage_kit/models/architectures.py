@@ -25,6 +25,11 @@ def auto_class(architecture: Architecture) -> Any:
     return getattr(transformers, f"AutoModel{SUFFIXES[architecture]}")
 
 
+def has_class(config: Any, architecture: Architecture) -> bool:
+    """Whether transformers has such a model of the configuration's family."""
+    return type(config) in auto_class(architecture)._model_mapping
+
+
 def architecture_of(model: PreTrainedModel) -> Architecture:
     """Which head a model has, by the name of its class."""
     name = type(model).__name__

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from sage_kit.errors import ModelError, SageError, one_line
-from sage_kit.models.architectures import auto_class, is_trained_as
+from sage_kit.models.architectures import SUFFIXES, auto_class, has_class, is_trained_as
 from sage_kit.models.families import family_of, model_types, unsupported
 from sage_kit.models.layouts import (
     has_weights,
@@ -89,6 +89,11 @@ def load_classifier(name: str, architecture: Architecture = "sequence") -> Check
     """
     config = load_model_config(name)
     family = family_of(config, name)
+    if not has_class(config, architecture):
+        raise ModelError(
+            f"model {name!r} is of type {config.model_type!r}, and transformers has no {SUFFIXES[architecture]} model "
+            "of that type, which the task needs: choose a teacher of another family"
+        )
     source = resolve(name)
     with readable("weights", name, source), quiet(), torch.random.fork_rng(devices=[]):
         model, info = auto_class(architecture).from_pretrained(

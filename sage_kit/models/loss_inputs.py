@@ -167,6 +167,7 @@ class BatchInputs:
             mask=self._mask,
             regression=self._inputs.sizes.regression,
             positions=self.student.counts,
+            outcomes=self.student.outcomes,
         )
 
     def alike(self) -> torch.Tensor:

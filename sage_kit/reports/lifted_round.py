@@ -170,7 +170,8 @@ def _lift(
         if not len(places):
             continue
         batch = synthesizer.lift(synthetic, members, number)
-        if synthetic.logits is not None:
+        # of outputs per token none are kept, and the text is
+        if synthetic.logits is not None and synthetic.logits.shape[1]:
             with torch.no_grad(), autocast():
                 labels = prepared.teacher_upper(batch.states, batch.mask).logits.float().cpu().numpy()
             known = synthetic.logits[members]

@@ -154,6 +154,7 @@ class Objective:
                 ModelOutputs(student.logits[rows]), ModelOutputs(its.logits[rows]), labels[rows],
                 regression=self.inputs.sizes.regression,
                 positions=None if student.counts is None else student.counts[rows],
+                outcomes=None if student.outcomes is None else student.outcomes[rows],
             )  # fmt: skip
             parts.append(self._sum(losses, dict.fromkeys(losses, batch).__getitem__, len(rows), progress))
         return torch.cat(parts)

@@ -416,6 +416,12 @@ class _Preparation:
     def encode(self, split: Split, spec: TaskSpec, tokenizer: PreTrainedTokenizerBase) -> EncodedSplit:
         encoded = encode(split, spec, tokenizer, self.config.max_length)
         self._tell_of_unknown_text(split.name, encoded.tokens, tokenizer)
+        if len(rows := encoded.shortened):
+            self.announce(
+                f"{split.name}: the first text of {len(rows):,} of {len(split):,} rows (the first: "
+                f"{split.texts[rows[0]][:40]!r}) is cut, so that half of max_length, now {self.config.max_length}, is "
+                "left for the second: raise max_length, or shorten such texts"
+            )
         return encoded
 
     def embed(self, name: str, tokens: Tokens, input_layers: InputLayers, key: str, granularity: str) -> VectorStore:

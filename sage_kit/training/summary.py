@@ -77,10 +77,7 @@ def run_info(
     costs: Costs,
 ) -> RunInfo:
     """The run as observers see it."""
-    examples = {"train": len(prepared.train.store), "dev": len(prepared.dev.store)}
-    examples.update({name: len(split.store) for name, split in prepared.validation.items()})
-    # of the teacher's own split no vectors are made
-    examples.update({name: len(split) for name, split in prepared.data.splits.items() if name not in examples})
+    examples = {name: len(split) for name, split in prepared.data.splits.items()}
     return RunInfo(
         directory=directory.path,
         config=config,
@@ -134,6 +131,7 @@ def summarize(
         "rounds": [result.to_json() for result in history],
         "parameters": dict(info.parameters),
         "examples": dict(info.examples),
+        **_sequences(prepared),
         "labels": label_counts(prepared.data),
         "exported_round": exported_round,
         "dev": dict(exported.dev) if exported else {},
@@ -157,6 +155,15 @@ def summarize(
         "checkpoint_equals_student": config.granularity == "token",
         **counted,
     }
+
+
+def _sequences(prepared: Prepared) -> dict[str, Any]:
+    """How many sequences the student sees of each split, where these are not as many as the rows."""
+    splits = {"train": prepared.train, "dev": prepared.dev, **prepared.validation}
+    if prepared.evaluation:
+        splits[EVALUATION] = prepared.evaluation
+    counts = {name: len(split.store) for name, split in splits.items()}
+    return {} if all(counts[name] == len(split.labels) for name, split in splits.items()) else {"sequences": counts}
 
 
 def write_outcome(

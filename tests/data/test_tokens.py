@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny import make_tokenizer
+from tiny import NEUTRAL, make_tokenizer
 
 from sage_kit.data import Split, tokenize
 from sage_kit.data import tokens as tokens_module
-from sage_kit.data.tokens import concatenated, unknown_shares
+from sage_kit.data.tokens import concatenated, tokenize_placed, unknown_shares
 from sage_kit.errors import CompatibilityError
 
 TEXTS = ["The movie was good.", "bad", "a very long and boring story about the city and the people of the city"]
@@ -188,3 +188,58 @@ def test_shares_of_unknown_tokens_and_of_texts_without_a_known_one(family):
     # text of which nothing is left counts as unknown
     split = Split("train", ["   "], None, np.zeros(1, np.int64))
     assert unknown_shares(tokenize(split, tokenizer, 16), tokenizer) == (1, 1)
+
+
+def words(count: int, start: int = 0) -> list[str]:
+    return [NEUTRAL[(start + number) % len(NEUTRAL)] for number in range(count)]
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta"])
+@pytest.mark.parametrize("max_length", [6, 7, 9, 16, 40])
+def test_a_first_text_that_leaves_no_room_is_cut_to_half(family: str, max_length: int) -> None:
+    """Every word of the second text is read, whatever the length of the first; which were cut is told."""
+    tokenizer = make_tokenizer(family)
+    special = tokenizer.num_special_tokens_to_add(pair=True)
+    lengths = [2, 50, 3, max(1, max_length // 2 - special)]
+    firsts, seconds = [" ".join(words(count)) for count in lengths], [" ".join(words(30, count)) for count in lengths]
+    found = tokenize_placed(firsts, seconds, tokenizer, max_length, places=True, overlap=max_length // 3)
+    most = max(1, max_length // 2 - special)
+    assert found.shortened.tolist() == [row for row, count in enumerate(lengths) if count > most]
+    assert found.places is not None
+    assert found.tokens.lengths.max() <= max_length
+    for row, (first, second) in enumerate(zip(firsts, seconds, strict=True)):
+        seen = []
+        for window in np.flatnonzero(found.row_of == row):
+            own = slice(*found.tokens.offsets[window : window + 2])
+            parts = {True: [], False: []}
+            for is_second, is_special, (start, end) in zip(
+                found.tokens.second[own], found.tokens.special[own], found.places[own], strict=True
+            ):
+                if not is_special:
+                    parts[bool(is_second)].append((second if is_second else first)[start:end])
+            assert parts[False] == first.split()[:most]
+            if seen:
+                shared = min(max_length // 3, max_length - special - most - 1)
+                assert parts[True][:shared] == seen[len(seen) - shared :]
+            seen += [word for word in parts[True] if word not in seen]
+        assert seen == second.split()
+
+
+@pytest.mark.parametrize(("text", "kept"), [("x\u20ac\u20ac", 1), ("\u20ac\u20ac", 0), ("xy\u20ac", 2), ("xy", 2)])
+def test_a_character_of_several_tokens_is_not_parted(text: str, kept: int) -> None:
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    alphabet = ["[PAD]", "[CLS]", "[SEP]", *sorted(pre_tokenizers.ByteLevel.alphabet())]
+    backend = Tokenizer(models.BPE({token: number for number, token in enumerate(alphabet)}, []))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B [SEP]", special_tokens=[("[CLS]", 1), ("[SEP]", 2)]
+    )
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=backend, pad_token="[PAD]", cls_token="[CLS]", sep_token="[SEP]"
+    )
+    found = tokenize_placed([text], ["abcdef"], tokenizer, 10, places=True, overlap=3)
+    assert found.shortened.tolist() == ([0] if kept < len(text) else [])
+    first = ~found.tokens.special & ~found.tokens.second
+    assert first.sum() == kept * len(found.row_of)

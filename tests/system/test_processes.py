@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import toyspans
 from toyrun import toy_config, toy_run
 
 from sage_kit.config import to_toml
@@ -50,6 +51,18 @@ def test_two_processes_train_a_narrower_student(tmp_path: Path, tiny_bert: Path)
     first, second = summary["rounds"]
     assert second["synthetic"] == 270
     assert second["train_loss"] < first["train_loss"]
+
+
+def test_two_processes_learn_answers(tmp_path: Path, tiny_bert: Path) -> None:
+    directory = run_with_two(tmp_path, tiny_bert, **toyspans.settings(tmp_path), rounds=2, filter="choose")
+    summary = directory.summary()
+    first, second = summary["rounds"]
+    assert second["synthetic"] == summary["sequences"]["train"] > summary["examples"]["train"]
+    assert second["train_loss"] < first["train_loss"]
+    assert summary["validation"]["validation"]["agreement"] > 0.6
+    profile = directory.latest_checkpoint().profile
+    assert profile["losses"].shape == (summary["sequences"]["train"],)
+    assert profile["losses"].isfinite().all()
 
 
 @pytest.mark.parametrize("settings", [{"relation_layer": 1}, {"relation_layer": 3, "hidden_weight": 0.5}])

@@ -20,4 +20,7 @@ class LogitsMse:
 
     def per_example(self, batch: LossBatch) -> torch.Tensor:
         """One loss per example, of shape (batch,), float32."""
-        return batch.per_example(squared_error(batch.student.logits, batch.teacher.logits))
+        values = squared_error(batch.student.logits, batch.teacher.logits)
+        if batch.outcomes is not None:  # the others add nothing to the sum, and do not count
+            values = values * (batch.outcomes.shape[1] / batch.outcomes.sum(1, keepdim=True))
+        return batch.per_example(values)

@@ -41,3 +41,14 @@ def sage_task_kinds() -> Iterable[TaskKindSpec]:
         needs_places=True,
         metrics=("span_f1", "tag_accuracy"),
     )
+    yield TaskKindSpec(
+        name="spans",
+        summary="The answer to a question, a piece of a text that may be long",
+        factory=lazy("sage_kit.builtin.task_kinds.spans:Spans"),
+        architecture="span",
+        labels="spans",
+        needs_names=False,
+        needs_places=True,
+        splits_long=True,
+        metrics=("answer_f1", "exact_match"),
+    )

@@ -202,8 +202,9 @@ def spatial(runs: Runs, maps: Mapping[str, Maps], vectors: Mapping[str, Floats],
 
 
 def aimed_at(run: ArmRun) -> NDArray[np.int64]:
-    """How many of a run's synthetic examples started from each training example: shape (n,)."""
-    counts = np.zeros(int(run.summary["examples"]["train"]), np.int64)
+    """How many of a run's synthetic examples started from each training example, or window of one: shape (n,)."""
+    summary = run.summary
+    counts = np.zeros(int(summary.get("sequences", summary["examples"])["train"]), np.int64)
     for one in synthetic_sets(run):
         np.add.at(counts, one.anchors, 1)
     return counts
