@@ -39,3 +39,13 @@ def sage_task_kinds() -> Iterable[TaskKindSpec]:
         labels="tags",
         needs_places=True,
     )
+    yield TaskKindSpec(
+        name="embeddings",
+        summary="A vector a text, alone or of pairs, with how alike they are or without labels",
+        factory=lazy("sage_kit.builtin.task_kinds.embeddings:Embeddings"),
+        architecture="embedding",
+        labels="embeddings",
+        needs_names=False,
+        splits_pairs=True,
+        metrics=("cosine_spearman", "cosine_pearson", "retrieval_accuracy"),
+    )
