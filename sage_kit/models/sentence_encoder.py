@@ -43,6 +43,11 @@ class SentenceEncoder(nn.Module):
         return cast("PreTrainedModel", self._modules[self._place])
 
     @property
+    def base_model(self) -> PreTrainedModel:
+        """The same, as a classifier calls it."""
+        return self.encoder
+
+    @property
     def config(self) -> Any:
         """Its transformers configuration."""
         return self.encoder.config
