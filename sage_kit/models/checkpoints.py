@@ -98,7 +98,9 @@ def load_classifier(
     family = family_of(config, name)
     source = resolve(name)
     with readable("weights", name, source), quiet(), torch.random.fork_rng(devices=[]):
-        load = partial(load_sentence_encoder, settings=sentence) if sentence else auto_class(architecture).from_pretrained
+        load = (
+            partial(load_sentence_encoder, settings=sentence) if sentence else auto_class(architecture).from_pretrained
+        )
         model, info = load(
             source,
             config=config,

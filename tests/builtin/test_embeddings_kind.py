@@ -39,29 +39,29 @@ def made(rows: int, texts: int, noise: float, seed: int = 0) -> tuple[NDArray[np
 
 def by_loop(student: Any, teacher: Any, rows: int, texts: int) -> NDArray[np.float64]:
     """The agreement as its docstring says, one text after the other."""
-    first = 0 if texts > 1 else 1
-    count = min(module.COMPARED, rows - first)
-    steps = [first + k * (rows - first) // count for k in range(count)]
+    count = min(module.COMPARED + (texts == 1), rows)
+    chosen = [k * rows // count for k in range(count)]
     found = np.zeros(rows)
     for row in range(rows):
+        others = [other for other in chosen if texts > 1 or other != row][: count - (texts == 1)]
         for text in range(texts):
             cosines = []
             for vectors in (student.astype(np.float64), teacher.astype(np.float64)):
                 unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
                 unit = unit.reshape(rows, texts, DIM)
-                own = unit[row, text]
-                cosines.append([float(own @ unit[(row + step) % rows, texts - 1 - text]) for step in steps])
+                cosines.append([round(float(unit[row, text] @ unit[o, texts - 1 - text]), 6) for o in others])
             found[row] += max(0.0, spearmanr(*cosines).statistic) / texts
     return found
 
 
 @pytest.mark.parametrize(("rows", "texts"), [(90, 2), (90, 1), (5, 2), (3, 1), (2, 2)])
-def test_agreement_is_a_rank_correlation(rows: int, texts: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "BLOCK", 32)
+def test_agreement_is_a_rank_correlation(rows: int, texts: int) -> None:
     student, teacher = made(rows, texts, 0.8)
     data = encoded(rows, texts)
     found = HANDLING.agreement(student, teacher, data, HANDLING.align(data))
-    np.testing.assert_allclose(found, by_loop(student, teacher, rows, texts), atol=1e-9)
+    np.testing.assert_allclose(
+        found, by_loop(student, teacher, rows, texts), atol=2e-3
+    )  # single precision may change the order of two
     assert (found >= 0).all()
     assert (found <= 1 + 1e-12).all()
 

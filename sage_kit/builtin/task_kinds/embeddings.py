@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 COMPARED = 64
 """Texts that each text is compared with for the agreement."""
 
-BLOCK = 512
-"""Rows whose vectors to compare are in memory at a time."""
+DIGITS = 6
+"""Digits of a cosine, as many as single precision has."""
 
 
 class Embeddings:
@@ -67,30 +67,28 @@ class Embeddings:
     ) -> NDArray[np.float64]:
         """Return how far both models put other texts in the same order of likeness to a row's own.
 
-        Each text is compared by cosine with one text of each of `COMPARED` rows, or of all if there are fewer: with the
-        other text of its own row, and those in the same place as that of rows at even distances from its own; a single
-        text with those of such other rows. Of both models' cosines Spearman's rank correlation is taken, equal cosines
-        having their mean rank, a negative one as 0, and of the texts of a row the mean. It is 1 where there is one text
-        to compare with or none, and for cosines that are all equal in one model 0, or 1 if they are in both.
+        The texts of `COMPARED` rows at even distances, or of all if there are fewer, are compared by cosine with each
+        text: of pairs those in the other place, of single texts those of other rows than its own. Of both models'
+        cosines Spearman's rank correlation is taken, a negative one as 0, and of the texts of a row the mean. Cosines
+        that are equal to `DIGITS` digits share their mean rank. It is 1 where fewer than two texts are compared, and
+        where all cosines of a model are equal 0, or 1 if they are in both.
         """
         rows = len(encoded.labels)
         mine, theirs = (_of_unit_length(self.predictions(one, encoded, alignment)) for one in (student, teacher))
         texts = mine.shape[1]
-        first = 0 if texts > 1 else 1
-        count = min(COMPARED, rows - first)
-        if count < 2:
-            return np.ones(rows)
-        steps = first + np.arange(count) * (rows - first) // count
+        # one more of single texts, which takes the place of a text among those that it is compared with
+        count = min(COMPARED + (texts == 1), rows)
+        chosen = np.arange(count) * rows // count if count else np.zeros(0, np.int64)
         found = np.zeros(rows)
-        for start in range(0, rows, BLOCK):
-            own = np.arange(start, min(start + BLOCK, rows))
-            others = (own[:, None] + steps) % rows
-            for text in range(texts):
-                likeness = [
-                    np.einsum("rd,rkd->rk", vectors[own, text], vectors[others, texts - 1 - text])
-                    for vectors in (mine, theirs)
-                ]
-                found[own] += np.maximum(_rank_correlation(*likeness), 0.0) / texts
+        for text in range(texts):
+            both = []
+            for vectors in (mine, theirs):
+                cosines = vectors[:, text] @ vectors[chosen, texts - 1 - text].T
+                if texts == 1 and count:
+                    cosines[chosen, np.arange(count)] = cosines[chosen, -1]
+                    cosines = cosines[:, :-1]
+                both.append(np.round(cosines, DIGITS))
+            found += np.maximum(_rank_correlation(*both), 0.0) / texts
         return found
 
 
@@ -103,6 +101,8 @@ def _rank_correlation(one: NDArray[Any], other: NDArray[Any]) -> NDArray[np.floa
     """Spearman's correlation of each row of two arrays of shape (rows, n)."""
     from scipy.stats import rankdata
 
+    if one.shape[1] < 2:
+        return np.ones(len(one))
     ranks = [rankdata(values, axis=1) for values in (one, other)]
     first, second = (values - values.mean(axis=1, keepdims=True) for values in ranks)
     scale = np.sqrt((first**2).sum(axis=1) * (second**2).sum(axis=1))
