@@ -87,8 +87,8 @@ class RunConfig(BaseModel):
     )
     text_prefix: str = _setting(
         "",
-        "In front of each text of a task of kind `embeddings`, such as `query: ` for E5; empty takes the default prompt "
-        "of the teacher's folder, where it has one.",
+        "In front of each text of a task of kind `embeddings`, such as `query: ` for E5; empty takes the default "
+        "prompt of the teacher's folder, where it has one.",
         "data",
     )
     label_names: ClassNames = _setting(

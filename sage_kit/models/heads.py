@@ -1,4 +1,4 @@
-"""The head of a model: from the states of its last block to logits, of each example or of each token, or to a vector."""
+"""The head of a model: from the states of its last block to logits, of each example or each token, or to a vector."""
 
 from __future__ import annotations
 

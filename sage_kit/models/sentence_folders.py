@@ -98,8 +98,8 @@ def read_sentence_settings(name: str, pooling: Literal["mean", "cls"], prefix: s
     kinds = [kind for kind, _ in paths]
     if kinds not in (["Transformer"], ["Transformer", "Pooling"], ["Transformer", "Pooling", "Normalize"]):
         raise ModelError(
-            f"model {name!r}: its modules.json lists {', '.join(kinds) or 'nothing'}, and read are Transformer, Pooling "
-            "and Normalize in this order: choose another sentence encoder"
+            f"model {name!r}: its modules.json lists {', '.join(kinds) or 'nothing'}, and read are Transformer, "
+            "Pooling and Normalize in this order: choose another sentence encoder"
         )
     folder = paths[0][1]
     if folder and not Path(source).is_dir():
@@ -110,8 +110,8 @@ def read_sentence_settings(name: str, pooling: Literal["mean", "cls"], prefix: s
     limits = _table(_read(source, f"{folder}/{LIMITS}" if folder else LIMITS, name))
     if limits.get("do_lower_case"):
         raise ModelError(
-            f"model {name!r}: its {LIMITS} asks for texts in small letters (do_lower_case): choose another, or set that "
-            "to false there if its tokenizer does so by itself"
+            f"model {name!r}: its {LIMITS} asks for texts in small letters (do_lower_case): choose another, or set "
+            "that to false there if its tokenizer does so by itself"
         )
     found = replace(found, normalizes=kinds[-1] == "Normalize")
     settings = _table(_read(source, SETTINGS, name))

@@ -84,7 +84,7 @@ def test_small_letters_and_broken_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"asks for texts in small letters \(do_lower_case\)"):
         read_sentence_settings(str(folder), "mean")
     (folder / "modules.json").write_text("[{", encoding="utf-8")
-    with pytest.raises(ModelError, match="its modules.json cannot be read"):
+    with pytest.raises(ModelError, match=r"its modules\.json cannot be read"):
         read_sentence_settings(str(folder), "mean")
 
 
