@@ -34,7 +34,7 @@ def count_unlabelled(labels: NDArray[Any]) -> int:
 def read_texts(file: str, spec: TaskSpec, config: RunConfig, announce: Callable[[str], None]) -> Table:
     """Read a file of texts with the task's columns; it may lack the column of the label.
 
-    Where the texts of a pair are read one by one, it may lack that of the second text, too, and holds single texts then.
+    Where the texts of a pair are read one by one, it may lack that of the second text, too: it holds single texts.
 
     Parameters
     ----------
