@@ -80,6 +80,7 @@ def test_capabilities_are_the_fields_beyond_the_head_and_can_be_written_as_json(
         "needs_hidden": False,
         "gives_shares": False,
         "anchors_alone": False,
+        "needs_outputs": False,
         "needs_losses": True,
     }
     assert InverterSpec(name="x", summary="", factory=make).capabilities() == {

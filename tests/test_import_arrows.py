@@ -22,7 +22,9 @@ HEAVY = {
     "pynndescent", "safetensors", "scipy", "sklearn", "tokenizers", "torch", "torchdr", "transformers", "umap", "yaml",
 }  # fmt: skip
 
-LIGHT_ROOMS = {"", "__main__", "adapters", "cli", "components", "config", "errors", "recipe", "rundir"}
+LIGHT_ROOMS = {
+    "", "__main__", "adapters", "cli", "components", "config", "errors", "recipe", "rundir", "unused_settings",
+}  # fmt: skip
 """Rooms whose modules may be imported where torch may not; so may whatever they import."""
 
 LIGHT = {
@@ -33,15 +35,17 @@ LIGHT = {
 """Other modules of that kind."""
 
 ROOMS = (
-    "", "errors", "storage", "config", "components", "adapters", "recipe", "rundir", "system", "data", "models",
-    "synthesis", "training", "distill", "quickstart", "reports", "scorecard", "studies", "testing", "cli", "__main__",
+    "", "errors", "storage", "config", "components", "adapters", "recipe", "unused_settings", "rundir", "system",
+    "data", "models", "synthesis", "training", "distill", "quickstart", "reports", "scorecard", "studies",
+    "testing", "cli", "__main__",
 )  # fmt: skip
 """The house from the ground up: a module imports from its own room and from those before it."""
 
 PUBLIC = {
     "sage_kit", "sage_kit.adapters", "sage_kit.components", "sage_kit.components.records", "sage_kit.config",
-    "sage_kit.data.answer_scores", "sage_kit.data.entities", "sage_kit.data.metrics", "sage_kit.errors",
-    "sage_kit.rundir.loss_profiles", "sage_kit.storage.files", "sage_kit.testing", "sage_kit.training.losses",
+    "sage_kit.data.answer_scores", "sage_kit.data.entities", "sage_kit.data.metrics",
+    "sage_kit.data.structured_labels", "sage_kit.errors", "sage_kit.rundir.loss_profiles", "sage_kit.storage.files",
+    "sage_kit.testing", "sage_kit.training.losses",
 }  # fmt: skip
 """What a plugin may import: built-ins are ordinary plugins, and tests of a plugin may use `sage_kit.testing`."""
 

@@ -9,7 +9,8 @@ import pytest
 from sage_kit.components.plugins import Plugins
 from sage_kit.config import load_config
 from sage_kit.errors import ConfigError, UnknownComponentError
-from sage_kit.recipe import resolve, unused_settings
+from sage_kit.recipe import resolve
+from sage_kit.unused_settings import unused_settings
 
 
 @pytest.fixture(scope="module")

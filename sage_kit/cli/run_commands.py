@@ -33,7 +33,8 @@ def run_command(
         settings["trace"] = True
     checked = load_config(settings, preset=preset, file=config)
     plugins = load_plugins(plugin)
-    from sage_kit.recipe import resolve, unused_settings
+    from sage_kit.recipe import resolve
+    from sage_kit.unused_settings import unused_settings
 
     recipe = resolve(checked, plugins)  # before torch is imported: a misspelt name is answered at once
     usual = load_config()

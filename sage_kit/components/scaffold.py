@@ -22,7 +22,7 @@ TEMPLATES = Path(__file__).parent / "templates"
 
 SCAFFOLD_KINDS = (
     "reducer", "sampler", "inverter", "lift", "filter", "loss", "decoder", "task", "metric", "observer", "stop_rule",
-    "family",
+    "family", "task_kind",
 )  # fmt: skip
 """The kinds of component that there is a template for: all."""
 
@@ -38,6 +38,7 @@ USES = {
     "observer": "sage-kit run --task sst2 --reducer pca --observers jsonl,progress,$name",
     "loss": "sage-kit run --task sst2 --reducer pca --losses kl=1,$name=0.5",
     "family": "sage-kit run --task sst2 --teacher CHECKPOINT",
+    "task_kind": "sage-kit run --task file --task-kind $name --train-file FILE.csv --reducer pca",
     "reducer": "sage-kit run --task sst2 --reducer $name",
 }
 """How a component is chosen, for its README; the other kinds have a setting of their name."""

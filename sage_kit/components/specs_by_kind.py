@@ -163,7 +163,7 @@ class SpecsByKind:
         """A kind of task in use; raises as `build` does."""
         return TaskHandling(
             self.task_kind(kind),
-            self.build("task_kind", kind, {}, BuildContext(config=RunConfig())),
+            partial(self.build, "task_kind", kind, {}, BuildContext(config=RunConfig())),
             partial(self.call, "task_kind", kind),
         )
 

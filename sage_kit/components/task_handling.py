@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from sage_kit.errors import PluginError
@@ -22,7 +23,8 @@ class TaskHandling:
     Parameters
     ----------
     spec : TaskKindSpec
-    kind : TaskKind
+    build : callable
+        Builds the kind, when it is first asked.
     call : callable
         ``call(function, *arguments)`` calls one of its functions, as `Plugins.call` does.
 
@@ -31,10 +33,14 @@ class TaskHandling:
     spec : TaskKindSpec
     """
 
-    def __init__(self, spec: TaskKindSpec, kind: TaskKind, call: Callable[..., Any]) -> None:
+    def __init__(self, spec: TaskKindSpec, build: Callable[[], TaskKind], call: Callable[..., Any]) -> None:
         self.spec = spec
-        self._kind: Any = kind
+        self._build = build
         self._call = call
+
+    @cached_property
+    def _kind(self) -> Any:
+        return self._build()
 
     def __str__(self) -> str:
         return f"task kind {self.spec.name!r}"
@@ -100,7 +106,15 @@ class TaskHandling:
 
 
 def handling_of(spec: TaskSpec) -> TaskHandling:
-    """The kind of task in use; a task that was not looked up among plugins has none, which is an error of the code."""
-    if spec.handling is None:
-        raise ValueError(f"task {spec.name!r} was not looked up among the plugins, so its kind is not in use")
-    return spec.handling
+    """The kind of task in use: what the look-up of the task has found, or that of a spec that somebody made.
+
+    Raises
+    ------
+    SageError
+        As `Plugins.build` does.
+    """
+    if spec.handling is not None:
+        return spec.handling
+    from sage_kit.components.plugins import Plugins
+
+    return Plugins.in_use().handling(spec.kind_name)

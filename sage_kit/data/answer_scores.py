@@ -46,8 +46,8 @@ def best_scores(
     """For each question the best score of its prediction against one of the answers that count as right.
 
     The rules are those of the evaluation script of SQuAD 2.0 (Rajpurkar, Jia and Liang 2018, arXiv 1806.03822), which
-    gives on SQuAD 1.1 what the script of that does: answers that are empty once they are normalized do not count, and
-    the right prediction for a question without any is "".
+    gives on SQuAD 1.1 what the script of that does, but for answers that are only articles and punctuation: these
+    do not count, and the right prediction for a question without any other is "".
 
     Parameters
     ----------

@@ -49,7 +49,7 @@ def _f1(labels: Array, predictions: Array) -> float:
 def _macro_f1(labels: Array, predictions: Array) -> float:
     from sklearn.metrics import f1_score
 
-    if labels.ndim == 2:  # label sets, of which the predictions are probabilities
+    if np.ndim(labels) == 2:  # label sets, of which the predictions are probabilities
         if not np.isfinite(predictions).all():
             return float("nan")
         predictions = predicted_sets(predictions)

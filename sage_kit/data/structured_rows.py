@@ -52,7 +52,12 @@ def settle_names(spec: TaskSpec, tables: Mapping[str, Table], config: RunConfig)
         return spec
     train = tables[spec.train_split]
     rows = [row for row, value in enumerate(train.columns[spec.label_column]) if not _is_missing(value)]
-    names = tuple(config.label_names) or train.class_names or handling.find_names(_column(train, spec, rows))
+    names = (
+        tuple(config.label_names)
+        or train.item_names
+        or train.class_names
+        or handling.find_names(_column(train, spec, rows))
+    )
     if len(names) < 2:
         raise DataError(
             f"{train.where}, column {spec.label_column!r}: "
@@ -71,7 +76,7 @@ def _column(
         found = [list(texts), *([] if pairs is None else [list(pairs)])]
     taken = [[own[row] for row in rows] for own in found]
     values = table.columns[spec.label_column]
-    embedded = table.class_names
+    embedded = table.item_names or table.class_names
     return LabelColumn(
         [values[row] for row in rows], taken[0], taken[1] if len(taken) > 1 else None, tuple(spec.labels), embedded,
         table.where, spec.label_column, [table.row(row) for row in rows],

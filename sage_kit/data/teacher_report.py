@@ -43,7 +43,7 @@ class TeacherReport:
     metric : str
         The task's primary metric, in which all scores are.
     score, constant : float
-        Of the teacher, and of the one answer for every row that scores best.
+        Of the teacher, and of the one answer for every row that scores best; NaN where there is none, as for tags.
     answer : str
         That answer: a class, or a number.
     rows : int
@@ -75,6 +75,8 @@ class TeacherReport:
             "metric": self.metric, "constant_answer": self.answer, "constant_dev": self.constant,
             "warnings": list(self.warnings),
         }  # fmt: skip
+        if math.isnan(self.constant):  # no one answer can be given for all texts
+            del found["constant_answer"], found["constant_dev"]
         if self.better_labels:
             found["better_teacher_labels"] = list(self.better_labels)
             found["better_dev"] = self.better_score

@@ -81,7 +81,7 @@ def read_user_files(template: TaskSpec, config: RunConfig, announce: Announce) -
     spec, tables = read_plain(template, config)
     for table in tables.values():
         require_rows(table)
-    if config.task_kind == "regression":
+    if template.is_regression:
         return _complete_regression(spec, tables, config, announce)
     return _Classification(spec, tables, config, announce).complete()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from sage_kit.components import Answers
 
 WORDS = ("red", "green", "blue", "grey", "black", "white")
 TAGS = ("O", "B-A", "I-A", "B-B", "I-B")
-DIM = 8
+DIM = 16
 RIGHT = 0.7
 """Share of predictions that are right by intent; others are right by chance."""
 
@@ -31,7 +31,7 @@ def right(kind: str, labels: Any) -> Any:
         return [answers.texts[0] if answers.texts else "" for answers in labels]
     if kind == "embeddings":
         # the cosine of two unit vectors in a plane of their own grows with the label
-        angle = (1 - (labels - labels.min()) / max(float(np.ptp(labels)), 1e-6)) * np.pi / 3
+        angle = (1 - (labels - labels.min()) / max(float(np.ptp(labels)), 1e-6)) * np.pi / 6
         first = np.random.default_rng(0).standard_normal((len(labels), 2, DIM))
         one = first[:, 0] / np.linalg.norm(first[:, 0], axis=1, keepdims=True)
         across = first[:, 1] - (first[:, 1] * one).sum(axis=1, keepdims=True) * one
@@ -86,6 +86,27 @@ def _alike(kind: str, values: Any) -> Any:
     return [values[0]] * len(values) if isinstance(values, list) else np.full_like(values, values[0])
 
 
+def raw(
+    kind: str, texts: Sequence[Sequence[str]], pairs: Sequence[Sequence[str]] | None, rng: np.random.Generator
+) -> list[Any]:
+    """Labels of a kind for texts of these words, as a file holds them."""
+    rows = len(texts)
+    if kind == "classes":
+        return [row % len(TAGS) for row in range(rows)]
+    if kind in ("numbers", "embeddings"):
+        return rng.uniform(0, 5, rows).round(2).tolist()  # type: ignore[no-any-return]
+    if kind == "label_sets":
+        return [[name for name in TAGS if rng.random() < 0.4] for _ in range(rows)]
+    if kind == "tags":
+        return [[TAGS[i] for i in rng.integers(0, len(TAGS), len(own))] for own in texts]
+    found = []
+    for own in pairs or texts:  # spans: a word of the second text
+        word = int(rng.integers(0, len(own)))
+        start = len(" ".join(own[:word])) + (word > 0)
+        found.append({"text": [own[word]], "answer_start": [start]})
+    return found
+
+
 # ---- one kind each --------------------------------------------------------------------------------------------------
 
 
@@ -126,7 +147,7 @@ def _spans(rng: np.random.Generator, rows: int, classes: int) -> tuple[Any, Any]
 
 def _embeddings(rng: np.random.Generator, rows: int, classes: int) -> tuple[Any, Any]:
     labels = rng.uniform(0, 5, rows).astype(np.float32)
-    noise = 0.1 * rng.standard_normal((rows, 2, DIM))
+    noise = 0.06 * rng.standard_normal((rows, 2, DIM))
     return labels, (right("embeddings", labels) + noise).astype(np.float32)
 
 

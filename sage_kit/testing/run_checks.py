@@ -17,8 +17,8 @@ from sage_kit.testing.subject import Subject
 # the order in which they run; each module adds its checks to the list when it is imported
 CHECK_MODULES = (
     "common", "discovery", "many_rows", "reducers", "samplers", "inverters", "lifts", "filters", "loss_values",
-    "decoders", "metric_scores", "stop_rules", "observers", "tasks", "encoder_families", "later_rounds",
-    "side_effects", "loop",
+    "decoders", "metric_scores", "stop_rules", "observers", "tasks", "aligned_outputs", "encoder_families",
+    "later_rounds", "side_effects", "loop",
 )  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from sage_kit.components import BuildContext, ComponentSpec, LiftSpec, Options, ReducerSpec, TaskSpec
+from sage_kit.components import BuildContext, ComponentSpec, LiftSpec, Options, ReducerSpec, TaskKindSpec, TaskSpec
 from sage_kit.components.loader import Origin
 from sage_kit.components.plugins import Plugins, Registered
 from sage_kit.components.spec_checks import Spec, missing_requirements
@@ -102,6 +102,8 @@ class Subject:
             settings = {**chosen, "student_layers": 2, "student_init": "scratch", **settings}
         elif kind == "metric" and "classes" in getattr(self.spec, "takes", ()):
             settings = {"metrics": [name], "metric_options": {name: self.given}, **settings}
+        elif kind == "task_kind":
+            settings = {"task_kind": name, **toy.files_of(cast(TaskKindSpec, self.spec).labels), **settings}
         elif kind in CHOSEN_KINDS:
             settings = {kind: name, f"{kind}_options": self.given, **settings}
         if isinstance(self.spec, LiftSpec) and self.spec.needs_shares:

@@ -208,6 +208,32 @@ def _write_texts(path: Path, rows: int, seed: int) -> None:
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
+@functools.cache
+def files_of(kind: str) -> dict[str, str]:
+    """Settings that name files of toy texts with labels of a kind; those of the toy run itself are of two classes."""
+    if kind == "classes":
+        return {}
+    from sage_kit.testing import label_examples
+
+    words = [word for group in WORDS.values() for word in group.split()]
+    folder = _workspace()
+    if not (folder / "headless").exists():
+        _write_teacher(folder / "headless", has_head=False)
+    found = {"teacher": str(folder / "headless"), "teacher_epochs": "1"}
+    for seed, (split, rows) in enumerate({"train": 48, "validation": 16}.items()):
+        rng = np.random.default_rng(seed)
+        draw = [[words[i] for i in rng.integers(0, len(words), rng.integers(3, 6))] for _ in range(2 * rows)]
+        texts, pairs = draw[:rows], draw[rows:] if kind in ("spans", "embeddings") else None
+        lines = []
+        for row, label in enumerate(label_examples.raw(kind, texts, pairs, rng)):
+            line = {"text": " ".join(texts[row]), "label": label}
+            lines.append(json.dumps(line if pairs is None else {**line, "pair": " ".join(pairs[row])}))
+        path = folder / f"{split}-{kind}.jsonl"
+        path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        found[f"{split}_file"] = str(path)
+    return {**found, "text_pair_column": "pair"} if pairs is not None else found
+
+
 def _write_teacher(path: Path, pieces: Sequence[str] = (), has_head: bool = True) -> None:
     """A random BERT of two blocks with heads for two classes and for tokens, and a tokenizer of words or pieces."""
     import torch

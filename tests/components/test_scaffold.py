@@ -123,7 +123,8 @@ def test_the_readme_of_a_new_plugin_is_true(kind: str, tmp_path: Path) -> None:
     settings = {flag[2:].replace("-", "_"): value for flag, value in zip(flags[::2], flags[1::2], strict=True)}
     config = load_config(settings)
     resolve(config, plugins)
-    named = {"task": config.task, "observer": config.observers, "loss": config.losses, "metric": config.metrics}
+    named = {name: getattr(config, name) for name in ("task", "task_kind")}
+    named |= {"observer": config.observers, "loss": config.losses, "metric": config.metrics}
     chosen = named.get(kind) or config.component_choice(kind)[0]
     assert "fresh_one" in chosen
 

@@ -182,6 +182,7 @@ def sage_samplers() -> Iterable[SamplerSpec]:
         options=HighLossOptions,
         needs_outputs=True,
         min_rows=_min_rows,
+        needs_outputs=True,
     )
     yield SamplerSpec(
         name="boundary",

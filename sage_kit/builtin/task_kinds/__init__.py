@@ -30,6 +30,7 @@ def sage_task_kinds() -> Iterable[TaskKindSpec]:
         factory=lazy("sage_kit.builtin.task_kinds.label_sets:LabelSets"),
         labels="label_sets",
         problem_type="multi_label_classification",
+        metrics=("micro_f1", "macro_f1", "exact_set"),
     )
     yield TaskKindSpec(
         name="tags",
@@ -38,6 +39,7 @@ def sage_task_kinds() -> Iterable[TaskKindSpec]:
         architecture="token",
         labels="tags",
         needs_places=True,
+        metrics=("span_f1", "tag_accuracy"),
     )
     yield TaskKindSpec(
         name="embeddings",

@@ -19,7 +19,7 @@ def loop_run(subject: Subject) -> None:
     """
     kind = subject.spec.kind
     is_scored_by = kind == "metric" and "classes" in getattr(subject.spec, "takes", ())
-    if kind not in ("observer", "loss") and kind not in CHOSEN_KINDS and not is_scored_by:
+    if kind not in ("observer", "loss", "task_kind") and kind not in CHOSEN_KINDS and not is_scored_by:
         raise NotApplicable(f"the toy run has no place for a {kind}")
     subject.need_packages()
     if kind == "reducer":

@@ -8,7 +8,7 @@ from sage_kit.testing.exercises import SHARE, differing, recorded, require_nothi
 from sage_kit.testing.registry import CHECKS, CheckWarning, NotApplicable, check
 from sage_kit.testing.subject import Subject
 
-USED = ("reducer", "sampler", "inverter", "lift", "filter", "loss", "decoder", "metric", "stop_rule")
+USED = ("reducer", "sampler", "inverter", "lift", "filter", "loss", "decoder", "metric", "stop_rule", "task_kind")
 """Kinds that are used with rows."""
 LEAST_SECONDS = 0.2  # processor time with many rows below which nobody waits, however it grows [s]
 STEEP = 9.0
