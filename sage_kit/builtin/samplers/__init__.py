@@ -180,7 +180,6 @@ def sage_samplers() -> Iterable[SamplerSpec]:
         summary="Anchors as in high_loss, new points towards the neighbour on which student and teacher differ most",
         factory=lazy("sage_kit.builtin.samplers.kl_max:KLMaxSampler"),
         options=HighLossOptions,
-        needs_outputs=True,
         min_rows=_min_rows,
         needs_outputs=True,
     )

@@ -88,8 +88,8 @@ class Embeddings:
                     cosines[chosen, np.arange(count)] = cosines[chosen, -1]
                     cosines = cosines[:, :-1]
                 both.append(np.round(cosines, DIGITS))
-            found += np.maximum(_rank_correlation(*both), 0.0) / texts
-        return found
+            found += np.clip(_rank_correlation(*both), 0.0, 1.0)
+        return found / texts
 
 
 def _of_unit_length(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
