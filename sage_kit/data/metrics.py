@@ -103,12 +103,15 @@ class Measure:
     contributions : callable or None
         Labels and predictions to what each example contributes to the score, shape (n,); None for a metric that has no
         such function of its own.
+    needs_labels : bool
+        Whether it looks at labels, which embeddings may lack.
     """
 
     name: str
     score: Callable[[Array, Array], float]
     larger_is_better: bool = True
     contributions: Callable[[Array, Array], Array] | None = None
+    needs_labels: bool = True
 
     def is_better(self, one: float, other: float) -> bool:
         """Whether one score is better than another; False where either is NaN."""

@@ -173,7 +173,7 @@ class UpperLayers(nn.Module):
         self.head = head_of(model, family)
         self.n_blocks = len(self._sequence)
         self.dim = int(model.config.hidden_size)
-        self.n_outputs = int(self.head.output.out_features)
+        self.n_outputs = int(self.head.n_outputs)
         self.final_norm = model.get_submodule(family.final_norm) if family.final_norm else None
         self._own = own_blocks(model, family)
         self.gives_scores = self._own is None
