@@ -85,7 +85,11 @@ WAYS = [
     {"filter": "choose", "bypass": 1},
     {"losses_from": "pass", "precision": "bf16"},
     {"lift": "shift", "sampler": "adversarial"},
-    {"losses": {"logits_mse": 1.0, "dist": 0.5, "hard_labels": 0.5, "hidden_cosine": 0.5}, "mix": "replace", "synthetic_ratio": 0.5},
+    {
+        "losses": {"logits_mse": 1.0, "dist": 0.5, "hard_labels": 0.5, "hidden_cosine": 0.5},
+        "mix": "replace",
+        "synthetic_ratio": 0.5,
+    },
     {"batch_size": 8, "gradient_accumulation": 2, "schedule": "static"},
 ]
 
