@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
 from sage_kit.components import handling_of
+from sage_kit.models.architectures import architecture_of
 from sage_kit.models.checkpoints import quiet
 from sage_kit.models.families import family_of
-from sage_kit.models.sentence_encoder import SentenceEncoder, without_pooler
-from sage_kit.models.sentence_folders import write_sentence_folder
+from sage_kit.models.sentence_encoder import without_pooler
+from sage_kit.models.sentence_folders import SentenceSettings, write_sentence_folder
 from sage_kit.models.tokenizer_state import set_as_used
 
 if TYPE_CHECKING:
@@ -69,10 +70,12 @@ def export_student(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, d
     """
     directory.mkdir(parents=True, exist_ok=True)
     config = copy.deepcopy(model.config)
-    sentence = model if isinstance(model, SentenceEncoder) else None
-    stock = model if sentence is None else sentence.encoder
-    options = {} if sentence is None else without_pooler(type(stock))
-    if sentence is None:
+    stock, options, sentence = model, dict[str, Any](), None
+    if architecture_of(model) == "embedding":
+        whole: Any = model
+        stock, sentence = whole.encoder, cast(SentenceSettings, whole.settings)
+        options = without_pooler(type(stock))
+    else:
         set_task(config, spec)
     config.dtype = torch.float32
     family = family_of(config)
@@ -91,4 +94,4 @@ def export_student(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, d
         shell.save_pretrained(directory)
         tokenizer.save_pretrained(directory)
     if sentence is not None:
-        write_sentence_folder(directory, sentence.settings, dim=int(config.hidden_size), max_length=max_length)
+        write_sentence_folder(directory, sentence, dim=int(config.hidden_size), max_length=max_length)

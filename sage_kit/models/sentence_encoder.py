@@ -59,7 +59,7 @@ class SentenceEncoder(nn.Module):
 
     def get_input_embeddings(self) -> nn.Module:
         """The embeddings of its tokens."""
-        return cast(nn.Module, self.encoder.get_input_embeddings())
+        return self.encoder.get_input_embeddings()
 
     def set_attn_implementation(self, implementation: str) -> None:
         """Choose how transformers computes its attention."""
@@ -96,6 +96,6 @@ def load_sentence_encoder(source: str, config: Any, settings: SentenceSettings, 
     from transformers import AutoModel
     from transformers.models.auto.modeling_auto import MODEL_MAPPING
 
-    encoder_class = MODEL_MAPPING[type(config)]
+    encoder_class = cast(type, MODEL_MAPPING[type(config)])
     encoder, info = AutoModel.from_pretrained(source, config=config, **loading, **without_pooler(encoder_class))
     return SentenceEncoder(encoder, settings), info

@@ -107,4 +107,7 @@ def _rank_correlation(one: NDArray[Any], other: NDArray[Any]) -> NDArray[np.floa
     first, second = (values - values.mean(axis=1, keepdims=True) for values in ranks)
     scale = np.sqrt((first**2).sum(axis=1) * (second**2).sum(axis=1))
     both_alike = ~(first.any(axis=1) | second.any(axis=1))
-    return np.where(scale > 0, (first * second).sum(axis=1) / np.where(scale > 0, scale, 1.0), both_alike)
+    found: NDArray[np.float64] = np.where(
+        scale > 0, (first * second).sum(axis=1) / np.where(scale > 0, scale, 1.0), both_alike
+    )
+    return found
