@@ -89,7 +89,7 @@ class Embeddings:
                     cosines = cosines[:, :-1]
                 both.append(np.round(cosines, DIGITS))
             found += np.clip(_rank_correlation(*both), 0.0, 1.0)
-        return found / texts
+        return np.asarray(found / texts)
 
 
 def _of_unit_length(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
