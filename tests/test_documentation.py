@@ -67,6 +67,7 @@ def test_examples_run(name: str, settings, folder: Path, tiny_bert: Path, capsys
         "other_half.py",
         "centred_states.py",
         "more_metrics.py",
+        "ordinal_kind.py",
         "rembert.py",
         "pre_norm.py",
     ],
