@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 from sage_kit.errors import PluginError
 
 if TYPE_CHECKING:
-    import numpy as np
     import torch
     from numpy.typing import NDArray
 
+    from sage_kit.components.messages import Floats
     from sage_kit.components.task_kinds import Alignment, Compared, EncodedTexts, LabelColumn, TaskKind, TaskKindSpec
     from sage_kit.components.task_specs import TaskSpec
 
@@ -87,19 +87,13 @@ class TaskHandling:
         """The labels as metrics take them, for each row of the data."""
         return self._call(self._kind.gold, encoded)
 
-    def predictions(self, outputs: NDArray[np.float32], encoded: EncodedTexts, alignment: Alignment) -> Any:
+    def predictions(self, outputs: Floats, encoded: EncodedTexts, alignment: Alignment) -> Any:
         """What metrics score, for each row of the data."""
         return self._call(self._kind.predictions, outputs, encoded, alignment)
 
-    def agreement(
-        self,
-        student: NDArray[np.float32],
-        teacher: NDArray[np.float32],
-        encoded: EncodedTexts,
-        alignment: Alignment,
-    ) -> NDArray[np.float64]:
+    def agreement(self, student: Floats, teacher: Floats, encoded: EncodedTexts, alignment: Alignment) -> NDArray[Any]:
         """How far student and teacher agree on each row of the data, of shape (rows,)."""
-        found: NDArray[np.float64] = self._call(self._kind.agreement, student, teacher, encoded, alignment)
+        found: NDArray[Any] = self._call(self._kind.agreement, student, teacher, encoded, alignment)
         if found.shape != (len(encoded.labels),):
             raise PluginError(f"{self} gave an agreement of shape {found.shape} for {len(encoded.labels)} rows")
         return found

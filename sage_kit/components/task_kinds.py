@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
-    from sage_kit.components.messages import TokenIds
+    from sage_kit.components.messages import Floats, TokenIds
 
 Architecture = Literal["sequence", "token", "span", "embedding"]
 
@@ -191,18 +191,12 @@ class TaskKind(Protocol):
         """Return the labels as metrics take them, for each row of the data; none is missing."""
         ...
 
-    def predictions(self, outputs: NDArray[np.float32], encoded: EncodedTexts, alignment: Alignment) -> Any:
+    def predictions(self, outputs: Floats, encoded: EncodedTexts, alignment: Alignment) -> Any:
         """Return what metrics score, for each row of the data; `outputs` is of shape (sequences, n) or flat."""
         ...
 
-    def agreement(
-        self,
-        student: NDArray[np.float32],
-        teacher: NDArray[np.float32],
-        encoded: EncodedTexts,
-        alignment: Alignment,
-    ) -> NDArray[np.float64]:
-        """Return how far student and teacher agree on each row of the data, from 0 to 1: array of shape (rows,)."""
+    def agreement(self, student: Floats, teacher: Floats, encoded: EncodedTexts, alignment: Alignment) -> NDArray[Any]:
+        """Return how far student and teacher agree on each row of the data, from 0 to 1: shape (rows,), float64."""
         ...
 
 

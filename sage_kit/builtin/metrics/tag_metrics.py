@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,46 +18,44 @@ if TYPE_CHECKING:
 Tags = Sequence[Sequence[str]]
 
 
-class SpanF1:
+class _Ratio:
+    """A quotient of two sums over texts."""
+
+    def __init__(self, options: Options, context: BuildContext) -> None:
+        pass
+
+    def score(self, labels: Tags, predictions: Tags) -> float:
+        """Return the quotient; raises DataError for tags that are not one per word, or mark no entities."""
+        return ratio(*self._sums(labels, predictions))
+
+    def contributions(self, labels: Tags, predictions: Tags) -> NDArray[np.float64]:
+        """What each text contributes to it."""
+        return ratio_contributions(*self._sums(labels, predictions))
+
+    @staticmethod
+    def _sums(labels: Tags, predictions: Tags) -> tuple[Any, Any]:
+        """The terms of both sums, of shape (n,)."""
+        raise NotImplementedError
+
+
+class SpanF1(_Ratio):
     """F1 of entities by the rules of conlleval, over all types together; 0 where there is none.
 
     Tjong Kim Sang and De Meulder 2003, Introduction to the CoNLL-2003 shared task: an entity counts where its type and
     all its words are right. How tags are read says `sage_kit.data.entities.entities`.
     """
 
-    def __init__(self, options: Options, context: BuildContext) -> None:
-        pass
-
-    def score(self, labels: Tags, predictions: Tags) -> float:
-        """Return the F1; raises DataError for tags that mark no entities."""
-        return ratio(*self._sums(labels, predictions))
-
-    def contributions(self, labels: Tags, predictions: Tags) -> NDArray[np.float64]:
-        """What each text contributes to 2 right / (marked + predicted)."""
-        return ratio_contributions(*self._sums(labels, predictions))
-
     @staticmethod
-    def _sums(labels: Tags, predictions: Tags) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def _sums(labels: Tags, predictions: Tags) -> tuple[Any, Any]:
         counts = np.array(entity_counts(labels, predictions), dtype=np.float64).reshape(-1, 3)
         return 2 * counts[:, 0], counts[:, 1] + counts[:, 2]
 
 
-class TagAccuracy:
+class TagAccuracy(_Ratio):
     """Share of all words whose tag is right."""
 
-    def __init__(self, options: Options, context: BuildContext) -> None:
-        pass
-
-    def score(self, labels: Tags, predictions: Tags) -> float:
-        """Return the share; raises DataError where predictions are not one per word."""
-        return ratio(*self._sums(labels, predictions))
-
-    def contributions(self, labels: Tags, predictions: Tags) -> NDArray[np.float64]:
-        """What each text contributes to right words / words."""
-        return ratio_contributions(*self._sums(labels, predictions))
-
     @staticmethod
-    def _sums(labels: Tags, predictions: Tags) -> tuple[list[int], list[int]]:
+    def _sums(labels: Tags, predictions: Tags) -> tuple[Any, Any]:
         check_lengths(labels, predictions)
         rows = zip(labels, predictions, strict=True)
         return [sum(map(str.__eq__, gold, found)) for gold, found in rows], [len(gold) for gold in labels]

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
-    from sage_kit.components import BuildContext, EncodedTexts, Options
+    from sage_kit.components import BuildContext, EncodedTexts, Floats, Options
 
 
 class Classification:
@@ -37,18 +37,12 @@ class Classification:
         """Return the labels as they are."""
         return encoded.labels
 
-    def predictions(self, outputs: NDArray[np.float32], encoded: EncodedTexts, alignment: Alignment) -> NDArray[Any]:
+    def predictions(self, outputs: Floats, encoded: EncodedTexts, alignment: Alignment) -> NDArray[Any]:
         """Return the likeliest classes, of shape (rows,)."""
         found: NDArray[np.int64] = outputs.argmax(-1)
         return found
 
-    def agreement(
-        self,
-        student: NDArray[np.float32],
-        teacher: NDArray[np.float32],
-        encoded: EncodedTexts,
-        alignment: Alignment,
-    ) -> NDArray[np.float64]:
+    def agreement(self, student: Floats, teacher: Floats, encoded: EncodedTexts, alignment: Alignment) -> NDArray[Any]:
         """Return 1 where the classes are equal, else 0."""
         found: NDArray[Any] = student.argmax(-1) == teacher.argmax(-1)
         return found.astype(np.float64)

@@ -13,7 +13,7 @@ from sage_kit.data.structured_labels import read_similarities
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from sage_kit.components import BuildContext, EncodedTexts, LabelColumn, Options
+    from sage_kit.components import BuildContext, EncodedTexts, Floats, LabelColumn, Options
 
 COMPARED = 64
 """Texts that each text is compared with for the agreement."""
@@ -52,19 +52,11 @@ class Embeddings:
         """Return the labels as they are."""
         return encoded.labels
 
-    def predictions(
-        self, outputs: NDArray[np.float32], encoded: EncodedTexts, alignment: Alignment
-    ) -> NDArray[np.float32]:
+    def predictions(self, outputs: Floats, encoded: EncodedTexts, alignment: Alignment) -> NDArray[np.float32]:
         """Return the vectors, of shape (rows, 2, dim), or (rows, 1, dim) of single texts."""
         return outputs.reshape(len(encoded.labels), -1, outputs.shape[1])
 
-    def agreement(
-        self,
-        student: NDArray[np.float32],
-        teacher: NDArray[np.float32],
-        encoded: EncodedTexts,
-        alignment: Alignment,
-    ) -> NDArray[np.float64]:
+    def agreement(self, student: Floats, teacher: Floats, encoded: EncodedTexts, alignment: Alignment) -> NDArray[Any]:
         """Return how far both models put other texts in the same order of likeness to a row's own.
 
         The texts of `COMPARED` rows at even distances, or of all if there are fewer, are compared by cosine with each

@@ -7,24 +7,22 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from sage_kit.builtin.task_kinds.classification import Classification
 from sage_kit.components import Alignment, Compared
 from sage_kit.data.structured_labels import find_label_names, read_label_sets
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from sage_kit.components import BuildContext, EncodedTexts, LabelColumn, Options
+    from sage_kit.components import EncodedTexts, Floats, LabelColumn
 
 
-class LabelSets:
+class LabelSets(Classification):
     """Two probabilities for each label, that it is there and that it is not; the set has those of at least one half.
 
     A logit z stands for the distribution softmax(0, z), whose second part is sigmoid(z), so every loss of distributions
     is that of the labels one by one, and their mean.
     """
-
-    def __init__(self, options: Options, context: BuildContext) -> None:
-        pass
 
     def read(self, column: LabelColumn) -> NDArray[Any]:
         """Return array of shape (rows, n_labels), int8: 1 for the labels that a text has."""
@@ -49,26 +47,14 @@ class LabelSets:
         """Return the sets, of shape (batch, n_labels), int64."""
         return (compared.logits[..., 1] >= 0).long()
 
-    def gold(self, encoded: EncodedTexts) -> NDArray[Any]:
-        """Return the labels as they are."""
-        return encoded.labels
-
-    def predictions(
-        self, outputs: NDArray[np.float32], encoded: EncodedTexts, alignment: Alignment
-    ) -> NDArray[np.float32]:
+    def predictions(self, outputs: Floats, encoded: EncodedTexts, alignment: Alignment) -> NDArray[np.float32]:
         """Return the probability of each label, of shape (rows, n_labels)."""
         from scipy.special import expit
 
         found: NDArray[np.float32] = expit(outputs)
         return found
 
-    def agreement(
-        self,
-        student: NDArray[np.float32],
-        teacher: NDArray[np.float32],
-        encoded: EncodedTexts,
-        alignment: Alignment,
-    ) -> NDArray[np.float64]:
+    def agreement(self, student: Floats, teacher: Floats, encoded: EncodedTexts, alignment: Alignment) -> NDArray[Any]:
         """Return 1 where the sets are equal, else 0."""
         found: NDArray[Any] = ((student >= 0) == (teacher >= 0)).all(-1)
         return found.astype(np.float64)

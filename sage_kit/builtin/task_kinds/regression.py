@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
-    from sage_kit.components import Alignment, Compared, EncodedTexts
+    from sage_kit.components import Alignment, Compared, EncodedTexts, Floats
 
 
 class Regression(Classification):
@@ -23,17 +23,11 @@ class Regression(Classification):
         """Return the numbers, of shape (batch,)."""
         return compared.logits[:, 0]
 
-    def predictions(self, outputs: NDArray[np.float32], encoded: EncodedTexts, alignment: Alignment) -> NDArray[Any]:
+    def predictions(self, outputs: Floats, encoded: EncodedTexts, alignment: Alignment) -> NDArray[Any]:
         """Return the numbers, of shape (rows,)."""
         return outputs[:, 0]
 
-    def agreement(
-        self,
-        student: NDArray[np.float32],
-        teacher: NDArray[np.float32],
-        encoded: EncodedTexts,
-        alignment: Alignment,
-    ) -> NDArray[np.float64]:
+    def agreement(self, student: Floats, teacher: Floats, encoded: EncodedTexts, alignment: Alignment) -> NDArray[Any]:
         """Return 1 where the numbers differ by at most `AGREEMENT_TOLERANCE` of the range of the labels, else 0."""
         low, high = encoded.label_range
         found: NDArray[Any] = np.abs(student[:, 0] - teacher[:, 0]) <= AGREEMENT_TOLERANCE * (high - low)

@@ -15,7 +15,7 @@ from sage_kit.errors import DataError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from sage_kit.components import BuildContext, EncodedTexts, LabelColumn, Options
+    from sage_kit.components import BuildContext, EncodedTexts, Floats, LabelColumn, Options
 
 LONGEST = 30
 """Most tokens of an answer that is predicted, as in transformers' example script for question answering."""
@@ -98,20 +98,14 @@ class Spans:
         """Return the labels as metrics take them: a list of Answers."""
         return list(encoded.labels)
 
-    def predictions(self, outputs: NDArray[np.float32], encoded: EncodedTexts, alignment: Alignment) -> list[str]:
+    def predictions(self, outputs: Floats, encoded: EncodedTexts, alignment: Alignment) -> list[str]:
         """Return the answer to each question, as the context has it; "" for none."""
         contexts = encoded.pairs
         assert contexts is not None, "a task of this kind has two texts"
         starts, ends = best_spans(outputs, encoded, alignment.details)
         return [text[start:end].strip() for text, start, end in zip(contexts, starts, ends, strict=True)]
 
-    def agreement(
-        self,
-        student: NDArray[np.float32],
-        teacher: NDArray[np.float32],
-        encoded: EncodedTexts,
-        alignment: Alignment,
-    ) -> NDArray[np.float64]:
+    def agreement(self, student: Floats, teacher: Floats, encoded: EncodedTexts, alignment: Alignment) -> NDArray[Any]:
         """Return the F1 of the characters of both answers: 1 where both are the same piece, or none."""
         (start, end), (its_start, its_end) = (
             best_spans(outputs, encoded, alignment.details) for outputs in (student, teacher)

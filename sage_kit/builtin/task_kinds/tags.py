@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
-    from sage_kit.components import BuildContext, EncodedTexts, LabelColumn, Options
+    from sage_kit.components import BuildContext, EncodedTexts, Floats, LabelColumn, Options
 
 NO_TAG = -100
 """What stands for a place without a tag among the targets; torch's losses ignore it."""
@@ -92,9 +92,7 @@ class Tags:
         """Return the likeliest tags, of shape (batch, tokens), int64."""
         return compared.logits.argmax(-1)
 
-    def predictions(
-        self, outputs: NDArray[np.float32], encoded: EncodedTexts, alignment: Alignment
-    ) -> list[tuple[str, ...]]:
+    def predictions(self, outputs: Floats, encoded: EncodedTexts, alignment: Alignment) -> list[tuple[str, ...]]:
         """Return the tags of each text, a name for each word."""
         words: Words = alignment.details
         names = encoded.names
@@ -107,13 +105,7 @@ class Tags:
         """Return the labels as metrics take them: the names of the tags."""
         return list(encoded.labels)
 
-    def agreement(
-        self,
-        student: NDArray[np.float32],
-        teacher: NDArray[np.float32],
-        encoded: EncodedTexts,
-        alignment: Alignment,
-    ) -> NDArray[np.float64]:
+    def agreement(self, student: Floats, teacher: Floats, encoded: EncodedTexts, alignment: Alignment) -> NDArray[Any]:
         """Return the share of the words of each text that get the same tag; 1 for a text without words."""
         words: Words = alignment.details
         alike = student[words.places].argmax(-1) == teacher[words.places].argmax(-1)
