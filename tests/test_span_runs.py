@@ -12,18 +12,16 @@ import pytest
 import tiny
 import torch
 import toyspans
-from safetensors.torch import load_file
-from toyrun import go_back, toy_config, toy_run, without_times
+from toyrun import check_resumed, toy_config, toy_run
 
 from sage_kit.components import Answers
 from sage_kit.components.plugins import Plugins
 from sage_kit.config import load_config
 from sage_kit.data.answer_scores import best_scores, is_exact, word_overlap
 from sage_kit.data.splits import load_task
-from sage_kit.distill import resume, run
+from sage_kit.distill import run
 from sage_kit.errors import CompatibilityError, ConfigError, DataError, ModelError
 from sage_kit.reports.decoding import decode_run
-from sage_kit.rundir import RunDirectory
 
 
 def plain_answers(checkpoint: Path, rows: Sequence[dict[str, Any]], max_length: int, *, unanswered: bool) -> list[str]:
@@ -122,13 +120,7 @@ def test_other_ways_to_train(tmp_path: Path, tiny_bert: Path, settings: dict[str
 
 
 def test_a_resumed_run_ends_the_same(tmp_path: Path, tiny_bert: Path) -> None:
-    settings = {**toyspans.settings(tmp_path, unanswered=0.3), "filter": "choose", "rounds": 2}
-    first, expected = toy_run(tmp_path, tiny_bert, **settings)
-    again, _ = toy_run(tmp_path, tiny_bert, **settings, keep_checkpoints=0)
-    go_back(again, to_round=1)
-    assert without_times(resume(RunDirectory.open(again.path), Plugins(allow=""))) == without_times(expected)
-    ours, theirs = (load_file(directory.student / "model.safetensors") for directory in (again, first))
-    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    check_resumed(tmp_path, tiny_bert, **toyspans.settings(tmp_path, unanswered=0.3), filter="choose")
 
 
 def test_data_decide_whether_a_question_may_have_no_answer(tmp_path: Path, tiny_bert: Path) -> None:

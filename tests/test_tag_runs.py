@@ -10,15 +10,12 @@ import pytest
 import tiny
 import torch
 import toytags
-from safetensors.torch import load_file
-from toyrun import go_back, toy_run, without_times
+from toyrun import check_resumed, toy_run
 
 from sage_kit.components.plugins import Plugins
 from sage_kit.data.entities import entities
-from sage_kit.distill import resume
 from sage_kit.errors import DataError, SageError
 from sage_kit.reports.decoding import decode_run
-from sage_kit.rundir import RunDirectory
 
 
 def plain_tags(checkpoint: Path, rows: list[dict[str, Any]]) -> list[tuple[str, ...]]:
@@ -107,13 +104,7 @@ def test_other_ways_to_train(tmp_path: Path, tiny_bert: Path, kind: str, setting
 
 
 def test_a_resumed_run_ends_the_same(tmp_path: Path, tiny_bert: Path) -> None:
-    settings = {**toytags.settings(tmp_path, "tags"), "filter": "choose", "rounds": 2}
-    first, expected = toy_run(tmp_path, tiny_bert, **settings)
-    again, _ = toy_run(tmp_path, tiny_bert, **settings, keep_checkpoints=0)
-    go_back(again, to_round=1)
-    assert without_times(resume(RunDirectory.open(again.path), Plugins(allow=""))) == without_times(expected)
-    ours, theirs = (load_file(directory.student / "model.safetensors") for directory in (again, first))
-    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    check_resumed(tmp_path, tiny_bert, **toytags.settings(tmp_path, "tags"), filter="choose")
 
 
 def test_predictions_and_decoding(tmp_path: Path, tiny_bert: Path) -> None:

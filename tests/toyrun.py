@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import tiny
+import torch
+from safetensors.torch import load_file
 
 from sage_kit.components.plugins import Plugins
 from sage_kit.config import RunConfig, load_config
-from sage_kit.distill import run
+from sage_kit.distill import resume, run
 from sage_kit.rundir import RunDirectory
 
 ALL_ROWS: dict[str, Any] = {
@@ -86,3 +88,14 @@ def without_times(summary: dict[str, Any]) -> dict[str, Any]:
     teacher = {key: value for key, value in summary["teacher"].items() if key != "seconds"}
     rest = {key: value for key, value in summary.items() if key != "seconds"}
     return {**rest, "rounds": rounds, "teacher": teacher}
+
+
+def check_resumed(folder: Path, teacher: Path, **settings: Any) -> None:
+    """A run of two rounds that is killed after the first ends as one that is not: the same summary and weights."""
+    first, expected = toy_run(folder, teacher, **settings, rounds=2)
+    again, _ = toy_run(folder, teacher, **settings, rounds=2, keep_checkpoints=0)
+    go_back(again, to_round=1)
+    assert without_times(resume(RunDirectory.open(again.path), Plugins(allow=""))) == without_times(expected)
+    ours, theirs = (load_file(directory.student / "model.safetensors") for directory in (again, first))
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
