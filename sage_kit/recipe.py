@@ -284,6 +284,15 @@ def _check_kind(config: RunConfig, task: TaskSpec) -> None:
             f"granularity is 'pooled', which leaves one vector a text, and a task of kind {kind.name!r} has outputs of "
             "its tokens: set granularity to 'token'"
         )
+    if kind.architecture == "embedding" and config.student_width:
+        raise CompatibilityError(
+            f"student_width is {config.student_width}, but the vectors of a task of kind {kind.name!r} are as wide as "
+            "the teacher's: set it to 0, and make the student smaller by student_layers, student_heads or student_ffn"
+        )
+    if config.text_prefix and kind.architecture != "embedding":
+        raise CompatibilityError(
+            f"text_prefix is {config.text_prefix!r}, and only a task whose outputs are embeddings takes one: empty it"
+        )
 
 
 def has_labels(task: TaskSpec) -> str:

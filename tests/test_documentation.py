@@ -29,6 +29,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_tutorial_has_its_files() -> None:
     plugins = "kernel_map one_line easy_pairs other_half centred_states more_metrics watch plateau rembert pre_norm"
+    plugins += " ordinal_kind"
     assert set(examples()) == {f"{name}.py" for name in [*plugins.split(), "study"]}
 
 
@@ -39,6 +40,7 @@ def test_the_tutorial_has_its_files() -> None:
         ("one_line.py", {"reducer": "kernel_map", "inverter": "native"}),
         ("easy_pairs.py", {"sampler": "easy_pairs", "sampler_options": {}}),
         ("other_half.py", {"lift": "other_half", "lift_options": {}}),
+        ("ordinal_kind.py", {"task_kind": "ordinal"}),
         ("centred_states.py", {"losses": {"kl": 1.0, "centred_states": {"start": 1.0, "end": 0.0}}}),
         ("more_metrics.py", {"metrics": ["kappa", "accuracy"]}),
         ("watch.py", {}),
@@ -65,6 +67,7 @@ def test_examples_run(name: str, settings, folder: Path, tiny_bert: Path, capsys
         "other_half.py",
         "centred_states.py",
         "more_metrics.py",
+        "ordinal_kind.py",
         "rembert.py",
         "pre_norm.py",
     ],

@@ -62,6 +62,10 @@ class HeadParts:
         return getattr(config, self.pooling, self.pooling) == "mean"
 
 
+NO_HEAD = HeadParts(dense="", output="", dropout="")
+"""Of a sentence encoder."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class FamilySpec(ComponentSpec):
     """A family of encoders whose sequence classifiers are built alike; their code is in transformers.
@@ -161,8 +165,8 @@ class FamilySpec(ComponentSpec):
         return self.token_types and config.type_vocab_size > 1
 
     def head_for(self, architecture: Architecture) -> HeadParts:
-        """The head of a model of that architecture; of embeddings, that which its checkpoints are loaded with."""
-        return {"token": self.token_head, "span": self.span_head}.get(architecture, self.head)
+        """The head of a model of that architecture; that of embeddings has no modules."""
+        return {"token": self.token_head, "span": self.span_head, "embedding": NO_HEAD}.get(architecture, self.head)
 
     def in_head(self, parameter: str, architecture: Architecture = "sequence") -> bool:
         """Whether a parameter of a model of that architecture, given by name, belongs to the head."""

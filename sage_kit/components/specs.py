@@ -362,6 +362,8 @@ class MetricSpec(ComponentSpec):
         False for an error or a distance.
     range : tuple of two float
         The smallest and the largest score.
+    needs_labels : bool
+        Whether it looks at labels, which embeddings may lack; it gets None in their place where it does not.
     """
 
     kind: ClassVar[str] = "metric"
@@ -370,6 +372,7 @@ class MetricSpec(ComponentSpec):
     max_classes: int | None = None
     larger_is_better: bool = True
     range: tuple[float, float] = (0.0, 1.0)
+    needs_labels: bool = True
 
     def capabilities(self) -> dict[str, Any]:
         """What listings show beside the name."""

@@ -67,6 +67,16 @@ class TaskKindSpec(ComponentSpec):
         return self.labels not in ("numbers", "embeddings")
 
     @property
+    def has_vectors(self) -> bool:
+        """Whether outputs are vectors, of which only the direction counts."""
+        return self.labels == "embeddings"
+
+    @property
+    def keeps_outputs(self) -> bool:
+        """Whether an example's outputs are few, so that a run remembers them; else how far they agree."""
+        return self.architecture == "sequence"
+
+    @property
     def per_token(self) -> bool:
         """Whether a model gives an output vector for each token."""
         return self.architecture in ("token", "span")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from sage_kit.config.data_settings import DATA_DIR_VARIABLE
 from sage_kit.config.loading import load_config, to_toml
 from sage_kit.config.loss_weights import LossWeight, loss_choices
 from sage_kit.config.paths import PATHS, PATHS_OR_NAMES, PLACES, default_settings, with_absolute_paths
 from sage_kit.config.presets import PRESETS
-from sage_kit.config.settings import CACHE_DIR_VARIABLE, DATA_DIR_VARIABLE, GROUPS, RunConfig, field_extra
+from sage_kit.config.settings import CACHE_DIR_VARIABLE, GROUPS, RunConfig, field_extra
 from sage_kit.config.validation import explain
 from sage_kit.config.values import LARGEST_SEED, Table, toml_loads
 

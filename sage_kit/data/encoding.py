@@ -73,7 +73,7 @@ def label_parts(labels: NDArray[Any]) -> Any:
     return [repr(label) for label in labels] if labels.dtype.hasobject else labels
 
 
-def encode(split: Split, spec: TaskSpec, tokenizer: Any, max_length: int) -> EncodedSplit:
+def encode(split: Split, spec: TaskSpec, tokenizer: Any, max_length: int, prefix: str = "") -> EncodedSplit:
     """Tokenise a split as its kind of task reads it, and align its labels.
 
     Parameters
@@ -85,6 +85,9 @@ def encode(split: Split, spec: TaskSpec, tokenizer: Any, max_length: int) -> Enc
         It is left as it was.
     max_length : int
         Longest sequence in tokens, special ones included.
+    prefix : str
+        What stands in front of each text, of a kind that reads the texts of a pair one by one. Synthesis leaves its
+        tokens as they are.
 
     Raises
     ------
@@ -100,7 +103,14 @@ def encode(split: Split, spec: TaskSpec, tokenizer: Any, max_length: int) -> Enc
     if in_turn:
         texts, pairs = [text for both in zip(texts, pairs or (), strict=True) for text in both], None
     overlap = max_length // OVERLAP_SHARE if kind.splits_long else None
-    found = tokenize_placed(texts, pairs, tokenizer, max_length, places=kind.needs_places, overlap=overlap)
+    if prefix:
+        texts = [prefix + text for text in texts]
+    asks = kind.needs_places or bool(prefix)
+    found = tokenize_placed(texts, pairs, tokenizer, max_length, places=asks, overlap=overlap)
+    fixed = []
+    if prefix and found.places is not None:
+        fixed.append(found.places[:, 1] <= len(prefix))
+        found = replace(found, places=np.maximum(found.places - len(prefix), 0) if kind.needs_places else None)
     encoded = EncodedTexts(
         texts=split.texts,
         pairs=split.pairs,
@@ -114,6 +124,9 @@ def encode(split: Split, spec: TaskSpec, tokenizer: Any, max_length: int) -> Enc
     )
     alignment = handling.align(encoded)
     if alignment.kept is not None:
-        kept = replace(found.tokens, special=found.tokens.special | alignment.kept)
-        encoded = replace(encoded, tokens=kept)
+        fixed.append(alignment.kept)
+    if fixed:
+        encoded = replace(
+            encoded, tokens=replace(found.tokens, special=np.logical_or.reduce([found.tokens.special, *fixed]))
+        )
     return EncodedSplit(spec, encoded, alignment, found.shortened)

@@ -103,12 +103,15 @@ class Measure:
     contributions : callable or None
         Labels and predictions to what each example contributes to the score, shape (n,); None for a metric that has no
         such function of its own.
+    needs_labels : bool
+        Whether it looks at labels, which embeddings may lack.
     """
 
     name: str
     score: Callable[[Array, Array], float]
     larger_is_better: bool = True
     contributions: Callable[[Array, Array], Array] | None = None
+    needs_labels: bool = True
 
     def is_better(self, one: float, other: float) -> bool:
         """Whether one score is better than another; False where either is NaN."""
@@ -255,33 +258,3 @@ def calibration_error(logits: Array, labels: Array) -> float:
     bins = np.minimum((confidence * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
     gaps = np.bincount(bins, weights=correct - confidence, minlength=CALIBRATION_BINS)
     return float(np.abs(gaps).sum() / len(labels))
-
-
-def score(
-    spec: TaskSpec, logits: NDArray[np.float32], labels: Array | None, teacher_logits: NDArray[np.float32] | None = None
-) -> dict[str, float]:
-    """All scores of a model's outputs on a split.
-
-    Parameters
-    ----------
-    spec : TaskSpec
-        Names the metrics.
-    logits : array of shape (n, n_outputs)
-    labels : array of shape (n,) or None
-        Gold labels; None where any is missing.
-    teacher_logits : array of shape (n, n_outputs) or None
-        For the agreement.
-
-    Returns
-    -------
-    dict of str to float
-        The task's metrics, "agreement" if the teacher's logits are given, and "calibration_error" for classes; without
-        labels the agreement only.
-    """
-    predicted = predictions(logits, spec)
-    scores = {} if labels is None else {name: measure(spec, name).score(labels, predicted) for name in spec.metrics}
-    if teacher_logits is not None:
-        scores["agreement"] = agreement(logits, teacher_logits, spec)
-    if labels is not None and not spec.is_regression:
-        scores["calibration_error"] = calibration_error(logits, labels)
-    return scores

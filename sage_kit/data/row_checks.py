@@ -331,8 +331,10 @@ def check_labels(table: Table, spec: TaskSpec) -> NDArray[Any]:
     return class_indices(table, column, read_labels(table.columns[column]), finder, "correct or remove such rows")
 
 
-def parse_numbers(table: Table, column: str) -> NDArray[np.float64]:
+def parse_numbers(table: Table, column: str, remedy: str = "") -> NDArray[np.float64]:
     """A column's numbers, of shape (n,); text that spells a number counts as one.
+
+    `remedy` says what to do about another value, where that is no label of a regression.
 
     Raises
     ------
@@ -344,9 +346,10 @@ def parse_numbers(table: Table, column: str) -> NDArray[np.float64]:
     bad = np.flatnonzero(~np.isfinite(numbers)).tolist()
     if bad:
         problems = {row: _not_a_number(labels[row]) for row in bad}
-        remedy = "a regression label is a finite number, written like 1.5"
+        usual = "a regression label is a finite number, written like 1.5"
         if len(bad) == len(labels):
-            remedy += "; for classes, set task_kind to 'classification'"
+            usual += "; for classes, set task_kind to 'classification'"
+        remedy = remedy or usual
         complain(table, column, problems, remedy)
     return numbers
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from numbers import Real
 from typing import Any
@@ -14,12 +14,15 @@ from sage_kit.components import BuildContext, TaskSpec
 from sage_kit.components.plugins import Plugins
 from sage_kit.config import RunConfig
 from sage_kit.data.encoding import EncodedSplit
-from sage_kit.data.metrics import Measure, calibration_error, measure
+from sage_kit.data.metrics import METRICS, Measure, calibration_error, measure
 from sage_kit.data.splits import Announce, TaskData, load_task
 from sage_kit.errors import CompatibilityError, PluginError
 from sage_kit.recipe import check_metric
 
 Array = NDArray[Any]
+
+AGREEMENT = "agreement"
+"""What a score of student against teacher is called."""
 
 
 def load_scored(plugins: Plugins, config: RunConfig, announce: Announce) -> TaskData:
@@ -56,7 +59,34 @@ def with_measures(data: TaskData, plugins: Plugins, config: RunConfig) -> TaskDa
                 f"take another in metrics ({', '.join(others)})"
             )
         measures[name] = build_measure(name, plugins, config)
+    if data.spec.label_kind == "embeddings":
+        names, measures = _of_vectors(data, measures, named=bool(config.metrics))
     return replace(data, spec=replace(data.spec, metrics=names, measures=measures))
+
+
+def _of_vectors(
+    data: TaskData, measures: Mapping[str, Measure], *, named: bool
+) -> tuple[tuple[str, ...], dict[str, Measure]]:
+    """The metrics of embeddings that the data can be scored by; where there are none, the agreement with the teacher.
+
+    Raises
+    ------
+    CompatibilityError
+        For a metric that the settings name and that looks at what the data lack.
+    """
+    without = data.dev.unlabelled > 0
+    found = {}
+    for name, one in measures.items():
+        lacks = "pairs of texts" if data.dev.pairs is None else "labels" if without and one.needs_labels else ""
+        if not lacks:
+            found[name] = one
+        elif named:
+            raise CompatibilityError(
+                f"metric {name!r} needs {lacks}, which task {data.spec.name!r} lacks here: leave it out of metrics"
+            )
+    if not found:
+        return (AGREEMENT,), {AGREEMENT: Measure(AGREEMENT, METRICS["accuracy"])}
+    return tuple(found), found
 
 
 def score_encoded(
@@ -80,11 +110,17 @@ def score_encoded(
     """
     spec, gold = encoded.spec, encoded.gold
     scores = {}
-    if gold is not None or spec.label_kind == "embeddings":
+    measures = [measure(spec, name) for name in spec.metrics if name != AGREEMENT]
+    if spec.label_kind == "embeddings":
+        able = encoded.texts.pairs is not None
+        measures = [one for one in measures if able and (gold is not None or not one.needs_labels)]
+    elif gold is None:
+        measures = []
+    if measures:
         predicted = encoded.predictions(outputs)
-        scores = {name: measure(spec, name).score(gold, predicted) for name in spec.metrics}
+        scores = {one.name: one.score(gold, predicted) for one in measures}
     if teacher is not None:
-        scores["agreement"] = float(np.mean(encoded.agreement(outputs, teacher)))
+        scores[AGREEMENT] = float(np.mean(encoded.agreement(outputs, teacher)))
     if gold is not None and spec.has_classes:
         scores["calibration_error"] = calibration_error(outputs, gold)
     return scores
@@ -103,9 +139,10 @@ def build_measure(name: str, plugins: Plugins, config: RunConfig) -> Measure:
 
     def contributions(labels: Array, predictions: Array) -> Array:
         found = np.asarray(plugins.call("metric", name, metric.contributions, labels, predictions), dtype=np.float64)
-        if found.shape != (len(labels),):
-            raise PluginError(f"metric {name!r} returned contributions of shape {found.shape}, not {(len(labels),)}")
+        rows = len(predictions)
+        if found.shape != (rows,):
+            raise PluginError(f"metric {name!r} returned contributions of shape {found.shape}, not {(rows,)}")
         return found
 
     own: Callable[[Array, Array], Array] | None = contributions if hasattr(metric, "contributions") else None
-    return Measure(name, score, spec.larger_is_better, own)
+    return Measure(name, score, spec.larger_is_better, own, spec.needs_labels)

@@ -204,7 +204,7 @@ def load_task(spec: TaskSpec, config: RunConfig, announce: Announce) -> TaskData
     sizes = ", ".join(f"{len(split):,} {name}" for name, split in data.splits.items())
     announce(f"task {spec.name}: {sizes} rows{told}")
     unlabelled = ", ".join(f"{s.unlabelled:,} of {name}" for name, s in data.splits.items() if s.unlabelled)
-    if unlabelled:
+    if unlabelled and spec.label_column:
         announce(f"rows without a label: {unlabelled}")
     _announce_overlap(data, announce)
     return data
@@ -293,9 +293,11 @@ def _set_transfer_apart(
 
 def _read(name: str, file: str, spec: TaskSpec, config: RunConfig, half_empty: bool, announce: Announce) -> Split:
     """A split of texts from a file, which may lack labels."""
-    table = join_words(read_texts(file, spec, config, announce), spec.text_columns)
-    texts, *pairs = check_texts(table, spec.text_columns, may_be_half_empty=half_empty)
-    for column, values in zip(spec.text_columns, [texts, *pairs], strict=True):
+    table = read_texts(file, spec, config, announce)
+    columns = [column for column in spec.text_columns if column in table.columns]
+    table = join_words(table, columns)
+    texts, *pairs = check_texts(table, columns, may_be_half_empty=half_empty)
+    for column, values in zip(columns, [texts, *pairs], strict=True):
         announce_little_content(table, column, values, announce)
     second = pairs[0] if pairs else None
     if spec.is_structured:
@@ -306,6 +308,9 @@ def _read(name: str, file: str, spec: TaskSpec, config: RunConfig, half_empty: b
 def _leave_out(split: Split, others: list[Split], where: str, announce: Announce) -> Split:
     """The rows of a split whose text does not stand in one of the others."""
     seen = {key for other in others for key in _keys(other)}
+    if split.pairs is None:
+        seen |= {text for other in others for text in other.pairs or ()}
+        seen |= {text for other in others if other.pairs is not None for text in other.texts}
     kept = np.flatnonzero([key not in seen for key in _keys(split)])
     gone = len(split) - len(kept)
     if not gone:

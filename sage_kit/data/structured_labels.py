@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from sage_kit.components import Answers
 from sage_kit.data.classes import is_blank, read_label, shown
 from sage_kit.data.entities import OUTSIDE
-from sage_kit.data.row_checks import complain
+from sage_kit.data.row_checks import complain, parse_numbers
 from sage_kit.data.sources import Table
 from sage_kit.errors import did_you_mean
 
@@ -67,6 +67,12 @@ def _items(value: Any, what: str, separator: str | None = None) -> list[Any]:
     if isinstance(value, list | tuple):
         return list(value)
     raise _WrongError(f"expected a list of {what}, got {value!r} ({type(value).__name__})"[:120])
+
+
+def read_similarities(values: Values, where: str, column: str, *, rows: Sequence[int] = ()) -> NDArray[np.float32]:
+    """How alike two texts are, in numbers of any range: array of shape (rows,)."""
+    remedy = "the label of a pair says how alike its texts are, in a number: correct it, or set label_column to ''"
+    return parse_numbers(Table(where, {column: values}, rows=rows), column, remedy).astype(np.float32)
 
 
 class _Names:

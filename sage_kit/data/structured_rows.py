@@ -112,13 +112,16 @@ def read_structured(
         For the first value that is none of the kind's labels, or missing where it may not be.
     """
     column = spec.label_column
+    is_vectors = spec.label_kind == "embeddings"
+    if is_vectors and column not in table.columns:
+        return np.full(len(table), np.nan, np.float32)
     values = table.columns.get(column, [None] * len(table))
     rows = [row for row, value in enumerate(values) if not _is_missing(value)]
     if len(rows) < len(values) and not may_be_missing:
         problems = dict.fromkeys(sorted(set(range(len(values))) - set(rows)), "there is no label")
         complain(table, column, problems, f"correct such rows, or {DROP}")
     if not rows:
-        return np.full(len(values), None, object)
+        return np.full(len(values), np.nan, np.float32) if is_vectors else np.full(len(values), None, object)
     known = handling_of(spec).read(_column(table, spec, rows, texts, pairs))
     if len(rows) == len(values):
         return known
@@ -130,6 +133,8 @@ def read_structured(
 
 def without_missing(table: Table, spec: TaskSpec, announce: Announce) -> Table:
     """The table without the rows that have no label; how many they are is told."""
+    if not spec.label_column:
+        return table
     values = table.columns[spec.label_column]
     kept = [row for row, value in enumerate(values) if not _is_missing(value)]
     if len(kept) == len(values):

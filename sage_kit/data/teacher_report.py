@@ -43,7 +43,7 @@ class TeacherReport:
     metric : str
         The task's primary metric, in which all scores are.
     score, constant : float
-        Of the teacher, and of the one answer for every row that scores best.
+        Of the teacher, and of the one answer for every row that scores best; NaN where there is none, as for tags.
     answer : str
         That answer: a class, or a number.
     rows : int
@@ -123,6 +123,9 @@ def describe_labels(data: TaskData) -> str:
         more = f" of {len(names)}: {listed}" if names else ""
         if data.spec.label_kind == "spans":
             more = ", or none where a question has no answer" if data.spec.unanswered else ", one to every question"
+        if data.spec.label_kind == "embeddings":
+            texts = "texts" if data.dev.pairs is None else "pairs of texts"
+            return f"embeddings of {texts}, {'without labels' if data.dev.unlabelled else 'with labels'}"
         return f"labels: {data.spec.label_kind.replace('_', ' ')}{more}"
     if data.spec.is_regression:
         low, high = found["range"]
@@ -249,7 +252,7 @@ def report_scores(name: str, encoded: EncodedSplit, outputs: NDArray[np.float32]
     metric, rows = encoded.spec.metrics[0], len(encoded.labels)
     scores = score_encoded(encoded, outputs)
     score = scores.get(metric, float("nan"))
-    listed = ", ".join(f"{one} {value:.4f}" for one, value in scores.items())
+    listed = ", ".join(f"{one} {value:.4f}" for one, value in scores.items()) or "nothing to score it by"
     lines, nothing = [f"teacher {name!r} on dev ({rows:,} rows): {listed}"], float("nan")
     low = measure(encoded.spec, metric).is_better(score, 0.0)
     if not low and rows and not math.isnan(score) and measure(encoded.spec, metric).larger_is_better:

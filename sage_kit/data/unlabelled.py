@@ -34,6 +34,8 @@ def count_unlabelled(labels: NDArray[Any]) -> int:
 def read_texts(file: str, spec: TaskSpec, config: RunConfig, announce: Callable[[str], None]) -> Table:
     """Read a file of texts with the task's columns; it may lack the column of the label.
 
+    Where the texts of a pair are read one by one, it may lack that of the second text, too: it holds single texts.
+
     Parameters
     ----------
     file : str
@@ -55,11 +57,16 @@ def read_texts(file: str, spec: TaskSpec, config: RunConfig, announce: Callable[
         When the file is missing, malformed, empty or of another type, or lacks a column of texts.
     """
     path, dialect = Path(file).expanduser(), Dialect.of(config)
-    table = read_file(path, spec.text_columns, dialect=dialect)
+    columns = spec.text_columns
+    if spec.handling is not None and spec.handling.spec.splits_pairs:
+        others = read_file(path, columns[:1], dialect=dialect).others
+        columns = tuple(column for column in columns if column == columns[0] or column in others)
+    table = read_file(path, columns, dialect=dialect)
     require_rows(table)
-    if spec.label_column in table.others:
-        return read_file(path, (*spec.text_columns, spec.label_column), spec.label_column, dialect)
-    announce(f"{table.where} has no column {spec.label_column!r}: its {len(table):,} texts have no labels")
+    if spec.label_column in table.others and len(columns) == len(spec.text_columns):
+        return read_file(path, (*columns, spec.label_column), spec.label_column, dialect)
+    if spec.label_column:
+        announce(f"{table.where} has no column {spec.label_column!r}: its {len(table):,} texts have no labels")
     return table
 
 

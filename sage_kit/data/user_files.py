@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -37,7 +38,8 @@ from sage_kit.data.row_checks import (
     settle_missing,
 )
 from sage_kit.data.sources import Table, read_file
-from sage_kit.errors import ConfigError, DataError
+from sage_kit.data.structured_labels import read_label_columns
+from sage_kit.errors import ConfigError, DataError, did_you_mean
 
 TASK = "file"
 """Name of the task whose spec is a template."""
@@ -88,28 +90,76 @@ def read_user_files(template: TaskSpec, config: RunConfig, announce: Announce) -
 
 def read_plain(template: TaskSpec, config: RunConfig) -> tuple[TaskSpec, dict[str, Table]]:
     """The files with their columns, nothing of which is checked yet; parameters and errors as in `read_user_files`."""
+    of_vectors, of_sets = (template.label_kind == kind for kind in ("embeddings", "label_sets"))
     _check_settings(template, config)
     texts = tuple(filter(None, (config.text_column, config.text_pair_column)))
     files = {template.train_split: config.train_file, template.validation_splits[0]: config.validation_file}
-    tables = {
-        split: read_file(
-            Path(file).expanduser(), (*texts, config.label_column), config.label_column, Dialect.of(config)
-        )
-        for split, file in files.items()
-        if file
-    }
+    # a label of embeddings says how alike two texts are, so single texts have none
+    label = "" if of_vectors and len(texts) == 1 else config.label_column
+    several = _label_columns(template, config)
+    columns = (*texts, *(several or filter(None, [label])))
+    tables = {}
+    for split, file in files.items():
+        if file:
+            path = Path(file).expanduser()
+            if of_vectors and label:
+                _require_similarities(path, texts, label, config)
+            found = read_file(path, columns, label, Dialect.of(config))
+            tables[split] = _with_sets(found, several, label, config.label_separator) if of_sets else found
     # questions about one text go to one split
     group = config.text_pair_column if template.label_kind == "spans" else ""
-    return replace(template, text_columns=texts, label_column=config.label_column, group_column=group), tables
+    return replace(template, text_columns=texts, label_column=label, group_column=group), tables
+
+
+def _label_columns(template: TaskSpec, config: RunConfig) -> tuple[str, ...]:
+    """The columns of 0 and 1 of label sets; empty where a column holds the sets."""
+    names = tuple(name.strip() for name in config.label_column.split(","))
+    if template.label_kind != "label_sets" or len(names) < 2:
+        return ()
+    if config.label_separator or config.label_names:
+        given = "label_separator" if config.label_separator else "label_names"
+        raise ConfigError(f"label_column names {len(names)} columns, one for each label, and {given} is set: empty it")
+    return names
+
+
+def _with_sets(table: Table, columns: Sequence[str], label: str, separator: str) -> Table:
+    """The table with a list of names in each row of the label column, from columns of 0 and 1 or from text."""
+    if not columns and not separator:
+        return table
+    values = {name: column for name, column in table.columns.items() if name not in columns}
+    if columns:
+        flags = read_label_columns({name: table.columns[name] for name in columns}, table.where, rows=table.rows)
+        values[label] = [[columns[int(i)] for i in np.flatnonzero(row)] for row in flags]
+        return replace(table, columns=values, item_names=tuple(columns))
+    values[label] = [_parted(value, separator) for value in table.columns[label]]
+    return replace(table, columns=values)
+
+
+def _parted(value: Any, separator: str) -> Any:
+    """The labels of a text; nothing stands for none."""
+    if value is None or value == "":
+        return []
+    return [part.strip() for part in value.split(separator) if part.strip()] if isinstance(value, str) else value
+
+
+def _require_similarities(path: Path, texts: Sequence[str], label: str, config: RunConfig) -> None:
+    """Raise DataError for a file of pairs without the column of labels, which it may do without."""
+    others = read_file(path, texts, dialect=Dialect.of(config)).others
+    if label not in others:
+        raise DataError(
+            f"{path} has no column {label!r}, which says how alike the two texts are: set label_column to '' for pairs "
+            f"without labels.{did_you_mean(label, others, 'Other columns')}"
+        )
 
 
 def _check_settings(template: TaskSpec, config: RunConfig) -> None:
+    may_lack_labels = template.label_kind == "embeddings"
     if not config.train_file:
         raise ConfigError(f"task {TASK!r} needs train_file: a .jsonl, .csv or .parquet file, or another that it takes")
     columns = [name for name in (config.text_column, config.text_pair_column, config.label_column) if name]
     if len(set(columns)) < len(columns):
         raise ConfigError("text_column, text_pair_column and label_column must be different columns")
-    if not config.text_column or not config.label_column:
+    if not config.text_column or not (config.label_column or may_lack_labels):
         raise ConfigError(f"task {TASK!r} needs text_column and label_column")
     if template.label_kind == "spans" and not config.text_pair_column:
         raise ConfigError(
@@ -122,9 +172,15 @@ def _check_settings(template: TaskSpec, config: RunConfig) -> None:
         raise ConfigError(
             "validation_file is the train_file: leave it empty, and validation_fraction of the rows is set apart"
         )
+    if config.label_separator and template.label_kind != "label_sets":
+        raise ConfigError(
+            f"label_separator parts the labels of sets, and task_kind is {config.task_kind!r}: leave it empty, or set "
+            "task_kind to 'label_sets'"
+        )
     names = config.label_names
-    if names and config.task_kind == "regression":
-        raise ConfigError("label_names is set, but task_kind is 'regression', which has no classes: empty one of them")
+    if names and (config.task_kind == "regression" or may_lack_labels):
+        kind = config.task_kind
+        raise ConfigError(f"label_names is set, but task_kind is {kind!r}, which has no classes: empty one of them")
     if len(set(names)) < len(names):
         raise ConfigError(f"label_names lists a class twice: {', '.join(names)}")
     if len(names) == 1:

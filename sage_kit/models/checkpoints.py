@@ -1,4 +1,4 @@
-"""Loading checkpoints: sequence classifiers and tokenizers.
+"""Loading checkpoints: classifiers, sentence encoders and tokenizers.
 
 Only safetensors weights are read: nothing is unpickled, and no code that comes with a checkpoint is run.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ from sage_kit.models.layouts import (
     tokenizer_near,
 )
 from sage_kit.models.locations import resolve
+from sage_kit.models.sentence_encoder import load_sentence_encoder
 from sage_kit.storage.files import disk_errors
 
 if TYPE_CHECKING:
@@ -31,11 +33,12 @@ if TYPE_CHECKING:
 
     from sage_kit.components import FamilySpec
     from sage_kit.components.task_kinds import Architecture
+    from sage_kit.models.sentence_folders import SentenceSettings
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A loaded classifier of sequences, tokens or spans.
+    """A loaded classifier of sequences, tokens or spans, or a sentence encoder.
 
     Attributes
     ----------
@@ -75,8 +78,12 @@ def load_model_config(name: str) -> Any:
     return config
 
 
-def load_classifier(name: str, architecture: Architecture = "sequence") -> Checkpoint:
+def load_classifier(
+    name: str, architecture: Architecture = "sequence", sentence: SentenceSettings | None = None
+) -> Checkpoint:
     """A checkpoint as a classifier of sequences, tokens or spans, with the outputs that its own configuration asks for.
+
+    With `sentence` it becomes a sentence encoder, which has no head.
 
     Checkpoints of encoders alone and of other heads (masked language models and the like) load, too; their classifier's
     head is new and its parameters are listed as missing. The global random state stays as it was.
@@ -96,7 +103,10 @@ def load_classifier(name: str, architecture: Architecture = "sequence") -> Check
         )
     source = resolve(name)
     with readable("weights", name, source), quiet(), torch.random.fork_rng(devices=[]):
-        model, info = auto_class(architecture).from_pretrained(
+        load = (
+            partial(load_sentence_encoder, settings=sentence) if sentence else auto_class(architecture).from_pretrained
+        )
+        model, info = load(
             source,
             config=config,
             dtype=torch.float32,

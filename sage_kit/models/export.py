@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
 from sage_kit.components import handling_of
+from sage_kit.models.architectures import architecture_of
 from sage_kit.models.checkpoints import quiet
 from sage_kit.models.families import family_of
+from sage_kit.models.sentence_encoder import without_pooler
+from sage_kit.models.sentence_folders import SentenceSettings, write_sentence_folder
 from sage_kit.models.tokenizer_state import set_as_used
 
 if TYPE_CHECKING:
@@ -46,6 +49,8 @@ def export_student(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, d
     run's own scores at any batch size. The argument is needed where a text may be longer than the run's `max_length`:
     transformers cuts nothing unless it is asked to, whatever is saved, and what it is asked to cut to is saved here.
 
+    A sentence encoder becomes a folder of sentence-transformers, from which ``AutoModel`` loads the encoder.
+
     Parameters
     ----------
     model : PreTrainedModel
@@ -65,7 +70,13 @@ def export_student(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, d
     """
     directory.mkdir(parents=True, exist_ok=True)
     config = copy.deepcopy(model.config)
-    set_task(config, spec)
+    stock, options, sentence = model, dict[str, Any](), None
+    if architecture_of(model) == "embedding":
+        whole: Any = model
+        stock, sentence = whole.encoder, cast(SentenceSettings, whole.settings)
+        options = without_pooler(type(stock))
+    else:
+        set_task(config, spec)
     config.dtype = torch.float32
     family = family_of(config)
     tokenizer = copy.deepcopy(tokenizer)
@@ -73,12 +84,14 @@ def export_student(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, d
     set_as_used(tokenizer, max_length, token_types=family.uses_token_types(config))
     # a shell without memory takes the weights over as they are: no second initialisation, no random numbers drawn
     with torch.device("meta"):
-        shell = type(model)(config)
+        shell = type(stock)(config, **options)
     weights = {
         name: tensor.detach().to("cpu", torch.float32 if tensor.is_floating_point() else tensor.dtype)
-        for name, tensor in model.state_dict().items()
+        for name, tensor in stock.state_dict().items()
     }
     shell.load_state_dict(weights, assign=True)
     with quiet():
         shell.save_pretrained(directory)
         tokenizer.save_pretrained(directory)
+    if sentence is not None:
+        write_sentence_folder(directory, sentence, dim=int(config.hidden_size), max_length=max_length)

@@ -1,11 +1,13 @@
-"""The head of a model: from the states of its last block to logits, of each example or of each token."""
+"""The head of a model: from the states of its last block to logits, of each example or each token, or to a vector."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sage_kit.models.architectures import architecture_of
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from sage_kit.components import FamilySpec, HeadParts
+    from sage_kit.models.sentence_encoder import SentenceEncoder
 
 
 class Head(nn.Module):
@@ -59,11 +62,8 @@ class Head(nn.Module):
             pooled = states
         elif not self.reads_all:
             pooled = states[:, 0]
-        elif mask is None:
-            pooled = states.mean(1)
         else:
-            real = mask.unsqueeze(-1)
-            pooled = torch.where(real, states, 0).sum(1) / real.sum(1)
+            pooled = _mean(states, mask)
         if self.first_dropout is not None:
             pooled = self.first_dropout(pooled)
         if self.dense is not None:
@@ -72,6 +72,11 @@ class Head(nn.Module):
             pooled = self.norm(pooled)
         logits: Tensor = self.output(self.dropout(pooled))
         return logits
+
+    @property
+    def n_outputs(self) -> int:
+        """Width of the logits."""
+        return int(self.output.out_features)
 
     def flops(self, examples: int, tokens: int) -> int:
         """Forward FLOPs for so many examples, which have so many tokens."""
@@ -82,10 +87,64 @@ class Head(nn.Module):
         )
 
 
-def head_of(model: PreTrainedModel, family: FamilySpec) -> Head:
-    """The head that a model has."""
+class EmbeddingHead(nn.Module):
+    r"""The vector of a text: its tokens' states pooled and brought to the length :math:`\sqrt{d/2}`, d being the width.
+
+    For unit vectors u and v, :math:`\|u - v\|^2 = 2 - 2 \cos(u, v)`. So of two such outputs the mean of the squared
+    differences, which is the divergence of everything that is no distribution, is
+
+    .. math:: \frac{1}{d} \sum_i \Bigl(\sqrt{d/2}\, u_i - \sqrt{d/2}\, v_i\Bigr)^2 = 1 - \cos(u, v)
+
+    It is computed in single precision, whatever the blocks compute in.
+
+    Parameters
+    ----------
+    dim : int
+        Width of the states.
+    pooling : "mean" or "cls"
+        Mean of the real tokens' states, or the first one.
+
+    Attributes
+    ----------
+    per_token : bool
+    reads_all : bool
+    n_outputs : int
+        As many as the states are wide.
+    """
+
+    per_token: ClassVar[bool] = False
+
+    def __init__(self, dim: int, pooling: str) -> None:
+        super().__init__()
+        self.n_outputs = dim
+        self.pooling = pooling
+        self.reads_all = pooling == "mean"
+
+    def forward(self, states: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Vectors of shape (batch, dim), float32, from states of shape (batch, tokens, dim)."""
+        states = states.float()
+        pooled = _mean(states, mask) if self.reads_all else states[:, 0]
+        return F.normalize(pooled, dim=-1) * math.sqrt(self.n_outputs / 2)
+
+    def flops(self, examples: int, tokens: int) -> int:
+        """Forward FLOPs: there is no matrix product."""
+        return 0
+
+
+def head_of(model: PreTrainedModel, family: FamilySpec) -> Any:
+    """The head that a model has: a `Head` or an `EmbeddingHead`."""
     architecture = architecture_of(model)
+    if architecture == "embedding":
+        return EmbeddingHead(int(model.config.hidden_size), cast("SentenceEncoder", model).settings.pooling)
     return Head(model, family.head_for(architecture), per_token=architecture in ("token", "span"))
+
+
+def _mean(states: Tensor, mask: Tensor | None) -> Tensor:
+    """Mean over the real tokens, of shape (batch, dim)."""
+    if mask is None:
+        return states.mean(1)
+    real = mask.unsqueeze(-1)
+    return torch.where(real, states, 0).sum(1) / real.sum(1)
 
 
 def _activation(name: str) -> Callable[[Tensor], Tensor]:

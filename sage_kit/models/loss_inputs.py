@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from sage_kit.components import Compared, LossBatch, LossLayers, ModelOutputs, ModelSizes, TaskHandling
@@ -172,7 +173,7 @@ class BatchInputs:
 
     def alike(self) -> torch.Tensor:
         """How far student and teacher agree on each example, as `alike` says."""
-        return alike(self.student, self.teacher)
+        return alike(self.student, self.teacher, vectors=self._inputs.handling.spec.has_vectors)
 
     def _once(
         self, what: str, layers: tuple[int, ...], make: Callable[[tuple[int, ...]], torch.Tensor]
@@ -224,8 +225,13 @@ class BatchInputs:
         return pool(self._teacher_hidden(layers)[:, :, 0].float(), self._mask, self._inputs.pooling)
 
 
-def alike(student: Compared, teacher: Compared) -> torch.Tensor:
-    """For each example, the share of the distributions that count whose likeliest outcome is the same: (batch,)."""
+def alike(student: Compared, teacher: Compared, *, vectors: bool = False) -> torch.Tensor:
+    """For each example, the share of the distributions that count whose likeliest outcome is the same: (batch,).
+
+    Of vectors it is their cosine, a negative one as 0.
+    """
+    if vectors:
+        return F.cosine_similarity(student.logits.float(), teacher.logits.float(), dim=-1).clamp(min=0)
     same, counts = student.logits.argmax(-1) == teacher.logits.argmax(-1), student.counts
     return same.float() if counts is None else (same & counts).sum(1) / counts.sum(1)
 
@@ -263,7 +269,9 @@ def loss_inputs(recipe: Recipe, teacher: UpperLayers, sizes: ModelSizes, handlin
         hidden.append(sizes.teacher_blocks)
     entered = [layer for one in layers.values() for layer in (*one.teacher_projections, *one.teacher_scores)]
     kept = tuple(dict.fromkeys([*hidden, *(layer - 1 for layer in entered if layer > 1)]))
-    return LossInputs(recipe.losses, sizes, layers, teacher, config.pooling, kept, handling)
+    # what a sentence encoder pools by is the embedding
+    pooling = teacher.head.pooling if handling.spec.architecture == "embedding" else config.pooling
+    return LossInputs(recipe.losses, sizes, layers, teacher, pooling, kept, handling)
 
 
 def _layers_of(choice: LossChoice, sizes: ModelSizes) -> LossLayers:

@@ -23,7 +23,7 @@ from sage_kit.components import TokenBatch
 from sage_kit.config import RunConfig
 from sage_kit.data.batches import plan_batches
 from sage_kit.errors import CompatibilityError
-from sage_kit.models.architectures import architecture_of, auto_class
+from sage_kit.models.architectures import architecture_of, new_model
 from sage_kit.models.block_parts import parts_of
 from sage_kit.models.encoder_parts import blocks_of, front_modules
 from sage_kit.models.families import family_of
@@ -242,7 +242,7 @@ def build_narrow(
         let_family_fit(own, config, sources or [None] * layers)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        student = auto_class(architecture).from_config(config, attn_implementation=own.attention, dtype=torch.float32)
+        student = new_model(config, teacher, own.attention)
     projection = projection_of(student, teacher)
     student.requires_grad_(True)
     if projection is None:

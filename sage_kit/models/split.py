@@ -173,7 +173,7 @@ class UpperLayers(nn.Module):
         self.head = head_of(model, family)
         self.n_blocks = len(self._sequence)
         self.dim = int(model.config.hidden_size)
-        self.n_outputs = int(self.head.output.out_features)
+        self.n_outputs = int(self.head.n_outputs)
         self.final_norm = model.get_submodule(family.final_norm) if family.final_norm else None
         self._own = own_blocks(model, family)
         self.gives_scores = self._own is None
@@ -351,7 +351,7 @@ class UpperLayers(nn.Module):
             The blocks, from 1, whose queries, keys and values are: those of the others than the last cost nothing more.
         """
         examples, tokens = len(lengths), int(lengths.astype("int64").sum())
-        total = self.head.flops(examples, tokens) + self._projection_flops(tokens)
+        total: int = self.head.flops(examples, tokens) + self._projection_flops(tokens)
         if hidden or self.head.reads_all or self._own is not None:
             return total + block_flops(self._sequence, self.dim, lengths, self._own)
         last = self._parts[-1]
@@ -385,8 +385,9 @@ class UpperLayers(nn.Module):
         """
         examples, tokens = len(lengths), int(lengths.astype("int64").sum())
         forward = self.flops(lengths, hidden, projections)
+        of_head: int = self.head.flops(examples, tokens)
         if self._own is not None:
-            return 3 * forward + self.recomputes * (forward - self.head.flops(examples, tokens))
+            return 3 * forward + self.recomputes * (forward - of_head)
         first = self._parts[0]
         every = hidden or bool(projections) or self.head.reads_all or self.n_blocks > 1
         queries = tokens if every else examples
@@ -395,7 +396,7 @@ class UpperLayers(nn.Module):
         unneeded = projection or 2 * (both * tokens + first.query.weight.numel() * queries)
         again = 0
         if self.recomputes:
-            again = forward - self.head.flops(examples, tokens) - projection
+            again = forward - of_head - projection
             kept = [self._parts[number - 1] for number in projections]
             layers = [layer for parts in kept for layer in (parts.query, parts.key, parts.value)]
             again -= 2 * tokens * sum(layer.weight.numel() for layer in layers)

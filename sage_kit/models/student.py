@@ -10,7 +10,7 @@ import torch
 
 from sage_kit.components.plugins import Plugins
 from sage_kit.errors import CompatibilityError
-from sage_kit.models.architectures import architecture_of, auto_class
+from sage_kit.models.architectures import architecture_of, new_model
 from sage_kit.models.encoder_parts import blocks_of, front_modules
 from sage_kit.models.families import family_of
 from sage_kit.models.split import Bypass, input_blocks
@@ -144,9 +144,7 @@ def build_student(
     let_family_fit(family, config, kept)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        student = auto_class(architecture).from_config(
-            config, attn_implementation=family.attention, dtype=torch.float32
-        )
+        student = new_model(config, teacher_model, family.attention)
     blocks = blocks_of(student, family)
 
     front = list(zip(front_modules(student, family), front_modules(teacher_model, family), strict=True))

@@ -23,6 +23,7 @@ from sage_kit.models.export import export_student, set_task
 from sage_kit.models.families import family_parts
 from sage_kit.models.finetuning import MAX_GRAD_NORM, WEIGHT_DECAY, OnStep, finetune
 from sage_kit.models.learning_rate import WARMUP_SHARE
+from sage_kit.models.sentence_folders import SentenceSettings, read_sentence_settings
 from sage_kit.models.student import require_own_weights
 from sage_kit.models.tokenizer_state import set_as_used
 from sage_kit.storage.cache import Cache
@@ -32,6 +33,8 @@ from sage_kit.system.devices import resolve_precision
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from sage_kit.components.task_kinds import Architecture
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,8 @@ class Teacher:
         head that was trained here.
     seconds : float
         Of its fine-tuning, with those of a process that was killed during it; 0 where none was done now.
+    sentence : SentenceSettings or None
+        How it makes vectors of texts; None for a classifier.
     """
 
     model: PreTrainedModel
@@ -61,6 +66,12 @@ class Teacher:
     finetuned: bool
     outputs: tuple[int, ...] | None = None
     seconds: float = 0.0
+    sentence: SentenceSettings | None = None
+
+    @property
+    def prefix(self) -> str:
+        """What stands in front of each text that it reads."""
+        return "" if self.sentence is None else self.sentence.prompt
 
 
 def load_teacher(
@@ -95,9 +106,14 @@ def load_teacher(
         When `max_length` exceeds the model's positions, `teacher_labels` does not fit the task or the teacher, or the
         device cannot compute in the precision.
     """
-    checkpoint = load_classifier(config.teacher, handling_of(data.spec).spec.architecture)
+    architecture = handling_of(data.spec).spec.architecture
+    sentence = sentence_settings(config, architecture)
+    if sentence is not None:
+        announce(f"teacher {config.teacher!r}: {sentence.describe()}")
+    folder = config.teacher if sentence is None else sentence.encoder
+    checkpoint = load_classifier(folder, architecture, sentence)
     require_own_weights(checkpoint.family, config.bypass)
-    tokenizer = load_tokenizer(config.tokenizer or config.teacher)
+    tokenizer = load_tokenizer(config.tokenizer or folder)
     fit_tokenizer(tokenizer, checkpoint, config)
     finetuned = bool(checkpoint.missing)
     outputs, seconds = None, 0.0
@@ -108,14 +124,26 @@ def load_teacher(
                 f"and is fine-tuned on the task: leave it empty"
             )
         model, seconds = _finetuned(checkpoint, tokenizer, config, data, cache, device, announce, on_step)
+    elif sentence is not None:
+        model = checkpoint.model
+        if config.teacher_labels:
+            raise CompatibilityError(f"teacher_labels names classes, and task {data.spec.name!r} has none: empty it")
     else:
         model = checkpoint.model
         outputs = _adopt_head(checkpoint, config.teacher, data.spec, config.teacher_labels, announce)
     model.eval().requires_grad_(False)
     family = family_parts(checkpoint.family)
-    mark = fingerprint("teacher-2", _settings(model.config), dict(model.state_dict()), family)
+    more = [] if sentence is None else [sentence.pooling]
+    mark = fingerprint("teacher-2", _settings(model.config), dict(model.state_dict()), family, *more)
     cast(nn.Module, model).to(device)
-    return Teacher(model, tokenizer, mark, finetuned, outputs, seconds)
+    return Teacher(model, tokenizer, mark, finetuned, outputs, seconds, sentence)
+
+
+def sentence_settings(config: RunConfig, architecture: Architecture) -> SentenceSettings | None:
+    """How the teacher makes vectors of texts; None for a classifier. Raises as `read_sentence_settings` does."""
+    if architecture != "embedding":
+        return None
+    return read_sentence_settings(config.teacher, config.pooling, config.text_prefix)
 
 
 def fit_tokenizer(tokenizer: PreTrainedTokenizerBase, checkpoint: Checkpoint, config: RunConfig) -> None:

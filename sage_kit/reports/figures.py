@@ -88,7 +88,7 @@ def learning_curves(
     right.plot(steps, [r.dev[primary_metric] for r in history], "o-", color=ANCHOR, label="dev")
     for split, (line, teacher_line) in zip(history[-1].validation, cycle(SPLIT_LINES)):
         right.plot(steps, [r.validation[split][primary_metric] for r in history], line, color=SYNTHETIC, label=split)
-        score = summary["teacher"]["validation"][split][primary_metric] if summary else None
+        score = summary["teacher"]["validation"][split].get(primary_metric) if summary else None
         if score is not None:
             right.axhline(score, color=TEACHER, linestyle=teacher_line, label=f"teacher, {split}")
     right.set(title=primary_metric, xlabel="student steps")

@@ -97,7 +97,7 @@ def splits_table(arms: Mapping[str, Mapping[str, Any]]) -> Table | None:
         table.add_column(heading, justify="right")
     for split in first["validation"]:
         found = [summary["validation"][split][name] for summary in arms.values() for name in (metric, "agreement")]
-        table.add_row(split, *map(_number, [first["teacher"]["validation"][split][metric], *found]))
+        table.add_row(split, *map(_number, [first["teacher"]["validation"][split].get(metric), *found]))
     return table
 
 

@@ -28,6 +28,8 @@ class Arm:
         What makes its runs (`sage_kit.studies.runs.Loop`); None takes the distillation loop.
     by_task : mapping of task to mapping, or None
         Settings that go over the others on a task, such as a learning rate that `Study.tune` found there.
+    choices : mapping of str to mapping, or None
+        By name, settings that go over all these. `Study.tune` tries each with every learning rate, and takes one.
     **settings
         Settings of `RunConfig` that make it differ from the study's other arms.
     """
@@ -39,9 +41,11 @@ class Arm:
         *,
         loop: Loop | None = None,
         by_task: Mapping[str, Mapping[str, Any]] | None = None,
+        choices: Mapping[str, Mapping[str, Any]] | None = None,
         **settings: Any,
     ) -> None:
-        named = [*settings, *(key for own in (by_task or {}).values() for key in own)]
+        others = [*(by_task or {}).values(), *(choices or {}).values()]
+        named = [*settings, *(key for own in others for key in own)]
         unknown = [key for key in named if key not in RunConfig.model_fields]
         if unknown:
             hint = did_you_mean(unknown[0], RunConfig.model_fields, elsewhere="`sage-kit config` lists them.")
@@ -51,10 +55,11 @@ class Arm:
         self.loop = loop
         self.settings = settings
         self.by_task = {task: dict(own) for task, own in (by_task or {}).items()}
+        self.choices = {name: dict(own) for name, own in (choices or {}).items()}
 
-    def on(self, task: str) -> dict[str, Any]:
-        """Its settings on a task."""
-        return {**self.settings, **self.by_task.get(task, {})}
+    def on(self, task: str, choice: str = "") -> dict[str, Any]:
+        """Its settings on a task, with one of its choices."""
+        return {**self.settings, **self.by_task.get(task, {}), **self.choices.get(choice, {})}
 
     def __repr__(self) -> str:
         settings = "".join(f", {name}={value!r}" for name, value in self.settings.items())
@@ -68,12 +73,12 @@ def for_choice(arm: Arm) -> Arm:
     )
 
 
-def at_rates(arm: Arm, rates: Mapping[str, float]) -> Arm:
-    """The arm with a learning rate by task."""
-    by_task = {
-        **arm.by_task,
-        **{task: {**arm.by_task.get(task, {}), "learning_rate": rate} for task, rate in rates.items()},
-    }
+def at_rates(arm: Arm, rates: Mapping[str, float], choices: Mapping[str, str] | None = None) -> Arm:
+    """The arm with a learning rate and, where it has choices, one of them by task."""
+    by_task = dict(arm.by_task)
+    for task, rate in rates.items():
+        chosen = arm.choices.get((choices or {}).get(task, ""), {})
+        by_task[task] = {**arm.by_task.get(task, {}), **chosen, "learning_rate": rate}
     return Arm(arm.name, arm.about, loop=arm.loop, by_task=by_task, **arm.settings)
 
 
@@ -85,7 +90,8 @@ def check_arms(study: Study, arms: Sequence[Arm], tasks: Sequence[str]) -> None:
         raise StudyError(f"two arms are called {double!r}: give each a name of its own")
     for task in tasks:
         for arm in arms:
-            resolve(study.config(task, **arm.on(task)), study.plugins)
+            for choice in arm.choices or [""]:
+                resolve(study.config(task, **arm.on(task, choice)), study.plugins)
 
 
 def step_limits(

@@ -79,8 +79,10 @@ def _score(task: str, name: str, value: float, metric: str, error: float) -> Cla
     )  # fmt: skip
 
 
-def _question(id: str, statement: str, source: str, study: str, finding: str, note: str = "") -> Claim:
-    return Claim(id, statement, "", source, study, finding, "question", note)
+def _question(
+    id: str, statement: str, source: str, study: str, finding: str, note: str = "", *, also: tuple[str, ...] = ()
+) -> Claim:
+    return Claim(id, statement, "", source, study, finding, "question", note, also=also)
 
 
 AIM = "the aim of this toolkit"
@@ -202,6 +204,13 @@ CLAIMS: tuple[Claim, ...] = (
         "deeper_bypass", "Is a bypass of the first block better than that of the embeddings, at equal depth?",
         "Section 3.1: the paper bypasses the input layer alone", "15_equal_cost_bypass", "deeper_bypass",
         "With the preset default on either side.",
+    ),
+    _question(
+        "further_loss", "Does a further loss beside KL bring the student closer to its teacher?",
+        f"{AIM}; the paper has no such arm", "17_losses", "best_loss_divergence",
+        "With the preset default's synthesis, at equal steps and at equal FLOPs; the loss was chosen on parts carved "
+        "from train.",
+        also=("best_loss_equal_flops",),
     ),
 )  # fmt: skip
 """The paper's claims in its order, then the questions that it leaves open."""

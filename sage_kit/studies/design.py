@@ -15,7 +15,7 @@ from sage_kit.studies.arms import Arm, at_rates, for_choice, run_config, step_li
 from sage_kit.studies.effort import Planned
 from sage_kit.studies.predictions import VALIDATION
 from sage_kit.studies.result import RESULT, StudyResult, find_folders, read_tables
-from sage_kit.studies.tuning import TUNING_SEED
+from sage_kit.studies.tuning import TUNING_SEED, tries_of
 from sage_kit.studies.verdicts import LEAST_SEEDS, POINTS, detectable_text
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ def compared_rows(study: Study, task: str, split: str) -> int:
 
 def planned_runs(
     study: Study,
-    arms: Sequence[Arm],
+    arms: Sequence[Arm] | Mapping[str, Sequence[Arm]],
     tasks: Sequence[str],
     seeds: Sequence[int] | None,
     tuned: bool,
@@ -133,11 +133,15 @@ def planned_runs(
     tries = range(TUNING_SEED, TUNING_SEED + study.size.tuning_seeds)
     planned = []
     for task, limit in step_limits(study, tasks, equal_steps, steps).items():
-        for arm in arms:
-            if not tuned or len(study.rates) < 2:
+        own = arms[task] if isinstance(arms, Mapping) else arms
+        every_try = tries_of(own, study.rates)
+        is_tuned = tuned and (len(study.rates) > 1 or any(arm.choices for arm in own))
+        for arm in own:
+            places = [(choice, rate) for one, choice, rate in every_try if one is arm]
+            if not is_tuned:
                 groups = [[run_config(study, task, arm, seed, limit)] for seed in compared]
             else:
-                rated = [at_rates(arm, {task: rate}) for rate in study.rates]
+                rated = [at_rates(arm, {task: rate}, {task: choice}) for choice, rate in places]
                 groups = [[run_config(study, task, for_choice(one), seed, limit)] for one in rated for seed in tries]
                 groups += [[run_config(study, task, one, seed, limit) for one in rated] for seed in compared]
             for configs in groups:

@@ -33,10 +33,11 @@ NAMING: Mapping[str, str] = {
     "task": "task", "reducer": "reducer", "reducers": "reducer", "inverter": "inverter", "inverters": "inverter",
     "trained": "inverter", "sampler": "sampler", "samplers": "sampler", "filter": "filter", "filters": "filter",
     "lift": "lift", "lifts": "lift", "decoder": "decoder", "decoders": "decoder", "stop_rule": "stop_rule",
+    "alone": "loss", "added": "loss",
 }  # fmt: skip
 """Parameters that name components, and the kind of these."""
 
-SEVERAL = ("task", "reducers", "inverters", "trained", "samplers", "filters", "lifts", "decoders")
+SEVERAL = ("task", "reducers", "inverters", "trained", "samplers", "filters", "lifts", "decoders", "alone", "added")
 """Of those, which take several names, separated by commas."""
 
 PARAMETERS_TAG = "parameters"

@@ -19,6 +19,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterable, Mapping, MutableMapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -86,6 +87,8 @@ class Study(Findings):
         tuning.
     usual_rates : mapping of str to sequence of float
         By profile, learning rates that this study takes instead of the size's.
+    tuning_seeds : int or None
+        Seeds under which an arm is tried at each rate; None takes as many as the size says.
     base : mapping
         Settings of every run of this study, over the size's.
     more : mapping
@@ -118,6 +121,7 @@ class Study(Findings):
         tasks: Mapping[str, str] | None = None,
         rates: Sequence[float] | None = None,
         usual_rates: Mapping[str, Sequence[float]] | None = None,
+        tuning_seeds: int | None = None,
         base: Mapping[str, Any] | None = None,
         more: Mapping[str, Any] | None = None,
         **settings: Any,
@@ -128,6 +132,8 @@ class Study(Findings):
         check(OWN_PARAMETERS, {**own, "runs_dir": runs_dir, "results_dir": results_dir}, study=name)
         self.name, self.title, self.question = name, title, question
         self.size = size(profile)
+        if tuning_seeds is not None:
+            self.size = replace(self.size, tuning_seeds=tuning_seeds)
         self.seeds = self.size.seeds if seeds is None else seeds
         if not 1 <= self.seeds <= TUNING_SEED:
             raise StudyError(
@@ -283,6 +289,9 @@ class Study(Findings):
             For settings of any of the arms, before the first run is made.
         """
         chosen = tuple(tasks or self.tasks)
+        open_one = next((arm for arm in arms if arm.choices), None)
+        if open_one is not None:
+            raise StudyError(f"arm {open_one.name!r} has choices: hand it to Study.tune, and run what that returns")
         check_arms(self, arms, chosen)
         if not self.is_planned:
             self.plan(arms=arms, tasks=chosen, seeds=seeds, equal_steps=equal_steps, steps=steps)
@@ -313,6 +322,9 @@ class Study(Findings):
         rate with the lowest mean divergence on dev is taken; held-out rows and official validation data are not read.
         Where the best rate of an arm is the smallest or the largest, the list goes on by a rate for all arms of the
         task alike; where it still is at an end, a line says so. Every try stands in the table ``tuning``.
+
+        An arm with choices is run with each of them at each rate. Arms without any then try more rates, so that all
+        have as many tries (`sage_kit.studies.tuning.widened`), and no list goes on.
 
         Parameters
         ----------
@@ -366,7 +378,7 @@ class Study(Findings):
         self,
         *,
         split: str | None = None,
-        arms: Sequence[Arm] = (),
+        arms: Sequence[Arm] | Mapping[str, Sequence[Arm]] = (),
         tasks: Sequence[str] | None = None,
         seeds: Sequence[int] | None = None,
         tuned: bool = False,
@@ -380,7 +392,7 @@ class Study(Findings):
         split : str or None
             Where scores will be compared: "evaluation", "dev", "validation", or the name of a validation split; None
             takes `scored`.
-        arms : sequence of Arm
+        arms : sequence of Arm, or mapping of task to these
             What will be run; without any, no time is told.
         tasks, seeds, equal_steps, steps
             As in `run`.

@@ -21,7 +21,7 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppres
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped, unused-ignore]
@@ -152,18 +152,44 @@ def _restore_environment(state: State) -> None:
             os.environ[name] = value
 
 
-def _logging() -> dict[str, Setting]:
-    manager = logging.root.manager
-    settings: dict[str, Setting] = {"logging.disable": (lambda: manager.disable, logging.disable)}
-    known = {f"logger {name!r}": logger for name, logger in list(manager.loggerDict.items())}
-    for name, logger in {"the root logger": logging.root, **known}.items():
+class _Logger(NamedTuple):
+    """How a logger is set, in one value: a process has hundreds of loggers, all read before and after each check."""
+
+    level: int
+    handlers: tuple[Any, ...]
+    filters: tuple[Any, ...]
+    disabled: bool
+    propagate: bool
+
+
+LOGGER_WORDS = (
+    "the level of {}", "the handlers of {}", "the filters of {}", "whether {} is disabled", "whether {} propagates",
+)  # fmt: skip
+"""What messages call the fields of `_Logger`."""
+
+
+def _loggers() -> Iterator[tuple[str, logging.Logger]]:
+    yield "the root logger", logging.root
+    for name, logger in list(logging.root.manager.loggerDict.items()):
         if isinstance(logger, logging.Logger):
-            settings[f"the level of {name}"] = (_attribute(logger, "level")[0], logger.setLevel)
-            settings[f"the handlers of {name}"] = _attribute(logger, "handlers")
-            settings[f"the filters of {name}"] = _attribute(logger, "filters")
-            settings[f"whether {name} is disabled"] = _attribute(logger, "disabled")
-            settings[f"whether {name} propagates"] = _attribute(logger, "propagate")
-    return settings
+            yield f"logger {name!r}", logger
+
+
+def _settings_of(logger: logging.Logger) -> _Logger:
+    return _Logger(logger.level, (*logger.handlers,), (*logger.filters,), logger.disabled, logger.propagate)
+
+
+def _read_logging() -> State:
+    settings = {name: _settings_of(logger) for name, logger in _loggers()}
+    return {"logging.disable": logging.root.manager.disable, **settings}
+
+
+def _restore_logging(state: State) -> None:
+    logging.disable(state["logging.disable"])
+    for name, logger in _loggers():
+        if name in state and _settings_of(logger) != state[name]:
+            level, logger.handlers[:], logger.filters[:], logger.disabled, logger.propagate = state[name]
+            logger.setLevel(level)  # also tells the module's cache
 
 
 def _warnings() -> dict[str, Setting]:
@@ -237,7 +263,7 @@ ASPECTS: Mapping[str, Aspect] = {
     "numpy": _of(_numpy),
     "directory": Aspect(_read_directory, _restore_directory),
     "environment": Aspect(_read_environment, _restore_environment, shows_values=False),
-    "logging": _of(_logging, shows_values=False),
+    "logging": Aspect(_read_logging, _restore_logging, shows_values=False),
     "warnings": _of(_warnings, shows_values=False),
     "random": Aspect(_read_random, _restore_random, shows_values=False),
     "interpreter": _of(_interpreter),
@@ -250,6 +276,9 @@ def _differences(aspect: Aspect, before: State, after: State) -> list[str]:
     for name, value in before.items():
         if name == "files":
             found += _file_differences(value, after[name])
+        elif isinstance(value, _Logger):
+            pairs = zip(LOGGER_WORDS, value, after.get(name, (None,) * len(value)), strict=True)
+            found += [f"changes {words.format(name)}" for words, one, two in pairs if one != two]
         elif after.get(name) != value:
             values = f" from {_short(value)} to {_short(after.get(name))}" if aspect.shows_values else ""
             found.append(f"changes {name}{values}")

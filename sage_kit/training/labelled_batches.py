@@ -147,8 +147,9 @@ class SyntheticBatches:
     ) -> None:
         if synthetic.logits is None:
             raise ValueError("the synthetic set has no labels")
-        self.profile = Profile(len(synthetic.anchors), synthetic.logits.shape[1], device)
         self._handling, self._targets = real.encoded.handling, real.targets
+        width = synthetic.logits.shape[1] if self._handling.spec.keeps_outputs else 0
+        self.profile = Profile(len(synthetic.anchors), width, device)
         self.synthetic = synthetic
         self._synthesizer = synthesizer
         self._device = device

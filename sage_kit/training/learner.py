@@ -85,7 +85,9 @@ class Learner:
         compiled: Any = torch.compile(part, dynamic=True) if config.compile else part
         self.upper, self.optimizer = accelerator.prepare(compiled, self.raw_optimizer)
         self._per_token = part.head.per_token
-        self.profile = Profile(len(prepared.train.store), 0 if self._per_token else part.n_outputs, self.device)
+        kind = prepared.loss_inputs.handling.spec
+        self._keeps_outputs, self._has_vectors = kind.keeps_outputs, kind.has_vectors
+        self.profile = Profile(len(prepared.train.store), part.n_outputs if self._keeps_outputs else 0, self.device)
         self.steps = 0
         self._progress = 0.0
 
@@ -146,9 +148,9 @@ class Learner:
                 mine, theirs = (one.batch(train.store.offsets, rows, device) for one in (student, train.outputs))
                 losses = self.objective.of_outputs(mine, theirs, labels, self._progress, positions)
                 recorded = mine
-                if self._per_token:
-                    compared = train.encoded.handling.compared
-                    recorded = alike(compared(mine, positions), compared(theirs, positions))
+                if not self._keeps_outputs:
+                    both = (train.encoded.handling.compared(one, positions) for one in (mine, theirs))
+                    recorded = alike(*both, vectors=self._has_vectors)
                 self.profile.record(index, losses, recorded)
 
     def _profiled(self) -> list[NDArray[np.int64]]:

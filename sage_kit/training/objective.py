@@ -59,7 +59,7 @@ class Objective:
         self.inputs = inputs
         self._student = student
         self._batch_size = config.batch_size
-        self._per_token = inputs.handling.spec.per_token
+        self._keeps_outputs = inputs.handling.spec.keeps_outputs
         self._losses: dict[str, Any] = {}
         for name, choice in inputs.losses.items():
             seed = derive_seed(config.seed, "loss", name)
@@ -91,7 +91,7 @@ class Objective:
         Returns
         -------
         losses : Tensor of shape (batch,), float32
-        outputs : Tensor of shape (batch, n_outputs), or of shape (batch,) with an output per token
+        outputs : Tensor of shape (batch, n_outputs), or of shape (batch,) with an output per token and of embeddings
             The student's logits, or how far they agree with the teacher's.
 
         Raises
@@ -112,7 +112,7 @@ class Objective:
             autocast,
         )
         losses = self._sum(self.inputs.losses, seen.of, len(batch.labels), progress)
-        return losses, seen.alike() if self._per_token else output.logits
+        return losses, output.logits if self._keeps_outputs else seen.alike()
 
     @property
     def asks(self) -> dict[str, Any]:

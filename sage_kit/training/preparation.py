@@ -31,7 +31,7 @@ from sage_kit.models.loss_inputs import LossInputs, loss_inputs
 from sage_kit.models.narrow import Shape, narrow_student, student_shape
 from sage_kit.models.split import InputLayers, UpperLayers, split_model
 from sage_kit.models.student import build_student, layer_map
-from sage_kit.models.teacher import Teacher, fit_tokenizer, load_teacher
+from sage_kit.models.teacher import Teacher, fit_tokenizer, load_teacher, sentence_settings
 from sage_kit.models.vectors import Pooled, TeacherOutputs, VectorStore, embed_split, label_split, pool_layer
 from sage_kit.models.vocabulary import TeacherVocabulary
 from sage_kit.recipe import Recipe
@@ -235,7 +235,7 @@ def prepare(recipe: Recipe, accelerator: Accelerator, costs: Costs) -> Prepared:
     input_layers_key = fingerprint(teacher.fingerprint, config.bypass)
 
     def embed(split: Split) -> tuple[EncodedSplit, VectorStore]:
-        encoded = work.encode(split, data.spec, teacher.tokenizer)
+        encoded = work.encode(split, data.spec, teacher.tokenizer, teacher.prefix)
         return encoded, work.embed(split.name, encoded.tokens, input_layers, input_layers_key, config.granularity)
 
     def label(split: Split, embedded: tuple[EncodedSplit, VectorStore], layers: list[int]) -> PreparedSplit:
@@ -301,9 +301,9 @@ def prepare(recipe: Recipe, accelerator: Accelerator, costs: Costs) -> Prepared:
     if data.evaluation is not None:
         evaluation = label(data.evaluation, embed(data.evaluation), [])
         mark += [evaluation.store.key, *evaluation.content]
-        if evaluation.encoded.gold is not None:
-            scores = evaluation.scores(evaluation.outputs.logits, with_agreement=False)
-            rows, metric = len(data.evaluation), data.spec.metrics[0]
+        scores = evaluation.scores(evaluation.outputs.logits, with_agreement=False)
+        rows, metric = len(data.evaluation), data.spec.metrics[0]
+        if metric in scores:
             work.announce(f"teacher {config.teacher!r} on evaluation ({rows:,} rows): {metric} {scores[metric]:.4f}")
     content = fingerprint(*mark)
     if shape is not None:
@@ -322,7 +322,9 @@ def prepare(recipe: Recipe, accelerator: Accelerator, costs: Costs) -> Prepared:
             teacher,
             train.tokens,
             cache,
-            lambda: load_language(config, teacher.tokenizer, train.tokens, cache, device, work.announce),
+            lambda: load_language(
+                _of_encoder(config, teacher), teacher.tokenizer, train.tokens, cache, device, work.announce
+            ),
         ),
         dev=dev,
         validation=validation,
@@ -360,12 +362,15 @@ def prepare_vectors(
     data = work.load_data()
     if fine_tune:
         teacher = work.load_teacher(data)
-        tokenizer, mark = teacher.tokenizer, teacher.fingerprint
+        tokenizer, mark, prefix = teacher.tokenizer, teacher.fingerprint, teacher.prefix
         input_layers, _ = split_model(teacher.model.to(accelerator.device), config.bypass)
         whose = FINE_TUNED if teacher.finetuned else TRAINED
     else:
-        checkpoint = load_classifier(config.teacher, handling_of(data.spec).spec.architecture)
-        tokenizer = load_tokenizer(config.tokenizer or config.teacher)
+        architecture = handling_of(data.spec).spec.architecture
+        sentence = sentence_settings(config, architecture)
+        folder, prefix = (config.teacher, "") if sentence is None else (sentence.encoder, sentence.prompt)
+        checkpoint = load_classifier(folder, architecture, sentence)
+        tokenizer = load_tokenizer(config.tokenizer or folder)
         fit_tokenizer(tokenizer, checkpoint, config)
         input_layers, _ = split_model(checkpoint.model.to(accelerator.device), config.bypass)
         # the head may be random: of the input layers alone
@@ -374,7 +379,7 @@ def prepare_vectors(
     key = fingerprint(mark, config.bypass)
     # token states are many times larger, and nobody looks at them here
     train, dev = (
-        work.embed(split.name, work.encode(split, data.spec, tokenizer).tokens, input_layers, key, "pooled")
+        work.embed(split.name, work.encode(split, data.spec, tokenizer, prefix).tokens, input_layers, key, "pooled")
         for split in (data.train, data.dev)
     )
     return PreparedVectors(train, dev, whose, work.cache)
@@ -413,8 +418,8 @@ class _Preparation:
             self.costs.add(FINE_TUNING, teacher.seconds)
         return teacher
 
-    def encode(self, split: Split, spec: TaskSpec, tokenizer: PreTrainedTokenizerBase) -> EncodedSplit:
-        encoded = encode(split, spec, tokenizer, self.config.max_length)
+    def encode(self, split: Split, spec: TaskSpec, tokenizer: PreTrainedTokenizerBase, prefix: str) -> EncodedSplit:
+        encoded = encode(split, spec, tokenizer, self.config.max_length, prefix)
         self._tell_of_unknown_text(split.name, encoded.tokens, tokenizer)
         if len(rows := encoded.shortened):
             self.announce(
@@ -455,6 +460,13 @@ class _Preparation:
             f"WARNING: {name}: {what}, so they tell the models little; look at the texts (setting text_column), or "
             "choose a teacher and tokenizer for their language"
         )
+
+
+def _of_encoder(config: RunConfig, teacher: Teacher) -> RunConfig:
+    """The settings with the folder in which the teacher's encoder lies, where a folder of several parts is named."""
+    if teacher.sentence is None or teacher.sentence.encoder == config.teacher:
+        return config
+    return config.model_copy(update={"teacher": teacher.sentence.encoder})
 
 
 def _model_sizes(teacher: UpperLayers, shape: Shape | None, config: RunConfig, regression: bool) -> ModelSizes:

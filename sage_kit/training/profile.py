@@ -20,7 +20,7 @@ class Profile:
     Parameters
     ----------
     rows, n_outputs : int
-        Sizes; no outputs where there is one per token.
+        Sizes; no outputs where there is one per token, and of embeddings.
     device : torch.device
 
     Attributes
@@ -30,7 +30,7 @@ class Profile:
     logits : Tensor of shape (rows, n_outputs), float32
         The student's.
     alike : Tensor of shape (rows,), float32
-        Where there is an output per token, how far student and teacher agree.
+        Where there is an output per token, how far student and teacher agree; of embeddings their cosine.
     fresh : Tensor of shape (rows,), bool
         Seen since `start_pass`.
     """
@@ -90,7 +90,7 @@ class Profile:
         """Agreement with the teacher's outputs on the examples of this pass; NaN without any.
 
         Where several sequences are of one text, and with an output per token, it is the mean over sequences of the
-        share of distributions whose likeliest outcome is the same.
+        share of distributions whose likeliest outcome is the same; of embeddings the mean of the cosines of sequences.
         """
         fresh = self.fresh.cpu().numpy()
         if not fresh.any():

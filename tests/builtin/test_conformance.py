@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Iterator
 from typing import Any
+
+import pytest
 
 from sage_kit.components.plugins import Plugins
 from sage_kit.testing import parametrize_with_checks
@@ -12,7 +16,22 @@ SPECS = [item.spec for item in Plugins(allow="").components()]
 
 
 # `hybrid` ends in a reducer of another distribution unless told otherwise
-OPTIONS = {"hybrid": {"steps": [{"reducer": "pca", "n_components": 8}, {"reducer": "pca"}]}}
+OPTIONS = {
+    "hybrid": {"steps": [{"reducer": "pca", "n_components": 8}, {"reducer": "pca"}]},
+    # real runs train them for as long as they are set to: test_components_run.py
+    **{name: {"epochs": 20} for name in ("autoencoder", "vae", "decoder")},
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def each_module_is_discovered_once() -> Iterator[None]:
+    """In a process of its own, whose answer holds for all components of the module: none changes while tests run."""
+    # not above: checks run in the order in which their modules were imported
+    from sage_kit.testing.checks import discovery
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(discovery, "discovered", functools.cache(discovery.discovered))
+        yield
 
 
 @parametrize_with_checks(SPECS, options=OPTIONS)

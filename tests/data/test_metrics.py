@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from encodedrows import score
 from numpy.typing import NDArray
 from scipy import stats
 from scipy.special import softmax
@@ -22,7 +23,6 @@ from sage_kit.data.metrics import (
     calibration_error,
     divergence,
     predictions,
-    score,
 )
 
 RNG = np.random.default_rng(0)

@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 import tiny
+from encodedrows import score
 from sklearn.metrics import cohen_kappa_score, mean_absolute_error
 from toyrun import toy_config
 
 from sage_kit.components import TaskSpec
 from sage_kit.components.plugins import Plugins
 from sage_kit.config import load_config
-from sage_kit.data.metrics import METRICS, best_constant, measure, predictions, score
+from sage_kit.data.metrics import METRICS, best_constant, measure, predictions
 from sage_kit.data.scoring import build_measure
 from sage_kit.data.teacher_report import report_teacher
 from sage_kit.distill import run

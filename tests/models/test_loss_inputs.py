@@ -70,7 +70,7 @@ def whole_loss(teacher: Any, block: int, student: Any, ids: NDArray[np.int64], h
     """The loss of one text by two whole models."""
     theirs = relations_of(teacher, block, ids, heads)
     ours = relations_of(student, student.config.num_hidden_layers - 1, ids, heads)
-    return float(np.mean([entropy(p[t], q[t]) for p, q in zip(theirs, ours, strict=True) for t in range(len(ids))]))
+    return float(np.mean([entropy(p, q, axis=-1) for p, q in zip(theirs, ours, strict=True)]))
 
 
 @pytest.mark.parametrize("hidden_weight", [0.0, 1.0])

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -379,6 +381,25 @@ def test_relations_across_widths_need_common_heads(tmp_path: Path, tiny_bert: Pa
         run(config, Plugins(allow=""))
 
 
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where runs share their data and the teacher that is fine-tuned on it."""
+    return tmp_path_factory.mktemp("narrow")
+
+
+@pytest.fixture(scope="module")
+def plain_loss(folder: Path, tiny_bert: Path) -> Callable[..., float]:
+    """The last training loss of a run without other losses, by its settings."""
+
+    @functools.cache
+    def last_loss(**given: Any) -> float:
+        _, summary = toy_run(folder, tiny_bert, student_width=16, rounds=3, schedule="none", **given)
+        loss: float = summary["rounds"][-1]["train_loss"]
+        return loss
+
+    return last_loss
+
+
 @pytest.mark.parametrize(
     ("given", "losses"),
     [
@@ -390,15 +411,14 @@ def test_relations_across_widths_need_common_heads(tmp_path: Path, tiny_bert: Pa
     ],
 )
 def test_losses_across_widths_are_learned(
-    given: dict[str, Any], losses: set[str], tmp_path: Path, tiny_bert: Path
+    given: dict[str, Any], losses: set[str], folder: Path, tiny_bert: Path, plain_loss: Callable[..., float]
 ) -> None:
-    directory, summary = toy_run(tmp_path, tiny_bert, student_width=16, rounds=3, schedule="none", **given)
+    directory, summary = toy_run(folder, tiny_bert, student_width=16, rounds=3, schedule="none", **given)
     assert losses == loss_choices(directory.config()).keys()
     rounds = [one["train_loss"] for one in summary["rounds"]]
     assert rounds[-1] < rounds[0]
     plain = {name: value for name, value in given.items() if name == "student_heads"}
-    _, other = toy_run(tmp_path / "plain", tiny_bert, student_width=16, rounds=3, schedule="none", **plain)
-    assert other["rounds"][-1]["train_loss"] != rounds[-1]
+    assert plain_loss(**plain) != rounds[-1]
 
 
 def test_an_electra_teacher_keeps_its_projection_among_the_input_layers(tmp_path: Path) -> None:
@@ -431,7 +451,7 @@ def test_an_electra_teacher_keeps_its_projection_among_the_input_layers(tmp_path
         {"student_width_init": "prune", "compile": False, "precision": "bf16"},
     ],
 )
-def test_runs_to_the_end_with(given: dict[str, Any], tmp_path: Path, tiny_bert: Path) -> None:
-    _, summary = toy_run(tmp_path, tiny_bert, **{"student_width": 16, "rounds": 2, **given})
+def test_runs_to_the_end_with(given: dict[str, Any], folder: Path, tiny_bert: Path) -> None:
+    _, summary = toy_run(folder, tiny_bert, **{"student_width": 16, "rounds": 2, **given})
     assert np.isfinite(summary["rounds"][-1]["train_loss"])
     assert summary["rounds"][-1]["synthetic"] > 0

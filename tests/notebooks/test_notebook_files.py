@@ -39,7 +39,7 @@ def code_after_parameters(path: Path) -> str:
 
 
 def test_all_are_there_in_order() -> None:
-    assert [path.stem[:2] for path in NOTEBOOKS] == [f"{number:02d}" for number in range(17)]
+    assert [path.stem[:2] for path in NOTEBOOKS] == [f"{number:02d}" for number in range(18)]
 
 
 def test_notebooks_and_scripts_are_alike() -> None:
@@ -126,7 +126,7 @@ def test_an_unknown_component_is_refused_before_the_first_arm(path: Path, name: 
     given = "no_such_thing"
     if name in SEVERAL and name != "task":
         known = {"reducer": "pca", "inverter": "knn", "sampler": "smote", "filter": "cosine", "lift": "shift",
-                 "decoder": "nearest_token"}[NAMING[name]]  # fmt: skip
+                 "decoder": "nearest_token", "loss": "rkd"}[NAMING[name]]  # fmt: skip
         given = f"{known},{given}"
     with pytest.raises(UnknownComponentError, match=f"Unknown {NAMING[name]} 'no_such_thing'"):
         up_to_its_study(path, **{name: given})

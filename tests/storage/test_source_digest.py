@@ -44,6 +44,7 @@ EVERY_RUN = (
     "models/cpu_kernels", "models/encoder_parts", "models/export", "models/families", "models/flops", "models/heads",
     "models/loss_inputs", "models/narrow", "models/narrowing", "models/recomputation", "training/best_round",
     "training/rate_schedules", "training/run_control",
+    "models/architectures", "models/sentence_encoder", "models/sentence_folders",
     "models/packed", "models/split", "models/student", "models/teacher", "models/vectors", "recipe",
     "rundir/checkpoint", "rundir/directory", "storage/cache", "storage/tensorfile", "synthesis/answers",
     "synthesis/labelling", "synthesis/synthesizer", "synthesis/synthetic_set", "system/devices",

@@ -19,6 +19,7 @@ STUDIES = (
     "00_tour", "01_reducer_dimension", "02_input_layer", "03_loss_profile", "04_static_or_adaptive", "05_reducers",
     "06_decode_tokens", "07_coherence_filter", "08_beyond_glue", "09_glue", "10_is_it_the_region", "11_replace_or_add",
     "12_default_settings", "13_warm_up", "14_data_efficiency", "15_equal_cost_bypass", "16_controls",
+    "17_losses",
 )  # fmt: skip
 
 

@@ -17,7 +17,7 @@ from sage_kit.studies import Arm, Study
 from sage_kit.studies.result import StudyResult, read_tables
 from sage_kit.studies.runs import Runs
 from sage_kit.studies.sizes import RATES, SIZES
-from sage_kit.studies.tuning import SEARCH_SEED, TUNING_SEED, Try, Tuning, further
+from sage_kit.studies.tuning import SEARCH_SEED, TUNING_SEED, Try, Tuning, further, widened
 from sage_kit.studies.verification import verify_folder
 
 PLAIN, SAGE = Arm("plain", schedule="none"), Arm("sage")
@@ -231,3 +231,101 @@ def test_each_run_draws_its_own_transfer_set(tmp_path: Path, tiny_bert: Path) ->
     assert first.predictions["evaluation"]["labels"].tolist() == second.predictions["evaluation"]["labels"].tolist()
     (fixed, other) = study.run([Arm("one set", schedule="none", transfer_seed=7)])
     assert {run.config.transfer_seed for run in (fixed, other)} == {7}
+
+
+# ---- arms with choices -----------------------------------------------------------------------------------------------
+
+MILD, WARM = {"temperature": 2.0}, {"temperature": 4.0}
+
+
+class ChoiceRunner(Runner):
+    """As `Runner`; what has choices is best at temperature 4 and its rate."""
+
+    def __call__(self, arm: str, config: RunConfig, **others: Any) -> Any:
+        run = super().__call__(arm, config, **others)
+        row = run.row()
+        row["dev_divergence"] += config.temperature in (1.0, 2.0)
+        return run
+
+
+def test_each_choice_is_tried_at_each_rate_and_other_arms_get_as_many_tries(
+    study: Study, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runner = ChoiceRunner({"plain": 1e-4, "sage": 2e-4})
+    monkeypatch.setattr(study.store, "run", runner)
+    sage = Arm("sage", choices={"mild": MILD, "warm": WARM})
+    _, sage = study.tune([PLAIN, sage], rates=[1e-4, 2e-4])
+    assert sage.on("file") == {**WARM, "learning_rate": 2e-4}
+    assert not sage.choices
+    rates = {arm: [rate for name, rate, *_ in runner.made if name == arm] for arm in ("plain", "sage")}
+    assert rates == {
+        "plain": [5e-5, 5e-5, 1e-4, 1e-4, 2e-4, 2e-4, 4e-4, 4e-4],
+        "sage": [1e-4, 1e-4, 2e-4, 2e-4, 1e-4, 1e-4, 2e-4, 2e-4],
+    }
+    study.tuning.check_alike("file", ["plain", "sage"])
+    table = study.tables["tuning"]
+    assert list(table.columns[:4]) == ["task", "arm", "choice", "learning_rate"]
+    taken = table[table["taken"]]
+    assert taken[["arm", "choice", "learning_rate"]].drop_duplicates().to_numpy().tolist() == [
+        ["plain", "", 1e-4], ["sage", "warm", 2e-4],
+    ]  # fmt: skip
+    # an end of its own two rates
+    assert taken.groupby("arm")["at_end"].all().to_dict() == {"plain": False, "sage": True}
+    assert "learning rate of sage: warm at 0.0002 on file" in capsys.readouterr().out
+    # an arm that comes later gets as many tries, with choices or without
+    runner.best |= {"later": 1e-4, "more": 1e-4}
+    study.tune([Arm("later", schedule="none")], rates=[1e-4, 2e-4])
+    study.tune([Arm("more", choices={"mild": MILD, "warm": WARM})], rates=[1e-4, 2e-4])
+    study.tuning.check_alike("file", ["plain", "sage", "later", "more"])
+
+
+def test_one_rate_and_choices_are_tuned(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    runner = ChoiceRunner({"plain": 1e-4, "sage": 1e-4, "later": 1e-4})
+    monkeypatch.setattr(study.store, "run", runner)
+    study.tune([PLAIN, Arm("sage", choices={"mild": MILD, "warm": WARM})], rates=[1e-4])
+    study.tune([Arm("later", schedule="none")], rates=[1e-4])
+    assert study.tuning.rates("file") == (1e-4, 2e-4)
+    study.tuning.check_alike("file", ["plain", "sage", "later"])
+
+
+def test_fewer_tries_of_choices_are_refused(study: Study) -> None:
+    for choice, rate in (("mild", 1e-4), ("warm", 1e-4), ("mild", 2e-4)):
+        study.tuning.add(try_of("sage", rate, 0.1)._replace(choice=choice))
+    for rate in (1e-4, 2e-4):
+        study.tuning.add(try_of("plain", rate, 0.1))
+    with pytest.raises(StudyError, match=r"unlike tries on a: 'sage' by 3 \(0.0001, 0.0002\), 'plain' by 2"):
+        study.tuning.check_alike("a", ["plain", "sage"])
+    study.tuning.add(try_of("plain", 4e-4, 0.1))
+    study.tuning.check_alike("a", ["plain", "sage"])
+    # as many again, but not under the same seeds
+    study.tuning.add(try_of("plain", 4e-4, 0.1, seed=TUNING_SEED + 1))
+    study.tuning.add(try_of("sage", 4e-4, 0.1)._replace(choice="warm"))
+    with pytest.raises(StudyError, match="unlike tries"):
+        study.tuning.check_alike("a", ["plain", "sage"])
+
+
+def test_choices_are_planned_and_must_be_tuned(study: Study, capsys: pytest.CaptureFixture[str]) -> None:
+    sage = Arm("sage", choices={"mild": MILD, "warm": WARM})
+    with pytest.raises(StudyError, match=r"arm 'sage' has choices: hand it to Study\.tune, and run what that returns"):
+        study.run([sage])
+    with pytest.raises(StudyError, match="arm 'sage' sets learning_rate: leave it out"):
+        study.tune([Arm("sage", choices={"mild": {"learning_rate": 1e-4}})])
+    with pytest.raises(StudyError, match=r"arm 'sage': there is no setting 'temprature'\. Did you mean 'temperature'"):
+        Arm("sage", choices={"mild": {"temprature": 1e-4}})
+    study.plan(arms={"file": [PLAIN, sage]}, tuned=True)
+    # four rates with two choices, and as many tries without: 8 under 2 seeds each, and 2 runs that are compared
+    assert "36 runs: 0 found, 36 to make" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("rates", "count", "expected"),
+    [
+        ([1e-4, 2e-4], 4, [5e-5, 1e-4, 2e-4, 4e-4]),
+        ([1e-4, 2e-4], 3, [5e-5, 1e-4, 2e-4]),
+        ([1e-4], 2, [1e-4, 2e-4]),
+        ([1e-4], 1, [1e-4]),
+        ([1e-4, 2e-4, 4e-4], 6, [2.5e-5, 5e-5, 1e-4, 2e-4, 4e-4, 8e-4]),
+    ],
+)
+def test_a_list_is_made_longer_at_both_ends(rates: list[float], count: int, expected: list[float]) -> None:
+    assert widened(rates, count) == pytest.approx(expected)

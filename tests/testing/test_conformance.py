@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from sage_kit.cli import main
-from sage_kit.components.plugins import Plugins
-from sage_kit.testing import check_component
+from sage_kit.components.plugins import Plugins, Registered
+from sage_kit.testing import CheckResult, check_component
+from sage_kit.testing.run_checks import checks_for
+from sage_kit.testing.subject import Subject
 
 GOOD = """
 from sage_kit import hookimpl
@@ -48,6 +52,16 @@ def command(*arguments: str) -> int:
     return caught.value.code
 
 
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Components are checked in this process, which saves seconds where processes are not what is tested."""
+
+    def check_here(item: Registered, files: Sequence[str], **keywords: Any) -> list[CheckResult]:
+        return check_component(item.spec, plugins=Plugins(files))
+
+    monkeypatch.setattr("sage_kit.testing.conformance.check_alone", check_here)
+
+
 def test_a_sound_file_passes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "good.py"
     file.write_text(GOOD, encoding="utf-8")
@@ -58,6 +72,7 @@ def test_a_sound_file_passes(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert re.search(r"(2\d|3\d) checks ran, 0 failed; 0 skipped", shown), shown
 
 
+@pytest.mark.usefixtures("here")
 def test_a_broken_file_fails_by_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "broken.py"
     file.write_text("import numpy\n" + GOOD.replace("dtype=bool", "dtype=int"), encoding="utf-8")
@@ -108,6 +123,7 @@ MISSING = GOOD.replace(
 )
 
 
+@pytest.mark.usefixtures("here")
 def test_a_missing_package_is_no_success(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "newer.py"
     file.write_text(MISSING, encoding="utf-8")
@@ -192,10 +208,9 @@ def test_new_plugin_says_what_comes_next(tmp_path: Path, capsys: pytest.CaptureF
     assert error.count("\n") == 1
 
 
-def test_discovery_is_checked_for_built_ins() -> None:
-    plugins = Plugins(allow="")
-    for kind in ("reducer", "task", "lift"):
-        item = plugins.components(kind)[0]
-        results = {result.name: result for result in check_component(item.spec)}
-        assert results["light_discovery"].passed
-        assert not results["light_discovery"].skipped
+@pytest.mark.parametrize("kind", ["reducer", "task", "lift"])
+def test_discovery_is_checked_for_built_ins(kind: str) -> None:
+    (check,) = (check for check in checks_for(kind) if check.name == "light_discovery")
+    result = check.result(Subject(Plugins(allow="").components(kind)[0].spec))
+    assert result.passed
+    assert not result.skipped

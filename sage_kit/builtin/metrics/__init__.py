@@ -120,4 +120,5 @@ def sage_metrics() -> Iterable[MetricSpec]:
         summary="Share of texts whose nearest by cosine is their pair, in both directions",
         factory=lazy("sage_kit.builtin.metrics.embedding_metrics:RetrievalAccuracy"),
         takes=EMBEDDINGS,
+        needs_labels=False,
     )

@@ -181,6 +181,7 @@ def sage_samplers() -> Iterable[SamplerSpec]:
         factory=lazy("sage_kit.builtin.samplers.kl_max:KLMaxSampler"),
         options=HighLossOptions,
         min_rows=_min_rows,
+        needs_outputs=True,
     )
     yield SamplerSpec(
         name="boundary",

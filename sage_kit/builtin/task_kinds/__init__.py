@@ -52,3 +52,13 @@ def sage_task_kinds() -> Iterable[TaskKindSpec]:
         splits_long=True,
         metrics=("answer_f1", "exact_match"),
     )
+    yield TaskKindSpec(
+        name="embeddings",
+        summary="A vector a text, alone or of pairs, with how alike they are or without labels",
+        factory=lazy("sage_kit.builtin.task_kinds.embeddings:Embeddings"),
+        architecture="embedding",
+        labels="embeddings",
+        needs_names=False,
+        splits_pairs=True,
+        metrics=("cosine_spearman", "cosine_pearson", "retrieval_accuracy"),
+    )

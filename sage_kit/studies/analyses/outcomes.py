@@ -137,14 +137,18 @@ def _named(name: str, outcome: str) -> str:
     return f"{name}_{outcome}" if outcome else name
 
 
-def with_equal_flops(study: Study, runs: Runs, like: str, *, name: str = EQUAL_FLOPS) -> Runs:
-    """The runs, and plain distillation as arm `name` for as many steps as cost the FLOPs of an arm, by task.
+def with_equal_flops(
+    study: Study, runs: Runs, like: str, *, name: str = EQUAL_FLOPS, longer: Arm | None = None
+) -> Runs:
+    """The runs, and plain distillation, or the arm `longer`, as arm `name` for as many steps as cost the FLOPs of an
+    arm, by task.
 
     FLOPs are the student's and the teacher's on synthetic examples (`Study.equal_flops_steps`). In a study that tuned
-    its arms plain distillation is tuned at that length too, by as many tries.
+    its arms the longer one is tuned at that length too, by as many tries.
     """
-    steps = study.equal_flops_steps(runs, PLAIN, like)
-    arms = [Arm(name, f"FLOPs of {like}", schedule="none")]
+    longer = longer or Arm(PLAIN, schedule="none")
+    steps = study.equal_flops_steps(runs, longer.name, like)
+    arms = [Arm(name, f"FLOPs of {like}", **longer.settings)]
     more = study.run(study.tune(arms, steps=steps) if study.tuning else arms, steps=steps)
     return Runs([*runs, *more])
 

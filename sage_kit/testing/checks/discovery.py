@@ -26,10 +26,10 @@ HEAVY = (
 
 TIMEOUT = 120.0  # longest time that a plugin's import may take [s]
 
-# Answers with JSON: null if there is no such module or it does not contribute the component, else what it loaded.
+# Answers with JSON: names of the components that the module contributes, none where it is absent, and what it loaded.
 PROGRAM = """
 import importlib, importlib.util, json, sys
-target, hook, name, heavy = sys.argv[1], sys.argv[2], sys.argv[3], set(sys.argv[4].split(","))
+target, hook, heavy = sys.argv[1], sys.argv[2], set(sys.argv[3].split(","))
 before = set(sys.modules)
 module, _, attribute = target.partition(":")
 try:
@@ -42,14 +42,14 @@ try:
         plugin = importlib.import_module(module)
 except ModuleNotFoundError as error:
     if error.name and (module + ".").startswith(error.name + "."):
-        print("null")
+        print("[[], []]")
         sys.exit()
     raise
 for part in attribute.split(".") if attribute and not target.endswith(".py") else ():
     plugin = getattr(plugin, part)
 specs = list(getattr(plugin, hook, tuple)() or ())
 loaded = sorted(heavy & (set(sys.modules) - before))
-print(json.dumps(loaded if name in [spec.name for spec in specs] else None))
+print(json.dumps([[str(spec.name) for spec in specs], loaded]))
 """
 
 
@@ -61,22 +61,23 @@ def light_discovery(subject: Subject) -> None:
     ``sage_kit.components.lazy("package.module:Class")`` imports.
     """
     hook = next(name for name, spec in CONTRIBUTING_HOOKS.items() if spec.kind == subject.spec.kind)
-    heavy = {*HEAVY, *required_modules(subject.spec.requires)}
+    heavy = ",".join(sorted({*HEAVY, *required_modules(subject.spec.requires)}))
     for target in _targets(subject):
         if target in sys.modules and not hasattr(sys.modules[target], hook):
             continue  # loaded here already, and seen to contribute nothing of the kind
-        loaded = _loaded_by(target, hook, subject.spec.name, heavy)
-        if loaded is not None:
+        contributed, loaded = discovered(target, hook, heavy)
+        if subject.spec.name in contributed:
             require(not loaded, f"importing {target} loads {', '.join(loaded)}")
             return
     raise NotApplicable("no module that can be imported by its name contributes it")
 
 
-def _loaded_by(target: str, hook: str, name: str, heavy: set[str]) -> list[str] | None:
+def discovered(target: str, hook: str, heavy: str) -> tuple[list[str], list[str]]:
+    """Names of the components that a module contributes, and which packages of a list with commas it loads for that."""
     # what this process can import, the other one must be able to, too
     paths = os.pathsep.join(path for path in sys.path if path)
     process = subprocess.run(
-        [sys.executable, "-c", PROGRAM, target, hook, name, ",".join(sorted(heavy))],
+        [sys.executable, "-c", PROGRAM, target, hook, heavy],
         capture_output=True,
         text=True,
         check=False,
@@ -85,8 +86,8 @@ def _loaded_by(target: str, hook: str, name: str, heavy: set[str]) -> list[str] 
     )
     lines = process.stderr.strip().splitlines()
     require(process.returncode == 0, f"importing {target} ends with {lines[-1] if lines else 'no message'}")
-    answer: list[str] | None = json.loads(process.stdout.strip().splitlines()[-1])
-    return answer
+    contributed, loaded = json.loads(process.stdout.strip().splitlines()[-1])
+    return contributed, loaded
 
 
 def _targets(subject: Subject) -> Iterator[str]:
