@@ -81,6 +81,27 @@ def test_a_run(tmp_path: Path, family: str, unanswered: float) -> None:
     assert summary["labels"] == {"kind": "spans", "names": [], "unanswered": unanswered > 0}
 
 
+def test_a_narrower_student(tmp_path: Path, tiny_bert: Path) -> None:
+    settings = {**toyspans.settings(tmp_path), "student_width": 16, "rounds": 2, "keep_best": "metric"}
+    directory, summary = toy_run(tmp_path, tiny_bert, **settings)
+    rows = toyspans.rows(80, 2)
+    answers = plain_answers(directory.student, rows, 24, unanswered=False)
+    f1 = float(np.mean(best_scores(of_rows(rows), answers, lambda a, b: word_overlap(a, b)[0])))
+    assert summary["validation"]["validation"]["answer_f1"] == pytest.approx(f1)
+    assert f1 > 0.5
+
+
+def test_a_teacher_that_was_trained_for_it(tmp_path: Path, tiny_bert: Path) -> None:
+    """It is taken as it is; the student of one run is the teacher of the next."""
+    settings = {**toyspans.settings(tmp_path), "rounds": 1, "schedule": "none"}
+    directory, first = toy_run(tmp_path, tiny_bert, **settings)
+    _, second = toy_run(tmp_path, directory.student, **settings, student_layers=1)
+    assert not second["teacher"]["finetuned_here"]
+    scores = dict(first["validation"]["validation"])
+    del scores["agreement"]
+    assert second["teacher"]["validation"]["validation"] == pytest.approx(scores)
+
+
 def test_predictions_and_decoding(tmp_path: Path, tiny_bert: Path) -> None:
     directory, summary = toy_run(tmp_path, tiny_bert, **toyspans.settings(tmp_path), rounds=2)
     saved = directory.predictions()["validation"]

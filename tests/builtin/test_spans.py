@@ -212,7 +212,7 @@ def test_no_row_and_no_context_token() -> None:
     _, encoded, _ = encoded_rows(count=2)
     texts = encoded.texts
     none = replace(encoded.alignment.details, **{
-        name: np.zeros(0, np.int64) for name in ("places", "rows", "left", "starts", "ends")
+        name: np.zeros(0, np.int64) for name in ("places", "windows", "left", "starts", "ends")
     })  # fmt: skip
     starts, ends = best_spans(np.zeros((len(texts.tokens.ids), 2), np.float32), texts, none)
     assert starts.tolist() == ends.tolist() == [0, 0]

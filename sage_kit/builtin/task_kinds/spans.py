@@ -32,8 +32,8 @@ class Contexts:
     ----------
     places : array of shape (n,), int64
         Where each stands among all tokens.
-    rows : array of shape (n,), int64
-        The row of each.
+    windows : array of shape (n,), int64
+        The window of each.
     left : array of shape (n,), int64
         How many tokens of its window follow it.
     starts, ends : array of shape (n,), int64
@@ -41,7 +41,7 @@ class Contexts:
     """
 
     places: NDArray[np.int64]
-    rows: NDArray[np.int64]
+    windows: NDArray[np.int64]
     left: NDArray[np.int64]
     starts: NDArray[np.int64]
     ends: NDArray[np.int64]
@@ -136,7 +136,7 @@ def best_spans(
     starts, ends : array of shape (rows,), int64
         Places in the context, in characters; equal where there is no answer.
     """
-    rows = len(encoded.labels)
+    rows, row_of = len(encoded.labels), np.asarray(encoded.row_of)
     best = np.full(rows, -np.inf)
     starts, ends = np.zeros((2, rows), np.int64)
     if n := len(contexts.places):
@@ -151,14 +151,15 @@ def best_spans(
             better = found > scores[:reach]
             scores[:reach][better] = found[better]
             widths[:reach][better] = width
-        np.maximum.at(best, contexts.rows, scores)
-        reached = np.flatnonzero((scores == best[contexts.rows]) & np.isfinite(scores))
-        own, where = np.unique(contexts.rows[reached], return_index=True)
+        own_row = row_of[contexts.windows]
+        np.maximum.at(best, own_row, scores)
+        reached = np.flatnonzero((scores == best[own_row]) & np.isfinite(scores))
+        own, where = np.unique(own_row[reached], return_index=True)
         begin = reached[where]
         starts[own], ends[own] = contexts.starts[begin], contexts.ends[begin + widths[begin]]
     if encoded.unanswered:
         nothing = np.full(rows, np.inf)
-        np.minimum.at(nothing, encoded.row_of, outputs[encoded.tokens.offsets[:-1]].astype(np.float64).sum(1))
+        np.minimum.at(nothing, row_of, outputs[encoded.tokens.offsets[:-1]].astype(np.float64).sum(1))
         ends = np.where(nothing > best, starts, ends)
     return starts, ends
 
@@ -171,7 +172,7 @@ def _find_contexts(encoded: EncodedTexts) -> Contexts:
     counts = np.bincount(windows, minlength=len(encoded.row_of))
     left = np.cumsum(counts)[windows] - 1 - np.arange(len(places))
     starts, ends = encoded.places[places].astype(np.int64).T
-    return Contexts(places, np.asarray(encoded.row_of)[windows], left, starts, ends)
+    return Contexts(places, windows, left, starts, ends)
 
 
 def _find_answers(encoded: EncodedTexts, contexts: Contexts) -> NDArray[np.int64]:
@@ -181,15 +182,15 @@ def _find_answers(encoded: EncodedTexts, contexts: Contexts) -> NDArray[np.int64
     """
     offsets, row_of = np.asarray(encoded.tokens.offsets)[:-1], np.asarray(encoded.row_of)
     found = np.zeros((len(row_of), 2), np.int64)
-    windows = np.searchsorted(offsets, contexts.places, side="right") - 1
-    counts = np.bincount(windows, minlength=len(row_of))
+    counts = np.bincount(contexts.windows, minlength=len(row_of))
     ends = np.cumsum(counts)
     begins = ends - counts
     # one search for all windows: a window's characters lie behind those of the windows before it
     width = max((len(text) for text in encoded.pairs or ()), default=0) + 1
-    all_starts, all_ends = contexts.starts + windows * width, contexts.ends + windows * width
     # sorted even where a tokenizer gives a token of nothing a place before the last one
-    all_starts, all_ends = np.maximum.accumulate(all_starts), np.maximum.accumulate(all_ends)
+    all_starts, all_ends = (
+        np.maximum.accumulate(own + contexts.windows * width) for own in (contexts.starts, contexts.ends)
+    )
     answers = [_placed(answers, text) for answers, text in zip(encoded.labels, encoded.pairs or (), strict=True)]
     open_ = counts > 0
     for number in range(max(map(len, answers), default=0)):
