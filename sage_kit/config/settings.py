@@ -82,14 +82,9 @@ class RunConfig(BaseModel):
     )
     text_column: str = _setting("text", "Column of the text (task `file`).", "data")
     text_pair_column: str = _setting("", "Column of the second text; empty for single texts (task `file`).", "data")
-    label_column: str = _setting(
-        "label", "Column of the label (task `file`); may be empty for task_kind `embeddings`.", "data"
-    )
+    label_column: str = _setting("label", "Column of the label (task `file`); empty for embeddings without.", "data")
     text_prefix: str = _setting(
-        "",
-        "In front of each text of a task of kind `embeddings`, such as `query: ` for E5; empty takes the default "
-        "prompt of the teacher's folder, where it has one.",
-        "data",
+        "", "In front of each text of embeddings, such as `query: `; empty takes the teacher's default prompt.", "data"
     )
     label_names: ClassNames = _setting(
         FrozenList,
