@@ -265,3 +265,40 @@ def test_a_teacher_whose_encoder_lies_in_a_folder(folder: Path, tmp_path: Path) 
     assert np.isfinite(summary["rounds"][0]["train_loss"])
     write(tmp_path / "nested" / "1_Pooling" / "config.json", {"pooling_mode_max_tokens": True})
     refused(config_of(folder, nested), ModelError, "pools by max, and known are mean and cls")
+
+
+def test_the_warm_up_reads_texts_with_the_prefix(
+    folder: Path, teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import sage_kit.training.warmup as module
+
+    seen: list[str] = []
+    tokenize = module.tokenize
+
+    def listening(split: Any, *arguments: Any) -> Any:
+        seen.extend(split.texts)
+        return tokenize(split, *arguments)
+
+    monkeypatch.setattr(module, "tokenize", listening)
+    corpus = tmp_path / "corpus.txt"
+    corpus.write_text("\n".join(row["text"] for row in tiny.toy_task_rows(40, seed=7)), encoding="utf-8")
+    warm = {"warmup_corpus": str(corpus), "warmup_epochs": 1, "schedule": "none", "rounds": 1}
+    _, summary = run_of(folder, teacher, **warm)
+    assert len(seen) == 40
+    assert all(text.startswith(PROMPT) for text in seen)
+    assert summary["rounds"][0]["train_agreement"] > 0.9
+
+
+def test_the_map_of_a_task_is_made_of_the_same_texts(folder: Path, teacher: Path) -> None:
+    from sage_kit.components.records import Costs
+    from sage_kit.system.devices import make_accelerator
+    from sage_kit.training.preparation import TRAINED, prepare_vectors
+
+    config = config_of(folder, teacher)
+    made = [
+        prepare_vectors(config, BUILT_INS, make_accelerator(config), Costs(), fine_tune=fine_tune)
+        for fine_tune in (True, False)
+    ]
+    assert made[0].input_layers == made[1].input_layers == TRAINED
+    assert np.array_equal(made[0].dev.pooled, made[1].dev.pooled)
+    assert made[0].train.pooled.shape == (216, 32)

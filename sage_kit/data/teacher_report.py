@@ -254,11 +254,12 @@ def report_scores(name: str, encoded: EncodedSplit, outputs: NDArray[np.float32]
     score = scores.get(metric, float("nan"))
     listed = ", ".join(f"{one} {value:.4f}" for one, value in scores.items()) or "nothing to score it by"
     lines, nothing = [f"teacher {name!r} on dev ({rows:,} rows): {listed}"], float("nan")
-    low = measure(encoded.spec, metric).is_better(score, 0.0)
+    low, is_fixed = measure(encoded.spec, metric).is_better(score, 0.0), encoded.handling.spec.has_vectors
     if not low and rows and not math.isnan(score) and measure(encoded.spec, metric).larger_is_better:
         lines.append(
             f"WARNING: teacher {name!r} has {metric} {score:.4f} on dev: what a student learns from it says little "
-            "about the task; check the labels, choose another teacher, or raise teacher_epochs"
+            f"about the task; check the labels{' or' if is_fixed else ','} choose another teacher"
+            f"{'' if is_fixed else ', or raise teacher_epochs'}"
         )
     return TeacherReport(metric, score, nothing, "", rows, (), nothing, tuple(lines), tuple(lines[1:]))
 

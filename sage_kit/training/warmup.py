@@ -78,6 +78,8 @@ def warm_up(
     """
     with accelerator.local_main_process_first():
         texts = load_corpus(config)
+    if prepared.teacher.prefix:
+        texts = [prepared.teacher.prefix + text for text in texts]
     split = Split("corpus", texts, None, np.zeros(len(texts), dtype=np.int64))
     tokens = tokenize(split, prepared.teacher.tokenizer, config.max_length)
     raw_upper: Any = accelerator.unwrap_model(upper)

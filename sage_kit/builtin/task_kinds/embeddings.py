@@ -81,7 +81,8 @@ class Embeddings:
                     cosines = cosines[:, :-1]
                 both.append(np.round(cosines, DIGITS))
             found += np.clip(_rank_correlation(*both), 0.0, 1.0)
-        return np.asarray(found / texts)
+        found /= texts
+        return found
 
 
 def _of_unit_length(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
