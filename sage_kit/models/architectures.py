@@ -29,8 +29,8 @@ def auto_class(architecture: Architecture) -> Any:
 
 
 def has_class(config: Any, architecture: Architecture) -> bool:
-    """Whether transformers has such a model of the configuration's family."""
-    return type(config) in auto_class(architecture)._model_mapping
+    """Whether transformers has such a model of the configuration's family; an encoder alone it always has."""
+    return architecture not in SUFFIXES or type(config) in auto_class(architecture)._model_mapping
 
 
 def architecture_of(model: PreTrainedModel) -> Architecture:
