@@ -55,7 +55,8 @@ def test_a_run_on_pairs_with_labels(finished: tuple[RunDirectory, dict[str, Any]
 
     directory, summary = finished
     first, second = summary["rounds"]
-    assert second["synthetic"] == summary["examples"]["train"] == 2 * 108
+    assert summary["examples"]["train"] == 108
+    assert second["synthetic"] == summary["sequences"]["train"] == 2 * 108
     assert second["train_loss"] < first["train_loss"] / 2
     assert second["train_agreement"] > 0.95
     assert not summary["teacher"]["finetuned_here"]
