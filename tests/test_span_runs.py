@@ -266,3 +266,14 @@ def test_texts_without_labels(tmp_path: Path, tiny_bert: Path) -> None:
     assert summary["examples"]["evaluation"] == summary["examples"]["train"] == 60
     assert summary["evaluation"].keys() == {"agreement", "divergence"}
     assert summary["evaluation"]["agreement"] > 0.5
+
+
+def test_a_question_that_is_cut_is_told(tmp_path: Path, tiny_bert: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    settings = toyspans.settings(tmp_path)
+    rows = toyspans.rows(40, 1)
+    rows[3]["question"] = "why " * 30 + "?"
+    tiny.write_jsonl(Path(settings["validation_file"]), rows)
+    observers = {"observers": ["progress"], "teacher_epochs": 1, "rounds": 1, "schedule": "none"}
+    toy_run(tmp_path, tiny_bert, **settings, **observers)
+    told = capfd.readouterr()
+    assert "validation: the first text of 1 of 40 rows (the first: 'why why" in told.out + told.err
