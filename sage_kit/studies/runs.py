@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import sage_kit
+from sage_kit.components import Options
 from sage_kit.components.plugins import Plugins
 from sage_kit.components.provenance import commit, component_parts, plain_fields, registered_parts
 from sage_kit.config import RunConfig, default_settings, field_extra, load_config
@@ -29,8 +30,8 @@ from sage_kit.data.corpus import find_corpus
 from sage_kit.data.metrics import divergence
 from sage_kit.data.scoring import load_scored
 from sage_kit.data.splits import EVALUATION, TaskData
-from sage_kit.errors import RunDirectoryError, RunHeldError, RunInUseError
-from sage_kit.recipe import CHOSEN_KINDS, resolve
+from sage_kit.errors import CompatibilityError, RunDirectoryError, RunHeldError, RunInUseError
+from sage_kit.recipe import CHOSEN_KINDS, has_labels, resolve
 from sage_kit.rundir import PREDICTIONS, RunDirectory
 from sage_kit.storage.files import disk_errors, write_json
 from sage_kit.storage.fingerprint import fingerprint
@@ -337,8 +338,15 @@ class RunStore:
         used = [(kind, recipe[kind].name, recipe[kind].options) for kind in recipe]
         used += [("loss", name, loss.options) for name, loss in recipe.losses.items()]
         used += [("observer", name, config.observer_options.get(name, {})) for name in self._observers(config)]
-        metrics = config.metrics or self.plugins.task(config.task, config.task_options).metrics
+        task = self.plugins.task(config.task, config.task_options, file_kind=config.task_kind)
+        if task.is_structured:
+            raise CompatibilityError(
+                f"studies compare classes and numbers, and task {config.task!r} {has_labels(task)}: take another task, "
+                "or run it by itself with `sage-kit run`"
+            )
+        metrics = config.metrics or task.metrics
         used += [("metric", name, config.metric_options.get(name, {})) for name in metrics]
+        used.append(("task_kind", task.kind_name, Options()))
         parts += [component_parts(self.plugins, *one) for one in used]
         parts += [str(loss.weight) for loss in recipe.losses.values()]
         return fingerprint(

@@ -17,7 +17,7 @@ from toyrun import toy_config, toy_settings
 from sage_kit import distill
 from sage_kit.components.plugins import Plugins
 from sage_kit.config import load_config
-from sage_kit.errors import RunHeldError, RunInUseError
+from sage_kit.errors import CompatibilityError, RunHeldError, RunInUseError
 from sage_kit.rundir import RunDirectory
 from sage_kit.studies import runs
 from sage_kit.studies.contents import checkpoint_content
@@ -169,3 +169,11 @@ def test_a_run_that_another_process_holds_is_never_removed(
     assert run.directory.path == path
     assert json.loads((path / "summary.json").read_text(encoding="utf-8"))["student_steps"] > 0
     assert RunDirectory(path).predictions()["dev"]["student"].shape[1] == 2
+
+
+def test_tasks_that_a_study_cannot_compare_are_refused(store: RunStore, folder: Path, tiny_bert: Path) -> None:
+    config = load_config({**toy_settings(folder, tiny_bert), "task_kind": "tags"})
+    with pytest.raises(
+        CompatibilityError, match=r"compare classes and numbers, and task 'file' has tags: take another"
+    ):
+        store.key(config)
