@@ -84,10 +84,11 @@ class Learner:
         )
         compiled: Any = torch.compile(part, dynamic=True) if config.compile else part
         self.upper, self.optimizer = accelerator.prepare(compiled, self.raw_optimizer)
-        self._per_token = part.head.per_token
+        # of the teacher: a part may be any module that is called as upper layers are
+        self._per_token, self._n_outputs = prepared.train.outputs.per_token, prepared.teacher_upper.n_outputs
         kind = prepared.loss_inputs.handling.spec
         self._keeps_outputs, self._has_vectors = kind.keeps_outputs, kind.has_vectors
-        self.profile = Profile(len(prepared.train.store), part.n_outputs if self._keeps_outputs else 0, self.device)
+        self.profile = Profile(len(prepared.train.store), self._n_outputs if self._keeps_outputs else 0, self.device)
         self.steps = 0
         self._progress = 0.0
 
@@ -139,7 +140,7 @@ class Learner:
         """Fill the profile by a pass over the real data, dropout off, by what the losses make of outputs alone."""
         train, device = self.prepared.train, self.device
         with self.costs.timed("profile"):
-            logits = predict(self.upper, train.store, self.raw.n_outputs, self.accelerator, per_token=self._per_token)
+            logits = predict(self.upper, train.store, self._n_outputs, self.accelerator, per_token=self._per_token)
             student = replace(train.outputs, logits=logits)
             self.profile.start_pass()
             for rows in self._profiled():
@@ -164,7 +165,7 @@ class Learner:
     def predict(self, split: PreparedSplit) -> NDArray[np.float32]:
         """The student's outputs on a split: array of shape (n, n_outputs), or (total_tokens, n_outputs) per token."""
         with self.costs.timed("evaluate"):
-            logits = predict(self.upper, split.store, self.raw.n_outputs, self.accelerator, per_token=self._per_token)
+            logits = predict(self.upper, split.store, self._n_outputs, self.accelerator, per_token=self._per_token)
             flops = count_flops(self.raw, split.store.lengths, training=False)
         self.costs.add("evaluate", tokens=int(split.store.offsets[-1]), flops=flops)
         return logits
