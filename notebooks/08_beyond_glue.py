@@ -14,10 +14,10 @@
 # **Question.** Does the method help on tasks that ask for more than GLUE does, and does what it gains carry over to
 # languages the student was not trained in?
 #
-# **Method.** *plain* distillation and *SAGE* (the preset `default`) take the same number of student steps on tasks
-# that the one-file plugin `plugins/beyond_glue_tasks.py` defines, as anybody would define their own, and on the
-# built-in *xnli*. *strategyqa* asks for yes or no from the question alone, *strategyqa_facts* gives the annotated facts
-# beside it; *hotpotqa* asks whether a paragraph supports the answer. *pawsx_parted* holds pairs that share nearly all
+# **Method.** *plain* distillation and *SAGE* (the preset `default`) take the same number of student steps on tasks that
+# the one-file plugin `plugins/beyond_glue_tasks.py` defines, as anybody would define their own, and on the built-in
+# *xnli*. *strategyqa* asks for yes or no from the question alone, *strategyqa_facts* gives the annotated facts beside
+# it; *hotpot_support* asks whether a paragraph supports the answer. *pawsx_parted* holds pairs that share nearly all
 # their words, *qqp_to_pawsx* scores students of Quora's pairs on them, *xnli* is entailment. Three of these are scored
 # zero-shot on splits that no training example is like: *pawsx_parted* and *xnli* in other languages, *qqp_to_pawsx* on
 # the adversaries.
@@ -65,7 +65,7 @@ from sage_kit.studies.analyses.scores import (
 )
 from sage_kit.studies.places import companion
 
-TASKS = "strategyqa,strategyqa_facts,hotpotqa,pawsx_parted,qqp_to_pawsx,xnli"
+TASKS = "strategyqa,strategyqa_facts,hotpot_support,pawsx_parted,qqp_to_pawsx,xnli"
 ROWS = {"transfer_rows": 400, "transfer_pool": 500, "evaluation_rows": 0, "dev_rows": 140}
 # facts and paragraphs are longer than GLUE's sentences, and fifteen languages are scored
 base = {

@@ -101,7 +101,7 @@ def load_qqp_to_pawsx(config):
 PARAGRAPH = ("question", "paragraph", "label")
 
 
-def load_hotpotqa(config):
+def load_hotpot_support(config):
     """Retrieved paragraphs to train on, half of them supporting; all distractors. No question stands in both.
 
     One retrieved paragraph in nine supports its answer. Trained on that share, a small teacher calls none supporting.
@@ -133,12 +133,12 @@ def sage_tasks():
         local="strategyqa",
     )
     yield TaskSpec(
-        name="hotpotqa",
+        name="hotpot_support",
         summary="HotpotQA: does the paragraph support the answer; trained on retrieved ones, scored on distractors",
         text_columns=("question", "paragraph"),
         labels=("other", "supporting"),
         metrics=("f1", "accuracy"),
-        loader=load_hotpotqa,
+        loader=load_hotpot_support,
         validation_splits=("distractor",),
     )
     yield TaskSpec(

@@ -67,7 +67,7 @@ def load(plugins: Plugins, folder: Path, task: str) -> TaskData:
     [
         ("strategyqa", ["validation"]),
         ("strategyqa_facts", ["validation"]),
-        ("hotpotqa", ["distractor"]),
+        ("hotpot_support", ["distractor"]),
         ("pawsx_parted", [*PAWSX]),
         ("qqp_to_pawsx", ["pawsx", "qqp"]),
     ],
@@ -102,7 +102,7 @@ def test_pawsx_parts_groups_that_share_a_sentence_and_the_same_rows_in_every_lan
 
 
 def test_hotpotqa_trains_on_as_many_supporting_paragraphs_as_others(plugins: Plugins, folder: Path) -> None:
-    data = load(plugins, folder, "hotpotqa")
+    data = load(plugins, folder, "hotpot_support")
     paragraphs = {f"p{n}": int(n % 5 == 0) for n in range(40)}
     read = [paragraphs[text] for split in (data.train, data.dev) for text in split.pairs or []]
     assert sorted(read) == [0] * 8 + [1] * 8
@@ -127,5 +127,5 @@ def test_unequal_languages_are_refused(plugins: Plugins, folder: Path, tmp_path:
 
 def test_the_real_files_load(plugins: Plugins, data_dir: Path) -> None:
     assert len(load(plugins, data_dir, "pawsx_parted").validation["de"]) > 500
-    hotpot = load(plugins, data_dir, "hotpotqa")
+    hotpot = load(plugins, data_dir, "hotpot_support")
     assert not {*hotpot.train.texts, *hotpot.dev.texts} & {*hotpot.validation["distractor"].texts}

@@ -56,7 +56,7 @@ class ChooseFilter:
             return keep
         if not request.of_classes or request.logits.shape[1] < 2:
             raise CompatibilityError(
-                "filter 'choose' is to balance classes, and tasks of regression or of another kind have none: set balance "
+                "filter 'choose' is to balance classes, and regression and other kinds of task have none: set balance "
                 "to 'none' in filter_options"
             )
         classes = request.logits.argmax(axis=1)
