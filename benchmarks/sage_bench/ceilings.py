@@ -57,11 +57,11 @@ def block_products(tokens: int, dim: int, inner: int) -> list[Product]:
     return [product for inputs, outputs in sizes for product in linear_products(tokens, inputs, outputs)]
 
 
-def stock_flops(config: Any, lengths: NDArray[np.integer]) -> int:
+def stock_flops(config: Any, lengths: NDArray[np.integer], *, per_token: bool = False) -> int:
     """Forward FLOPs of a stock classifier's matrix products over real tokens: all blocks for every token, and the head.
 
     With d the width and f the inner width, a block costs ``2 (4 d^2 + 2 d f)`` per token and ``4 d n^2`` per example of
-    n tokens, the head ``2 (d^2 + d n_outputs)`` per example.
+    n tokens, the head ``2 (d^2 + d n_outputs)`` per example, or ``2 d n_outputs`` per token.
 
     Parameters
     ----------
@@ -69,11 +69,14 @@ def stock_flops(config: Any, lengths: NDArray[np.integer]) -> int:
         Of the BERT kind.
     lengths : integer array of shape (n,)
         Real tokens of each example.
+    per_token : bool
+        Whether its head is one of tags or answers, a single layer on every token.
     """
     wide = lengths.astype(np.int64)
     dim, inner = int(config.hidden_size), int(config.intermediate_size)
     block = 2 * (4 * dim**2 + 2 * dim * inner) * int(wide.sum()) + 4 * dim * int((wide**2).sum())
-    head = 2 * (dim**2 + dim * int(config.num_labels)) * len(wide)
+    output = 2 * dim * int(config.num_labels)
+    head = output * int(wide.sum()) if per_token else (2 * dim**2 + output) * len(wide)
     return int(config.num_hidden_layers) * block + head
 
 

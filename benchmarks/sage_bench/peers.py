@@ -12,20 +12,21 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.nn import functional as F
 
 from sage_bench.measure import Work
 from sage_kit.errors import MissingPackageError
+from sage_kit.models.architectures import auto_class
 from sage_kit.models.checkpoints import quiet
 from sage_kit.system.child import Child, ChildEnded, ChildFailed
 from sage_kit.system.devices import synchronize
 
 try:
     from transformers import (
-        AutoModelForSequenceClassification,
+        DataCollatorForTokenClassification,
         DataCollatorWithPadding,
         PrinterCallback,
         Trainer,
@@ -38,6 +39,9 @@ except (ImportError, RuntimeError) as error:  # its lazy imports end in either
         "is a torchvision that was built for another torch, remove it with `pip uninstall torchvision`"
     ) from None
 
+if TYPE_CHECKING:
+    from sage_kit.components.task_kinds import Architecture
+
 WORKER = Path(__file__).with_name("peer_worker.py")
 PYTHON_VARIABLE = "SAGE_KIT_BENCH_PYTHON_{peer}"
 """Environment variable that names the Python of another environment in which a peer is installed."""
@@ -46,6 +50,15 @@ INSTALL: Mapping[str, str] = {
     "textbrewer": "pip install textbrewer==0.2.1.post1",
     "torchdistill": "pip install torchdistill==1.1.5 with the torchvision that belongs to the torch installed",
 }
+
+TARGETS = ("labels", "start_positions", "end_positions")
+"""Names of labels among a batch's inputs: given to a model, they would have it compute its own loss as well."""
+
+NO_LABEL = -100
+"""Label of tokens that do not count, as transformers' collator pads with."""
+
+PADDING_LOGIT = -1e4
+"""Finite in half precision, and its probability is 0."""
 
 
 class PeerError(Exception):
@@ -61,7 +74,8 @@ class PeerWork:
     teacher, student : Path
         Plain checkpoints; the student as it starts.
     examples : Path
-        ids, types, offsets and labels as safetensors.
+        ids, types, offsets and labels as safetensors; labels of tags one per token, of answers the first and last token
+        of each example.
     tokenizer : PreTrainedTokenizerBase
     n_examples, n_tokens, flops : int
         Of one epoch; FLOPs are those of matrix products over real tokens.
@@ -71,6 +85,8 @@ class PeerWork:
     precision : "fp32" or "bf16"
     scratch : Path
         For what a peer writes.
+    architecture : "sequence", "token" or "span"
+        Which head the models have.
     """
 
     teacher: Path
@@ -86,6 +102,7 @@ class PeerWork:
     device: torch.device
     precision: str
     scratch: Path
+    architecture: Architecture = "sequence"
 
     def work(self, seconds: float) -> Work:
         """An epoch that took so long."""
@@ -117,16 +134,51 @@ class DistillationTrainer(Trainer):
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         """Batch mean of the KL divergence to the teacher's softened distribution, times the squared temperature."""
-        inputs = {name: value for name, value in inputs.items() if name != "labels"}
-        outputs = model(**inputs)
+        asked = {name: value for name, value in inputs.items() if name not in TARGETS}
+        outputs = model(**asked)
         with torch.no_grad():
-            teacher_logits = self.teacher(**inputs).logits
+            teacher_outputs = self.teacher(**asked)
         loss = self.temperature**2 * F.kl_div(
-            F.log_softmax(outputs.logits / self.temperature, dim=-1),
-            F.softmax(teacher_logits / self.temperature, dim=-1),
+            F.log_softmax(self.logits(outputs, inputs) / self.temperature, dim=-1),
+            F.softmax(self.logits(teacher_outputs, inputs) / self.temperature, dim=-1),
             reduction="batchmean",
         )
         return (loss, outputs) if return_outputs else loss
+
+    def logits(self, outputs: Any, inputs: dict[str, Any]) -> torch.Tensor:
+        """What is compared, a distribution a row: of shape (batch, n_outputs)."""
+        found: torch.Tensor = outputs.logits
+        return found
+
+
+class TagTrainer(DistillationTrainer):
+    """The same for token classification: a distribution for each token that has a label."""
+
+    def logits(self, outputs: Any, inputs: dict[str, Any]) -> torch.Tensor:
+        """Those where labels are not -100: of shape (words, n_outputs)."""
+        found: torch.Tensor = outputs.logits[inputs["labels"] != NO_LABEL]
+        return found
+
+
+class AnswerTrainer(DistillationTrainer):
+    """The same for question answering: two distributions over the tokens, of the start and of the end."""
+
+    def logits(self, outputs: Any, inputs: dict[str, Any]) -> torch.Tensor:
+        """Starts, then ends, padding masked: of shape (2 * batch, tokens)."""
+        both = torch.cat([outputs.start_logits, outputs.end_logits])
+        return both.masked_fill(inputs["attention_mask"].repeat(2, 1) == 0, PADDING_LOGIT)
+
+
+TRAINERS: Mapping[str, type[DistillationTrainer]] = {
+    "sequence": DistillationTrainer,
+    "token": TagTrainer,
+    "span": AnswerTrainer,
+}
+COLLATORS: Mapping[str, Callable[[Any], Any]] = {
+    "sequence": DataCollatorWithPadding,
+    "token": DataCollatorForTokenClassification,
+    "span": DataCollatorWithPadding,
+}
 
 
 class _Stopwatch(TrainerCallback):
@@ -172,13 +224,13 @@ def make_trainer(
         seed=seed,
         **(length_grouping() if grouped else {}),
     )
-    trainer = DistillationTrainer(
+    trainer = TRAINERS[work.architecture](
         teacher=teacher,
         temperature=work.temperature,
         model=student,
         args=arguments,
         train_dataset=data,
-        data_collator=DataCollatorWithPadding(work.tokenizer),
+        data_collator=COLLATORS[work.architecture](work.tokenizer),
     )
     trainer.remove_callback(PrinterCallback)
     return trainer
@@ -195,7 +247,13 @@ def trainer_data(work: PeerWork) -> Any:
     if "token_type_ids" in work.tokenizer.model_input_names:
         columns["token_type_ids"] = [arrays["types"][a:b].tolist() for a, b in bounds]
     columns["attention_mask"] = [[1] * (b - a) for a, b in bounds]
-    columns["labels"] = arrays["labels"].tolist()
+    labels = arrays["labels"]
+    if work.architecture == "token":
+        columns["labels"] = [labels[a:b].tolist() for a, b in bounds]
+    elif work.architecture == "span":
+        columns["start_positions"], columns["end_positions"] = labels.T.tolist()
+    else:
+        columns["labels"] = labels.tolist()
     return Dataset.from_dict(columns)
 
 
@@ -205,8 +263,9 @@ def trainer_epochs(work: PeerWork) -> tuple[Callable[[], Work], Callable[[], Wor
     Each starts from the same student; making the Trainer is not timed.
     """
     with quiet():
-        teacher = AutoModelForSequenceClassification.from_pretrained(work.teacher).to(work.device)
-        student = AutoModelForSequenceClassification.from_pretrained(work.student)
+        found = auto_class(work.architecture)
+        teacher = found.from_pretrained(work.teacher).to(work.device)
+        student = found.from_pretrained(work.student)
     teacher.eval().requires_grad_(False)
     data = trainer_data(work)
 

@@ -16,10 +16,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sage_kit.components import Answers
 from sage_kit.components.plugins import Plugins
 from sage_kit.config import load_config
+from sage_kit.data.encoding import encode
+from sage_kit.data.scoring import task_of
 from sage_kit.data.splits import Split, load_task
-from sage_kit.data.tokens import tokenize
 from sage_kit.models.checkpoints import load_tokenizer
 
 MOST_ROWS = 8000
@@ -77,9 +79,11 @@ def write_examples(
         For the files.
     """
     config = load_config({**settings, "train_rows": MOST_ROWS, "tokenizer": tokenizer})
-    data = load_task(Plugins().task(config.task), config, lambda text: None)
-    lengths = np.diff(tokenize(data.train, load_tokenizer(tokenizer), config.max_length).offsets)
-    rows = choose(lengths, examples, batch_size, np.random.default_rng(0))
+    data = load_task(task_of(Plugins(), config), config, lambda text: None)
+    encoded = encode(data.train, data.spec, load_tokenizer(tokenizer), config.max_length)
+    # of a text in several windows, the first
+    _, first = np.unique(encoded.texts.row_of, return_index=True)
+    rows = choose(encoded.tokens.lengths[first], examples, batch_size, np.random.default_rng(0))
     _write(data.train.take(rows), folder / TRAIN)
     _write(data.dev.take(np.arange(min(HELD_OUT, len(data.dev)))), folder / VALIDATION)
     chosen: dict[str, Any] = {
@@ -87,14 +91,24 @@ def write_examples(
         "task": "file",
         "train_file": str(folder / TRAIN),
         "validation_file": str(folder / VALIDATION),
-        "task_kind": "classification",
+        "task_kind": data.spec.kind_name,
         "dev_fraction": DEV_FRACTION,
     }
+    if data.spec.is_structured:
+        # the columns are named anew, and a few rows may lack a tag
+        chosen |= {"text_column": "text", "label_column": "label", "label_names": data.spec.labels}
     return chosen if data.train.pairs is None else {**chosen, "text_pair_column": "pair"}
 
 
 def _write(split: Split, path: Path) -> None:
-    records = [{"text": text, "label": int(label)} for text, label in zip(split.texts, split.labels, strict=True)]
+    records = [{"text": text, "label": _plain(label)} for text, label in zip(split.texts, split.labels, strict=True)]
     for record, pair in zip(records, split.pairs or (), strict=split.pairs is not None):
         record["pair"] = pair
     path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
+
+
+def _plain(label: Any) -> Any:
+    """A label as files have it."""
+    if isinstance(label, Answers):
+        return {"text": label.texts, "answer_start": label.starts}
+    return list(label) if isinstance(label, tuple) else int(label)

@@ -9,6 +9,8 @@ import torch
 
 from sage_bench.ceilings import CEILING, SHARE, Copy, Gemm, beside, block_products, linear_products, stock_flops
 from sage_bench.measure import Work
+from sage_kit.components.task_kinds import Architecture
+from sage_kit.models.architectures import auto_class
 from sage_kit.system.machine import describe_machine, why_no_bf16
 
 CPU = torch.device("cpu")
@@ -39,6 +41,17 @@ def test_a_stock_model_has_the_flops_that_torch_counts() -> None:
     with FlopCounterMode(display=False) as counter, torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
         model(input_ids=torch.full((3, tokens), 6))
     assert stock_flops(model.config, np.array([tokens] * 3)) == counter.get_total_flops()
+
+
+@pytest.mark.parametrize(("architecture", "labels"), [("token", 5), ("span", 2)])
+def test_a_head_on_every_token_counts_so(architecture: Architecture, labels: int) -> None:
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+    from torch.utils.flop_counter import FlopCounterMode
+
+    model, tokens = auto_class(architecture).from_config(tiny.make_config(layers=2, labels=labels)), 7
+    with FlopCounterMode(display=False) as counter, torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
+        model(input_ids=torch.full((3, tokens), 6))
+    assert stock_flops(model.config, np.array([tokens] * 3), per_token=True) == counter.get_total_flops()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -8,11 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny
+import toyspans
+import toytags
+from safetensors.numpy import load_file
 
 from sage_bench import distill
 from sage_bench.ceilings import SHARE, Copy
 from sage_bench.measure import Session
+from sage_bench.peers import PeerWork, trainer_data
 from sage_kit.components.plugins import Plugins
+from sage_kit.models.architectures import auto_class
 from sage_kit.training.steps import count_flops
 
 
@@ -57,6 +62,90 @@ def test_a_job_is_done_by_all_sides(session: Session, tiny_bert: Path, monkeypat
     parts = {name: spread["median"] for name, spread in about["shares_of_synthetic_round"].items()}
     assert 0 < parts["lift"] < parts["synthesis"]
     assert parts["synthesis"] + parts["labels"] < 1
+
+
+TOYS = {"tags": lambda folder: toytags.settings(folder, "tags"), "answers": toyspans.settings}
+
+
+@pytest.mark.parametrize(("kind", "outputs"), [("tags", len(toytags.TAGS)), ("answers", 2)])
+def test_tags_and_answers_are_done_by_all_sides(
+    session: Session, tiny_bert: Path, monkeypatch: pytest.MonkeyPatch, kind: str, outputs: int
+) -> None:
+    monkeypatch.setenv("SAGE_KIT_PLUGINS", "")
+    monkeypatch.setattr(distill, "GEMM_SECONDS", 0.01)
+    monkeypatch.setattr(distill, "Copy", lambda device: Copy(device, megabytes=1, times=1))
+    works: list[PeerWork] = []
+    make = distill.peer_work
+    monkeypatch.setattr(distill, "peer_work", lambda *given: works.append(make(*given)) or works[0])
+    job = distill.Job(kind, distill.Model("tiny", str(tiny_bert), 2), "fp32", 64, 1, 1e9)
+    settings = {"task": "file", "device": "cpu", "max_length": 32, **TOYS[kind](session.scratch)}
+    lines, targets, about = distill.run_job(session, job, "toy", settings, session.scratch)
+    by_name = {line.who: line for line in lines}
+    measured = {distill.REAL, distill.SYNTHETIC, distill.TRAINER, distill.GROUPED}
+    assert {name for name, line in by_name.items() if line.values} == measured
+    shares = [by_name[name].ceiling_share for name in measured]
+    assert all(share is not None and 0 < share.median < 1 for share in shares)
+    (target,) = targets
+    assert (target.goal, target.measured) == (2.5, by_name[distill.TRAINER].ratios[distill.REAL_RATIO])
+
+    (work,) = works
+    arrays = load_file(work.examples)
+    n = np.diff(arrays["offsets"])
+    assert (work.n_examples, work.n_tokens) == (len(n), n.sum()) == (about["examples"], about["tokens"])
+    # one row is carved off; a long context has several windows
+    assert len(n) == 63 if kind == "tags" else len(n) > 63
+    teacher = auto_class(work.architecture).from_pretrained(work.teacher)
+    assert teacher.config.num_labels == outputs
+
+    def forward(layers: int) -> int:
+        return int((layers * (2 * (4 * 32**2 + 2 * 32 * 64) * n + 4 * 32 * n**2) + 2 * 32 * outputs * n).sum())
+
+    assert work.flops == 3 * forward(2) + forward(4)
+    data = trainer_data(work)
+    if kind == "tags":
+        assert set(data.column_names) == {"input_ids", "token_type_ids", "attention_mask", "labels"}
+        assert [len(tags) for tags in data["labels"]] == n.tolist()
+        assert {tag for tags in data["labels"] for tag in tags} == {-100, *range(outputs)}
+    else:
+        first, last = np.array(data["start_positions"]), np.array(data["end_positions"])
+        assert ((first <= last) & (last < n)).all()
+        assert (last > 0).any()
+
+
+def test_what_is_counted_of_a_real_round_of_tags_is_every_block_of_every_token(
+    session: Session, tiny_bert: Path
+) -> None:
+    plugins = Plugins(allow="")
+    job = distill.Job("tags", distill.Model("tiny", str(tiny_bert), 2), "fp32", 60, 1, 1e9)
+    toy = toytags.settings(session.scratch, "tags", label_names=toytags.TAGS)
+    settings = {"task": "file", "device": "cpu", "max_length": 32, **toy}
+    config = distill.job_config(job, settings, session.scratch, plugins, quick=True)
+    distill.write_teacher(job.model, session.scratch / "teacher", config, plugins)
+    ours = distill.OurSide(config, plugins)
+    real, n = ours.real_round(), np.asarray(ours.lengths)
+    work = distill.peer_work(ours, session.scratch)
+    forward = 2 * (2 * (4 * 32**2 + 2 * 32 * 64) * n + 4 * 32 * n**2) + 2 * 32 * len(toytags.TAGS) * n
+    # the first block's queries, keys and values need no gradient of their input
+    assert real.amounts == {"examples": len(n), "tokens": n.sum(), "FLOP": (3 * forward - 2 * 3 * 32**2 * n).sum()}
+    assert work.flops > real.amounts["FLOP"]
+    assert bool(ours.profile.fresh.all())
+    assert bool(ours.profile.losses.isfinite().all())
+
+
+def test_tags_and_answers_are_skipped_with_a_reason_where_their_texts_are_not(
+    session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = tuple(distill.Job(kind, distill.MINILM_MODEL, "fp32", 8, 1, 1.0) for kind in ("tags", "answers"))
+    monkeypatch.setattr(distill, "QUICK_JOBS", jobs)
+    notes = [line.note for line in distill.run(session).lines]
+    assert [note.split(": ", 2)[0] for note in notes] == ["skipped", "skipped"]
+    assert "SAGE_KIT_DATA_DIR to a folder with wnut17/train.parquet" in notes[0]
+    (tmp_path / "wnut17").mkdir()
+    there = Session(quick=True, scratch=tmp_path, announce=session.announce, data_dir=str(tmp_path))
+    assert distill.why_no_data(there, "tags") == ""
+    assert distill.why_no_data(there, "answers") == f"{tmp_path} has no folder squad_sample"
+    assert distill.why_no_data(session, "pairs") == ""
+    assert {job.kind for job in distill.FULL_JOBS} >= {"tags", "answers"}
 
 
 def test_flops_and_tokens_are_those_of_the_examples(session: Session, tiny_bert: Path) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import stat
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tiny
 import torch
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 
 from sage_bench import peer_worker
 from sage_bench.peers import (
@@ -21,6 +22,10 @@ from sage_bench.peers import (
     trainer_data,
     trainer_epochs,
 )
+from sage_kit.components import handling_of
+from sage_kit.components.plugins import Plugins
+from sage_kit.components.task_kinds import Architecture
+from sage_kit.models.architectures import auto_class
 from sage_kit.models.split import split_model
 from sage_kit.training.losses import kl_divergence
 
@@ -74,6 +79,55 @@ def test_trainers_loss_and_gradients_are_ours(work: PeerWork) -> None:
     ours.backward()
     assert ours.item() == pytest.approx(loss.item(), rel=1e-5)
     assert ours.item() > 1e-3
+    for name, gradient in theirs.items():
+        torch.testing.assert_close(dict(student.named_parameters())[name].grad, gradient, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("architecture", ["token", "span"])
+def test_trainers_loss_of_tags_and_answers_is_that_of_what_counts(
+    work: PeerWork, tmp_path: Path, architecture: Architecture
+) -> None:
+    """For tags a mean over all words of a batch, as people write it, where ours is one over texts of means over words.
+
+    Its distributions over tokens include those of the question, where ours have the context's.
+    """
+    rng = np.random.default_rng(1)
+    total, is_tags = sum(LENGTHS), architecture == "token"
+    tags = np.where(rng.random(total) < 0.6, rng.integers(0, 5, total), -100)
+    arrays = load_file(work.examples)
+    arrays["labels"] = tags if is_tags else np.array([[1, 2]] * len(LENGTHS))
+    save_file(arrays, tmp_path / "examples.safetensors")
+    work = replace(work, examples=tmp_path / "examples.safetensors", scratch=tmp_path, architecture=architecture)
+    torch.manual_seed(0)
+    teacher, student = (
+        auto_class(architecture).from_config(tiny.make_config(layers=n, labels=5 if is_tags else 2)).double().eval()
+        for n in (4, 2)
+    )
+    trainer = make_trainer(work, teacher, student, trainer_data(work), grouped=False)
+    batch = trainer.data_collator(trainer.train_dataset.to_list())
+    loss = trainer.compute_loss(student, batch)
+    loss.backward()
+    theirs = {name: p.grad.clone() for name, p in student.named_parameters() if ".layer." in name}
+    assert len(theirs) > 20
+    student.zero_grad()
+
+    mask = batch["attention_mask"].bool()
+    counted = mask
+    if is_tags:
+        counted = batch["labels"] != -100
+        assert counted.sum() == (tags != -100).sum() < mask.sum()
+        assert counted[~mask].sum() == 0
+    kind = handling_of(Plugins(allow="").task("wnut17" if is_tags else "squad_sample"))
+    outputs = []
+    for model in (student, teacher):
+        input_layers, upper = split_model(model, "embeddings")
+        states = input_layers(batch["input_ids"], batch["token_type_ids"], mask).detach()
+        outputs.append(kind.compared(upper(states, mask).logits, counted))
+    values = kl_divergence(outputs[0].logits, outputs[1].logits.detach(), work.temperature)
+    ours = values[outputs[0].counts].mean()
+    ours.backward()
+    assert ours.item() == pytest.approx(loss.item(), rel=1e-5)
+    assert ours.item() > 1e-4
     for name, gradient in theirs.items():
         torch.testing.assert_close(dict(student.named_parameters())[name].grad, gradient, rtol=1e-4, atol=1e-6)
 

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pytest
 import tiny
+import toyspans
+import toytags
 
 from sage_bench.whole_batches import choose, write_examples
 from sage_kit.components.plugins import Plugins
 from sage_kit.config import load_config
 from sage_kit.data.batches import plan_batches
-from sage_kit.data.splits import load_task
+from sage_kit.data.scoring import task_of
+from sage_kit.data.splits import TaskData, load_task
 
 
 def padding(lengths: np.ndarray) -> float:
@@ -42,3 +47,25 @@ def test_written_rows_are_read_as_a_task_in_whole_batches(tmp_path: Path, tiny_b
     assert len(data.train) == 63  # one row is carved off
     assert set(data.validation) == {"validation"}
     assert not set(data.train.texts) & set(data.validation["validation"].texts)
+
+
+@pytest.mark.parametrize("kind", ["tags", "spans"])
+def test_labels_of_words_and_answers_are_read_back_as_they_were(tmp_path: Path, tiny_bert: Path, kind: str) -> None:
+    toy = toyspans.settings(tmp_path) if kind == "spans" else toytags.settings(tmp_path, kind)
+    settings: dict[str, Any] = {"task": "file", **toy}
+
+    def read(more: dict[str, Any]) -> TaskData:
+        config = load_config({**settings, **more})
+        return load_task(task_of(Plugins(allow=""), config), config, lambda text: None)
+
+    chosen = read(write_examples(settings, 64, 16, str(tiny_bert), tmp_path))
+    all_of_it = read({})
+    assert chosen.spec.kind_name == kind
+    # a tag that no drawn row has keeps its place
+    assert chosen.spec.labels == all_of_it.spec.labels
+    assert len(chosen.train) == 63
+    (validation,) = chosen.validation.values()
+    for drawn, known in ((chosen.train, all_of_it.train), (validation, all_of_it.dev)):
+        labels = dict(zip(zip(known.texts, known.pairs or known.texts, strict=True), known.labels, strict=True))
+        keys = list(zip(drawn.texts, drawn.pairs or drawn.texts, strict=True))
+        assert [labels[key] for key in keys] == list(drawn.labels)
