@@ -213,6 +213,8 @@ def load_task(spec: TaskSpec, config: RunConfig, announce: Announce) -> TaskData
 def _read_labelled(spec: TaskSpec, config: RunConfig, announce: Announce) -> tuple[TaskSpec, dict[str, Table]]:
     """The spec with its labels, and the tables with labelled rows only."""
     is_users = spec.name == user_files.TASK
+    if is_users and not spec.task_kind:  # the template as it is, which says nothing of the kind
+        spec = replace(spec, task_kind=config.task_kind, handling=None)
     if spec.is_structured:
         if is_users:
             spec, tables = user_files.read_plain(spec, config)

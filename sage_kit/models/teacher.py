@@ -213,7 +213,8 @@ def _adopt_head(
     if wants_sets and model.config.problem_type and not has_sets:
         raise ModelError(f"model {name!r} has a head for a single label: choose one for several labels at once")
     if output.out_features != spec.n_outputs:
-        needs = f"{spec.n_outputs} ({', '.join(spec.labels) or kind.summary.lower()})"
+        meaning_of = ", ".join(spec.labels) or ("a number" if spec.is_regression else kind.summary.lower())
+        needs = f"{spec.n_outputs} ({meaning_of})"
         raise ModelError(
             f"model {name!r} has a trained head of {output.out_features} outputs ({', '.join(names)}), but task "
             f"{spec.name!r} needs {needs}: choose a model trained for the task, or one without a head"

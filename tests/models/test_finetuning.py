@@ -141,14 +141,14 @@ def test_one_that_diverged_leaves_no_checkpoint(tmp_path: Path, headless: Path) 
 def test_its_seconds_are_those_of_the_training_alone(
     tmp_path: Path, headless: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tokenize = teacher.tokenize
+    encode = teacher.encode
 
-    def slow(*args: Any) -> Any:
+    def slow(*args: Any, **options: Any) -> Any:
         time.sleep(3)
-        return tokenize(*args)
+        return encode(*args, **options)
 
     load(tmp_path / "warm", headless)  # what torch does once
-    monkeypatch.setattr(teacher, "tokenize", slow)
+    monkeypatch.setattr(teacher, "encode", slow)
     made = load(tmp_path / "cache", headless)
     assert 0 < made.seconds < 3
     found = load(tmp_path / "cache", headless)  # without a token

@@ -292,7 +292,7 @@ def test_flops_of_relations_across_widths_are_those_that_torch_counts(
     batch = LabelledBatch(states, mask, torch.zeros(4, 2), labels, hidden, torch.arange(4), padded=False)
     with FlopCounterMode(display=False) as counter:
         output = upper(states, None, **objective.asks)
-        objective(output, batch, 0.0, contextlib.nullcontext).sum().backward()
+        objective(output, batch, 0.0, contextlib.nullcontext)[0].sum().backward()
     lengths = np.full(4, 6)
     counted = count_flops(upper, lengths, training=True, **objective.asks) + objective.flops(lengths)
     assert counted == counter.get_total_flops()
