@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from encodedrows import encoded_rows
 from transformers import AutoModelForSequenceClassification
 
+from sage_kit.components import TaskSpec
 from sage_kit.models.split import split_model
 from sage_kit.models.vectors import VectorStore
 from sage_kit.training.feedback import divergence_gradient
@@ -44,7 +46,8 @@ def store() -> VectorStore:
 
 
 def settings(regression: bool) -> dict[str, Any]:
-    return {"temperature": 2.0, "regression": regression}
+    spec = TaskSpec(name="toy", summary="", text_columns=("text",), labels=() if regression else ("a", "b", "c"))
+    return {"temperature": 2.0, "encoded": encoded_rows(spec, np.zeros(len(LENGTHS), np.int64))}
 
 
 def divergence(teacher: Any, student: Any, states: torch.Tensor, regression: bool) -> torch.Tensor:
