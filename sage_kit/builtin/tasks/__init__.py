@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from sage_kit import hookimpl
+from sage_kit.builtin.tasks.languages import own_first
 from sage_kit.builtin.tasks.questions import QUESTIONS
 from sage_kit.builtin.tasks.tweets import TWEETS
 from sage_kit.builtin.tasks.xtreme import XTREME
@@ -111,24 +112,9 @@ class PawsOptions(Options):
     languages: tuple[PawsLanguage, ...] = Field((), description="Languages to score as well; empty takes all.")
 
 
-def _languages(options: Any, folder: str, hub: str) -> dict[str, Any]:
-    """Where the splits lie of a task that is trained in one language and scored in several, that one first."""
-    own = options.language
-    every = type(options).model_fields["language"].annotation.__args__
-    scored = [own, *(language for language in options.languages or every if language != own)]
-    places = {"train": (own, "train")} | {f"validation_{language}": (language, "validation") for language in scored}
-    return {
-        "validation_splits": tuple(name for name in places if name != "train"),
-        "sources": {
-            name: SplitSource(f"{folder}/{language}/{split}", HubSource(hub, language) if hub else None, split)
-            for name, (language, split) in places.items()
-        },
-    }
-
-
 def _across_languages(name: str, hub: str, options: type[Options], **fields: Any) -> TaskSpec:
     def refine(chosen: Any) -> dict[str, Any]:
-        return _languages(chosen, name, hub)
+        return own_first(chosen, name, lambda language: HubSource(hub, language))
 
     return TaskSpec(name=name, options=options, refine=refine, **refine(options()), **fields)
 
@@ -171,7 +157,7 @@ def _acts(split: str) -> SplitSource:
 
 
 def _daily_dialog(options: Any) -> dict[str, Any]:
-    return {**_label(options), **_languages(options, "xdailydialog", "")}
+    return {**_label(options), **own_first(options, "xdailydialog", lambda language: None)}
 
 
 TURNS: Mapping[str, Any] = {

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from sage_kit.builtin.tasks.xtreme import NAMES
 from sage_kit.components import Options, SplitSource, TaskSpec
 
 Section = Literal["a", "b", "e", "f", "g", "h"]
@@ -35,13 +36,6 @@ def _btc(options: BtcOptions) -> dict[str, Any]:
     sources = {"train": source(options.section), **{f"section_{each}": source(each) for each in scored}}
     return {"validation_splits": tuple(sources)[1:], "sources": sources}
 
-
-NAMES: Mapping[str, Any] = {
-    "task_kind": "tags",
-    "text_columns": ("tokens",),
-    "label_column": "ner_tags",
-    "metrics": ("span_f1", "tag_accuracy"),
-}
 
 WNUT_TYPES = ("corporation", "creative-work", "group", "location", "person", "product")
 

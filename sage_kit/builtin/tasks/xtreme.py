@@ -7,11 +7,12 @@ that holds them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from pydantic import Field
 
+from sage_kit.builtin.tasks.languages import HubOf, own_first, scored, split_fields, validation_splits
 from sage_kit.components import HubSource, Options, SplitSource, TaskSpec
 
 REPOSITORY = "google/xtreme"
@@ -86,46 +87,19 @@ class TatoebaOptions(Options):
     languages: tuple[TatoebaLanguage, ...] = Field((), description="Languages to score; empty takes all.")
 
 
-def _scored(options: Any) -> list[str]:
-    """The languages to score: those that are chosen, or all."""
-    every = type(options).model_fields["languages"].annotation.__args__[0].__args__
-    return list(options.languages or every)
-
-
-def _fields(train: SplitSource, validation: Mapping[str, SplitSource]) -> dict[str, Any]:
-    return {"validation_splits": tuple(validation), "sources": {"train": train, **validation}}
-
-
-def _own_first(options: Any, folder: str, hub: Callable[[str], HubSource | None]) -> dict[str, Any]:
-    """Splits of a task that is scored in the language of training, too."""
-    own = options.language
-    languages = [own, *(language for language in _scored(options) if language != own)]
-    return _fields(
-        SplitSource(f"{folder}/{own}/train", hub(own), "train"),
-        {
-            f"validation_{each}": SplitSource(f"{folder}/{each}/validation", hub(each), "validation")
-            for each in languages
-        },
-    )
-
-
 def _panx(options: PanxOptions) -> dict[str, Any]:
     # Polish is part of XTREME-R, not of XTREME
-    return _own_first(options, "panx", lambda each: None if each == "pl" else HubSource(REPOSITORY, f"PAN-X.{each}"))
+    return own_first(options, "panx", lambda each: None if each == "pl" else HubSource(REPOSITORY, f"PAN-X.{each}"))
 
 
 def _udpos(options: UdposOptions) -> dict[str, Any]:
-    return _own_first(options, "udpos", lambda each: HubSource(REPOSITORY, f"udpos.{UDPOS_NAMES[each]}"))
+    return own_first(options, "udpos", lambda each: HubSource(REPOSITORY, f"udpos.{UDPOS_NAMES[each]}"))
 
 
-def _from_squad(options: Any, folder: str, hub: Callable[[str], HubSource]) -> dict[str, Any]:
+def _from_squad(options: Any, folder: str, hub: HubOf) -> dict[str, Any]:
     """Splits of a task that has no training split of its own, and is trained on SQuAD."""
-    return _fields(
-        SplitSource("squad_sample/train", SQUAD, "train"),
-        {
-            f"validation_{each}": SplitSource(f"{folder}/{each}/validation", hub(each), "validation")
-            for each in _scored(options)
-        },
+    return split_fields(
+        SplitSource("squad_sample/train", SQUAD, "train"), validation_splits(scored(options), folder, hub)
     )
 
 
@@ -139,10 +113,10 @@ def _mlqa(options: MlqaOptions) -> dict[str, Any]:
 
 def _tydiqa(options: TydiqaOptions) -> dict[str, Any]:
     # the hub has all languages in one
-    scored = sorted(_scored(options), key=lambda each: each != options.language)
-    return _fields(
+    languages = sorted(scored(options), key=lambda each: each != options.language)
+    return split_fields(
         SplitSource(f"tydiqa_goldp/{options.language}/train", None, "train"),
-        {f"validation_{each}": SplitSource(f"tydiqa_goldp/{each}/validation", None, "validation") for each in scored},
+        validation_splits(languages, "tydiqa_goldp", lambda each: None),
     )
 
 
@@ -154,8 +128,8 @@ def _sentences(columns: Mapping[str, Sequence[Any]]) -> dict[str, Sequence[Any]]
 def _tatoeba(options: TatoebaOptions) -> dict[str, Any]:
     hub = HubSource("facebook/xnli", options.language)
     pairs = SplitSource(f"xnli/{options.language}/train", hub, "train", ("premise", "hypothesis"), _sentences)
-    return _fields(
-        pairs, {f"test_{each}": SplitSource(f"tatoeba/{each}/test", None, "test") for each in _scored(options)}
+    return split_fields(
+        pairs, {f"test_{each}": SplitSource(f"tatoeba/{each}/test", None, "test") for each in scored(options)}
     )
 
 
@@ -164,6 +138,14 @@ PARTS_OF_SPEECH = (
     "ADJ", "ADP", "ADV", "AUX", "CCONJ", "DET", "INTJ", "NOUN", "NUM", "PART", "PRON", "PROPN", "PUNCT", "SCONJ", "SYM",
     "VERB", "X",
 )  # fmt: skip
+
+NAMES: Mapping[str, Any] = {
+    "task_kind": "tags",
+    "text_columns": ("tokens",),
+    "label_column": "ner_tags",
+    "metrics": ("span_f1", "tag_accuracy"),
+}
+"""What tasks of names share."""
 
 ANSWERS: Mapping[str, Any] = {
     "task_kind": "spans",
@@ -178,13 +160,10 @@ XTREME: tuple[TaskSpec, ...] = (
     TaskSpec(
         name="panx",
         summary="names of persons, organizations and places in Wikipedia (PAN-X of XTREME), in 41 languages",
-        task_kind="tags",
-        text_columns=("tokens",),
-        label_column="ner_tags",
         labels=ENTITIES,
-        metrics=("span_f1", "tag_accuracy"),
         options=PanxOptions,
         refine=_panx,
+        **NAMES,
         **_panx(PanxOptions()),
     ),
     TaskSpec(
