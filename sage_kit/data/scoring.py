@@ -111,11 +111,9 @@ def score_encoded(
     spec, gold = encoded.spec, encoded.gold
     scores = {}
     measures = [measure(spec, name) for name in spec.metrics if name != AGREEMENT]
-    if spec.label_kind == "embeddings":
-        able = encoded.texts.pairs is not None
-        measures = [one for one in measures if able and (gold is not None or not one.needs_labels)]
-    elif gold is None:
-        measures = []
+    # metrics of embeddings compare the texts of a pair
+    able = spec.label_kind != "embeddings" or encoded.texts.pairs is not None
+    measures = [one for one in measures if able and (gold is not None or not one.needs_labels)]
     if measures:
         predicted = encoded.predictions(outputs)
         scores = {one.name: one.score(gold, predicted) for one in measures}

@@ -20,6 +20,13 @@ SUFFIXES: Mapping[str, str] = {
 }
 """How the names of model classes end, by architecture; of an encoder alone they say nothing."""
 
+MAPPINGS: Mapping[str, str] = {
+    "sequence": "MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING",
+    "token": "MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING",
+    "span": "MODEL_FOR_QUESTION_ANSWERING_MAPPING",
+}
+"""What transformers calls the table of such models."""
+
 
 def auto_class(architecture: Architecture) -> Any:
     """The class of transformers that finds a model's own by its configuration."""
@@ -28,9 +35,16 @@ def auto_class(architecture: Architecture) -> Any:
     return getattr(transformers, f"AutoModel{SUFFIXES[architecture]}")
 
 
+def _classes(architecture: Architecture) -> Any:
+    """The model classes with such a head, by the class of the configuration."""
+    from transformers.models.auto import modeling_auto
+
+    return getattr(modeling_auto, MAPPINGS[architecture])
+
+
 def has_class(config: Any, architecture: Architecture) -> bool:
     """Whether transformers has such a model of the configuration's family; an encoder alone it always has."""
-    return architecture not in SUFFIXES or type(config) in auto_class(architecture)._model_mapping
+    return architecture not in SUFFIXES or type(config) in _classes(architecture)
 
 
 def architecture_of(model: PreTrainedModel) -> Architecture:

@@ -311,7 +311,8 @@ def label_split(
                     output = teacher(batch.states, batch.mask, hidden=bool(layers))
                 logits = output.logits.float()
                 _check_finite(logits * batch.mask[..., None] if per_token else logits, indices, name)
-                rows, real = padded_rows(store.offsets, indices)
+                if per_token or layers:
+                    rows, real = padded_rows(store.offsets, indices)
                 if per_token:
                     arrays["logits"][rows[real]] = logits[batch.mask].cpu().numpy()
                 else:

@@ -202,12 +202,10 @@ class RoundSynthesis:
 
     def _tell_of_labels(self, number: int, synthetic: SyntheticSet) -> None:
         """Say when the teacher makes of nearly all synthetic examples the same, and of the real ones it does not."""
-        if synthetic.logits is None or not len(synthetic):
+        spec = self.prepared.data.spec
+        if synthetic.logits is None or not len(synthetic) or spec.is_structured:
             return
-        if self.prepared.data.spec.is_structured:
-            return
-        real = self.prepared.train.outputs.logits
-        problem = one_sided(synthetic.logits[synthetic.kept], real, self.prepared.data.spec)
+        problem = one_sided(synthetic.logits[synthetic.kept], self.prepared.train.outputs.logits, spec)
         if problem:
             self.events.message(f"round {number}: {problem}")
 

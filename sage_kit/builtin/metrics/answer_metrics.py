@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -15,10 +16,10 @@ if TYPE_CHECKING:
     from sage_kit.components import Answers, BuildContext, Options
 
 
-class _OfAnswers:
+class _OfAnswers(ABC):
     """The mean over questions of a prediction's best score against one of the answers that count as right."""
 
-    def __init__(self, options: Options, context: BuildContext) -> None:
+    def __init__(self, options: Options, context: BuildContext) -> None:  # noqa: B027, a metric without options
         pass
 
     def score(self, labels: Sequence[Answers], predictions: Sequence[str]) -> float:
@@ -29,8 +30,9 @@ class _OfAnswers:
         """Each question's score."""
         return np.array(best_scores(labels, predictions, self._one), dtype=np.float64)
 
+    @abstractmethod
     def _one(self, reference: str, prediction: str) -> float:
-        raise NotImplementedError
+        """The score of a prediction against one right answer."""
 
 
 class ExactMatch(_OfAnswers):

@@ -6,6 +6,7 @@ not finite give NaN.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,16 +20,17 @@ if TYPE_CHECKING:
     from sage_kit.components import BuildContext, Options
 
 
-class _OfLabelSets:
-    def __init__(self, options: Options, context: BuildContext) -> None:
+class _OfLabelSets(ABC):
+    def __init__(self, options: Options, context: BuildContext) -> None:  # noqa: B027, a metric without options
         pass
 
     def score(self, labels: NDArray[Any], predictions: NDArray[Any]) -> float:
         """Return the score of probabilities of shape (n, C)."""
         return self._score(labels, predictions) if np.isfinite(predictions).all() else float("nan")
 
+    @abstractmethod
     def _score(self, labels: NDArray[Any], predictions: NDArray[Any]) -> float:
-        raise NotImplementedError
+        """The score of finite probabilities."""
 
 
 class MicroF1(_OfLabelSets):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -18,10 +19,10 @@ if TYPE_CHECKING:
 Tags = Sequence[Sequence[str]]
 
 
-class _Ratio:
+class _Ratio(ABC):
     """A quotient of two sums over texts."""
 
-    def __init__(self, options: Options, context: BuildContext) -> None:
+    def __init__(self, options: Options, context: BuildContext) -> None:  # noqa: B027, a metric without options
         pass
 
     def score(self, labels: Tags, predictions: Tags) -> float:
@@ -33,9 +34,9 @@ class _Ratio:
         return ratio_contributions(*self._sums(labels, predictions))
 
     @staticmethod
+    @abstractmethod
     def _sums(labels: Tags, predictions: Tags) -> tuple[Any, Any]:
         """The terms of both sums, of shape (n,)."""
-        raise NotImplementedError
 
 
 class SpanF1(_Ratio):
