@@ -35,7 +35,8 @@ from sage_kit.training.component_state import give_back, state_of
 from sage_kit.training.labelled_batches import SyntheticBatches, planned_steps, sources_of
 from sage_kit.training.learner import Learner
 from sage_kit.training.optimizer import check_optimizer
-from sage_kit.training.preparation import Prepared, PreparedSplit, prepare
+from sage_kit.training.preparation import prepare
+from sage_kit.training.prepared import Prepared, PreparedSplit
 from sage_kit.training.rate_schedules import check_schedule
 from sage_kit.training.round_synthesis import RoundSynthesis
 from sage_kit.training.run_control import RunControl
@@ -202,7 +203,7 @@ class Loop:
         self.history: list[RoundResult] = []
         self.warmup_steps = 0
         # what the teacher has labelled for this run, whether computed now or found in the cache
-        self.teacher_tokens = int(prepared.train.store.offsets[-1])
+        self.teacher_tokens = int(prepared.anchors.store.offsets[-1]) * len(prepared.teachers.all)
         part = self.trained_part(prepared.student.to(self.device))
         self.learner = Learner(config, prepared, part, accelerator, costs, events.message)
         self.loss_history: list[NDArray[np.float32]] = []
@@ -219,7 +220,8 @@ class Loop:
 
     def trained_part(self, student: PreTrainedModel) -> Any:
         """The module that is trained, called as upper layers are: the student behind its frozen input layers."""
-        return trained_layers(student, self.prepared.teacher.model, self.config.bypass)
+        ready = self.prepared.ready
+        return ready.reader.upper if ready else trained_layers(student, self.prepared.teacher.model, self.config.bypass)
 
     def go(self) -> dict[str, Any]:
         """Rounds until there is a reason to stop, then the export; returns what summary.json holds."""

@@ -262,6 +262,7 @@ def resolve(config: RunConfig, plugins: Plugins) -> Recipe:
     recipe = Recipe(config, plugins, choices, observers, False, losses)
     _check_surplus(recipe)
     _check_shares(recipe)
+    _check_several_inputs(recipe)
     if not recipe.uses_map:
         return recipe
     most = recipe.reducer.max_components
@@ -292,6 +293,24 @@ def _check_kind(config: RunConfig, task: TaskSpec) -> None:
     if config.text_prefix and kind.architecture != "embedding":
         raise CompatibilityError(
             f"text_prefix is {config.text_prefix!r}, and only a task whose outputs are embeddings takes one: empty it"
+        )
+
+
+def _check_several_inputs(recipe: Recipe) -> None:
+    """Refuse synthetic examples that not all models of the run can read."""
+    config = recipe.config
+    if "lift" not in recipe or not (config.student or config.other_teachers):
+        return
+    several = "student names a checkpoint" if config.student else "other_teachers names more teachers"
+    if not recipe.lift.makes_text:
+        raise CompatibilityError(
+            f"{several}, which can read text alone, and {recipe['lift']} makes states of the first teacher's tokens: "
+            "take a lift that makes text, such as 'replace', or set schedule to 'none'"
+        )
+    if recipe.sampler.needs_gradient:
+        raise CompatibilityError(
+            f"{recipe['sampler']} follows the gradient by token states that teacher and student share, and {several}: "
+            "take another sampler"
         )
 
 

@@ -10,6 +10,11 @@ from sage_kit.recipe import CHOSEN_KINDS, Recipe
 MAP_SETTINGS = ("n_components", "map_layer", "reducer_seed", "refit", "landmarks", "landmark_choice")
 """Settings of the map beside the choice of a reducer."""
 
+MADE_STUDENT = (
+    "student_layers", "student_init", "student_width", "student_heads", "student_ffn", "student_width_init",
+)  # fmt: skip
+"""Settings of a student that is made of the teacher's blocks."""
+
 
 def unused_settings(recipe: Recipe, given: Collection[str]) -> str:
     """In one line, which of the given settings the run does not use, and why.
@@ -41,8 +46,11 @@ def unused_settings(recipe: Recipe, given: Collection[str]) -> str:
     reasons = [f"{', '.join(found)} ({_why_no_map(recipe)})"] if found else []
     if "vector_dtype" in given and config.bypass == "embeddings" and config.granularity == "token":
         reasons.append("vector_dtype (token states that no block made are not stored)")
-    if "student_width_init" in given and (reason := _why_no_width_init(config)):
+    if "student_width_init" in given and not config.student and (reason := _why_no_width_init(config)):
         reasons.append(f"student_width_init ({reason})")
+    own = [name for name in MADE_STUDENT if name in given and config.student]
+    if own:
+        reasons.append(f"{', '.join(own)} (student names a checkpoint, which has its own)")
     return f"not used by this run: {'; '.join(reasons)}" if reasons else ""
 
 

@@ -301,7 +301,7 @@ def test_bf16_learns_as_float32_does(folder: Path, tiny_bert: Path) -> None:
 
 @pytest.mark.parametrize("reason", ["", "the processor has neither avx512_bf16 nor amx_bf16"])
 def test_bf16_says_where_it_is_slow(folder: Path, tiny_bert: Path, monkeypatch, capfd, reason: str) -> None:
-    monkeypatch.setattr("sage_kit.training.preparation.why_no_bf16", lambda device, machine: reason)
+    monkeypatch.setattr("sage_kit.training.preparation_steps.why_no_bf16", lambda device, machine: reason)
     toy_run(folder, tiny_bert, rounds=1, schedule="none", precision="bf16", observers=["progress"])
     told = capfd.readouterr()
     line = f"precision is 'bf16', but {reason}: it is slower here than precision='fp32'"

@@ -36,7 +36,7 @@ def check_together(config: RunConfig) -> None:
         raise ValueError("warmup_epochs is set, but warmup_corpus names no text; name one or set warmup_epochs to 0")
     for name in ("student_init", "hidden_layers"):
         value = getattr(config, name)
-        if isinstance(value, list) and len(value) != config.student_layers:
+        if isinstance(value, list) and len(value) != config.student_layers and not config.student:
             raise ValueError(f"{name} lists {len(value)} blocks, but student_layers is {config.student_layers}")
     if config.granularity == "pooled" and config.hidden_layers != "last":
         raise ValueError("hidden_layers other than 'last' needs granularity='token'")
@@ -45,4 +45,29 @@ def check_together(config: RunConfig) -> None:
             f"relation_weight is {config.relation_weight:g}, but one pooled vector relates to itself alone: set it "
             "to 0, or granularity to 'token'"
         )
+    _check_models(config)
     check_loss_settings(config)
+
+
+def _check_models(config: RunConfig) -> None:
+    """The same of several teachers, and of a student that is a checkpoint."""
+    if config.teacher_weights and len(config.teacher_weights) != 1 + len(config.other_teachers):
+        raise ValueError(
+            f"teacher_weights has {len(config.teacher_weights)} weights for {1 + len(config.other_teachers)} "
+            "teacher(s): set one for each, teacher's first, or empty it"
+        )
+    for name in ("teacher_labels", "tokenizer") if config.other_teachers else ():
+        if getattr(config, name):
+            raise ValueError(
+                f"{name} is set, and says nothing of the teachers in other_teachers: empty it, or teach with one"
+            )
+    if config.student and config.warmup_epochs:
+        raise ValueError(
+            f"warmup_epochs is {config.warmup_epochs}, but the warm-up teaches hidden states to blocks of the teacher, "
+            "and student names a checkpoint: set one of them only"
+        )
+    if config.student and config.granularity == "pooled":
+        raise ValueError(
+            "granularity is 'pooled', which leaves one vector of the teacher's input layers, and student names a "
+            "checkpoint with its own: set granularity to 'token'"
+        )

@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from sage_kit.config.settings import RunConfig
+from sage_kit.storage.frozen import FrozenList
 
 PATHS = ("data_dir", "train_file", "validation_file", "evaluation_file", "transfer_file", "cache_dir")
 """Settings that are paths."""
 
-PATHS_OR_NAMES = ("teacher", "tokenizer", "warmup_corpus")
+PATHS_OR_NAMES = ("teacher", "tokenizer", "student", "warmup_corpus")
 """Settings that are paths where there is something under them, and names of the hub's or a package's otherwise."""
 
 
@@ -25,10 +26,12 @@ def default_settings() -> dict[str, Any]:
 
 def with_absolute_paths(config: RunConfig) -> RunConfig:
     """The same settings with relative paths resolved from the current folder, so that they mean the same anywhere."""
-    changes = {}
-    for name in (*PATHS, *PATHS_OR_NAMES):
-        value = getattr(config, name)
+
+    def absolute(value: str, is_path: bool = False) -> str:
         path = Path(value).expanduser()
-        if value and (name in PATHS or path.exists()):
-            changes[name] = str(path.absolute())
+        return str(path.absolute()) if value and (is_path or path.exists()) else value
+
+    names = (*PATHS, *PATHS_OR_NAMES)
+    changes: dict[str, Any] = {name: absolute(getattr(config, name), name in PATHS) for name in names}
+    changes["other_teachers"] = FrozenList(absolute(name) for name in config.other_teachers)
     return config.model_copy(update=changes)

@@ -23,6 +23,7 @@ from sage_kit.config.values import (
     Names,
     Seed,
     Table,
+    Weights,
 )
 from sage_kit.config.values import setting as _setting
 from sage_kit.storage.frozen import FrozenList, FrozenTable
@@ -51,8 +52,18 @@ class RunConfig(DataSettings):
     # ---- models
     teacher: str = _setting(
         "bert-base-uncased",
-        "Teacher: a hub name, a local checkpoint, or `package:MODULE/PATH` for one inside an installed package.",
+        "Teacher: a hub name, a local checkpoint, or `package:MODULE/PATH` for one inside an installed package. A list "
+        "names several, the others of which become `other_teachers`.",
         "models",
+    )
+    other_teachers: Names = _setting(
+        FrozenList,
+        "Further teachers, named like the first: the student learns from the weighted mean of their outputs. Input "
+        "layers and inner states are the first one's.",
+        "models",
+    )
+    teacher_weights: Weights = _setting(
+        FrozenList, "Weights of that mean, the first teacher's first; empty weighs all alike.", "models"
     )
     tokenizer: str = _setting("", "Tokenizer, named like the teacher; empty takes the teacher's own.", "models")
     teacher_labels: ClassNames = _setting(
@@ -78,6 +89,12 @@ class RunConfig(DataSettings):
     )
     pooling: Literal["mean", "cls"] = _setting(
         "mean", "Pooled vector: mean of the real tokens, or the first.", "models"
+    )
+    student: str = _setting(
+        "",
+        "A ready checkpoint as the student, named like the teacher, with tokenizer, input layers and blocks of its "
+        "own; empty makes one of the teacher's blocks, by the settings below.",
+        "models",
     )
     student_layers: int = _setting(
         6, "Encoder blocks of the student behind the input layers.", "models", "blocks", ge=1
@@ -357,6 +374,16 @@ class RunConfig(DataSettings):
         if isinstance(values, Mapping) and values.get("granularity") == "pooled" and "lift" not in values:
             return {**values, "lift": "shift"}
         return values
+
+    @model_validator(mode="before")
+    @classmethod
+    def _several_teachers(cls, values: Any) -> Any:
+        if not isinstance(values, Mapping) or not isinstance(named := values.get("teacher"), list) or not named:
+            return values
+        if len(named) > 1 and values.get("other_teachers"):
+            raise ValueError("teacher lists several, and other_teachers names more: say all of them in one of the two")
+        more = {"other_teachers": named[1:]} if len(named) > 1 else {}
+        return {**values, "teacher": named[0], **more}
 
     @model_validator(mode="after")
     def _together(self) -> RunConfig:

@@ -42,6 +42,10 @@ def _names(value: Any) -> Any:
     return value
 
 
+def _numbers(value: Any) -> Any:
+    return value.strip().removeprefix("[").removesuffix("]").split(",") if isinstance(value, str) and value else value
+
+
 def _class_names(value: Any) -> Any:
     """Names of classes as text with commas, as text that is a TOML list (for names with blanks), or as a list.
 
@@ -148,6 +152,7 @@ LrSchedule = Literal[
     "linear", "constant", "cosine", "cosine_with_restarts", "cosine_with_min_lr", "polynomial", "inverse_sqrt",
     "constant_with_warmup", "warmup_stable_decay",
 ]  # fmt: skip
+Weights = Annotated[list[Annotated[float, Field(gt=0)]], BeforeValidator(_numbers), Frozen]
 Names = Annotated[list[str], BeforeValidator(_names), Frozen]
 ClassNames = Annotated[list[Annotated[str, Field(min_length=1)]], BeforeValidator(_class_names), Frozen]
 Character = Annotated[str, BeforeValidator(_character)]

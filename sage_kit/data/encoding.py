@@ -73,7 +73,9 @@ def label_parts(labels: NDArray[Any]) -> Any:
     return [repr(label) for label in labels] if labels.dtype.hasobject else labels
 
 
-def encode(split: Split, spec: TaskSpec, tokenizer: Any, max_length: int, prefix: str = "") -> EncodedSplit:
+def encode(
+    split: Split, spec: TaskSpec, tokenizer: Any, max_length: int, prefix: str = "", *, places: bool = False
+) -> EncodedSplit:
     """Tokenise a split as its kind of task reads it, and align its labels.
 
     Parameters
@@ -88,6 +90,8 @@ def encode(split: Split, spec: TaskSpec, tokenizer: Any, max_length: int, prefix
     prefix : str
         What stands in front of each text, of a kind that reads the texts of a pair one by one. Synthesis leaves its
         tokens as they are.
+    places : bool
+        Whether to keep where in its text each token stands, whatever the kind asks for.
 
     Raises
     ------
@@ -105,12 +109,13 @@ def encode(split: Split, spec: TaskSpec, tokenizer: Any, max_length: int, prefix
     overlap = max_length // OVERLAP_SHARE if kind.splits_long else None
     if prefix:
         texts = [prefix + text for text in texts]
-    asks = kind.needs_places or bool(prefix)
+    keeps = kind.needs_places or places
+    asks = keeps or bool(prefix)
     found = tokenize_placed(texts, pairs, tokenizer, max_length, places=asks, overlap=overlap)
     fixed = []
     if prefix and found.places is not None:
         fixed.append(found.places[:, 1] <= len(prefix))
-        found = replace(found, places=np.maximum(found.places - len(prefix), 0) if kind.needs_places else None)
+        found = replace(found, places=np.maximum(found.places - len(prefix), 0) if keeps else None)
     encoded = EncodedTexts(
         texts=split.texts,
         pairs=split.pairs,

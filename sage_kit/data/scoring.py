@@ -108,12 +108,8 @@ def score_encoded(
         The task's metrics, "agreement" if the teacher's outputs are given, and "calibration_error" for classes; where a
         label is missing the agreement only, and metrics that look at no labels.
     """
-    spec, gold = encoded.spec, encoded.gold
+    spec, gold, measures = encoded.spec, encoded.gold, able_measures(encoded)
     scores = {}
-    measures = [measure(spec, name) for name in spec.metrics if name != AGREEMENT]
-    # metrics of embeddings compare the texts of a pair
-    able = spec.label_kind != "embeddings" or encoded.texts.pairs is not None
-    measures = [one for one in measures if able and (gold is not None or not one.needs_labels)]
     if measures:
         predicted = encoded.predictions(outputs)
         scores = {one.name: one.score(gold, predicted) for one in measures}
@@ -122,6 +118,16 @@ def score_encoded(
     if gold is not None and spec.has_classes:
         scores["calibration_error"] = calibration_error(outputs, gold)
     return scores
+
+
+def able_measures(encoded: EncodedSplit) -> list[Measure]:
+    """The task's metrics by which a split can be scored: those that need labels where none is missing."""
+    spec = encoded.spec
+    # metrics of embeddings compare the texts of a pair
+    if spec.label_kind == "embeddings" and encoded.texts.pairs is None:
+        return []
+    measures = [measure(spec, name) for name in spec.metrics if name != AGREEMENT]
+    return [one for one in measures if encoded.gold is not None or not one.needs_labels]
 
 
 def build_measure(name: str, plugins: Plugins, config: RunConfig) -> Measure:

@@ -40,7 +40,7 @@ class LossInputs:
     pooling : "mean" or "cls"
         Of embeddings.
     kept : tuple of int
-        Blocks (from 1) of the teacher whose outputs are kept.
+        Blocks (from 1) of the teacher whose outputs are kept; 0 stands for its token states.
     handling : TaskHandling
         How outputs are compared.
     """
@@ -207,7 +207,8 @@ class BatchInputs:
 
     def _of_teacher(self, layer: int) -> torch.Tensor:
         """Queries, keys and values of a block of the teacher."""
-        entering = self._states if layer == 1 else self._teacher_hidden((layer - 1,))[:, :, 0]
+        is_shared = layer == 1 and 0 not in self._inputs.kept
+        entering = self._states if is_shared else self._teacher_hidden((layer - 1,))[:, :, 0]
         with torch.no_grad(), self._autocast():
             return self._inputs.teacher.project(layer, entering)
 
@@ -236,7 +237,9 @@ def alike(student: Compared, teacher: Compared, *, vectors: bool = False) -> tor
     return same.float() if counts is None else (same & counts).sum(1) / counts.sum(1)
 
 
-def loss_inputs(recipe: Recipe, teacher: UpperLayers, sizes: ModelSizes, handling: TaskHandling) -> LossInputs:
+def loss_inputs(
+    recipe: Recipe, teacher: UpperLayers, sizes: ModelSizes, handling: TaskHandling, *, own_input: bool = False
+) -> LossInputs:
     """What the losses of a run look at.
 
     Parameters
@@ -246,6 +249,9 @@ def loss_inputs(recipe: Recipe, teacher: UpperLayers, sizes: ModelSizes, handlin
     sizes : ModelSizes
     handling : TaskHandling
         The kind of task.
+    own_input : bool
+        Whether the student has input layers of its own, so that the teacher's token states are kept where they are
+        looked at.
 
     Raises
     ------
@@ -268,7 +274,8 @@ def loss_inputs(recipe: Recipe, teacher: UpperLayers, sizes: ModelSizes, handlin
     if any(choice.spec.needs_embeddings for choice in recipe.losses.values()):
         hidden.append(sizes.teacher_blocks)
     entered = [layer for one in layers.values() for layer in (*one.teacher_projections, *one.teacher_scores)]
-    kept = tuple(dict.fromkeys([*hidden, *(layer - 1 for layer in entered if layer > 1)]))
+    first = 1 if own_input else 2
+    kept = tuple(dict.fromkeys([*hidden, *(layer - 1 for layer in entered if layer >= first)]))
     # what a sentence encoder pools by is the embedding
     pooling = teacher.head.pooling if handling.spec.architecture == "embedding" else config.pooling
     return LossInputs(recipe.losses, sizes, layers, teacher, pooling, kept, handling)

@@ -70,6 +70,8 @@ class InputLayers(nn.Module):
     ----------
     dim : int
         Width of the token states.
+    uses_types : bool
+        Whether token types matter.
     """
 
     def __init__(self, model: PreTrainedModel, n_blocks: int = 0) -> None:
@@ -87,7 +89,7 @@ class InputLayers(nn.Module):
         self._eager = family.attention == "eager"
         self.shared = nn.ModuleList(shared_modules(model, family))
         self._takes_types = family.token_types
-        self._uses_types = family.uses_token_types(model.config)
+        self.uses_types = family.uses_token_types(model.config)
         self.requires_grad_(False)
         self.eval()
 
@@ -122,7 +124,7 @@ class InputLayers(nn.Module):
         """What the embeddings make of each token at its place, of shape (batch, tokens, dim), without any block."""
         # the modules are shared: a train() of the whole model would have turned their dropout on
         self.eval()
-        types = (token_type_ids if self._uses_types else torch.zeros_like(input_ids)) if self._takes_types else None
+        types = (token_type_ids if self.uses_types else torch.zeros_like(input_ids)) if self._takes_types else None
         return embed(self.embeddings, input_ids, types)
 
     def flops(self, lengths: NDArray[np.integer]) -> int:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -12,19 +11,19 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import nn
 
-from sage_kit.components import TaskSpec, handling_of
+from sage_kit.components import handling_of
 from sage_kit.config import RunConfig
 from sage_kit.data.encoding import encode, label_parts
 from sage_kit.data.splits import TaskData
 from sage_kit.errors import CompatibilityError, ModelError
-from sage_kit.models.architectures import auto_class
 from sage_kit.models.checkpoints import Checkpoint, load_classifier, load_tokenizer
-from sage_kit.models.export import export_student, set_task
+from sage_kit.models.export import export_student
 from sage_kit.models.families import family_parts
 from sage_kit.models.finetuning import MAX_GRAD_NORM, WEIGHT_DECAY, OnStep, finetune
 from sage_kit.models.learning_rate import WARMUP_SHARE
 from sage_kit.models.sentence_folders import SentenceSettings, read_sentence_settings
 from sage_kit.models.student import require_own_weights
+from sage_kit.models.task_heads import adopt_head, new_head
 from sage_kit.models.tokenizer_state import set_as_used
 from sage_kit.storage.cache import Cache
 from sage_kit.storage.fingerprint import fingerprint
@@ -81,6 +80,7 @@ def load_teacher(
     device: torch.device,
     announce: Callable[[str], None],
     on_step: OnStep,
+    name: str = "",
 ) -> Teacher:
     """Load the teacher that the settings name; fine-tune it first if its checkpoint has no trained head.
 
@@ -97,6 +97,8 @@ def load_teacher(
         Shows one line to the user.
     on_step : callable
         ``on_step(done, total, loss)`` after each step of the fine-tuning; the loss stays on the device.
+    name : str
+        One of `other_teachers`; "" for the first.
 
     Raises
     ------
@@ -107,14 +109,16 @@ def load_teacher(
         device cannot compute in the precision.
     """
     architecture = handling_of(data.spec).spec.architecture
+    config = config.model_copy(update={"teacher": name or config.teacher})
     sentence = sentence_settings(config, architecture)
     if sentence is not None:
         announce(f"teacher {config.teacher!r}: {sentence.describe()}")
     folder = config.teacher if sentence is None else sentence.encoder
     checkpoint = load_classifier(folder, architecture, sentence)
-    require_own_weights(checkpoint.family, config.bypass)
+    if not name:  # the first one's input layers are the student's
+        require_own_weights(checkpoint.family, config.bypass)
     tokenizer = load_tokenizer(config.tokenizer or folder)
-    fit_tokenizer(tokenizer, checkpoint, config)
+    fit_tokenizer(tokenizer, checkpoint, config, name)
     finetuned = bool(checkpoint.missing)
     outputs, seconds = None, 0.0
     if finetuned:
@@ -130,7 +134,7 @@ def load_teacher(
             raise CompatibilityError(f"teacher_labels names classes, and task {data.spec.name!r} has none: empty it")
     else:
         model = checkpoint.model
-        outputs = _adopt_head(checkpoint, config.teacher, data.spec, config.teacher_labels, announce)
+        outputs = adopt_head(checkpoint, config.teacher, data.spec, config.teacher_labels, announce)
     model.eval().requires_grad_(False)
     family = family_parts(checkpoint.family)
     more = [] if sentence is None else [sentence.pooling]
@@ -146,8 +150,18 @@ def sentence_settings(config: RunConfig, architecture: Architecture) -> Sentence
     return read_sentence_settings(config.teacher, config.pooling, config.text_prefix)
 
 
-def fit_tokenizer(tokenizer: PreTrainedTokenizerBase, checkpoint: Checkpoint, config: RunConfig) -> None:
+def fit_tokenizer(
+    tokenizer: PreTrainedTokenizerBase, checkpoint: Checkpoint, config: RunConfig, name: str = ""
+) -> None:
     """Check that a tokenizer fits a model and the settings; set its state as runs use it, whatever it was saved with.
+
+    Parameters
+    ----------
+    tokenizer : PreTrainedTokenizerBase
+    checkpoint : Checkpoint
+    config : RunConfig
+    name : str
+        A model that brings its own tokenizer; "" for the teacher, whose tokenizer is a setting.
 
     Raises
     ------
@@ -157,122 +171,31 @@ def fit_tokenizer(tokenizer: PreTrainedTokenizerBase, checkpoint: Checkpoint, co
     CompatibilityError
         When `max_length` exceeds the model's positions.
     """
-    model, family = checkpoint.model, checkpoint.family
-    called = f"tokenizer {config.tokenizer or config.teacher!r}"
+    model, family, named = checkpoint.model, checkpoint.family, name or config.teacher
+    called = f"tokenizer {name or config.tokenizer or config.teacher!r}"
+    instead = "choose another checkpoint" if name else "set tokenizer to the one the model was trained with"
     if tokenizer.pad_token_id is None:
-        raise ModelError(f"{called} has no padding token: choose another with the setting tokenizer")
+        remedy = instead if name else "choose another with the setting tokenizer"
+        raise ModelError(f"{called} has no padding token: {remedy}")
     rows = cast(nn.Embedding, model.get_input_embeddings()).num_embeddings
     highest = max(tokenizer.get_vocab().values())
     if highest >= rows:
         raise ModelError(
-            f"{called} has ids up to {highest}, but model {config.teacher!r} embeds only {rows}: the two do not belong "
-            "together, so set tokenizer to the one the model was trained with"
+            f"{called} has ids up to {highest}, but model {named!r} embeds only {rows}: the two do not belong "
+            f"together, so {instead}"
         )
     if family.positions_from_padding and tokenizer.pad_token_id != model.config.pad_token_id:
         raise ModelError(
-            f"{called} pads with id {tokenizer.pad_token_id}, but model {config.teacher!r} counts its positions by "
-            f"padding id {model.config.pad_token_id}: set tokenizer to the one the model was trained with"
+            f"{called} pads with id {tokenizer.pad_token_id}, but model {named!r} counts its positions by padding id "
+            f"{model.config.pad_token_id}: {instead}"
         )
     positions = family.max_tokens(model.config)
     if config.max_length > positions:
         raise CompatibilityError(
-            f"max_length is {config.max_length}, but model {config.teacher!r} takes at most {positions} tokens: set "
-            f"max_length to at most {positions}"
+            f"max_length is {config.max_length}, but model {named!r} takes at most {positions} tokens: set max_length "
+            f"to at most {positions}"
         )
     set_as_used(tokenizer, config.max_length, token_types=family.uses_token_types(model.config))
-
-
-# ---- a trained head -------------------------------------------------------------------------------------------------
-
-
-def _adopt_head(
-    checkpoint: Checkpoint, name: str, spec: TaskSpec, meaning: Sequence[str], announce: Callable[[str], None]
-) -> tuple[int, ...] | None:
-    """Check that a trained head fits the task, and bring its outputs into the task's order.
-
-    Parameters
-    ----------
-    meaning : sequence of str
-        What the setting `teacher_labels` says that they mean; empty goes by the names in the checkpoint.
-
-    Returns
-    -------
-    tuple of int or None
-        For each class of the task, the output's number in the checkpoint; None where labels have no names.
-    """
-    model = checkpoint.model
-    kind = handling_of(spec).spec
-    output = cast(nn.Linear, model.get_submodule(checkpoint.family.head_for(kind.architecture).output))
-    id2label: dict[Any, Any] = model.config.id2label or {}
-    names = [str(id2label.get(index, "")) for index in range(output.out_features)]
-    has_sets, wants_sets = (
-        which == "multi_label_classification" for which in (model.config.problem_type, kind.problem_type)
-    )
-    if has_sets and not wants_sets:
-        raise ModelError(f"model {name!r} has a head for several labels at once: choose one for a single label")
-    if wants_sets and model.config.problem_type and not has_sets:
-        raise ModelError(f"model {name!r} has a head for a single label: choose one for several labels at once")
-    if output.out_features != spec.n_outputs:
-        meaning_of = ", ".join(spec.labels) or ("a number" if spec.is_regression else kind.summary.lower())
-        needs = f"{spec.n_outputs} ({meaning_of})"
-        raise ModelError(
-            f"model {name!r} has a trained head of {output.out_features} outputs ({', '.join(names)}), but task "
-            f"{spec.name!r} needs {needs}: choose a model trained for the task, or one without a head"
-        )
-    if not kind.needs_names:
-        if meaning:
-            raise CompatibilityError(
-                f"teacher_labels names classes, but the labels of task {spec.name!r} are {spec.label_kind}: leave it "
-                "empty"
-            )
-        set_task(model.config, spec)
-        return None
-    order = _order_by_setting(meaning, spec) if meaning else label_order(names, spec.labels)
-    if meaning:
-        announce(f"teacher {name!r}: its outputs mean {', '.join(meaning)}, as teacher_labels says")
-    elif order is None:
-        if not all(label.upper() == f"LABEL_{index}" for index, label in enumerate(names)):
-            announce(
-                f"teacher {name!r} calls its outputs {', '.join(names)}; they are taken to mean "
-                f"{', '.join(spec.labels)}, in this order"
-            )
-    elif order != sorted(order):
-        announce(
-            f"teacher {name!r}: its outputs ({', '.join(names)}) are put into the task's order "
-            f"({', '.join(spec.labels)})"
-        )
-    order = order or list(range(len(spec.labels)))
-    with torch.no_grad():
-        output.weight.copy_(output.weight[order])
-        if output.bias is not None:
-            output.bias.copy_(output.bias[order])
-    set_task(model.config, spec)
-    return tuple(order)
-
-
-def _order_by_setting(meaning: Sequence[str], spec: TaskSpec) -> list[int]:
-    """For each class of the task, the output that it stands for by the setting `teacher_labels`."""
-    if sorted(meaning) == sorted(spec.labels):
-        return [list(meaning).index(label) for label in spec.labels]
-    order = label_order(list(meaning), spec.labels)
-    if order is None:
-        raise CompatibilityError(
-            f"teacher_labels is {', '.join(meaning)}, but must name each class of task {spec.name!r} "
-            f"({', '.join(spec.labels)}) once, in the order of the teacher's outputs"
-        )
-    return order
-
-
-def label_order(names: list[str], labels: tuple[str, ...]) -> list[int] | None:
-    """For each label of the task, the output that bears its name; None unless that pairs all of them.
-
-    Case, spaces and punctuation do not count.
-    """
-    plain = ["".join(character for character in name.casefold() if character.isalnum()) for name in names]
-    wanted = ["".join(character for character in label.casefold() if character.isalnum()) for label in labels]
-    if len(set(plain)) != len(plain) or set(plain) != set(wanted):
-        return None
-    return [plain.index(label) for label in wanted]
 
 
 # ---- fine-tuning ----------------------------------------------------------------------------------------------------
@@ -331,7 +254,7 @@ def _finetuned(
             f"teacher {config.teacher!r} has no trained head for task {data.spec.name!r}: fine-tuning it on "
             f"{len(data.teacher)} examples, {config.teacher_epochs} epochs"
         )
-        model = _new_head(checkpoint, data.spec, config.teacher_seed)
+        model = new_head(checkpoint, data.spec, config.teacher_seed)
         seconds = finetune(
             model,
             checkpoint.family,
@@ -349,26 +272,6 @@ def _finetuned(
     # read back from disk in any case, so that a first run and a later one start from the same bits
     model = load_classifier(str(cache.entry("teacher", key, build, about)), handling.spec.architecture).model
     return model, seconds
-
-
-def _new_head(checkpoint: Checkpoint, spec: TaskSpec, seed: int) -> PreTrainedModel:
-    """The checkpoint's encoder, and whatever it has of a head, under a new output layer for the task."""
-    architecture = handling_of(spec).spec.architecture
-    config = copy.deepcopy(checkpoint.model.config)
-    set_task(config, spec)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = auto_class(architecture).from_config(
-            config, attn_implementation=checkpoint.family.attention, dtype=torch.float32
-        )
-    output = f"{checkpoint.family.head_for(architecture).output}."
-    kept = {
-        name: tensor
-        for name, tensor in checkpoint.model.state_dict().items()
-        if name not in checkpoint.missing and not name.startswith(output)
-    }
-    model.load_state_dict(kept, strict=False)
-    return cast("PreTrainedModel", model)
 
 
 # ---- fingerprints ---------------------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ from sage_kit.components import TokenBatch
 from sage_kit.data.batches import plan_batches
 from sage_kit.data.tokens import Tokens, padded_rows
 from sage_kit.errors import DataError
-from sage_kit.models.split import InputLayers, UpperLayers
+from sage_kit.models.split import InputLayers, UpperLayers, UpperOutput
 from sage_kit.storage import tensorfile
 from sage_kit.storage.cache import Cache
 from sage_kit.storage.fingerprint import fingerprint
@@ -116,14 +116,18 @@ class TeacherOutputs:
     logits : array of shape (n, n_outputs), float32
         With an output per token of shape (total_tokens, n_outputs), aligned with the store's rows.
     hidden : array of shape (total_tokens, n_layers, dim), float16, or None
-        Outputs of the teacher's blocks that the losses use, aligned with the store's rows; a memory map.
+        Outputs of the teacher's blocks that the losses use, block 0 being its token states, aligned with the store's
+        rows; a memory map.
     per_token : bool
         Whether there is an output per token.
+    key : str
+        Fingerprint of what they were computed from.
     """
 
     logits: NDArray[np.float32]
     hidden: NDArray[np.float16] | None
     per_token: bool = False
+    key: str = ""
 
     def of_examples(self, count: int) -> NDArray[np.float32]:
         """The outputs that so many examples have by themselves, of shape (n, n_outputs); (n, 0) with one per token."""
@@ -274,7 +278,7 @@ def label_split(
     name : str
         The split's name, for messages.
     hidden_layers : sequence of int
-        Blocks (from 1) whose output to keep; empty for logits only.
+        Blocks (from 1) whose output to keep, 0 for the token states; empty for logits only.
     cache : Cache
     device : torch.device
     autocast : callable
@@ -318,13 +322,18 @@ def label_split(
                 else:
                     arrays["logits"][indices] = logits.cpu().numpy()
                 if layers:
-                    chosen = torch.stack([output.hidden[layer - 1] for layer in layers], dim=2)
+                    chosen = chosen_states(output, batch.states, layers)
                     arrays["hidden"][rows[real]] = chosen[batch.mask].to(torch.float16).cpu().numpy()
                 on_step(done, len(batches))
 
     about = {"split": name, "examples": len(store), "hidden_layers": layers}
     arrays = tensorfile.open_mapped(cache.entry("labels", key, build, about) / FILE)
-    return TeacherOutputs(np.asarray(arrays["logits"]), arrays.get("hidden"), per_token)
+    return TeacherOutputs(np.asarray(arrays["logits"]), arrays.get("hidden"), per_token, key)
+
+
+def chosen_states(output: UpperOutput, states: torch.Tensor, layers: Sequence[int]) -> torch.Tensor:
+    """Outputs of some blocks, from 1, and for 0 the token states: (batch, tokens, layers, dim)."""
+    return torch.stack([output.hidden[layer - 1] if layer else states for layer in layers], dim=2)
 
 
 def pool_layer(

@@ -21,7 +21,8 @@ from sage_kit.rundir import RunDirectory
 from sage_kit.storage.frozen import read_only
 from sage_kit.synthesis.synthetic_set import FLAT, SyntheticSet
 from sage_kit.system.devices import autocast_for, make_accelerator
-from sage_kit.training.preparation import Prepared, PreparedSplit, prepare
+from sage_kit.training.preparation import prepare
+from sage_kit.training.prepared import Prepared, PreparedSplit
 
 LABEL_TOLERANCE = 0.1
 """Largest difference, as a share of 1 + the largest logit, between labels made in different precisions."""

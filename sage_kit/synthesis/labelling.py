@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from sage_kit.components import Compared, TextBatch
+from sage_kit.components import Compared, TextBatch, TokenBatch
 from sage_kit.data.targets import Targets
 from sage_kit.data.tokens import tokens_of
-from sage_kit.models.split import UpperLayers
+from sage_kit.models.readers import Ensemble
+from sage_kit.models.split import InputLayers, UpperLayers
+from sage_kit.models.vectors import chosen_states
 from sage_kit.synthesis.synthesizer import Synthesizer
 from sage_kit.synthesis.synthetic_set import SyntheticSet
 
@@ -22,6 +24,8 @@ def label_synthetic(
     synthetic: SyntheticSet,
     teacher: UpperLayers,
     *,
+    teachers: Ensemble | None = None,
+    student_input: InputLayers | None = None,
     hidden_layers: Sequence[int],
     device: torch.device,
     autocast: Callable[[], AbstractContextManager[Any]],
@@ -40,8 +44,13 @@ def label_synthetic(
         for, `token_logits` where there is an output per token, and `divergences` if there is a student and
         `divergence`.
     teacher : UpperLayers
+        The first one.
+    teachers : Ensemble or None
+        All of them, where there are several.
+    student_input : InputLayers or None
+        The student's own input layers; None where it takes the teacher's.
     hidden_layers : sequence of int
-        Blocks (from 1) whose output the loss needs.
+        Blocks (from 1) whose output the loss needs, 0 for the token states.
     device : torch.device
     autocast : callable
         Gives the context in which the teacher runs.
@@ -80,10 +89,15 @@ def label_synthetic(
             if not mine(number):  # every process keeps the text of all
                 continue
             index = torch.from_numpy(rows).to(device)
+            own_states = batch.states
+            if student is not None and student_input is not None:
+                own_states = synthesizer.states_by(student_input, batch)
             with autocast():
                 output = teacher(batch.states, batch.mask, hidden=bool(hidden_layers))
-                its = None if student is None else student(batch.states, batch.mask).logits.float()
+                its = None if student is None else student(own_states, batch.mask).logits.float()
             found = output.logits.float()
+            if teachers is not None and teachers.others:
+                found = _mean_of_all(synthesizer, teachers, batch, found, autocast)
             if per_token:
                 synthetic.token_logits[number] = found
             else:
@@ -96,7 +110,7 @@ def label_synthetic(
                 divergences[index] = divergence(*of_both).double()
             tokens += batch.mask.sum()
             if hidden_layers:
-                chosen = torch.stack([output.hidden[layer - 1] for layer in hidden_layers], dim=2)
+                chosen = chosen_states(output, batch.states, hidden_layers)
                 synthetic.hidden[number] = chosen.to(torch.float16)
             on_step(number + 1, len(plan))
     synthetic.logits = logits.cpu().numpy()
@@ -106,3 +120,19 @@ def label_synthetic(
     if texts:
         synthetic.tokens = tokens_of(texts, np.concatenate(plan), synthesizer.pad_id)
     return int(tokens)
+
+
+def _mean_of_all(
+    synthesizer: Synthesizer,
+    teachers: Ensemble,
+    batch: TokenBatch,
+    first: torch.Tensor,
+    autocast: Callable[[], AbstractContextManager[Any]],
+) -> torch.Tensor:
+    """The weighted mean of all teachers' outputs, of which those of the first are there."""
+    total = teachers.weights[0] * first
+    for reader, weight in zip(teachers.others, teachers.weights[1:], strict=True):
+        states = synthesizer.states_by(reader.input_layers, batch)
+        with autocast():
+            total += weight * reader.upper(states, batch.mask).logits.float()
+    return total

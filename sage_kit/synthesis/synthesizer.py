@@ -335,6 +335,19 @@ class Synthesizer:
             self.costs.add("lift", flops=self._vocabulary.flops - asked)
         return checked
 
+    def states_by(self, input_layers: InputLayers, batch: TokenBatch) -> torch.Tensor:
+        """What the input layers of another model, which reads the same tokens, make of lifted text."""
+        if batch.text is None:
+            raise ValueError("the lift makes no text, which is all that another model can read")
+        return self._embed(batch.text, batch.text.mask.sum(1).cpu().numpy(), input_layers).states
+
+    def read(self, synthetic: SyntheticSet, rows: NDArray[np.int64], input_layers: InputLayers) -> TokenBatch:
+        """Some rows of a labelled set of text by the input layers of another model, which reads the same tokens."""
+        if synthetic.tokens is None:
+            raise ValueError("the set holds no text")
+        text, lengths = synthetic.tokens.batch(rows, self._device), synthetic.tokens.lengths[rows]
+        return self._embed(text, lengths, input_layers)
+
     def _text_of(self, anchors: NDArray[np.int64]) -> dict[str, Any]:
         """What a lift gets that makes text; nothing where the examples are vectors."""
         input_layers = self._input_layers
@@ -349,13 +362,16 @@ class Synthesizer:
             "vocabulary": self._vocabulary,
         }
 
-    def _embed(self, text: TextBatch, lengths: NDArray[np.int64]) -> TokenBatch:
+    def _embed(
+        self, text: TextBatch, lengths: NDArray[np.int64], input_layers: InputLayers | None = None
+    ) -> TokenBatch:
         """The input layers' token states of a text; `lengths`, its tokens, are known without asking the device."""
-        if self._input_layers is None:
+        input_layers = input_layers or self._input_layers
+        if input_layers is None:
             raise ValueError("there are no input layers to run")
         with self.costs.timed("embed"), torch.no_grad():
-            states = self._input_layers(self._padded(text), text.types, text.mask)
-        self.costs.add("embed", flops=self._input_layers.flops(lengths))
+            states = input_layers(self._padded(text), text.types, text.mask)
+        self.costs.add("embed", flops=input_layers.flops(lengths))
         return TokenBatch(states, text.mask, text)
 
     def _padded(self, text: TextBatch) -> torch.Tensor:

@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 
 from sage_kit.config import RunConfig
 from sage_kit.data.batches import plan_batches
+from sage_kit.models.split import InputLayers
 from sage_kit.recipe import Recipe
 from sage_kit.synthesis.synthesizer import Synthesizer
 from sage_kit.synthesis.synthetic_set import SyntheticSet
-from sage_kit.training.preparation import Prepared, PreparedSplit
+from sage_kit.training.prepared import Prepared, PreparedSplit
 from sage_kit.training.profile import Profile
 
 
@@ -140,10 +141,17 @@ class SyntheticBatches:
     device : torch.device
     real : PreparedSplit
         What the anchors are of.
+    own_input : InputLayers or None
+        The student's own input layers; None where it takes the teacher's.
     """
 
     def __init__(
-        self, synthesizer: Synthesizer, synthetic: SyntheticSet, device: torch.device, real: PreparedSplit
+        self,
+        synthesizer: Synthesizer,
+        synthetic: SyntheticSet,
+        device: torch.device,
+        real: PreparedSplit,
+        own_input: InputLayers | None = None,
     ) -> None:
         if synthetic.logits is None:
             raise ValueError("the synthetic set has no labels")
@@ -153,6 +161,7 @@ class SyntheticBatches:
         self.synthetic = synthetic
         self._synthesizer = synthesizer
         self._device = device
+        self._own_input = own_input
         plan = enumerate(synthesizer.plan(synthetic))
         # with its number in the plan, which seeds the lift
         self._plan = [(number, rows) for number, rows in plan if synthetic.kept[rows].any()]
@@ -169,7 +178,10 @@ class SyntheticBatches:
         """The batch of that number, without the examples that a filter dropped."""
         number, rows = self._plan[number]
         kept = self.synthetic.kept[rows]
-        tokens = self._synthesizer.lift(self.synthetic, rows, number)
+        if self._own_input is None:
+            tokens = self._synthesizer.lift(self.synthetic, rows, number)
+        else:
+            tokens = self._synthesizer.read(self.synthetic, rows, self._own_input)
         states, mask = tokens.states, tokens.mask
         hidden = self.synthetic.hidden[number].float() if self.synthetic.hidden else None
         logits = self.synthetic.token_logits[number] if self.synthetic.token_logits else None
@@ -212,7 +224,7 @@ def sources_of(
     train, device = prepared.train, prepared.device
     if synthesizer is None or synthetic is None or not len(synthetic):
         return [RealBatches(train, profile, config, device, rng)]
-    made = SyntheticBatches(synthesizer, synthetic, device, train)
+    made = SyntheticBatches(synthesizer, synthetic, device, prepared.anchors, prepared.own_input)
     if config.mix == "add":
         return [RealBatches(train, profile, config, device, rng), made]
     real = len(train.store) - min(len(synthetic), len(train.store))

@@ -21,7 +21,7 @@ from sage_kit.training.feedback import divergence_gradient, mean_hidden_states
 from sage_kit.training.labelled_batches import Batches
 from sage_kit.training.objective import Objective
 from sage_kit.training.optimizer import load_optimizer_tensors, make_optimizer, optimizer_tensors
-from sage_kit.training.preparation import Prepared, PreparedSplit
+from sage_kit.training.prepared import Prepared, PreparedSplit
 from sage_kit.training.profile import Profile
 from sage_kit.training.rate_schedules import rate_of
 from sage_kit.training.steps import Pass, count_flops, predict, train_pass

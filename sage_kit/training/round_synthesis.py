@@ -24,7 +24,7 @@ from sage_kit.system.processes import from_main
 from sage_kit.training.component_state import give_back, state_of
 from sage_kit.training.learner import Learner
 from sage_kit.training.losses import example_divergence
-from sage_kit.training.preparation import Prepared
+from sage_kit.training.prepared import Prepared
 from sage_kit.training.run_events import OnStep, RunEvents
 from sage_kit.training.steps import count_flops
 
@@ -139,7 +139,7 @@ class RoundSynthesis:
 
     def _create(self, synthesizer: Synthesizer, number: int, history: list[NDArray[np.float32]]) -> SyntheticSet:
         """New synthetic examples, without labels."""
-        n = len(self.prepared.train.store)
+        n = len(self.prepared.anchors.store)
         return synthesizer.create(
             number,
             max(1, round(self.recipe.config.synthetic_ratio * n)),
@@ -154,12 +154,14 @@ class RoundSynthesis:
         """Let the teacher label a set, several processes sharing its batches; returns the tokens that were labelled."""
         accelerator, prepared = self.accelerator, self.prepared
         device, hidden = accelerator.device, bool(prepared.teacher_layers)
-        by_token = hidden or prepared.train.outputs.per_token
+        by_token = hidden or prepared.anchors.outputs.per_token
         with self.costs.timed("teacher", lambda: synchronize(device)):
             tokens = label_synthetic(
                 synthesizer,
                 synthetic,
                 self._teacher,
+                teachers=prepared.teachers,
+                student_input=prepared.own_input,
                 hidden_layers=prepared.teacher_layers,
                 device=device,
                 autocast=autocast_for(device, prepared.precision),
@@ -175,8 +177,10 @@ class RoundSynthesis:
                         merged = accelerator.reduce(torch.from_numpy(getattr(synthetic, name)).to(device), "sum")
                         setattr(synthetic, name, merged.cpu().numpy())
                 tokens = int(accelerator.reduce(torch.tensor(tokens, device=device), "sum"))
-        lengths = prepared.train.store.lengths[synthetic.anchors]
+        tokens *= len(prepared.teachers.all)
+        lengths = prepared.anchors.store.lengths[synthetic.anchors]
         flops = count_flops(prepared.teacher_upper, lengths, training=False, hidden=hidden)
+        flops += sum(count_flops(one.upper, lengths, training=False) for one in prepared.teachers.others)
         self.costs.add("teacher", tokens=tokens, flops=flops)
         if with_student:
             # its seconds are among the teacher's: both read the same batches in turn
@@ -205,7 +209,7 @@ class RoundSynthesis:
         spec = self.prepared.data.spec
         if synthetic.logits is None or not len(synthetic) or spec.is_structured:
             return
-        problem = one_sided(synthetic.logits[synthetic.kept], self.prepared.train.outputs.logits, spec)
+        problem = one_sided(synthetic.logits[synthetic.kept], self.prepared.anchors.outputs.logits, spec)
         if problem:
             self.events.message(f"round {number}: {problem}")
 

@@ -8,7 +8,7 @@ from sage_kit.components import Control
 from sage_kit.components.plugins import Plugins
 from sage_kit.system.processes import from_main
 from sage_kit.training.learner import Learner
-from sage_kit.training.preparation import Prepared
+from sage_kit.training.prepared import Prepared
 from sage_kit.training.run_events import OnStep, RunEvents
 
 if TYPE_CHECKING:

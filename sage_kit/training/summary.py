@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,17 +11,15 @@ from numpy.typing import NDArray
 
 from sage_kit.components.records import Costs, RoundResult, RunInfo
 from sage_kit.config import RunConfig
-from sage_kit.data.batches import plan_batches
-from sage_kit.data.metrics import divergence
 from sage_kit.data.splits import EVALUATION
 from sage_kit.data.teacher_report import label_counts
 from sage_kit.models.export import export_student
-from sage_kit.models.vectors import INFERENCE_BATCH_SIZE, INFERENCE_BATCH_TOKENS
 from sage_kit.rundir import RunDirectory
 from sage_kit.storage.files import atomic_directory, disk_errors
 from sage_kit.training.learner import Learner
-from sage_kit.training.losses import example_divergence
-from sage_kit.training.preparation import FINE_TUNING, Prepared, PreparedSplit
+from sage_kit.training.preparation_steps import FINE_TUNING
+from sage_kit.training.prepared import Prepared, PreparedSplit
+from sage_kit.training.row_scores import divergences, row_scores
 
 Predictions = Mapping[str, NDArray[np.float32]]
 """The student's outputs by split."""
@@ -34,27 +31,6 @@ def evaluation_scores(prepared: Prepared, logits: NDArray[np.float32]) -> dict[s
     if split is None:
         return {}
     return {**split.scores(logits), "divergence": float(divergences(split, logits).mean())}
-
-
-def divergences(split: PreparedSplit, logits: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Divergence of the student from the teacher on each sequence of a split: of one output as `divergence` has it, of
-    several distributions the mean over those that count, of vectors the squared error.
-    """
-    encoded, outputs = split.encoded, split.outputs
-    regression = not encoded.handling.spec.has_distributions
-    if not encoded.spec.is_structured:
-        return divergence(outputs.logits, logits)
-    found = np.empty(len(split.store), np.float64)
-    student, cpu = replace(outputs, logits=logits), torch.device("cpu")
-    plan = plan_batches(split.store.lengths, batch_size=INFERENCE_BATCH_SIZE, batch_tokens=INFERENCE_BATCH_TOKENS)
-    for rows in plan:
-        positions = split.targets.positions(rows, cpu)
-        mine, theirs = (
-            encoded.handling.compared(one.batch(split.store.offsets, rows, cpu), positions)
-            for one in (student, outputs)
-        )
-        found[rows] = example_divergence(mine, theirs, regression=regression).numpy()
-    return found
 
 
 def _targets_of(split: PreparedSplit) -> dict[str, NDArray[Any]]:
@@ -85,7 +61,7 @@ def run_info(
         parameters={
             "student": sum(p.numel() for p in prepared.student.parameters()),
             "student_trained": sum(p.numel() for p in learner.raw.parameters() if p.requires_grad),
-            "teacher": sum(p.numel() for p in prepared.teacher.model.parameters()),
+            "teacher": sum(p.numel() for p in _of_teachers(prepared)),
         },
         primary_metric=prepared.data.spec.metrics[0],
         history=tuple(history),
@@ -128,6 +104,7 @@ def summarize(
     return {
         "task": config.task,
         "primary_metric": info.primary_metric,
+        "metrics": list(prepared.data.spec.metrics),
         "rounds": [result.to_json() for result in history],
         "parameters": dict(info.parameters),
         "examples": dict(info.examples),
@@ -141,6 +118,7 @@ def summarize(
         "teacher": {
             "name": config.teacher,
             "finetuned_here": prepared.teacher.finetuned,
+            **_other_teachers(prepared),
             "seconds": fine_tuning,
             "dev": of_teacher(prepared.dev),
             "report": prepared.report.to_json(),
@@ -155,6 +133,23 @@ def summarize(
         "checkpoint_equals_student": config.granularity == "token",
         **counted,
     }
+
+
+def _of_teachers(prepared: Prepared) -> set[torch.nn.Parameter]:
+    """The parameters of all teachers."""
+    others = (parameter for reader in prepared.teachers.others for parameter in reader.parameters())
+    return {*prepared.teacher.model.parameters(), *others}
+
+
+def _other_teachers(prepared: Prepared) -> dict[str, Any]:
+    """The weight of the first teacher, and names and weights of the others, where there are any."""
+    teachers = prepared.teachers
+    if not teachers.others:
+        return {}
+    others = [
+        {"name": one.name, "weight": weight} for one, weight in zip(teachers.others, teachers.weights[1:], strict=True)
+    ]
+    return {"weight": teachers.weights[0], "others": others}
 
 
 def _sequences(prepared: Prepared) -> dict[str, Any]:
@@ -177,13 +172,18 @@ def write_outcome(
         When the disk is full.
     """
     with disk_errors(str(directory.student)), atomic_directory(directory.student) as temporary:
-        export_student(prepared.student, prepared.teacher.tokenizer, temporary, prepared.data.spec)
+        export_student(prepared.student, prepared.student_tokenizer, temporary, prepared.data.spec)
     splits = {"dev": prepared.dev, **prepared.validation}
     if prepared.evaluation:
         splits[EVALUATION] = prepared.evaluation
     directory.write_predictions(
         {
-            name: {"student": logits, "teacher": splits[name].outputs.logits, **_targets_of(splits[name])}
+            name: {
+                "student": logits,
+                "teacher": splits[name].outputs.logits,
+                **_targets_of(splits[name]),
+                **(row_scores(splits[name], logits) if splits[name].encoded.spec.is_structured else {}),
+            }
             for name, logits in predictions.items()
         }
     )

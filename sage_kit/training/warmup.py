@@ -21,7 +21,7 @@ from sage_kit.storage.fingerprint import derive_seed
 from sage_kit.system.devices import autocast_for, synchronize
 from sage_kit.training.losses import hidden_state_loss
 from sage_kit.training.optimizer import load_optimizer_tensors, make_optimizer, optimizer_tensors
-from sage_kit.training.preparation import Prepared
+from sage_kit.training.prepared import Prepared
 
 if TYPE_CHECKING:
     from accelerate import Accelerator

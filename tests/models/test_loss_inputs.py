@@ -31,7 +31,8 @@ from sage_kit.studies.analyses.whole_student import run_whole_student
 from sage_kit.system.devices import make_accelerator
 from sage_kit.training.labelled_batches import RealBatches
 from sage_kit.training.losses import relation_loss
-from sage_kit.training.preparation import Prepared, prepare
+from sage_kit.training.preparation import prepare
+from sage_kit.training.prepared import Prepared
 from sage_kit.training.profile import Profile
 
 CPU = torch.device("cpu")

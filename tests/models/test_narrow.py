@@ -40,7 +40,8 @@ from sage_kit.recipe import resolve
 from sage_kit.system.devices import make_accelerator
 from sage_kit.training.labelled_batches import LabelledBatch
 from sage_kit.training.objective import Objective
-from sage_kit.training.preparation import Prepared, prepare
+from sage_kit.training.preparation import prepare
+from sage_kit.training.prepared import Prepared
 from sage_kit.training.steps import count_flops
 
 SPEC = TaskSpec(name="toy", summary="", text_columns=("text",), labels=("blame", "praise"))

@@ -16,7 +16,8 @@ from sage_kit.data.splits import Split, TaskData
 from sage_kit.data.tokens import tokenize
 from sage_kit.errors import CompatibilityError, ModelError
 from sage_kit.models.checkpoints import load_tokenizer
-from sage_kit.models.teacher import label_order, load_teacher, tokenizer_fingerprint
+from sage_kit.models.task_heads import label_order
+from sage_kit.models.teacher import load_teacher, tokenizer_fingerprint
 from sage_kit.storage.cache import Cache
 
 CPU = torch.device("cpu")

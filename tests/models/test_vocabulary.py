@@ -19,7 +19,8 @@ from sage_kit.components.records import Costs
 from sage_kit.models.token_kinds import NOT_TEXT, token_kinds
 from sage_kit.recipe import resolve
 from sage_kit.system.devices import make_accelerator
-from sage_kit.training.preparation import Prepared, prepare
+from sage_kit.training.preparation import prepare
+from sage_kit.training.prepared import Prepared
 
 
 @pytest.fixture(scope="module")

@@ -30,7 +30,8 @@ from sage_kit.rundir import RunDirectory
 from sage_kit.system.devices import make_accelerator
 from sage_kit.training.labelled_batches import LabelledBatch, RealBatches
 from sage_kit.training.objective import Objective
-from sage_kit.training.preparation import Prepared, prepare
+from sage_kit.training.preparation import prepare
+from sage_kit.training.prepared import Prepared
 from sage_kit.training.profile import Profile
 
 CPU = torch.device("cpu")
