@@ -249,7 +249,9 @@ class RunDirectory:
         Parameters
         ----------
         predictions : mapping of str to mapping of str to array
-            By split: "student" and "teacher", logits of shape (n, n_outputs), and "labels" of shape (n,).
+            By split: "student" and "teacher", logits of shape (n, n_outputs), and "labels" of shape (n,). Of labels
+            that are neither classes nor numbers, logits of sequences or tokens, what aligns them, and what each row
+            scores (`sage_kit.training.row_scores`).
         """
         from safetensors.numpy import save
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from sage_kit.components.plugins import Plugins
 
 FORMAT = 2  # version of cell.json, and part of every key
-CHECKPOINTS = ("teacher", "tokenizer")
+CHECKPOINTS = ("teacher", "tokenizer", "student")
 
 NEUTRAL = frozenset({
     "runs_dir", "results_dir", "cache_dir", "data_dir", "plugin", "train_file", "validation_file", "evaluation_file",

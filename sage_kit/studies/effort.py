@@ -22,10 +22,11 @@ from sage_kit.models.locations import resolve_checkpoint
 from sage_kit.system.devices import precision_of
 from sage_kit.system.machine import describe_machine
 
-MODELS = ("task", "teacher", "bypass", "granularity", "student_layers", "student_width", "student_ffn",
-          "max_length", "batch_size", "hidden_weight", "losses", "warmup_epochs", "warmup_rows")  # fmt: skip
+MODELS = ("task", "teacher", "other_teachers", "bypass", "granularity", "student", "student_layers", "student_width",
+          "student_ffn", "max_length", "batch_size", "hidden_weight", "losses", "warmup_epochs",
+          "warmup_rows")  # fmt: skip
 SYNTHESIS = ("schedule", "mix", "synthetic_ratio", "reducer", "refit", "sampler", "inverter", "lift", "filter")
-TEACHER = ("task", "teacher", "teacher_rows", "teacher_epochs", "max_length")
+TEACHER = ("task", "teacher", "other_teachers", "teacher_rows", "teacher_epochs", "max_length")
 """Settings by which runs are of one kind: whose steps take as long, and who share a teacher."""
 
 TOKENS_PER_WORD = 1.3
@@ -104,17 +105,17 @@ class Effort:
         """FLOPs of a run: training, the teacher on synthetic examples, and scoring."""
         config, data = run.config, self.data(run.config)
         block, layers = self._block(config)
-        own = self._student_block(config)
+        own, depth = self._student_block(config)
         front = 0 if config.bypass == "embeddings" else int(config.bypass)
         share = 0.0 if config.schedule == "none" else config.synthetic_ratio
         if config.mix == "add":
             share /= 1 + share
         examples = run.steps * config.batch_size
-        training = examples * (3 * config.student_layers * own + (front + share * (layers - front)) * block)
+        training = examples * (3 * depth * own + (front + share * (layers - front)) * block)
         passes = max(1.0, examples / max(len(data.train), 1))
         scored = passes * len(data.dev) + sum(map(len, data.validation.values())) + len(data.evaluation or ())
-        warm_up = config.warmup_epochs * config.warmup_rows * (3 * config.student_layers * own + layers * block)
-        return training + scored * own * config.student_layers + warm_up
+        warm_up = config.warmup_epochs * config.warmup_rows * (3 * depth * own + layers * block)
+        return training + scored * own * depth + warm_up
 
     def _teachers(
         self, missing: Sequence[Planned], paces: Mapping[str, Sequence[Pace]], others: Sequence[Pace]
@@ -137,11 +138,14 @@ class Effort:
         dim, inner, layers = checkpoint_sizes(config.teacher)
         return flops_of_text(dim, inner, self._tokens_of(config)), layers
 
-    def _student_block(self, config: RunConfig) -> float:
-        """FLOPs of a text in a block of the student."""
-        dim, inner, _ = checkpoint_sizes(config.teacher)
+    def _student_block(self, config: RunConfig) -> tuple[float, int]:
+        """FLOPs of a text in a block of the student, and how many blocks it has."""
+        dim, inner, layers = checkpoint_sizes(config.student or config.teacher)
+        if config.student:
+            return flops_of_text(dim, inner, self._tokens_of(config)), layers
         width = config.student_width or dim
-        return flops_of_text(width, config.student_ffn or inner * width / dim, self._tokens_of(config))
+        per_block = flops_of_text(width, config.student_ffn or inner * width / dim, self._tokens_of(config))
+        return per_block, config.student_layers
 
     def _tokens_of(self, config: RunConfig) -> float:
         """Mean tokens of a text, or pair, of a task."""

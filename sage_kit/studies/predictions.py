@@ -8,6 +8,9 @@
 
 Of a run that no table compares, the outputs on dev are there for `sage_kit.studies.verification` alone.
 
+Of labels that are neither classes nor numbers, what each row scores (`sage_kit.training.row_scores`) stands in the
+place of outputs, and the numbers of rows in that of labels.
+
 Logits of classes are in half precision (`halved`), and differ from the run's own by less than one part in 1,000;
 predicted classes are the same. The single output of a regression task takes no more room in float32 and stays as it is.
 """
@@ -62,7 +65,7 @@ def compare_outputs(
     cells = {}
     for task in outputs.tasks:
         spec, name = specs[task], split_name(outputs, task, split)
-        labels, teacher = outputs.labels(task, name), halved(outputs.teacher_logits(task, name))
+        labels, teacher = outputs.labels(task, name), kept(outputs.teacher_logits(task, name), spec)
         if metric not in (AGREEMENT, DIVERGENCE) and (missing := count_unlabelled(labels)):
             raise StudyError(
                 f"task {task!r}: {missing:,} of the {len(labels):,} rows of split {name!r} have no label, which "
@@ -71,7 +74,9 @@ def compare_outputs(
         for arm in chosen:
             students = outputs.logits(task, arm, name)
             if len(students):
-                cells[task, arm] = _cells(metric or spec.metrics[0], spec, labels, teacher, list(map(halved, students)))
+                cells[task, arm] = _cells(
+                    metric or spec.metrics[0], spec, labels, teacher, [kept(one, spec) for one in students]
+                )
     table = statistics.compare_cells(cells, baseline)
     for place, column, value in ((2, "baseline", baseline), (3, "metric", metric or PRIMARY), (4, "split", split)):
         table.insert(place, column, value)
@@ -92,6 +97,8 @@ def split_name(outputs: Runs | SavedOutputs, task: str, split: str) -> str:
 
 def _cells(metric: str, spec: TaskSpec, labels: Array, teacher: Array, students: Sequence[Array]) -> Array:
     """What each example contributes to a metric of each run: (seeds, n)."""
+    if spec.is_structured:
+        return row_cells(metric, spec.metrics, students, spec.name)
     if metric == AGREEMENT:
         return np.stack([alike_with(each, teacher, spec) for each in students]).astype(np.float64)
     if metric == DIVERGENCE:
@@ -101,11 +108,39 @@ def _cells(metric: str, spec: TaskSpec, labels: Array, teacher: Array, students:
     )
 
 
+def row_cells(metric: str, metrics: Sequence[str], tables: Sequence[Array], task: str) -> Array:
+    """The same of tables that hold what each row scores.
+
+    Raises
+    ------
+    StudyError
+        For a metric that the tasks are not scored by, or rows without a label.
+    """
+    if metric == DIVERGENCE:
+        return statistics.log_mean(np.stack([table[:, 1] for table in tables]))
+    names = [AGREEMENT, DIVERGENCE, *metrics]
+    if metric not in names:
+        raise StudyError(f"task {task!r} is not scored by {metric!r}.{did_you_mean(metric, names)}")
+    # where a task of embeddings has no labels, its only metric is the agreement
+    cells = np.stack([table[:, names.index(metric)] for table in tables]).astype(np.float64)
+    if not np.isfinite(cells).all():
+        raise StudyError(
+            f"task {task!r}: rows have no label, which {metric} needs: compare by metric 'agreement' or 'divergence'"
+        )
+    return cells
+
+
+def kept(outputs: Array, spec: TaskSpec) -> Array:
+    """Outputs as a study saves and compares them: logits of classes `halved`, others as they are."""
+    return outputs if spec.is_structured else halved(outputs)
+
+
 def without_contributions(specs: Mapping[str, TaskSpec], metric: str) -> list[str]:
     """Names of the metrics of a comparison of which nobody knows what an example contributes to them."""
     if metric in (AGREEMENT, DIVERGENCE):
         return []
-    named = (measure(spec, metric or spec.metrics[0]) for spec in specs.values())
+    names = [(spec, metric or spec.metrics[0]) for spec in specs.values()]
+    named = (measure(spec, name) for spec, name in names if name != AGREEMENT)
     return sorted({one.name for one in named if not statistics.has_contributions(one)})
 
 
@@ -183,7 +218,7 @@ class SavedOutputs:
         told = self._result.scoring[task]
         return TaskSpec(
             name=task, summary=task, text_columns=("text",), labels=tuple(map(str, range(told["classes"]))),
-            label_range=tuple(told["label_range"]), metrics=tuple(told["metrics"]),
+            label_range=tuple(told["label_range"]), metrics=tuple(told["metrics"]), task_kind=told.get("kind", ""),
         )  # fmt: skip
 
 
@@ -215,9 +250,10 @@ def recomputed(result: StudyResult, tables: Mapping[str, DataFrame]) -> dict[str
 def _is_built_in(outputs: SavedOutputs, row: Mapping[str, Any]) -> bool:
     """Whether what a row tells of is no metric of a plugin, which may not be there any more."""
     told = row.get("metric", PRIMARY)
+    specs = [outputs.spec(task) for task in outputs.tasks]
     if told != PRIMARY:
-        return told in (AGREEMENT, DIVERGENCE, *METRICS)
-    return all(outputs.spec(task).metrics[0] in METRICS for task in outputs.tasks)
+        return told in (AGREEMENT, DIVERGENCE, *METRICS) or all(spec.is_structured for spec in specs)
+    return all(spec.is_structured or spec.metrics[0] in METRICS for spec in specs)
 
 
 def _compared(outputs: SavedOutputs, table: DataFrame, row: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -27,6 +27,7 @@ from sage_kit.components.plugins import Plugins
 from sage_kit.components.provenance import commit, component_parts, plain_fields, registered_parts
 from sage_kit.config import RunConfig, default_settings, field_extra, load_config
 from sage_kit.data.corpus import find_corpus
+from sage_kit.data.encoding import label_parts
 from sage_kit.data.metrics import divergence
 from sage_kit.data.scoring import load_scored
 from sage_kit.data.splits import EVALUATION, TaskData
@@ -104,13 +105,22 @@ class ArmRun:
 
     @cached_property
     def predictions(self) -> dict[str, dict[str, NDArray[Any]]]:
-        """By split: "student" and "teacher", logits of shape (n, n_outputs), and "labels" of shape (n,)."""
-        return self.directory.predictions()
+        """By split: "student" and "teacher", logits of shape (n, n_outputs), and "labels" of shape (n,). Of labels that
+        are neither classes nor numbers, `sage_kit.training.row_scores` as these, and row numbers as labels.
+        """
+        found = self.directory.predictions()
+        return {split: _by_row(arrays) if "student_rows" in arrays else arrays for split, arrays in found.items()}
 
     def divergence(self, split: str = "dev") -> float:
         """Mean divergence of student from teacher on a split (`sage_kit.data.metrics.divergence`)."""
         outputs = self.predictions[split]
+        if self.is_by_row(split):
+            return float(outputs["student"][:, 1].mean())
         return float(divergence(outputs["teacher"], outputs["student"]).mean())
+
+    def is_by_row(self, split: str) -> bool:
+        """Whether what each row scores stands in the place of outputs."""
+        return "constant" in self.predictions[split]
 
     @property
     def splits(self) -> list[str]:
@@ -176,6 +186,12 @@ class ArmRun:
             "teacher_examples": summary["examples"].get("teacher", summary["examples"]["train"]),
             "run": self.directory.path.name,
         }
+
+
+def _by_row(arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """What each row scores in the place of outputs of tokens."""
+    found = {name.removesuffix("_rows"): array for name, array in arrays.items() if name.endswith("_rows")}
+    return {**found, "labels": np.arange(len(found["student"]))}
 
 
 class Runs:
@@ -246,7 +262,10 @@ class Runs:
 class RunStore:
     """Makes runs, or finds them."""
 
-    def __init__(self, root: Path, plugins: Plugins, plugin_files: Sequence[str] = ()) -> None:
+    def __init__(
+        self, root: Path, plugins: Plugins, plugin_files: Sequence[str] = (), *, structured: bool = True
+    ) -> None:
+        self.structured = structured  # whether tasks may have labels that are neither classes nor numbers
         self.root = root
         self.plugins = plugins
         self.plugin_files = list(plugin_files)
@@ -315,14 +334,15 @@ class RunStore:
         names = {name for name in RunConfig.model_fields if field_extra(name)["group"] not in skipped}
         # of these the content counts
         names -= {"data_dir", "train_file", "validation_file", "evaluation_file", "transfer_file", "teacher"}
-        names -= {"tokenizer", "warmup_corpus"}
+        names -= {"tokenizer", "warmup_corpus", "student", "other_teachers"}
         names |= {"schedule", "losses_from", "vector_dtype", "compile"}
         if config.evaluate_validation == "never":  # it lacks what others have
             names.add("evaluate_validation")
         # in the digest
         names -= {"losses", "loss_options"}.union(*((kind, f"{kind}_options") for kind in CHOSEN_KINDS))
         settings = config.model_dump(mode="json", include=names)
-        checkpoints = [checkpoint_content(config.teacher), checkpoint_content(config.tokenizer)]
+        models = [config.teacher, config.tokenizer, config.student, *config.other_teachers]
+        checkpoints = [checkpoint_content(name) for name in models]
         data = [self.data_fingerprint(config), plain_fields(self.data(config).spec)]
         content = [*data, *checkpoints, _corpus_content(config)]
         return fingerprint(VERSION, sage_kit.__version__, settings, precision_of(config), digest, content)[:16]
@@ -339,19 +359,18 @@ class RunStore:
         used += [("loss", name, loss.options) for name, loss in recipe.losses.items()]
         used += [("observer", name, config.observer_options.get(name, {})) for name in self._observers(config)]
         task = self.plugins.task(config.task, config.task_options, file_kind=config.task_kind)
-        if task.is_structured:
+        if task.is_structured and not self.structured:
             raise CompatibilityError(
-                f"studies compare classes and numbers, and task {config.task!r} {has_labels(task)}: take another task, "
-                "or run it by itself with `sage-kit run`"
+                f"this study looks at classes and numbers, and task {config.task!r} {has_labels(task)}: take another "
+                "task, one of the studies that compare scores alone (08, 09, 17), or `sage-kit run`"
             )
         metrics = config.metrics or task.metrics
         used += [("metric", name, config.metric_options.get(name, {})) for name in metrics]
         used.append(("task_kind", task.kind_name, Options()))
         parts += [component_parts(self.plugins, *one) for one in used]
         parts += [str(loss.weight) for loss in recipe.losses.values()]
-        return fingerprint(
-            *parts, registered_parts(self.plugins.registered("task", config.task)), teacher_parts(config.teacher)
-        )
+        families = [teacher_parts(name) for name in (config.teacher, config.student, *config.other_teachers) if name]
+        return fingerprint(*parts, registered_parts(self.plugins.registered("task", config.task)), *families)
 
     def _observers(self, config: RunConfig) -> list[str]:
         """The observers that write what a study may read, and not only show something."""
@@ -412,7 +431,8 @@ class RunStore:
         key = json.dumps(config.model_dump(mode="json", include=names), sort_keys=True)
         if key not in self._data:
             data = load_scored(self.plugins, config, lambda text: None)
-            parts = [[split.name, split.texts, split.pairs, split.labels] for split in data.splits.values()]
+            splits = data.splits.values()
+            parts = [[split.name, split.texts, split.pairs, label_parts(split.labels)] for split in splits]
             self._data[key] = data, fingerprint(*parts)
         return self._data[key]
 

@@ -15,7 +15,7 @@ from sage_kit.config import default_settings
 from sage_kit.storage.files import disk_errors
 from sage_kit.storage.fingerprint import fingerprint
 from sage_kit.storage.source_digest import source_digest
-from sage_kit.studies.predictions import DEV, halved, save_predictions
+from sage_kit.studies.predictions import DEV, kept, save_predictions
 from sage_kit.studies.result import PREDICTIONS, RESULT, StudyResult, label_of
 from sage_kit.studies.runs import LOOP, ArmRun, Runs, RunStore
 from sage_kit.studies.sizes import COMMON
@@ -46,18 +46,20 @@ class Compared:
         """The splits that a run is compared on."""
         return sorted(self._found[_place(run)][1]) if _place(run) in self._found else []
 
-    def outputs(self, runs: Runs) -> dict[str, NDArray[Any]]:
+    def outputs(self, runs: Runs, store: RunStore) -> dict[str, NDArray[Any]]:
         """What was compared, as `sage_kit.studies.predictions` names it; of other runs dev, so that it is verified."""
         arrays: dict[str, NDArray[Any]] = {}
 
+        def of(run: ArmRun, split: str, whose: str) -> NDArray[Any]:
+            return kept(run.predictions[split][whose], store.data(run.config).spec)
+
         def add(run: ArmRun, split: str) -> None:
-            arrays[f"student/{run.task}/{split}/{run.directory.path.name}"] = halved(run.predictions[split]["student"])
+            arrays[f"student/{run.task}/{split}/{run.directory.path.name}"] = of(run, split, "student")
 
         for run, splits in self._found.values():
             for split in splits:
-                outputs = run.predictions[split]
-                arrays.setdefault(f"labels/{run.task}/{split}", outputs["labels"])
-                arrays.setdefault(f"teacher/{run.task}/{split}", halved(outputs["teacher"]))
+                arrays.setdefault(f"labels/{run.task}/{split}", run.predictions[split]["labels"])
+                arrays.setdefault(f"teacher/{run.task}/{split}", of(run, split, "teacher"))
                 add(run, split)
         for run in runs:
             if _place(run) not in self._found:
@@ -78,6 +80,7 @@ def _scoring(run: ArmRun, store: RunStore) -> dict[str, Any]:
     spec = store.data(run.config).spec
     return {
         "metrics": list(spec.metrics),
+        **({"kind": spec.label_kind} if spec.is_structured else {}),
         "classes": len(spec.labels),
         "label_range": list(spec.label_range),
         "splits": run.splits,
@@ -123,7 +126,7 @@ def save_study(study: Study, compared: Compared, changed: Mapping[str, Any], sec
             table.to_parquet(folder / f"{name}.parquet", index=False, compression="zstd")
         for name, (png, _) in study.figures.items():
             (folder / f"{name}.png").write_bytes(png)
-    save_predictions(folder, compared.outputs(study.all_runs))
+    save_predictions(folder, compared.outputs(study.all_runs, study.store))
     result.save(folder)
     return result
 

@@ -91,6 +91,11 @@ class Study(Findings):
         Seeds under which an arm is tried at each rate; None takes as many as the size says.
     base : mapping
         Settings of every run of this study, over the size's.
+    base_by_task : mapping of str to mapping
+        Settings of the runs on a task, over these.
+    structured : bool
+        Whether the study takes tasks whose labels are neither classes nor numbers: it then compares scores, agreement
+        and divergence, and looks at no outputs.
     more : mapping
         The notebook's other parameters, None where they were left to the profile; recorded.
     **settings
@@ -123,6 +128,8 @@ class Study(Findings):
         usual_rates: Mapping[str, Sequence[float]] | None = None,
         tuning_seeds: int | None = None,
         base: Mapping[str, Any] | None = None,
+        base_by_task: Mapping[str, Mapping[str, Any]] | None = None,
+        structured: bool = False,
         more: Mapping[str, Any] | None = None,
         **settings: Any,
     ) -> None:
@@ -148,13 +155,14 @@ class Study(Findings):
         files = [str(Path(part).resolve()) for part in listed(plugin)]
         self.plugins = Plugins(files)
         check_components(self.plugins, {"task": ",".join(self.tasks), **settings, **(more or {})})
-        self.store = RunStore(in_project(runs_dir, RUNS), self.plugins, files)
+        self.store = RunStore(in_project(runs_dir, RUNS), self.plugins, files, structured=structured)
         given = {key: value for key, value in settings.items() if value is not None}
         self.preset = preset or "default"
         is_cold = preset is not None and profile != "full"
         cold = {"warmup_epochs": 0, "warmup_corpus": "", "warmup_rows": 0} if is_cold else {}
-        self._over = {**cold, **(base or {}), **given}
-        self.settings: dict[str, Any] = {**self.size.settings, **self._over}
+        self._base, self._given = {**cold, **(base or {})}, given
+        self._by_task = base_by_task or {}
+        self.settings: dict[str, Any] = {**self.size.settings, **self._base, **given}
         self._takes_passes = self.size.passes > 0 and "rounds" not in given
         unknown = next((key for key in settings if key not in RunConfig.model_fields), None)
         if unknown is not None:
@@ -234,8 +242,9 @@ class Study(Findings):
 
     def config(self, task: str, **settings: Any) -> RunConfig:
         """The settings of a run of this study on a task, with some changed."""
-        own = self.size.by_task.get(task, {})
-        return load_config({**self.size.settings, **own, **self._over, "task": task, **settings}, preset=self.preset)
+        own, over = self.size.by_task.get(task, {}), self._by_task.get(task, {})
+        chosen = {**self.size.settings, **own, **self._base, **over, **self._given}
+        return load_config({**chosen, "task": task, **settings}, preset=self.preset)
 
     @property
     def scored(self) -> str:

@@ -167,7 +167,8 @@ def _verify(
         is_same = labels is None or np.array_equal(labels, after[split]["labels"], equal_nan=labels.dtype.kind == "f")
         if labels is not None and len(labels) == len(logits) and not is_same:
             return check("impossible", f"{DATA_CHANGED}: split {split!r} has other labels than the result's", code)
-        apart += _differences(logits, halved(after[split]["student"]))
+        now = after[split]["student"]
+        apart += _row_differences(logits, now) if again.is_by_row(split) else _differences(logits, halved(now))
     if not apart:
         return check("equal", "", code, 0.0)
     alike, means, most = zip(*apart, strict=True)
@@ -229,6 +230,14 @@ def _differing(told: Mapping[str, Any], here: Mapping[str, Any]) -> str:
 
 def _text(value: Any) -> str:
     return " ".join(map(str, value)) if isinstance(value, list) else str(value or "none")
+
+
+def _row_differences(before: NDArray[Any], now: NDArray[Any]) -> list[tuple[float, float, float]]:
+    """The same of tables of what each row scores: the share of rows with equal scores, and differences of these."""
+    if before.tobytes() == now.tobytes():
+        return []
+    apart = np.abs(np.nan_to_num(before, nan=-1.0).astype(np.float64) - np.nan_to_num(now, nan=-1.0))
+    return [(float((apart[:, 2:] == 0).all(axis=1).mean()), float(apart[:, 1].mean()), float(apart[:, 1].max()))]
 
 
 def _differences(before: NDArray[Any], now: NDArray[Any]) -> list[tuple[float, float, float]]:

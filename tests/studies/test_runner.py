@@ -411,7 +411,7 @@ def test_the_teacher_of_the_profile_counts_unless_one_is_named(monkeypatch: pyte
     code = 'profile: str = "smoke"  # size\nteacher: str = None  # teacher\n'
     for parameters in ({}, {"teacher": "mine"}, {"profile": "full"}):
         make_cell(write_notebook(Path("h.ipynb"), "1", parameters=code), parameters, Path("cells"))
-    assert names[::2] == [PACKAGED_TEACHER, "mine", "bert-base-uncased"]
+    assert names[::3] == [PACKAGED_TEACHER, "mine", "bert-base-uncased"]
 
 
 WITH_PLUGIN = 'plugin: str = ""  # one-file plugins\ntask: str | None = None  # task\n'

@@ -21,7 +21,7 @@ from sage_kit.studies.plots import PALETTE, frame, new_figure
 from sage_kit.studies.runs import ArmRun, Runs
 from sage_kit.studies.study import Study
 from sage_kit.synthesis.synthetic_set import SyntheticSet
-from sage_kit.training.preparation import Prepared
+from sage_kit.training.prepared import Prepared
 
 Floats = NDArray[np.float32]
 

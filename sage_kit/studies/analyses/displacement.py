@@ -28,7 +28,7 @@ from sage_kit.studies.analyses.run_data import synthetic_sets
 from sage_kit.studies.runs import ArmRun
 from sage_kit.synthesis.synthesizer import Synthesizer
 from sage_kit.synthesis.synthetic_set import SyntheticSet
-from sage_kit.training.preparation import Prepared
+from sage_kit.training.prepared import Prepared
 
 Floats = NDArray[np.float32]
 Indices = NDArray[np.int64]

@@ -14,7 +14,7 @@ from sage_kit.errors import StudyError
 from sage_kit.studies.analyses.run_data import synthetic_sets
 from sage_kit.studies.runs import ArmRun
 from sage_kit.studies.statistics import compare_arms
-from sage_kit.training.preparation import Prepared
+from sage_kit.training.prepared import Prepared
 
 Floats = NDArray[np.float32]
 

@@ -24,7 +24,7 @@ from sage_kit.models.families import family_of
 from sage_kit.recipe import Recipe, resolve
 from sage_kit.rundir import RunDirectory
 from sage_kit.system.devices import make_accelerator
-from sage_kit.training.preparation import Prepared
+from sage_kit.training.prepared import Prepared
 from sage_kit.training.run_events import RunEvents
 
 Itself = TypeVar("Itself", bound="TrainedEmbeddings")

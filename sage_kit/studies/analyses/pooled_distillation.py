@@ -41,7 +41,9 @@ from sage_kit.storage.source_digest import artifact_digest
 from sage_kit.studies.analyses.own_loop import TrainedEmbeddings, UnsavedLoop, run_loop
 from sage_kit.studies.contents import checkpoint_content
 from sage_kit.system.devices import resolve_precision
-from sage_kit.training.preparation import FINE_TUNING, Prepared, prepare
+from sage_kit.training.preparation import prepare
+from sage_kit.training.preparation_steps import FINE_TUNING
+from sage_kit.training.prepared import Prepared
 
 RECIPE = ("teacher_epochs", "teacher_learning_rate", "teacher_seed", "batch_size", "batch_tokens", "teacher_labels",
           "max_length", "pooling")  # fmt: skip

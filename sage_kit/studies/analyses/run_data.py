@@ -17,7 +17,8 @@ from sage_kit.recipe import resolve
 from sage_kit.studies.runs import ArmRun, Runs
 from sage_kit.synthesis.synthetic_set import SyntheticSet
 from sage_kit.system.devices import make_accelerator
-from sage_kit.training.preparation import Prepared, prepare
+from sage_kit.training.preparation import prepare
+from sage_kit.training.prepared import Prepared
 
 
 def by_arm(runs: Runs) -> Iterator[tuple[str, str, list[ArmRun]]]:

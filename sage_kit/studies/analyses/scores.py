@@ -8,11 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 from pandas import DataFrame, concat
 
+from sage_kit.components import TaskSpec
 from sage_kit.data.metrics import METRICS, best_constant, measure
 from sage_kit.data.metrics import predictions as predicted
 from sage_kit.studies import statistics
 from sage_kit.studies.analyses.published import published, split_text
-from sage_kit.studies.runs import Runs
+from sage_kit.studies.predictions import row_cells
+from sage_kit.studies.runs import ArmRun, Runs
 from sage_kit.studies.study import Study
 
 TEACHER = "teacher"  # what stands for the teacher among arms
@@ -58,6 +60,9 @@ def validation_scores(runs: Runs) -> DataFrame:
 
 def _cells(runs: Runs, task: str, arm: str, split: str, metric: str) -> NDArray[np.float64]:
     """What each example contributes to a metric of each run: (seeds, n); the scores, (seeds, 1), of a plugin's."""
+    own = runs.of(task=task, arm=arm)
+    if own[0].is_by_row(split):
+        return row_cells(metric, own[0].summary["metrics"], [run.predictions[split]["student"] for run in own], task)
     if metric not in METRICS:
         return np.array([[run.summary["validation"][split][metric]] for run in runs.of(task=task, arm=arm)])
     logits = runs.logits(task, arm, split)
@@ -100,23 +105,31 @@ def teacher_over_constant(study: Study, runs: Runs) -> DataFrame:
 
     A teacher that is not ahead knows nothing of the task, and what its students do there says nothing about how they
     were taught. One row per task and split: task, split, metric (the primary one), teacher, constant (the score of the
-    one class that scores best, 0 for correlations), difference, low and high (95 % interval over examples: the teacher
-    is given).
+    one class that scores best, of other labels that of the most frequent one, 0 for correlations), difference, low and
+    high (95 % interval over examples: the teacher is given).
     """
     rows: list[dict[str, Any]] = []
     for task in runs.tasks:
         one = runs.of(task=task)[0]
         spec = study.store.data(one.config).spec
         for split in one.summary["validation"]:
-            labels, teacher = runs.labels(task, split), predicted(runs.teacher_logits(task, split), spec)
-            metric = measure(spec, one.metric)
-            answer, score = best_constant(labels, metric)
-            parts = statistics.contributions(metric, labels, np.stack([teacher, np.full_like(labels, answer)]))
-            ahead = statistics.of_scores(parts[:1] - parts[1:])
-            numbers = {"teacher": score + ahead.value, "constant": score, "difference": ahead.value}
+            teacher, constant = _of_teacher_and_constant(runs, one, split, spec)
+            ahead = statistics.of_scores(teacher - constant)
+            numbers = {"teacher": float(teacher.mean()), "constant": float(constant.mean()), "difference": ahead.value}
             rows.append({"task": task, "split": split, "metric": one.metric, **numbers,
                          "low": ahead.low, "high": ahead.high})  # fmt: skip
     return DataFrame(rows)
+
+
+def _of_teacher_and_constant(runs: Runs, run: ArmRun, split: str, spec: TaskSpec) -> NDArray[np.float64]:
+    """What each example contributes to the primary metric of the teacher and of the best constant answer: (2, 1, n)."""
+    if run.is_by_row(split):
+        both = [np.nan_to_num(run.predictions[split][whose]) for whose in ("teacher", "constant")]
+        return row_cells(run.metric, run.summary["metrics"], both, run.task)[:, None]
+    labels, teacher = runs.labels(run.task, split), predicted(runs.teacher_logits(run.task, split), spec)
+    metric = measure(spec, run.metric)
+    answer, _ = best_constant(labels, metric)
+    return statistics.contributions(metric, labels, np.stack([teacher, np.full_like(labels, answer)]))[:, None]
 
 
 def taught(runs: Runs, lead: DataFrame) -> Runs:

@@ -24,7 +24,7 @@ from sage_kit.studies.plots import frame, new_figure, plane
 from sage_kit.studies.runs import ArmRun
 from sage_kit.studies.study import Study
 from sage_kit.synthesis.synthetic_set import SyntheticSet
-from sage_kit.training.preparation import Prepared
+from sage_kit.training.prepared import Prepared
 
 Array = NDArray[Any]
 

@@ -26,7 +26,8 @@ from sage_kit.models.split import UpperLayers, UpperOutput
 from sage_kit.recipe import Recipe
 from sage_kit.rundir import RunDirectory
 from sage_kit.studies.analyses.own_loop import TrainedEmbeddings, UnsavedLoop, run_loop
-from sage_kit.training.preparation import Prepared, PreparedSplit, prepare
+from sage_kit.training.preparation import prepare
+from sage_kit.training.prepared import Prepared, PreparedSplit
 
 
 class WholeStudent(TrainedEmbeddings):
