@@ -90,6 +90,7 @@ study = Study.from_parameters(
     tasks={"small": FOUR, "medium": FOUR},
     usual_rates=FEW_RATES,
     tuning_seeds=1,
+    structured=True,
     # comparisons are on held-out rows; to score all of the official validation data takes a third of the time
     base={"validation_rows": 200, **({"rounds": 1} if profile == "smoke" else {})},
 )

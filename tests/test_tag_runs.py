@@ -103,6 +103,23 @@ def test_other_ways_to_train(tmp_path: Path, tiny_bert: Path, kind: str, setting
     assert second["train_loss"] < first["train_loss"]
 
 
+@pytest.mark.parametrize("kind", ["tags", "label_sets"])
+def test_texts_without_labels(tmp_path: Path, tiny_bert: Path, kind: str) -> None:
+    """A transfer set and an evaluation set of which no row has a label."""
+    settings = toytags.settings(tmp_path, kind)
+    rows = [{settings["text_column"]: row[settings["text_column"]]} for row in toytags.tagged(120, 7)] if (
+        kind == "tags"
+    ) else [{"text": row["text"]} for row in toytags.with_sets(120, 7)]  # fmt: skip
+    texts, others = tmp_path / "texts.jsonl", tmp_path / "others.jsonl"
+    tiny.write_jsonl(texts, rows[:80])
+    tiny.write_jsonl(others, rows[80:])
+    _, summary = toy_run(
+        tmp_path, tiny_bert, **settings, rounds=2, transfer_file=str(texts), evaluation_file=str(others)
+    )
+    assert set(summary["evaluation"]) == {"agreement", "divergence"}
+    assert summary["rounds"][-1]["train_loss"] < summary["rounds"][0]["train_loss"]
+
+
 def test_a_resumed_run_ends_the_same(tmp_path: Path, tiny_bert: Path) -> None:
     check_resumed(tmp_path, tiny_bert, **toytags.settings(tmp_path, "tags"), filter="choose")
 

@@ -1,7 +1,7 @@
 """Tasks beyond GLUE as a one-file plugin: multi-hop questions and paraphrase adversaries.
 
-It reads parquet files below `data_dir`, in the folders strategyqa, hotpotqa, pawsx/<language> and glue/qqp, with the
-columns of the data sets' usual distribution:
+It reads parquet files below `data_dir`, in the folders strategyqa, hotpotqa, squad_sample, pawsx/<language> and
+glue/qqp, with the columns of the data sets' usual distribution:
 
     sage-kit plugins --plugin beyond_glue_tasks.py --kind task
     sage-kit run --plugin beyond_glue_tasks.py --task strategyqa --data-dir FOLDER ...
@@ -116,6 +116,30 @@ def load_hotpot_support(config):
     }
 
 
+# ---- HotpotQA: the answers
+
+
+def load_hotpot_answers(config):
+    """SQuAD's questions to train on; HotpotQA's, with their supporting paragraphs, and SQuAD's own to be scored on.
+
+    The samples of HotpotQA are too small to train on. "yes" and "no" stand in front of the paragraphs, since an answer
+    is a piece of the text.
+    """
+    columns = ("question", "context", "answers")
+    squad = {split: read(config, f"squad_sample/{split}", columns) for split in ("train", "validation")}
+    hotpot = {name: [] for name in columns}
+    for name in ("distractor_sample", "distractor_train_sample2"):
+        table = read(config, f"hotpotqa/{name}", ("question", "answer", "context", "supporting_facts"))
+        for question, answer, context, facts in zip(*table.values(), strict=True):
+            paragraphs = zip(context["title"], context["sentences"], strict=True)
+            needed = [f"{title}: {''.join(text).strip()}" for title, text in paragraphs if title in facts["title"]]
+            hotpot["question"].append(question)
+            hotpot["context"].append("\n".join(["yes no", *needed]))
+            hotpot["answers"].append([answer])
+    found = [row for row, context in enumerate(hotpot["context"]) if hotpot["answers"][row][0] in context]
+    return {"train": squad["train"], "hotpot": rows_of(hotpot, found), "squad": squad["validation"]}
+
+
 @hookimpl
 def sage_tasks():
     yield TaskSpec(
@@ -140,6 +164,17 @@ def sage_tasks():
         metrics=("f1", "accuracy"),
         loader=load_hotpot_support,
         validation_splits=("distractor",),
+    )
+    yield TaskSpec(
+        name="hotpot_answers",
+        summary="SQuAD's questions for training, HotpotQA's with their supporting paragraphs to be answered",
+        text_columns=("question", "context"),
+        label_column="answers",
+        task_kind="spans",
+        metrics=("hotpot_f1", "exact_match"),
+        loader=load_hotpot_answers,
+        group_column="context",
+        validation_splits=("hotpot", "squad"),
     )
     yield TaskSpec(
         name="pawsx_parted",

@@ -293,7 +293,8 @@ def tokenize_placed(
 def _shorten(texts: Sequence[str], tokenizer: Any, most: int) -> tuple[Sequence[str], NDArray[np.int64]]:
     """The texts, each cut behind so many tokens, and which of them were."""
     found, shortened = list(texts), []
-    asked = {"add_special_tokens": False, "return_offsets_mapping": True}
+    # nothing is cut here, of which transformers would warn
+    asked = {"add_special_tokens": False, "return_offsets_mapping": True, "verbose": False}
     for start in range(0, len(texts), CHUNK_ROWS):
         encoded = tokenizer(found[start : start + CHUNK_ROWS], **asked)
         for row, places in enumerate(encoded["offset_mapping"], start=start):

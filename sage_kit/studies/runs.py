@@ -362,7 +362,7 @@ class RunStore:
         if task.is_structured and not self.structured:
             raise CompatibilityError(
                 f"this study looks at classes and numbers, and task {config.task!r} {has_labels(task)}: take another "
-                "task, one of the studies that compare scores alone (08, 09, 17), or `sage-kit run`"
+                "task, one of the studies that compare scores alone (08 and 17), or `sage-kit run`"
             )
         metrics = config.metrics or task.metrics
         used += [("metric", name, config.metric_options.get(name, {})) for name in metrics]

@@ -54,6 +54,27 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for source in ("retrieved", "distractor"):
         rows = [{"question": f"{source} q{n // 5}?", "paragraph": f"p{n}", "label": int(n % 5 == 0)} for n in range(40)]
         write(root, f"hotpotqa/support_pairs_{source}_sample", rows)
+    for split in ("train", "validation"):
+        rows = [
+            {
+                "question": f"{split} what {n}?",
+                "context": f"{split} {n // 3}: it is w{n}.",
+                "answers": {"text": [f"w{n}"], "answer_start": [len(f"{split} {n // 3}: it is ")]},
+            }
+            for n in range(30)
+        ]
+        write(root, f"squad_sample/{split}", rows)
+    for name in ("distractor_sample", "distractor_train_sample2"):
+        rows = [
+            {
+                "question": f"{name} {n}?",
+                "answer": "yes" if n == 1 else "nowhere" if n == 2 else f"u{n}",
+                "context": {"title": ["A", "B", "C"], "sentences": [[f"u{n}. ", "More."], ["Much."], ["Little."]]},
+                "supporting_facts": {"title": ["A", "C"], "sent_id": [0, 0]},
+            }
+            for n in range(6)
+        ]
+        write(root, f"hotpotqa/{name}", rows)
     return root
 
 
@@ -68,6 +89,7 @@ def load(plugins: Plugins, folder: Path, task: str) -> TaskData:
         ("strategyqa", ["validation"]),
         ("strategyqa_facts", ["validation"]),
         ("hotpot_support", ["distractor"]),
+        ("hotpot_answers", ["hotpot", "squad"]),
         ("pawsx_parted", [*PAWSX]),
         ("qqp_to_pawsx", ["pawsx", "qqp"]),
     ],
@@ -129,3 +151,13 @@ def test_the_real_files_load(plugins: Plugins, data_dir: Path) -> None:
     assert len(load(plugins, data_dir, "pawsx_parted").validation["de"]) > 500
     hotpot = load(plugins, data_dir, "hotpot_support")
     assert not {*hotpot.train.texts, *hotpot.dev.texts} & {*hotpot.validation["distractor"].texts}
+
+
+def test_hotpotqa_is_answered_from_supporting_paragraphs(plugins: Plugins, folder: Path) -> None:
+    """Yes and no stand in front; a question whose answer is no piece of the text is left out."""
+    hotpot = load(plugins, folder, "hotpot_answers").validation["hotpot"]
+    assert len(hotpot) == 10
+    assert hotpot.pairs is not None
+    assert hotpot.pairs[0] == "yes no\nA: u0. More.\nC: Little."
+    assert [labels.texts for labels in hotpot.labels[:3]] == [("u0",), ("yes",), ("u3",)]
+    assert hotpot.labels[1].starts == (0,)

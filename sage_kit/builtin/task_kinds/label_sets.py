@@ -35,7 +35,9 @@ class LabelSets(Classification):
         return find_label_names(column.values, column.where, column.column, rows=column.rows)
 
     def align(self, encoded: EncodedTexts) -> Alignment:
-        """Return the sets as int64: a text is one sequence."""
+        """Return the sets as int64, -1 throughout where no text has any: a text is one sequence."""
+        if encoded.labels.dtype.hasobject:
+            return Alignment(np.full((len(encoded.labels), len(encoded.names)), -1, np.int64))
         return Alignment(encoded.labels.astype(np.int64))
 
     def compared(self, logits: torch.Tensor, positions: torch.Tensor | None) -> Compared:
