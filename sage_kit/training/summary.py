@@ -109,6 +109,7 @@ def summarize(
         "parameters": dict(info.parameters),
         "examples": dict(info.examples),
         **_sequences(prepared),
+        **({"unanswered": prepared.data.spec.unanswered} if prepared.data.spec.label_kind == "spans" else {}),
         "labels": label_counts(prepared.data),
         "exported_round": exported_round,
         "dev": dict(exported.dev) if exported else {},

@@ -1,0 +1,1 @@
+"""Using a finished student: what it predicts for texts, and for files of them."""
