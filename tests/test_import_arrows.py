@@ -36,8 +36,8 @@ LIGHT = {
 
 ROOMS = (
     "", "errors", "storage", "config", "components", "adapters", "recipe", "unused_settings", "rundir", "system",
-    "data", "models", "inference", "synthesis", "training", "distill", "quickstart", "reports", "scorecard",
-    "studies", "testing", "cli", "__main__",
+    "data", "models", "synthesis", "training", "distill", "quickstart", "reports", "scorecard",
+    "studies", "inference", "testing", "cli", "__main__",
 )  # fmt: skip
 """The house from the ground up: a module imports from its own room and from those before it."""
 

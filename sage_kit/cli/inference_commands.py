@@ -1,14 +1,18 @@
-"""The command that uses a finished student: predict."""
+"""The commands that use a finished student: predict, evaluate."""
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sage_kit.cli.options import PluginFiles, load_plugins, print_all
+from sage_kit.cli.options import AsJson, PluginFiles, load_plugins, make_table, print_all
+
+if TYPE_CHECKING:
+    from sage_kit.inference.predictor import Predictor
 
 app = typer.Typer()
 
@@ -44,9 +48,7 @@ def predict_command(
         student, kind=kind, text_prefix=text_prefix, max_length=max_length, device=device, precision=precision,
         plugins=load_plugins(plugin),
     )  # fmt: skip
-    usual = predictor.spec.text_columns
-    second = text_pair_column or (usual[1] if len(usual) > 1 and not text_column else "")
-    columns = tuple(filter(None, (text_column or usual[0], second)))
+    columns = _columns(predictor, text_column, text_pair_column)
     kept = [name.strip() for name in keep.split(",") if name.strip()]
 
     def on_rows(done: int) -> None:
@@ -59,3 +61,69 @@ def predict_command(
     if sys.stderr.isatty():
         print(file=sys.stderr)
     print_all(f"{output}: {rows:,} rows")
+
+
+@app.command("evaluate")
+def evaluate_command(
+    student: Annotated[str, typer.Argument(metavar="STUDENT", help="A run directory, or a checkpoint.")],
+    file: Annotated[str, typer.Argument(metavar="[FILE]", help="Labelled texts; or name a task.")] = "",
+    task: Annotated[str, typer.Option(metavar="NAME", help="Score the validation splits of this task.")] = "",
+    task_options: Annotated[str, typer.Option(metavar="VALUE", help="Options of the task.")] = "",
+    data_dir: Annotated[str, typer.Option(metavar="DIR", help="Folder of parquet files, for the task.")] = "",
+    text_column: Annotated[str, typer.Option(metavar="NAME", help="Column of the text; default: the run's.")] = "",
+    text_pair_column: Annotated[str, typer.Option(metavar="NAME", help="Column of the second text.")] = "",
+    label_column: Annotated[str, typer.Option(metavar="NAME", help="Column of the label.")] = "label",
+    metrics: Annotated[str, typer.Option(metavar="NAMES", help="Metrics, with commas.")] = "",
+    kind: Annotated[str, typer.Option(metavar="KIND", help="Kind of task; default: what the student says.")] = "",
+    text_prefix: Annotated[str, typer.Option(metavar="TEXT", help="In front of each text of embeddings.")] = "",
+    max_length: Annotated[int, typer.Option(metavar="N", min=0, help="Longest text [tokens]; 0: the student's.")] = 0,
+    delimiter: Annotated[str, typer.Option(metavar="C", help="Between the fields of .csv and .tsv files.")] = "",
+    device: Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    precision: Annotated[str, typer.Option(metavar="NAME", help="auto, fp32, bf16 or fp16.")] = "auto",
+    as_json: AsJson = False,
+    plugin: PluginFiles = None,
+) -> None:
+    """Score a student on a labelled file or on a task's validation splits, with 95 % intervals over the rows."""
+    from dataclasses import asdict
+
+    from sage_kit.config import load_config
+    from sage_kit.errors import ConfigError
+    from sage_kit.inference.evaluation import evaluate_file, evaluate_task
+    from sage_kit.inference.predictor import load_student
+
+    if bool(file) == bool(task):
+        raise ConfigError("name either a labelled file or, with --task, a task")
+    given = {
+        "delimiter": delimiter, "metrics": metrics, "task": task, "task_options": task_options, "data_dir": data_dir,
+    }  # fmt: skip
+    config, plugins = load_config({name: value for name, value in given.items() if value}), load_plugins(plugin)
+    predictor = load_student(
+        student, kind=kind, text_prefix=text_prefix, max_length=max_length, device=device, precision=precision,
+        plugins=plugins,
+    )  # fmt: skip
+
+    def announce(line: str) -> None:
+        print(f"sage-kit: {line}", file=sys.stderr)
+
+    if task:
+        scores = evaluate_task(predictor, config, plugins, announce)
+    else:
+        columns = _columns(predictor, text_column, text_pair_column)
+        scores = evaluate_file(predictor, Path(file), columns, label_column, config, plugins, announce)
+    if as_json:
+        # JSON knows no NaN
+        told = [{name: None if value != value else value for name, value in asdict(one).items()} for one in scores]
+        typer.echo(json.dumps(told, indent=2))
+        return
+    table = make_table("split", "rows", "metric", "score", "95 % interval")
+    for one in scores:
+        interval = f"{one.low:.4f} to {one.high:.4f}" if one.low == one.low else "not known"
+        table.add_row(one.split, f"{one.rows:,}", one.metric, f"{one.value:.4f}", interval)
+    print_all(table)
+
+
+def _columns(predictor: Predictor, text_column: str, text_pair_column: str) -> tuple[str, ...]:
+    """The columns of the texts: those that are named, or those of the run."""
+    usual = predictor.spec.text_columns
+    second = text_pair_column or (usual[1] if len(usual) > 1 and not text_column else "")
+    return tuple(filter(None, (text_column or usual[0], second)))

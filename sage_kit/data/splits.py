@@ -245,7 +245,7 @@ def _set_evaluation_apart(
         return _carve_rows(train, config.evaluation_rows, config, EVALUATION, "evaluation_rows", spec, where)
     if not config.evaluation_file:
         return train, None
-    evaluation = _read(EVALUATION, config.evaluation_file, spec, config, half_empty, announce)
+    evaluation = read_split(EVALUATION, config.evaluation_file, spec, config, half_empty, announce)
     _tell_overlap(evaluation, dev, announce)
     rest = _leave_out(train, [evaluation], where, announce)
     _require_classes(rest, spec, f"{where}, the {len(rest):,} rows left for training", "shorten evaluation_file")
@@ -264,7 +264,7 @@ def _set_transfer_apart(
 ) -> tuple[Split | None, Split, str]:
     """The teacher's own rows, None where it has none, the transfer set, and what to say of its draw."""
     if config.transfer_file:
-        pool = _read("train", config.transfer_file, spec, config, half_empty, announce)
+        pool = read_split("train", config.transfer_file, spec, config, half_empty, announce)
         pool = _leave_out(pool, [dev, *filter(None, [evaluation])], config.transfer_file, announce)
         _tell_overlap(pool, train, announce, "the teacher's rows")
         teacher = train
@@ -293,7 +293,7 @@ def _set_transfer_apart(
     return teacher, pool.take(np.sort(order[: config.transfer_rows])), told
 
 
-def _read(name: str, file: str, spec: TaskSpec, config: RunConfig, half_empty: bool, announce: Announce) -> Split:
+def read_split(name: str, file: str, spec: TaskSpec, config: RunConfig, half_empty: bool, announce: Announce) -> Split:
     """A split of texts from a file, which may lack labels."""
     table = read_texts(file, spec, config, announce)
     columns = [column for column in spec.text_columns if column in table.columns]

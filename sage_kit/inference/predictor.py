@@ -116,11 +116,14 @@ class Predictor:
         labels = np.full(len(texts), -1) if kind == "classes" else np.full(len(texts), np.nan, np.float32)
         if self.spec.is_structured and kind != "embeddings":
             labels = np.full(len(texts), None, object)
-        split = Split(table.where, texts, second, labels)
-        encoded = encode(split, self.spec, self.reader.tokenizer, self.max_length, self.reader.prefix)
-        return self._told(encoded, self._outputs(encoded), probabilities)
+        encoded = self.encode(Split(table.where, texts, second, labels), self.spec)
+        return self._told(encoded, self.outputs(encoded), probabilities)
 
-    def _outputs(self, encoded: EncodedSplit) -> NDArray[np.float32]:
+    def encode(self, split: Split, spec: TaskSpec) -> EncodedSplit:
+        """A split of a task as the student reads it."""
+        return encode(split, spec, self.reader.tokenizer, self.max_length, self.reader.prefix)
+
+    def outputs(self, encoded: EncodedSplit) -> NDArray[np.float32]:
         """The model's outputs: (sequences, n_outputs), or flat; batches hold texts of like length."""
         tokens, upper = encoded.tokens, self.reader.upper
         per_token = upper.head.per_token
