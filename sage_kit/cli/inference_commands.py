@@ -16,24 +16,34 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 
+Student = Annotated[str, typer.Argument(metavar="STUDENT", help="A run directory, or a checkpoint.")]
+TextColumn = Annotated[str, typer.Option(metavar="NAME", help="Column of the text; default: the run's.")]
+TextPairColumn = Annotated[str, typer.Option(metavar="NAME", help="Column of the second text.")]
+Kind = Annotated[str, typer.Option(metavar="KIND", help="Kind of task; default: what the student says.")]
+TextPrefix = Annotated[str, typer.Option(metavar="TEXT", help="In front of each text of embeddings.")]
+MaxLength = Annotated[int, typer.Option(metavar="N", min=0, help="Longest text [tokens]; 0: the student's.")]
+Delimiter = Annotated[str, typer.Option(metavar="C", help="Between the fields of .csv and .tsv files.")]
+Device = Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda, cuda:N or mps.")]
+Precision = Annotated[str, typer.Option(metavar="NAME", help="auto, fp32, bf16 or fp16.")]
+
 
 @app.command("predict")
 def predict_command(
-    student: Annotated[str, typer.Argument(metavar="STUDENT", help="A run directory, or a checkpoint.")],
+    student: Student,
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Texts: .csv, .tsv, .jsonl, .json or .parquet.")],
     output: Annotated[Path, typer.Option("--out", metavar="FILE", help="Predictions: .jsonl, .csv, .tsv or .parquet.")],
-    text_column: Annotated[str, typer.Option(metavar="NAME", help="Column of the text; default: the run's.")] = "",
-    text_pair_column: Annotated[str, typer.Option(metavar="NAME", help="Column of the second text.")] = "",
+    text_column: TextColumn = "",
+    text_pair_column: TextPairColumn = "",
     keep: Annotated[str, typer.Option(metavar="NAMES", help="Columns to write as well, with commas.")] = "",
     probabilities: Annotated[
         bool, typer.Option("--probabilities", help="Write the probability of each class or label.")
     ] = False,
-    kind: Annotated[str, typer.Option(metavar="KIND", help="Kind of task; default: what the student says.")] = "",
-    text_prefix: Annotated[str, typer.Option(metavar="TEXT", help="In front of each text of embeddings.")] = "",
-    max_length: Annotated[int, typer.Option(metavar="N", min=0, help="Longest text [tokens]; 0: the student's.")] = 0,
-    delimiter: Annotated[str, typer.Option(metavar="C", help="Between the fields of .csv and .tsv files.")] = "",
-    device: Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
-    precision: Annotated[str, typer.Option(metavar="NAME", help="auto, fp32, bf16 or fp16.")] = "auto",
+    kind: Kind = "",
+    text_prefix: TextPrefix = "",
+    max_length: MaxLength = 0,
+    delimiter: Delimiter = "",
+    device: Device = "auto",
+    precision: Precision = "auto",
     plugin: PluginFiles = None,
 ) -> None:
     """Write what a student predicts for each row of a file, of any length, in order."""
@@ -65,21 +75,21 @@ def predict_command(
 
 @app.command("evaluate")
 def evaluate_command(
-    student: Annotated[str, typer.Argument(metavar="STUDENT", help="A run directory, or a checkpoint.")],
+    student: Student,
     file: Annotated[str, typer.Argument(metavar="[FILE]", help="Labelled texts; or name a task.")] = "",
     task: Annotated[str, typer.Option(metavar="NAME", help="Score the validation splits of this task.")] = "",
     task_options: Annotated[str, typer.Option(metavar="VALUE", help="Options of the task.")] = "",
     data_dir: Annotated[str, typer.Option(metavar="DIR", help="Folder of parquet files, for the task.")] = "",
-    text_column: Annotated[str, typer.Option(metavar="NAME", help="Column of the text; default: the run's.")] = "",
-    text_pair_column: Annotated[str, typer.Option(metavar="NAME", help="Column of the second text.")] = "",
+    text_column: TextColumn = "",
+    text_pair_column: TextPairColumn = "",
     label_column: Annotated[str, typer.Option(metavar="NAME", help="Column of the label.")] = "label",
     metrics: Annotated[str, typer.Option(metavar="NAMES", help="Metrics, with commas.")] = "",
-    kind: Annotated[str, typer.Option(metavar="KIND", help="Kind of task; default: what the student says.")] = "",
-    text_prefix: Annotated[str, typer.Option(metavar="TEXT", help="In front of each text of embeddings.")] = "",
-    max_length: Annotated[int, typer.Option(metavar="N", min=0, help="Longest text [tokens]; 0: the student's.")] = 0,
-    delimiter: Annotated[str, typer.Option(metavar="C", help="Between the fields of .csv and .tsv files.")] = "",
-    device: Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
-    precision: Annotated[str, typer.Option(metavar="NAME", help="auto, fp32, bf16 or fp16.")] = "auto",
+    kind: Kind = "",
+    text_prefix: TextPrefix = "",
+    max_length: MaxLength = 0,
+    delimiter: Delimiter = "",
+    device: Device = "auto",
+    precision: Precision = "auto",
     as_json: AsJson = False,
     plugin: PluginFiles = None,
 ) -> None:

@@ -20,17 +20,6 @@ from sage_kit.rundir import RunDirectory
 Finished = tuple[RunDirectory, dict[str, Any], Path]
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("evaluation")
-
-
-@pytest.fixture(scope="module")
-def classes(folder: Path, tiny_bert: Path) -> Finished:
-    directory, summary = toy_run(folder, tiny_bert, rounds=1)
-    return directory, summary, folder / "validation.jsonl"
-
-
 def evaluate(*arguments: str, capsys: pytest.CaptureFixture[str]) -> dict[str, dict[str, Any]]:
     """Scores by metric, as the command tells them."""
     capsys.readouterr()

@@ -26,17 +26,6 @@ from sage_kit.rundir import RunDirectory
 Finished = tuple[RunDirectory, dict[str, Any], Path]
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("inference")
-
-
-@pytest.fixture(scope="module")
-def classes(folder: Path, tiny_bert: Path) -> Finished:
-    directory, summary = toy_run(folder, tiny_bert, rounds=1)
-    return directory, summary, folder / "validation.jsonl"
-
-
 def student(directory: Path, **settings: Any) -> Predictor:
     return load_student(str(directory), plugins=Plugins(allow=""), **settings)
 
