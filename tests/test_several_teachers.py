@@ -17,6 +17,7 @@ from sage_kit.components.plugins import Plugins
 from sage_kit.config import RunConfig, load_config, to_toml
 from sage_kit.distill import run
 from sage_kit.errors import ConfigError, SageError
+from sage_kit.reports.tables import outcome_tables
 from sage_kit.rundir import RunDirectory
 
 
@@ -52,6 +53,8 @@ def test_outputs_are_the_weighted_mean(folder: Path, second: Path) -> None:
     np.testing.assert_allclose(saved["teacher"], expected, atol=2e-5)
     assert summary["teacher"]["others"] == [{"name": str(second), "weight": 0.25}]
     assert summary["teacher"]["weight"] == 0.75
+    (table, *_) = outcome_tables({"SAGE": summary})
+    assert next(iter(table.columns[0].cells)) == "mean of 2 teachers"
     synthetic = synthetic_of(directory, 2)
     read = tokens_as_text(first, synthetic)
     wanted = 0.75 * outputs(first, read) + 0.25 * outputs(second, read)

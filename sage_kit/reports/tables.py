@@ -61,7 +61,7 @@ def comparison_table(arms: Mapping[str, Mapping[str, Any]]) -> Table:
     cells = ["-" if name == "agreement" else _number(teacher[split][name]) for split, name in columns]
     seconds = max(summary["teacher"]["seconds"] for summary in arms.values())
     made = f"{seconds:.0f}" if first["teacher"]["finetuned_here"] else "-"
-    table.add_row("teacher", *cells, f"{first['parameters']['teacher']:,}", "-", "-", made)
+    table.add_row(_teachers(first), *cells, f"{first['parameters']['teacher']:,}", "-", "-", made)
     for arm, summary in arms.items():
         cells = [_number(summary["validation"][split][name]) for split, name in columns]
         table.add_row(
@@ -119,7 +119,8 @@ def evaluation_table(arms: Mapping[str, Mapping[str, Any]]) -> Table | None:
     names = [name for name in first["evaluation"] if name not in (*COMPARED, "calibration_error")] + list(COMPARED)
     for name in names:
         table.add_column(COMPARED.get(name, name), justify="right")
-    scores = {"teacher": first["teacher"]["evaluation"]} | {arm: found["evaluation"] for arm, found in arms.items()}
+    own_teacher = {_teachers(first): first["teacher"]["evaluation"]}
+    scores = own_teacher | {arm: found["evaluation"] for arm, found in arms.items()}
     for model, own in scores.items():
         table.add_row(model, *(_number(own.get(name)) for name in names))
     return table
@@ -208,6 +209,12 @@ def _score_columns(validation: Mapping[str, Mapping[str, float]], splits: Sequen
         columns += [(split, name) for name in validation[split] if name not in ("agreement", "calibration_error")]
         columns.append((split, "agreement"))
     return columns
+
+
+def _teachers(summary: Mapping[str, Any]) -> str:
+    """What the row of the teacher is called."""
+    others = summary["teacher"].get("others", ())
+    return f"mean of {1 + len(others)} teachers" if others else "teacher"
 
 
 def _number(value: float | None) -> str:
