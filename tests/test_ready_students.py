@@ -287,6 +287,8 @@ def test_what_is_not_used_is_told(folder: Path, teacher: Path, small: Path) -> N
         ({"warmup_epochs": 1, "warmup_corpus": "x.txt"}, "warmup_epochs is 1, but .*: set one of them only"),
         ({"granularity": "pooled"}, "granularity is 'pooled'.* set granularity to 'token'"),
         ({"student": "no/such"}, "model 'no/such'"),
+        ({"student": "no/such", "schedule": "none"}, "model 'no/such'"),
+        ({"student": "/"}, "has no config.json"),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
 )

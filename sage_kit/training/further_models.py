@@ -19,7 +19,7 @@ from sage_kit.data.encoding import EncodedSplit, encode
 from sage_kit.data.splits import Split
 from sage_kit.data.token_matching import match_positions, match_tokens
 from sage_kit.errors import CompatibilityError
-from sage_kit.models.checkpoints import load_tokenizer
+from sage_kit.models.checkpoints import load_model_config, load_tokenizer
 from sage_kit.models.loss_inputs import LossInputs
 from sage_kit.models.readers import Ensemble, Reader
 from sage_kit.models.ready_student import ReadyStudent
@@ -37,18 +37,21 @@ MADE_OF_TOKENS = (
 )
 
 
-def check_vocabularies(recipe: Recipe, spec: TaskSpec) -> None:
-    """Refuse synthesis for models that know other tokens than the teacher, before any teacher is fine-tuned.
+def check_further(recipe: Recipe, spec: TaskSpec) -> None:
+    """Refuse models that are not there, and synthesis for those that know other tokens than the teacher, before any
+    teacher is fine-tuned.
 
     Raises
     ------
     ModelError
-        When a tokenizer cannot be loaded.
+        When a checkpoint or its tokenizer cannot be found or read.
     CompatibilityError
         For a vocabulary that is not the teacher's.
     """
     config = recipe.config
     names = [*([config.student] if config.student else []), *config.other_teachers]
+    for name in names:
+        load_model_config(_encoder_of(name, config, spec))
     if not names or config.schedule == "none":
         return
     known = _vocabulary(config.tokenizer or config.teacher, config, spec)
@@ -61,8 +64,13 @@ def check_vocabularies(recipe: Recipe, spec: TaskSpec) -> None:
 
 
 def _vocabulary(name: str, config: RunConfig, spec: TaskSpec) -> dict[str, int]:
+    return load_tokenizer(_encoder_of(name, config, spec)).get_vocab()
+
+
+def _encoder_of(name: str, config: RunConfig, spec: TaskSpec) -> str:
+    """The folder of a checkpoint's encoder, which for sentence-transformers is a part of it."""
     sentence = sentence_settings(config.model_copy(update={"teacher": name}), handling_of(spec).spec.architecture)
-    return load_tokenizer(name if sentence is None else sentence.encoder).get_vocab()
+    return name if sentence is None else sentence.encoder
 
 
 class FurtherModels:

@@ -28,7 +28,7 @@ from sage_kit.models.vocabulary import TeacherVocabulary
 from sage_kit.recipe import Recipe
 from sage_kit.storage.fingerprint import fingerprint
 from sage_kit.synthesis.maps import check_distinct
-from sage_kit.training.further_models import FurtherModels, check_vocabularies
+from sage_kit.training.further_models import FurtherModels, check_further
 from sage_kit.training.preparation_steps import PreparationSteps
 from sage_kit.training.prepared import Prepared, PreparedSplit, PreparedVectors
 
@@ -55,7 +55,7 @@ def prepare(recipe: Recipe, accelerator: Accelerator, costs: Costs) -> Prepared:
     work = PreparationSteps(config, recipe.plugins, accelerator, costs)
     data, cache, device = work.load_data(), work.cache, accelerator.device
     recipe.check_labels(len(data.train), data.train.unlabelled)
-    check_vocabularies(recipe, data.spec)
+    check_further(recipe, data.spec)
     teacher = work.load_teacher(data)
     others = [(name, work.load_teacher(data, name)) for name in config.other_teachers]
     precision = work.precision
