@@ -114,13 +114,9 @@ class ArmRun:
     def divergence(self, split: str = "dev") -> float:
         """Mean divergence of student from teacher on a split (`sage_kit.data.metrics.divergence`)."""
         outputs = self.predictions[split]
-        if self.is_by_row(split):
+        if is_by_row(outputs):
             return float(outputs["student"][:, 1].mean())
         return float(divergence(outputs["teacher"], outputs["student"]).mean())
-
-    def is_by_row(self, split: str) -> bool:
-        """Whether what each row scores stands in the place of outputs."""
-        return "constant" in self.predictions[split]
 
     @property
     def splits(self) -> list[str]:
@@ -186,6 +182,11 @@ class ArmRun:
             "teacher_examples": summary["examples"].get("teacher", summary["examples"]["train"]),
             "run": self.directory.path.name,
         }
+
+
+def is_by_row(outputs: Mapping[str, NDArray[Any]]) -> bool:
+    """Whether what each row scores stands in the place of a split's outputs."""
+    return "constant" in outputs
 
 
 def _by_row(arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:

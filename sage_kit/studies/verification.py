@@ -31,7 +31,7 @@ from sage_kit.storage.files import TEMPORARY_PREFIX
 from sage_kit.studies.places import companion
 from sage_kit.studies.predictions import halved, read_predictions
 from sage_kit.studies.result import RESULT, StudyResult
-from sage_kit.studies.runs import ENVIRONMENT, Loop, RunStore
+from sage_kit.studies.runs import ENVIRONMENT, Loop, RunStore, is_by_row
 from sage_kit.system.machine import describe_machine
 
 TOLERANCE = 0.02
@@ -168,7 +168,7 @@ def _verify(
         if labels is not None and len(labels) == len(logits) and not is_same:
             return check("impossible", f"{DATA_CHANGED}: split {split!r} has other labels than the result's", code)
         now = after[split]["student"]
-        apart += _row_differences(logits, now) if again.is_by_row(split) else _differences(logits, halved(now))
+        apart += _row_differences(logits, now) if is_by_row(after[split]) else _differences(logits, halved(now))
     if not apart:
         return check("equal", "", code, 0.0)
     alike, means, most = zip(*apart, strict=True)

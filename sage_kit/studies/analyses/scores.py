@@ -14,7 +14,7 @@ from sage_kit.data.metrics import predictions as predicted
 from sage_kit.studies import statistics
 from sage_kit.studies.analyses.published import published, split_text
 from sage_kit.studies.predictions import row_cells
-from sage_kit.studies.runs import ArmRun, Runs
+from sage_kit.studies.runs import ArmRun, Runs, is_by_row
 from sage_kit.studies.study import Study
 
 TEACHER = "teacher"  # what stands for the teacher among arms
@@ -61,7 +61,7 @@ def validation_scores(runs: Runs) -> DataFrame:
 def _cells(runs: Runs, task: str, arm: str, split: str, metric: str) -> NDArray[np.float64]:
     """What each example contributes to a metric of each run: (seeds, n); the scores, (seeds, 1), of a plugin's."""
     own = runs.of(task=task, arm=arm)
-    if own[0].is_by_row(split):
+    if own and is_by_row(own[0].predictions[split]):
         return row_cells(metric, own[0].summary["metrics"], [run.predictions[split]["student"] for run in own], task)
     if metric not in METRICS:
         return np.array([[run.summary["validation"][split][metric]] for run in runs.of(task=task, arm=arm)])
@@ -123,7 +123,7 @@ def teacher_over_constant(study: Study, runs: Runs) -> DataFrame:
 
 def _of_teacher_and_constant(runs: Runs, run: ArmRun, split: str, spec: TaskSpec) -> NDArray[np.float64]:
     """What each example contributes to the primary metric of the teacher and of the best constant answer: (2, 1, n)."""
-    if run.is_by_row(split):
+    if is_by_row(run.predictions[split]):
         both = [np.nan_to_num(run.predictions[split][whose]) for whose in ("teacher", "constant")]
         return row_cells(run.metric, run.summary["metrics"], both, run.task)[:, None]
     labels, teacher = runs.labels(run.task, split), predicted(runs.teacher_logits(run.task, split), spec)
