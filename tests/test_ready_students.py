@@ -102,28 +102,12 @@ def test_synthetic_examples_are_read_by_both(folder: Path, teacher: Path, small:
     from sage_kit.synthesis.labelling import label_synthetic
     from sage_kit.training.labelled_batches import SyntheticBatches
 
-    prepared = prepared_of(
-        folder,
-        teacher,
-        student=str(small),
-        sampler="random",
-        sampler_options={},
-        lift="replace_random",
-        lift_options={},
-    )
+    settings: dict[str, Any] = {
+        "student": str(small), "sampler": "random", "sampler_options": {}, "lift": "replace_random", "lift_options": {},
+    }  # fmt: skip
+    prepared = prepared_of(folder, teacher, **settings)
     assert prepared.ready is not None
-    recipe = resolve(
-        toy_config(
-            folder,
-            teacher,
-            student=str(small),
-            sampler="random",
-            sampler_options={},
-            lift="replace_random",
-            lift_options={},
-        ),
-        Plugins(allow="").use(),
-    )
+    recipe = resolve(toy_config(folder, teacher, **settings), Plugins(allow="").use())
     synthesizer = prepared.synthesizer(recipe, print, Costs())
     n = len(prepared.anchors.store)
     made = synthesizer.create(1, 40, np.zeros(n, np.float32), np.zeros((n, 2), np.float32))
@@ -325,6 +309,17 @@ def test_other_tokens(tmp_path: Path, teacher: Path, tiny_roberta: Path) -> None
     ):
         with pytest.raises(SageError, match=message):
             run(toy_config(tmp_path, teacher, student=str(tiny_roberta), **settings), Plugins(allow=""))
+
+
+def test_every_model_with_other_tokens_is_looked_at(tmp_path: Path, teacher: Path, tiny_roberta: Path) -> None:
+    """Another teacher, found first, does not hide the student."""
+    other = tiny.make_checkpoint(tmp_path / "other", "roberta", seed=4)
+    config = toy_config(
+        tmp_path, teacher, student=str(tiny_roberta), other_teachers=[str(other)], schedule="none",
+        losses={"minilm_relations": 1.0},
+    )  # fmt: skip
+    with pytest.raises(SageError, match=r"student .* reads other tokens .* loss 'minilm_relations' compares"):
+        run(config, Plugins(allow=""))
 
 
 def test_embeddings_are_as_wide_as_the_teachers(tmp_path: Path, teacher: Path, small: Path) -> None:

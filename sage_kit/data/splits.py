@@ -296,11 +296,18 @@ def _set_transfer_apart(
 def read_split(name: str, file: str, spec: TaskSpec, config: RunConfig, half_empty: bool, announce: Announce) -> Split:
     """A split of texts from a file, which may lack labels."""
     table = read_texts(file, spec, config, announce)
+    split = split_of(name, table, spec, half_empty)
+    columns = [column for column in spec.text_columns if column in table.columns]
+    for column, values in zip(columns, filter(None, (split.texts, split.pairs)), strict=True):
+        announce_little_content(table, column, values, announce)
+    return split
+
+
+def split_of(name: str, table: Table, spec: TaskSpec, half_empty: bool) -> Split:
+    """A split of a table of texts, which may lack labels; raises DataError for what is no text or no label."""
     columns = [column for column in spec.text_columns if column in table.columns]
     table = join_words(table, columns)
     texts, *pairs = check_texts(table, columns, may_be_half_empty=half_empty)
-    for column, values in zip(columns, [texts, *pairs], strict=True):
-        announce_little_content(table, column, values, announce)
     second = pairs[0] if pairs else None
     if spec.is_structured:
         return Split(name, texts, second, read_structured(table, spec, texts, second, may_be_missing=True))

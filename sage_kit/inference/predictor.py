@@ -9,19 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from sage_kit.components import TaskSpec
 from sage_kit.components.plugins import Plugins
 from sage_kit.config import RunConfig, load_config
-from sage_kit.data.batches import plan_batches
 from sage_kit.data.encoding import EncodedSplit, encode
-from sage_kit.data.row_checks import check_texts
 from sage_kit.data.sources import Table
-from sage_kit.data.splits import Split
-from sage_kit.data.structured_rows import join_words
-from sage_kit.data.tokens import padded_rows
+from sage_kit.data.splits import Split, split_of
 from sage_kit.errors import CompatibilityError, ModelError, SageError
 from sage_kit.models.architectures import SUFFIXES
 from sage_kit.models.checkpoints import load_classifier, load_model_config, load_tokenizer
@@ -30,11 +25,13 @@ from sage_kit.models.readers import Reader
 from sage_kit.models.sentence_folders import MODULES
 from sage_kit.models.split import split_model
 from sage_kit.models.teacher import fit_tokenizer, sentence_settings
-from sage_kit.models.vectors import INFERENCE_BATCH_SIZE, INFERENCE_BATCH_TOKENS
+from sage_kit.models.vectors import VectorStore
 from sage_kit.rundir import RunDirectory
-from sage_kit.system.devices import autocast_for, device_of, resolve_precision
+from sage_kit.system.devices import make_accelerator
+from sage_kit.training.steps import predict
 
 if TYPE_CHECKING:
+    from accelerate import Accelerator
     from transformers import PreTrainedModel
 
 KINDS: Mapping[str, str] = {"token": "tags", "span": "spans"}
@@ -65,15 +62,14 @@ class Predictor:
         Kind of task, names of labels, and the columns of the texts.
     max_length : int
         Longer texts are cut, or answered window by window [tokens].
-    device : torch.device
-    precision : str
+    accelerator : Accelerator
+        Of its device and precision.
     """
 
     reader: Reader
     spec: TaskSpec
     max_length: int
-    device: torch.device
-    precision: str
+    accelerator: Accelerator
 
     def predict(
         self, texts: Sequence[str], pairs: Sequence[str] | None = None, *, probabilities: bool = False
@@ -107,16 +103,11 @@ class Predictor:
         """The same of columns of a table, which names the file and the rows in errors."""
         if not len(table):
             return {}
-        table = join_words(table, columns)
-        texts, *pairs = check_texts(table, columns, may_be_half_empty=len(columns) > 1)
-        second = pairs[0] if pairs else None
-        kind = self.spec.label_kind
-        if kind == "spans" and second is None:
+        if self.spec.label_kind == "spans" and len(columns) < 2:
             raise CompatibilityError("an answer needs a question and a context: name the column of the context")
-        labels = np.full(len(texts), -1) if kind == "classes" else np.full(len(texts), np.nan, np.float32)
-        if self.spec.is_structured and kind != "embeddings":
-            labels = np.full(len(texts), None, object)
-        encoded = self.encode(Split(table.where, texts, second, labels), self.spec)
+        # no column is that of a label, whatever it is called
+        spec = replace(self.spec, text_columns=tuple(columns), label_column="")
+        encoded = self.encode(split_of(table.where, table, spec, len(columns) > 1), spec)
         return self._told(encoded, self.outputs(encoded), probabilities)
 
     def encode(self, split: Split, spec: TaskSpec) -> EncodedSplit:
@@ -126,26 +117,9 @@ class Predictor:
     def outputs(self, encoded: EncodedSplit) -> NDArray[np.float32]:
         """The model's outputs: (sequences, n_outputs), or flat; batches hold texts of like length."""
         tokens, upper = encoded.tokens, self.reader.upper
-        per_token = upper.head.per_token
-        rows_out = int(tokens.offsets[-1]) if per_token else len(tokens)
-        found = np.empty((rows_out, upper.n_outputs), np.float32)
-        autocast = autocast_for(self.device, self.precision)
-        plan = plan_batches(tokens.lengths, batch_size=INFERENCE_BATCH_SIZE, batch_tokens=INFERENCE_BATCH_TOKENS)
-        with torch.inference_mode():
-            for rows in plan:
-                ids, types, mask = tokens.pad(rows)
-                is_padded = not bool(mask.all())
-                ids, types, mask = (tensor.to(self.device, non_blocking=True) for tensor in (ids, types, mask))
-                real = mask if is_padded else None
-                states = self.reader.input_layers(ids, types, real)
-                with autocast():
-                    logits = upper(states, real).logits.float()
-                if per_token:
-                    places, where = padded_rows(tokens.offsets, rows)
-                    found[places[where]] = logits[mask].cpu().numpy()
-                else:
-                    found[rows] = logits.cpu().numpy()
-        return found
+        nothing = np.empty((0, 0), np.float32)  # pooled vectors, which nobody looks at
+        store = VectorStore(None, tokens.offsets, nothing, "", tokens, self.reader.input_layers)
+        return predict(upper, store, upper.n_outputs, self.accelerator, per_token=upper.head.per_token)
 
     def _told(self, encoded: EncodedSplit, outputs: NDArray[np.float32], probabilities: bool) -> Columns:
         from scipy.special import expit, softmax
@@ -247,13 +221,13 @@ def load_student(
         id2label: dict[Any, Any] = checkpoint.model.config.id2label or {}
         spec = replace(spec, labels=tuple(str(id2label[index]) for index in sorted(id2label)))
     spec = replace(spec, unanswered=answers)
-    where = device_of(config)
+    accelerator = make_accelerator(config)
     whole: Any = checkpoint.model
-    input_layers, upper = split_model(cast("PreTrainedModel", whole.to(where).eval()), "embeddings")
+    input_layers, upper = split_model(cast("PreTrainedModel", whole.to(accelerator.device).eval()), "embeddings")
     upper.requires_grad_(False)
     prefix = "" if sentence is None else sentence.prompt
     reader = Reader(name, tokenizer, prefix, input_layers, upper, "", "")
-    return Predictor(reader, spec, config.max_length, where, resolve_precision(config.precision, where))
+    return Predictor(reader, spec, config.max_length, accelerator)
 
 
 def _spec(name: str, kind: str, run: RunConfig | None, plugins: Plugins) -> TaskSpec:

@@ -66,7 +66,7 @@ def load_ready_student(
         When `max_length` exceeds the model's positions, and for embeddings of another width than the teacher's.
     """
     name, kind = config.student, handling_of(spec).spec
-    sentence = sentence_settings(config.model_copy(update={"teacher": name}), kind.architecture)
+    sentence = sentence_settings(config, kind.architecture, name)
     folder = name if sentence is None else sentence.encoder
     checkpoint = load_classifier(folder, kind.architecture, sentence)
     tokenizer = load_tokenizer(folder)

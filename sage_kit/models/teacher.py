@@ -143,11 +143,13 @@ def load_teacher(
     return Teacher(model, tokenizer, mark, finetuned, outputs, seconds, sentence)
 
 
-def sentence_settings(config: RunConfig, architecture: Architecture) -> SentenceSettings | None:
-    """How the teacher makes vectors of texts; None for a classifier. Raises as `read_sentence_settings` does."""
+def sentence_settings(config: RunConfig, architecture: Architecture, name: str = "") -> SentenceSettings | None:
+    """How a model makes vectors of texts, the teacher unless it is named; None for a classifier. Raises as
+    `read_sentence_settings` does.
+    """
     if architecture != "embedding":
         return None
-    return read_sentence_settings(config.teacher, config.pooling, config.text_prefix)
+    return read_sentence_settings(name or config.teacher, config.pooling, config.text_prefix)
 
 
 def fit_tokenizer(

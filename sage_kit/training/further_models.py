@@ -69,7 +69,7 @@ def _vocabulary(name: str, config: RunConfig, spec: TaskSpec) -> dict[str, int]:
 
 def _encoder_of(name: str, config: RunConfig, spec: TaskSpec) -> str:
     """The folder of a checkpoint's encoder, which for sentence-transformers is a part of it."""
-    sentence = sentence_settings(config.model_copy(update={"teacher": name}), handling_of(spec).spec.architecture)
+    sentence = sentence_settings(config, handling_of(spec).spec.architecture, name)
     return name if sentence is None else sentence.encoder
 
 
@@ -148,20 +148,17 @@ class FurtherModels:
         CompatibilityError
             For synthesis, and for losses that compare tokens with each other.
         """
-        if not self.unlike:
-            return
-        reader = self.unlike[0]
-        whose = "student" if self.student is not None and reader is self.student.reader else "other_teachers"
-        what = f"{whose} {reader.name!r} reads other tokens than teacher {self.teachers.first.name!r}"
-        if recipe.config.schedule != "none":
-            raise CompatibilityError(f"{what}{MADE_OF_TOKENS}")
-        if whose != "student":
-            return
-        for name, layers in inputs.layers.items():
-            if layers.teacher_projections or layers.teacher_scores:
+        relating = [name for name, one in inputs.layers.items() if one.teacher_projections or one.teacher_scores]
+        for reader in self.unlike:
+            is_student = self.student is not None and reader is self.student.reader
+            whose = "student" if is_student else "other_teachers"
+            what = f"{whose} {reader.name!r} reads other tokens than teacher {self.teachers.first.name!r}"
+            if recipe.config.schedule != "none":
+                raise CompatibilityError(f"{what}{MADE_OF_TOKENS}")
+            if is_student and relating:
                 raise CompatibilityError(
-                    f"{what}, and loss {name!r} compares how tokens relate to each other: leave it out, or choose a "
-                    "student with the teacher's tokenizer"
+                    f"{what}, and loss {relating[0]!r} compares how tokens relate to each other: leave it out, or "
+                    "choose a student with the teacher's tokenizer"
                 )
 
     # ---- small parts
@@ -171,8 +168,10 @@ class FurtherModels:
         if reader not in self.unlike and not reader.reads_like(self.teachers.first, own.tokens, theirs.tokens):
             self.unlike.append(reader)
 
-    def _placed(self, split: Split, reader: Reader) -> EncodedSplit:
-        """A split as a model reads it, with the places of its tokens."""
+    def _placed(self, split: Split, reader: Reader, encoded: EncodedSplit) -> EncodedSplit:
+        """A split as a model reads it, with the places of its tokens, which some kinds of task keep anyway."""
+        if encoded.texts.places is not None:
+            return encoded
         length = self.work.config.max_length
         return encode(split, self.spec, reader.tokenizer, length, reader.prefix, places=True)
 
@@ -195,7 +194,7 @@ class FurtherModels:
                 f"models {reader.name!r} and {their_reader.name!r} read different tokens, and answers are places among "
                 "these: choose models with the same tokenizer"
             )
-        matched = match_positions(self._placed(split, reader), self._placed(split, their_reader))
+        matched = match_positions(self._placed(split, reader, own), self._placed(split, their_reader, theirs.encoded))
         logits = np.zeros((len(matched), outputs.logits.shape[1]), np.float32)
         reached = matched >= 0
         logits[reached] = outputs.logits[matched[reached]]
@@ -217,7 +216,8 @@ class FurtherModels:
         shape = (int(own.tokens.offsets[-1]), *hidden.shape[1:])
 
         def build(directory: Path) -> None:
-            match = match_tokens(self._placed(split, reader), self._placed(split, self.teachers.first))
+            theirs = self._placed(split, self.teachers.first, taught.encoded)
+            match = match_tokens(self._placed(split, reader, own), theirs)
             arrays = tensorfile.create(directory / FILE, {"hidden": ("float16", shape)})
             match.mean(hidden, arrays["hidden"])
 

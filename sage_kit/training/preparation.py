@@ -85,7 +85,7 @@ def prepare(recipe: Recipe, accelerator: Accelerator, costs: Costs) -> Prepared:
         return work.read(split, data.spec, first)
 
     def taught(split: Split, reading: tuple[EncodedSplit, VectorStore], layers: Sequence[int] = ()) -> PreparedSplit:
-        outputs = work.label(split.name, reading[1], first, list(layers))
+        outputs = work.label(split.name, reading[1], first, layers)
         return further.by_all_teachers(split, PreparedSplit(*reading, outputs))
 
     def prepared(split: Split) -> PreparedSplit:
