@@ -14,7 +14,7 @@ from toyrun import toy_config, toy_run
 from sage_kit.components.plugins import Plugins
 from sage_kit.distill import run
 from sage_kit.errors import ModelError, PluginError
-from sage_kit.studies.runs import RunStore
+from sage_kit.studies.run_store import RunStore
 
 FAMILIES = ["electra", "ernie", "data2vec-text", "albert", "deberta-v2", "modernbert", "nomic_bert"]
 

@@ -21,7 +21,8 @@ from sage_kit.distill import resume, run
 from sage_kit.errors import CompatibilityError, RunDirectoryError
 from sage_kit.reports.tables import evaluation_table
 from sage_kit.rundir import RunDirectory
-from sage_kit.studies.runs import Runs, RunStore
+from sage_kit.studies.run_store import RunStore
+from sage_kit.studies.runs import Runs
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from sage_kit.config import RunConfig
 from sage_kit.errors import RunHeldError, StudyError, did_you_mean
 from sage_kit.recipe import resolve
-from sage_kit.studies.runs import ArmRun, Loop, RunStore
+from sage_kit.studies.run_store import RunStore
+from sage_kit.studies.runs import ArmRun, Loop
 
 if TYPE_CHECKING:
     from sage_kit.studies.study import Study

@@ -1,15 +1,14 @@
 """Predictions of a study's runs: compared as they are saved, so that whoever has a result can compute it again.
 
-``predictions.safetensors`` beside a result holds, of every task, split and run that a table compares::
+``predictions.safetensors`` beside a result holds, of every task, split and run::
 
     labels/<task>/<split>           gold labels, of shape (n,)
     teacher/<task>/<split>          the teacher's outputs, of shape (n, n_outputs)
     student/<task>/<split>/<run>    a run's outputs, of shape (n, n_outputs); result.json tells arm and seed of a run
-
-Of a run that no table compares, the outputs on dev are there for `sage_kit.studies.verification` alone.
+    teacher/<task>/<split>/<run>    those of a run with another teacher than the first, and so for its labels
 
 Of labels that are neither classes nor numbers, what each row scores (`sage_kit.training.row_scores`) stands in the
-place of outputs, and the numbers of rows in that of labels.
+place of outputs, the numbers of rows in that of labels, and what the best constant answer scores under ``constant``.
 
 Logits of classes are in half precision (`halved`), and differ from the run's own by less than one part in 1,000;
 predicted classes are the same. The single output of a regression task takes no more room in float32 and stays as it is.

@@ -5,7 +5,8 @@ A result lies in ``<results_dir>/<study>/<label>/``::
     result.json               findings, verdict, parameters, runs, machine and versions
     <table>.parquet           the tables that the findings point into; `runs` has one row per task, arm and seed
     <figure>.png              the figures
-    predictions.safetensors   what the compared runs put out (`sage_kit.studies.predictions`)
+    predictions.safetensors   what the runs put out (`sage_kit.studies.predictions`)
+    run_records.parquet       their summaries and costs, so that they are found again (`sage_kit.studies.saved_runs`)
 
 A finding names the cell of the table that it reads, so whoever doubts a sentence can recompute it:
 :func:`inconsistencies` does, and `sage_kit.studies.predictions.recomputed` starts from the predictions.
@@ -19,7 +20,7 @@ A finding names the cell of the table that it reads, so whoever doubts a sentenc
                           where things lie; options of its components with their defaults
     loop                  "module:function" of what made it in the place of `sage_kit.distill.run`; "" for that
     plugin_files          names of one-file plugins that it was started with
-    splits                those whose predictions are saved: "dev", names of validation splits, "evaluation"
+    splits                those that a table compares: "dev", names of validation splits, "evaluation"
     environment           of its environment.json, None where that does not tell: code (digest or digests of the
                           source), commit (of the clone, None outside one), precision (the one computed in), device,
                           threads, processor

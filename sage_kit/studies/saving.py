@@ -8,16 +8,17 @@ from datetime import datetime, timezone
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
-from numpy.typing import NDArray
-
+from sage_kit.components import TaskSpec
 from sage_kit.components.provenance import commit
 from sage_kit.config import default_settings
 from sage_kit.storage.files import disk_errors
 from sage_kit.storage.fingerprint import fingerprint
 from sage_kit.storage.source_digest import source_digest
-from sage_kit.studies.predictions import DEV, kept, save_predictions
+from sage_kit.studies.predictions import kept, save_predictions
 from sage_kit.studies.result import PREDICTIONS, RESULT, StudyResult, label_of
-from sage_kit.studies.runs import LOOP, ArmRun, Runs, RunStore
+from sage_kit.studies.run_store import LOOP, RunStore
+from sage_kit.studies.runs import ArmRun
+from sage_kit.studies.saved_runs import outputs_of, save_records
 from sage_kit.studies.sizes import COMMON
 from sage_kit.system.devices import precision_of
 from sage_kit.system.machine import describe_machine
@@ -46,26 +47,6 @@ class Compared:
         """The splits that a run is compared on."""
         return sorted(self._found[_place(run)][1]) if _place(run) in self._found else []
 
-    def outputs(self, runs: Runs, store: RunStore) -> dict[str, NDArray[Any]]:
-        """What was compared, as `sage_kit.studies.predictions` names it; of other runs dev, so that it is verified."""
-        arrays: dict[str, NDArray[Any]] = {}
-
-        def of(run: ArmRun, split: str, whose: str) -> NDArray[Any]:
-            return kept(run.predictions[split][whose], store.data(run.config).spec)
-
-        def add(run: ArmRun, split: str) -> None:
-            arrays[f"student/{run.task}/{split}/{run.directory.path.name}"] = of(run, split, "student")
-
-        for run, splits in self._found.values():
-            for split in splits:
-                arrays.setdefault(f"labels/{run.task}/{split}", run.predictions[split]["labels"])
-                arrays.setdefault(f"teacher/{run.task}/{split}", of(run, split, "teacher"))
-                add(run, split)
-        for run in runs:
-            if _place(run) not in self._found:
-                add(run, DEV)
-        return arrays
-
     def scoring(self, store: RunStore) -> dict[str, dict[str, Any]]:
         """By task that is compared, how it is scored, as result.json holds it."""
         first = {run.task: run for run, _ in reversed(self._found.values())}
@@ -76,8 +57,12 @@ def _place(run: ArmRun) -> tuple[str, str, int]:
     return run.task, run.arm, run.seed
 
 
+def _spec(run: ArmRun, store: RunStore) -> TaskSpec:
+    return store.data(run.config).spec
+
+
 def _scoring(run: ArmRun, store: RunStore) -> dict[str, Any]:
-    spec = store.data(run.config).spec
+    spec = _spec(run, store)
     return {
         "metrics": list(spec.metrics),
         **({"kind": spec.label_kind} if spec.is_structured else {}),
@@ -126,7 +111,8 @@ def save_study(study: Study, compared: Compared, changed: Mapping[str, Any], sec
             table.to_parquet(folder / f"{name}.parquet", index=False, compression="zstd")
         for name, (png, _) in study.figures.items():
             (folder / f"{name}.png").write_bytes(png)
-    save_predictions(folder, compared.outputs(study.all_runs, study.store))
+    save_predictions(folder, outputs_of(study.all_runs, lambda run, array: kept(array, _spec(run, study.store))))
+    save_records(folder, study.all_runs)
     result.save(folder)
     return result
 

@@ -37,10 +37,11 @@ from sage_kit.studies.display import VerdictBox
 from sage_kit.studies.effort import Effort
 from sage_kit.studies.findings import Findings
 from sage_kit.studies.parameters import Parameter, check, check_components, check_parameters, listed
-from sage_kit.studies.places import RESULTS, RUNS, in_project
+from sage_kit.studies.places import RESULTS, RUNS, in_project, result_folders
 from sage_kit.studies.predictions import DEV, compare_outputs, split_name, without_contributions
 from sage_kit.studies.result import StudyResult
-from sage_kit.studies.runs import ArmRun, Runs, RunStore
+from sage_kit.studies.run_store import RunStore
+from sage_kit.studies.runs import ArmRun, Runs
 from sage_kit.studies.saving import Compared, save_study
 from sage_kit.studies.sizes import size
 from sage_kit.studies.tuning import TUNING_SEED, Tuning, tune_arms
@@ -155,7 +156,11 @@ class Study(Findings):
         files = [str(Path(part).resolve()) for part in listed(plugin)]
         self.plugins = Plugins(files)
         check_components(self.plugins, {"task": ",".join(self.tasks), **settings, **(more or {})})
-        self.store = RunStore(in_project(runs_dir, RUNS), self.plugins, files, structured=structured)
+        self.results_dir = in_project(results_dir, RESULTS)
+        self.store = RunStore(
+            in_project(runs_dir, RUNS), self.plugins, files, structured=structured,
+            results=[self.results_dir, *result_folders()],
+        )  # fmt: skip
         given = {key: value for key, value in settings.items() if value is not None}
         self.preset = preset or "default"
         is_cold = preset is not None and profile != "full"
@@ -183,7 +188,6 @@ class Study(Findings):
         }
         if self.seeds != self.size.seeds:
             self._changed["seeds"] = seeds
-        self.results_dir = in_project(results_dir, RESULTS)
         self.result: StudyResult | None = None
         self.tuning = Tuning()
         self._all_runs: dict[tuple[str, str, int], ArmRun] = {}
@@ -288,7 +292,7 @@ class Study(Findings):
         steps : mapping of task to int, or None
             Student steps instead of these, as `equal_flops_steps` returns them.
         keep : sequence of str
-            Of `sage_kit.studies.runs.PARTS`, what of the runs is looked at later.
+            Of `sage_kit.studies.run_store.PARTS`, what of the runs is looked at later.
 
         Raises
         ------

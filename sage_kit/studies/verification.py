@@ -31,7 +31,8 @@ from sage_kit.storage.files import TEMPORARY_PREFIX
 from sage_kit.studies.places import companion
 from sage_kit.studies.predictions import halved, read_predictions
 from sage_kit.studies.result import RESULT, StudyResult
-from sage_kit.studies.runs import ENVIRONMENT, Loop, RunStore, is_by_row
+from sage_kit.studies.run_store import RunStore
+from sage_kit.studies.runs import ENVIRONMENT, Loop, is_by_row
 from sage_kit.system.machine import describe_machine
 
 TOLERANCE = 0.02

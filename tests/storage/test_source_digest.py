@@ -87,7 +87,7 @@ PROGRAM = """
     from sage_kit.config import load_config
     from sage_kit.models.teacher import artifact_digest
     from sage_kit.components.plugins import Plugins
-    from sage_kit.studies.runs import RunStore
+    from sage_kit.studies.run_store import RunStore
 
     package, settings, changes = Path(sage_kit.__file__).parent, *json.load(sys.stdin)
     assert str(package) == os.environ["COPY"]

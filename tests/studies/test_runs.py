@@ -19,9 +19,9 @@ from sage_kit.components.plugins import Plugins
 from sage_kit.config import load_config
 from sage_kit.errors import CompatibilityError, RunHeldError, RunInUseError
 from sage_kit.rundir import RunDirectory
-from sage_kit.studies import runs
+from sage_kit.studies import run_store
 from sage_kit.studies.contents import checkpoint_content
-from sage_kit.studies.runs import RunStore
+from sage_kit.studies.run_store import RunStore
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +76,7 @@ def test_precision_that_the_machine_chooses_is_part_of_the_key(
     assert store.key(automatic) == store.key(toy_config(folder, tiny_bert, precision="fp32"))
     bf16 = store.key(toy_config(folder, tiny_bert, precision="bf16"))
     assert bf16 != store.key(automatic)
-    monkeypatch.setattr(runs, "precision_of", lambda config: "bf16")
+    monkeypatch.setattr(run_store, "precision_of", lambda config: "bf16")
     assert store.key(automatic) == bf16
 
 

@@ -121,7 +121,7 @@ def test_a_result_that_stands(result: Path, capsys: pytest.CaptureFixture[str]) 
     assert err.splitlines()[0] == f"20_toy {result.name}, 1 of 2: file, plain, seed 0"
     # nothing is left of the runs, and the result is as it was
     assert sorted(path.name for path in result.iterdir()) == [
-        "comparison.parquet", "predictions.safetensors", "result.json", "runs.parquet",
+        "comparison.parquet", "predictions.safetensors", "result.json", "run_records.parquet", "runs.parquet",
     ]  # fmt: skip
 
 

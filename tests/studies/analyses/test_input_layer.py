@@ -14,7 +14,8 @@ from sage_kit.components.plugins import Plugins
 from sage_kit.errors import StudyError
 from sage_kit.models.checkpoints import load_classifier
 from sage_kit.studies.analyses.input_layer import cost_table, depth_arms, saved, teacher_pass
-from sage_kit.studies.runs import Runs, RunStore
+from sage_kit.studies.run_store import RunStore
+from sage_kit.studies.runs import Runs
 
 
 def test_every_arm_is_equally_deep() -> None:

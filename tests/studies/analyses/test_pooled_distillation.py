@@ -38,7 +38,7 @@ from sage_kit.studies.analyses.pooled_distillation import (
     untrained_teacher,
 )
 from sage_kit.studies.result import read_tables
-from sage_kit.studies.runs import RunStore
+from sage_kit.studies.run_store import RunStore
 from sage_kit.studies.verification import verify_folder
 from sage_kit.system.devices import make_accelerator
 

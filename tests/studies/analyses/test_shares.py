@@ -18,7 +18,8 @@ from sage_kit.config import RunConfig
 from sage_kit.errors import StudyError
 from sage_kit.studies.analyses.shares import add_shares, read_shares, share_arms, sooner, stopped_at, stopping
 from sage_kit.studies.arms import Arm
-from sage_kit.studies.runs import ArmRun, Runs, RunStore
+from sage_kit.studies.run_store import RunStore
+from sage_kit.studies.runs import ArmRun, Runs
 from sage_kit.studies.statistics import reached_table
 
 

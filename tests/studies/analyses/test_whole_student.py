@@ -19,7 +19,7 @@ from sage_kit.models.checkpoints import load_classifier
 from sage_kit.models.student import build_student
 from sage_kit.rundir.loss_profiles import read_loss_profiles
 from sage_kit.studies.analyses.whole_student import WholeStudent, run_whole_student
-from sage_kit.studies.runs import RunStore
+from sage_kit.studies.run_store import RunStore
 
 SETTINGS: dict[str, Any] = {"schedule": "none", "rounds": 2, "observers": ["loss_profile"]}
 
