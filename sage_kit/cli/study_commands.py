@@ -8,14 +8,18 @@ from __future__ import annotations
 import json
 import sys
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
 from sage_kit.cli.options import AsJson, make_table, print_all
 from sage_kit.errors import StudyError, did_you_mean
 from sage_kit.studies.places import CELLS, RESULTS, SHARED_RESULTS, in_project, result_folders, shown
+
+if TYPE_CHECKING:
+    from sage_kit.studies.verification import Check
 
 study_app = typer.Typer(
     help="The studies: notebooks that ask one question each. List them, run them alone or in grids, look at them.",
@@ -183,11 +187,18 @@ def verify(
         Optional[list[str]],  # noqa: UP045 (typer reads this annotation at run time on Python 3.10)
         typer.Option("--plugin", metavar="FILE", help="One-file plugin of the result. May be given more than once."),
     ] = None,
+    renew: Annotated[
+        bool, typer.Option("--renew", help="Where all are equal, let studies find the runs by the code that is here.")
+    ] = False,
     as_json: AsJson = False,
 ) -> int:
     """Execute runs of saved results again, in a temporary folder, and compare their predictions with those saved.
 
-    Exit codes: 0 every run that was executed is equal or within tolerance, 1 one differs or cannot be executed.
+    A study finds no runs that were made before the code changed. With --renew, the runs of a result whose predictions
+    are equal in every bit count as made by the code that is here, and say so.
+
+    Exit codes: 0 every run that was executed is equal or within tolerance, 1 one differs or cannot be executed, or a
+    result is not renewed.
     """
     from sage_kit.studies.parameters import pick_study
     from sage_kit.studies.result import find_folders
@@ -209,14 +220,15 @@ def verify(
 
     from sage_kit.studies.verification import MEANINGS, verify_folder
 
-    checks = [
-        check
-        for folder in folders
-        for check in verify_folder(
-            folder, seed=seed, every_seed=every_seed, plugin_files=plugin or (),
-            announce=lambda line: typer.echo(line, err=True),
-        )
-    ]  # fmt: skip
+    def announce(line: str) -> None:
+        typer.echo(line, err=True)
+
+    checks, is_renewed = [], True
+    for folder in folders:
+        found = verify_folder(folder, seed=seed, every_seed=every_seed, plugin_files=plugin or (), announce=announce)
+        checks += found
+        if renew:
+            is_renewed &= _renew(folder, found, plugin or [], announce)
     if as_json:
         from sage_kit.storage.files import only_finite
 
@@ -231,7 +243,20 @@ def verify(
             )  # fmt: skip
         counts = {text: sum(check.state == state for check in checks) for state, text in MEANINGS.items()}
         print_all(table, ", ".join(f"{count} {text}" for text, count in counts.items() if count))
-    return 0 if all(check.is_good for check in checks) else 1
+    return 0 if all(check.is_good for check in checks) and is_renewed else 1
+
+
+def _renew(folder: Path, checks: list[Check], plugin_files: list[str], announce: Callable[[str], None]) -> bool:
+    """Renew a result and say so; whether it could be."""
+    from sage_kit.studies.renewal import renew
+
+    try:
+        number = renew(folder, checks, plugin_files)
+    except StudyError as error:
+        announce(f"sage-kit: {error}")
+        return False
+    announce(f"{folder.parent.name} {folder.name}: {number} runs renewed")
+    return True
 
 
 @claims_app.command("claims")

@@ -23,7 +23,8 @@ A finding names the cell of the table that it reads, so whoever doubts a sentenc
     splits                those that a table compares: "dev", names of validation splits, "evaluation"
     environment           of its environment.json, None where that does not tell: code (digest or digests of the
                           source), commit (of the clone, None outside one), precision (the one computed in), device,
-                          threads, processor
+                          threads, processor; where other code made the run, "renewed" tells its digest, and when this
+                          one was found to make the same (`sage_kit.studies.renewal`)
 """
 
 from __future__ import annotations

@@ -115,7 +115,8 @@ class ArmRun:
             "settings": settings,
             "loop": self.loop,
             "plugin_files": [Path(file).name for file in told["plugin_files"]],
-            "environment": {name: told.get(name) for name in ENVIRONMENT},
+            "environment": {name: told.get(name) for name in ENVIRONMENT}
+            | ({"renewed": told["renewed"]} if "renewed" in told else {}),
         }
 
     def row(self) -> dict[str, Any]:

@@ -145,9 +145,9 @@ def _verify(
         return check("impossible", "the digest of its code is not saved: make the result again")
     code = ""
     try:
-        files = [_plugin_file(name, plugin_files) for name in run["plugin_files"]]
-        config = _config(run, told, result.defaults)
-        loop = _loop(str(run["loop"]))
+        files = [plugin_file(name, plugin_files) for name in run["plugin_files"]]
+        config = config_of(run, result.defaults)
+        loop = loop_of(run)
         with tempfile.TemporaryDirectory(prefix=TEMPORARY_PREFIX) as folder, _threads(told.get("threads")):
             store = RunStore(Path(folder), Plugins(files), files)
             code = "same" if store.code_digest(config, loop) == told["code"] else "changed"
@@ -180,16 +180,18 @@ def _verify(
     return check(state, f"{how}; on {where}", code, largest)
 
 
-def _config(run: Mapping[str, Any], told: Mapping[str, Any], defaults: Mapping[str, Any]) -> RunConfig:
-    """The run's settings, in the precision that it was made in; what it left out is as it was by default then."""
+def config_of(run: Mapping[str, Any], defaults: Mapping[str, Any]) -> RunConfig:
+    """A run's settings, in the precision that it was made in; what it left out is as it was by default then."""
     usual = {name: value for name, value in defaults.items() if name in RunConfig.model_fields}
     settings = {**usual, **run["settings"], "task": run["task"], "seed": run["seed"]}
-    if told.get("precision"):
-        settings["precision"] = told["precision"]
+    if run["environment"].get("precision"):
+        settings["precision"] = run["environment"]["precision"]
     return load_config(settings)
 
 
-def _loop(name: str) -> Loop | None:
+def loop_of(run: Mapping[str, Any]) -> Loop | None:
+    """What made a run in the place of `sage_kit.distill.run`, if anything did."""
+    name = str(run["loop"])
     if not name:
         return None
     module, _, function = name.partition(":")
@@ -200,7 +202,7 @@ def _loop(name: str) -> Loop | None:
     return found
 
 
-def _plugin_file(name: str, given: Sequence[str]) -> str:
+def plugin_file(name: str, given: Sequence[str]) -> str:
     """The path of a one-file plugin by its name."""
     named = next((file for file in given if Path(file).name == name), None)
     if named is not None:

@@ -286,8 +286,8 @@ def test_findings_and_files(make: Any, tmp_path: Path, capsys: pytest.CaptureFix
     study.finish()
     folder = study.result.folder
     assert {path.name for path in folder.iterdir()} == {
-        "result.json", "predictions.safetensors", "run_records.parquet", "runs.parquet", "comparison.parquet", "one_seed.parquet",
-        "no_ends.parquet", "clear.parquet", "line.png",
+        "result.json", "predictions.safetensors", "run_records.parquet", "runs.parquet", "comparison.parquet",
+        "one_seed.parquet", "no_ends.parquet", "clear.parquet", "line.png",
     }  # fmt: skip
     loaded = StudyResult.load(folder)
     assert inconsistencies(loaded, read_tables(loaded)) == []

@@ -19,6 +19,7 @@ from toyrun import ALL_ROWS, toy_settings
 import sage_kit
 from sage_kit.cli import main
 from sage_kit.studies import Arm, Study
+from sage_kit.studies.result import StudyResult, read_tables
 from sage_kit.studies.verification import verify_folder
 
 pytest.importorskip("pandas")
@@ -37,6 +38,14 @@ class Never:
 @hookimpl
 def sage_stop_rules():
     yield StopRuleSpec(name="never", summary="Never.", factory=Never)
+"""
+
+FIND = """
+from pathlib import Path
+from sage_kit.studies.saved_runs import SavedRuns
+saved = SavedRuns([Path({results!r})])
+for key in {keys!r}:
+    print(saved.restore("file", key, Path({to!r}) / key))
 """
 
 
@@ -242,14 +251,38 @@ def test_code_that_has_changed(result: Path, tmp_path: Path, sign: str, state: s
     text = losses.read_text(encoding="utf-8")
     assert text.count(old) == 1
     losses.write_text(text.replace(old, new), encoding="utf-8")
-    done = subprocess.run(
-        [sys.executable, "-m", "sage_kit", "study", "verify", "--results", str(result.parents[1]), "--json"],
-        capture_output=True, text=True, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(copy)}, check=False,
-    )  # fmt: skip
+    verify = ["verify", "--results", str(result.parents[1]), "--json", "--renew"]
+    before = {path.name: path.read_bytes() for path in result.iterdir()}
+
+    def call_changed() -> Any:
+        return subprocess.run(
+            [sys.executable, "-m", "sage_kit", "study", *verify],
+            capture_output=True, text=True, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(copy)}, check=False,
+        )  # fmt: skip
+
+    done = call_changed()
     checks = json.loads(done.stdout)
     assert {check["state"] for check in checks} == {state}, done.stderr
     assert {check["code"] for check in checks} == {"changed"}
     assert done.returncode == (1 if state == "differs" else 0)
+    told = done.stderr.splitlines()[-1]
+    if state == "differs":
+        assert told.startswith(f"sage-kit: 20_toy {result.name} is not renewed, since not all predictions are equal (")
+        assert {path.name: path.read_bytes() for path in result.iterdir()} == before
+        return
+    assert told == f"20_toy {result.name}: 4 runs renewed"
+    again = call_changed()
+    assert {check["code"] for check in json.loads(again.stdout)} == {"same"}
+    assert again.stderr.splitlines()[-1] == f"20_toy {result.name}: 0 runs renewed"
+    old, renewed = json.loads(before["result.json"]), StudyResult.load(result)
+    for run, was in zip(renewed.runs, old["runs"], strict=True):
+        assert run["environment"]["renewed"]["code"] == was["environment"]["code"] != run["environment"]["code"]
+        assert run["key"] == run["run"] != was["run"]
+    # the changed code finds its runs there, and the result stands as it did
+    finder = FIND.format(results=str(result.parents[1]), keys=[run["key"] for run in renewed.runs], to=str(tmp_path))
+    found = subprocess.run([sys.executable, "-c", finder], capture_output=True, text=True, check=False)
+    assert found.stdout.split() == ["20_toy", result.name] * 4, found.stderr
+    assert read_tables(renewed)["runs"]["run"].tolist() == [run["run"] for run in renewed.runs]
 
 
 def test_names_are_looked_up(result: Path, capsys: pytest.CaptureFixture[str]) -> None:
