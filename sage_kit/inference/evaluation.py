@@ -138,20 +138,28 @@ def _scores(predictor: Predictor, split: Split, spec: TaskSpec, order: Sequence[
     found = []
     for one in measures:
         value = one.score(encoded.gold, predicted)
-        low, high = _interval(one, encoded, predicted)
+        parts = contributions(one, encoded, predicted)
+        low, high = float("nan"), float("nan")
+        if parts is not None and parts.shape[1] > 1:
+            interval = statistics.of_scores(parts)
+            low, high = interval.low, interval.high
         found.append(Score(split.name, one.name, float(value), low, high, len(split)))
     return found
 
 
-def _interval(measure: Measure, encoded: EncodedSplit, predicted: Any) -> tuple[float, float]:
-    """The 95 % interval of a score over rows."""
+def contributions(measure: Measure, encoded: EncodedSplit, predicted: Any) -> NDArray[np.float64] | None:
+    """What each row contributes to a score, of shape (1, n); None for a metric that does not say.
+
+    Parameters
+    ----------
+    measure : Measure
+    encoded : EncodedSplit
+        The rows, which have labels.
+    predicted : sequence
+        A prediction for each row, as `EncodedSplit.predictions` returns them.
+    """
     if not encoded.spec.is_structured and statistics.has_contributions(measure):
-        parts: NDArray[Any] = statistics.contributions(measure, encoded.gold, np.asarray(predicted)[None])
-    elif measure.contributions is not None and measure.name not in METRICS:
-        parts = np.asarray(measure.contributions(encoded.gold, predicted))[None]
-    else:
-        return float("nan"), float("nan")
-    if parts.shape[1] < 2:
-        return float("nan"), float("nan")
-    interval = statistics.of_scores(parts)
-    return interval.low, interval.high
+        return statistics.contributions(measure, encoded.gold, np.asarray(predicted)[None])
+    if measure.contributions is not None and measure.name not in METRICS:
+        return np.asarray(measure.contributions(encoded.gold, predicted), np.float64)[None]
+    return None

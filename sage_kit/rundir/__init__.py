@@ -23,6 +23,6 @@
 from __future__ import annotations
 
 from sage_kit.rundir.checkpoint import Checkpoint
-from sage_kit.rundir.directory import PREDICTIONS, SUMMARY, RunDirectory, settings_hash
+from sage_kit.rundir.directory import PREDICTIONS, RunDirectory, settings_hash
 
-__all__ = ["PREDICTIONS", "SUMMARY", "Checkpoint", "RunDirectory", "settings_hash"]
+__all__ = ["PREDICTIONS", "Checkpoint", "RunDirectory", "settings_hash"]

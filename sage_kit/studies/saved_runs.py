@@ -19,7 +19,8 @@ from typing import Any
 from numpy.typing import NDArray
 
 from sage_kit.errors import StudyError
-from sage_kit.rundir import SUMMARY, RunDirectory
+from sage_kit.rundir import RunDirectory
+from sage_kit.rundir.directory import SUMMARY
 from sage_kit.storage.files import atomic_directory, disk_errors, write_text
 from sage_kit.studies.predictions import read_predictions
 from sage_kit.studies.result import StudyResult, find_folders
