@@ -298,7 +298,7 @@ def _timed(
     contenders: Sequence[Contender], split: Split, pairs: int
 ) -> dict[str, tuple[list[float], list[float]]]:  # fmt: skip
     """By name the seconds for single texts and for batches: each round times all on the same texts, one after the
-    other, so that whatever else the machine does falls on all alike.
+    other, beginning with another one each time, so that whatever else the machine does falls on all alike.
     """
     found: dict[str, tuple[list[float], list[float]]] = {one.name: ([], []) for one in contenders}
     rounds = [(1, pairs), (BATCH, math.ceil(pairs / 5))]
@@ -307,7 +307,8 @@ def _timed(
             rows = [(turn * texts + place) % len(split) for place in range(texts)]
             some = [split.texts[row] for row in rows]
             others = None if split.pairs is None else [split.pairs[row] for row in rows]
-            for one in contenders:
+            first = turn % len(contenders)
+            for one in (*contenders[first:], *contenders[:first]):
                 begun = time.perf_counter()
                 one.ask(some, others)
                 if turn >= 0:

@@ -16,8 +16,7 @@ if TYPE_CHECKING:
 PAGE, FIGURE = "report.md", "worth.png"
 
 HEADINGS = (
-    "model", "score", "95 % interval", "to the teacher", "million weights", "MB", "ms, one by one", "ms, of 32",
-    "speed, one by one", "speed, of 32", "made in",
+    "model", "score", "95 % interval", "to the teacher", "weights", "MB", "one by one", "in batches of 32", "made in",
 )  # fmt: skip
 
 
@@ -32,14 +31,18 @@ def _row(one: Standing) -> tuple[str, ...]:
         difference += f" ({100 * one.over_low:+.1f} to {100 * one.over_high:+.1f})"
     interval = f"{one.low:.4f} to {one.high:.4f}" if math.isfinite(one.low) else "not known"
     return (
-        one.name, f"{one.score:.4f}", interval, difference, f"{one.parameters / 1e6:.2f}", f"{one.megabytes:.1f}",
-        _number(one.single_ms, ".2f"), _number(one.batch_ms, ".2f"), _number(one.single_speed, ".2f"),
-        _number(one.batch_speed, ".2f"), f"{one.seconds:.0f} s",
+        one.name, f"{one.score:.4f}", interval, difference, _count(one.parameters), f"{one.megabytes:.3g}",
+        _time(one.single_ms, one.single_speed), _time(one.batch_ms, one.batch_speed), f"{one.seconds:.0f} s",
     )  # fmt: skip
 
 
-def _number(value: float, form: str) -> str:
-    return "" if math.isnan(value) else format(value, form)
+def _count(number: int) -> str:
+    return f"{number / 1e6:.1f} M" if number >= 1_000_000 else f"{number:,}"
+
+
+def _time(milliseconds: float, speed: float) -> str:
+    """Of a text, and how many times as fast as the teacher that is."""
+    return "" if math.isnan(milliseconds) else f"{milliseconds:.3g} ms (x {speed:.3g})"
 
 
 def draw(found: Assessment) -> Figure:
@@ -73,8 +76,8 @@ def write_report(found: Assessment) -> Path:
         f"95 % intervals over these rows. Teacher, students and the others learned from {found.trained_on:,} rows. "
         "Each model was made once, under one seed, and none was tuned: another seed, or tuning, may move a score. "
         "Times are medians on the machine that made this, all models in turn on the same texts, tokenisation included; "
-        "speeds are medians of the teacher's time over the model's own. A student's time to make does not include the "
-        "teacher's.",
+        "in brackets the median of the teacher's time over the model's own. A student's time to make does not include "
+        "the teacher's.",
         "", f"The rule: {RULE} The margin is {100 * found.margin:g} points.", "",
     ]  # fmt: skip
     with disk_errors(str(path)):
