@@ -30,6 +30,16 @@ WHAT: Mapping[str, str] = {
 }
 """What a student does, by the kind of its labels."""
 
+AGREES: Mapping[str, str] = {
+    "classes": "the share of rows of which both predict the same class",
+    "numbers": "the share of rows of which both give numbers that differ by 5 % of the range at most",
+    "label_sets": "the share of rows to which both give the same labels",
+    "tags": "the share of a row's words to which both give the same tag",
+    "spans": "how far the answers of both are the same piece of the text, F1 of its characters",
+    "embeddings": "the rank correlation of both models' cosines of a row's texts with others",
+}
+"""What agreement with the teacher is, by the kind of labels."""
+
 
 def title(facts: RunFacts) -> str:
     """What the card is called, without markup."""
@@ -219,8 +229,8 @@ def _scores(facts: RunFacts) -> str:
         parts.append(bullets(f"{code(name)}: {_metric(facts, name, text)}" for name, text in legend.items()))
     parts.append(
         "Intervals cover 95 % and are over rows: what other rows of the same kind would do to the scores of this one "
-        "student. They do not tell how other seeds would have come out. Agreement is the share of rows on which "
-        f"student and teacher {_alike(facts)}."
+        "student. They do not tell how other seeds would have come out. Agreement of student and teacher is "
+        f"{AGREES.get(facts.label_kind, 'as the kind of task counts it')}."
     )
     return "\n\n".join(parts)
 
@@ -230,16 +240,6 @@ def _metric(facts: RunFacts, name: str, summary: str) -> str:
     if name == "f1" and len(facts.labels) > 1:
         return f"F1 of class {code(facts.labels[1])}"
     return " ".join(summary.split())
-
-
-def _alike(facts: RunFacts) -> str:
-    ways = {
-        "numbers": "differ by no more than 5 % of the range",
-        "spans": "answer alike, by the share of characters in common",
-        "embeddings": "find alike",
-        "tags": "tag alike, by words",
-    }
-    return ways.get(facts.label_kind, "predict the same")
 
 
 def _table_of(scores: list[RunScore]) -> str:

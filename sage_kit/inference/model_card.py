@@ -108,6 +108,11 @@ def write_model_card(
     return path
 
 
+def without_mark(text: str) -> str:
+    """A card without the line by which it is known whether somebody has changed it."""
+    return _MARK.sub("", text)
+
+
 def _is_ours(path: Path) -> bool:
     """Whether a card is as it was written by rule."""
     try:
