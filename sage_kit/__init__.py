@@ -4,9 +4,9 @@
 >>> config = load_config({"task": "sst2", "rounds": 3}, preset="default")  # doctest: +SKIP
 >>> directory, summary = run(config, Plugins())  # doctest: +SKIP
 
-`run`, `resume`, `load_config`, `load_student`, `write_model_card`, `Plugins` and `Study` are imported when they are first asked for: this
-package itself is light and brings pluggy and nothing heavier. A plugin needs `hookimpl` from here and the specs of
-:mod:`sage_kit.components`.
+`run`, `resume`, `load_config`, `load_student`, `write_model_card`, `Plugins` and `Study` are imported when they are
+first asked for: this package itself is light and brings pluggy and nothing heavier. A plugin needs `hookimpl` from here
+and the specs of :mod:`sage_kit.components`.
 """
 
 from __future__ import annotations

@@ -219,8 +219,12 @@ def _print_outcome(path: Path, arms: dict[str, Any]) -> None:
 
 def _write_card(path: Path, plugins: Any) -> None:
     """Write the card of the run that has just ended; where that fails, the run is none the worse."""
+    from accelerate import PartialState
+
     from sage_kit.inference.model_card import write_model_card
 
+    if not PartialState().is_main_process:
+        return
     try:
         write_model_card(path, plugins)
     except SageError as error:

@@ -46,14 +46,16 @@ def push_command(
 
     Log in with `hf auth login` first, or set HF_TOKEN.
     """
-    from sage_kit.inference.hub_upload import plan_upload, push
+    from sage_kit.inference.hub_upload import check_name, plan_upload, push
 
-    upload = plan_upload(directory, repository, load_plugins(plugin) if plugin else None)
+    check_name(repository)
+    upload = plan_upload(directory, load_plugins(plugin) if plugin else None)
     if upload.left_out:
         typer.echo(f"sage-kit: not uploaded, since no part of the model: {', '.join(upload.left_out)}", err=True)
     if not upload.card:
         typer.echo("sage-kit: there is no model card (README.md), and no run to make it from", err=True)
     if dry_run:
+        upload = upload.to(repository)
         table = make_table("file", "bytes")
         for name in upload.files:
             table.add_row(name, f"{upload.size(name):,}")

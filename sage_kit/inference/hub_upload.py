@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import os
 import re
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -65,19 +66,21 @@ class Upload:
         content = self.files.get(CARD, b"")
         return (content if isinstance(content, bytes) else content.read_bytes()).decode(errors="replace")
 
+    def to(self, repository: str) -> Upload:
+        """The same for a repository, whose name takes the place of `PLACE` in the card."""
+        card = {CARD: self.card.replace(PLACE, repository).encode()} if self.card else {}
+        return replace(self, files={**self.files, **card})
 
-def plan_upload(folder: str | os.PathLike[str], repository: str, plugins: Plugins | None = None) -> Upload:
+
+def plan_upload(folder: str | os.PathLike[str], plugins: Plugins | None = None) -> Upload:
     """What of a folder goes to the hub.
 
-    Of a run its student goes, with the card that lies there or else one made for it. Where a card stands for its place
-    by `PLACE`, the repository's name takes that.
+    Of a run its student goes, with the card that lies there or else one made for it.
 
     Parameters
     ----------
     folder : path
         A finished run, or a checkpoint.
-    repository : str
-        "name" or "owner/name".
     plugins : Plugins or None
         As for `model_card`.
 
@@ -87,14 +90,11 @@ def plan_upload(folder: str | os.PathLike[str], repository: str, plugins: Plugin
 
     Raises
     ------
-    HubError
-        For a name that no repository can have.
     ModelError
         When the folder is neither a run nor a checkpoint, or weights in it are broken.
     RunDirectoryError
         For a run that is not finished.
     """
-    check_name(repository)
     path = Path(folder).expanduser()
     run = _run_of(path)
     student = path if run is None else run.student
@@ -114,8 +114,7 @@ def plan_upload(folder: str | os.PathLike[str], repository: str, plugins: Plugin
     if CARD not in files and run is not None:
         files[CARD] = model_card(run.path, plugins).encode()
     if CARD in files:
-        text = Upload(files, ()).card
-        files[CARD] = without_mark(text).replace(PLACE, repository).encode()
+        files[CARD] = without_mark(Upload(files, ()).card).encode()
     return Upload(dict(sorted(files.items())), tuple(left_out))
 
 
@@ -151,7 +150,7 @@ def push(
         The repository then is as it was, or new and empty.
     """
     from huggingface_hub import CommitOperationAdd, HfApi, get_token
-    from huggingface_hub.utils import disable_progress_bars
+    from huggingface_hub.utils.tqdm import disable_progress_bars
 
     check_name(repository)
     api = HfApi(library_name="sage-kit", library_version=sage_kit.__version__)
@@ -163,6 +162,7 @@ def push(
             )
         user = api.whoami()
     repository = _own_name(repository, user)
+    upload = upload.to(repository)
     with _explained(repository, "make the repository"):
         api.create_repo(repository, private=private or None, exist_ok=True)
         if private and not api.repo_info(repository).private:
@@ -172,8 +172,9 @@ def push(
             )
         if revision:
             api.create_branch(repository, branch=revision, exist_ok=True)
-    disable_progress_bars()
     total = sum(map(upload.size, upload.files))
+    if not sys.stderr.isatty():
+        disable_progress_bars()
     announce(f"uploading {len(upload.files)} files, {total / 1e6:,.1f} MB, to {repository}")
     with _explained(repository, "upload"):
         done = api.create_commit(
@@ -191,15 +192,16 @@ def push(
 def check_name(repository: str) -> None:
     """Raise HubError for a name that no repository can have."""
     from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils import validate_repo_id
+    from huggingface_hub.utils._validators import validate_repo_id
 
     if "://" in repository:
         raise HubError(f"{repository!r} is an address: name the repository alone, as owner/name")
     try:
         validate_repo_id(repository)
-    except HFValidationError as error:
+    except HFValidationError:
         raise HubError(
-            f"a repository cannot be called {repository!r}: {one_line(error, 160)} Name it owner/name"
+            f"a repository cannot be called {repository!r}: name it owner/name, of at most 96 letters, digits, '-', '_' "
+            "and '.', without '--' and '..'"
         ) from None
 
 
@@ -281,10 +283,10 @@ def _own_name(repository: str, user: Mapping[str, Any]) -> str:
         return f"{name}/{rest}"
     owners = [name, *(str(one.get("name")) for one in user.get("orgs") or ())]
     if owner.lower() not in map(str.lower, owners):
+        others = f" (a member of {', '.join(owners[1:])})" if owners[1:] else ""
         raise HubError(
-            f"repository {repository!r} is not yours: you are logged in as {name!r}"
-            f"{f' (and may write for {', '.join(owners[1:])})' if owners[1:] else ''}; name {name}/{rest}, or log in as "
-            "somebody else with `hf auth login`"
+            f"repository {repository!r} is not yours: you are logged in as {name!r}{others}; name {name}/{rest}, or "
+            "log in as somebody else with `hf auth login`"
         )
     return repository
 
@@ -313,18 +315,18 @@ def _explain(error: BaseException, repository: str, aim: str) -> str:
         return "the hub is not asked, since HF_HUB_OFFLINE is set: unset it, or see what would go with --dry-run"
     # the web library's base class is that of the hub's own errors, whichever library it is
     of_web = hub.HfHubHTTPError.__bases__[0]
+    if isinstance(error, ValueError) and f"metadata in {CARD}" in str(error):
+        return f"the hub refuses the card: {one_line(error, 200)}: correct its first lines, or remove it"
     answered = next((one for one in chain if isinstance(one, hub.HfHubHTTPError)), None)
     if answered is not None:
         return _explain_answer(answered, repository)
     if any(isinstance(one, (of_web, ConnectionError, TimeoutError)) for one in chain):
         return (
-            f"the hub cannot be reached at {constants.ENDPOINT} to {aim} ({type(error).__name__}): connect, or see what "
-            "would go with --dry-run"
+            f"the hub cannot be reached at {constants.ENDPOINT} to {aim} ({type(error).__name__}): connect, or see "
+            "what would go with --dry-run"
         )
     if isinstance(error, json.JSONDecodeError):
         return f"{constants.ENDPOINT} does not answer as the hub does: check HF_ENDPOINT"
-    if isinstance(error, ValueError) and CARD in str(error):
-        return f"the hub refuses the card: {one_line(error, 200)} Correct its first lines, or remove it"
     return f"could not {aim} ({type(error).__name__}: {one_line(error, 200)}): nothing was committed; try again"
 
 
@@ -345,7 +347,10 @@ def _explain_answer(error: Any, repository: str) -> str:
             "may write (`hf auth login`)"
         )
     if isinstance(error, hub.RepositoryNotFoundError) or status == 404:
-        return f"the hub has no repository {repository!r} that you may see{said}: check its name, and that you are logged in (`hf auth whoami`)"
+        return (
+            f"the hub has no repository {repository!r} that you may see{said}: check its name, and who you are there "
+            "(`hf auth whoami`)"
+        )
     if status == 429 or status >= 500:
-        return f"the hub answers {status}{said}: nothing was committed; try again later"
+        return f"the hub answers {status}{said}: try the same again later"
     return f"the hub refuses it with {status}{said}: nothing was committed"

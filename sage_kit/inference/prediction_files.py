@@ -72,7 +72,7 @@ def predict_file(
     done = 0
     reader = FileReader(file, list(dict.fromkeys([*columns, *keep])), dialect)
     with _writing(output, output.suffix.lower()) as write:
-        for batch in _chunks(reader.batches()):
+        for batch in chunks(reader.batches()):
             rows = len(next(iter(batch.values())))
             table = Table(str(file), {name: batch[name] for name in columns}, rows=range(done + 1, done + rows + 1))
             found = predictor.predict_table(table, columns, probabilities=probabilities)
@@ -99,7 +99,7 @@ def check_output(output: Path, file: Path) -> None:
         raise ConfigError(f"{output.parent} is no folder: make it first")
 
 
-def _chunks(batches: Iterator[Mapping[str, Sequence[Any]]]) -> Iterator[dict[str, list[Any]]]:
+def chunks(batches: Iterator[Mapping[str, Sequence[Any]]]) -> Iterator[dict[str, list[Any]]]:
     """Columns of `CHUNK` rows, the last of fewer, whatever batches a file is read in."""
     waiting: dict[str, list[Any]] = {}
     for batch in batches:
