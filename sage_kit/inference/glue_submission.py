@@ -17,8 +17,9 @@ from typing import Any
 from sage_kit.components import HubSource, TaskSpec
 from sage_kit.components.plugins import Plugins
 from sage_kit.config import DATA_DIR_VARIABLE, load_config
-from sage_kit.data.formats import Dialect, FileReader, file_type, parquet_file
+from sage_kit.data.formats import Dialect, FileReader, require_columns
 from sage_kit.data.sources import Table, hub_place, load_hub_split
+from sage_kit.data.streams import file_type, parquet_file
 from sage_kit.errors import CompatibilityError, ConfigError, DataError, did_you_mean
 from sage_kit.inference.prediction_files import CHUNK, chunks
 from sage_kit.inference.predictor import Predictor, load_student
@@ -296,7 +297,8 @@ def _source(part: Part, spec: TaskSpec, data_dir: str, given: Path | None) -> _S
         hub = HubSource(spec.hub.repository if spec.hub else "nyu-mll/glue", part.folder)
         data = load_hub_split(hub, part.split, way_out)
         _check_rows(part, hub_place(hub, part.split), len(data))
-        texts, index = _columns(spec, hub_place(hub, part.split), list(data.column_names))
+        require_columns(hub_place(hub, part.split), spec.text_columns, data.column_names)
+        texts, index = spec.text_columns, _index(data.column_names)
         wanted = data.select_columns([*texts, *filter(None, [index])])
         return _Source(hub_place(hub, part.split), texts, index, lambda: wanted.iter(CHUNK), False)
     if not path.is_file():
@@ -309,9 +311,8 @@ def _source(part: Part, spec: TaskSpec, data_dir: str, given: Path | None) -> _S
             _check_rows(part, str(path), file.metadata.num_rows)
     # the server's own .tsv files have quotes without meaning
     dialect = Dialect.of(load_config({"quote": ""})) if file_type(path) == ".tsv" else None
-    header = FileReader(path, [], dialect)
-    next(header.batches(), None)
-    texts, index = _columns(spec, str(path), header.names)
+    texts, names = _columns_of_file(spec, path, dialect)
+    index = _index(names)
     reader = FileReader(path, [*texts, *filter(None, [index])], dialect)
     return _Source(str(path), texts, index, reader.batches, given is not None)
 
@@ -324,15 +325,24 @@ def _check_rows(part: Part, where: str, rows: int) -> None:
         )
 
 
-def _columns(spec: TaskSpec, where: str, names: Sequence[str]) -> tuple[tuple[str, ...], str]:
-    """The columns of the texts, and of the rows' numbers."""
+def _columns_of_file(spec: TaskSpec, path: Path, dialect: Dialect | None) -> tuple[tuple[str, ...], list[str]]:
+    """The columns of the texts, whoever has named them, and all columns; raises as reading does."""
+    refused: DataError | None = None
     for columns in (spec.text_columns, *OTHER_COLUMNS.get(spec.name, ())):
-        if set(columns) <= set(names):
-            return tuple(columns), next((name for name in INDEX if name in names), "")
-    raise DataError(
-        f"{where} has no column {spec.text_columns[0]!r}; it has {', '.join(map(repr, names)) or 'none'}: rename those "
-        f"of the texts to {' and '.join(spec.text_columns)}"
-    )
+        reader = FileReader(path, columns, dialect)
+        try:
+            next(reader.batches(), None)
+        except DataError as error:
+            refused = refused or error
+        else:
+            return columns, reader.names
+    assert refused is not None
+    raise refused
+
+
+def _index(names: Sequence[str]) -> str:
+    """The column of the rows' numbers; "" for none."""
+    return next((name for name in INDEX if name in names), "")
 
 
 # ---- predictions ----------------------------------------------------------------------------------------------------

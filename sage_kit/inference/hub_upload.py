@@ -200,8 +200,8 @@ def check_name(repository: str) -> None:
         validate_repo_id(repository)
     except HFValidationError:
         raise HubError(
-            f"a repository cannot be called {repository!r}: name it owner/name, of at most 96 letters, digits, '-', '_' "
-            "and '.', without '--' and '..'"
+            f"a repository cannot be called {repository!r}: name it owner/name, of at most 96 letters, digits, '-', "
+            "'_' and '.', without '--' and '..'"
         ) from None
 
 
