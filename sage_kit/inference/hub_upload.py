@@ -161,7 +161,7 @@ def push(
                 "write"
             )
         user = api.whoami()
-    repository = _own_name(repository, user)
+        repository = _own_name(repository, user)
     upload = upload.to(repository)
     with _explained(repository, "make the repository"):
         api.create_repo(repository, private=private or None, exist_ok=True)
@@ -327,7 +327,8 @@ def _explain(error: BaseException, repository: str, aim: str) -> str:
         )
     if isinstance(error, json.JSONDecodeError):
         return f"{constants.ENDPOINT} does not answer as the hub does: check HF_ENDPOINT"
-    return f"could not {aim} ({type(error).__name__}: {one_line(error, 200)}): nothing was committed; try again"
+    cause = next((one for one in reversed(chain) if str(one)), error)
+    return f"could not {aim} ({type(cause).__name__}: {one_line(cause, 200)}): nothing was committed; try again"
 
 
 def _explain_answer(error: Any, repository: str) -> str:
