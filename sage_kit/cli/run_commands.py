@@ -97,6 +97,7 @@ def quickstart(
     if smoke:
         print_all(SMOKE_NOTE)
     for name, (directory, _) in arms.items():
+        _write_card(directory.path, plugins)
         print_all(f"{name}: {directory.path}")
     print_all(f"Look at a run: sage-kit show {arms['SAGE'][0].path}")
 

@@ -81,6 +81,8 @@ def _introduction(facts: RunFacts) -> str:
         f"A small encoder that was distilled from {_models([facts.teacher, *facts.other_teachers])} by {way}, with "
         f"sage_kit. {what}. It has {size}.",
     ]
+    if config.student_width:
+        lines.append(f"Its blocks are {config.student_width} dimensions wide, narrower than the teacher's.")
     if facts.ready_student is not None:
         lines.append(f"It began as {_model(facts.ready_student)}.")
     elif facts.teacher.blocks:
@@ -275,6 +277,11 @@ def _limits(facts: RunFacts) -> Iterator[str]:
     if facts.labels:
         always = "knows no others" if facts.label_kind == "label_sets" else "answers with one of them whatever it reads"
         yield f"It was taught the {len(facts.labels):,} labels above, and {always}."
+    if summary.get("unanswered"):
+        yield (
+            "Some questions of its training data have no answer; the code above that needs transformers alone answers "
+            "every question."
+        )
     if facts.architecture != "span":
         yield f"What stands behind the first {config.max_length} tokens of a text changes nothing."
     if facts.language:
@@ -312,7 +319,9 @@ def _costs(facts: RunFacts) -> str:
         f"{code(str(summary.get('precision', '')))}"
     )
     apart = "; the teacher's fine-tuning, which serves all runs, is not in it"
-    lines = [f"{text}{apart if summary['teacher']['finetuned_here'] else ''}."]
+    exported = summary.get("exported_round", rounds)
+    chosen = f" The student is that of round {exported}, the best on dev." if exported != rounds else ""
+    lines = [f"{text}{apart if summary['teacher']['finetuned_here'] else ''}.{chosen}"]
     if rows:
         lines.append(table(["activity", "time", "tokens", "FLOPs"], rows))
     return "\n\n".join(lines)

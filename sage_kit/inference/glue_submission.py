@@ -166,7 +166,7 @@ def submit(
         try:
             sources[part.name] = _source(part, spec, data_dir, files.get(part.name))
         except DataError as error:
-            if part.name != "ax":
+            if part.name != "ax" or part.name in files:
                 raise
             announce(f"{part.file} is left out: {error}")  # nobody has asked for it by name
     found: dict[str, tuple[str, Written]] = {}

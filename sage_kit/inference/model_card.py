@@ -11,6 +11,7 @@ from typing import Any
 
 from sage_kit.components.plugins import Plugins
 from sage_kit.data.scoring import AGREEMENT
+from sage_kit.data.splits import EVALUATION
 from sage_kit.errors import RunDirectoryError
 from sage_kit.inference.card_body import body, title
 from sage_kit.inference.card_facts import RunFacts
@@ -163,7 +164,10 @@ def _license(facts: RunFacts) -> dict[str, str]:
 
 
 def _results(facts: RunFacts) -> list[Any]:
-    """The student's scores on the validation splits and the evaluation set, as the hub's model index has them."""
+    """The student's scores on the validation splits, as the hub's model index has them.
+
+    The evaluation set is no split of the data set.
+    """
     from huggingface_hub import EvalResult
 
     task, source = facts.config.task, facts.spec.source_of(facts.spec.train_split).hub if facts.spec else None
@@ -181,5 +185,5 @@ def _results(facts: RunFacts) -> list[Any]:
             metric_value=round(one.value, 4),
         )
         for one in facts.scores
-        if one.split != DEV and one.metric != AGREEMENT
+        if one.split not in (DEV, EVALUATION) and one.metric != AGREEMENT
     ]

@@ -7,6 +7,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -166,6 +167,26 @@ def test_files_of_other_rows(students: dict[str, str], tmp_path: Path, capsys: p
     assert tables(tmp_path / "turned.zip")["QQP.tsv"] == found["QQP.tsv"]
 
 
+def test_test_sets_of_the_hub(students: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def load(source: Any, split: str, way_out: str) -> Any:
+        asked.append((source.repository, source.configuration, split))
+        rows = 146 if source.configuration == "wnli" else 1000
+        return datasets.Dataset.from_dict({
+            "sentence1": texts(rows, 0), "sentence2": texts(rows, 1), "label": [-1] * rows, "idx": range(rows),
+        })  # fmt: skip
+
+    monkeypatch.setattr("sage_kit.inference.glue_submission.load_hub_split", load)
+    submit({"wnli": students["wnli"]}, tmp_path / "o.zip", plugins=Plugins(allow=""))
+    predicted = load_student(students["wnli"]).predict(texts(146, 0), texts(146, 1))["label"]
+    answers = [row[1] for row in tables(tmp_path / "o.zip")["WNLI.tsv"][1:]]
+    assert answers == [str(int(name == "entailment")) for name in predicted]
+    assert asked == [("nyu-mll/glue", "wnli", "test")]
+    with pytest.raises(SageError, match=r"split 'test' has 1,000 rows, and the server's test set has 3,000"):
+        submit({"rte": students["wnli"]}, tmp_path / "rte.zip", plugins=Plugins(allow=""))
+
+
 def test_numbers_keep_to_the_range(students: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         "sage_kit.inference.predictor.Predictor.predict_table",
@@ -204,6 +225,10 @@ def test_the_task_of_a_run_need_not_be_named(tmp_path: Path) -> None:
         (["stsb=SST2", "--file", "stsb=pairs.jsonl"], "predicts classes, and task 'stsb' asks for numbers"),
         (["rte=WNLI"], "rte/test.parquet does not exist"),
         (["cola=SST2"], "test.parquet has 3 rows, and the server's test set has 1,063"),
+        (
+            ["mnli=MNLI", "--file", "mnli-m=nli.jsonl", "--file", "mnli-mm=nli.jsonl", "--file", "ax=x.tsv"],
+            "x.tsv does",
+        ),
         (["sst2=SST2", "--file", "sst=x"], "Unknown file of a submission 'sst'. Did you mean 'sst2'"),
         (["sst2=SST2", "--file", "rte=x"], "rte has a file and no student: write rte=STUDENT as well"),
         (["sst2=SST2", "--file", "sst2=pairs.jsonl"], "pairs.jsonl has no column 'sentence'"),
@@ -222,9 +247,10 @@ def test_mistakes_are_one_line_and_leave_nothing(
     tiny.write_jsonl(Path("pairs.jsonl"), [{"sentence1": "a", "sentence2": "b"}])
     tiny.write_jsonl(Path("twice.jsonl"), [{"sentence": "a", "idx": 0}, {"sentence": "b", "idx": 0}])
     tiny.write_jsonl(Path("holes.jsonl"), [{"sentence": "a"}, {"sentence": " "}])
+    tiny.write_jsonl(Path("nli.jsonl"), [{"premise": "a", "hypothesis": "b"}])
     Path("empty.csv").write_text("sentence\n")
     before = set(tmp_path.iterdir())
-    for name in ("SST2", "WNLI", "STSB"):
+    for name in ("SST2", "WNLI", "STSB", "MNLI"):
         arguments = [word.replace(name, students[name.lower()]) for word in arguments]
     out = [] if "--out" in arguments else ["--out", "a.zip"]
     with pytest.raises(SystemExit) as ended:

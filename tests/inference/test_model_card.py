@@ -168,7 +168,8 @@ def test_what_it_says_of_loading_works(runs: dict[str, RunDirectory], kind: str)
     elif kind == "numbers":
         assert float(told[0]) == pytest.approx(found["prediction"][0], abs=1e-5)
     elif kind == "tags":
-        assert eval(told[0])[0]["word"]
+        # pieces that are tagged as nothing are left out
+        assert {one["entity_group"] for one in eval(told[0])} == {tag[2:] for tag in found["tags"][0] if tag != "O"}
     else:
         assert sorted(re.findall(r"'(.*?)'", told[0])) == sorted(found["labels"][0])
 
@@ -264,6 +265,7 @@ def test_other_splits_and_missing_labels(folder: Path, tiny_bert: Path) -> None:
     assert [row[1:3] for row in found] == [["50", "agreement with the teacher"]]
     assert float(found[0][3].split()[0]) == pytest.approx(summary["evaluation"]["agreement"], abs=1e-4)
     assert "evaluation texts from `others.jsonl`" in text
+    assert {one.dataset_split for one in ModelCard(text).data.eval_results} == {"validation"}
 
 
 def test_a_teacher_of_the_hub(runs: dict[str, RunDirectory], tmp_path: Path) -> None:
@@ -315,6 +317,32 @@ def test_a_metric_that_is_gone_has_no_interval(runs: dict[str, RunDirectory], tm
     assert rows["mine"][3:] == ["0.2500", "-", "-"]
     assert "(" in rows["accuracy"][3]
     assert "Of some metrics no interval is known" in card(directory)
+
+
+def test_a_task_whose_plugin_is_gone(runs: dict[str, RunDirectory], tmp_path: Path) -> None:
+    text = card(copy_of(runs["numbers"], tmp_path / "run", {"task": "gone"}))
+    assert "Task `gone`, of a plugin." in text
+    assert ModelCard(text).data.datasets is None
+    assert 'function_to_apply="none"' in text
+    assert table_rows(text, "Scores") == table_rows(card(runs["numbers"]), "Scores")
+
+
+def test_what_is_special_about_a_run(runs: dict[str, RunDirectory], tmp_path: Path) -> None:
+    summary = runs["classes"].summary()
+    directory = copy_of(
+        runs["classes"], tmp_path / "run", {"student_width": 16, "other_teachers": ["a/b"]},
+        rounds=summary["rounds"] * 3, exported_round=2, checkpoint_equals_student=False, unanswered=True,
+        teacher={**summary["teacher"], "report": {**summary["teacher"]["report"], "warnings": ["/home/x is weak"]}},
+        disabled_observers={"watch": "/home/x/y.py failed"},
+    )  # fmt: skip
+    text = card(directory)
+    for told in (
+        "Its blocks are 16 dimensions wide", "(a checkpoint on its maker's machine) and `a/b` by",
+        "The student is that of round 2, the best on dev.", "so that it scores otherwise than",
+        "little or no better than an answer that looks at no text", "Some observers of the run failed",
+    ):  # fmt: skip
+        assert told in text
+    assert "/home/x" not in text
 
 
 def test_run_and_resume_write_it(folder: Path, tiny_bert: Path, capsys: pytest.CaptureFixture[str]) -> None:
