@@ -4,9 +4,9 @@
 >>> config = load_config({"task": "sst2", "rounds": 3}, preset="default")  # doctest: +SKIP
 >>> directory, summary = run(config, Plugins())  # doctest: +SKIP
 
-`run`, `resume`, `load_config`, `load_student`, `Plugins` and `Study` are imported when they are first asked for: this
-package itself is light and brings pluggy and nothing heavier. A plugin needs `hookimpl` from here and the specs of
-:mod:`sage_kit.components`.
+`run`, `resume`, `load_config`, `load_student`, `write_model_card`, `Plugins` and `Study` are imported when they are
+first asked for: this package itself is light and brings pluggy and nothing heavier. A plugin needs `hookimpl` from here
+and the specs of :mod:`sage_kit.components`.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from sage_kit.components.plugins import Plugins
     from sage_kit.config import load_config
     from sage_kit.distill import resume, run
+    from sage_kit.inference.model_card import write_model_card
     from sage_kit.inference.predictor import load_student
     from sage_kit.studies.study import Study
 
@@ -38,10 +39,22 @@ PUBLIC: Mapping[str, str] = {
     "load_student": "sage_kit.inference.predictor",
     "resume": "sage_kit.distill",
     "run": "sage_kit.distill",
+    "write_model_card": "sage_kit.inference.model_card",
 }
 """The modules that the names of the Python interface come from."""
 
-__all__ = ["PROJECT", "Plugins", "Study", "__version__", "hookimpl", "load_config", "load_student", "resume", "run"]
+__all__ = [
+    "PROJECT",
+    "Plugins",
+    "Study",
+    "__version__",
+    "hookimpl",
+    "load_config",
+    "load_student",
+    "resume",
+    "run",
+    "write_model_card",
+]
 
 
 def __getattr__(name: str) -> Any:

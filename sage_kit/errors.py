@@ -70,6 +70,10 @@ class CompatibilityError(ConfigError):
     """Two choices do not go together, or do not fit the data's size: change one of them."""
 
 
+class HubError(SageError):
+    """The hub cannot be reached, or does not let the user write: connect, log in, or name another repository."""
+
+
 class RunDirectoryError(SageError):
     """A run directory cannot be written, is in use already, or is not a run: choose another."""
 

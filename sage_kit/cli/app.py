@@ -11,7 +11,14 @@ from typing import Annotated
 import typer
 
 import sage_kit
-from sage_kit.cli import component_commands, inference_commands, run_commands, worth_commands
+from sage_kit.cli import (
+    component_commands,
+    inference_commands,
+    run_commands,
+    sharing_commands,
+    submission_commands,
+    worth_commands,
+)
 from sage_kit.cli.options import USAGE_ERROR, ConfigFile, Preset, make_table, print_all
 from sage_kit.cli.plugin_commands import with_plugin_commands
 from sage_kit.cli.study_commands import claims_app, study_app
@@ -37,6 +44,8 @@ settings_app = typer.Typer()
 app.add_typer(run_commands.app)
 app.add_typer(inference_commands.app)
 app.add_typer(worth_commands.app)
+app.add_typer(sharing_commands.app)
+app.add_typer(submission_commands.app)
 app.add_typer(study_app, name="study")
 app.add_typer(claims_app)
 app.add_typer(component_commands.app)

@@ -10,7 +10,7 @@ import typer
 
 from sage_kit.cli.options import AsJson, ConfigFile, PluginFiles, Preset, load_plugins, print_all, take_settings
 from sage_kit.config import RunConfig, load_config
-from sage_kit.errors import ConfigError
+from sage_kit.errors import ConfigError, SageError
 
 app = typer.Typer()
 
@@ -46,6 +46,7 @@ def run_command(
     from sage_kit.distill import run
 
     directory, summary = run(checked, plugins, [str(Path(file).resolve()) for file in plugin or ()])
+    _write_card(directory.path, plugins)
     _print_outcome(directory.path, {_arm_name(checked): summary})
 
 
@@ -62,6 +63,7 @@ def resume(directory: Annotated[str, typer.Argument(metavar="DIR", help="Run dir
     from sage_kit.distill import resume as resume_run
 
     summary = resume_run(run_directory, plugins)
+    _write_card(run_directory.path, plugins)
     _print_outcome(run_directory.path, {_arm_name(config): summary})
 
 
@@ -95,6 +97,7 @@ def quickstart(
     if smoke:
         print_all(SMOKE_NOTE)
     for name, (directory, _) in arms.items():
+        _write_card(directory.path, plugins)
         print_all(f"{name}: {directory.path}")
     print_all(f"Look at a run: sage-kit show {arms['SAGE'][0].path}")
 
@@ -213,6 +216,20 @@ def _print_outcome(path: Path, arms: dict[str, Any]) -> None:
     print_all(*_warnings(summary), f"Stopped: {summary['stopped']}.", f"Run directory: {path}")
     _print_disabled(summary["disabled_observers"])
     print_all(f"Student (plain transformers checkpoint): {path / 'student'}", f"Look at it: sage-kit show {path}")
+
+
+def _write_card(path: Path, plugins: Any) -> None:
+    """Write the card of the run that has just ended; where that fails, the run is none the worse."""
+    from accelerate import PartialState
+
+    from sage_kit.inference.model_card import write_model_card
+
+    if not PartialState().is_main_process:
+        return
+    try:
+        write_model_card(path, plugins)
+    except SageError as error:
+        typer.echo(f"sage-kit: no model card: {error}", err=True)
 
 
 def _print_disabled(disabled: dict[str, str]) -> None:
