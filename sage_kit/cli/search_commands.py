@@ -1,0 +1,130 @@
+"""The command that searches for settings: search."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Optional
+
+import typer
+
+from sage_kit.cli.options import ConfigFile, PluginFiles, Preset, print_all, take_settings
+
+app = typer.Typer()
+
+INTERRUPTED = 130
+
+
+@app.command("search")
+@take_settings
+def search_command(
+    directory: Annotated[
+        Path, typer.Argument(metavar="DIR", help="Folder of the search, a new one or one to go on in.")
+    ],
+    *,
+    settings: dict[str, Any],
+    search: Annotated[
+        Optional[list[str]],  # noqa: UP045 (typer reads this annotation at run time on Python 3.10)
+        typer.Option(
+            "-s",
+            "--search",
+            metavar="NAME=VALUES",
+            help="Setting to search: LOW:HIGH, log:LOW:HIGH, or values with commas. May be given more than once.",
+        ),
+    ] = None,
+    space: Annotated[str, typer.Option("--space", metavar="FILE", help="TOML file of settings to search.")] = "",
+    trials: Annotated[
+        Optional[int],  # noqa: UP045 (typer reads this annotation at run time on Python 3.10)
+        typer.Option(metavar="N", min=1, help="Trials of all processes together.", show_default="20"),
+    ] = None,
+    measure: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            metavar="NAME", help="What counts on dev: divergence, agreement or metric.", show_default="divergence"
+        ),
+    ] = None,
+    seeds: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(metavar="N", help="Runs of a trial, under a seed each.", show_default="1"),
+    ] = None,
+    check_seeds: Annotated[
+        int, typer.Option(metavar="N", min=0, help="New seeds to hold the best against the default under; 0: none.")
+    ] = 5,
+    jobs: Annotated[int, typer.Option(metavar="N", min=1, max=64, help="Trials at a time; they share the cores.")] = 1,
+    prune: Annotated[
+        Optional[bool],  # noqa: UP045
+        typer.Option(
+            "--prune/--no-prune", help="End a trial after a round in which it is behind others.", show_default="prune"
+        ),
+    ] = None,
+    search_seed: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(metavar="N", help="Seed of the search itself.", show_default="0"),
+    ] = None,
+    worker: Annotated[int, typer.Option(hidden=True)] = 0,
+    config: ConfigFile = "",
+    preset: Preset = "",
+    plugin: PluginFiles = None,
+) -> None:
+    """Search settings on dev, in one process or several; ends with the best as TOML, checked under new seeds.
+
+    The same command goes on where it was ended, and so does `sage-kit search DIR`; started again at the same time, it
+    shares the trials with the first. The settings of a run, as `sage-kit run` takes them, are the default that is tried
+    first; those of the output say nothing here.
+    """
+    if worker:
+        from sage_kit.search.search_workers import end_with
+
+        end_with(worker)
+    from sage_kit.search.search_plan import SearchPlan, asked_plan
+    from sage_kit.search.search_space import check_space, read_space
+
+    own: dict[str, Any] = {
+        "measure": measure,
+        "seeds": seeds,
+        "prune": prune,
+        "search_seed": search_seed,
+        "trials": trials,
+    }
+    own["plugin_files"] = [str(Path(file).resolve()) for file in plugin] if plugin else None
+    given = {name: value for name, value in own.items() if value is not None}
+    plan = asked_plan(directory, read_space(search or (), space), settings, given, config=config, preset=preset)
+    files = (plan or SearchPlan.read(directory)).plugin_files
+    from sage_kit.search.pruning import WatchedPlugins
+
+    plugins = WatchedPlugins(files)
+    if plan is not None:
+        check_space(plan.base, plan.space, plugins)  # before torch is imported: a misspelt name is answered at once
+        plan.check_seeds(check_seeds)
+    _run(directory, plan, plugins, trials, check_seeds, jobs, is_worker=bool(worker))
+
+
+def _run(
+    directory: Path, plan: Any, plugins: Any, trials: int | None, check_seeds: int, jobs: int, *, is_worker: bool
+) -> None:
+    from sage_kit.search.search_loop import Search, open_search
+    from sage_kit.search.search_result import FILES, finish
+    from sage_kit.search.search_workers import make_trials
+
+    plan, store = open_search(directory, plan, plugins)
+    plan.check_seeds(check_seeds)
+    limit = trials or plan.trials
+
+    def say(line: str) -> None:
+        print(line, flush=True)
+
+    try:
+        search = Search(directory, plan, store, limit, say)
+        if jobs > 1 and not is_worker and len(search.trials.finished()) < limit:
+            make_trials(search.folder, jobs, limit)
+        search.run()
+        if is_worker:
+            return
+        report = finish(search, check_seeds, say)
+    except KeyboardInterrupt:
+        print(f"sage-kit: interrupted; `sage-kit search {directory}` goes on with it", file=sys.stderr)
+        raise typer.Exit(INTERRUPTED) from None
+    print_all("", report)
+    for name in FILES:
+        if (search.folder / name).exists():
+            print_all(f"Written: {directory / name}")
