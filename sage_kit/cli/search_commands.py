@@ -79,14 +79,10 @@ def search_command(
     from sage_kit.search.search_plan import SearchPlan, asked_plan
     from sage_kit.search.search_space import check_space, read_space
 
-    own: dict[str, Any] = {
-        "measure": measure,
-        "seeds": seeds,
-        "prune": prune,
-        "search_seed": search_seed,
-        "trials": trials,
-    }
-    own["plugin_files"] = [str(Path(file).resolve()) for file in plugin] if plugin else None
+    own = {
+        "measure": measure, "seeds": seeds, "prune": prune, "search_seed": search_seed, "trials": trials,
+        "plugin_files": [str(Path(file).resolve()) for file in plugin] if plugin else None,
+    }  # fmt: skip
     given = {name: value for name, value in own.items() if value is not None}
     plan = asked_plan(directory, read_space(search or (), space), settings, given, config=config, preset=preset)
     files = (plan or SearchPlan.read(directory)).plugin_files

@@ -321,8 +321,8 @@ def _check_text(best: FrozenTrial, check: Check | None, check_seeds: int, name: 
     if check is None:
         return f"none was asked for (`--check-seeds {check_seeds}`), so the best may owe its place to chance."
     return (
-        f"{check.verdict(name)} Seeds {', '.join(map(str, check.seeds))}, which no trial had; the rows of dev are those "
-        "that chose, so on other rows the difference may be smaller."
+        f"{check.verdict(name)} Seeds {', '.join(map(str, check.seeds))}, which no trial had; the rows of dev are "
+        "those that chose, so on other rows the difference may be smaller."
     )
 
 

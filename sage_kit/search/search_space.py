@@ -249,7 +249,7 @@ def _check_name(name: str) -> None:
         raise ConfigError(f"search space: {setting} cannot be searched: {why}")
 
 
-# ---- settings of a trial ----------------------------------------------------------------------------------------------
+# ---- settings of a trial ---------------------------------------------------------------------------------------------
 
 
 def with_values(base: RunConfig, values: Mapping[str, Any]) -> RunConfig:
@@ -277,9 +277,9 @@ def with_values(base: RunConfig, values: Mapping[str, Any]) -> RunConfig:
 
 def _nested(table: Any, path: Sequence[str], value: Any) -> dict[str, Any]:
     """A copy of a table with one value set."""
-    table = dict(table) if isinstance(table, Mapping) else {}
-    table[path[0]] = value if len(path) == 1 else _nested(table.get(path[0]), path[1:], value)
-    return table
+    copy: dict[str, Any] = dict(table) if isinstance(table, Mapping) else {}
+    copy[path[0]] = value if len(path) == 1 else _nested(copy.get(path[0]), path[1:], value)
+    return copy
 
 
 def takes(base: RunConfig, plugins: Plugins, name: str, values: Mapping[str, Any]) -> bool:

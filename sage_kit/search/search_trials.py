@@ -1,9 +1,9 @@
 """The trials of a search: a journal that processes share, and who runs which of them.
 
-A process holds a lock for as long as it runs a trial; the system lets go of it when the process ends, however it ends. So
-a trial that is under way in the journal and held by nobody was left by a process that is gone, and the next one takes it
-over, with its values, its reports and whatever its runs have left on disk. Who takes a trial, draws one or counts them
-holds the folder's lock meanwhile, so that there are never more of them than asked for.
+A process holds a lock for as long as it runs a trial; the system lets go of it when the process ends, however it ends.
+So a trial that is under way in the journal and held by nobody was left by a process that is gone, and the next one
+takes it over, with its values, its reports and whatever its runs have left on disk. Who takes a trial, draws one or
+counts them holds the folder's lock meanwhile, so that there are never more of them than asked for.
 """
 
 from __future__ import annotations
@@ -181,7 +181,7 @@ class Trials:
     # ---- who runs what
 
     def claim(self, trials: int) -> Claim | None:
-        """A trial to run: one that was left by a process that is gone or, where there are fewer than `trials`, a new one.
+        """A trial to run: one that a process which is gone has left or, where there are fewer than `trials`, a new one.
 
         None where there is nothing to take, now or ever (`is_exhausted`).
 
