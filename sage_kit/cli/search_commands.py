@@ -112,6 +112,7 @@ def _run(
     try:
         search = Search(directory, plan, store, limit, say)
         if jobs > 1 and not is_worker and len(search.trials.finished()) < limit:
+            search.run(1)  # what all share is made once, and what is wrong with it is told once
             make_trials(search.folder, jobs, limit)
         search.run()
         if is_worker:

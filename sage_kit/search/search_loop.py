@@ -112,8 +112,13 @@ class Search:
         self.trials = Trials(self.folder, plan, store.plugins)
         self._say = say
 
-    def run(self) -> None:
+    def run(self, trials: int | None = None) -> None:
         """Make trials until there are enough, together with whatever other processes do the same in this folder.
+
+        Parameters
+        ----------
+        trials : int or None
+            How many are enough here; None takes those of the search.
 
         Raises
         ------
@@ -121,8 +126,9 @@ class Search:
             When a run ends with an error that is none of its values' alone. What other trials have found stays, and the
             trial that failed is begun again by whoever goes on.
         """
-        while len(self.trials.finished()) < self.limit:
-            claim = self.trials.claim(self.limit)
+        enough = self.limit if trials is None else min(trials, self.limit)
+        while len(self.trials.finished()) < enough:
+            claim = self.trials.claim(enough)
             if claim is None:
                 if self.trials.is_exhausted and not self.trials.running():
                     self._say("every combination of these values that goes together has been tried")
@@ -142,6 +148,8 @@ class Search:
     def _run_trial(self, claim: Claim) -> None:
         if claim.is_taken_over:
             self._say(f"trial {claim.number} goes on where its process left it")
+        elif claim.is_default:
+            self._say("trial 0 begins, the default; it makes what all trials share: teacher, vectors, map")
         started, runs = time.monotonic(), list[ArmRun]()
         try:
             for number in range(self.plan.seeds):
@@ -212,7 +220,7 @@ class Search:
     def _abandon_if_unused(self, claim: Claim) -> None:
         """Remove the search where it failed before any trial ended, so that the user can begin it otherwise."""
         begun = any((self.folder / RUNS).glob("*/*/checkpoints/round-*"))
-        if begun or self.trials.running() > 1 or self.trials.finished():
+        if begun or self.trials.finished() or self.trials.has_others(claim):
             return
         (self.folder / RECORD).unlink(missing_ok=True)
         (self.folder / JOURNAL).unlink(missing_ok=True)

@@ -208,6 +208,18 @@ class Trials:
 
         return sum(one.state == TrialState.RUNNING for one in self.all())
 
+    def has_others(self, claim: Claim) -> bool:
+        """Whether another process runs a trial beside this one."""
+        from optuna.trial import TrialState
+
+        for one in self.all():
+            if one.state == TrialState.RUNNING and one.number != claim.number:
+                lock = self._hold(one.number)
+                if lock is None:
+                    return True
+                lock.release()
+        return False
+
     def _new(self) -> Claim | None:
         for draw in range(0 if self.is_exhausted else MOST_DRAWS):
             # one seed for each draw, so that two processes, or one that goes on, do not draw alike
