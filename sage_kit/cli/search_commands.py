@@ -73,11 +73,11 @@ def search_command(
     first; those of the output say nothing here.
     """
     if worker:
-        from sage_kit.search.search_workers import end_with
+        from sage_kit.searching.search_workers import end_with
 
         end_with(worker)
-    from sage_kit.search.search_plan import SearchPlan, asked_plan
-    from sage_kit.search.search_space import check_space, read_space
+    from sage_kit.searching.search_plan import SearchPlan, asked_plan
+    from sage_kit.searching.search_space import check_space, read_space
 
     own = {
         "measure": measure, "seeds": seeds, "prune": prune, "search_seed": search_seed, "trials": trials,
@@ -86,7 +86,7 @@ def search_command(
     given = {name: value for name, value in own.items() if value is not None}
     plan = asked_plan(directory, read_space(search or (), space), settings, given, config=config, preset=preset)
     files = (plan or SearchPlan.read(directory)).plugin_files
-    from sage_kit.search.pruning import WatchedPlugins
+    from sage_kit.searching.pruning import WatchedPlugins
 
     plugins = WatchedPlugins(files)
     if plan is not None:
@@ -98,9 +98,9 @@ def search_command(
 def _run(
     directory: Path, plan: Any, plugins: Any, trials: int | None, check_seeds: int, jobs: int, *, is_worker: bool
 ) -> None:
-    from sage_kit.search.search_loop import Search, open_search
-    from sage_kit.search.search_result import FILES, finish
-    from sage_kit.search.search_workers import make_trials
+    from sage_kit.searching.search_loop import Search, open_search
+    from sage_kit.searching.search_result import FILES, check_best, finish
+    from sage_kit.searching.search_workers import make_trials
 
     plan, store = open_search(directory, plan, plugins)
     plan.check_seeds(check_seeds)
@@ -113,9 +113,10 @@ def _run(
         search = Search(directory, plan, store, limit, say)
         if jobs > 1 and not is_worker and len(search.trials.finished()) < limit:
             search.run(1)  # what all share is made once, and what is wrong with it is told once
-            make_trials(search.folder, jobs, limit)
+            make_trials(search.folder, jobs, limit, check_seeds)
         search.run()
         if is_worker:
+            check_best(search, check_seeds)
             return
         report = finish(search, check_seeds, say)
     except KeyboardInterrupt:

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 from sage_kit.components.plugins import Plugins
 from sage_kit.errors import MissingPackageError, SageError, StudyError, one_line
-from sage_kit.search.search_plan import SearchPlan
-from sage_kit.search.search_space import checked, default_values, in_order, small_space, takes, value_of
+from sage_kit.searching.search_plan import SearchPlan
+from sage_kit.searching.search_space import checked, default_values, in_order, small_space, takes, value_of
 from sage_kit.storage.files import disk_errors
 from sage_kit.storage.fingerprint import derive_seed
 
@@ -135,7 +135,7 @@ class Trials:
                     storage=storage,
                     study_name=NAME,
                     direction=plan.direction,
-                    pruner=optuna.pruners.NopPruner(),  # `sage_kit.search.pruning` says why
+                    pruner=optuna.pruners.NopPruner(),  # `sage_kit.searching.pruning` says why
                     load_if_exists=True,
                 )
                 if not self.study.get_trials(deepcopy=False):

@@ -14,9 +14,9 @@ from optuna.trial import TrialState
 from sage_kit.components.plugins import Plugins
 from sage_kit.config import load_config
 from sage_kit.errors import StudyError
-from sage_kit.search.search_plan import SearchPlan
-from sage_kit.search.search_space import read_space
-from sage_kit.search.search_trials import JOURNAL, PASSED_OVER, WHY, Trials, require_optuna
+from sage_kit.searching.search_plan import SearchPlan
+from sage_kit.searching.search_space import read_space
+from sage_kit.searching.search_trials import JOURNAL, PASSED_OVER, WHY, Trials, require_optuna
 
 PLUGINS = Plugins(allow="")
 SETTINGS = {"reducer": "pca", "sampler": "high_loss"}

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 from sage_kit.config import to_toml
 from sage_kit.errors import StudyError
 from sage_kit.reports.figures import DOTS_PER_INCH
-from sage_kit.search.search_loop import Search, duration, passed_over, values_text
-from sage_kit.search.search_plan import AGREEMENT, DIVERGENCE
-from sage_kit.search.search_space import label_of
-from sage_kit.search.search_trials import DEFAULT, WHY
+from sage_kit.searching.search_loop import Search, duration, passed_over, values_text
+from sage_kit.searching.search_plan import AGREEMENT, DIVERGENCE
+from sage_kit.searching.search_space import label_of
+from sage_kit.searching.search_trials import DEFAULT, WHY
 from sage_kit.storage.files import disk_errors, write_bytes, write_text
 from sage_kit.studies.arms import Arm, make_runs
 from sage_kit.studies.plots import bars
@@ -125,13 +125,9 @@ def finish(search: Search, check_seeds: int, say: Callable[[str], None]) -> str:
         raise StudyError(
             f"{folder}: no trial has a result ({reasons[0] if reasons else 'none ended'}): search other values"
         )
-    is_default = bool(best.user_attrs.get(DEFAULT))
-    check = None
-    if check_seeds and not is_default:
-        say(f"the best, trial {best.number}, is held against the default under {check_seeds} new seeds")
-        check = checked_best(search, best, check_seeds)
+    found = check_best(search, check_seeds, say)
     shares, why_none = importance(search)
-    report = _report(search, best, check, check_seeds, shares, why_none)
+    report = _report(search, best, found, check_seeds, shares, why_none)
     with disk_errors(str(folder)):
         write_text(folder / BEST, _best_toml(search, best))
         write_text(folder / TABLE, _table(search))
@@ -143,9 +139,15 @@ def finish(search: Search, check_seeds: int, say: Callable[[str], None]) -> str:
     return report
 
 
-def checked_best(search: Search, best: FrozenTrial, seeds: int) -> Check:
-    """Run the best and the default under seeds that no trial had, and compare them on dev, paired by seed and row."""
-    plan, store = search.plan, search.store
+def check_best(search: Search, seeds: int, say: Callable[[str], None] = lambda line: None) -> Check | None:
+    """Run the best and the default under seeds that no trial had, and compare them on dev, paired by seed and row.
+
+    Processes that do this at once share the runs. None where no seeds are asked for, or nothing beat the default.
+    """
+    plan, store, best = search.plan, search.store, search.trials.best()
+    if not seeds or best is None or best.user_attrs.get(DEFAULT):
+        return None
+    say(f"the best, trial {best.number}, is held against the default under {seeds} new seeds")
     values = {BASELINE: {}, CHOSEN: search.trials.values(best)}
     numbers = range(plan.seeds, plan.seeds + seeds)
     asked = [(Arm(name), plan.run_config(own, number), "") for number in numbers for name, own in values.items()]

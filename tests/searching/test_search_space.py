@@ -9,7 +9,7 @@ import pytest
 from sage_kit.components.plugins import Plugins
 from sage_kit.config import load_config
 from sage_kit.errors import ConfigError, SageError
-from sage_kit.search.search_space import (
+from sage_kit.searching.search_space import (
     Choices,
     Span,
     check_space,

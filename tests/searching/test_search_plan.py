@@ -9,8 +9,8 @@ import pytest
 
 from sage_kit.config import LARGEST_SEED, load_config
 from sage_kit.errors import ConfigError, StudyError
-from sage_kit.search.search_plan import RECORD, SearchPlan, asked_plan
-from sage_kit.search.search_space import read_space
+from sage_kit.searching.search_plan import RECORD, SearchPlan, asked_plan
+from sage_kit.searching.search_space import read_space
 
 SPACE = (
     "learning_rate=log:1e-5:5e-4",

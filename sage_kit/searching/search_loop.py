@@ -13,10 +13,10 @@ import torch
 
 from sage_kit.components.records import RoundResult, RunInfo
 from sage_kit.errors import CompatibilityError, ConfigError, PluginError, SageError, StudyError, one_line
-from sage_kit.search.pruning import BEHIND, WatchedPlugins, Watcher
-from sage_kit.search.search_plan import AGREEMENT, DIVERGENCE, RECORD, SearchPlan
-from sage_kit.search.search_space import check_space, label_of
-from sage_kit.search.search_trials import JOURNAL, LOCKS, PASSED_OVER, Claim, Trials, require_optuna
+from sage_kit.searching.pruning import BEHIND, WatchedPlugins, Watcher
+from sage_kit.searching.search_plan import AGREEMENT, DIVERGENCE, RECORD, SearchPlan
+from sage_kit.searching.search_space import check_space, label_of
+from sage_kit.searching.search_trials import JOURNAL, LOCKS, PASSED_OVER, Claim, Trials, require_optuna
 from sage_kit.storage.files import disk_errors
 from sage_kit.studies.run_store import RunStore
 from sage_kit.studies.runs import ArmRun

@@ -19,7 +19,7 @@ from sage_kit.config import (
 )
 from sage_kit.errors import ConfigError, SageError, StudyError, did_you_mean
 from sage_kit.recipe import resolve
-from sage_kit.search.search_space import BUDGET, Dimension, label_of, read_dimension, with_values
+from sage_kit.searching.search_space import BUDGET, Dimension, label_of, read_dimension, with_values
 from sage_kit.storage.files import write_text
 
 if TYPE_CHECKING:

@@ -27,7 +27,7 @@ def config_file(folder: Path, tiny_bert: Path, tmp_path: Path) -> Callable[..., 
     def write(**overrides: Any) -> str:
         settings = {"rounds": 2, "max_steps": 20, "train_rows": 200, **overrides}
         path = tmp_path / "toy.toml"
-        path.write_text(to_toml(load_config(toy_settings(folder, tiny_bert, **settings))))
+        path.write_text(to_toml(load_config({**toy_settings(folder, tiny_bert), **settings})))
         return str(path)
 
     return write

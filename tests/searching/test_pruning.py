@@ -10,7 +10,7 @@ import pytest
 from toyrun import toy_config
 
 from sage_kit.distill import run
-from sage_kit.search.pruning import BEHIND, WatchedPlugins, Watcher, is_behind
+from sage_kit.searching.pruning import BEHIND, WatchedPlugins, Watcher, is_behind
 
 
 def finished(*curves: dict[int, float]) -> list[Any]:
