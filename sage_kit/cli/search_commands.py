@@ -8,7 +8,7 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-from sage_kit.cli.options import ConfigFile, PluginFiles, Preset, print_all, take_settings
+from sage_kit.cli.options import ConfigFile, PluginFiles, Preset, take_settings
 
 app = typer.Typer()
 
@@ -92,25 +92,27 @@ def search_command(
     if plan is not None:
         check_space(plan.base, plan.space, plugins)  # before torch is imported: a misspelt name is answered at once
         plan.check_seeds(check_seeds)
+        from sage_kit.recipe import resolve
+        from sage_kit.unused_settings import unused_settings
+
+        searched = {name.partition(".")[0] for name in plan.space}
+        if unused := unused_settings(resolve(plan.base, plugins), searched):
+            typer.echo(f"sage-kit: searched, but with the default {unused}", err=True)
     _run(directory, plan, plugins, trials, check_seeds, jobs, is_worker=bool(worker))
 
 
 def _run(
     directory: Path, plan: Any, plugins: Any, trials: int | None, check_seeds: int, jobs: int, *, is_worker: bool
 ) -> None:
-    from sage_kit.searching.search_loop import Search, open_search
-    from sage_kit.searching.search_result import FILES, check_best, finish
-    from sage_kit.searching.search_workers import make_trials
-
-    plan, store = open_search(directory, plan, plugins)
-    plan.check_seeds(check_seeds)
-    limit = trials or plan.trials
-
-    def say(line: str) -> None:
-        print(line, flush=True)
-
     try:
-        search = Search(directory, plan, store, limit, say)
+        from sage_kit.searching.search_loop import Search, open_search
+        from sage_kit.searching.search_result import FILES, check_best, finish
+        from sage_kit.searching.search_workers import make_trials
+
+        plan, store = open_search(directory, plan, plugins)
+        plan.check_seeds(check_seeds)
+        limit = trials or plan.trials
+        search = Search(directory, plan, store, limit, lambda line: print(line, flush=True))
         if jobs > 1 and not is_worker and len(search.trials.finished()) < limit:
             search.run(1)  # what all share is made once, and what is wrong with it is told once
             make_trials(search.folder, jobs, limit, check_seeds)
@@ -118,11 +120,12 @@ def _run(
         if is_worker:
             check_best(search, check_seeds)
             return
-        report = finish(search, check_seeds, say)
+        report = finish(search, check_seeds, lambda line: print(line, flush=True))
     except KeyboardInterrupt:
-        print(f"sage-kit: interrupted; `sage-kit search {directory}` goes on with it", file=sys.stderr)
-        raise typer.Exit(INTERRUPTED) from None
-    print_all("", report)
+        if not is_worker:
+            print(f"sage-kit: interrupted; `sage-kit search {directory}` goes on with it", file=sys.stderr)
+        sys.exit(INTERRUPTED)
+    typer.echo(f"\n{report}")
     for name in FILES:
         if (search.folder / name).exists():
-            print_all(f"Written: {directory / name}")
+            typer.echo(f"Written: {directory / name}")

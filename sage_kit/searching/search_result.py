@@ -283,6 +283,7 @@ def _report(
 ) -> str:
     plan, trials, name = search.plan, search.trials, _measure(search)
     finished, complete = trials.finished(), trials.complete()
+    seconds = sum(float(one.user_attrs.get("seconds", 0)) for one in finished)
     values = trials.values(best)
     counts = [f"{len(finished)} trials", f"{len(complete)} complete"]
     for state, words in (("PRUNED", "ended early or without a number"), ("FAIL", "failed")):
@@ -293,8 +294,7 @@ def _report(
         f"# Search on {plan.base.task}",
         "",
         f"{', '.join(counts)}; by {name} on dev, mean over {plan.seeds} seed{'s' if plan.seeds > 1 else ''} "
-        f"from {plan.base.seed}, in {duration(sum(float(one.user_attrs.get('seconds', 0)) for one in finished))} of "
-        "computing. No validation split was scored.",
+        f"from {plan.base.seed}. Together they took {duration(seconds)}, and scored no validation split.",
         "",
         f"- **Best**: trial {best.number}, {name} {best.value:.4g}: {values_text(values) or 'the default'}.",
     ]
