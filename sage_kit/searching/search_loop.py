@@ -10,9 +10,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from filelock import FileLock
 
 from sage_kit.components.records import RoundResult, RunInfo
-from sage_kit.errors import CompatibilityError, ConfigError, PluginError, SageError, StudyError, one_line
+from sage_kit.errors import (
+    CompatibilityError,
+    ConfigError,
+    DataError,
+    ModelError,
+    PluginError,
+    SageError,
+    StudyError,
+    one_line,
+)
 from sage_kit.searching.pruning import BEHIND, WatchedPlugins, Watcher
 from sage_kit.searching.search_plan import AGREEMENT, DIVERGENCE, RECORD, SearchPlan
 from sage_kit.searching.search_space import check_space, label_of
@@ -20,6 +30,7 @@ from sage_kit.searching.search_trials import JOURNAL, LOCKS, PASSED_OVER, Claim,
 from sage_kit.storage.files import disk_errors
 from sage_kit.studies.run_store import RunStore
 from sage_kit.studies.runs import ArmRun
+from sage_kit.training.optimizer import check_optimizer
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
@@ -65,20 +76,30 @@ def open_search(folder: Path, plan: SearchPlan | None, plugins: WatchedPlugins) 
         return found, store
     if not is_there:
         check_space(plan.base, plan.space, plugins)
+        _check_optimizers(plan)
         plan = plan.with_steps(store)
-        with disk_errors(str(folder)):
-            (folder / LOCKS).mkdir(parents=True, exist_ok=True)
-            from filelock import FileLock
-
-            with FileLock(folder / LOCKS / "folder.lock"):  # another process may begin the same
-                if not (folder / RECORD).is_file():
-                    plan.write(folder)
-                    return plan, store
+        try:
+            with disk_errors(str(folder)):
+                (folder / LOCKS).mkdir(parents=True, exist_ok=True)
+                with FileLock(folder / LOCKS / "folder.lock"):  # another process may begin the same
+                    if not (folder / RECORD).is_file():
+                        plan.write(folder)
+                        return plan, store
+        except OSError as error:
+            raise StudyError(f"{folder} cannot be written ({error.strerror or error}): name another folder") from None
     found = SearchPlan.read(folder)
     if not plan.base.max_steps and plan.has_equal_steps:
         plan = plan.with_steps(store)
     plan.check_same(found, folder)
     return found, store
+
+
+def _check_optimizers(plan: SearchPlan) -> None:
+    """Refuse an optimizer that torch has not: no setting's type and no component knows which there are."""
+    dimension = plan.space.get("optimizer")
+    for name in dimension.probes if dimension else ():
+        if name != plan.base.optimizer:
+            check_optimizer(name, {})
 
 
 def _is_used(folder: Path) -> bool:
@@ -158,17 +179,13 @@ class Search:
                 runs.append(self.store.run(f"trial {claim.number}", config, announce=lambda text: None))
                 if runs[-1].summary["stopped"].startswith(BEHIND):
                     break
-        except (CompatibilityError, ConfigError) as error:
+        except (CompatibilityError, ConfigError, DataError, ModelError, PluginError, torch.OutOfMemoryError) as error:
             if claim.is_default:
                 raise
-            # what the settings alone did not tell, as more neighbours than there are rows
-            self.trials.pass_over(claim.trial, one_line(error))
-            self._say(f"trial {claim.number} is passed over: {one_line(error)}")
-            return
-        except (PluginError, torch.OutOfMemoryError) as error:
-            if claim.is_default:
-                raise
-            self.trials.end(claim, None, one_line(error, 300), failed=True, **self._told(runs, started))
+            # beside the default's data and teacher it is for the values of the trial, as more blocks than there are; it
+            # counts, so that a search of nothing but such values ends
+            is_broken = isinstance(error, PluginError | torch.OutOfMemoryError)
+            self.trials.end(claim, None, one_line(error, 300), failed=is_broken, **self._told(runs, started))
             self._say(self._line(claim, f"failed: {one_line(error, 300)}"))
             return
         finally:

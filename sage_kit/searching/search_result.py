@@ -286,7 +286,7 @@ def _report(
     seconds = sum(float(one.user_attrs.get("seconds", 0)) for one in finished)
     values = trials.values(best)
     counts = [f"{len(finished)} trials", f"{len(complete)} complete"]
-    for state, words in (("PRUNED", "ended early or without a number"), ("FAIL", "failed")):
+    for state, words in (("PRUNED", "ended early or without a result"), ("FAIL", "failed")):
         count = sum(one.state.name == state for one in finished)
         counts += [f"{count} {words}"] if count else []
     default = next((one for one in complete if one.user_attrs.get(DEFAULT)), None)

@@ -253,6 +253,8 @@ def test_other_settings_are_refused(
         (["-s", "rounds=1:2"], "max_steps is set, and rounds say nothing beside it"),
         (["-s", "learning_rate=1:2", "--trials", "0"], "trials"),
         (["-s", "learning_rate=1:2", "--train-file", "none.jsonl"], "none.jsonl"),
+        (["-s", "optimizer=adamw,adamww"], "adamww"),
+        (["-s", "lr_schedule=linear,consine"], "search space, lr_schedule = consine"),
         (["--space", "none.toml"], "search space none.toml: No such file"),
         (["-s", "learning_rate=1:2", "--plugin", "none.py"], "none.py"),
     ],
@@ -298,6 +300,8 @@ def test_a_folder_of_something_else_is_left_alone(
     assert [path.name for path in folder.iterdir()] == ["notes.txt"]
     said = refused(capsys, str(folder / "notes.txt"), "--config", config_file(), *SPACE)
     assert "holds something other than a search" in said
+    said = refused(capsys, str(folder / "notes.txt" / "deep"), "--config", config_file(), *SPACE)
+    assert "cannot be written" in said
 
 
 def test_without_optuna_one_line_says_what_to_install(
@@ -358,7 +362,7 @@ def test_a_trial_that_fails_alone_is_told_and_counts(
     assert {one[2]["filter"] for one in failed} == {"broken"}
     assert "failed: filter 'broken'" in out
     # more dimensions than the vectors have, which a run finds out
-    assert "n_components is 100, but the vectors have 32 dimensions" in out
+    assert "failed: n_components is 100, but the vectors have 32 dimensions" in out
     report = (folder / "report.md").read_text()
-    assert f"{len(counted)} trials, 1 complete, {len(failed)} failed;" in report
-    assert "passed over: n_components is 100" in report
+    ended = f"{len(counted) - 1 - len(failed)} ended early or without a result"
+    assert f"{len(counted)} trials, 1 complete, {ended}, {len(failed)} failed;" in report
