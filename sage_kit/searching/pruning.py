@@ -107,7 +107,7 @@ def is_behind(values: dict[int, float], others: Sequence[FrozenTrial], is_minimi
     if len(found) < LEAST_FINISHED:
         return False
     ours, middle = better(values.values()), median(found)
-    return ours > middle if is_minimized else ours < middle
+    return bool(ours > middle if is_minimized else ours < middle)
 
 
 class WatchedPlugins(Plugins):

@@ -81,6 +81,8 @@ class Check:
 
     def verdict(self, name: str) -> str:
         """By rule one sentence: better or worse where the interval leaves zero out, with five seeds or more."""
+        if not math.isfinite(self.difference):
+            return f"Under {len(self.seeds)} new seeds, outputs of a run are no numbers: there is no comparison."
         direction: Direction = "below" if self.unit == PERCENT_CHANGE else "above"
         state = state_of(self.difference, 0.0, direction, self.p if can_decide(len(self.seeds)) else math.nan)
         head = (
@@ -209,7 +211,7 @@ def _drawn(search: Search) -> list[FrozenTrial]:
 
 
 def _picture(search: Search, shares: Mapping[str, float]) -> bytes:
-    known = len(search.trials.complete())
+    known = sum(shares.keys() <= one.params.keys() for one in search.trials.complete())
     rows = [{"setting": name, "share": share} for name, share in shares.items()]
     name = _measure(search)
     figure = bars(
@@ -230,12 +232,18 @@ def _measure(search: Search) -> str:
     return next(str(one.user_attrs["metric"]) for one in search.trials.complete())
 
 
+def _command(search: Search, file: str) -> str:
+    """The command that runs the best."""
+    plugins = [word for path in search.plan.plugin_files for word in ("--plugin", path)]
+    return shlex.join(["sage-kit", "run", "--config", file, *plugins])
+
+
 def _best_toml(search: Search, best: FrozenTrial) -> str:
     values = search.trials.values(best)
     config = search.plan.best_config(values)
     head = f"# Try {best.number} of a search, the best by {_measure(search)} on dev ({best.value:.4g})"
     found = f": {values_text(values)}" if values else ", which is the default"
-    return f"{head}{found}.\n# Run it: sage-kit run --config {BEST}\n\n{to_toml(config)}"
+    return f"{head}{found}.\n# Run it: {_command(search, BEST)}\n\n{to_toml(config)}"
 
 
 def _table(search: Search) -> str:
@@ -313,7 +321,7 @@ def _report(
         lines += [f"Without {', '.join(left)}, which some trials do not have."] if left else []
     else:
         lines.append(f"{why_none[0].upper()}{why_none[1:]}.")
-    lines += ["", f"Run the best: `sage-kit run --config {shlex.quote(str(search.folder / BEST))}`"]
+    lines += ["", f"Run the best: `{_command(search, str(search.folder / BEST))}`"]
     return "\n".join(lines) + "\n"
 
 
