@@ -92,7 +92,7 @@ class Check:
         if state == "yes":
             return f"{head}The best beat the default."
         if state == "no":
-            return f"{head}The best are worse than the default: what the search saw was chance of its seeds."
+            return f"{head}The best are worse than the default: the search took chance for a gain; try more --seeds."
         if not can_decide(len(self.seeds)) and self.p < ALPHA:
             return f"{head}That points one way, but fewer than 5 seeds decide nothing (`--check-seeds 5`)."
         return f"{head}That shows no difference."
