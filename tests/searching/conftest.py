@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,9 @@ from toyrun import toy_settings
 
 from sage_kit.config import load_config, to_toml
 
-pytest.importorskip("optuna")
+NEED_OPTUNA = ("test_pruning.py", "test_search_command.py", "test_search_result.py", "test_search_trials.py")
+
+collect_ignore = [] if find_spec("optuna") else list(NEED_OPTUNA)
 
 
 @pytest.fixture(scope="package")
