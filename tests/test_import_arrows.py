@@ -18,8 +18,9 @@ PACKAGE = Path(sage_kit.__file__).parent
 
 HEAVY = {
     "accelerate", "dask", "datasets", "distributed", "faiss", "huggingface_hub", "jinja2", "joblib", "jupyter_client",
-    "matplotlib", "nbclient", "nbformat", "numba", "numpy", "openTSNE", "pacmap", "pandas", "papermill", "pyarrow",
-    "pynndescent", "safetensors", "scipy", "sklearn", "tokenizers", "torch", "torchdr", "transformers", "umap", "yaml",
+    "matplotlib", "nbclient", "nbformat", "numba", "numpy", "openTSNE", "optuna", "pacmap", "pandas", "papermill",
+    "pyarrow", "pynndescent", "safetensors", "scipy", "sklearn", "tokenizers", "torch", "torchdr", "transformers",
+    "umap", "yaml",
 }  # fmt: skip
 
 LIGHT_ROOMS = {
@@ -38,6 +39,7 @@ ROOMS = (
     "", "errors", "storage", "config", "components", "adapters", "recipe", "unused_settings", "rundir", "system",
     "data", "models", "synthesis", "training", "distill", "quickstart", "reports", "scorecard",
     "studies", "inference", "worth", "testing", "cli", "__main__",
+    "studies", "inference", "searching", "testing", "cli", "__main__",
 )  # fmt: skip
 """The house from the ground up: a module imports from its own room and from those before it."""
 

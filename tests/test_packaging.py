@@ -116,13 +116,15 @@ def test_there_is_a_plugin_distribution() -> None:
 def test_core_declares_exactly_what_it_imports() -> None:
     project = pyproject(ROOT)["project"]
     declared = requirement_names(project["dependencies"])
-    extra = requirement_names(project["optional-dependencies"]["notebooks"])
+    extra, search = (requirement_names(project["optional-dependencies"][name]) for name in ("notebooks", "search"))
     imported = third_party_imports(PACKAGE)
-    assert imported - extra == declared
+    assert imported - extra - search == declared
     # the kernel, which is started as a program, and what is there for the reader who opens the notebooks
     assert extra - imported == {"ipykernel", "ipywidgets", "jupyterlab"}
-    # only the studies may need the extra
-    assert not {name for path in PACKAGE.iterdir() if path.name != "studies" for name in imports_of(path)} & extra
+    # only the studies may need the one extra, and only the search the other
+    for room, names in (("studies", extra), ("searching", search)):
+        assert not {name for path in PACKAGE.iterdir() if path.name != room for name in imports_of(path)} & names
+    assert search <= imported
 
 
 def test_every_dependency_has_a_lower_bound() -> None:

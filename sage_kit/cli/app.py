@@ -15,6 +15,7 @@ from sage_kit.cli import (
     component_commands,
     inference_commands,
     run_commands,
+    search_commands,
     sharing_commands,
     submission_commands,
     worth_commands,
@@ -46,6 +47,7 @@ app.add_typer(inference_commands.app)
 app.add_typer(worth_commands.app)
 app.add_typer(sharing_commands.app)
 app.add_typer(submission_commands.app)
+app.add_typer(search_commands.app)
 app.add_typer(study_app, name="study")
 app.add_typer(claims_app)
 app.add_typer(component_commands.app)

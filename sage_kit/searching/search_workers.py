@@ -1,0 +1,76 @@
+"""Several processes of one search on this machine: each runs the same command, and ends with the one that began it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from sage_kit.errors import StudyError
+
+GRACE = 10.0
+"""Seconds that a process may take to end by itself once it is told to."""
+WATCH = 1.0  # seconds between looks at whether the process that began a worker still runs
+
+
+@contextlib.contextmanager
+def workers(folder: Path, jobs: int, trials: int, check_seeds: int) -> Iterator[list[subprocess.Popen[bytes]]]:
+    """Processes that make trials in a folder until there are enough, then the check; ended with the block.
+
+    They share the cores of the machine, unless OMP_NUM_THREADS says otherwise.
+    """
+    threads = str(max(1, (os.cpu_count() or 1) // jobs))
+    environment = {"OMP_NUM_THREADS": threads, **os.environ}
+    command = [sys.executable, "-m", "sage_kit", "search", str(folder)]
+    command += ["--trials", str(trials), "--check-seeds", str(check_seeds)]
+    processes = [
+        subprocess.Popen([*command, "--worker", str(os.getpid())], env=environment, stdin=subprocess.DEVNULL)
+        for _ in range(jobs)
+    ]
+    try:
+        yield processes
+    finally:
+        for process in processes:
+            if process.poll() is None:
+                process.terminate()
+        for process in processes:
+            try:
+                process.wait(GRACE)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def make_trials(folder: Path, jobs: int, trials: int, check_seeds: int) -> None:
+    """Let `jobs` processes make the trials and the runs of the check, and wait for them.
+
+    Raises
+    ------
+    StudyError
+        When none of them ended well; each has said why.
+    """
+    with workers(folder, jobs, trials, check_seeds) as processes:
+        codes = [process.wait() for process in processes]
+    if all(codes):
+        raise StudyError(f"none of the {jobs} processes ended well (exit codes {', '.join(map(str, codes))})")
+
+
+def end_with(parent: int) -> None:
+    """In a worker: end when the process that began it is gone, however that went.
+
+    What is under way goes on from its checkpoint, whoever takes it over.
+    """
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(WATCH)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    if os.name != "nt":  # where a process does not learn that its parent is gone
+        threading.Thread(target=watch, daemon=True).start()
