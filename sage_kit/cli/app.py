@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 import sage_kit
-from sage_kit.cli import component_commands, inference_commands, run_commands
+from sage_kit.cli import component_commands, export_commands, inference_commands, run_commands
 from sage_kit.cli.options import USAGE_ERROR, ConfigFile, Preset, make_table, print_all
 from sage_kit.cli.plugin_commands import with_plugin_commands
 from sage_kit.cli.study_commands import claims_app, study_app
@@ -36,6 +36,7 @@ app = typer.Typer(
 settings_app = typer.Typer()
 app.add_typer(run_commands.app)
 app.add_typer(inference_commands.app)
+app.add_typer(export_commands.app)
 app.add_typer(study_app, name="study")
 app.add_typer(claims_app)
 app.add_typer(component_commands.app)
