@@ -26,7 +26,7 @@ BATCHES = (1, 32)
 """Sizes of the batches whose latency is measured."""
 
 REPEATS = 5
-"""Calls of a pair; the fastest counts, since others may have been interrupted by what else the machine does."""
+"""Calls of a pair; the fastest counts, since what else the machine does empties its caches."""
 
 LONG = 0.5
 """A batch that takes longer is computed once a pair [s]: an interruption matters less to it."""
@@ -43,7 +43,7 @@ POINT = 0.01
 
 @dataclass(frozen=True)
 class Latency:
-    """What a batch takes with one thread.
+    """What a batch takes with one thread, in time of the processor.
 
     Attributes
     ----------
@@ -211,14 +211,15 @@ def _alternate(contenders: Mapping[str, Contender], starts: Sequence[int], size:
 
 
 def _seconds(compute: Callable[[Feed], object], inputs: Feed) -> float:
-    start = time.perf_counter()
+    # of the processor: with one thread that is what one waits for, less what others take of a busy machine
+    start = time.process_time()
     compute(inputs)
-    return time.perf_counter() - start
+    return time.process_time() - start
 
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Torch with one thread, and no collection of garbage between two readings of the clock."""
+    """One thread for torch, and no collection of garbage between two readings of the clock."""
     threads, collects = torch.get_num_threads(), gc.isenabled()
     torch.set_num_threads(1)
     gc.disable()

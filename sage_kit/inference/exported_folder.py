@@ -99,7 +99,7 @@ def read_about(folder: Path) -> About:
         found = json.loads(path.read_text(encoding="utf-8"))
         if found["version"] != VERSION:
             raise ValueError(f"version {found['version']}, and read is {VERSION}")
-        known = {
+        known: dict[str, Any] = {
             field.name: tuple(found[field.name]) if isinstance(found[field.name], list) else found[field.name]
             for field in fields(About)
         }

@@ -83,7 +83,7 @@ class Graph(nn.Module):
         outputs: Tensor = upper(input_layers(input_ids, types, mask), mask).logits
         if self.architecture == "embedding":
             return outputs / math.sqrt(outputs.shape[-1] / 2)
-        return outputs.unbind(-1) if self.architecture == "span" else outputs
+        return (outputs[..., 0], outputs[..., 1]) if self.architecture == "span" else outputs
 
 
 class PlainModel(nn.Module):
@@ -161,9 +161,11 @@ def write_graph(graph: Graph, inputs: tuple[str, ...], path: Path) -> None:
         When the exporter cannot follow the model.
     """
     require_exporter()
-    ids = torch.ones(EXAMPLE, dtype=torch.int64)
-    # by position: of arguments by name, the exporter gives the names of its inputs to others
-    example = tuple(torch.zeros_like(ids) if name == "token_type_ids" else ids for name in inputs)
+    # a tensor of its own for each: the exporter takes one that is given twice for one input
+    example = tuple(
+        torch.zeros(EXAMPLE, dtype=torch.int64) if name == "token_type_ids" else torch.ones(EXAMPLE, dtype=torch.int64)
+        for name in inputs
+    )
     free = torch.export.Dim.DYNAMIC
     try:
         with _quiet():
@@ -172,7 +174,6 @@ def write_graph(graph: Graph, inputs: tuple[str, ...], path: Path) -> None:
                 example,
                 dynamo=True,
                 dynamic_shapes=tuple({0: free, 1: free} for _ in example),
-                input_names=list(inputs),
                 output_names=list(OUTPUTS[graph.architecture]),
                 verbose=False,
             )
@@ -189,7 +190,7 @@ def write_graph(graph: Graph, inputs: tuple[str, ...], path: Path) -> None:
 
 def _name_sizes(model: Any, inputs: tuple[str, ...]) -> None:
     """Call the free sizes of inputs and outputs what they are; the exporter numbers them."""
-    names = {}
+    names: dict[str, str] = {}
     for value in model.graph.inputs:
         if value.name in inputs:
             names |= {str(size): name for size, name in zip(value.shape, ("batch", "tokens"), strict=True)}

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -175,7 +176,7 @@ def export_student_to(
             backend = exported[INT8_LINE] = OnnxBackend(open_session(temporary / INT8), about)
             outputs[INT8_LINE] = {name: compared.in_order(backend.outputs(one.tokens)) for name, one in encoded.items()}
             lines[INT8_LINE] = Line(INT8_LINE, _megabytes(temporary / INT8))
-        read = dict.fromkeys(lines, encoded)
+        read = dict[str, Mapping[str, EncodedSplit]](dict.fromkeys(lines, encoded))
         reference = _add_teacher(teacher, compared, lines, outputs, read)
         for name, line in lines.items():
             score_line(
@@ -215,9 +216,9 @@ def torch_student(predictor: Predictor) -> TorchBackend:
 
 def _tokens_of(predictor: Predictor, compared: Compared) -> Any:
     """Tokens of a few real rows, to fill batches of any size with."""
-    name, split = next(iter({**compared.splits, **compared.further}.items()))
+    split = next(iter({**compared.splits, **compared.further}.values()))
     few: Split = split.take(np.arange(min(len(split), 32)))
-    return predictor.encode(few, replace(compared.spec, name=name)).tokens
+    return predictor.encode(few, compared.spec).tokens
 
 
 def _compared(
@@ -277,8 +278,7 @@ def _contenders(
     found[STUDENT] = Contender(tokens, about.inputs, plain.run)
     for name, file in ((ONNX, MODEL), (INT8_LINE, INT8)):
         if name in exported:
-            session = open_session(folder / file, threads=1)
-            found[name] = Contender(tokens, about.inputs, lambda inputs, one=session: one.run(None, inputs))
+            found[name] = Contender(tokens, about.inputs, partial(open_session(folder / file, threads=1).run, None))
     return found
 
 
