@@ -29,6 +29,8 @@ from sage_kit.storage.files import disk_errors
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+    from sage_kit.inference.predictor import Predictor
+
 LOWEST_TORCH = "2.9"
 """The first version whose exporter takes dynamic sizes as they are given here and leaves the older one behind."""
 
@@ -278,7 +280,7 @@ def require_parity(found: float, where: str) -> None:
         )
 
 
-def about_student(predictor: Any, graph: Graph, *, told_columns: bool) -> About:
+def about_student(predictor: Predictor, graph: Graph, *, told_columns: bool) -> About:
     """What is to be known of an exported student.
 
     Parameters
