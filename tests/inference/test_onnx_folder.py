@@ -200,7 +200,8 @@ def test_mistakes_are_one_line_and_leave_nothing(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SAGE_KIT_DATA_DIR", str(tmp_path / "none"))
     if "stsb" in words:
-        rows = [{"sentence1": "good", "sentence2": "bad", "label": float(number)} for number in range(5)]
+        words = tiny.WORDS[:20]
+        rows = [{"sentence1": word, "sentence2": "bad", "label": float(place % 5)} for place, word in enumerate(words)]
         _write_parquet(Path("none/glue/stsb"), rows)
     tiny.write_jsonl(Path("other.jsonl"), [{"text": "good", "label": "never seen"}])
     tiny.write_jsonl(Path("full/rows.jsonl"), [{"text": "good"}])
@@ -272,7 +273,7 @@ def test_a_damaged_folder_is_refused_in_one_line(exported: Path, tmp_path: Path,
         ({"device": "cuda"}, "is an exported student, which is computed as it was written, on the CPU"),
         ({"precision": "bf16"}, "leave out precision"),
         ({"kind": "tags"}, "was exported for a task of kind 'classification'"),
-        ({"max_length": 99}, "takes at most 64 tokens"),
+        ({"max_length": 99}, "takes at most 32 tokens"),
     ],
 )
 def test_settings_that_an_exported_student_lacks(exported: Path, settings: dict[str, Any], message: str) -> None:
