@@ -200,8 +200,8 @@ def test_mistakes_are_one_line_and_leave_nothing(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SAGE_KIT_DATA_DIR", str(tmp_path / "none"))
     if "stsb" in words:
-        words = tiny.WORDS[:20]
-        rows = [{"sentence1": word, "sentence2": "bad", "label": float(place % 5)} for place, word in enumerate(words)]
+        texts = tiny.WORDS[:20]
+        rows = [{"sentence1": word, "sentence2": "bad", "label": float(place % 5)} for place, word in enumerate(texts)]
         _write_parquet(Path("none/glue/stsb"), rows)
     tiny.write_jsonl(Path("other.jsonl"), [{"text": "good", "label": "never seen"}])
     tiny.write_jsonl(Path("full/rows.jsonl"), [{"text": "good"}])
