@@ -58,7 +58,7 @@ def predict_command(
         student, kind=kind, text_prefix=text_prefix, max_length=max_length, device=device, precision=precision,
         plugins=load_plugins(plugin),
     )  # fmt: skip
-    columns = _columns(predictor, text_column, text_pair_column)
+    columns = text_columns(predictor, text_column, text_pair_column)
     kept = [name.strip() for name in keep.split(",") if name.strip()]
 
     def on_rows(done: int) -> None:
@@ -118,7 +118,7 @@ def evaluate_command(
     if task:
         scores = evaluate_task(predictor, config, plugins, announce)
     else:
-        columns = _columns(predictor, text_column, text_pair_column)
+        columns = text_columns(predictor, text_column, text_pair_column)
         scores = evaluate_file(predictor, Path(file), columns, label_column, config, plugins, announce)
     if as_json:
         # JSON knows no NaN
@@ -132,7 +132,7 @@ def evaluate_command(
     print_all(table)
 
 
-def _columns(predictor: Predictor, text_column: str, text_pair_column: str) -> tuple[str, ...]:
+def text_columns(predictor: Predictor, text_column: str, text_pair_column: str) -> tuple[str, ...]:
     """The columns of the texts: those that are named, or those of the run."""
     usual = predictor.spec.text_columns
     second = text_pair_column or (usual[1] if len(usual) > 1 and not text_column else "")

@@ -75,18 +75,28 @@ def evaluate_file(
     CompatibilityError
         For a metric of another kind of label.
     """
-    names = tuple(config.metrics) or _usual_metrics(predictor.spec)
-    spec = replace(predictor.spec, name="file", text_columns=tuple(columns), label_column=label_column, metrics=names)
-    for name in names:
-        check_metric(name, plugins, spec)
-    spec = replace(spec, measures={name: build_measure(name, plugins, config) for name in names})
-    split = read_split(file.name, str(file), spec, config, len(columns) > 1, announce)
+    split, spec = labelled_file(predictor, file, columns, label_column, config, plugins, announce)
     if split.unlabelled and spec.label_kind != "embeddings":
         raise DataError(
             f"{file}: {split.unlabelled:,} of {len(split):,} rows have no label in column {label_column!r}: name the "
             "column of the labels, or give such rows one"
         )
     return _scores(predictor, split, spec)
+
+
+def labelled_file(
+    predictor: Predictor, file: Path, columns: Sequence[str], label_column: str, config: RunConfig, plugins: Plugins,
+    announce: Announce,
+) -> tuple[Split, TaskSpec]:  # fmt: skip
+    """The rows of a file, labelled or not, and the task by which they are scored; parameters and errors as of
+    `evaluate_file`.
+    """
+    names = tuple(config.metrics) or _usual_metrics(predictor.spec)
+    spec = replace(predictor.spec, name="file", text_columns=tuple(columns), label_column=label_column, metrics=names)
+    for name in names:
+        check_metric(name, plugins, spec)
+    spec = replace(spec, measures={name: build_measure(name, plugins, config) for name in names})
+    return read_split(file.name, str(file), spec, config, len(columns) > 1, announce), spec
 
 
 def evaluate_task(predictor: Predictor, config: RunConfig, plugins: Plugins, announce: Announce) -> list[Score]:
@@ -100,7 +110,23 @@ def evaluate_task(predictor: Predictor, config: RunConfig, plugins: Plugins, ann
         For a task of another kind, or with other classes than the student knows.
     """
     data = load_scored(plugins, config, announce)
-    spec, own = data.spec, predictor.spec
+    spec, order = task_for(predictor, data.spec)
+    found: list[Score] = []
+    for split in data.validation.values():
+        found += _scores(predictor, split, spec, order)
+    return found
+
+
+def task_for(predictor: Predictor, spec: TaskSpec) -> tuple[TaskSpec, list[int] | None]:
+    """A task as a student is scored on it, and for each class of the task the number of the student's output; None for
+    as they are.
+
+    Raises
+    ------
+    CompatibilityError
+        For a task of another kind, or with other classes than the student knows.
+    """
+    own = predictor.spec
     if spec.label_kind != own.label_kind:
         raise CompatibilityError(
             f"the student predicts {own.label_kind.replace('_', ' ')}, and labels of task {spec.name!r} are "
@@ -114,11 +140,7 @@ def evaluate_task(predictor: Predictor, config: RunConfig, plugins: Plugins, ann
                 f"the student knows {', '.join(own.labels[:8])}, and task {spec.name!r} has "
                 f"{', '.join(spec.labels[:8])}: name a task with the same"
             )
-    spec = replace(spec, unanswered=own.unanswered)
-    found: list[Score] = []
-    for split in data.validation.values():
-        found += _scores(predictor, split, spec, order)
-    return found
+    return replace(spec, unanswered=own.unanswered), order
 
 
 def _usual_metrics(spec: TaskSpec) -> tuple[str, ...]:

@@ -21,7 +21,7 @@ from sage_kit.data.formats import Dialect, FileReader, require_columns
 from sage_kit.data.sources import Table, hub_place, load_hub_split
 from sage_kit.data.streams import file_type, parquet_file
 from sage_kit.errors import CompatibilityError, ConfigError, DataError, did_you_mean
-from sage_kit.inference.prediction_files import CHUNK, chunks, in_constant_memory
+from sage_kit.inference.prediction_files import CHUNK, chunks
 from sage_kit.inference.predictor import Predictor, load_student
 from sage_kit.models.task_heads import label_order
 from sage_kit.rundir import RunDirectory
@@ -174,7 +174,7 @@ def submit(
         predictor = load_student(students[task], device=device, precision=precision, plugins=plugins)
         for part in [part for part in PARTS if part.task == task and part.name in sources]:
             spec = plugins.task(task, {})
-            with in_constant_memory(predictor):
+            with predictor.backend.in_constant_memory():
                 lines = _predicted(part, spec, predictor, students[task], sources[part.name])
             found[part.name] = (_as_tsv(lines), Written(part, len(lines), students[task]))
             announce(f"{part.file}: {len(lines):,} rows")

@@ -71,7 +71,7 @@ def predict_file(
     check_output(output, file)
     done = 0
     reader = FileReader(file, list(dict.fromkeys([*columns, *keep])), dialect)
-    with _writing(output, output.suffix.lower()) as write, in_constant_memory(predictor):
+    with _writing(output, output.suffix.lower()) as write, predictor.backend.in_constant_memory():
         for batch in chunks(reader.batches()):
             rows = len(next(iter(batch.values())))
             table = Table(str(file), {name: batch[name] for name in columns}, rows=range(done + 1, done + rows + 1))
@@ -87,30 +87,6 @@ def predict_file(
         if not done:
             raise DataError(f"{file} has no rows: give it some")
     return done
-
-
-@contextlib.contextmanager
-def in_constant_memory(predictor: Predictor) -> Iterator[None]:
-    """Keeps the memory of a process from growing with the rows that are predicted.
-
-    oneDNN keeps what it has made for each size of a matrix product, and batches of packed rows have nearly all sizes:
-    on a processor with AVX-512 a student of three blocks of 384 took 1.3 GB after 18,000 rows. MKL keeps nothing, takes
-    up to a tenth longer, and gives the same but for the last digits. Precisions other than fp32 need oneDNN to be fast.
-    """
-    import torch
-
-    accelerator = predictor.accelerator
-    if accelerator.device.type != "cpu" or accelerator.mixed_precision != "no":
-        yield
-        return
-    # torch's own context for it, `flags`, warns of TF32
-    switch: Any = torch.backends.mkldnn
-    enabled = switch.enabled
-    switch.enabled = False
-    try:
-        yield
-    finally:
-        switch.enabled = enabled
 
 
 def check_output(output: Path, file: Path) -> None:

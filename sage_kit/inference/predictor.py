@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,22 +18,21 @@ from sage_kit.config import RunConfig, load_config
 from sage_kit.data.encoding import EncodedSplit, encode
 from sage_kit.data.sources import Table
 from sage_kit.data.splits import Split, split_of
+from sage_kit.data.tokens import Tokens
 from sage_kit.errors import CompatibilityError, ModelError, SageError
+from sage_kit.inference.exported_folder import exported_model
+from sage_kit.inference.onnx_session import load_exported
+from sage_kit.inference.torch_backend import TorchBackend
 from sage_kit.models.architectures import SUFFIXES
 from sage_kit.models.checkpoints import load_classifier, load_model_config, load_tokenizer
 from sage_kit.models.locations import resolve
-from sage_kit.models.readers import Reader
 from sage_kit.models.sentence_folders import MODULES
-from sage_kit.models.split import split_model
 from sage_kit.models.teacher import fit_tokenizer, sentence_settings
-from sage_kit.models.vectors import VectorStore
 from sage_kit.rundir import RunDirectory
 from sage_kit.system.devices import make_accelerator
-from sage_kit.training.steps import predict
 
 if TYPE_CHECKING:
-    from accelerate import Accelerator
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedTokenizerBase
 
 KINDS: Mapping[str, str] = {"token": "tags", "span": "spans"}
 """The kind of task of a checkpoint by its architecture, where one follows from it."""
@@ -50,26 +50,43 @@ TEXT, PAIR = "text", "text_pair"
 Columns = dict[str, list[Any]]
 
 
+class Backend(Protocol):
+    """What computes a student."""
+
+    def outputs(self, tokens: Tokens) -> NDArray[np.float32]:
+        """The model's outputs of shape (sequences, n_outputs), or, where it has one for each token, (total_tokens,
+        n_outputs), flat.
+        """
+
+    def in_constant_memory(self) -> AbstractContextManager[None]:
+        """Within it, memory does not grow with the rows that are computed."""
+
+
 @dataclass(frozen=True, eq=False)
 class Predictor:
     """A student that is asked.
 
     Attributes
     ----------
-    reader : Reader
-        The model and its tokenizer.
+    name : str
+        What the user calls it.
+    tokenizer : PreTrainedTokenizerBase
+    prefix : str
+        What stands in front of each text.
     spec : TaskSpec
         Kind of task, names of labels, and the columns of the texts.
     max_length : int
         Longer texts are cut, or answered window by window [tokens].
-    accelerator : Accelerator
-        Of its device and precision.
+    backend : Backend
+        What computes the model: a `TorchBackend` or an `OnnxBackend`.
     """
 
-    reader: Reader
+    name: str
+    tokenizer: PreTrainedTokenizerBase
+    prefix: str
     spec: TaskSpec
     max_length: int
-    accelerator: Accelerator
+    backend: Backend
 
     def predict(
         self, texts: Sequence[str], pairs: Sequence[str] | None = None, *, probabilities: bool = False
@@ -112,14 +129,11 @@ class Predictor:
 
     def encode(self, split: Split, spec: TaskSpec) -> EncodedSplit:
         """A split of a task as the student reads it."""
-        return encode(split, spec, self.reader.tokenizer, self.max_length, self.reader.prefix)
+        return encode(split, spec, self.tokenizer, self.max_length, self.prefix)
 
     def outputs(self, encoded: EncodedSplit) -> NDArray[np.float32]:
         """The model's outputs: (sequences, n_outputs), or flat; batches hold texts of like length."""
-        tokens, upper = encoded.tokens, self.reader.upper
-        nothing = np.empty((0, 0), np.float32)  # pooled vectors, which nobody looks at
-        store = VectorStore(None, tokens.offsets, nothing, "", tokens, self.reader.input_layers)
-        return predict(upper, store, upper.n_outputs, self.accelerator, per_token=upper.head.per_token)
+        return self.backend.outputs(encoded.tokens)
 
     def _told(self, encoded: EncodedSplit, outputs: NDArray[np.float32], probabilities: bool) -> Columns:
         from scipy.special import expit, softmax
@@ -169,7 +183,8 @@ def load_student(
     Parameters
     ----------
     name : str
-        The directory of a finished run, a checkpoint such as its ``student``, a hub name, or ``package:MODULE/PATH``.
+        The directory of a finished run, a checkpoint such as its ``student``, a hub name, ``package:MODULE/PATH``, a
+        folder that `sage-kit export` wrote, or one of the models in it (``FOLDER/model_int8.onnx``).
     kind : str
         Kind of task; "" goes by the run's settings or the checkpoint: its head, its ``problem_type``, and for a folder
         of sentence-transformers embeddings.
@@ -192,6 +207,9 @@ def load_student(
         Of the kind that fits: no finished run, no readable checkpoint or none with a trained head, an unknown kind.
     """
     plugins = (plugins or Plugins()).use()
+    exported = exported_model(name)
+    if exported is not None:
+        return _load_exported(name, exported, kind, text_prefix, max_length, device, precision, plugins)
     path, run, answers = Path(name).expanduser(), None, False
     if (path / "config.toml").is_file():
         directory = RunDirectory.open(path)
@@ -217,17 +235,44 @@ def load_student(
     longest = min(int(tokenizer.model_max_length), checkpoint.family.max_tokens(checkpoint.model.config))
     config = config.model_copy(update={"max_length": max_length or longest})
     fit_tokenizer(tokenizer, checkpoint, config, folder)
-    if spec.handling is not None and spec.handling.spec.needs_names:
-        id2label: dict[Any, Any] = checkpoint.model.config.id2label or {}
-        spec = replace(spec, labels=tuple(str(id2label[index]) for index in sorted(id2label)))
-    spec = replace(spec, unanswered=answers)
-    accelerator = make_accelerator(config)
-    whole: Any = checkpoint.model
-    input_layers, upper = split_model(cast("PreTrainedModel", whole.to(accelerator.device).eval()), "embeddings")
-    upper.requires_grad_(False)
-    prefix = "" if sentence is None else sentence.prompt
-    reader = Reader(name, tokenizer, prefix, input_layers, upper, "", "")
-    return Predictor(reader, spec, config.max_length, accelerator)
+    spec = replace(_named(spec, checkpoint.model.config), unanswered=answers)
+    backend = TorchBackend.of(checkpoint.model, make_accelerator(config))
+    return Predictor(name, tokenizer, "" if sentence is None else sentence.prompt, spec, config.max_length, backend)
+
+
+def _load_exported(
+    name: str, model: Path, kind: str, text_prefix: str, max_length: int, device: str, precision: str, plugins: Plugins
+) -> Predictor:
+    """A student that was exported to ONNX."""
+    for setting, value, usual in (("device", device, "cpu"), ("precision", precision, "fp32")):
+        if value not in ("auto", usual):
+            raise CompatibilityError(
+                f"{name} is an exported student, which is computed as it was written, on the CPU: leave out {setting}, "
+                f"or give the checkpoint that it was exported from for {value}"
+            )
+    exported = load_exported(model)
+    about = exported.about
+    if kind and kind != about.kind:
+        raise CompatibilityError(f"{name} was exported for a task of kind {about.kind!r}: leave out the kind")
+    if max_length > about.max_length:
+        raise CompatibilityError(
+            f"max_length is {max_length}, but {name} takes at most {about.max_length} tokens: set max_length to at "
+            f"most {about.max_length}"
+        )
+    tokenizer, prefix = exported.tokenizer, about.prefix
+    if text_prefix and about.kind == "embeddings":
+        prefix = text_prefix
+    spec = replace(plugins.task("file", {}, file_kind=about.kind), text_columns=about.text_columns or (TEXT,))
+    spec = replace(_named(spec, exported.config), unanswered=about.unanswered)
+    return Predictor(name, tokenizer, prefix, spec, max_length or about.max_length, exported.backend)
+
+
+def _named(spec: TaskSpec, config: Any) -> TaskSpec:
+    """The task with the names of the labels that a model's configuration tells, where its kind has any."""
+    if spec.handling is None or not spec.handling.spec.needs_names:
+        return spec
+    id2label: dict[Any, Any] = config.id2label or {}
+    return replace(spec, labels=tuple(str(id2label[index]) for index in sorted(id2label)))
 
 
 def _spec(name: str, kind: str, run: RunConfig | None, plugins: Plugins) -> TaskSpec:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,9 @@ from sage_kit.storage.cache import Cache
 from sage_kit.storage.files import atomic_directory, write_json
 from sage_kit.system.devices import make_accelerator
 from sage_kit.training.run_events import RunEvents
+
+if TYPE_CHECKING:
+    from sage_kit.inference.torch_backend import TorchBackend
 
 Role = Literal["teacher", "student", "labels alone", "word counts"]
 
@@ -207,10 +210,11 @@ class Workshop:
         )  # fmt: skip
         if seconds is None:
             seconds = float(json.loads((path / COSTS_FILE).read_text(encoding="utf-8"))["seconds"])
+        backend = cast("TorchBackend", asked.backend)
         size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
         return Contender(
-            name, role, asked.reader.upper.n_blocks, _asking(asked), _predicting(asked, self.data),
-            _parameters(asked), size / 1e6, seconds,
+            name, role, backend.upper.n_blocks, _asking(asked), _predicting(asked, self.data),
+            sum(one.numel() for one in backend.model.parameters()), size / 1e6, seconds,
         )  # fmt: skip
 
 
@@ -224,11 +228,6 @@ def _predicting(asked: Predictor, data: TaskData) -> Callable[[Split], Any]:
         return encoded.predictions(asked.outputs(encoded))
 
     return predicted
-
-
-def _parameters(asked: Predictor) -> int:
-    parts = (asked.reader.input_layers, asked.reader.upper)
-    return sum(parameter.numel() for part in parts for parameter in part.parameters())
 
 
 def _named(what: str, blocks: int) -> str:
