@@ -28,6 +28,11 @@ class DataSettings(BaseModel):
         "data",
         shown_default=f"${DATA_DIR_VARIABLE}, or empty",
     )
+    data_revision: str = _setting(
+        "",
+        "Commit, tag or branch of the hub data sets that a built-in task is read from; empty takes the newest.",
+        "data",
+    )
     train_file: str = _setting(
         "",
         "Training data of task `file`: a .csv, .tsv, .jsonl, .json or .parquet file, or of tagged words a .conll, "

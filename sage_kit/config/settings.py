@@ -52,8 +52,9 @@ class RunConfig(DataSettings):
     # ---- models
     teacher: str = _setting(
         "bert-base-uncased",
-        "Teacher: a hub name, a local checkpoint, or `package:MODULE/PATH` for one inside an installed package. A list "
-        "names several, the others of which become `other_teachers`.",
+        "Teacher: a hub name, of a commit, tag or branch with `NAME@REVISION`, a local checkpoint, or "
+        "`package:MODULE/PATH` for one inside an installed package. A list names several, the others of which become "
+        "`other_teachers`.",
         "models",
     )
     other_teachers: Names = _setting(
@@ -135,7 +136,7 @@ class RunConfig(DataSettings):
     warmup_corpus: str = _setting(
         "",
         "Text for the warm-up: a file as for `train_file` or a .txt file (also relative to `data_dir`), or a hub data "
-        "set `NAME:CONFIGURATION`.",
+        "set `NAME:CONFIGURATION`, of a revision with `NAME@REVISION:CONFIGURATION`.",
         "warm-up",
     )
     warmup_column: str = _setting("text", "Column of the corpus that holds the text.", "warm-up")

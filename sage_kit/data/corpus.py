@@ -103,7 +103,8 @@ def _read(path: Path, config: RunConfig) -> Iterator[Any]:
 
 def _open_hub(config: RunConfig) -> tuple[str, Iterator[Any]]:
     name, _, configuration = config.warmup_corpus.partition(":")
-    source = HubSource(name, configuration)
+    name, _, revision = name.partition("@")
+    source = HubSource(name, configuration, revision or "main")
     where = f"warm-up corpus: {hub_place(source, HUB_SPLIT)}"
     # with a number of rows, a large data set is not downloaded whole
     streaming = config.warmup_rows > 0

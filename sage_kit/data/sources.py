@@ -139,7 +139,8 @@ def _from_source(spec: TaskSpec, source: SplitSource, columns: Sequence[str], co
         way_out = "check the name and the network"
         if source.local:
             way_out += f", or {folder}"
-        return _from_hub(source.hub, source.split, columns, spec.label_column, way_out)
+        hub = replace(source.hub, revision=config.data_revision) if config.data_revision else source.hub
+        return _from_hub(hub, source.split, columns, spec.label_column, way_out)
     if source.local:
         raise DataError(f"task {spec.name!r} has no source on the hub: {folder}")
     raise DataError(f"task {spec.name!r} has nothing to read: set data_dir, or give its spec a loader or a hub source")

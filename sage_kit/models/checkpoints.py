@@ -225,6 +225,8 @@ def _explain(error: BaseException, part: str, name: str, source: str) -> str:
     if not is_local:
         if is_any(hub.GatedRepoError):
             return f"{called} is gated on the hub: ask for access there and log in with `hf auth login`"
+        if is_any(hub.RevisionNotFoundError):
+            return f"{called}: the hub has no such revision of it: name a commit, a tag or a branch behind the @"
         if is_any(hub.RepositoryNotFoundError):
             return f"{called} is neither a local directory nor on the hub (or it is private): check its name"
         if is_any(hub.LocalEntryNotFoundError, hub.OfflineModeIsEnabled, ConnectionError, TimeoutError):

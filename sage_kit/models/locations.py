@@ -1,7 +1,11 @@
-"""Where a checkpoint lies, by its name: hub names, local directories, and folders inside installed packages."""
+"""Where a checkpoint lies, by its name: hub names, local directories, and folders inside installed packages.
+
+A hub name may end in ``@REVISION``, a commit, tag or branch: that snapshot is fetched as a whole, and read as a folder.
+"""
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import re
 from pathlib import Path
@@ -11,27 +15,30 @@ from sage_kit.models.layouts import instead_of_file, instead_of_folder
 
 PACKAGE_PREFIX = "package:"
 
-_HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
+_HUB_NAME = re.compile(r"([\w.-]+(?:/[\w.-]+)?)(?:@([\w./-]+))?")
 _MODULE_NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
+_READ = ("*.json", "*.txt", "*.model", "*.jinja", "*.safetensors")
+"""Files of a repository that a checkpoint and its tokenizer are read from."""
 _SOURCES = "name a hub model, a local directory, or package:MODULE/PATH"
 
 
 def resolve(name: str, needs: str = "config.json") -> str:
-    """Where a checkpoint is: a local directory as an absolute path, or a hub name.
+    """Where a checkpoint is: a directory as an absolute path, or a hub name without a revision.
 
     Parameters
     ----------
     name : str
-        A hub name, a local directory, or ``package:MODULE/PATH`` for a folder inside an installed package. The package
-        is looked up, not imported. A local directory goes before a hub model of the same name.
+        A hub name, perhaps with ``@REVISION`` behind it, a local directory, or ``package:MODULE/PATH`` for a folder
+        inside an installed package. The package is looked up, not imported. A local directory goes before a hub model
+        of the same name.
     needs : str
         A file that a local directory must hold; "" for none.
 
     Raises
     ------
     ModelError
-        When the package is not installed, the path does not exist or holds no checkpoint, or the name can be none of
-        the three.
+        When the package is not installed, the path does not exist or holds no checkpoint, the name can be none of the
+        three, or the revision cannot be fetched.
     """
     if name.startswith(PACKAGE_PREFIX):
         return str(_checkpoint_directory(_inside_package(name), name, needs))
@@ -40,8 +47,11 @@ def resolve(name: str, needs: str = "config.json") -> str:
         return str(_checkpoint_directory(path.absolute(), name, needs))
     if path.exists():
         raise ModelError(f"{name!r} is a file: {instead_of_file(path, name)}")
-    if _HUB_NAME.fullmatch(name) and not name.startswith("."):
-        return name
+    if (hub := _HUB_NAME.fullmatch(name)) and not name.startswith("."):
+        repository, revision = hub.groups()
+        return (
+            name if revision is None else str(_checkpoint_directory(_fetched(name, repository, revision), name, needs))
+        )
     raise ModelError(f"no directory {name!r} exists, and a hub name it cannot be: {_SOURCES}")
 
 
@@ -69,19 +79,37 @@ def resolve_checkpoint(name: str, working_dir: Path | None = None) -> Path | Non
     path = (working_dir or Path()) / Path(name).expanduser()
     if path.is_dir():
         return path.absolute()
-    if path.exists() or not _HUB_NAME.fullmatch(name) or name.startswith("."):
+    hub = _HUB_NAME.fullmatch(name)
+    if path.exists() or hub is None or name.startswith("."):
         return None
-    return _cached_snapshot(name)
+    return _cached_snapshot(*hub.groups())
 
 
-def _cached_snapshot(name: str) -> Path | None:
+def repository_of(name: str) -> str:
+    """The repository of a hub name, without a revision."""
+    hub = _HUB_NAME.fullmatch(name)
+    return name if hub is None else hub[1]
+
+
+@functools.cache
+def _fetched(name: str, repository: str, revision: str) -> Path:
+    """The folder of a revision, fetched unless it is here."""
+    from huggingface_hub import snapshot_download
+
+    from sage_kit.models.checkpoints import readable  # which asks here where a checkpoint lies
+
+    with readable("files", name, repository):
+        return Path(snapshot_download(repository, revision=revision, allow_patterns=list(_READ)))
+
+
+def _cached_snapshot(name: str, revision: str | None) -> Path | None:
     """The folder of the hub's cache that holds a model, found by any of the files that a checkpoint may begin with."""
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
 
     for file in ("config.json", "tokenizer_config.json", "tokenizer.json"):
         try:
-            found = try_to_load_from_cache(name, file)
+            found = try_to_load_from_cache(name, file, revision=revision)
         except HFValidationError:  # a name that the hub cannot have
             return None
         if isinstance(found, str):

@@ -37,13 +37,13 @@ def checkpoint_content(name: str, working_dir: Path | None = None) -> str | dict
     """
     if not name:
         return ""
-    from sage_kit.models.locations import resolve_checkpoint
+    from sage_kit.models.locations import repository_of, resolve_checkpoint
 
     folder = resolve_checkpoint(name, working_dir)
     if folder is None:
         return name
     if folder.parent.name == "snapshots":  # of the hub's cache, where the folder is called after the commit
-        return f"{name}@{folder.name}"
+        return f"{repository_of(name)}@{folder.name}"
     return folder_content(folder)
 
 

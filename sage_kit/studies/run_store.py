@@ -132,7 +132,15 @@ class RunStore:
         skipped = {"output", "machine"} | ({"synthesis"} if config.schedule == "none" else set())
         names = {name for name in RunConfig.model_fields if field_extra(name)["group"] not in skipped}
         # of these the content counts
-        names -= {"data_dir", "train_file", "validation_file", "evaluation_file", "transfer_file", "teacher"}
+        names -= {
+            "data_dir",
+            "data_revision",
+            "train_file",
+            "validation_file",
+            "evaluation_file",
+            "transfer_file",
+            "teacher",
+        }
         names -= {"tokenizer", "warmup_corpus", "student", "other_teachers"}
         names |= {"schedule", "losses_from", "vector_dtype", "compile"}
         if config.evaluate_validation == "never":  # it lacks what others have

@@ -134,14 +134,17 @@ def test_a_hub_data_set_is_streamed_only_when_rows_are_limited(monkeypatch: pyte
     calls = []
 
     def load_dataset(repository: str, configuration: str | None, **arguments: Any) -> Any:
-        calls.append((repository, configuration, arguments["split"], arguments["streaming"]))
+        calls.append((repository, configuration, arguments["revision"], arguments["streaming"]))
         data = datasets.Dataset.from_dict({"text": ROWS, "title": ROWS})
         return data.to_iterable_dataset() if arguments["streaming"] else data
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     assert corpus("some/set:20231101.en", warmup_rows=2) == TEXTS[:2]
     assert corpus("some/set") == TEXTS
-    assert calls == [("some/set", "20231101.en", "train", True), ("some/set", None, "train", False)]
+    assert corpus("some/set@v2:en") == TEXTS
+    assert calls == [
+        ("some/set", "20231101.en", "main", True), ("some/set", None, "main", False), ("some/set", "en", "v2", False)
+    ]  # fmt: skip
     with pytest.raises(DataError, match=r"hub data set some/set, split 'train' has no column 'texts'. Did you mean"):
         corpus("some/set", warmup_column="texts")
 

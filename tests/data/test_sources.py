@@ -71,6 +71,12 @@ def test_the_hub_is_read_without_data_dir_or_without_a_local_form(tmp_path: Path
     assert hub == [("some/set", "toy", split, "abc") for split in ("train", "validation")] * 2
 
 
+def test_a_revision_of_the_settings_goes_before_that_of_the_task(hub: list[Any]) -> None:
+    read_tables(make_spec(hub=HubSource("some/set", "toy")), config())
+    read_tables(make_spec(hub=HubSource("some/set", "toy", revision="abc")), config(data_revision="v2"))
+    assert [asked[-1] for asked in hub] == ["main", "main", "v2", "v2"]
+
+
 def test_each_split_may_lie_elsewhere(tmp_path: Path, hub: list[Any]) -> None:
     write_local(tmp_path / "toy" / "en")
     write_local(tmp_path / "toy" / "de", {"sentence": ["ein Film", "der Plan"], "label": [1, 1]})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -9,10 +10,13 @@ from pathlib import Path
 
 import pytest
 import tiny
+from httpx import Request, Response
 
 from sage_kit.errors import ModelError
+from sage_kit.models import locations
 from sage_kit.models.checkpoints import load_classifier, load_model_config, load_tokenizer
 from sage_kit.models.locations import resolve, resolve_checkpoint
+from sage_kit.studies.contents import checkpoint_content
 
 
 @pytest.fixture
@@ -111,6 +115,59 @@ def test_folder_of_a_hub_name_is_its_snapshot(tiny_bert, tmp_path, monkeypatch):
     (model / "refs" / "main").write_text("0123abc")
     assert resolve_checkpoint("some/model") == snapshot
     assert resolve_checkpoint("some/other") is None
+
+
+@pytest.fixture
+def hub_cache(tiny_bert, tmp_path, monkeypatch):
+    """Two revisions of a model in the hub's cache, the newer without one of its blocks, and no network."""
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    locations._fetched.cache_clear()
+    model = tmp_path / "hub" / "models--some--model"
+    for commit, blocks in (("a" * 40, 4), ("b" * 40, 3)):
+        snapshot = model / "snapshots" / commit
+        shutil.copytree(tiny_bert, snapshot)
+        config = json.loads((snapshot / "config.json").read_text())
+        (snapshot / "config.json").write_text(json.dumps({**config, "num_hidden_layers": blocks}))
+    (model / "refs").mkdir()
+    for name, commit in (("main", "b" * 40), ("v1", "a" * 40)):
+        (model / "refs" / name).write_text(commit)
+    yield model / "snapshots"
+    locations._fetched.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("name", "commit", "blocks"),
+    [("some/model@v1", "a", 4), (f"some/model@{'a' * 40}", "a", 4), ("some/model@main", "b", 3)],
+)
+def test_a_revision_is_read_from_its_snapshot(name, commit, blocks, hub_cache):
+    assert resolve(name) == str(hub_cache / (commit * 40))
+    assert resolve_checkpoint(name) == hub_cache / (commit * 40)
+    assert load_model_config(name).num_hidden_layers == blocks
+    assert checkpoint_content(name) == f"some/model@{commit * 40}"
+    assert len(load_tokenizer(name)) > 100
+
+
+def test_a_revision_that_is_not_here_is_one_line(hub_cache):
+    with pytest.raises(ModelError, match="'some/model@v9' is not on this machine and the hub cannot be reached"):
+        resolve("some/model@v9")
+    assert resolve_checkpoint("some/model@v9") is None
+    with pytest.raises(ModelError, match="and a hub name it cannot be"):
+        resolve("some/model@")
+
+
+def test_a_revision_that_the_hub_lacks_is_told(hub_cache, monkeypatch):
+    import huggingface_hub
+    from huggingface_hub.errors import RevisionNotFoundError
+
+    def refuse(*arguments, **options):
+        raise RevisionNotFoundError("404", response=Response(404, request=Request("GET", "https://hub")))
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", refuse)
+    with pytest.raises(ModelError, match="the hub has no such revision of it: name a commit, a tag or a branch"):
+        resolve("some/model@v9")
 
 
 def test_no_heavy_library_is_loaded(tiny_bert):
