@@ -1,6 +1,6 @@
 """A service that says the class of texts, from a student that `sage-kit export` has written; torch is not needed.
 
-pip install fastapi uvicorn onnxruntime tokenizers
+pip install fastapi 'uvicorn[standard]' onnxruntime tokenizers numpy
 STUDENT=runs/sst2/<run>/onnx uvicorn app:app --app-dir docs/serving --workers 2
 """
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import runpy
 from pathlib import Path
 from typing import Any
 
@@ -309,3 +310,20 @@ def test_an_earlier_export_is_replaced_and_a_missing_package_is_named(
     assert command("export", classes[0].path, "--onnx", "--out", exported) == 2
     assert "exporting needs onnxscript: pip install 'sage-kit[onnx]'" in capsys.readouterr().err
     assert (exported / "export.json").read_bytes() == before
+
+
+def test_the_service_of_the_documentation_answers_as_the_student_does(
+    exported: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("fastapi", reason="needs fastapi")
+    from fastapi.testclient import TestClient
+
+    monkeypatch.setenv("STUDENT", str(exported))
+    app = runpy.run_path(str(Path(__file__).parents[2] / "docs" / "serving" / "app.py"))["app"]
+    client, texts = TestClient(app), [row["text"] for row in tiny.toy_task_rows(20, seed=9)]
+    answers = client.post("/classify", json={"texts": texts}).json()
+    predicted = student(exported).predict(texts)
+    assert [one["label"] for one in answers] == predicted["label"]
+    assert [one["probability"] for one in answers] == pytest.approx(predicted["probability"], abs=1e-5)
+    for wrong in ({"texts": []}, {"texts": [""]}, {"texts": "a text"}, {}):
+        assert client.post("/classify", json=wrong).status_code == 422
