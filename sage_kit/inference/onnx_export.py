@@ -203,12 +203,14 @@ def _name_sizes(model: Any, inputs: tuple[str, ...]) -> None:
                     value.shape[place] = names.get(str(size), str(size))
 
 
-def write_int8(source: Path, target: Path) -> None:
+def write_int8(source: Path, target: Path, bits: int) -> None:
     """Quantise the matrices of a model to eight bits; activations are quantised while it is computed.
 
     Parameters
     ----------
     source, target : Path
+    bits : int
+        That weights make use of: 8, or 7, since processors without VNNI add up products in 16 bits, which 8 may exceed.
 
     Raises
     ------
@@ -226,8 +228,7 @@ def write_int8(source: Path, target: Path) -> None:
                 weight_type=quantization.QuantType.QInt8,
                 # of a row of a matrix: with one scale for the whole matrix, outputs differ nearly three times as much
                 per_channel=True,
-                # seven bits for weights: processors without VNNI add up products in 16 bits, which eight may exceed
-                reduce_range=True,
+                reduce_range=bits == 7,
             )
     except OSError:
         raise
