@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -56,24 +56,23 @@ def renew(folder: Path, checks: Sequence[Check], plugin_files: Sequence[str] = (
     result = StudyResult.load(folder)
     stores: dict[tuple[str, ...], RunStore] = {}
     now = {"time": datetime.now(timezone.utc).isoformat(timespec="seconds"), "commit": commit() or None}
-    renewed, names = [], {}
-    for run in result.runs:
+    names: dict[tuple[str, str], str] = {}
+
+    def renewed(run: Mapping[str, Any]) -> Mapping[str, Any]:
         files = tuple(plugin_file(name, plugin_files) for name in run["plugin_files"])
         store = stores.setdefault(files, RunStore(folder, Plugins(list(files)), files))
         config, loop = config_of(run, result.defaults), loop_of(run)
         code = store.code_digest(config, loop)
         key, told = store.key(config, loop, code), run["environment"]
-        if key != run["key"]:
-            names[run["task"], run["run"]] = name = "+".join([key, *run["run"].split("+")[1:]])
-            run = {
-                **run,
-                "key": key,
-                "run": name,
-                "environment": {**told, "code": code, "renewed": {"code": told["code"], **now}},
-            }
-        renewed.append(run)
+        if key == run["key"]:
+            return run
+        names[run["task"], run["run"]] = name = "+".join([key, *run["run"].split("+")[1:]])
+        environment = {**told, "code": code, "renewed": {"code": told["code"], **now}}
+        return {**run, "key": key, "run": name, "environment": environment}
+
+    runs, tries = (tuple(map(renewed, part)) for part in (result.runs, result.tries))
     if names:
-        _rename(folder, replace(result, runs=tuple(renewed)), names)
+        _rename(folder, replace(result, runs=runs, tries=tries), names)
     return len(names)
 
 

@@ -158,6 +158,8 @@ class StudyResult:
     data: Mapping[str, str] = field(default_factory=dict)  # its fingerprint by task
     # of every run what it takes to execute it again (see the module's beginning)
     runs: tuple[Mapping[str, Any], ...] = ()
+    # those of the tuning likewise, which no table compares: kept so that they are found again
+    tries: tuple[Mapping[str, Any], ...] = ()
     # by task how it is scored: "metrics" (the primary one first), "classes" (0 for regression), "label_range", "splits"
     # (of validation in order, and "evaluation")
     scoring: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -194,11 +196,12 @@ class StudyResult:
                     f"{FORMAT}): make it again"
                 )
             names = {item.name for item in dataclasses.fields(cls)} - {"folder"}
-            required = names - {"defaults", "precision", "commit", "code"}  # which came later
+            required = names - {"defaults", "precision", "commit", "code", "tries"}  # which came later
             return cls(
                 **{
                     **{name: data[name] for name in names if name in required or name in data},
                     **{name: tuple(data[name]) for name in ("runs", "tasks", "tables")},
+                    "tries": tuple(data.get("tries", ())),
                     "seconds": _number(data["seconds"]),
                     "findings": tuple(Finding.from_json(item) for item in data["findings"]),
                     "figures": tuple((item["file"], item["caption"]) for item in data["figures"]),

@@ -121,7 +121,7 @@ class SavedRuns:
                     saved = _SavedResult(StudyResult.load(folder), folder)
                 except StudyError:
                     continue
-                for run in saved.result.runs:
+                for run in (*saved.result.runs, *saved.result.tries):
                     self._places.setdefault((run["task"], run["key"]), (saved, run))
         return self._places
 

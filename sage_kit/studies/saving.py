@@ -80,6 +80,8 @@ def save_study(study: Study, compared: Compared, changed: Mapping[str, Any], sec
     precision = precision_of(study.config(study.tasks[0]))
     label = label_of(study.size.name, study.tasks, mark, precision)
     folder = study.results_dir / study.name / label
+    there = {run.directory.path.name for run in study.all_runs}
+    tries = [run for name, run in study.tries.items() if name not in there]
     result = StudyResult(
         **{name: getattr(study, name) for name in ("title", "question", "tasks", "seeds", "parameters")},
         study=study.name,
@@ -96,6 +98,7 @@ def save_study(study: Study, compared: Compared, changed: Mapping[str, Any], sec
         packages=_versions(),
         data={task: study.store.data_fingerprint(study.config(task)) for task in study.tasks},
         runs=tuple({**run.record(study.plugins), "splits": compared.splits(run)} for run in study.all_runs),
+        tries=tuple({**run.record(study.plugins), "splits": []} for run in tries),
         scoring=compared.scoring(study.store),
         precision=precision,
         commit=commit(),
@@ -111,8 +114,10 @@ def save_study(study: Study, compared: Compared, changed: Mapping[str, Any], sec
             table.to_parquet(folder / f"{name}.parquet", index=False, compression="zstd")
         for name, (png, _) in study.figures.items():
             (folder / f"{name}.png").write_bytes(png)
-    save_predictions(folder, outputs_of(study.all_runs, lambda run, array: kept(array, _spec(run, study.store))))
-    save_records(folder, study.all_runs)
+    save_predictions(
+        folder, outputs_of([*study.all_runs, *tries], lambda run, array: kept(array, _spec(run, study.store)))
+    )
+    save_records(folder, [*study.all_runs, *tries])
     result.save(folder)
     return result
 

@@ -191,6 +191,7 @@ class Study(Findings):
         self.result: StudyResult | None = None
         self.tuning = Tuning()
         self._all_runs: dict[tuple[str, str, int], ArmRun] = {}
+        self.tries: dict[str, ArmRun] = {}  # of the tuning, by the name of the run
         self._compared = Compared()
         self.is_planned = False
         self._effort = Effort(self.store.root, self.store.data)

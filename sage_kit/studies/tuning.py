@@ -242,6 +242,7 @@ def _try(
         asked.append((one, run_config(study, task, one, seed, limit), f"{note}, learning rate {rate:g}"))
     for (_, choice, rate, _), run in zip(seeded, make_runs(study.store, asked), strict=True):
         row = run.row()
+        study.tries[row["run"]] = run
         told = (row[name] for name in ("student_steps", "dev_divergence", "dev", "dev_agreement", "run"))
         study.tuning.add(Try(task, run.arm, rate, run.seed, *told)._replace(choice=choice))
 

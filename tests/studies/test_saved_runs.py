@@ -129,6 +129,17 @@ def test_results_on_one_task_each_become_one_over_both(
     assert table["difference"].iloc[2] == pytest.approx(table["difference"].iloc[:2].mean())
 
 
+def test_tries_of_the_tuning_are_kept_too(study: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    rates = [1e-3, 3e-3]
+    first = study("one", seeds=1, rates=rates)
+    finish(first, *first.tune([PLAIN, WARM]))
+    assert len(first.result.tries) == 2 * 2 * first.size.tuning_seeds
+    forbid_runs(monkeypatch)
+    again = study("two", seeds=1, rates=rates)
+    finish(again, *again.tune([PLAIN, WARM]))
+    assert again.result.tries == first.result.tries
+
+
 def test_a_teacher_of_its_own_is_kept_with_the_run(
     study: Any, tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
