@@ -131,6 +131,7 @@ def parametrize_with_checks(
     parameters = []
     for spec, check in pairs:
         reason = expected.get(f"{spec.name}/{check.name}", expected.get(check.name))
+        # the plugin's author says which checks fail, and why; strict, so that one that passes is told
         marks = [] if reason is None else [pytest.mark.xfail(strict=True, reason=reason)]
         parameters.append(
             pytest.param(
@@ -163,7 +164,7 @@ def _pytest_check(check: Check, subject: _LazySubject, pytest: Any, expected: bo
     def run(spec: Spec) -> None:
         try:
             check.run(subject.get())
-        except NotApplicable as reason:
+        except NotApplicable as reason:  # the check says why, as of a component that lacks what it looks at
             pytest.skip(str(reason))
         except CheckWarning as warning:
             if expected:

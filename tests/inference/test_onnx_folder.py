@@ -28,7 +28,7 @@ from sage_kit.inference import onnx_export  # noqa: E402
 
 try:
     onnx_export.require_exporter()
-except MissingPackageError as too_old:
+except MissingPackageError as too_old:  # torch's exporter came with a later version than the lowest that is declared
     pytest.skip(str(too_old), allow_module_level=True)
 
 Finished = tuple[RunDirectory, dict[str, Any], Path]
