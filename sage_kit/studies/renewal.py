@@ -60,14 +60,17 @@ def renew(folder: Path, checks: Sequence[Check], plugin_files: Sequence[str] = (
 
     def renewed(run: Mapping[str, Any]) -> Mapping[str, Any]:
         files = tuple(plugin_file(name, plugin_files) for name in run["plugin_files"])
-        store = stores.setdefault(files, RunStore(folder, Plugins(list(files)), files))
+        if files not in stores:
+            stores[files] = RunStore(folder, Plugins(files), files)
+        store = stores[files]
         config, loop = config_of(run, result.defaults), loop_of(run)
         code = store.code_digest(config, loop)
         key, told = store.key(config, loop, code), run["environment"]
         if key == run["key"]:
             return run
         names[run["task"], run["run"]] = name = "+".join([key, *run["run"].split("+")[1:]])
-        environment = {**told, "code": code, "renewed": {"code": told["code"], **now}}
+        made_by = told.get("renewed", told)["code"]  # of one that was renewed before, what made it
+        environment = {**told, "code": code, "renewed": {"code": made_by, **now}}
         return {**run, "key": key, "run": name, "environment": environment}
 
     runs, tries = (tuple(map(renewed, part)) for part in (result.runs, result.tries))

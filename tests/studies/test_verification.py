@@ -19,6 +19,7 @@ from toyrun import ALL_ROWS, toy_settings
 import sage_kit
 from sage_kit.cli import main
 from sage_kit.studies import Arm, Study
+from sage_kit.studies.renewal import renew
 from sage_kit.studies.result import StudyResult, read_tables
 from sage_kit.studies.verification import verify_folder
 
@@ -283,6 +284,11 @@ def test_code_that_has_changed(result: Path, tmp_path: Path, sign: str, state: s
     found = subprocess.run([sys.executable, "-c", finder], capture_output=True, text=True, check=False)
     assert found.stdout.split() == ["20_toy", result.name] * 4, found.stderr
     assert read_tables(renewed)["runs"]["run"].tolist() == [run["run"] for run in renewed.runs]
+    # by the code that is here, which makes the same again: the result still says what made it
+    assert renew(result, verify_folder(result)) == 4
+    for run, was in zip(StudyResult.load(result).runs, old["runs"], strict=True):
+        assert run["environment"]["renewed"]["code"] == was["environment"]["code"] == run["environment"]["code"]
+        assert run["key"] == was["key"]
 
 
 def test_names_are_looked_up(result: Path, capsys: pytest.CaptureFixture[str]) -> None:
