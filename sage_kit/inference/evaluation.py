@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -160,13 +161,14 @@ def _scores(predictor: Predictor, split: Split, spec: TaskSpec, order: Sequence[
     found = []
     for one in measures:
         value = one.score(encoded.gold, predicted)
-        parts = contributions(one, encoded, predicted)
-        low, high = float("nan"), float("nan")
-        if parts is not None and parts.shape[1] > 1:
-            interval = statistics.of_scores(parts)
-            low, high = interval.low, interval.high
-        found.append(Score(split.name, one.name, float(value), low, high, len(split)))
+        interval = row_interval(contributions(one, encoded, predicted), float(value))
+        found.append(Score(split.name, one.name, float(value), interval.low, interval.high, len(split)))
     return found
+
+
+def row_interval(parts: NDArray[np.float64] | None, value: float) -> statistics.Interval:
+    """The 95 % interval over rows of a score; its ends are NaN where no row's part, (1, n), is known, or for a row."""
+    return statistics.Interval(value, math.nan, math.nan) if parts is None else statistics.of_scores(parts)
 
 
 def contributions(measure: Measure, encoded: EncodedSplit, predicted: Any) -> NDArray[np.float64] | None:

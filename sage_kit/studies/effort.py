@@ -64,7 +64,7 @@ class Effort:
     def text(self, runs: Sequence[Planned]) -> str:
         """Runs to make, runs found, and about how many minutes of one core these take."""
         missing = [run for run in runs if not run.found]
-        head = f"{_counted(len(runs), 'run')}: {len(runs) - len(missing)} found, {len(missing)} to make"
+        head = f"{counted(len(runs), 'run')}: {len(runs) - len(missing)} found, {len(missing)} to make"
         if not missing:
             return f"{head}."
         paces = {task: read_paces(self.root / task) for task in {run.config.task for run in missing}}
@@ -76,7 +76,7 @@ class Effort:
         text = f"{head}, about {_minutes(minutes)} of one core ({sources})"
         if teachers:
             text += (
-                f", and about {_minutes(sum(teachers.values()) / 60)} to fine-tune {_counted(len(teachers), 'teacher')}"
+                f", and about {_minutes(sum(teachers.values()) / 60)} to fine-tune {counted(len(teachers), 'teacher')}"
             )
         return f"{text}."
 
@@ -223,7 +223,8 @@ def product_rate(precision: str) -> float:
     return products * 2 * 1024 * 384 * 1536 / elapsed
 
 
-def _counted(number: int, noun: str) -> str:
+def counted(number: int, noun: str) -> str:
+    """So many of something: ``1 run``, ``2,000 runs``."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 

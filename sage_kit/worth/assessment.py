@@ -16,15 +16,16 @@ from numpy.typing import NDArray
 
 from sage_kit.components.plugins import Plugins
 from sage_kit.config import RunConfig, field_extra, load_config
-from sage_kit.data.encoding import encode
+from sage_kit.data.encoding import EncodedSplit
 from sage_kit.data.scoring import able_measures, load_scored
-from sage_kit.data.splits import Split, TaskData
+from sage_kit.data.splits import Split
 from sage_kit.data.teacher_report import describe_labels
 from sage_kit.errors import ConfigError, DataError
-from sage_kit.inference.evaluation import contributions
+from sage_kit.inference.evaluation import contributions, row_interval
 from sage_kit.recipe import resolve
 from sage_kit.storage.files import disk_errors, only_finite, write_json
 from sage_kit.studies.contents import file_content
+from sage_kit.studies.effort import counted
 from sage_kit.studies.statistics import Interval, of_scores
 from sage_kit.worth.advice import RULE, Lead, SizeNumbers, Verdict, advise
 from sage_kit.worth.contenders import Contender, Workshop
@@ -38,6 +39,12 @@ BATCH, WARM_UP = 32, 3  # texts in a batch that is timed; rounds before the cloc
 
 SET_ASIDE = ("task", "train_file", "run_dir", "runs_dir")
 """Settings that the file and the folder stand for, whatever a file of settings says."""
+Cells = Mapping[str, tuple[float, NDArray[np.float64] | None]]
+"""By model its score, and what each row contributes to it, (1, n); None for a metric that does not say."""
+
+Times = tuple[list[float], list[float]]
+"""Seconds for single texts, and for batches by the text."""
+
 SCORED_SHARE = 0.25
 """Share of the file that models are scored on, unless a validation file is named."""
 
@@ -189,7 +196,7 @@ def assess(
     _take(folder, config)
     contenders = [workshop.teacher_contender()]
     for blocks in chosen:
-        announce(f"student of {blocks} block{'s' * (blocks != 1)}")
+        announce(f"student of {counted(blocks, 'block')}")
         contenders.append(workshop.student(blocks))
     for blocks in chosen:
         small = workshop.small_model(blocks)
@@ -200,7 +207,7 @@ def assess(
     words = workshop.word_counts()
     contenders += [words] if words is not None else []
 
-    cells = _cells(contenders, split, data, workshop)
+    cells = _cells(contenders, workshop.encode(split), split.name)
     times = _timed(contenders, split, pairs)
     standings = tuple(_standing(one, contenders[0], cells, times) for one in contenders)
     sizes_told = [_numbers(one, standings[0], standings, cells) for one in standings if one.role == "student"]
@@ -261,32 +268,19 @@ def _take(folder: Path, config: RunConfig) -> None:
         write_json(path, asked)
 
 
-def _cells(
-    contenders: Sequence[Contender], split: Split, data: TaskData, workshop: Workshop
-) -> dict[str, tuple[float, NDArray[np.float64] | None]]:
-    """By name the score of each, and what each row contributes to it, (1, n)."""
-    teacher, config = workshop.teacher, workshop.config
-    encoded = encode(split, data.spec, teacher.tokenizer, config.max_length, teacher.prefix)
+def _cells(contenders: Sequence[Contender], encoded: EncodedSplit, split: str) -> Cells:
     measures = able_measures(encoded)
     if not measures:
-        raise DataError(f"{split.name} has nothing to be scored by: name the column of its labels with label_column")
-    found = {}
+        raise DataError(f"{split} has nothing to be scored by: name the column of its labels with label_column")
+    found: dict[str, tuple[float, NDArray[np.float64] | None]] = {}
     for one in contenders:
-        predicted = one.predicted(split)
+        predicted = one.predicted(encoded)
         score = float(measures[0].score(encoded.gold, predicted))
         found[one.name] = score, contributions(measures[0], encoded, predicted)
     return found
 
 
-def _interval(parts: NDArray[np.float64] | None, value: float) -> Interval:
-    if parts is None or parts.shape[1] < 2:
-        return Interval(value, math.nan, math.nan)
-    return of_scores(parts)
-
-
-def _lead(
-    one: str, other: str, cells: Mapping[str, tuple[float, NDArray[np.float64] | None]]
-) -> Interval:  # fmt: skip
+def _lead(one: str, other: str, cells: Cells) -> Interval:
     """By how much one is ahead of another, over the same rows."""
     (ours, own), (theirs, base) = cells[one], cells[other]
     if own is None or base is None:
@@ -294,13 +288,11 @@ def _lead(
     return of_scores(own - base, largest=max(1.0, float(np.ptp(base))))
 
 
-def _timed(
-    contenders: Sequence[Contender], split: Split, pairs: int
-) -> dict[str, tuple[list[float], list[float]]]:  # fmt: skip
+def _timed(contenders: Sequence[Contender], split: Split, pairs: int) -> dict[str, Times]:
     """By name the seconds for single texts and for batches: each round times all on the same texts, one after the
     other, beginning with another one each time, so that whatever else the machine does falls on all alike.
     """
-    found: dict[str, tuple[list[float], list[float]]] = {one.name: ([], []) for one in contenders}
+    found: dict[str, Times] = {one.name: ([], []) for one in contenders}
     rounds = [(1, pairs), (BATCH, math.ceil(pairs / 5))]
     for which, (texts, number) in enumerate(rounds):
         for turn in range(-WARM_UP if number else 0, number):
@@ -317,11 +309,11 @@ def _timed(
 
 
 def _standing(
-    one: Contender, teacher: Contender, cells: Mapping[str, tuple[float, NDArray[np.float64] | None]],
-    times: Mapping[str, tuple[list[float], list[float]]],
+    one: Contender, teacher: Contender, cells: Cells,
+    times: Mapping[str, Times],
 ) -> Standing:  # fmt: skip
     score, parts = cells[one.name]
-    own = _interval(parts, score)
+    own = row_interval(parts, score)
     lead = Interval(math.nan, math.nan, math.nan) if one is teacher else _lead(one.name, teacher.name, cells)
     (single, batch), (base_single, base_batch) = times[one.name], times[teacher.name]
     return Standing(
@@ -338,10 +330,10 @@ def _median(values: Sequence[float]) -> float:
 
 def _numbers(
     one: Standing, teacher: Standing, all_of_them: Sequence[Standing],
-    cells: Mapping[str, tuple[float, NDArray[np.float64] | None]],
+    cells: Cells,
 ) -> SizeNumbers:  # fmt: skip
     rivals = [other for other in all_of_them if other.role == "labels alone" and other.blocks == one.blocks]
     rivals += [other for other in all_of_them if other.role == "word counts"]
     leads = [Lead(other.role, _lead(one.name, other.name, cells)) for other in (teacher, *rivals)]
-    name = f"the student of {one.blocks} block{'s' * (one.blocks != 1)}"
+    name = f"the student of {counted(one.blocks, 'block')}"
     return SizeNumbers(name, one.blocks, one.score, leads, one.single_speed, one.megabytes / teacher.megabytes)

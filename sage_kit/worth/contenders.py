@@ -6,7 +6,7 @@ import json
 import math
 import pickle
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -17,17 +17,19 @@ from numpy.typing import NDArray
 from sage_kit.components import handling_of
 from sage_kit.components.plugins import Plugins
 from sage_kit.config import RunConfig, load_config
+from sage_kit.data.encoding import EncodedSplit
 from sage_kit.data.splits import Split, TaskData
 from sage_kit.distill import resume, run
 from sage_kit.errors import RunDirectoryError
 from sage_kit.inference.predictor import Predictor, load_student
-from sage_kit.models.checkpoints import load_classifier, load_model_config
+from sage_kit.models.checkpoints import load_classifier, load_model_config, load_tokenizer
 from sage_kit.models.export import export_student
 from sage_kit.models.student import build_student
 from sage_kit.models.teacher import Teacher, load_teacher, sentence_settings
 from sage_kit.rundir import RunDirectory
 from sage_kit.storage.cache import Cache
 from sage_kit.storage.files import atomic_directory, write_json
+from sage_kit.studies.effort import counted
 from sage_kit.system.devices import make_accelerator
 from sage_kit.training.run_events import RunEvents
 
@@ -59,7 +61,8 @@ class Contender:
     ask : callable
         Predicts for some texts and their second texts, for the clock.
     predicted : callable
-        What it predicts for a split: a class, a number, or what the kind of task says, per row.
+        What it predicts for a split, which is encoded as all models read it: a class, a number, or what the kind of
+        task says, per row.
     parameters : int
     megabytes : float
         Of its files, or pickled.
@@ -71,7 +74,7 @@ class Contender:
     role: Role
     blocks: int
     ask: Callable[[Sequence[str], Sequence[str] | None], Any]
-    predicted: Callable[[Split], Any]
+    predicted: Callable[[EncodedSplit], Any]
     parameters: int
     megabytes: float
     seconds: float
@@ -94,7 +97,6 @@ class Workshop:
         self.config, self.data, self.plugins, self.folder = config, data, plugins, folder
         self._accelerator = make_accelerator(config)
         self._events = RunEvents(plugins, True)
-        self._loaded: Teacher | None = None
 
     def teacher_blocks(self) -> int:
         """How many blocks the teacher has, by its configuration alone."""
@@ -102,19 +104,20 @@ class Workshop:
         folder = self.config.teacher if sentence is None else sentence.encoder
         return int(load_model_config(folder).num_hidden_layers)
 
-    @property
-    def teacher(self) -> Teacher:
-        """The teacher, fine-tuned where it has no trained head."""
-        if self._loaded is None:
-            self._loaded = self._load(self.config, "teacher")
-        return self._loaded
+    def encode(self, split: Split) -> EncodedSplit:
+        """A split as the teacher reads it, and all models that are made of it."""
+        return self._student(self._teacher_folder()).encode(split, self.data.spec)
 
     def teacher_contender(self) -> Contender:
         """The teacher, saved as a checkpoint."""
+        return self._of_checkpoint(self._teacher_folder(), "teacher", "teacher")
+
+    def _teacher_folder(self) -> Path:
+        """Where the teacher is saved, fine-tuned where it had no trained head."""
         path = self.folder / "teacher"
         if not (path / COSTS_FILE).is_file():
-            self._save(self.teacher, path)
-        return self._of_checkpoint(path, "teacher", "teacher")
+            self._save(self._load(self.config, "teacher"), path)
+        return path
 
     def student(self, blocks: int) -> Contender:
         """The teacher distilled to so many blocks, by the settings of the runs."""
@@ -128,7 +131,8 @@ class Workshop:
                 directory, _ = run(config, self.plugins, [])
         summary = directory.summary()
         assert summary is not None
-        return self._of_checkpoint(directory.student, "student", _named("student", blocks), float(summary["seconds"]))
+        name = f"student, {counted(blocks, 'block')}"
+        return self._of_checkpoint(directory.student, "student", name, float(summary["seconds"]))
 
     def steps_of_student(self, blocks: int) -> int:
         """How many steps the student of so many blocks took."""
@@ -139,7 +143,7 @@ class Workshop:
         """As many blocks of the teacher before it was fine-tuned, trained on the labels alone for as many steps as the
         student, or up to an epoch more; None where the teacher came with a trained head, or is taught by no labels.
         """
-        if not self.teacher.finetuned or self.teacher.sentence is not None:
+        if not self._made(self._teacher_folder())["from_labels"]:
             return None
         path = self.folder / "labels_alone" / str(blocks)
         if not (path / COSTS_FILE).is_file():
@@ -147,7 +151,7 @@ class Workshop:
             base = self._shortened(blocks)
             settings = {"teacher": str(base), "teacher_epochs": max(1, epochs)}
             self._save(self._load(self.config.model_copy(update=settings), str(base)), path)
-        return self._of_checkpoint(path, "labels alone", _named("labels alone", blocks))
+        return self._of_checkpoint(path, "labels alone", f"labels alone, {counted(blocks, 'block')}")
 
     def word_counts(self) -> Contender | None:
         """A linear model of word counts; None for labels that are neither classes nor numbers."""
@@ -160,13 +164,15 @@ class Workshop:
 
         started = time.perf_counter()
         train, dev = data.teacher, data.dev
-        fits: list[tuple[float, Any]] = []
-        for strength in STRENGTHS:
-            model = Ridge(alpha=1 / strength) if spec.is_regression else LogisticRegression(C=strength, max_iter=1000)
-            counts = TfidfVectorizer(ngram_range=NGRAMS, min_df=LEAST_COUNT, sublinear_tf=True, token_pattern=r"\S+")
-            fitted = make_pipeline(counts, model).fit(_joined(train.texts, train.pairs), train.labels)
-            fits.append((float(fitted.score(_joined(dev.texts, dev.pairs), dev.labels)), fitted))
-        best = max(fits, key=lambda fit: fit[0])[1]
+        counts = TfidfVectorizer(ngram_range=NGRAMS, min_df=LEAST_COUNT, sublinear_tf=True, token_pattern=r"\S+")
+        features = counts.fit_transform(_joined(train.texts, train.pairs))
+        of_dev = counts.transform(_joined(dev.texts, dev.pairs))
+        models = [
+            Ridge(alpha=1 / strength) if spec.is_regression else LogisticRegression(C=strength, max_iter=1000)
+            for strength in STRENGTHS
+        ]
+        fitted = [model.fit(features, train.labels) for model in models]
+        best = make_pipeline(counts, max(fitted, key=lambda model: float(model.score(of_dev, dev.labels))))
         seconds = time.perf_counter() - started
         whole = pickle.dumps(best)
 
@@ -174,7 +180,7 @@ class Workshop:
             return np.asarray(best.predict(_joined(texts, pairs)))
 
         return Contender(
-            "word counts", "word counts", 0, ask, lambda split: ask(split.texts, split.pairs),
+            "word counts", "word counts", 0, ask, lambda encoded: ask(encoded.texts.texts, encoded.texts.pairs),
             int(np.size(best[-1].coef_)), len(whole) / 1e6, seconds,
         )  # fmt: skip
 
@@ -187,7 +193,20 @@ class Workshop:
     def _save(self, teacher: Teacher, path: Path) -> None:
         with atomic_directory(path) as made:
             export_student(teacher.model, teacher.tokenizer, made, self.data.spec)
-            write_json(made / COSTS_FILE, {"seconds": teacher.seconds})
+            # a sentence encoder is not trained, though it has no head that could be
+            from_labels = teacher.finetuned and teacher.sentence is None
+            write_json(made / COSTS_FILE, {"seconds": teacher.seconds, "from_labels": from_labels})
+
+    def _made(self, path: Path) -> dict[str, Any]:
+        """How a model was made, as `_save` noted it."""
+        return dict(json.loads((path / COSTS_FILE).read_text(encoding="utf-8")))
+
+    def _student(self, path: Path) -> Predictor:
+        config = self.config
+        return load_student(
+            str(path), kind=self.data.spec.kind_name, device=config.device, precision=config.precision,
+            max_length=config.max_length, text_prefix=config.text_prefix, plugins=self.plugins,
+        )  # fmt: skip
 
     def _shortened(self, blocks: int) -> Path:
         """The teacher's checkpoint before it was fine-tuned, with so many of its blocks and no head."""
@@ -199,39 +218,20 @@ class Workshop:
             )
             with atomic_directory(path) as made:
                 whole.base_model.save_pretrained(made)
-                self.teacher.tokenizer.save_pretrained(made)
+                load_tokenizer(str(self._teacher_folder())).save_pretrained(made)
         return path
 
     def _of_checkpoint(self, path: Path, role: Role, name: str, seconds: float | None = None) -> Contender:
-        config = self.config
-        asked = load_student(
-            str(path), kind=self.data.spec.kind_name, device=config.device, precision=config.precision,
-            max_length=config.max_length, text_prefix=config.text_prefix, plugins=self.plugins,
-        )  # fmt: skip
+        asked = self._student(path)
         if seconds is None:
-            seconds = float(json.loads((path / COSTS_FILE).read_text(encoding="utf-8"))["seconds"])
+            seconds = float(self._made(path)["seconds"])
         backend = cast("TorchBackend", asked.backend)
         size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
         return Contender(
-            name, role, backend.upper.n_blocks, _asking(asked), _predicting(asked, self.data),
+            name, role, backend.upper.n_blocks, asked.predict,
+            lambda encoded: encoded.predictions(asked.outputs(encoded)),
             sum(one.numel() for one in backend.model.parameters()), size / 1e6, seconds,
         )  # fmt: skip
-
-
-def _asking(asked: Predictor) -> Callable[[Sequence[str], Sequence[str] | None], Mapping[str, Any]]:
-    return lambda texts, pairs: asked.predict(texts, pairs)
-
-
-def _predicting(asked: Predictor, data: TaskData) -> Callable[[Split], Any]:
-    def predicted(split: Split) -> Any:
-        encoded = asked.encode(split, data.spec)
-        return encoded.predictions(asked.outputs(encoded))
-
-    return predicted
-
-
-def _named(what: str, blocks: int) -> str:
-    return f"{what}, {blocks} block{'' if blocks == 1 else 's'}"
 
 
 def _joined(texts: Sequence[str], pairs: Sequence[str] | None) -> list[str]:

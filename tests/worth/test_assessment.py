@@ -116,7 +116,7 @@ def test_it_goes_on_where_it_was_and_makes_nothing_twice(
     def never(*arguments: Any) -> None:
         raise AssertionError("something was made again")
 
-    for name in ("run", "resume", "export_student", "build_student"):
+    for name in ("run", "resume", "load_teacher", "export_student", "build_student"):
         monkeypatch.setattr(contenders, name, never)
     again = assess(file, found.folder, settings, Plugins(allow=""), pairs=0, announce=lambda line: None)
     assert again.text.split(",")[0] == found.text.split(",")[0]
