@@ -124,6 +124,16 @@ def did_you_mean(name: str, known: Iterable[str], label: str = "Available", else
     return f"{hint} {label}: {', '.join(names) or 'none'}."
 
 
+def causes_of(error: BaseException) -> list[BaseException]:
+    """An error, what it was raised from or while handling, and so on."""
+    chain: list[BaseException] = []
+    link: BaseException | None = error
+    while link is not None and link not in chain:
+        chain.append(link)
+        link = link.__cause__ or link.__context__
+    return chain
+
+
 def one_line(error: BaseException, longest: int = 0) -> str:
     """An error's text on one line, of at most `longest` characters; 0 for as many as it has."""
     text = " ".join(str(error).split())

@@ -21,7 +21,7 @@ from sage_kit.cli import (
     submission_commands,
     worth_commands,
 )
-from sage_kit.cli.options import USAGE_ERROR, ConfigFile, Preset, make_table, print_all
+from sage_kit.cli.options import INTERRUPTED, USAGE_ERROR, ConfigFile, Preset, make_table, print_all
 from sage_kit.cli.plugin_commands import with_plugin_commands
 from sage_kit.cli.study_commands import claims_app, study_app
 from sage_kit.components.guard import counting_interrupts, show_traceback
@@ -29,7 +29,6 @@ from sage_kit.config import RunConfig, load_config, to_toml
 from sage_kit.errors import DEBUG_VARIABLE, PluginError, SageError
 
 TRACEBACK = "--traceback"
-INTERRUPTED = 130
 
 app = typer.Typer(
     name="sage-kit",

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from sage_kit.cli.inference_commands import (
+    DataDir,
     Delimiter,
     Kind,
     MaxLength,
+    Metrics,
     Student,
+    TaskOptions,
     TextColumn,
     TextPairColumn,
     TextPrefix,
     text_columns,
 )  # fmt: skip
-from sage_kit.cli.options import AsJson, PluginFiles, load_plugins, make_table, print_all
+from sage_kit.cli.options import AsJson, PluginFiles, announce, load_plugins, make_table, print_all
 
 if TYPE_CHECKING:
     from sage_kit.inference.onnx_folder import Report
@@ -39,12 +41,12 @@ def export_command(
         str, typer.Option("--out", metavar="DIR", help="Folder to write; default: STUDENT/onnx.", show_default=False)
     ] = "",
     task: Annotated[str, typer.Option(metavar="NAME", help="Compare on the validation splits of this task.")] = "",
-    task_options: Annotated[str, typer.Option(metavar="VALUE", help="Options of the task.")] = "",
-    data_dir: Annotated[str, typer.Option(metavar="DIR", help="Folder of parquet files, for the task.")] = "",
+    task_options: TaskOptions = "",
+    data_dir: DataDir = "",
     text_column: TextColumn = "",
     text_pair_column: TextPairColumn = "",
     label_column: Annotated[str, typer.Option(metavar="NAME", help="Column of the label, if there is one.")] = "label",
-    metrics: Annotated[str, typer.Option(metavar="NAMES", help="Metrics, with commas.")] = "",
+    metrics: Metrics = "",
     rows: Annotated[int, typer.Option(metavar="N", min=0, help="Most rows to compare on; 0: all.")] = 2000,
     pairs: Annotated[
         int, typer.Option(metavar="N", min=1, help="Pairs of measurements of latency, at most a minute of them.")
@@ -85,9 +87,6 @@ def export_command(
         plugins=plugins,
     )  # fmt: skip
     torch_student(predictor)
-
-    def announce(line: str) -> None:
-        print(f"sage-kit: {line}", file=sys.stderr)
 
     is_run, teacher = (path / "config.toml").is_file(), None
     if file:

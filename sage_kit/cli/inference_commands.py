@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sage_kit.cli.options import AsJson, PluginFiles, load_plugins, make_table, print_all
+from sage_kit.cli.options import AsJson, PluginFiles, announce, load_plugins, make_table, print_all
 
 if TYPE_CHECKING:
     from sage_kit.inference.predictor import Predictor
@@ -23,6 +23,9 @@ Kind = Annotated[str, typer.Option(metavar="KIND", help="Kind of task; default: 
 TextPrefix = Annotated[str, typer.Option(metavar="TEXT", help="In front of each text of embeddings.")]
 MaxLength = Annotated[int, typer.Option(metavar="N", min=0, help="Longest text [tokens]; 0: the student's.")]
 Delimiter = Annotated[str, typer.Option(metavar="C", help="Between the fields of .csv and .tsv files.")]
+TaskOptions = Annotated[str, typer.Option(metavar="VALUE", help="Options of the task.")]
+DataDir = Annotated[str, typer.Option(metavar="DIR", help="Folder of parquet files, for the task.")]
+Metrics = Annotated[str, typer.Option(metavar="NAMES", help="Metrics, with commas.")]
 Device = Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda, cuda:N or mps.")]
 Precision = Annotated[str, typer.Option(metavar="NAME", help="auto, fp32, bf16 or fp16.")]
 
@@ -78,12 +81,12 @@ def evaluate_command(
     student: Student,
     file: Annotated[str, typer.Argument(metavar="[FILE]", help="Labelled texts; or name a task.")] = "",
     task: Annotated[str, typer.Option(metavar="NAME", help="Score the validation splits of this task.")] = "",
-    task_options: Annotated[str, typer.Option(metavar="VALUE", help="Options of the task.")] = "",
-    data_dir: Annotated[str, typer.Option(metavar="DIR", help="Folder of parquet files, for the task.")] = "",
+    task_options: TaskOptions = "",
+    data_dir: DataDir = "",
     text_column: TextColumn = "",
     text_pair_column: TextPairColumn = "",
     label_column: Annotated[str, typer.Option(metavar="NAME", help="Column of the label.")] = "label",
-    metrics: Annotated[str, typer.Option(metavar="NAMES", help="Metrics, with commas.")] = "",
+    metrics: Metrics = "",
     kind: Kind = "",
     text_prefix: TextPrefix = "",
     max_length: MaxLength = 0,
@@ -111,9 +114,6 @@ def evaluate_command(
         student, kind=kind, text_prefix=text_prefix, max_length=max_length, device=device, precision=precision,
         plugins=plugins,
     )  # fmt: skip
-
-    def announce(line: str) -> None:
-        print(f"sage-kit: {line}", file=sys.stderr)
 
     if task:
         scores = evaluate_task(predictor, config, plugins, announce)

@@ -22,6 +22,15 @@ Preset = Annotated[str, typer.Option("--preset", metavar="NAME", help=f"Named se
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
+INTERRUPTED = 130
+"""Exit code of a command that was interrupted."""
+
+
+def announce(line: str) -> None:
+    """Show a line to the user that is no result."""
+    print(f"sage-kit: {line}", file=sys.stderr, flush=True)
+
+
 def load_plugins(files: list[str] | None) -> Any:
     """The plugins that are installed and those of files."""
     from sage_kit.components.plugins import Plugins

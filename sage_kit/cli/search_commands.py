@@ -8,11 +8,9 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-from sage_kit.cli.options import ConfigFile, PluginFiles, Preset, take_settings
+from sage_kit.cli.options import INTERRUPTED, ConfigFile, PluginFiles, Preset, take_settings
 
 app = typer.Typer()
-
-INTERRUPTED = 130
 
 
 @app.command("search")

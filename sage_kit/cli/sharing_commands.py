@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated
 
 import typer
 
-from sage_kit.cli.options import PluginFiles, load_plugins, make_table, print_all
+from sage_kit.cli.options import PluginFiles, announce, load_plugins, make_table, print_all
 
 app = typer.Typer()
 
@@ -65,9 +64,6 @@ def push_command(
             typer.echo("\n".join(["", *lines[:SHOWN_LINES], *(["..."] if len(lines) > SHOWN_LINES else []), ""]))
         print_all(f"Nothing was sent; without --dry-run this goes to {repository}.")
         return
-
-    def announce(line: str) -> None:
-        print(f"sage-kit: {line}", file=sys.stderr)
 
     address = push(
         upload, repository, private=private, revision=revision, message=message, announce=announce

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 from typing import Annotated, Optional
 
 import typer
 
 from sage_kit.cli.inference_commands import Device, Precision
-from sage_kit.cli.options import PluginFiles, load_plugins, make_table, print_all
+from sage_kit.cli.options import PluginFiles, announce, load_plugins, make_table, print_all
 from sage_kit.config import DATA_DIR_VARIABLE
 
 app = typer.Typer()
@@ -41,9 +40,6 @@ def submit_command(
 ) -> None:
     """Write the archive that the GLUE server takes: what students predict for its test sets, in its names."""
     from sage_kit.inference.glue_submission import files_by_part, missing_files, students_by_task, submit
-
-    def announce(line: str) -> None:
-        print(f"sage-kit: {line}", file=sys.stderr)
 
     folder = os.environ.get(DATA_DIR_VARIABLE, "") if data_dir is None else data_dir
     written = submit(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,6 +13,7 @@ from sage_kit.cli.options import (
     ConfigFile,
     PluginFiles,
     Preset,
+    announce,
     load_plugins,
     make_table,
     print_all,
@@ -60,9 +60,6 @@ def worth_command(
 
     from sage_kit.worth.assessment import assess
     from sage_kit.worth.worth_report import HEADINGS, rows_of, write_report
-
-    def announce(line: str) -> None:
-        print(f"sage-kit: {line}", file=sys.stderr, flush=True)
 
     found = assess(file, folder, chosen, plugins, sizes=blocks, margin=margin / 100, pairs=timed, announce=announce)
     page = write_report(found)

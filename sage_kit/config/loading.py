@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from sage_kit.config.presets import PRESETS
 from sage_kit.config.settings import GROUPS, RunConfig, field_extra
 from sage_kit.config.validation import explain
-from sage_kit.config.values import toml_loads
+from sage_kit.config.values import toml_item, toml_loads
 from sage_kit.errors import ConfigError, did_you_mean
 
 
@@ -84,13 +84,7 @@ def to_toml(config: RunConfig, *, comments: bool = True) -> str:
             if comments:
                 unit = f" [{extra['unit']}]" if extra["unit"] else ""
                 document.add(tomlkit.comment(f"{field.description}{unit}"))
-            value = getattr(config, name)
-            if isinstance(value, dict):
-                table = tomlkit.inline_table()
-                table.update(value)
-                document.add(name, table)
-            else:
-                document.add(name, value)
+            document.add(name, toml_item(getattr(config, name)))
         if comments:
             document.add(tomlkit.nl())
     return tomlkit.dumps(document)

@@ -24,6 +24,17 @@ def toml_loads(text: str) -> dict[str, Any]:
     return tomllib.loads(text)
 
 
+def toml_item(value: Any) -> Any:
+    """A value as an item of a TOML document: a mapping as an inline table, so that a setting stays one line."""
+    import tomlkit
+
+    if not isinstance(value, Mapping):
+        return value
+    table = tomlkit.inline_table()
+    table.update(value)
+    return table
+
+
 def _cut(value: Any) -> Any:
     if isinstance(value, str) and re.fullmatch(r"-?[0-9]+", value.strip()):
         return int(value)

@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 
+from sage_kit.config import toml_item
 from sage_kit.data.scoring import AGREEMENT
 from sage_kit.data.splits import EVALUATION
 from sage_kit.inference.card_facts import NamedModel, RunFacts, without_folders
-from sage_kit.inference.card_markup import between, bullets, code, duration, fenced, listed, number, table
-from sage_kit.inference.card_scores import DEV, RunScore
+from sage_kit.inference.card_markup import between, bullets, code, duration, fenced, listed, number
+from sage_kit.inference.card_scores import RunScore
 from sage_kit.inference.card_snippets import own_snippet, plain_snippet
+from sage_kit.reports.markdown import table
+from sage_kit.studies.predictions import DEV
 
 LISTED = 20
 """Most labels that are listed one by one."""
@@ -332,12 +335,7 @@ def _settings(facts: RunFacts) -> str:
 
     document = tomlkit.document()
     for name, value in facts.changed_settings().items():
-        if isinstance(value, Mapping):
-            inline = tomlkit.inline_table()
-            inline.update(value)
-            document.add(name, inline)
-        else:
-            document.add(name, value)
+        document.add(name, toml_item(value))
     components = [[kind, code(_component(told))] for kind, told in facts.environment.get("components", {}).items()]
     parts = ["Those that differ from the defaults; of files and folders the last part of their names:"]
     parts.append(fenced(tomlkit.dumps(document) or "# none", "toml"))

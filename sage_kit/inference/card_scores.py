@@ -19,10 +19,9 @@ from sage_kit.data.scoring import AGREEMENT, build_measure
 from sage_kit.data.splits import EVALUATION
 from sage_kit.errors import SageError
 from sage_kit.studies import statistics
+from sage_kit.studies.predictions import DEV, row_columns
 
 Array = NDArray[Any]
-
-DEV = "dev"
 
 
 @dataclass(frozen=True)
@@ -122,8 +121,7 @@ def _cells(
     if name != AGREEMENT and (measure is None or not _tells_rows(measure, structured="student_rows" in outputs)):
         return None, None
     if "student_rows" in outputs:
-        # agreement and divergence stand before the metrics: `sage_kit.training.row_scores`
-        place = 0 if name == AGREEMENT else 2 + names.index(name)
+        place = row_columns(names).index(name)
         student, teacher = (np.asarray(outputs[f"{who}_rows"], np.float64)[:, place] for who in ("student", "teacher"))
         return student, None if name == AGREEMENT else teacher
     spec = _spec(labels)

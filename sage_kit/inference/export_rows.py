@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from sage_kit.components import TaskSpec
 from sage_kit.components.plugins import Plugins
 from sage_kit.config import RunConfig
-from sage_kit.data.encoding import EncodedSplit, encode
 from sage_kit.data.scoring import load_scored
 from sage_kit.data.splits import Split, TaskData
 from sage_kit.errors import CompatibilityError
@@ -121,28 +120,6 @@ def spread(splits: dict[str, Split], limit: int) -> dict[str, Split]:
 # ---- the teacher ----------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, eq=False)
-class TeacherModel:
-    """A run's teacher, to be compared with.
-
-    Attributes
-    ----------
-    backend : TorchBackend
-    tokenizer : PreTrainedTokenizerBase
-    prefix : str
-    max_length : int
-    """
-
-    backend: TorchBackend
-    tokenizer: Any
-    prefix: str
-    max_length: int
-
-    def encode(self, split: Split, spec: TaskSpec) -> EncodedSplit:
-        """A split as the teacher reads it."""
-        return encode(split, spec, self.tokenizer, self.max_length, self.prefix)
-
-
 class _AsItIs(Cache):
     """A cache of which entries are read, and none is computed."""
 
@@ -153,7 +130,7 @@ class _AsItIs(Cache):
         return super().entry(kind, key, refuse, about)
 
 
-def teacher_of(run: RunConfig, data: TaskData, announce: Announce) -> TeacherModel | None:
+def teacher_of(run: RunConfig, data: TaskData, announce: Announce) -> Predictor | None:
     """The teacher of a run, from its checkpoint or the cache; None, and a line that says why, where it has several or
     where it would have to be fine-tuned again.
     """
@@ -171,4 +148,5 @@ def teacher_of(run: RunConfig, data: TaskData, announce: Announce) -> TeacherMod
             "table, and agreement is with the student"
         )
         return None
-    return TeacherModel(TorchBackend.of(found.model, accelerator), found.tokenizer, found.prefix, run.max_length)
+    backend = TorchBackend.of(found.model, accelerator)
+    return Predictor(run.teacher, found.tokenizer, found.prefix, data.spec, run.max_length, backend)

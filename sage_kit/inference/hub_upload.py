@@ -14,7 +14,7 @@ from typing import Any
 
 import sage_kit
 from sage_kit.components.plugins import Plugins
-from sage_kit.errors import HubError, ModelError, SageError, one_line
+from sage_kit.errors import HubError, ModelError, SageError, causes_of, one_line
 from sage_kit.inference.card_facts import without_folders
 from sage_kit.inference.card_snippets import PLACE
 from sage_kit.inference.model_card import CARD, model_card, without_mark
@@ -306,11 +306,7 @@ def _explain(error: BaseException, repository: str, aim: str) -> str:
     from huggingface_hub import constants
     from huggingface_hub import errors as hub
 
-    chain: list[BaseException] = []
-    link: BaseException | None = error
-    while link is not None and link not in chain:
-        chain.append(link)
-        link = link.__cause__ or link.__context__
+    chain = causes_of(error)
     if any(isinstance(one, hub.OfflineModeIsEnabled) for one in chain):
         return "the hub is not asked, since HF_HUB_OFFLINE is set: unset it, or see what would go with --dry-run"
     # the web library's base class is that of the hub's own errors, whichever library it is

@@ -15,9 +15,9 @@ from sage_kit.data.splits import EVALUATION
 from sage_kit.errors import RunDirectoryError
 from sage_kit.inference.card_body import body, title
 from sage_kit.inference.card_facts import RunFacts
-from sage_kit.inference.card_scores import DEV
 from sage_kit.rundir import RunDirectory
 from sage_kit.storage.files import disk_errors, write_text
+from sage_kit.studies.predictions import DEV
 
 CARD = "README.md"
 """What the hub calls the card of a model."""

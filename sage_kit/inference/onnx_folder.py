@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from sage_kit.data.encoding import EncodedSplit
 from sage_kit.data.splits import Split
 from sage_kit.errors import CompatibilityError, ConfigError
-from sage_kit.inference.export_rows import Compared, TeacherModel
+from sage_kit.inference.export_rows import Compared
 from sage_kit.inference.export_table import (
     INT8 as INT8_LINE,
 )
@@ -113,7 +113,7 @@ def check_target(folder: Path) -> None:
 
 
 def export_student_to(
-    folder: Path, predictor: Predictor, compared: Compared, *, teacher: TeacherModel | None = None, int8: bool = False,
+    folder: Path, predictor: Predictor, compared: Compared, *, teacher: Predictor | None = None, int8: bool = False,
     pairs: int = 50, of_run: bool = False, announce: Callable[[str], None] = lambda line: None,
 ) -> Report:  # fmt: skip
     """Export a student to ONNX; the folder appears when all is done and right, and replaces an earlier export.
@@ -126,7 +126,8 @@ def export_student_to(
         The student, computed by torch, on the CPU in float32.
     compared : Compared
         The rows.
-    teacher : TeacherModel or None
+    teacher : Predictor or None
+        Computed by torch, too.
     int8 : bool
         Whether to write a model in eight bits, too.
     pairs : int
@@ -254,7 +255,7 @@ def _compared(
 
 
 def _add_teacher(
-    teacher: TeacherModel | None, compared: Compared, lines: dict[str, Line], outputs: dict[str, Outputs],
+    teacher: Predictor | None, compared: Compared, lines: dict[str, Line], outputs: dict[str, Outputs],
     read: dict[str, Mapping[str, EncodedSplit]],
 ) -> str:  # fmt: skip
     """Put the teacher first among the models; the name of whom the others agree with."""
@@ -263,7 +264,7 @@ def _add_teacher(
     own = {name: teacher.encode(split, compared.spec) for name, split in compared.splits.items()}
     others = dict(lines)
     lines.clear()
-    lines.update({TEACHER: Line(TEACHER, teacher.backend.weight_bytes / 1e6), **others})
+    lines.update({TEACHER: Line(TEACHER, cast(TorchBackend, teacher.backend).weight_bytes / 1e6), **others})
     outputs[TEACHER] = {name: teacher.backend.outputs(one.tokens) for name, one in own.items()}
     read[TEACHER] = own
     return TEACHER
@@ -284,7 +285,7 @@ def _against(
 
 
 def _contenders(
-    folder: Path, plain: PlainModel, about: About, exported: Mapping[str, OnnxBackend], teacher: TeacherModel | None,
+    folder: Path, plain: PlainModel, about: About, exported: Mapping[str, OnnxBackend], teacher: Predictor | None,
     read: Mapping[str, Mapping[str, EncodedSplit]],
 ) -> dict[str, Contender]:  # fmt: skip
     """The models with one thread each, on the first split."""
@@ -293,7 +294,9 @@ def _contenders(
     found = {}
     if teacher is not None:
         inputs = input_names(teacher.tokenizer)
-        found[TEACHER] = Contender(read[TEACHER][split].tokens, inputs, PlainModel(teacher.backend.model).run)
+        found[TEACHER] = Contender(
+            read[TEACHER][split].tokens, inputs, PlainModel(cast(TorchBackend, teacher.backend).model).run
+        )
     found[STUDENT] = Contender(tokens, about.inputs, plain.run)
     for name, file in ((ONNX, MODEL), (INT8_LINE, INT8)):
         if name in exported:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from sage_kit.errors import ModelError, SageError, one_line
+from sage_kit.errors import ModelError, SageError, causes_of, one_line
 from sage_kit.models.architectures import SUFFIXES, auto_class, has_class, is_trained_as
 from sage_kit.models.families import family_of, model_types, unsupported
 from sage_kit.models.layouts import (
@@ -210,11 +210,7 @@ def _no_weights(directory: Path, name: str) -> str:
 def _explain(error: BaseException, part: str, name: str, source: str) -> str:
     from huggingface_hub import errors as hub
 
-    chain: list[BaseException] = []
-    link: BaseException | None = error
-    while link is not None and link not in chain:
-        chain.append(link)
-        link = link.__cause__ or link.__context__
+    chain = causes_of(error)
 
     def is_any(*kinds: type[BaseException]) -> bool:
         return any(isinstance(item, kinds) for item in chain)

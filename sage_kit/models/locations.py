@@ -49,9 +49,9 @@ def resolve(name: str, needs: str = "config.json") -> str:
         raise ModelError(f"{name!r} is a file: {instead_of_file(path, name)}")
     if (hub := _HUB_NAME.fullmatch(name)) and not name.startswith("."):
         repository, revision = hub.groups()
-        return (
-            name if revision is None else str(_checkpoint_directory(_fetched(name, repository, revision), name, needs))
-        )
+        if revision is None:
+            return name
+        return str(_checkpoint_directory(_fetched(name, repository, revision), name, needs))
     raise ModelError(f"no directory {name!r} exists, and a hub name it cannot be: {_SOURCES}")
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from sage_kit.config import to_toml
 from sage_kit.errors import StudyError
 from sage_kit.reports.figures import DOTS_PER_INCH
+from sage_kit.reports.markdown import table
 from sage_kit.searching.search_loop import Search, duration, passed_over, values_text
 from sage_kit.searching.search_plan import AGREEMENT, DIVERGENCE
 from sage_kit.searching.search_space import label_of
@@ -263,13 +264,13 @@ def _table(search: Search) -> str:
         "why",
         "runs",
     ]
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(columns)
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
     for one in search.trials.finished():
         told, is_default = one.user_attrs, bool(one.user_attrs.get(DEFAULT))
         values = {name: one.params.get(name, "") for name in names}
         result = one.value if one.state.name == "COMPLETE" else ""
-        table.writerow([
+        writer.writerow([
             one.number, is_default, *values.values(), one.state.name.lower(), result,
             *(_joined(told.get(name)) for name in ("agreements", "scores", "steps")), told.get("seconds", ""),
             told.get(WHY, ""), _joined(told.get("runs")),
@@ -312,10 +313,10 @@ def _report(
     lines.append(f"- **Steps**: {_steps_text(search, check)}")
     for why, count in passed_over(trials).items():
         lines.append(f"- {count} draw{'s' if count > 1 else ''} passed over: {why}")
-    lines += ["", "## Trials", "", *_ranking(search, name), "", "## What mattered", ""]
+    lines += ["", "## Trials", "", _ranking(search, name), "", "## What mattered", ""]
     if shares:
-        lines += ["| setting | share of the spread |", "| --- | --- |"]
-        lines += [f"| `{setting}` | {share:.2f} |" for setting, share in shares.items()]
+        rows = [[f"`{setting}`", f"{share:.2f}"] for setting, share in shares.items()]
+        lines.append(table(["setting", "share of the spread"], rows))
         left = [setting for setting in plan.space if setting not in shares]
         lines += ["", f"By fANOVA over {len(complete)} complete trials: a pointer, and no finding."]
         lines += [f"Without {', '.join(left)}, which some trials do not have."] if left else []
@@ -348,15 +349,12 @@ def _steps_text(search: Search, check: Check | None) -> str:
     return f"from {counts[0]:,} to {counts[-1]:,}: the stop rule has ended some runs early."
 
 
-def _ranking(search: Search, name: str) -> list[str]:
+def _ranking(search: Search, name: str) -> str:
     names = list(search.plan.space)
     sign = 1.0 if search.plan.direction == "minimize" else -1.0
     complete = sorted(search.trials.complete(), key=lambda one: sign * float(one.value or 0.0))
     others = [one for one in search.trials.finished() if one.state.name != "COMPLETE"]
-    lines = [
-        "| " + " | ".join(["trial", *(f"`{setting}`" for setting in names), name, "agreement", "score"]) + " |",
-        "| " + " | ".join(["---"] * (len(names) + 4)) + " |",
-    ]
+    rows = []
     for one in [*complete, *others]:
         told = one.user_attrs
         is_default = bool(told.get(DEFAULT))
@@ -364,8 +362,8 @@ def _ranking(search: Search, name: str) -> list[str]:
         cells += [_cell(one.params.get(setting)) for setting in names]
         cells.append(f"{one.value:.4g}" if one.state.name == "COMPLETE" else str(told.get(WHY, "")))
         cells += [_mean(told.get("agreements")), _mean(told.get("scores"))]
-        lines.append("| " + " | ".join(cells) + " |")
-    return lines
+        rows.append(cells)
+    return table(["trial", *(f"`{setting}`" for setting in names), name, "agreement", "score"], rows)
 
 
 def _cell(value: Any) -> str:

@@ -107,6 +107,11 @@ def _cells(metric: str, spec: TaskSpec, labels: Array, teacher: Array, students:
     )
 
 
+def row_columns(metrics: Sequence[str]) -> list[str]:
+    """What the columns of such tables hold, as `sage_kit.training.row_scores` writes them."""
+    return [AGREEMENT, DIVERGENCE, *metrics]
+
+
 def row_cells(metric: str, metrics: Sequence[str], tables: Sequence[Array], task: str) -> Array:
     """The same of tables that hold what each row scores.
 
@@ -117,7 +122,7 @@ def row_cells(metric: str, metrics: Sequence[str], tables: Sequence[Array], task
     """
     if metric == DIVERGENCE:
         return statistics.log_mean(np.stack([table[:, 1] for table in tables]))
-    names = [AGREEMENT, DIVERGENCE, *metrics]
+    names = row_columns(metrics)
     if metric not in names:
         raise StudyError(f"task {task!r} is not scored by {metric!r}.{did_you_mean(metric, names)}")
     # where a task of embeddings has no labels, its only metric is the agreement

@@ -96,7 +96,7 @@ class ArmRun:
     @property
     def splits(self) -> list[str]:
         """Names of the validation splits in order, and "evaluation" where there is such a set."""
-        return [*self.summary["validation"], *([EVALUATION] if self.summary.get("evaluation") else [])]
+        return scored_splits(self.summary)
 
     def record(self, plugins: Plugins) -> dict[str, Any]:
         """What it takes to execute the run again, as `sage_kit.studies.result` describes it, without splits."""
@@ -158,6 +158,11 @@ class ArmRun:
             "teacher_examples": summary["examples"].get("teacher", summary["examples"]["train"]),
             "run": self.directory.path.name,
         }
+
+
+def scored_splits(summary: Mapping[str, Any]) -> list[str]:
+    """Of a run's summary, names of the validation splits in order, and "evaluation" where there is such a set."""
+    return [*summary["validation"], *([EVALUATION] if summary.get("evaluation") else [])]
 
 
 def is_by_row(outputs: Mapping[str, NDArray[Any]]) -> bool:

@@ -22,9 +22,9 @@ from sage_kit.errors import StudyError
 from sage_kit.rundir import RunDirectory
 from sage_kit.rundir.directory import SUMMARY
 from sage_kit.storage.files import atomic_directory, disk_errors, write_text
-from sage_kit.studies.predictions import read_predictions
+from sage_kit.studies.predictions import DEV, read_predictions
 from sage_kit.studies.result import StudyResult, find_folders
-from sage_kit.studies.runs import COSTS, ENVIRONMENT_FILE, ArmRun, is_by_row
+from sage_kit.studies.runs import COSTS, ENVIRONMENT_FILE, ArmRun, is_by_row, scored_splits
 
 Array = NDArray[Any]
 
@@ -100,8 +100,7 @@ class SavedRuns:
             summary = json.loads(files[SUMMARY])
         except (OSError, ValueError, KeyError, StudyError):
             return ""
-        splits = {"dev", *summary["validation"], *(["evaluation"] if summary.get("evaluation") else [])}
-        if not splits <= outputs.keys():
+        if not {DEV, *scored_splits(summary)} <= outputs.keys():
             return ""
         told = {**run["environment"], "plugin_files": run["plugin_files"]}
         with disk_errors(str(path)), atomic_directory(path) as made:

@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sage_kit.reports.markdown import table
 from sage_kit.storage.files import disk_errors, write_text
 from sage_kit.worth.advice import RULE
 from sage_kit.worth.assessment import Assessment, Standing
@@ -70,8 +71,7 @@ def write_report(found: Assessment) -> Path:
     path = found.folder / PAGE
     lines = [
         "# Is distilling worth it?", "", found.text, "", f"![{found.metric} against time]({FIGURE})", "",
-        "| " + " | ".join(HEADINGS) + " |", "| " + " | ".join("---" for _ in HEADINGS) + " |",
-        *("| " + " | ".join(row) + " |" for row in rows_of(found)), "",
+        table(HEADINGS, rows_of(found)), "",
         f"Score: {found.metric}, on {found.rows:,} rows that no model has learned from and nothing was chosen by, with "
         f"95 % intervals over these rows. Teacher, students and the others learned from {found.trained_on:,} rows. "
         "Each model was made once, under one seed, and none was tuned: another seed, or tuning, may move a score. "
