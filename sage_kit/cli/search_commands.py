@@ -45,8 +45,14 @@ def search_command(
         Optional[int],  # noqa: UP045
         typer.Option(metavar="N", help="Runs of a trial, under a seed each.", show_default="1"),
     ] = None,
+    finalists: Annotated[
+        int,
+        typer.Option(metavar="N", min=0, help="Best trials to run again beside the default, to choose from; 0: none."),
+    ] = 3,
+    final_seeds: Annotated[int, typer.Option(metavar="N", min=1, help="New seeds that these run under.")] = 3,
     check_seeds: Annotated[
-        int, typer.Option(metavar="N", min=0, help="New seeds to hold the best against the default under; 0: none.")
+        int,
+        typer.Option(metavar="N", min=0, help="Further seeds to hold the best against the default under; 0: none."),
     ] = 5,
     jobs: Annotated[int, typer.Option(metavar="N", min=1, max=64, help="Trials at a time; they share the cores.")] = 1,
     prune: Annotated[
@@ -74,7 +80,7 @@ def search_command(
         from sage_kit.searching.search_workers import end_with
 
         end_with(worker)
-    from sage_kit.searching.search_plan import SearchPlan, asked_plan
+    from sage_kit.searching.search_plan import Ending, SearchPlan, asked_plan
     from sage_kit.searching.search_space import check_space, read_space
 
     own = {
@@ -87,38 +93,40 @@ def search_command(
     from sage_kit.searching.pruning import WatchedPlugins
 
     plugins = WatchedPlugins(files)
+    ending = Ending(finalists, final_seeds, check_seeds)
     if plan is not None:
         check_space(plan.base, plan.space, plugins)  # before torch is imported: a misspelt name is answered at once
-        plan.check_seeds(check_seeds)
+        ending.check(plan)
         from sage_kit.recipe import resolve
         from sage_kit.unused_settings import unused_settings
 
         searched = {name.partition(".")[0] for name in plan.space}
         if unused := unused_settings(resolve(plan.base, plugins), searched):
             typer.echo(f"sage-kit: searched, but with the default {unused}", err=True)
-    _run(directory, plan, plugins, trials, check_seeds, jobs, is_worker=bool(worker))
+    _run(directory, plan, plugins, trials, ending, jobs, is_worker=bool(worker))
 
 
 def _run(
-    directory: Path, plan: Any, plugins: Any, trials: int | None, check_seeds: int, jobs: int, *, is_worker: bool
+    directory: Path, plan: Any, plugins: Any, trials: int | None, ending: Any, jobs: int, *, is_worker: bool
 ) -> None:
     try:
+        from sage_kit.searching.search_finals import check_best, choose
         from sage_kit.searching.search_loop import Search, open_search
-        from sage_kit.searching.search_result import FILES, check_best, finish
+        from sage_kit.searching.search_result import FILES, finish
         from sage_kit.searching.search_workers import make_trials
 
         plan, store = open_search(directory, plan, plugins)
-        plan.check_seeds(check_seeds)
+        ending.check(plan)
         limit = trials or plan.trials
         search = Search(directory, plan, store, limit, lambda line: print(line, flush=True))
         if jobs > 1 and not is_worker and len(search.trials.finished()) < limit:
             search.run(1)  # what all share is made once, and what is wrong with it is told once
-            make_trials(search.folder, jobs, limit, check_seeds)
+            make_trials(search.folder, jobs, limit, ending)
         search.run()
         if is_worker:
-            check_best(search, check_seeds)
+            check_best(search, choose(search, ending).winner, ending)
             return
-        report = finish(search, check_seeds, lambda line: print(line, flush=True))
+        report = finish(search, ending, lambda line: print(line, flush=True))
     except KeyboardInterrupt:
         if not is_worker:
             print(f"sage-kit: interrupted; `sage-kit search {directory}` goes on with it", file=sys.stderr)

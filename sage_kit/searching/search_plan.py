@@ -29,12 +29,68 @@ RECORD = "search.toml"
 AGREEMENT, DIVERGENCE, METRIC = "agreement", "divergence", "metric"
 MEASURES = (DIVERGENCE, AGREEMENT, METRIC)
 LEAST_CHECK_SEEDS = 2
+FINALISTS, FINAL_SEEDS, CHECK_SEEDS = 3, 3, 5  # unless said otherwise
 TRIALS = 20  # unless said otherwise
 
 _HEAD = """\
 # Written by `sage-kit search`: what its trials have in common. The same command, or `sage-kit search` with this folder
 # alone, goes on with it.
 """
+
+
+@dataclass(frozen=True)
+class Ending:
+    """What follows the trials: the best few and the default again under new seeds, then the winner against the default.
+
+    Attributes
+    ----------
+    finalists : int
+        Trials that run again beside the default; 0 takes the best trial as it is.
+    final_seeds : int
+        New seeds that these run under.
+    check_seeds : int
+        Further seeds that the winner is held against the default under; 0 for none.
+    """
+
+    finalists: int = FINALISTS
+    final_seeds: int = FINAL_SEEDS
+    check_seeds: int = CHECK_SEEDS
+
+    def final_numbers(self, plan: SearchPlan) -> range:
+        """Numbers of the seeds of the finals, as `SearchPlan.run_config` counts them."""
+        return range(plan.seeds, plan.seeds + (self.final_seeds if self.finalists else 0))
+
+    def check_numbers(self, plan: SearchPlan) -> range:
+        """Numbers of the seeds of the check, which neither a trial nor the finals had."""
+        start = self.final_numbers(plan).stop
+        return range(start, start + self.check_seeds)
+
+    def flags(self) -> list[str]:
+        """The same as options of the command."""
+        named = {
+            "--finalists": self.finalists,
+            "--final-seeds": self.final_seeds,
+            "--check-seeds": self.check_seeds,
+        }
+        return [word for name, value in named.items() for word in (name, str(value))]
+
+    def check(self, plan: SearchPlan) -> None:
+        """Refuse more seeds than there are, or too few for an interval.
+
+        Raises
+        ------
+        ConfigError
+        """
+        if 0 < self.check_seeds < LEAST_CHECK_SEEDS:
+            raise ConfigError(
+                f"check-seeds is {self.check_seeds}: an interval needs {LEAST_CHECK_SEEDS} at least; 0 checks none"
+            )
+        last = max(plan.base.seed, plan.base.transfer_seed) + self.check_numbers(plan).stop
+        if last > LARGEST_SEED:
+            raise ConfigError(
+                f"seeds, final-seeds and check-seeds are too many: the last seed, {last:,}, must not be above "
+                f"{LARGEST_SEED:,}"
+            )
 
 
 @dataclass(frozen=True)
@@ -112,7 +168,7 @@ class SearchPlan:
         return replace(self, base=load_config({**base.model_dump(), "max_steps": steps}))
 
     def run_config(self, values: Mapping[str, Any], number: int) -> RunConfig:
-        """The settings of a run of a trial, under the seed of that number; from `seeds` on, of a check of the best."""
+        """The settings of a run of a trial, under the seed of that number; from `seeds` on, of what `Ending` runs."""
         chosen = with_values(self.base, values)
         changes: dict[str, Any] = {"seed": chosen.seed + number}
         if chosen.transfer_rows:  # each seed also draws a transfer set of its own
@@ -125,17 +181,6 @@ class SearchPlan:
     def best_config(self, values: Mapping[str, Any]) -> RunConfig:
         """Complete settings with these values, for a run of their own."""
         return load_config({**with_values(self.base, values).model_dump(), "run_dir": ""})
-
-    def check_seeds(self, check: int) -> None:
-        """Refuse more seeds than there are, or too few for an interval."""
-        if check and check < LEAST_CHECK_SEEDS:
-            raise ConfigError(f"check-seeds is {check}: an interval needs {LEAST_CHECK_SEEDS} at least; 0 checks none")
-        last = max(self.base.seed, self.base.transfer_seed) + self.seeds + check
-        if check < 0 or last > LARGEST_SEED:
-            raise ConfigError(
-                f"check-seeds is {check}: it must not be below 0, and the last seed, {last:,}, not above "
-                f"{LARGEST_SEED:,}"
-            )
 
     # ---- the record
 

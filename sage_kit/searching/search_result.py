@@ -1,38 +1,24 @@
-"""What came out of a search: the best against the default under new seeds, what mattered, and the files that say so."""
+"""What came out of a search: its best, what mattered, and the files that say so."""
 
 from __future__ import annotations
 
 import csv
 import io
-import math
 import shlex
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sage_kit.config import to_toml
 from sage_kit.errors import StudyError
 from sage_kit.reports.figures import DOTS_PER_INCH
 from sage_kit.reports.markdown import table
+from sage_kit.searching.search_finals import Check, Finals, check_best, choose
 from sage_kit.searching.search_loop import Search, duration, passed_over, values_text
-from sage_kit.searching.search_plan import AGREEMENT, DIVERGENCE
+from sage_kit.searching.search_plan import AGREEMENT, DIVERGENCE, Ending
 from sage_kit.searching.search_space import label_of
 from sage_kit.searching.search_trials import DEFAULT, WHY
 from sage_kit.storage.files import disk_errors, write_bytes, write_text
-from sage_kit.studies.arms import Arm, make_runs
 from sage_kit.studies.plots import bars
-from sage_kit.studies.predictions import compare_outputs
-from sage_kit.studies.runs import Runs
-from sage_kit.studies.verdicts import (
-    ALPHA,
-    PERCENT_CHANGE,
-    POINTS,
-    Direction,
-    can_decide,
-    number_text,
-    state_of,
-    unit_text,
-)
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
@@ -43,71 +29,18 @@ REPORT = "report.md"
 IMPORTANCE = "importance.png"
 FILES = (BEST, TABLE, REPORT, IMPORTANCE)
 
-BASELINE, CHOSEN = "default", "best"
 LEAST_FOR_IMPORTANCE = 4
 
 
-@dataclass(frozen=True)
-class Check:
-    """The best against the default, on dev, under seeds that the search did not use.
-
-    Attributes
-    ----------
-    seeds : list of int
-    default, best : float
-        Means over the seeds of what was searched for.
-    difference, low, high, p : float
-        Of best less default, with its 95 % interval over seeds and rows; of divergence in its logarithm.
-    unit : str
-        As in `sage_kit.studies.verdicts`.
-    steps : list of int
-        The student steps of the runs, each number once.
-    """
-
-    seeds: list[int]
-    default: float
-    best: float
-    difference: float
-    low: float
-    high: float
-    p: float
-    unit: str
-    steps: list[int]
-
-    @property
-    def interval_text(self) -> str:
-        """The difference and its interval in words."""
-        value, low, high = (number_text(x, self.unit, signed=True) for x in (self.difference, self.low, self.high))
-        return f"{value} {unit_text(self.unit)} (95 % interval {low} to {high})".replace("  ", " ")
-
-    def verdict(self, name: str) -> str:
-        """By rule one sentence: better or worse where the interval leaves zero out, with five seeds or more."""
-        if not math.isfinite(self.difference):
-            return f"Under {len(self.seeds)} new seeds, outputs of a run are no numbers: there is no comparison."
-        direction: Direction = "below" if self.unit == PERCENT_CHANGE else "above"
-        state = state_of(self.difference, 0.0, direction, self.p if can_decide(len(self.seeds)) else math.nan)
-        head = (
-            f"Under {len(self.seeds)} new seeds, on dev, the best settings have {name} {self.best:.4g} and the default "
-        )
-        head += f"{self.default:.4g}: {self.interval_text}. "
-        if state == "yes":
-            return f"{head}The best beat the default."
-        if state == "no":
-            return f"{head}The best are worse than the default: the search took chance for a gain; try more --seeds."
-        if not can_decide(len(self.seeds)) and self.p < ALPHA:
-            return f"{head}That points one way, but fewer than 5 seeds decide nothing (`--check-seeds 5`)."
-        return f"{head}That shows no difference."
-
-
-def finish(search: Search, check_seeds: int, say: Callable[[str], None]) -> str:
-    """Check the best, and write best.toml, trials.csv, report.md and, where there is enough to tell, importance.png.
+def finish(search: Search, ending: Ending, say: Callable[[str], None]) -> str:
+    """Choose the best, check it, and write the files of the search; importance.png where there is enough to tell.
 
     Parameters
     ----------
     search : Search
         Its trials are made.
-    check_seeds : int
-        Seeds of the check; 0 for none.
+    ending : Ending
+        What is run beside the trials.
     say : callable
         Shows one line to the user.
 
@@ -122,17 +55,18 @@ def finish(search: Search, check_seeds: int, say: Callable[[str], None]) -> str:
         When no trial has a result.
     """
     folder, trials = search.folder, search.trials
-    best = trials.best()
+    finals = choose(search, ending, say)
+    best = finals.winner
     if best is None:
         reasons = [str(one.user_attrs.get(WHY, "no result")) for one in trials.finished()]
         raise StudyError(
             f"{folder}: no trial has a result ({reasons[0] if reasons else 'none ended'}): search other values"
         )
-    found = check_best(search, check_seeds, say)
+    check = check_best(search, best, ending, say)
     shares, why_none = importance(search)
-    report = _report(search, best, found, check_seeds, shares, why_none)
+    report = _report(search, finals, best, check, ending, shares, why_none)
     with disk_errors(str(folder)):
-        write_text(folder / BEST, _best_toml(search, best))
+        write_text(folder / BEST, _best_toml(search, finals, best))
         write_text(folder / TABLE, _table(search))
         write_text(folder / REPORT, report)
         if shares:
@@ -140,41 +74,6 @@ def finish(search: Search, check_seeds: int, say: Callable[[str], None]) -> str:
         else:
             (folder / IMPORTANCE).unlink(missing_ok=True)
     return report
-
-
-def check_best(search: Search, seeds: int, say: Callable[[str], None] = lambda line: None) -> Check | None:
-    """Run the best and the default under seeds that no trial had, and compare them on dev, paired by seed and row.
-
-    Processes that do this at once share the runs. None where no seeds are asked for, or nothing beat the default.
-    """
-    plan, store, best = search.plan, search.store, search.trials.best()
-    if not seeds or best is None or best.user_attrs.get(DEFAULT):
-        return None
-    say(f"the best, trial {best.number}, is held against the default under {seeds} new seeds")
-    values = {BASELINE: {}, CHOSEN: search.trials.values(best)}
-    numbers = range(plan.seeds, plan.seeds + seeds)
-    asked = [(Arm(name), plan.run_config(own, number), "") for number in numbers for name, own in values.items()]
-    runs = Runs(make_runs(store, asked))
-    task = plan.base.task
-    metric = plan.measure if plan.measure in (AGREEMENT, DIVERGENCE) else ""
-    specs = {task: store.data(plan.base).spec}
-    row = compare_outputs(runs, specs, BASELINE, split="dev", metric=metric).iloc[0]
-    means = [row["baseline_mean"], row["mean"]]
-    if metric == DIVERGENCE:  # compared in its logarithm
-        means = [
-            sum(run.divergence("dev") for run in runs.of(arm=name)) / seeds for name in (BASELINE, CHOSEN)
-        ]  # fmt: skip
-    return Check(
-        seeds=sorted({run.seed for run in runs}),
-        default=float(means[0]),
-        best=float(means[1]),
-        difference=float(row["difference"]),
-        low=float(row["low"]),
-        high=float(row["high"]),
-        p=float(row["p"]),
-        unit=PERCENT_CHANGE if metric == DIVERGENCE else POINTS,
-        steps=sorted({run.summary["student_steps"] for run in runs}),
-    )
 
 
 # ---- what mattered --------------------------------------------------------------------------------------------------
@@ -239,10 +138,12 @@ def _command(search: Search, file: str) -> str:
     return shlex.join(["sage-kit", "run", "--config", file, *plugins])
 
 
-def _best_toml(search: Search, best: FrozenTrial) -> str:
+def _best_toml(search: Search, finals: Finals, best: FrozenTrial) -> str:
     values = search.trials.values(best)
     config = search.plan.best_config(values)
-    head = f"# Try {best.number} of a search, the best by {_measure(search)} on dev ({best.value:.4g})"
+    under = " under new seeds" if finals.standing else ""
+    result = finals.standing[0].mean if finals.standing else best.value
+    head = f"# Trial {best.number} of a search, the best by {_measure(search)} on dev{under} ({result:.4g})"
     found = f": {values_text(values)}" if values else ", which is the default"
     return f"{head}{found}.\n# Run it: {_command(search, BEST)}\n\n{to_toml(config)}"
 
@@ -284,9 +185,10 @@ def _joined(values: Any) -> str:
 
 def _report(
     search: Search,
+    finals: Finals,
     best: FrozenTrial,
     check: Check | None,
-    check_seeds: int,
+    ending: Ending,
     shares: Mapping[str, float],
     why_none: str,
 ) -> str:
@@ -307,9 +209,11 @@ def _report(
         "",
         f"- **Best**: trial {best.number}, {name} {best.value:.4g}: {values_text(values) or 'the default'}.",
     ]
+    if finals.standing:
+        lines.append(f"- **Finals**: {_finals_text(finals, ending, name)}")
     if default is not None and default.number != best.number:
         lines.append(f"- **Default**: trial {default.number}, {name} {default.value:.4g}.")
-    lines.append(f"- **Check**: {_check_text(best, check, check_seeds, name)}")
+    lines.append(f"- **Check**: {_check_text(finals, best, check, name)}")
     lines.append(f"- **Steps**: {_steps_text(search, check)}")
     for why, count in passed_over(trials).items():
         lines.append(f"- {count} draw{'s' if count > 1 else ''} passed over: {why}")
@@ -326,14 +230,27 @@ def _report(
     return "\n".join(lines) + "\n"
 
 
-def _check_text(best: FrozenTrial, check: Check | None, check_seeds: int, name: str) -> str:
+def _finals_text(finals: Finals, ending: Ending, name: str) -> str:
+    means = ", ".join(
+        f"trial {one.trial.number}{' (default)' if one.trial.user_attrs.get(DEFAULT) else ''} {one.mean:.4g}"
+        for one in finals.standing
+    )
+    head = f"mean {name} on dev under {ending.final_seeds} new seeds, by which the best was chosen: {means}."
+    first, won = finals.best, finals.winner
+    if first is None or won is None or first.number == won.number:
+        return head
+    return f"{head} Trial {first.number}, the best of the search with {first.value:.4g}, fell behind."
+
+
+def _check_text(finals: Finals, best: FrozenTrial, check: Check | None, name: str) -> str:
     if best.user_attrs.get(DEFAULT):
-        return "no trial was better than the default, so there is nothing to hold against it."
+        where = " under the seeds of the finals" if finals.standing else ""
+        return f"no trial was better than the default{where}, so there is nothing to hold against it."
     if check is None:
-        return f"none was asked for (`--check-seeds {check_seeds}`), so the best may owe its place to chance."
+        return "none was asked for (`--check-seeds 0`), so the best may owe its place to chance."
     return (
-        f"{check.verdict(name)} Seeds {', '.join(map(str, check.seeds))}, which no trial had; the rows of dev are "
-        "those that chose, so on other rows the difference may be smaller."
+        f"{check.verdict(name)} Seeds {', '.join(map(str, check.seeds))}, which neither a trial nor the finals had; "
+        "the rows of dev are those that chose, so on other rows the difference may be smaller."
     )
 
 

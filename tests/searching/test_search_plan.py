@@ -9,7 +9,7 @@ import pytest
 
 from sage_kit.config import LARGEST_SEED, load_config
 from sage_kit.errors import ConfigError, StudyError
-from sage_kit.searching.search_plan import RECORD, SearchPlan, asked_plan
+from sage_kit.searching.search_plan import RECORD, Ending, SearchPlan, asked_plan
 from sage_kit.searching.search_space import read_space
 
 SPACE = (
@@ -112,11 +112,14 @@ def test_seeds_of_trials_and_checks_are_apart_and_draw_transfer_sets() -> None:
     assert a_plan({"transfer_seed": 5}).run_config({}, 1).transfer_seed == 5
     best = plan.best_config({"learning_rate": 2e-4})
     assert (best.seed, best.evaluate_validation, best.run_dir) == (3, "every_round", "")
-    plan.check_seeds(0)
+    # trials have the first two seeds, then come those of the finals, then those of the check
+    assert (Ending(3, 4, 5).final_numbers(plan), Ending(3, 4, 5).check_numbers(plan)) == (range(2, 6), range(6, 11))
+    assert (Ending(0, 4, 5).final_numbers(plan), Ending(0, 4, 5).check_numbers(plan)) == (range(2, 2), range(2, 7))
+    Ending(check_seeds=0).check(plan)
     with pytest.raises(ConfigError, match="an interval needs 2"):
-        plan.check_seeds(1)
-    with pytest.raises(ConfigError, match="must not be below 0"):
-        a_plan({"seed": LARGEST_SEED - 2}).check_seeds(5)
+        Ending(check_seeds=1).check(plan)
+    with pytest.raises(ConfigError, match="must not be above"):
+        Ending(0, check_seeds=5).check(a_plan({"seed": LARGEST_SEED - 2}))
 
 
 def test_rounds_and_steps_are_not_searched_beside_a_limit(tmp_path: Path) -> None:

@@ -11,9 +11,10 @@ import pytest
 
 from sage_kit.components.plugins import Plugins
 from sage_kit.config import load_config
+from sage_kit.searching.search_finals import Check
 from sage_kit.searching.search_loop import Search, duration, values_text
 from sage_kit.searching.search_plan import SearchPlan
-from sage_kit.searching.search_result import Check, importance
+from sage_kit.searching.search_result import importance
 from sage_kit.searching.search_space import read_space
 from sage_kit.searching.search_trials import Trials
 from sage_kit.studies.verdicts import PERCENT_CHANGE, POINTS
