@@ -21,7 +21,7 @@ from sage_kit.components.plugins import Plugins
 from sage_kit.components.records import Costs, RoundResult, RunInfo
 from sage_kit.config import RunConfig, with_absolute_paths
 from sage_kit.data.splits import EVALUATION
-from sage_kit.errors import PluginError, RunDirectoryError, SageError
+from sage_kit.errors import PluginError, ProcessLostError, RunDirectoryError, SageError
 from sage_kit.models.narrow import trained_layers
 from sage_kit.recipe import Recipe, resolve
 from sage_kit.rundir import Checkpoint, RunDirectory
@@ -29,7 +29,7 @@ from sage_kit.storage.fingerprint import derive_seed
 from sage_kit.storage.frozen import frozen_copy
 from sage_kit.synthesis.synthesizer import build_ahead
 from sage_kit.system.devices import make_accelerator
-from sage_kit.system.processes import from_main
+from sage_kit.system.processes import check_shared, from_main, telling_of_lost
 from sage_kit.training.best_round import BestRound
 from sage_kit.training.component_state import give_back, state_of
 from sage_kit.training.labelled_batches import SyntheticBatches, planned_steps, sources_of
@@ -85,9 +85,12 @@ def run(
         directory.lock()
         origins = {key: f"{one.name} ({one.registered.origin})" for key, one in recipe.named.items()}
         directory.write_environment(origins, recipe.options, plugin_files, str(accelerator.device))
-    directory.path = Path(from_main(str(directory.path), accelerator))
     try:
-        return directory, distill(recipe, directory, accelerator)
+        with telling_of_lost(accelerator, lambda: _remedy(directory)):
+            directory.path = Path(from_main(str(directory.path), accelerator))
+            return directory, distill(recipe, directory, accelerator)
+    except ProcessLostError:  # which is no mistake of the settings: the run can go on
+        raise
     except SageError:
         if accelerator.is_main_process:
             directory.remove_if_unused()
@@ -112,9 +115,14 @@ def resume(directory: RunDirectory, plugins: Plugins) -> dict[str, Any]:
     if accelerator.is_main_process:
         directory.lock()
     try:
-        return distill(recipe, directory, accelerator)
+        with telling_of_lost(accelerator, lambda: _remedy(directory)):
+            return distill(recipe, directory, accelerator)
     finally:
         directory.unlock()
+
+
+def _remedy(directory: RunDirectory) -> str:
+    return f"the same launcher with `sage-kit resume {directory.path}` goes on from the last checkpoint"
 
 
 @counting_interrupts()  # once for the run: plugin code is called at each step
@@ -134,6 +142,7 @@ def distill(recipe: Recipe, directory: RunDirectory, accelerator: Accelerator) -
         What summary.json holds.
     """
     plugins, events = recipe.plugins, RunEvents(recipe.plugins, accelerator.is_main_process)
+    check_shared([directory.path, Path(recipe.config.cache_dir).expanduser()], accelerator)
     plugins.remove_observers()
     if accelerator.is_main_process:
         plugins.record_disabled = directory.record_disabled_observer
@@ -209,7 +218,7 @@ class Loop:
         self.loss_history: list[NDArray[np.float32]] = []
         self.predictions: dict[str, NDArray[np.float32]] = {}
         self.synthesis = RoundSynthesis(recipe, prepared, self.learner, directory, accelerator, costs, events)
-        self.planned_steps = planned_steps(recipe, prepared.train, accelerator.num_processes)
+        self.planned_steps = planned_steps(recipe, prepared.train)
         self.control = RunControl(recipe.plugins, events, accelerator, prepared, self.learner, self.planned_steps)
         self.best = BestRound.of(config, prepared.data.spec, directory.path / "best")
         self.stop_rule = recipe["stop_rule"].build(BuildContext(config=config, seed=config.seed))
@@ -303,6 +312,7 @@ class Loop:
             seconds=time.perf_counter() - started,
             padding=did.padding,
             outside_hull=float("nan") if synthetic is None else synthetic.outside_hull,
+            processes=self.accelerator.num_processes,
         )
         self.history.append(result)
         self.events.tell(self.plugins.round_finished, result)

@@ -86,6 +86,10 @@ class RunHeldError(RunInUseError):
     """Another study is making a run, and is not waited for: ask again later."""
 
 
+class ProcessLostError(SageError):
+    """Another of the processes that make a run together has ended: resume the run."""
+
+
 class DiskFullError(SageError):
     """The disk is full: free some space and resume."""
 

@@ -89,6 +89,8 @@ class RoundResult:
     outside_hull : float
         Share of the round's new points outside the convex hull of the map, where no inverter has seen data; NaN without
         a map.
+    processes : int
+        That shared its batches; their sizes do not depend on it.
     """
 
     round: int
@@ -104,6 +106,7 @@ class RoundResult:
     seconds: float
     padding: float
     outside_hull: float = float("nan")
+    processes: int = 1
 
     def __post_init__(self) -> None:
         # observers and stop rules get this object, and must not change the run by it

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
@@ -15,9 +14,7 @@ from accelerate.utils import InitProcessGroupKwargs
 
 from sage_kit.config import RunConfig
 from sage_kit.errors import CompatibilityError
-
-PATIENCE = datetime.timedelta(hours=12)
-"""How long processes wait for the one that fills the caches."""
+from sage_kit.system.processes import TOGETHER
 
 
 def make_accelerator(config: RunConfig) -> Accelerator:
@@ -36,7 +33,7 @@ def make_accelerator(config: RunConfig) -> Accelerator:
     return Accelerator(
         cpu=device.type == "cpu",
         mixed_precision="no" if precision == "fp32" else precision,
-        kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)],
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=TOGETHER)],
     )
 
 

@@ -18,6 +18,9 @@ from sage_kit.synthesis.synthetic_set import SyntheticSet
 from sage_kit.training.prepared import Prepared, PreparedSplit
 from sage_kit.training.profile import Profile
 
+ALL = slice(None)
+"""Every example of a batch."""
+
 
 @dataclass(frozen=True)
 class LabelledBatch:
@@ -64,8 +67,8 @@ class Batches(Protocol):
         """How many examples the batch of that number has."""
         ...
 
-    def fetch(self, number: int) -> LabelledBatch:
-        """The batch of that number."""
+    def fetch(self, number: int, part: slice = ALL) -> LabelledBatch:
+        """The batch of that number, or a part of its examples."""
         ...
 
 
@@ -109,9 +112,9 @@ class RealBatches:
         """How many examples the batch of that number has."""
         return len(self._plan[number])
 
-    def fetch(self, number: int) -> LabelledBatch:
-        """The batch of that number."""
-        rows, device = self._plan[number], self._device
+    def fetch(self, number: int, part: slice = ALL) -> LabelledBatch:
+        """The batch of that number, or a part of its examples."""
+        rows, device = self._plan[number][part], self._device
         store, outputs = self._split.store, self._split.outputs
         tokens = store.batch(rows, device)
         lengths = store.offsets[rows + 1] - store.offsets[rows]
@@ -174,10 +177,15 @@ class SyntheticBatches:
         """How many examples of the batch of that number a filter has kept."""
         return int(self.synthetic.kept[self._plan[number][1]].sum())
 
-    def fetch(self, number: int) -> LabelledBatch:
-        """The batch of that number, without the examples that a filter dropped."""
+    def fetch(self, number: int, part: slice = ALL) -> LabelledBatch:
+        """The batch of that number without the examples that a filter dropped, or a part of those.
+
+        It is lifted whole in any case: what is drawn for an example depends on its place in the batch.
+        """
         number, rows = self._plan[number]
         kept = self.synthetic.kept[rows]
+        if part != ALL:
+            kept = kept & np.isin(np.arange(len(rows)), np.flatnonzero(kept)[part])
         if self._own_input is None:
             tokens = self._synthesizer.lift(self.synthetic, rows, number)
         else:
@@ -235,13 +243,13 @@ def sources_of(
     return [made]
 
 
-def planned_steps(recipe: Recipe, train: PreparedSplit, processes: int) -> int:
+def planned_steps(recipe: Recipe, train: PreparedSplit) -> int:
     """Student steps over which the learning rate falls: what the settings say, or what the rounds would take."""
     config = recipe.config
     if config.lr_steps or config.max_steps:
         return config.lr_steps or config.max_steps
     limits = {"batch_size": config.batch_size, "batch_tokens": config.batch_tokens}
-    per_round = len(plan_batches(train.store.lengths, **limits, rng=np.random.default_rng(0))) / processes
+    per_round = len(plan_batches(train.store.lengths, **limits, rng=np.random.default_rng(0)))
     added = per_round * config.synthetic_ratio if config.schedule != "none" and config.mix == "add" else 0
     with_synthetic = max(0, config.rounds + 1 - recipe.first_synthetic)
     return max(1, round((config.rounds * per_round + with_synthetic * added) / config.gradient_accumulation))

@@ -75,7 +75,8 @@ class Learner:
         self.device = accelerator.device
         self.raw = part
         part.recomputes = config.gradient_checkpointing
-        self.objective = Objective(config, prepared.loss_inputs, part, self.device, announce)
+        processes = accelerator.num_processes
+        self.objective = Objective(config, prepared.loss_inputs, part, self.device, announce, processes)
         # without parameters of losses, the names in a checkpoint are those of the student's own
         own = self.objective.parameters()
         self._trained: Any = torch.nn.ModuleList([part, self.objective.modules]) if own else part

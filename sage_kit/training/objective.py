@@ -38,6 +38,8 @@ class Objective:
     device : torch.device
     announce : callable
         Shows one line of text to the user.
+    processes : int
+        That share each batch.
 
     Attributes
     ----------
@@ -55,6 +57,7 @@ class Objective:
         student: UpperLayers,
         device: torch.device,
         announce: Callable[[str], None] = lambda text: None,
+        processes: int = 1,
     ) -> None:
         self.inputs = inputs
         self._student = student
@@ -68,6 +71,12 @@ class Objective:
         found = {name: loss for name, loss in self._losses.items() if isinstance(loss, torch.nn.Module)}
         self.modules = torch.nn.ModuleDict(found).to(device)
         self.uses_logits = any(choice.spec.of_outputs for choice in inputs.losses.values())
+        compare = [name for name, choice in inputs.losses.items() if choice.spec.of_batch]
+        if processes > 1 and compare:
+            announce(
+                f"loss {', '.join(map(repr, compare))} compares the examples of a batch, and each of the {processes} "
+                "processes sees its share of them only: another number of processes gives another student"
+            )
 
     def __call__(
         self,

@@ -25,6 +25,7 @@ from sage_kit.models.vectors import Pooled, TeacherOutputs, VectorStore, embed_s
 from sage_kit.storage.cache import Cache
 from sage_kit.system.devices import autocast_for, resolve_precision, synchronize
 from sage_kit.system.machine import describe_machine, why_no_bf16
+from sage_kit.system.processes import main_first
 from sage_kit.training.prepared import PreparedSplit
 from sage_kit.training.run_events import RunEvents
 
@@ -53,21 +54,21 @@ class PreparationSteps:
 
     @contextlib.contextmanager
     def alone(self, activity: str) -> Iterator[None]:
-        """Around what the first process of a machine computes, and the others then find; its time is counted."""
+        """Around what the first process computes, and the others then find; its time is counted."""
         device = self.accelerator.device
-        with self.accelerator.local_main_process_first(), self.costs.timed(activity, lambda: synchronize(device)):
+        with main_first(self.accelerator), self.costs.timed(activity, lambda: synchronize(device)):
             yield
 
     def load_data(self) -> TaskData:
         """The data of the task."""
-        with self.accelerator.local_main_process_first():
+        with main_first(self.accelerator):
             data = load_scored(self.plugins, self.config, self.announce)
         self.announce(describe_labels(data))
         return data
 
     def load_teacher(self, data: TaskData, name: str = "") -> Teacher:
         """The first teacher, or one of `other_teachers`, fine-tuned where it must be."""
-        with self.accelerator.local_main_process_first():
+        with main_first(self.accelerator):
             device = self.accelerator.device
             teacher = load_teacher(self.config, data, self.cache, device, self.announce, self.steps("teacher"), name)
         if teacher.seconds:

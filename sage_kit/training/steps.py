@@ -15,6 +15,7 @@ from sage_kit.data.batches import plan_batches
 from sage_kit.data.tokens import padded_rows
 from sage_kit.models.split import UpperLayers
 from sage_kit.models.vectors import INFERENCE_BATCH_SIZE, INFERENCE_BATCH_TOKENS, VectorStore
+from sage_kit.system.processes import from_all
 from sage_kit.training.labelled_batches import Batches
 from sage_kit.training.objective import Objective
 
@@ -54,7 +55,8 @@ def train_pass(
 ) -> Pass:
     """Train on every batch of the sources once, in random order, and profile the losses on the way.
 
-    Nothing in here waits for the device.
+    Several processes share the examples of each batch, so that a step is the same at any number of them. Nothing in
+    here waits for the device.
 
     Parameters
     ----------
@@ -92,29 +94,32 @@ def train_pass(
     order = [(source, number) for source in sources for number in range(len(source))]
     order = [order[i] for i in rng.permutation(len(order))]
     if max_steps is not None:
-        order = order[: max_steps * accumulation * accelerator.num_processes]
-    order = _share(order, accelerator)
+        order = order[: max_steps * accumulation]
     total, shares = -(-len(order) // accumulation), shares_of_step(order, accumulation)
     steps, padded_tokens, mean = 0, 0, torch.zeros((), device=accelerator.device)
     lengths: list[torch.Tensor] = []
     for place, (source, number) in enumerate(order, start=1):
-        batch = source.fetch(number)
+        part, weight = share_of(source.examples(number), accelerator.process_index, accelerator.num_processes)
+        batch = source.fetch(number, part)
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(steps)
         output = upper(batch.states, batch.mask if batch.padded else None, **asks)
         losses, recorded = objective(output, batch, progress(steps), accelerator.autocast)
         loss = losses.mean()
-        if accelerator.num_processes > 1 and not objective.uses_logits:
-            # several processes wait for the gradient of every parameter
-            loss = loss + 0.0 * output.logits.float().sum()
+        if accelerator.num_processes > 1:
+            loss = loss * weight
+            if not objective.uses_logits:
+                # several processes wait for the gradient of every parameter
+                loss = loss + 0.0 * output.logits.float().sum()
         is_whole = place % accumulation == 0 or place == len(order)
         if accumulation > 1:
             loss = loss * shares[place - 1]
         with contextlib.nullcontext() if is_whole else accelerator.no_sync(upper):
             accelerator.backward(loss)
-        source.profile.record(batch.rows, losses, recorded)
-        lengths.append(batch.mask.sum(1))
-        padded_tokens += batch.mask.numel()
+        if weight:
+            source.profile.record(batch.rows, losses, recorded)
+            lengths.append(batch.mask.sum(1))
+            padded_tokens += batch.mask.numel()
         mean = mean + loss.detach() if accumulation > 1 else loss.detach()
         if not is_whole:
             continue
@@ -130,7 +135,24 @@ def train_pass(
     for source in sources:
         source.profile.merge(accelerator)
     flat = torch.cat(lengths).cpu().numpy() if lengths else np.zeros(0, np.int64)
+    if accelerator.num_processes > 1:
+        found = from_all((flat, padded_tokens), accelerator)
+        flat, padded_tokens = np.concatenate([own for own, _ in found]), sum(own for _, own in found)
     return Pass(steps, int(flat.sum()), padded_tokens, flat)
+
+
+def share_of(examples: int, process: int, processes: int) -> tuple[slice, float]:
+    """The examples of a batch that a process takes, and the weight of its mean loss.
+
+    The mean over processes of the weighted losses is the mean loss over the batch. Where there are fewer examples than
+    processes, those that get none take the first with weight 0, since all processes wait for each other's gradients.
+    """
+    if processes == 1:
+        return slice(None), 1.0
+    own = len(range(process, examples, processes))
+    if not own:
+        return slice(0, 1), 0.0
+    return slice(process, None, processes), own * processes / examples
 
 
 def shares_of_step(order: Sequence[tuple[Batches, int]], accumulation: int) -> list[float]:
@@ -199,13 +221,3 @@ def count_flops(
     """
     counted = upper.training_flops if training else upper.flops
     return counted(lengths, hidden, projections)
-
-
-def _share(items: list[Any], accelerator: Accelerator) -> list[Any]:
-    """The batches of this process: as many as of any other, for which the first ones may be used again."""
-    processes = accelerator.num_processes
-    if processes == 1 or not items:
-        return items
-    missing = -len(items) % processes
-    padded = items + [items[i % len(items)] for i in range(missing)]
-    return padded[accelerator.process_index :: processes]

@@ -19,9 +19,11 @@ from sage_kit.models.learning_rate import WARMUP_SHARE, learning_rate_factor
 from sage_kit.models.vectors import pool
 from sage_kit.storage.fingerprint import derive_seed
 from sage_kit.system.devices import autocast_for, synchronize
+from sage_kit.system.processes import main_first
 from sage_kit.training.losses import hidden_state_loss
 from sage_kit.training.optimizer import load_optimizer_tensors, make_optimizer, optimizer_tensors
 from sage_kit.training.prepared import Prepared
+from sage_kit.training.steps import share_of
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -76,7 +78,7 @@ def warm_up(
     DataError
         When the corpus cannot be read or holds no text.
     """
-    with accelerator.local_main_process_first():
+    with main_first(accelerator):
         texts = load_corpus(config)
     if prepared.teacher.prefix:
         texts = [prepared.teacher.prefix + text for text in texts]
@@ -89,12 +91,10 @@ def warm_up(
     load_optimizer_tensors(raw_optimizer, raw_upper, optimizer_state or {})
     optimizer = accelerator.prepare_optimizer(raw_optimizer)
     autocast = autocast_for(prepared.device, prepared.precision)
-    processes = accelerator.num_processes
     batches = []
     for epoch in range(config.warmup_epochs):
         rng = np.random.default_rng(derive_seed(config.seed, "warm-up", epoch))
-        plan = plan_batches(tokens.lengths, batch_size=config.batch_size, batch_tokens=config.batch_tokens, rng=rng)
-        batches += plan[accelerator.process_index : len(plan) // processes * processes : processes]
+        batches += plan_batches(tokens.lengths, batch_size=config.batch_size, batch_tokens=config.batch_tokens, rng=rng)
     total = len(batches)
     upper.train()
     started, counted = time.perf_counter(), 0
@@ -102,7 +102,7 @@ def warm_up(
     def count_costs() -> None:
         nonlocal started, counted
         synchronize(prepared.device)
-        costs.add("warm-up", time.perf_counter() - started, tokens=counted * processes)
+        costs.add("warm-up", time.perf_counter() - started, tokens=counted)
         started, counted = time.perf_counter(), 0
 
     for number in range(done, total):
@@ -111,6 +111,8 @@ def warm_up(
             torch.manual_seed(derive_seed(config.seed, *purpose))
         rows = batches[number]
         counted += int(tokens.lengths[rows].sum())
+        part, weight = share_of(len(rows), accelerator.process_index, accelerator.num_processes)
+        rows = rows[part]
         ids, types, mask = (tensor.to(prepared.device) for tensor in tokens.pad(rows))
         with torch.no_grad():
             states = prepared.input_layers(ids, types, mask).float()
@@ -123,10 +125,12 @@ def warm_up(
             group["lr"] = config.warmup_learning_rate * learning_rate_factor("linear", WARMUP_SHARE, number, total)
         output = upper(states, mask, hidden=True)
         # the head takes no part; its zero-weighted logits keep every parameter in the graph for several processes
-        loss = (
-            hidden_state_loss(output.hidden[-1].unsqueeze(2), target.unsqueeze(2), mask, config.hidden_loss).mean()
-            + 0.0 * output.logits.float().sum()
-        )
+        distance = hidden_state_loss(
+            output.hidden[-1].unsqueeze(2), target.unsqueeze(2), mask, config.hidden_loss
+        ).mean()
+        if accelerator.num_processes > 1:
+            distance = distance * weight
+        loss = distance + 0.0 * output.logits.float().sum()
         accelerator.backward(loss)
         if config.max_grad_norm:
             accelerator.clip_grad_norm_(upper.parameters(), config.max_grad_norm)

@@ -94,7 +94,7 @@ def mean_divergence(folder: Path, learning_rate: float, seeds: tuple[int, ...]) 
     for path in folder.glob("runs/file/[!.]*"):
         directory = RunDirectory.open(path)
         if directory.config().learning_rate == pytest.approx(learning_rate) and directory.config().seed in seeds:
-            found.append(ArmRun("", "file", 0, directory, directory.config(), {}).divergence("dev"))
+            found.append(ArmRun("", "file", 0, directory, directory.config(), {}, False).divergence("dev"))
     assert len(found) == len(seeds)
     return sum(found) / len(found)
 
