@@ -97,6 +97,9 @@ def run_command(
         str, typer.Option(metavar="NAME", help="joblib (processes of this machine) or dask (a cluster).")
     ] = "joblib",
     scheduler: Annotated[str, typer.Option(metavar="ADDRESS", help="Scheduler of the dask cluster.")] = "",
+    scheduler_security: Annotated[
+        str, typer.Option(metavar="FILE", help="TOML file that names the certificates of a tls:// scheduler.")
+    ] = "",
     again: Annotated[bool, typer.Option("--again", help="Execute cells that are done too.")] = False,
     out: CellsOut = "",
     notebooks: Notebooks = "",
@@ -107,14 +110,17 @@ def run_command(
 ) -> int:
     """Execute a study, or the cells of a grid. Cells that are done already are not executed again.
 
-    Exit codes: 0 all done, 1 a cell failed, 2 bad parameters (nothing was started), 130 interrupted.
+    Exit codes: 0 all done, 1 a cell failed or was left, 2 bad parameters (nothing was started), 130 interrupted.
     """
     from sage_kit.studies.backends import run_cells
+    from sage_kit.studies.cluster import Scheduler
     from sage_kit.studies.grid import grid_cells
     from sage_kit.studies.parameters import notebooks_folder
 
     overrides = _overrides(parameter or [], profile, plugin or [])
     cells = grid_cells(notebooks_folder(notebooks), in_project(out, CELLS), name, grid, overrides)
+
+    reached = Scheduler(scheduler, scheduler_security) if scheduler or scheduler_security else None
 
     def announce(line: str) -> None:
         typer.echo(line, err=True)
@@ -122,14 +128,14 @@ def run_command(
     if len(cells) > 1:
         announce(f"{len(cells)} cells; what they print is in {shown(cells[0].out)}/*/*/log.txt")
     try:
-        outcomes = run_cells(cells, backend, jobs, scheduler, again=again, announce=announce)
+        outcomes = run_cells(cells, backend, jobs, reached, again=again, announce=announce)
     except KeyboardInterrupt:
         announce("sage-kit: interrupted; what is done is kept, and the same command goes on from there")
         sys.exit(130)  # a returned 130 is what typer makes of an interruption that nobody has told yet
     print_all(_outcomes_table(outcomes))
     failed = [outcome for outcome in outcomes if outcome.state != "done"]
     for outcome in failed:
-        announce(f"sage-kit: {outcome.cell.name} failed: {outcome.error}; see {outcome.cell.directory}")
+        announce(f"sage-kit: {outcome.cell.name} {outcome.state}: {outcome.error}; see {outcome.cell.directory}")
     return 1 if failed else 0
 
 

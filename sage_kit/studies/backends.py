@@ -1,4 +1,4 @@
-"""Executing the cells of a grid: one after the other, in processes of one machine, or on a cluster. Light until then.
+"""Executing the cells of a grid: one after the other, in processes of one machine, or on a cluster.
 
 However it ends, nothing that was done is lost: the outcome of a cell lies in its folder, and a process that asks for a
 cell that is done gets it from there. So a cell whose worker was killed is simply asked for again.
@@ -13,13 +13,11 @@ from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from pathlib import Path
 
-from sage_kit.errors import SageError, StudyError, did_you_mean
+from sage_kit.errors import StudyError, did_you_mean
+from sage_kit.studies.cluster import MOST_ATTEMPTS, Scheduler, on_cluster
 from sage_kit.studies.runner import LOG, Announce, Cell, Outcome, now, read_record, require_packages, run_cell
 
 BACKENDS = ("joblib", "dask")
-
-MOST_ATTEMPTS = 3  # how often a cell is given to a worker, when each of them dies of it
-CONNECT_SECONDS = 10  # how long a scheduler may take to answer [s]
 
 Run = Callable[[Cell], Outcome]
 
@@ -28,7 +26,7 @@ def run_cells(
     cells: Sequence[Cell],
     backend: str = "joblib",
     jobs: int = 1,
-    scheduler: str = "",
+    scheduler: Scheduler | None = None,
     *,
     again: bool = False,
     announce: Announce = lambda text: None,
@@ -39,6 +37,8 @@ def run_cells(
     dask.distributed cluster, which must see the same folders. Outcomes are in the order of `cells`.
     """
     _check(backend, jobs, scheduler)
+    if scheduler and scheduler.warning:
+        announce(scheduler.warning)
     outcomes: dict[Path, Outcome] = {}
     waiting = {cell.directory: cell for cell in cells}
     total = len(waiting)
@@ -46,7 +46,8 @@ def run_cells(
     for wait in (False, True):
         batch, run = list(waiting.values()), partial(run_cell, again=again, wait=wait)
         if backend == "dask":
-            results = _on_cluster(batch, run, scheduler)
+            assert scheduler is not None, "checked"
+            results = on_cluster(batch, run, scheduler)
         elif min(jobs, len(batch)) > 1:
             results = _in_processes(batch, run, min(jobs, len(batch)))
         else:
@@ -62,7 +63,7 @@ def run_cells(
     return [outcomes[cell.directory] for cell in cells]
 
 
-def _check(backend: str, jobs: int, scheduler: str) -> None:
+def _check(backend: str, jobs: int, scheduler: Scheduler | None) -> None:
     """Check how cells are to be executed, without starting anything."""
     if backend not in BACKENDS:
         raise StudyError(f"Unknown backend {backend!r}.{did_you_mean(backend, BACKENDS)}")
@@ -72,6 +73,8 @@ def _check(backend: str, jobs: int, scheduler: str) -> None:
         raise StudyError("backend 'dask' needs --scheduler ADDRESS, as `dask scheduler` prints it")
     if backend != "dask" and scheduler:
         raise StudyError(f"backend {backend!r} has no scheduler: take --backend dask, or leave --scheduler out")
+    if scheduler:
+        scheduler.check()
     require_packages("papermill", "ipykernel", "nbconvert", "distributed" if backend == "dask" else "joblib")
 
 
@@ -80,6 +83,8 @@ def _outcome_text(outcome: Outcome) -> str:
     name = outcome.cell.name
     if outcome.state == "failed":
         return f"{name} failed: {outcome.error} (see {outcome.cell.directory / LOG})"
+    if outcome.error:
+        return f"{name} {outcome.state}: {outcome.error}"
     return f"{name} was done before" if outcome.reused else f"{name} {outcome.state} in {outcome.seconds:.1f} s"
 
 
@@ -114,29 +119,3 @@ def _in_worker(run: Run, cell: Cell) -> Outcome:
     # a function, since a kernel would inherit that the signal is ignored
     signal.signal(signal.SIGINT, lambda *_: None)
     return run(cell)
-
-
-def _on_cluster(cells: Sequence[Cell], run: Run, scheduler: str) -> Iterator[Outcome]:
-    """On the workers of a dask.distributed cluster; outcomes in the order in which they come. Not by joblib's back end,
-    which waits forever for a task that dask gives up, as when each of its workers died.
-    """
-    from distributed import Client, as_completed
-
-    try:
-        client = Client(scheduler, timeout=CONNECT_SECONDS, set_as_default=False)
-    except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        raise StudyError(f"no dask scheduler answers at {scheduler}: {reason or type(error).__name__}") from None
-    with client:
-        # not pure: the same cell under the same arguments is another task when it is asked for again
-        futures = {client.submit(run, cell, pure=False, retries=MOST_ATTEMPTS - 1): cell for cell in cells}
-        # its loop is told, or it looks for a client of the whole process
-        for future in as_completed(list(futures), loop=client.loop):
-            if future.status == "finished":
-                yield future.result()
-                continue
-            failure = future.exception() if future.status == "error" else None
-            if isinstance(failure, SageError):
-                raise failure
-            reason = f"{type(failure).__name__}: {failure}" if failure else "the scheduler went away"
-            yield Outcome(futures[future], "failed", error=f"its worker was lost ({' '.join(reason.split())})")

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tiny
 import torch
 import toyspans
 from safetensors.torch import load_file
@@ -75,6 +76,10 @@ def steady(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 )  # fmt: skip
 def test_a_run_is_the_same_at_any_number_of_processes(tmp_path: Path, steady: Path, settings: dict[str, Any]) -> None:
     """As many steps on the same batches, and the same numbers but for the order of sums."""
+    if "warmup_epochs" in settings:
+        corpus = tmp_path / "corpus.txt"
+        corpus.write_text("\n".join(row["text"] for row in tiny.toy_task_rows(100, seed=3)))
+        settings = {**settings, "warmup_corpus": str(corpus)}
     together = run_with_two(tmp_path, steady, rounds=2, **settings)
     alone, summary = toy_run(tmp_path, steady, run_dir=str(tmp_path / "alone"), rounds=2, **settings)
     found = together.summary()
