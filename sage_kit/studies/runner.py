@@ -80,9 +80,7 @@ class Outcome:
     """What became of a cell."""
 
     cell: Cell
-    state: (
-        str  # "done", "failed", "interrupted", "not started" or "busy": another process has it, and was not waited for
-    )
+    state: str  # "done", "failed", "interrupted", "not started"; "busy": another process has it and was not waited for
     seconds: float = 0.0  # wall time of its execution [s]
     error: str = ""  # one line; "" unless it failed
     reused: bool = False  # it had been executed before
