@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from sage_kit.cli.options import AsJson, make_table, print_all
+from sage_kit.cli.options import AsJson, announce, make_table, print_all
 from sage_kit.errors import StudyError, did_you_mean
 from sage_kit.studies.places import CELLS, RESULTS, SHARED_RESULTS, in_project, result_folders, shown
 
@@ -164,11 +164,19 @@ def report(
         typer.Option(metavar="DIR", help="Folder of the executed notebooks.", show_default=f"{CELLS} of the project"),
     ] = "",
 ) -> None:
-    """Build one HTML page of every result: verdicts, figures, and a table of the numbers."""
+    """Build one HTML page of every result: verdicts, figures, and a table of the numbers.
+
+    Beside FILE lie its findings as CSV and parquet, under its name. A result that is broken is told on standard error
+    and in the page; the others are shown, and the exit code stays 0, as with `sage-kit claims`.
+    """
     from sage_kit.studies.gallery import build_gallery
 
-    page = build_gallery(results_dir=result_folders(results), out=Path(out), cells_dir=in_project(cells, CELLS))
-    print_all(f"Saved: {page}")
+    gallery = build_gallery(results_dir=result_folders(results), out=Path(out), cells_dir=in_project(cells, CELLS))
+    for fault in gallery.faults:
+        announce(str(fault))
+    if not gallery.results:
+        announce("there is no whole result yet: `sage-kit study run NAME` makes one")
+    print_all(f"Saved: {gallery.page}, {gallery.csv.name}, {gallery.parquet.name}")
 
 
 @study_app.command()
@@ -273,7 +281,7 @@ def claims_command(
     found, faults = read_results(*result_folders(results))
     entries = ledger_of(found)
     for fault in faults:
-        typer.echo(f"sage-kit: {fault}", err=True)
+        announce(str(fault))
     if as_json:
         typer.echo(json.dumps(ledger_json(entries, faults), indent=2))
     elif markdown:
