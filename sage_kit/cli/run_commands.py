@@ -8,7 +8,18 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-from sage_kit.cli.options import AsJson, ConfigFile, PluginFiles, Preset, load_plugins, print_all, take_settings
+from sage_kit.cli import completion
+from sage_kit.cli.options import (
+    AsJson,
+    ConfigFile,
+    PluginFiles,
+    Preset,
+    announce,
+    load_plugins,
+    print_all,
+    take_settings,
+    warn,
+)
 from sage_kit.config import RunConfig, load_config
 from sage_kit.errors import ConfigError, SageError
 
@@ -42,7 +53,7 @@ def run_command(
         name for name in checked.model_fields_set if name in settings or getattr(checked, name) != getattr(usual, name)
     }
     if unused := unused_settings(recipe, given):
-        typer.echo(f"sage-kit: {unused}", err=True)
+        warn(unused)
     from sage_kit.distill import run
 
     directory, summary = run(checked, plugins, [str(Path(file).resolve()) for file in plugin or ()])
@@ -147,7 +158,9 @@ def show(
 @app.command("decode")
 def decode_command(
     directory: Annotated[str, typer.Argument(metavar="DIR", help="Run directory.")],
-    decoder: Annotated[str, typer.Option(metavar="NAME", help="Decoder.")] = "nearest_token",
+    decoder: Annotated[
+        str, typer.Option(metavar="NAME", help="Decoder.", autocompletion=completion.decoders)
+    ] = "nearest_token",
     options: Annotated[
         str, typer.Option(metavar="VALUE", help="Options of the decoder, name=value pairs separated by commas.")
     ] = "",
@@ -172,7 +185,7 @@ def decode_command(
 
     decoding = decode_run(
         run_directory, plugins, decoder, given, round=round, limit=limit,
-        announce=lambda text: typer.echo(text, err=True),
+        announce=lambda text: announce(text, prefix=""),
     )  # fmt: skip
     if as_json:
         typer.echo(json.dumps(decoding.to_json(), indent=2))
@@ -229,7 +242,7 @@ def _write_card(path: Path, plugins: Any) -> None:
     try:
         write_model_card(path, plugins)
     except SageError as error:
-        typer.echo(f"sage-kit: no model card: {error}", err=True)
+        warn(f"no model card: {error}")
 
 
 def _print_disabled(disabled: dict[str, str]) -> None:
