@@ -13,6 +13,7 @@ import typer
 import sage_kit
 from sage_kit.cli import (
     component_commands,
+    doctor_commands,
     export_commands,
     inference_commands,
     run_commands,
@@ -54,6 +55,7 @@ app.add_typer(study_app, name="study")
 app.add_typer(claims_app)
 app.add_typer(component_commands.app)
 app.add_typer(settings_app)
+app.add_typer(doctor_commands.app)
 
 
 @settings_app.command("config")

@@ -123,7 +123,7 @@ def run_command(
 
     Exit codes: 0 all done, 1 a cell failed, 2 bad parameters (nothing was started), 130 interrupted.
     """
-    from sage_kit.studies.backends import run_cells
+    from sage_kit.studies.backends import check_backend, run_cells
     from sage_kit.studies.grid import grid_cells
     from sage_kit.studies.parameters import notebooks_folder
 
@@ -133,6 +133,7 @@ def run_command(
     if dry_run:
         from sage_kit.studies.dry_run import expected_cells, total_text
 
+        check_backend(backend, jobs, scheduler)
         expected = expected_cells(cells, again=again)
         print_all(_expected_table(expected), total_text(expected, jobs))
         return 0
