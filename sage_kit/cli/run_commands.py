@@ -10,12 +10,14 @@ import typer
 
 from sage_kit.cli import completion
 from sage_kit.cli.options import (
+    LOGGER,
     AsJson,
     ConfigFile,
     PluginFiles,
     Preset,
     announce,
     load_plugins,
+    make_table,
     print_all,
     take_settings,
     warn,
@@ -35,6 +37,13 @@ def run_command(
     preset: Preset = "",
     plugin: PluginFiles = None,
     profile: Annotated[bool, typer.Option("--profile", help="Say where a round goes; the same as --trace.")] = False,
+    check_only: Annotated[
+        bool,
+        typer.Option(
+            "--check-only",
+            help="Check everything, show settings, components, steps, time and disk, and start nothing.",
+        ),
+    ] = False,
 ) -> None:
     """Distil a student and write a run directory.
 
@@ -54,6 +63,21 @@ def run_command(
     }
     if unused := unused_settings(recipe, given):
         warn(unused)
+    from sage_kit.cli.run_preview import component_rows, origins, preview_lines, setting_rows
+
+    origin_of = origins(checked, settings, preset, config)
+    if check_only:
+        tables = make_table("group", "setting", "value", "from"), make_table("kind", "component", "from", "options")
+        lines = preview_lines(recipe, plugins)  # before anything is shown: it may be an error
+        for row in setting_rows(checked, origin_of):
+            tables[0].add_row(*row)
+        for row in component_rows(recipe):
+            tables[1].add_row(*row)
+        print_all(*tables, *lines, "Nothing was started or written.")
+        return
+    for name, origin in origin_of.items():
+        if origin != "default":
+            LOGGER.debug("%s = %r, from %s", name, getattr(checked, name), origin)
     from sage_kit.distill import run
 
     directory, summary = run(checked, plugins, [str(Path(file).resolve()) for file in plugin or ()])
