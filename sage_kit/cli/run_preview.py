@@ -24,7 +24,7 @@ from sage_kit.config import (
     field_extra,
     toml_loads,
 )
-from sage_kit.errors import RunDirectoryError, SageError, causes_of
+from sage_kit.errors import ModelError, RunDirectoryError, SageError, causes_of
 from sage_kit.recipe import LossChoice, Recipe
 
 if TYPE_CHECKING:
@@ -158,11 +158,14 @@ def check_rest(recipe: Recipe, data: TaskData | None) -> list[str]:
             resolve(name)
         folder = resolve_checkpoint(name)
         if folder is None:
+            if _is_set(OFFLINE):
+                raise ModelError(
+                    f"checkpoint {name!r} is not on this machine, and {OFFLINE} is set: unset it, or name one that is "
+                    "here"
+                )
             lines.append(
                 f"{name} is not on this machine: it is fetched from the hub, and its sizes are taken for BERT-base's"
             )
-            if os.environ.get(OFFLINE):
-                lines[-1] += f"; {OFFLINE} is set, so that this will fail: unset it, or name a checkpoint that is here"
         elif (folder / "config.json").is_file():
             told = json.loads((folder / "config.json").read_text(encoding="utf-8"))
             family_of(SimpleNamespace(**{"model_type": "", **told}), name)
@@ -186,7 +189,7 @@ def load_data(recipe: Recipe) -> tuple[TaskData | None, str]:
     """
     from sage_kit.data.scoring import load_scored
 
-    was_offline = bool(os.environ.get(OFFLINE))
+    was_offline = _is_set(OFFLINE)
     with _kept_offline():
         try:
             return load_scored(recipe.plugins, recipe.config, lambda text: None), ""
@@ -194,6 +197,11 @@ def load_data(recipe: Recipe) -> tuple[TaskData | None, str]:
             if was_offline or not any(isinstance(cause, ConnectionError) for cause in causes_of(error)):
                 raise
     return None, f"the data of task {recipe.config.task!r} is not on this machine: it is fetched from the hub"
+
+
+def _is_set(variable: str) -> bool:
+    """Whether a variable of the hub's library says yes."""
+    return os.environ.get(variable, "").upper() in ("1", "ON", "YES", "TRUE")
 
 
 @contextlib.contextmanager
