@@ -75,7 +75,8 @@ def _expected(cell: Cell, done: Sequence[Mapping[str, Any]], *, again: bool) -> 
 def total_text(expected: Sequence[Expected], jobs: int) -> str:
     """How many cells there are and are due, and about how long those take; nothing is known of some, it says so."""
     due = [one for one in expected if one.is_due]
-    head = f"{len(expected)} cells: {len(expected) - len(due)} done, {len(due)} to execute"
+    noun = "cell" if len(expected) == 1 else "cells"
+    head = f"{len(expected)} {noun}: {len(expected) - len(due)} done, {len(due)} to execute"
     known = [one.seconds for one in due if one.seconds is not None]
     if not due or not known:
         return f"{head}; nothing was started." if not due else f"{head}, of no known time; nothing was started."

@@ -105,11 +105,10 @@ class Effort:
         teachers = self._teachers(missing, paces, everything)
         minutes = sum(seconds for seconds, _ in parts) / 60
         sources = " and ".join(sorted({source for _, source in parts}))
-        text = f"{head}, about {_minutes(minutes)} of one core ({sources})"
+        text = f"{head}, about {minutes_text(minutes)} of one core ({sources})"
         if teachers:
-            text += (
-                f", and about {_minutes(sum(teachers.values()) / 60)} to fine-tune {counted(len(teachers), 'teacher')}"
-            )
+            fine_tuning = minutes_text(sum(teachers.values()) / 60)
+            text += f", and about {fine_tuning} to fine-tune {counted(len(teachers), 'teacher')}"
         return f"{text}."
 
     def estimate(self, run: Planned) -> Estimate:
@@ -296,5 +295,6 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
-def _minutes(minutes: float) -> str:
+def minutes_text(minutes: float) -> str:
+    """A time as a person reads it: ``4 minutes``, ``a minute``, ``20 s``."""
     return f"{minutes:,.0f} minutes" if minutes >= 1.5 else "a minute" if minutes > 0.75 else f"{60 * minutes:.0f} s"
