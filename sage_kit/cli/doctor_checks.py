@@ -88,7 +88,7 @@ def python() -> Iterator[Health]:
     version = platform.python_version()
     wanted = ""
     try:
-        wanted = importlib.metadata.metadata("sage-kit").get("Requires-Python") or ""
+        wanted = importlib.metadata.metadata("sage-kit")["Requires-Python"] or ""
     except importlib.metadata.PackageNotFoundError:
         yield Health(
             "python", "sage-kit", "not installed, but found on the path", "note",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -61,11 +62,18 @@ def _papermills_terminal() -> int | None:
     copy = getattr(sys.stderr, "_original_stdstream_copy", None)
     if not isinstance(copy, int):
         return None
-    try:
-        import psutil  # comes with the kernel
-
-        words = psutil.Process(os.getppid()).cmdline()
-    except Exception:  # of another user, or gone: the line is in the notebook all the same
-        return None
+    words = _words_of(os.getppid())
     is_papermill = any(Path(word).stem == "papermill" for word in words[:3])
     return copy if is_papermill and "--log-output" not in words else None
+
+
+def _words_of(process: int) -> list[str]:
+    """The command line of a process; empty where the system does not say, and the line is in the notebook alone."""
+    listed = Path(f"/proc/{process}/cmdline")
+    try:
+        if listed.exists():
+            return listed.read_bytes().decode(errors="replace").split("\0")
+        command = ["ps", "-o", "args=", "-p", str(process)]
+        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.split()
+    except OSError:
+        return []

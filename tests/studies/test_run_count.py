@@ -48,7 +48,7 @@ def test_without_papermill_a_line_is_printed_once(capsys: pytest.CaptureFixture[
 
 
 @pytest.mark.skipif(
-    not all(runner.importlib.util.find_spec(name) for name in ("papermill", "ipykernel", "psutil")),
+    not all(runner.importlib.util.find_spec(name) for name in ("papermill", "ipykernel")),
     reason="needs the extra `notebooks`",
 )
 @pytest.mark.parametrize("flags", [[], ["--log-output"]])
