@@ -75,6 +75,21 @@ def test_config_prints_toml_that_loads_back(capsys, tmp_path: Path, preset: str)
     assert load_config(file=file) == load_config(preset=preset)
 
 
+def test_plugins_short_lists_the_names_of_each_kind(capsys, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SAGE_KIT_PLUGINS", "")
+    lines = output(capsys, "plugins", "--short").splitlines()
+    names = {kind: listed.split(", ") for kind, _, listed in (line.partition(": ") for line in lines)}
+    everything = json.loads(output(capsys, "plugins", "--json"))["components"]
+    assert sum(map(len, names.values())) == len(everything)
+    assert "pca" in names["reducer"]
+    assert names["stop rule"] == ["agreement"]
+    assert output(capsys, "plugins", "--short", "--kind", "filter") == f"filter: {', '.join(names['filter'])}\n"
+    with pytest.raises(SystemExit) as exit_info:
+        main(["plugins", "--short", "--json"])
+    assert exit_info.value.code == 2
+    assert "both --short and --json are given" in capsys.readouterr().err
+
+
 def test_config_schema(capsys) -> None:
     schema = json.loads(output(capsys, "config", "--schema"))
     assert set(schema["properties"]) == set(RunConfig.model_fields)

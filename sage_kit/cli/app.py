@@ -13,6 +13,7 @@ import typer
 import sage_kit
 from sage_kit.cli import (
     component_commands,
+    doctor_commands,
     export_commands,
     inference_commands,
     run_commands,
@@ -21,9 +22,11 @@ from sage_kit.cli import (
     submission_commands,
     worth_commands,
 )
+from sage_kit.cli.completion import words_so_far
 from sage_kit.cli.options import INTERRUPTED, USAGE_ERROR, ConfigFile, Preset, make_table, print_all
 from sage_kit.cli.plugin_commands import with_plugin_commands
 from sage_kit.cli.study_commands import claims_app, study_app
+from sage_kit.cli.verbosity import LogLevel, Quiet, Verbose, on_every_command, own_level, take_flags
 from sage_kit.components.guard import counting_interrupts, show_traceback
 from sage_kit.config import RunConfig, load_config, to_toml
 from sage_kit.errors import DEBUG_VARIABLE, PluginError, SageError
@@ -37,7 +40,6 @@ app = typer.Typer(
     "shows the traceback.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    add_completion=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -53,6 +55,7 @@ app.add_typer(study_app, name="study")
 app.add_typer(claims_app)
 app.add_typer(component_commands.app)
 app.add_typer(settings_app)
+app.add_typer(doctor_commands.app)
 
 
 @settings_app.command("config")
@@ -109,8 +112,14 @@ def _root(
             TRACEBACK, help=f"Show the traceback of an error, as {DEBUG_VARIABLE}=1 does; may stand behind the command."
         ),
     ] = False,
+    verbose: Verbose = 0,
+    quiet: Quiet = 0,
+    log_level: LogLevel = "",
 ) -> None:
-    pass
+    take_flags(verbose, quiet, log_level)
+
+
+on_every_command(app)
 
 
 def main(arguments: list[str] | None = None, command: typer.Typer = app) -> None:
@@ -124,8 +133,8 @@ def main(arguments: list[str] | None = None, command: typer.Typer = app) -> None
         given = [word for word in options if word != TRACEBACK] + given[len(options) :]
         os.environ[DEBUG_VARIABLE] = "1"  # processes that are started see it, too
     try:
-        with counting_interrupts():
-            called = with_plugin_commands(app, given) if command is app else command
+        with counting_interrupts(), own_level():
+            called = with_plugin_commands(app, words_so_far() or given) if command is app else command
             code = called(given, standalone_mode=False)
         if code == INTERRUPTED:  # what newer versions of typer make of KeyboardInterrupt; no command of ours returns it
             raise KeyboardInterrupt

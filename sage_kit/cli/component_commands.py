@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from sage_kit.cli import completion
 from sage_kit.cli.options import (
     AsJson,
     ConfigFile,
@@ -28,7 +29,10 @@ app = typer.Typer()
 def plugins_command(
     as_json: AsJson = False,
     plugin: PluginFiles = None,
-    kind: Annotated[str, typer.Option(metavar="KIND", help="Only components of this kind.")] = "",
+    kind: Annotated[
+        str, typer.Option(metavar="KIND", help="Only components of this kind.", autocompletion=completion.kinds)
+    ] = "",
+    short: Annotated[bool, typer.Option("--short", help="Names only, a line for each kind.")] = False,
 ) -> None:
     """List every component with its kind, summary, origin and capabilities, and the plugins in quarantine."""
     from sage_kit.components.spec_checks import KINDS
@@ -37,8 +41,16 @@ def plugins_command(
     plugins = load_plugins(plugin)
     if kind and kind not in KINDS:
         raise ConfigError(f"Unknown kind {kind!r}.{did_you_mean(kind, KINDS)}")
+    if short and as_json:
+        raise ConfigError("both --short and --json are given: leave one out")
     items = plugins.components(kind or None)
-    if as_json:
+    if short:
+        names: dict[str, list[str]] = {}
+        for item in items:
+            names.setdefault(item.spec.kind.replace("_", " "), []).append(item.spec.name)
+        for title, listed in names.items():
+            typer.echo(f"{title}: {', '.join(listed)}")
+    elif as_json:
         listing = {
             "components": [
                 {
@@ -65,13 +77,14 @@ def plugins_command(
         }
         typer.echo(json.dumps(listing, indent=2))
         return
-    table = make_table("kind", "name", "summary", "origin", "capabilities")
-    for item in items:
-        table.add_row(
-            item.spec.kind.replace("_", " "), item.spec.name, item.spec.summary, str(item.origin),
-            _capabilities_text(item.spec.capabilities()),
-        )  # fmt: skip
-    print_all(table)
+    else:
+        table = make_table("kind", "name", "summary", "origin", "capabilities")
+        for item in items:
+            table.add_row(
+                item.spec.kind.replace("_", " "), item.spec.name, item.spec.summary, str(item.origin),
+                _capabilities_text(item.spec.capabilities()),
+            )  # fmt: skip
+        print_all(table)
     for bad in plugins.quarantined:
         typer.echo(f"In quarantine: {bad}: {bad.cause}")
 
@@ -90,9 +103,16 @@ def _capabilities_text(capabilities: dict[str, Any]) -> str:
 @app.command("check")
 def check_command(
     name: Annotated[
-        str, typer.Argument(metavar="NAME", help="Component to check; may be left out with --plugin.")
+        str,
+        typer.Argument(
+            metavar="NAME",
+            help="Component to check; may be left out with --plugin.",
+            autocompletion=completion.components,
+        ),
     ] = "",
-    kind: Annotated[str, typer.Option(metavar="KIND", help="Only components of this kind.")] = "",
+    kind: Annotated[
+        str, typer.Option(metavar="KIND", help="Only components of this kind.", autocompletion=completion.kinds)
+    ] = "",
     plugin: PluginFiles = None,
     time_limit: Annotated[
         float, typer.Option(metavar="SECONDS", min=1.0, help="Processor time that each check may take.")
@@ -118,6 +138,7 @@ def new_plugin_command(
         typer.Argument(
             metavar="KIND",
             help=f"{', '.join(SCAFFOLD_KINDS[:-1])} or {SCAFFOLD_KINDS[-1]}.",
+            autocompletion=completion.kinds,
         ),
     ],
     name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the component.")],

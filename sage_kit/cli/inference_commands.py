@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sage_kit.cli import completion
 from sage_kit.cli.options import AsJson, PluginFiles, announce, load_plugins, make_table, print_all
+from sage_kit.cli.verbosity import shows
 
 if TYPE_CHECKING:
     from sage_kit.inference.predictor import Predictor
@@ -64,14 +66,16 @@ def predict_command(
     columns = text_columns(predictor, text_column, text_pair_column)
     kept = [name.strip() for name in keep.split(",") if name.strip()]
 
+    counts = sys.stderr.isatty() and shows("info")
+
     def on_rows(done: int) -> None:
-        if sys.stderr.isatty():
+        if counts:
             print(f"\r{done:,} rows", end="", file=sys.stderr, flush=True)
 
     rows = predict_file(
         predictor, file, output, columns, keep=kept, probabilities=probabilities, dialect=dialect, on_rows=on_rows
     )
-    if sys.stderr.isatty():
+    if counts:
         print(file=sys.stderr)
     print_all(f"{output}: {rows:,} rows")
 
@@ -80,7 +84,14 @@ def predict_command(
 def evaluate_command(
     student: Student,
     file: Annotated[str, typer.Argument(metavar="[FILE]", help="Labelled texts; or name a task.")] = "",
-    task: Annotated[str, typer.Option(metavar="NAME", help="Score the validation splits of this task.")] = "",
+    task: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="Score the validation splits of this task.",
+            autocompletion=completion.for_setting("task"),
+        ),
+    ] = "",
     task_options: TaskOptions = "",
     data_dir: DataDir = "",
     text_column: TextColumn = "",

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import sys
+import time
 from typing import Annotated, Any, Optional
 
 import typer
 
+from sage_kit.cli import completion
+from sage_kit.cli.verbosity import shows
 from sage_kit.config import GROUPS, PRESETS, RunConfig, field_extra
 
 USAGE_ERROR: type[Exception] = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
@@ -18,24 +22,47 @@ PluginFiles = Annotated[
     typer.Option("--plugin", metavar="FILE", help="Load a one-file plugin. May be given more than once."),
 ]
 ConfigFile = Annotated[str, typer.Option("--config", metavar="FILE", help="TOML file of settings.")]
-Preset = Annotated[str, typer.Option("--preset", metavar="NAME", help=f"Named settings: {', '.join(PRESETS)}.")]
+Preset = Annotated[
+    str,
+    typer.Option(
+        "--preset",
+        metavar="NAME",
+        help=f"Named settings: {', '.join(PRESETS)}.",
+        autocompletion=completion.presets,
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
+
+LOGGER = logging.getLogger("sage_kit.cli")
 
 INTERRUPTED = 130
 """Exit code of a command that was interrupted."""
 
 
-def announce(line: str) -> None:
-    """Show a line to the user that is no result."""
-    print(f"sage-kit: {line}", file=sys.stderr, flush=True)
+def announce(line: str, *, prefix: str = "sage-kit: ") -> None:
+    """Show a line to the user that is no result, unless fewer are asked for."""
+    if shows("info"):
+        print(f"{prefix}{line}", file=sys.stderr, flush=True)
+
+
+def warn(line: str) -> None:
+    """Show a line about something that may be wrong, though the command goes on."""
+    if shows("warning"):
+        print(f"sage-kit: {line}", file=sys.stderr, flush=True)
 
 
 def load_plugins(files: list[str] | None) -> Any:
     """The plugins that are installed and those of files."""
     from sage_kit.components.plugins import Plugins
 
-    return Plugins(files or ())
+    started = time.perf_counter()
+    plugins = Plugins(files or ())
+    LOGGER.debug(
+        "%d components in %.2f s, %d in quarantine",
+        len(plugins.components()), time.perf_counter() - started, len(plugins.quarantined),
+    )  # fmt: skip
+    return plugins
 
 
 def make_table(*headings: str, title: str | None = None) -> Any:
@@ -81,6 +108,7 @@ def take_settings(function: Any) -> Any:
             metavar=None if is_flag else "VALUE",
             show_default=False,
             rich_help_panel=extra["group"].capitalize(),
+            autocompletion=completion.for_setting(name),
         )
         kind: Any = Optional[bool if is_flag else str]  # noqa: UP045 (typer reads it at run time on Python 3.10)
         annotation: Any = Annotated[kind, option]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import typer
 
-from sage_kit.cli.options import USAGE_ERROR
+from sage_kit.cli.options import USAGE_ERROR, warn
+from sage_kit.cli.verbosity import LEVEL_FLAG
 from sage_kit.components.guard import Failure, attempt, plugin_error
 
 HELP = ("-h", "--help")
@@ -27,7 +27,9 @@ def with_plugin_commands(app: typer.Typer, given: Sequence[str]) -> Any:
         The words of the command line.
     """
     group: Any = typer.main.get_command(app)
-    command = next((word for word in given if not word.startswith("-")), None)
+    command = next(
+        (word for before, word in zip(["", *given], given, strict=False) if _may_be_command(before, word)), None
+    )
     wants_help = not given or (command is None and set(given) & set(HELP))
     if command in group.commands or not (command or wants_help):
         return group
@@ -36,16 +38,21 @@ def with_plugin_commands(app: typer.Typer, given: Sequence[str]) -> Any:
     owners = dict.fromkeys(group.commands, "sage-kit")
     for plugin, own in Plugins().commands(typer.Typer):
         if isinstance(own, Exception):
-            _warn(str(own))
+            warn(str(own))
             continue
         for name, added in _commands_of(own):
             if name in owners:
-                _warn(f"command {name!r} of plugin {plugin} is left out: {owners[name]} has one of that name")
+                warn(f"command {name!r} of plugin {plugin} is left out: {owners[name]} has one of that name")
                 continue
             owners[name] = f"plugin {plugin}"
             _guard(added, f"command {name!r} of plugin {plugin}")
             group.add_command(added, name)
     return group
+
+
+def _may_be_command(before: str, word: str) -> bool:
+    """Whether a word is none of the options that stand in front of the command, nor the value of one."""
+    return not word.startswith("-") and before != LEVEL_FLAG
 
 
 def _commands_of(app: typer.Typer) -> Iterator[tuple[str, Any]]:
@@ -70,7 +77,3 @@ def _guard(command: Any, title: str) -> None:
             raise plugin_error(title, failure.error, callback) from failure.error
 
     command.callback = guarded
-
-
-def _warn(text: str) -> None:
-    print(f"sage-kit: {text}", file=sys.stderr)

@@ -8,7 +8,20 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-from sage_kit.cli.options import AsJson, ConfigFile, PluginFiles, Preset, load_plugins, print_all, take_settings
+from sage_kit.cli import completion
+from sage_kit.cli.options import (
+    LOGGER,
+    AsJson,
+    ConfigFile,
+    PluginFiles,
+    Preset,
+    announce,
+    load_plugins,
+    make_table,
+    print_all,
+    take_settings,
+    warn,
+)
 from sage_kit.config import RunConfig, load_config
 from sage_kit.errors import ConfigError, SageError
 
@@ -24,6 +37,13 @@ def run_command(
     preset: Preset = "",
     plugin: PluginFiles = None,
     profile: Annotated[bool, typer.Option("--profile", help="Say where a round goes; the same as --trace.")] = False,
+    check_only: Annotated[
+        bool,
+        typer.Option(
+            "--check-only",
+            help="Check everything, show settings, components, steps, time and disk, and start nothing.",
+        ),
+    ] = False,
 ) -> None:
     """Distil a student and write a run directory.
 
@@ -42,7 +62,22 @@ def run_command(
         name for name in checked.model_fields_set if name in settings or getattr(checked, name) != getattr(usual, name)
     }
     if unused := unused_settings(recipe, given):
-        typer.echo(f"sage-kit: {unused}", err=True)
+        warn(unused)
+    from sage_kit.cli.run_preview import component_rows, origins, preview_lines, setting_rows
+
+    origin_of = origins(checked, settings, preset, config)
+    if check_only:
+        tables = make_table("group", "setting", "value", "from"), make_table("kind", "component", "from", "options")
+        lines = preview_lines(recipe, plugins)  # before anything is shown: it may be an error
+        for row in setting_rows(checked, origin_of):
+            tables[0].add_row(*row)
+        for row in component_rows(recipe):
+            tables[1].add_row(*row)
+        print_all(*tables, *lines, "Nothing was started or written.")
+        return
+    for name, origin in origin_of.items():
+        if origin != "default":
+            LOGGER.debug("%s = %r, from %s", name, getattr(checked, name), origin)
     from sage_kit.distill import run
 
     directory, summary = run(checked, plugins, [str(Path(file).resolve()) for file in plugin or ()])
@@ -147,7 +182,9 @@ def show(
 @app.command("decode")
 def decode_command(
     directory: Annotated[str, typer.Argument(metavar="DIR", help="Run directory.")],
-    decoder: Annotated[str, typer.Option(metavar="NAME", help="Decoder.")] = "nearest_token",
+    decoder: Annotated[
+        str, typer.Option(metavar="NAME", help="Decoder.", autocompletion=completion.decoders)
+    ] = "nearest_token",
     options: Annotated[
         str, typer.Option(metavar="VALUE", help="Options of the decoder, name=value pairs separated by commas.")
     ] = "",
@@ -172,7 +209,7 @@ def decode_command(
 
     decoding = decode_run(
         run_directory, plugins, decoder, given, round=round, limit=limit,
-        announce=lambda text: typer.echo(text, err=True),
+        announce=lambda text: announce(text, prefix=""),
     )  # fmt: skip
     if as_json:
         typer.echo(json.dumps(decoding.to_json(), indent=2))
@@ -229,7 +266,7 @@ def _write_card(path: Path, plugins: Any) -> None:
     try:
         write_model_card(path, plugins)
     except SageError as error:
-        typer.echo(f"sage-kit: no model card: {error}", err=True)
+        warn(f"no model card: {error}")
 
 
 def _print_disabled(disabled: dict[str, str]) -> None:

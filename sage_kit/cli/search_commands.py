@@ -8,7 +8,7 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-from sage_kit.cli.options import INTERRUPTED, ConfigFile, PluginFiles, Preset, take_settings
+from sage_kit.cli.options import INTERRUPTED, ConfigFile, PluginFiles, Preset, take_settings, warn
 
 app = typer.Typer()
 
@@ -102,7 +102,7 @@ def search_command(
 
         searched = {name.partition(".")[0] for name in plan.space}
         if unused := unused_settings(resolve(plan.base, plugins), searched):
-            typer.echo(f"sage-kit: searched, but with the default {unused}", err=True)
+            warn(f"searched, but with the default {unused}")
     _run(directory, plan, plugins, trials, ending, jobs, is_worker=bool(worker))
 
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from sage_kit.cli.options import PluginFiles, announce, load_plugins, make_table, print_all
+from sage_kit.cli.options import PluginFiles, announce, load_plugins, make_table, print_all, warn
 
 app = typer.Typer()
 
@@ -50,9 +50,9 @@ def push_command(
     check_name(repository)
     upload = plan_upload(directory, load_plugins(plugin) if plugin else None)
     if upload.left_out:
-        typer.echo(f"sage-kit: not uploaded, since no part of the model: {', '.join(upload.left_out)}", err=True)
+        warn(f"not uploaded, since no part of the model: {', '.join(upload.left_out)}")
     if not upload.card:
-        typer.echo("sage-kit: there is no model card (README.md), and no run to make it from", err=True)
+        warn("there is no model card (README.md), and no run to make it from")
     if dry_run:
         upload = upload.to(repository)
         table = make_table("file", "bytes")

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from sage_kit.cli.options import AsJson, make_table, print_all
+from sage_kit.cli import completion
+from sage_kit.cli.options import AsJson, announce, make_table, print_all, warn
 from sage_kit.errors import StudyError, did_you_mean
 from sage_kit.studies.places import CELLS, RESULTS, SHARED_RESULTS, in_project, result_folders, shown
 
@@ -80,14 +81,24 @@ def list_command(notebooks: Notebooks = "", as_json: AsJson = False) -> None:
 @study_app.command("run")
 def run_command(
     name: Annotated[
-        str, typer.Argument(metavar="[NAME]", help="Study: its name, its number, or the beginning of its name.")
+        str,
+        typer.Argument(
+            metavar="[NAME]",
+            help="Study: its name, its number, or the beginning of its name.",
+            autocompletion=completion.studies,
+        ),
     ] = "",
     parameter: Annotated[
         Optional[list[str]],  # noqa: UP045 (typer reads this annotation at run time on Python 3.10)
         typer.Option("-p", "--parameter", metavar="NAME=VALUE", help="Parameter; may be given more than once."),
     ] = None,
     profile: Annotated[
-        str, typer.Option(metavar="NAME", help="Size: smoke, small, medium or full; short for -p.")
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="Size: smoke, small, medium or full; short for -p.",
+            autocompletion=completion.profiles,
+        ),
     ] = "",
     grid: Annotated[
         str, typer.Option("--grid", metavar="FILE", help="Grid of cells: a .toml, .json or .yaml file.")
@@ -101,6 +112,9 @@ def run_command(
         str, typer.Option(metavar="FILE", help="TOML file that names the certificates of a tls:// scheduler.")
     ] = "",
     again: Annotated[bool, typer.Option("--again", help="Execute cells that are done too.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show the cells, which are done, and about how long the others take.")
+    ] = False,
     out: CellsOut = "",
     notebooks: Notebooks = "",
     plugin: Annotated[
@@ -112,7 +126,7 @@ def run_command(
 
     Exit codes: 0 all done, 1 a cell failed or was left, 2 bad parameters (nothing was started), 130 interrupted.
     """
-    from sage_kit.studies.backends import run_cells
+    from sage_kit.studies.backends import check_backend, run_cells
     from sage_kit.studies.cluster import Scheduler
     from sage_kit.studies.grid import grid_cells
     from sage_kit.studies.parameters import notebooks_folder
@@ -122,20 +136,30 @@ def run_command(
 
     reached = Scheduler(scheduler, scheduler_security) if scheduler or scheduler_security else None
 
-    def announce(line: str) -> None:
-        typer.echo(line, err=True)
+    if dry_run:
+        from sage_kit.studies.dry_run import expected_cells, total_text
+
+        check_backend(backend, jobs, reached)
+        expected = expected_cells(cells, again=again)
+        print_all(_expected_table(expected), total_text(expected, jobs))
+        return 0
+
+    def tell(line: str) -> None:
+        announce(line, prefix="")
 
     if len(cells) > 1:
-        announce(f"{len(cells)} cells; what they print is in {shown(cells[0].out)}/*/*/log.txt")
+        tell(f"{len(cells)} cells; what they print is in {shown(cells[0].out)}/*/*/log.txt")
     try:
-        outcomes = run_cells(cells, backend, jobs, reached, again=again, announce=announce)
+        outcomes = run_cells(cells, backend, jobs, reached, again=again, announce=tell)
     except KeyboardInterrupt:
-        announce("sage-kit: interrupted; what is done is kept, and the same command goes on from there")
+        typer.echo("sage-kit: interrupted; what is done is kept, and the same command goes on from there", err=True)
         sys.exit(130)  # a returned 130 is what typer makes of an interruption that nobody has told yet
     print_all(_outcomes_table(outcomes))
     failed = [outcome for outcome in outcomes if outcome.state != "done"]
     for outcome in failed:
-        announce(f"sage-kit: {outcome.cell.name} {outcome.state}: {outcome.error}; see {outcome.cell.directory}")
+        typer.echo(
+            f"sage-kit: {outcome.cell.name} {outcome.state}: {outcome.error}; see {outcome.cell.directory}", err=True
+        )
     return 1 if failed else 0
 
 
@@ -170,17 +194,30 @@ def report(
         typer.Option(metavar="DIR", help="Folder of the executed notebooks.", show_default=f"{CELLS} of the project"),
     ] = "",
 ) -> None:
-    """Build one HTML page of every result: verdicts, figures, and a table of the numbers."""
+    """Build one HTML page of every result: verdicts, figures, and a table of the numbers.
+
+    Beside FILE lie its findings as CSV and parquet, under its name. A result that is broken is told on standard error
+    and in the page; the others are shown, and the exit code stays 0, as with `sage-kit claims`.
+    """
     from sage_kit.studies.gallery import build_gallery
 
-    page = build_gallery(results_dir=result_folders(results), out=Path(out), cells_dir=in_project(cells, CELLS))
-    print_all(f"Saved: {page}")
+    gallery = build_gallery(results_dir=result_folders(results), out=Path(out), cells_dir=in_project(cells, CELLS))
+    for fault in gallery.faults:
+        warn(str(fault))
+    if not gallery.results:
+        warn("there is no whole result yet: `sage-kit study run NAME` makes one")
+    print_all(f"Saved: {gallery.page}, {gallery.csv.name}, {gallery.parquet.name}")
 
 
 @study_app.command()
 def verify(
     name: Annotated[
-        str, typer.Argument(metavar="[NAME]", help="Study: its name, its number, or the beginning; all without it.")
+        str,
+        typer.Argument(
+            metavar="[NAME]",
+            help="Study: its name, its number, or the beginning; all without it.",
+            autocompletion=completion.studies,
+        ),
     ] = "",
     every_seed: Annotated[bool, typer.Option("--all", help="Execute every run, not one of each arm.")] = False,
     seed: Annotated[
@@ -226,15 +263,15 @@ def verify(
 
     from sage_kit.studies.verification import MEANINGS, verify_folder
 
-    def announce(line: str) -> None:
-        typer.echo(line, err=True)
+    def tell(line: str) -> None:
+        announce(line, prefix="")
 
     checks, is_renewed = [], True
     for folder in folders:
-        found = verify_folder(folder, seed=seed, every_seed=every_seed, plugin_files=plugin or (), announce=announce)
+        found = verify_folder(folder, seed=seed, every_seed=every_seed, plugin_files=plugin or (), announce=tell)
         checks += found
         if renew:
-            is_renewed &= _renew(folder, found, plugin or [], announce)
+            is_renewed &= _renew(folder, found, plugin or [], tell)
     if as_json:
         from sage_kit.storage.files import only_finite
 
@@ -252,16 +289,16 @@ def verify(
     return 0 if all(check.is_good for check in checks) and is_renewed else 1
 
 
-def _renew(folder: Path, checks: list[Check], plugin_files: list[str], announce: Callable[[str], None]) -> bool:
+def _renew(folder: Path, checks: list[Check], plugin_files: list[str], tell: Callable[[str], None]) -> bool:
     """Renew a result and say so; whether it could be."""
     from sage_kit.studies.renewal import renew
 
     try:
         number = renew(folder, checks, plugin_files)
     except StudyError as error:
-        announce(f"sage-kit: {error}")
+        typer.echo(f"sage-kit: {error}", err=True)
         return False
-    announce(f"{folder.parent.name} {folder.name}: {number} runs renewed")
+    tell(f"{folder.parent.name} {folder.name}: {number} runs renewed")
     return True
 
 
@@ -279,7 +316,7 @@ def claims_command(
     found, faults = read_results(*result_folders(results))
     entries = ledger_of(found)
     for fault in faults:
-        typer.echo(f"sage-kit: {fault}", err=True)
+        warn(str(fault))
     if as_json:
         typer.echo(json.dumps(ledger_json(entries, faults), indent=2))
     elif markdown:
@@ -316,6 +353,18 @@ def _outcomes_table(outcomes: list[Any]) -> Any:
         state = "done before" if outcome.reused else outcome.state
         text = parameters_text(cell.parameters, _varying(outcomes, cell.study) or None)
         table.add_row(cell.study, cell.key[:8], state, f"{outcome.seconds:.1f}", text, shown(cell.directory))
+    return table
+
+
+def _expected_table(expected: list[Any]) -> Any:
+    from sage_kit.studies.runner import parameters_text
+
+    table = make_table("study", "key", "state", "seconds", "known from", "parameters", "folder")
+    for one in expected:
+        cell = one.cell
+        seconds = "" if one.seconds is None else f"{one.seconds:,.0f}"
+        text = parameters_text(cell.parameters, _varying(expected, cell.study) or None)
+        table.add_row(cell.study, cell.key[:8], one.state, seconds, one.source, text, shown(cell.directory))
     return table
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, Optional
 import typer
 
 from sage_kit.cli.inference_commands import Device, Precision
-from sage_kit.cli.options import PluginFiles, announce, load_plugins, make_table, print_all
+from sage_kit.cli.options import PluginFiles, announce, load_plugins, make_table, print_all, warn
 from sage_kit.config import DATA_DIR_VARIABLE
 
 app = typer.Typer()
@@ -51,4 +51,4 @@ def submit_command(
         table.add_row(one.part.file, f"{one.rows:,}", one.student or f"{one.part.filler} for every row: no student")
     print_all(table, f"Archive: {output}")
     if lacking := missing_files(written):
-        announce(f"the server wants all files, and there is no {', '.join(lacking)}: name students, or --fill them")
+        warn(f"the server wants all files, and there is no {', '.join(lacking)}: name students, or --fill them")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from sage_kit.config import RunConfig
 from sage_kit.errors import RunHeldError, StudyError, did_you_mean
 from sage_kit.recipe import resolve
+from sage_kit.studies.run_count import tell
 from sage_kit.studies.run_store import RunStore
 from sage_kit.studies.runs import ArmRun, Loop
 
@@ -118,13 +120,17 @@ def make_runs(store: RunStore, asked: Sequence[tuple[Arm, RunConfig, str]], keep
     same study share its runs.
     """
     found: dict[int, ArmRun] = {}
+    store.count.ask(len(asked))
 
     def make(number: int, *, wait: bool) -> None:
         arm, config, note = asked[number]
-        found[number] = store.run(
-            arm.name, config, keep=keep, announce=lambda text: print(f"{text}{note}", flush=True), loop=arm.loop,
-            wait=wait,
+        lines: list[str] = []
+        started = time.perf_counter()
+        run = found[number] = store.run(
+            arm.name, config, keep=keep, announce=lines.append, loop=arm.loop, wait=wait
         )  # fmt: skip
+        tail = store.count.add(None if run.found else time.perf_counter() - started)
+        tell(f"{' '.join(lines)}{note}{tail}")
 
     waiting = list(range(len(asked)))
     while waiting:

@@ -36,7 +36,7 @@ def run_cells(
     The backend is processes of this machine, `jobs` of them (one executes the cells here), or the workers of a
     dask.distributed cluster, which must see the same folders. Outcomes are in the order of `cells`.
     """
-    _check(backend, jobs, scheduler)
+    check_backend(backend, jobs, scheduler)
     if scheduler and scheduler.warning:
         announce(scheduler.warning)
     outcomes: dict[Path, Outcome] = {}
@@ -63,7 +63,7 @@ def run_cells(
     return [outcomes[cell.directory] for cell in cells]
 
 
-def _check(backend: str, jobs: int, scheduler: Scheduler | None) -> None:
+def check_backend(backend: str, jobs: int, scheduler: Scheduler | None) -> None:
     """Check how cells are to be executed, without starting anything."""
     if backend not in BACKENDS:
         raise StudyError(f"Unknown backend {backend!r}.{did_you_mean(backend, BACKENDS)}")

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import functools
 import json
+import os
+import platform
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -31,7 +33,14 @@ TEACHER = ("task", "teacher", "other_teachers", "teacher_rows", "teacher_epochs"
 
 TOKENS_PER_WORD = 1.3
 SPECIAL_TOKENS = 2.0
+EMBEDDED = (("vocab_size", 30_522), ("max_position_embeddings", 512), ("type_vocab_size", 2))
+"""Rows of the embeddings by the names of config.json, and those of BERT-base."""
 SAMPLED = 500  # how texts' lengths are estimated without a tokenizer, and from how many of them
+OFF_BY_FLOPS, OFF_BY_FEW, ENOUGH = 6.0, 3.0, 3
+"""By which factor an estimate may be off: one by FLOPs, or one by fewer than `ENOUGH` runs of its kind. Of 32 runs on a
+machine that others used too, the least time was a sixth of its estimate by FLOPs, and of runs of one kind the slowest
+took 3.5 times as long as the fastest."""
+
 REACHED = 0.5
 """Part of a matrix product's FLOPs per second that training reaches, as measured of MiniLM on one core in fp32."""
 
@@ -51,6 +60,29 @@ class Planned(NamedTuple):
     config: RunConfig
     steps: int  # student steps
     found: bool  # whether it is there already
+
+
+class Estimate(NamedTuple):
+    """How long a run is expected to take.
+
+    Attributes
+    ----------
+    seconds, low, high : float
+        Wall time without the teacher's fine-tuning, and between which times it has been known to lie [s].
+    source : str
+        Where that is known from.
+    teacher : float
+        Time of that fine-tuning, 0 where no teacher is fine-tuned that earlier runs did not have [s].
+    is_measured : bool
+        Whether earlier runs of its kind tell, with all that they did.
+    """
+
+    seconds: float
+    low: float
+    high: float
+    source: str
+    teacher: float
+    is_measured: bool
 
 
 class Effort:
@@ -73,25 +105,31 @@ class Effort:
         teachers = self._teachers(missing, paces, everything)
         minutes = sum(seconds for seconds, _ in parts) / 60
         sources = " and ".join(sorted({source for _, source in parts}))
-        text = f"{head}, about {_minutes(minutes)} of one core ({sources})"
+        text = f"{head}, about {minutes_text(minutes)} of one core ({sources})"
         if teachers:
-            text += (
-                f", and about {_minutes(sum(teachers.values()) / 60)} to fine-tune {counted(len(teachers), 'teacher')}"
-            )
+            fine_tuning = minutes_text(sum(teachers.values()) / 60)
+            text += f", and about {fine_tuning} to fine-tune {counted(len(teachers), 'teacher')}"
         return f"{text}."
+
+    def estimate(self, run: Planned) -> Estimate:
+        """The time of one run, and how far off that may be."""
+        paces = {run.config.task: read_paces(self.root / run.config.task)}
+        everything = [pace for folder in sorted(self.root.glob("*/")) for pace in read_paces(folder)]
+        seconds, source = self._seconds(run, paces[run.config.task], everything)
+        known = [run.steps * pace.seconds / pace.steps for pace in _alike(run, paces[run.config.task])]
+        low, high = (min(known), max(known)) if known else (seconds / OFF_BY_FLOPS, seconds * OFF_BY_FLOPS)
+        if 0 < len(known) < ENOUGH:
+            low, high = min(low, seconds / OFF_BY_FEW), max(high, seconds * OFF_BY_FEW)
+        if known:
+            source = f"{source}: {counted(len(known), 'run')} of its kind"
+        teacher = 0.0 if known else sum(self._teachers([run], paces, everything).values())
+        return Estimate(seconds, low, high, source, teacher, bool(known))
 
     def _seconds(self, run: Planned, own: Sequence[Pace], others: Sequence[Pace]) -> tuple[float, str]:
         """Seconds of a run, and where they are known from."""
-        config = run.config
-        wanted = config.model_dump(mode="json")
-        alike = [pace for pace in own if _same(pace.settings, wanted, MODELS)]
-        is_plain = config.schedule == "none"
-        for names in (("schedule",) if is_plain else SYNTHESIS, ()):
-            of_kind = [pace for pace in alike if (pace.settings["schedule"] == "none") == is_plain]
-            found = [pace for pace in of_kind if _same(pace.settings, wanted, names)]
-            if found:
-                return run.steps * median(pace.seconds / pace.steps for pace in found), "as earlier runs took"
-        rate, source = self._rate(config, others)
+        if found := _alike(run, own):
+            return run.steps * median(pace.seconds / pace.steps for pace in found), "as earlier runs took"
+        rate, source = self._rate(run.config, others)
         return self._flops(run) / rate, source
 
     def _rate(self, config: RunConfig, paces: Sequence[Pace]) -> tuple[float, str]:
@@ -159,6 +197,16 @@ class Effort:
         return self._tokens[name]
 
 
+def _alike(run: Planned, own: Sequence[Pace]) -> list[Pace]:
+    """Of earlier runs on its task, those of a run's kind: with its synthesis or else, if it synthesises, with any."""
+    wanted = run.config.model_dump(mode="json")
+    is_plain = run.config.schedule == "none"
+    alike = [pace for pace in own if _same(pace.settings, wanted, MODELS)]
+    of_kind = [pace for pace in alike if (pace.settings["schedule"] == "none") == is_plain]
+    same = [pace for pace in of_kind if _same(pace.settings, wanted, ("schedule",) if is_plain else SYNTHESIS)]
+    return same or of_kind
+
+
 def read_paces(folder: Path) -> list[Pace]:
     """What the finished runs of a task's folder, made on this kind of machine, tell of their time."""
     processor = describe_machine().processor
@@ -178,8 +226,16 @@ def _pace(path: Path, processor: str) -> Pace | None:
         flops = float(sum(costs["flops"].values()))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None  # unfinished, or of another version
-    is_known = steps > 0 and seconds > 0 and "schedule" in settings and environment.get("processor") == processor
+    is_known = steps > 0 and seconds > 0 and "schedule" in settings and _is_here(environment, processor)
     return Pace(settings, steps, seconds, flops) if is_known else None
+
+
+def _is_here(environment: Mapping[str, Any], processor: str) -> bool:
+    """Whether a run was made on this kind of machine. One of `sage-kit run` does not tell its processor."""
+    if "processor" in environment:
+        return bool(environment["processor"] == processor)
+    told = environment.get("platform"), environment.get("processors")
+    return told == (platform.platform(), os.cpu_count())
 
 
 def _same(settings: Mapping[str, Any], wanted: Mapping[str, Any], names: Iterable[str]) -> bool:
@@ -210,6 +266,17 @@ def checkpoint_sizes(name: str) -> tuple[int, int, int]:
     return dim, first(4 * dim, "intermediate_size", "hidden_dim"), first(12, "num_hidden_layers", "n_layers")
 
 
+def parameters_of(name: str) -> tuple[int, int]:
+    """Parameters of a checkpoint's embeddings and of one block, by its config.json as `checkpoint_sizes` reads it."""
+    dim, inner, _ = checkpoint_sizes(name)
+    folder = resolve_checkpoint(name)
+    told: dict[str, Any] = {}
+    if folder is not None and (folder / "config.json").is_file():
+        told = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    rows = sum(int(told.get(key, usual)) for key, usual in EMBEDDED)
+    return rows * int(told.get("embedding_size", dim)), 4 * dim**2 + 2 * dim * inner + 9 * dim + inner
+
+
 @functools.cache
 def product_rate(precision: str) -> float:
     """FLOPs per second of a matrix product of an encoder block's size on this machine, measured once [1/s]."""
@@ -228,5 +295,6 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
-def _minutes(minutes: float) -> str:
+def minutes_text(minutes: float) -> str:
+    """A time as a person reads it: ``4 minutes``, ``a minute``, ``20 s``."""
     return f"{minutes:,.0f} minutes" if minutes >= 1.5 else "a minute" if minutes > 0.75 else f"{60 * minutes:.0f} s"

@@ -1,34 +1,33 @@
-"""The gallery: one HTML page of every study's result, and a table of all findings as CSV and parquet beside it.
+"""The gallery: one HTML page with a card for each study, and a table of all findings as CSV and parquet beside it.
 
 The page holds its figures, styles and script itself and asks for nothing from elsewhere, so it can be mailed.
 """
 
 from __future__ import annotations
 
-import base64
 import csv
 import datetime
 import io
-import math
-import os
+import secrets
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import sage_kit
-from sage_kit.errors import MissingPackageError
+from sage_kit.errors import MissingPackageError, StudyError
 from sage_kit.storage.files import disk_errors, only_finite, write_bytes, write_text
-from sage_kit.studies import verdicts
-from sage_kit.studies.cell_key import NEUTRAL
 from sage_kit.studies.claims import CLAIMS, TITLE, Claim
+from sage_kit.studies.gallery_views import by_study, card_of, cell_view, relative, short_numbers
 from sage_kit.studies.ledger import RULE, STATE_MEANINGS, Entry, Fault, ledger_of, read_results
-from sage_kit.studies.ledger_text import interval_text, machine_text, number_text
-from sage_kit.studies.result import RESULT, Finding, StudyResult
-from sage_kit.studies.runner import find_cells, parameters_text
+from sage_kit.studies.ledger_text import machine_text, number_text
+from sage_kit.studies.result import RESULT, StudyResult
+from sage_kit.studies.runner import find_cells
+from sage_kit.studies.verdicts import STATES
 
 TEMPLATE = "gallery.html.jinja"
-CSV, PARQUET = "results.csv", "results.parquet"
+PAGE_ENDINGS = (".html", ".htm")
 
 COLUMNS: Mapping[str, type] = {
     **dict.fromkeys(("study", "label", "profile", "tasks"), str),
@@ -37,7 +36,7 @@ COLUMNS: Mapping[str, type] = {
     **dict.fromkeys(("value", "low", "high", "threshold", "p", "p_adjusted", "detectable"), float),
     **dict.fromkeys(("state", "unit", "claim"), str),
 }
-"""Columns of results.csv and results.parquet: one row per finding, tasks joined by "+", numbers as in the tables."""
+"""Columns of the tables beside the page: one row per finding, tasks joined by "+", numbers as in the tables."""
 
 TONES = {
     **dict.fromkeys(("yes", "reproduced", "answered yes"), "good"),
@@ -46,10 +45,26 @@ TONES = {
 }
 """How a state is coloured; its name is always there too."""
 
-IMAGES = {".png": b"\x89PNG\r\n\x1a\n", ".jpg": b"\xff\xd8\xff", ".jpeg": b"\xff\xd8\xff"}
-"""Kinds of figure, and how such a file begins."""
 
-BAR_WIDTH = 144.0  # width of the drawing of an interval [units of its view box]
+@dataclass(frozen=True)
+class Gallery:
+    """What was written, and what is wrong with some of what it was made from.
+
+    Attributes
+    ----------
+    page, csv, parquet : Path
+        The page, and the tables of all findings.
+    results : int
+        How many whole results the page shows.
+    faults : tuple of Fault
+        Folders that hold no whole result.
+    """
+
+    page: Path
+    csv: Path
+    parquet: Path
+    results: int
+    faults: tuple[Fault, ...]
 
 
 def build_gallery(
@@ -58,25 +73,56 @@ def build_gallery(
     cells_dir: str | Path | None = None,
     claims: Sequence[Claim] = CLAIMS,
     now: datetime.datetime | None = None,
-) -> Path:
-    """Write the gallery: one self-contained HTML file, and results.csv and results.parquet beside it.
+) -> Gallery:
+    """Write the gallery: one self-contained HTML file, and the findings as CSV and parquet beside it, under its name.
 
-    A name without ".html" is a folder, and the file its index.html. What is not a whole result is listed with its
-    fault, and so are cells of `cells_dir` that are not done.
+    What is not a whole result is listed with its fault, and so are cells of `cells_dir` that are not done.
+
+    Parameters
+    ----------
+    results_dir : path or sequence of path
+        Folders of results.
+    out : path
+        The page; a name without ".html" is a folder, and the page its index.html.
+    cells_dir : path or None
+        Folder of the executed notebooks.
+    claims : sequence of Claim
+    now : datetime or None
+        When the page says that it was built.
+
+    Raises
+    ------
+    StudyError
+        When a folder of results is not there, or the page's folder is that of a result, whose tables it might replace.
+    MissingPackageError
+        Without jinja2.
+    DiskFullError
     """
-    out = Path(out)
-    page = out if out.suffix.lower() in (".html", ".htm") else out / "index.html"
+    page = _page_path(Path(out))
     folders = [Path(folder) for folder in ([results_dir] if isinstance(results_dir, str | Path) else results_dir)]
     results, faults = read_results(*folders)
-    results.sort(key=lambda result: (result.profile == "smoke", result.study, result.label))
     cells = [] if cells_dir is None else find_cells(Path(cells_dir))
-    rows = finding_rows(results)
+    ordered = [result for group in by_study(results) for result in group]
+    rows = finding_rows(ordered)
     when = now or datetime.datetime.now(datetime.timezone.utc)
-    html = _render(results, faults, cells, ledger_of(results, claims), rows, folders, page.parent, when)
+    # two pages of one folder have tables of their own
+    stem = page.stem if page.suffix == ".html" else page.name
+    gallery = Gallery(page, page.parent / f"{stem}.csv", page.parent / f"{stem}.parquet", len(results), tuple(faults))
+    html = _render(gallery, ordered, cells, ledger_of(results, claims), rows, folders, when)
     with disk_errors(str(page)):
-        write_text(page.parent / CSV, csv_text(rows))
-        write_bytes(page.parent / PARQUET, _parquet_bytes(rows))
+        write_text(gallery.csv, csv_text(rows))
+        write_bytes(gallery.parquet, _parquet_bytes(rows))
         write_text(page, html)
+    return gallery
+
+
+def _page_path(out: Path) -> Path:
+    """Where the page goes, if it may."""
+    page = out if out.suffix.lower() in PAGE_ENDINGS else out / "index.html"
+    if (page.parent / RESULT).is_file():
+        raise StudyError(f"{page.parent} is the folder of a result: name a page in another folder with --out")
+    if page.is_dir():
+        raise StudyError(f"{page} is a folder: name another page with --out")
     return page
 
 
@@ -121,13 +167,12 @@ def _parquet_bytes(rows: Sequence[Mapping[str, Any]]) -> bytes:
 
 
 def _render(
+    gallery: Gallery,
     results: Sequence[StudyResult],
-    faults: Sequence[Fault],
     cells: Sequence[Mapping[str, Any]],
     entries: Sequence[Entry],
     rows: Sequence[Mapping[str, Any]],
     folders: Sequence[Path],
-    base: Path,
     when: datetime.datetime,
 ) -> str:
     try:
@@ -137,124 +182,52 @@ def _render(
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined
     )
-    environment.filters |= {"machine": machine_text, "relative": lambda path: _relative(path, base)}
+    base = gallery.page.parent
+    environment.filters |= {
+        "machine": machine_text,
+        "relative": lambda path: relative(path, base),
+        "short": short_numbers,
+    }
     anchors = {id(result): f"result-{index}" for index, result in enumerate(results)}
     machines = dict.fromkeys(machine_text(result.machine) for result in results)
+    claims = [entry.claim for entry in entries]
+    cards = [card_of(group, anchors, claims, cells, base) for group in by_study(results)]
+    verdicts = Counter(card.view["state"] for card in cards)
+    states = Counter(entry.state for entry in entries)
     html: str = environment.get_template(TEMPLATE).render(
+        # a text that was written before the page cannot know it, so it can start no script even if it got past the
+        # escaping
+        nonce=secrets.token_urlsafe(16),
         when=when.strftime("%Y-%m-%d %H:%M %Z").strip(),
         version=sage_kit.__version__,
         folders=folders,
         machines=[machine for machine in machines if machine],
+        results=len(results),
         smoke=sum(result.profile == "smoke" for result in results),
         paper=TITLE,
-        claims=[entry for entry in entries if not entry.claim.is_question],
-        questions=[entry for entry in entries if entry.claim.is_question],
+        ledger=[
+            {
+                "heading": heading,
+                "anchor": f"ledger-{index}",
+                "entries": [entry for entry in entries if entry.claim.is_question is is_question],
+            }
+            for index, (heading, is_question) in enumerate((("What the paper claims", False), ("Open questions", True)))
+        ],
         anchor_of=lambda result: anchors[id(result)],
         rule=RULE,
         meanings=STATE_MEANINGS,
         tones=TONES,
-        cards=[_card_view(result, anchors[id(result)], cells, base) for result in results],
-        faults=faults,
-        cells=[_cell_view(cell, base) for cell in cells if cell["state"] != "done"],
+        verdicts={name: verdicts[name] for name in STATES if verdicts[name]},
+        claim_states={name: states[name] for name in STATE_MEANINGS if states[name]},
+        cards=cards,
+        faults=gallery.faults,
+        cells=[cell_view(cell, base) for cell in cells if cell["state"] != "done"],
         columns=list(COLUMNS),
         rows=[_row_view(row) for row in rows],
-        csv=CSV,
-        parquet=PARQUET,
+        csv=gallery.csv.name,
+        parquet=gallery.parquet.name,
     )
     return html
-
-
-def _card_view(result: StudyResult, anchor: str, cells: Iterable[Mapping[str, Any]], base: Path) -> dict[str, Any]:
-    folder = result.folder
-    assert folder is not None, "the result was not loaded from a folder"
-    notebooks = [
-        *folder.glob("[!.]*.ipynb"),
-        *(path for cell in cells if _made(cell, result) for path in _notebooks(cell)),
-    ]
-    links = [_link(folder, base, "result folder"), _link(folder / RESULT, base, RESULT)]
-    return {
-        "result": result,
-        "anchor": anchor,
-        "is_smoke": result.profile == "smoke",
-        "findings": [_finding_view(finding) for finding in result.findings],
-        "figures": [_figure_view(folder, file, caption, result.title) for file, caption in result.figures],
-        "settings": _texts(result.settings),
-        "details": [
-            ("Parameters", _texts(result.parameters)),
-            ("Data", _texts(result.data)),
-            ("Machine", _texts({**result.machine, "seconds": result.seconds})),
-            ("Versions", _texts(result.packages)),
-        ],
-        "links": links + [_link(path, base, path.name) for path in dict.fromkeys(sorted(notebooks))],
-    }
-
-
-def _texts(values: Mapping[str, Any]) -> dict[str, str]:
-    """Values as a person reads them; those that were left out are not shown."""
-    texts = {}
-    for name, value in values.items():
-        if isinstance(value, float):
-            texts[name] = number_text(value)
-        elif isinstance(value, list | tuple):
-            texts[name] = ", ".join(map(str, value))
-        elif value is not None:
-            texts[name] = str(value)
-    return {name: text for name, text in texts.items() if text}
-
-
-def _finding_view(finding: Finding) -> dict[str, Any]:
-    threshold = verdicts.number_text(finding.threshold, finding.unit)
-    return {
-        "finding": finding,
-        "interval": interval_text(finding),
-        "against": f"{'>' if finding.direction == 'above' else '<'} {threshold}",
-        "bar": interval_bar(finding.value, finding.low, finding.high, finding.threshold),
-        "unit": verdicts.unit_text(finding.unit),
-    }
-
-
-def interval_bar(value: float, low: float, high: float, threshold: float) -> dict[str, float] | None:
-    """Places of an interval, its value and the threshold from 0 to `BAR_WIDTH`; None when one is not a number."""
-    numbers = {"value": value, "low": low, "high": high, "threshold": threshold}
-    if not all(math.isfinite(number) for number in numbers.values()):
-        return None
-    start, end = min(numbers.values()), max(numbers.values())
-    margin = 6.0  # so that the dot is whole
-    scale = (BAR_WIDTH - 2 * margin) / (end - start) if end > start else 0.0
-    centre = margin if scale else BAR_WIDTH / 2
-    return {name: round(centre + (number - start) * scale, 1) for name, number in numbers.items()}
-
-
-def _figure_view(folder: Path, file: str, caption: str, title: str) -> dict[str, str]:
-    view = {"caption": caption, "alt": caption or f"Figure {file} of {title}", "source": "", "fault": ""}
-    path = folder / file
-    beginning = IMAGES.get(path.suffix.lower())
-    if beginning is None or path.name != file:
-        return view | {"fault": f"The figure {file} is not shown: it is no PNG or JPEG file of this folder."}
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        return view | {"fault": f"The figure {file} cannot be read ({type(error).__name__}): run the study again."}
-    if not data.startswith(beginning):
-        return view | {"fault": f"The figure {file} is not whole: run the study again."}
-    kind = "png" if path.suffix.lower() == ".png" else "jpeg"
-    return view | {"source": f"data:image/{kind};base64,{base64.b64encode(data).decode()}"}
-
-
-def _cell_view(cell: Mapping[str, Any], base: Path) -> dict[str, Any]:
-    seconds = cell.get("seconds")
-    return {
-        "study": cell["study"],
-        "state": cell["state"],
-        "parameters": parameters_text(cell.get("parameters") or {}) or "no parameters",
-        "seconds": "" if seconds is None else f"{number_text(seconds)} s",
-        "error": cell.get("error") or "",
-        "last_line": cell.get("last_line") or "",
-        "links": [
-            _link(Path(cell["directory"]), base, "folder"),
-            *(_link(path, base, path.name) for path in _notebooks(cell)),
-        ],
-    }
 
 
 def _row_view(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -268,31 +241,3 @@ def _row_view(row: Mapping[str, Any]) -> dict[str, Any]:
             text = "-" if missing else number_text(float(value))
             cells.append({"text": text, "sort": "" if missing else repr(value)})
     return {"profile": row["profile"], "cells": cells}
-
-
-def _made(cell: Mapping[str, Any], result: StudyResult) -> bool:
-    """Whether a cell is where a result was made: it is done, and they differ in no parameter that both record."""
-    parameters = cell.get("parameters") or {}
-    shared = (parameters.keys() & result.parameters.keys()) - NEUTRAL
-    return (
-        cell["state"] == "done"
-        and cell["study"] == result.study
-        and all(parameters[name] == result.parameters[name] for name in shared)
-    )
-
-
-def _notebooks(cell: Mapping[str, Any]) -> list[Path]:
-    return sorted(Path(cell["directory"]).glob("[!.]*.ipynb"))
-
-
-def _link(path: Path, base: Path, text: str) -> dict[str, str]:
-    return {"href": quote(_relative(path, base)), "text": text}
-
-
-def _relative(path: Path, base: Path) -> str:
-    """`path` as seen from the page's folder; as it is where no relative path leads there (another drive)."""
-    try:
-        relative = os.path.relpath(path, base)
-    except ValueError:
-        return path.as_posix()
-    return Path(relative).as_posix()

@@ -231,10 +231,14 @@ def findings_of(result: StudyResult, name: str) -> list[Finding]:
 
 def _rank(evidence: Evidence) -> tuple[bool, int, bool, int, int]:
     """The lower, the sooner a claim takes the result: `RULE` up to the newest."""
-    result = evidence.result
+    return bool(evidence.deviations), *rank_of(evidence.result)
+
+
+def rank_of(result: StudyResult) -> tuple[int, bool, int, int]:
+    """The lower, the sooner a result stands for its study; smoke runs come last."""
     varied = result.label != label_of(result.profile, result.tasks, precision=result.precision)
-    differs = bool(evidence.deviations)
-    return differs, COUNTED_PROFILES.index(result.profile), varied, -len(result.tasks), -result.seeds
+    profile = (*COUNTED_PROFILES, result.profile).index(result.profile)
+    return profile, varied, -len(result.tasks), -result.seeds
 
 
 def _each_set_of_runs_once(evidence: Sequence[Evidence]) -> tuple[Evidence, ...]:

@@ -31,6 +31,7 @@ from sage_kit.storage.files import disk_errors, write_json
 from sage_kit.storage.fingerprint import fingerprint
 from sage_kit.storage.source_digest import LEAVES, modules_of, source_digest
 from sage_kit.studies.contents import checkpoint_content, file_content, teacher_parts
+from sage_kit.studies.run_count import RunCount
 from sage_kit.studies.runs import ENVIRONMENT_FILE, ArmRun, Loop
 from sage_kit.studies.saved_runs import SavedRuns
 from sage_kit.system.devices import device_of, precision_of
@@ -64,6 +65,7 @@ class RunStore:
         self.root = root
         self.plugins = plugins
         self.plugin_files = list(plugin_files)
+        self.count = RunCount()
         self._data: dict[str, tuple[TaskData, str]] = {}
 
     def data(self, config: RunConfig) -> TaskData:

@@ -40,6 +40,7 @@ from sage_kit.studies.parameters import Parameter, check, check_components, chec
 from sage_kit.studies.places import RESULTS, RUNS, in_project, result_folders
 from sage_kit.studies.predictions import DEV, compare_outputs, split_name, without_contributions
 from sage_kit.studies.result import StudyResult
+from sage_kit.studies.run_count import tell
 from sage_kit.studies.run_store import RunStore
 from sage_kit.studies.runs import ArmRun, Runs
 from sage_kit.studies.saving import Compared, save_study
@@ -418,10 +419,11 @@ class Study(Findings):
         split = split or self.scored
         examples = {task: compared_rows(self, task, split) for task in self.tasks}
         table = expected_table(self.results_dir, examples, self.seeds, split)
-        print(plan_text(table, self.seeds), flush=True)
+        tell(plan_text(table, self.seeds))
         if arms:
             planned = planned_runs(self, arms, tasks or self.tasks, seeds, tuned, equal_steps, steps)
-            print(f"Time: {self._effort.text(planned)}", flush=True)
+            self.store.count.plan(planned)
+            tell(f"Time: {self._effort.text(planned)}")
         self.is_planned = True
         return table
 

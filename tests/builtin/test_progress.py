@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
 import sys
@@ -68,10 +69,10 @@ def test_an_activity_has_a_first_a_last_and_few_lines_between(
     out, err = capsys.readouterr()
     assert out == ""
     assert err.splitlines() == [
-        "train: 9/301, loss 0.5000",
-        "train: 89/301, loss 0.5000",
-        "train: 169/301, loss 0.5000",
-        "train: 249/301, loss 0.5000",
+        "train: 9/301, loss 0.5000, 0:00:36 left",
+        "train: 89/301, loss 0.5000, 0:00:26 left",
+        "train: 169/301, loss 0.5000, 0:00:16 left",
+        "train: 249/301, loss 0.5000, 0:00:06 left",
         "train: 301/301 done in 37.5 s, loss 0.5000",
     ]
 
@@ -103,7 +104,10 @@ def test_an_activity_ends_when_another_begins(build: Any, clock: Clock, capsys: 
         observer.sage_step_finished("train", done, 5, Loss(1.0))
         clock.now += 2
     observer.sage_step_finished("evaluate", 1, 2, None)
-    assert capsys.readouterr().err.splitlines() == ["train: 2/5, loss 1.0000", "train: 3/5 done in 6.0 s, loss 1.0000"]
+    assert capsys.readouterr().err.splitlines() == [
+        "train: 2/5, loss 1.0000, 0:00:06 left",
+        "train: 3/5 done in 6.0 s, loss 1.0000",
+    ]
 
 
 def test_a_loss_is_not_carried_into_the_next_activity(
@@ -112,7 +116,10 @@ def test_a_loss_is_not_carried_into_the_next_activity(
     observer = build("observer", "progress")
     steps(observer, clock, "train", 2, 2, Loss(1.0))
     steps(observer, clock, "evaluate", 3, 2)
-    assert capsys.readouterr().err.splitlines()[-2:] == ["evaluate: 2/3", "evaluate: 3/3 done in 4.0 s"]
+    assert capsys.readouterr().err.splitlines()[-2:] == [
+        "evaluate: 2/3, 0:00:02 left",
+        "evaluate: 3/3 done in 4.0 s",
+    ]
 
 
 def test_the_run_told_in_lines(build: Any, clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
@@ -135,6 +142,57 @@ def test_the_run_told_in_lines(build: Any, clock: Clock, capsys: pytest.CaptureF
         f"{started}; resumed after round 2",
         "finished: 2 rounds done",
     ]
+
+
+def lines_of_round(observer: Any, clock: Clock, capsys: pytest.CaptureFixture[str], number: int, total: int) -> str:
+    """The first line of a round whose steps take a second each."""
+    capsys.readouterr()
+    for done in (1, 2, 3):
+        observer.sage_step_finished(f"round {number}", done, total, None)
+        clock.now += 1
+    return capsys.readouterr().err.splitlines()[-1]
+
+
+def test_the_time_left_of_round_and_run(build: Any, clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+    observer = build("observer", "progress")
+    observer.sage_run_started(RUN)
+    # 55 s of this round; each of four more has the 57 steps of real examples and as many of synthetic ones
+    assert lines_of_round(observer, clock, capsys, 1, 57) == "round 1: 2/57, 0:00:55 left, of the run 0:08:31"
+    observer.sage_round_finished(RUN, replace(RESULT, round=1, steps=57, seconds=114.0))
+    # with all else of a round a step took 2 s
+    assert lines_of_round(observer, clock, capsys, 2, 114) == "round 2: 2/114, 0:01:52 left, of the run 0:13:16"
+    observer.sage_round_finished(RUN, replace(RESULT, steps=114))
+    assert lines_of_round(observer, clock, capsys, 5, 114) == "round 5: 2/114, 0:01:52 left, of the run 0:01:52"
+    # what is no round says nothing of the run
+    assert lines_of_round(observer, clock, capsys, 5, 114).count("of the run") == 1
+    steps(observer, clock, "warm-up", 4, 1.0)
+    assert "of the run" not in capsys.readouterr().err
+
+
+def test_the_time_left_where_steps_are_limited_or_nothing_is_synthesised(
+    build: Any, clock: Clock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    observer = build("observer", "progress")
+    observer.sage_run_started(replace(RUN, config=RunConfig(max_steps=300), history=(RESULT,)))  # 114 steps are done
+    assert "of the run 0:03:04" in lines_of_round(observer, clock, capsys, 3, 57)  # 55 s, and 129 steps more
+    plain = build("observer", "progress")
+    plain.sage_run_started(replace(RUN, config=RunConfig(schedule="none")))
+    assert lines_of_round(plain, clock, capsys, 1, 57) == "round 1: 2/57, 0:00:55 left, of the run 0:04:43"
+
+
+@pytest.mark.parametrize(("level", "is_shown"), [("NOTSET", True), ("INFO", True), ("WARNING", False)])
+def test_a_program_that_wants_warnings_alone_gets_no_progress(
+    build: Any, clock: Clock, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, level: str,
+    is_shown: bool,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(logging.getLogger("sage_kit"), "level", getattr(logging, level))
+    observer, loss = build("observer", "progress"), Loss(1.0)
+    observer.sage_message("said")
+    steps(observer, clock, "train", 9, 1.0, loss)
+    observer.sage_round_finished(RUN, RESULT)
+    observer.sage_run_finished(RUN, {})
+    observer.sage_run_failed()
+    assert bool(capsys.readouterr().err) is bool(loss.reads) is is_shown
 
 
 def test_a_failed_run_leaves_the_word_to_the_error(

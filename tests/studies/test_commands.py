@@ -162,14 +162,14 @@ def test_report_hands_its_folders_on(
 
     seen: dict[str, Any] = {}
 
-    def build_gallery(results_dir: list[Path], out: Path, cells_dir: Path) -> Path:
+    def build_gallery(results_dir: list[Path], out: Path, cells_dir: Path) -> gallery.Gallery:
         seen.update(results_dir=results_dir, out=out, cells_dir=cells_dir)
-        return out
+        return gallery.Gallery(out, Path("page.csv"), Path("page.parquet"), 1, ())
 
     monkeypatch.setattr(gallery, "build_gallery", build_gallery)
     code, out, _ = call(capsys, "report", "--out", "page.html", "--results", "mine")
     assert code == 0
-    assert "Saved: page.html" in out
+    assert "Saved: page.html, page.csv, page.parquet" in out
     assert seen == {"results_dir": [Path("mine")], "out": Path("page.html"), "cells_dir": tmp_path / "runs" / "cells"}
 
 
@@ -186,10 +186,29 @@ def test_results_and_cells_are_found_from_any_folder_of_the_project(
         code, _, err = call(capsys, "report")
         assert (code, err) == (0, "")
         page = Path("report.html").read_text(encoding="utf-8")
-        pages.append(re.findall(r'<a href="#result-\d+">([^<]*)</a>', page))
+        pages.append(re.findall(r'<a href="#result-\d+" data-card.*?<span>([^<]*)</span></a>', page))
         assert call(capsys, "list")[0] == 0
     assert pages[0] == pages[1] == pages[2] != []
-    assert {"04_static_or_adaptive (small-cola+sst2)", "05_reducers (small-cola+sst2)"} <= set(pages[0])
+    assert pages[0] == ["04_static_or_adaptive", "05_reducers"]
+
+
+def test_report_tells_broken_results_and_shows_the_others(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    results = tmp_path / "runs" / "results"
+    save_result(results, "04_static_or_adaptive", make_finding("adaptive_over_static", 0.1, 0.2))
+    (results / "05_reducers" / "small-rte").mkdir(parents=True)
+    (results / "06_decode_tokens" / "small-sst2").mkdir(parents=True)
+    (results / "06_decode_tokens" / "small-sst2" / "result.json").write_text("{", encoding="utf-8")
+    code, out, err = call(capsys, "report")
+    assert code == 0  # as `sage-kit claims`: a result may be being written now
+    assert "Saved: report.html, report.csv, report.parquet" in out
+    lines = err.splitlines()
+    assert [line.split(": ")[0] for line in lines] == ["sage-kit", "sage-kit"]
+    assert "small-rte: half-written: it has no result.json" in lines[0]
+    assert "small-sst2: result.json is not readable (JSONDecodeError" in lines[1]
+    assert "Broken results" in Path("report.html").read_text(encoding="utf-8")
+    code, out, err = call(capsys, "report", "--out", str(results / "04_static_or_adaptive" / "small-cola+sst2"))
+    assert (code, out) == (2, "")
+    assert "is the folder of a result" in err
 
 
 def test_claims_and_report_without_any_result(capsys: pytest.CaptureFixture[str]) -> None:
@@ -197,7 +216,8 @@ def test_claims_and_report_without_any_result(capsys: pytest.CaptureFixture[str]
         main(["claims", "--json"])
     assert exit_info.value.code in (0, None)
     assert {claim["state"] for claim in json.loads(capsys.readouterr().out)["claims"]} == {"not run"}
-    assert call(capsys, "report")[0] == 0
+    code, _, err = call(capsys, "report")
+    assert (code, err) == (0, "sage-kit: there is no whole result yet: `sage-kit study run NAME` makes one\n")
     assert "from 0 results." in " ".join(Path("report.html").read_text(encoding="utf-8").split())
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import platform
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -108,3 +110,38 @@ def test_sizes_of_a_checkpoint(tiny_bert: Path) -> None:
 
 def test_the_rate_of_products_is_measured() -> None:
     assert 1e8 < product_rate("fp32") < 1e15
+
+
+def test_an_estimate_of_one_run_says_how_far_off_it_may_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(effort, "product_rate", lambda precision: 2e9)
+    one = Effort(tmp_path, data_of)
+    by_flops = one.estimate(planned())
+    assert by_flops.teacher > 0
+    assert not by_flops.is_measured
+    assert by_flops.low == pytest.approx(by_flops.seconds / effort.OFF_BY_FLOPS)
+    assert by_flops.high == pytest.approx(by_flops.seconds * effort.OFF_BY_FLOPS)
+    leave_run(tmp_path, "a", seconds=30.0)
+    by_one = one.estimate(planned())
+    assert (by_one.seconds, by_one.low, by_one.high, by_one.teacher) == (60.0, 20.0, 180.0, 0.0)
+    assert by_one.source == "as earlier runs took: 1 run of its kind"
+    for name, seconds in (("b", 60.0), ("c", 90.0)):
+        leave_run(tmp_path, name, seconds=seconds)
+    by_three = one.estimate(planned())
+    assert (by_three.seconds, by_three.low, by_three.high, by_three.is_measured) == (120.0, 60.0, 180.0, True)
+
+
+def test_a_run_of_the_command_counts_on_the_machine_that_made_it(tmp_path: Path) -> None:
+    for name, system in (("here", platform.platform()), ("elsewhere", "Abacus-1")):
+        leave_run(tmp_path, name, seconds=10.0)
+        file = tmp_path / "sst2" / name / "environment.json"
+        file.write_text(json.dumps({"platform": system, "processors": os.cpu_count()}), encoding="utf-8")
+    assert len(read_paces(tmp_path / "sst2")) == 1
+
+
+def test_parameters_of_a_checkpoint_are_those_of_its_model(tiny_bert: Path) -> None:
+    from transformers import AutoModel
+
+    model = AutoModel.from_pretrained(tiny_bert)
+    embeddings, block = effort.parameters_of(str(tiny_bert))
+    assert block == sum(p.numel() for p in model.encoder.layer[0].parameters())
+    assert embeddings == pytest.approx(sum(p.numel() for p in model.embeddings.parameters()), rel=0.01)

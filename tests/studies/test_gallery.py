@@ -5,7 +5,9 @@ from __future__ import annotations
 import base64
 import csv
 import datetime
+import io
 import json
+import random
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
@@ -13,12 +15,14 @@ from typing import Any
 from urllib.parse import unquote
 
 import pytest
+from PIL import Image
 from pyarrow import parquet
 from scipy import stats
-from studies.fakeresults import make_finding, png, save_result
+from studies.fakeresults import decide, make_finding, png, save_result
 
 from sage_kit.errors import MissingPackageError, StudyError
-from sage_kit.studies.gallery import BAR_WIDTH, COLUMNS, build_gallery, interval_bar
+from sage_kit.studies.gallery import COLUMNS, build_gallery
+from sage_kit.studies.gallery_views import BAR_WIDTH, detectable_sentence, figure_view, interval_bar
 
 NAN = float("nan")
 EVIL = "<script>alert('x')</script> & \"quoted\""
@@ -70,7 +74,7 @@ def write_cell(folder: Path, **changes: Any) -> None:
 
 
 def build(tmp_path: Path, **options: Any) -> tuple[Page, Path]:
-    file = build_gallery(tmp_path / "results", tmp_path / "page" / "gallery.html", now=NOW, **options)
+    file = build_gallery(tmp_path / "results", tmp_path / "page" / "gallery.html", now=NOW, **options).page
     page = Page(file.read_text(encoding="utf-8"))
     assert page.open == []
     return page, file
@@ -90,7 +94,10 @@ def test_the_page_shows_what_a_result_says(tmp_path: Path) -> None:
     for text in (
         result.title,
         result.question,
-        "It is. About other.",
+        "It is.",
+        "About other.",
+        "Detectable with 80 % chance at the correction over 2 findings: a difference of 1.6 points.",
+        "All 2 findings (1 yes, 1 undecided)",
         "+2.00 (+1.00 to +3.00)",
         "+2.00 points (95 % CI +1.00 to +3.00)",
         "Gain with intervals",
@@ -107,8 +114,12 @@ def test_the_page_shows_what_a_result_says(tmp_path: Path) -> None:
     ):
         assert text in page.text
     (image,) = page.all("img")
-    assert image["alt"] == "Gain with intervals"
-    assert base64.b64decode(image["src"].removeprefix("data:image/png;base64,")) == png()
+    assert (image["alt"], image["width"], image["height"]) == ("Gain with intervals", "2", "2")
+    shown = Image.open(io.BytesIO(base64.b64decode(image["src"].partition(",")[2])))
+    original = Image.open(io.BytesIO(png()))
+    assert shown.convert("RGB").tobytes() == original.convert("RGB").tobytes()  # every pixel as it was
+    assert [item["id"] for item in page.all("article")] == ["result-0"]
+    assert page.text.index("The student reaches 91.2 on QNLI.") < page.text.index(result.title)
 
 
 def test_the_page_asks_for_nothing_from_elsewhere(tmp_path: Path) -> None:
@@ -154,7 +165,13 @@ def test_text_is_escaped_wherever_it_comes_from(tmp_path: Path) -> None:
     write_cell(cells / "05_reducers" / "1", state="failed", error=EVIL, study=EVIL, parameters={"a": EVIL})
     (results / "04_static_or_adaptive" / "<script>").mkdir()
     page, _ = build(tmp_path, cells_dir=cells)
-    assert len(page.all("script")) == 1
+    (script,), (style,) = page.all("script"), page.all("style")
+    policy = next(item["content"] for item in page.all("meta") if item.get("http-equiv") == "Content-Security-Policy")
+    assert script["nonce"] == style["nonce"]
+    assert f"script-src 'nonce-{script['nonce']}'" in policy
+    assert "unsafe" not in policy
+    assert policy.startswith("default-src 'none';")
+    assert not [attributes for _, attributes in page.elements if "style" in attributes]
     assert page.text.count(EVIL) >= 14
     assert page.all("img")[0]["alt"] == EVIL
     assert not [name for _, attributes in page.elements for name in attributes if name.startswith("on")]
@@ -164,7 +181,10 @@ def test_a_smoke_result_is_marked_and_comes_last(tmp_path: Path) -> None:
     save_result(tmp_path / "results", "01_reducer_dimension", make_finding("umap2_over_none", 1, 2), profile="smoke")
     save_result(tmp_path / "results", "04_static_or_adaptive", gain())
     page, _ = build(tmp_path)
-    assert [attributes.get("class", "") for attributes in page.all("article")] == ["", "smoke"]
+    cards = page.all("article")
+    assert [attributes.get("class", "") for attributes in cards] == ["", "smoke"]
+    assert [attributes["data-verdict"] for attributes in cards] == ["yes", "yes"]
+    assert set(cards[0]["data-claims"].split()) == {"adaptive", "ten_epochs"}
     assert [attributes.get("class", "") for attributes in page.all("tr")].count("smoke") == 1
     assert page.text.count("is no evidence") == 1
     assert "1 of them smoke" in page.text
@@ -187,6 +207,8 @@ def test_bad_folders_figures_and_cells_are_listed_and_not_fatal(tmp_path: Path) 
         (cells / "05_reducers" / name).mkdir()
         (cells / "05_reducers" / name / "cell.json").write_text(text, encoding="utf-8")
     page, _ = build(tmp_path, cells_dir=cells)
+    gallery = build_gallery(results, tmp_path / "other", cells_dir=cells)
+    assert [(fault.path.name, gallery.results) for fault in gallery.faults] == [("small-cola", 1), ("small-rte", 1)]
     for text in (
         "gone.png cannot be read (FileNotFoundError)",
         "cut.png is not whole",
@@ -226,7 +248,7 @@ def test_the_notebook_of_the_cell_that_made_a_result_is_linked(tmp_path: Path) -
         write_cell(cells / "05_reducers" / name, **changes)
         (cells / "05_reducers" / name / f"{name}.ipynb").write_text("{}", encoding="utf-8")
     page, _ = build(tmp_path, cells_dir=cells)
-    card = page.text[page.text.index("Parameters, data, machine") :]
+    card = page.text[page.text.index("parameters, data, machine") :]
     assert "it.ipynb" in card
     for name in ("other", "task", "failed", "study"):
         assert f"{name}.ipynb" not in card
@@ -237,7 +259,7 @@ def test_tables_beside_the_page_hold_every_finding(tmp_path: Path) -> None:
         tmp_path / "results", "04_static_or_adaptive", gain(unit='a,"b"'), make_finding("none", NAN, NAN, value=NAN)
     )
     _, file = build(tmp_path)
-    rows = parquet.read_table(file.parent / "results.parquet").to_pylist()
+    rows = parquet.read_table(file.parent / "gallery.parquet").to_pylist()
     first = {
         "study": "04_static_or_adaptive",
         "label": "small-cola+sst2",
@@ -257,7 +279,7 @@ def test_tables_beside_the_page_hold_every_finding(tmp_path: Path) -> None:
     assert rows[0]["p"] == rows[0]["p_adjusted"] == pytest.approx(2 * stats.norm.sf(2 * 1.959964))
     assert rows[0]["detectable"] == pytest.approx(0.01 / 1.959964 * (1.959964 + stats.norm.ppf(0.8)))
     assert [(row["finding"], row["value"], row["state"]) for row in rows[1:]] == [("none", None, "undecided")]
-    with (file.parent / "results.csv").open(encoding="utf-8", newline="") as stream:
+    with (file.parent / "gallery.csv").open(encoding="utf-8", newline="") as stream:
         read = list(csv.DictReader(stream))
     assert [list(row) for row in read] == [list(COLUMNS)] * 2
     for text, row in zip(read, rows, strict=True):
@@ -266,20 +288,103 @@ def test_tables_beside_the_page_hold_every_finding(tmp_path: Path) -> None:
 
 def test_no_result_at_all_still_gives_a_page_and_typed_tables(tmp_path: Path) -> None:
     (tmp_path / "results").mkdir()
-    file = build_gallery(tmp_path / "results", tmp_path / "page")
+    file = build_gallery(tmp_path / "results", tmp_path / "page").page
     assert file == tmp_path / "page" / "index.html"
     assert "There is no whole result yet." in Page(file.read_text(encoding="utf-8")).text
-    table = parquet.read_table(file.parent / "results.parquet")
+    table = parquet.read_table(file.parent / "index.parquet")
     assert (table.num_rows, table.column_names) == (0, list(COLUMNS))
     assert str(table.schema.field("value").type) == "double"
-    assert len((file.parent / "results.csv").read_text(encoding="utf-8").splitlines()) == 1
+    assert len((file.parent / "index.csv").read_text(encoding="utf-8").splitlines()) == 1
 
 
-def test_the_page_may_lie_among_the_results(tmp_path: Path) -> None:
+def test_the_page_may_lie_among_the_results_and_changes_by_its_nonce_alone(tmp_path: Path) -> None:
     save_result(tmp_path / "results", "04_static_or_adaptive", gain())
-    pages = [build_gallery(tmp_path / "results", tmp_path / "results", now=NOW).read_bytes() for _ in range(2)]
-    assert pages[0] == pages[1]
-    assert b'href="04_static_or_adaptive/small-cola%2Bsst2"' in pages[0]
+    pages = [
+        build_gallery(tmp_path / "results", tmp_path / "results", now=NOW).page.read_text(encoding="utf-8")
+        for _ in range(2)
+    ]
+    nonces = [Page(page).all("script")[0]["nonce"] for page in pages]
+    assert nonces[0] != nonces[1]
+    assert pages[0].replace(nonces[0], "") == pages[1].replace(nonces[1], "")
+    assert 'href="04_static_or_adaptive/small-cola%2Bsst2"' in pages[0]
+
+
+def test_pages_of_one_folder_have_tables_of_their_own(tmp_path: Path) -> None:
+    save_result(tmp_path / "some", "04_static_or_adaptive", gain())
+    save_result(tmp_path / "more", "04_static_or_adaptive", gain(), make_finding("other", -1.0, 1.0))
+    first = build_gallery(tmp_path / "some", tmp_path / "page" / "a.html")
+    kept = first.csv.read_bytes(), first.parquet.read_bytes(), first.page.read_bytes()
+    for name in ("b.html", "a.htm"):
+        other = build_gallery(tmp_path / "more", tmp_path / "page" / name)
+        assert other.csv.read_bytes() != kept[0]
+    assert (first.csv.read_bytes(), first.parquet.read_bytes(), first.page.read_bytes()) == kept
+    assert len(list((tmp_path / "page").iterdir())) == 9
+    assert 'href="a.htm.csv"' in (tmp_path / "page" / "a.htm").read_text(encoding="utf-8")
+
+
+def test_a_page_replaces_no_table_of_a_result(tmp_path: Path) -> None:
+    result = save_result(tmp_path / "results", "04_static_or_adaptive", gain())
+    assert result.folder is not None
+    before = sorted(path.name for path in result.folder.iterdir())
+    for out in (result.folder / "runs.html", result.folder):
+        with pytest.raises(StudyError, match="is the folder of a result: name a page in another folder with --out"):
+            build_gallery(tmp_path / "results", out)
+    assert sorted(path.name for path in result.folder.iterdir()) == before
+    (tmp_path / "x.html").mkdir()
+    with pytest.raises(StudyError, match=r"x\.html is a folder"):
+        build_gallery(tmp_path / "results", tmp_path / "x.html")
+
+
+def test_a_study_has_one_card_whose_further_results_are_folded(tmp_path: Path) -> None:
+    for changes in (
+        {"profile": "smoke", "tasks": ("rte",), "time": "2026-03-01"},
+        {"tasks": ("cola",), "sentence": "The one task."},
+        {"sentence": "Both tasks."},
+    ):
+        sentence = changes.pop("sentence", "Smoke.")
+        save_result(tmp_path / "results", "04_static_or_adaptive", gain(sentence=sentence), **changes)
+    page, _ = build(tmp_path)
+    (card,) = page.all("article")
+    assert "class" not in card
+    assert page.text.index("Both tasks.") < page.text.index("Another result: small-cola (yes)")
+    assert page.text.index("The one task.") < page.text.index("Another result: smoke-rte")
+    anchors = {attributes["id"] for _, attributes in page.elements if "id" in attributes}
+    assert {"result-0", "result-1", "result-2"} <= anchors
+
+
+def test_the_leading_figure_is_that_of_the_main_finding(tmp_path: Path) -> None:
+    figures = (("first.png", "First"), ("comparison.png", "That of the finding"), ("last.png", "Last"))
+    result = save_result(tmp_path / "results", "04_static_or_adaptive", gain(), figures=figures)
+    assert result.folder is not None
+    for name, _ in figures:
+        (result.folder / name).write_bytes(png())
+    page, _ = build(tmp_path)
+    assert [image["alt"] for image in page.all("img")] == ["That of the finding", "First", "Last"]
+    assert "2 further figures" in page.text
+
+
+def test_a_figure_is_never_larger_than_its_file_and_a_bomb_is_not_opened(tmp_path: Path) -> None:
+    noise = random.Random(0)
+    image = Image.new("L", (64, 64))
+    image.putdata([noise.randrange(256) for _ in range(64 * 64)])
+    image.save(tmp_path / "noise.jpg", quality=20)
+    view = figure_view(tmp_path, "noise.jpg", "", "T")
+    data = base64.b64decode(view["source"].removeprefix("data:image/jpeg;base64,"))
+    assert data == (tmp_path / "noise.jpg").read_bytes()
+    Image.new("1", (10_000, 10_000)).save(tmp_path / "bomb.png")
+    assert "too many pixels" in figure_view(tmp_path, "bomb.png", "", "T")["fault"]
+
+
+def test_what_a_design_could_have_found_is_a_sentence() -> None:
+    finding = decide(make_finding("a", -0.01, 0.03))[0]
+    assert detectable_sentence(finding) == (
+        "Detectable with 80 % chance at the correction over 1 findings: a difference of 2.9 points."
+    )
+    few = decide(make_finding("a", -0.01, 0.03, seeds=2))[0]
+    assert detectable_sentence(few) == "Nothing can be decided: 2 seeds, and a decision needs 5."
+    share = decide(make_finding("a", 0.3, 0.9, counts=(3, 5), threshold=0.5))[0]
+    assert detectable_sentence(share) == ""  # no share of five runs is found with that chance
+    assert detectable_sentence(decide(make_finding("a", NAN, NAN, value=NAN))[0]) == ""
 
 
 def test_no_folder_of_results_is_an_error(tmp_path: Path) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import atexit
+import logging
 import math
 import os
 import sys
 from dataclasses import dataclass
+from datetime import timedelta
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -36,6 +38,16 @@ class Activity:
     done: int
     total: int
     loss: str = ""
+    run_left: float = math.nan  # seconds until the run has ended, at most; NaN where that is not known
+
+    @property
+    def left(self) -> float:
+        """Seconds until it has ended, by the steps so far; NaN before its second step."""
+        steps = self.done - self._first
+        return (monotonic() - self.started) / steps * (self.total - self.done) if steps > 0 else math.nan
+
+    def __post_init__(self) -> None:
+        self._first = self.done  # the clock was started at its end
 
     @property
     def finished(self) -> bool:
@@ -72,10 +84,17 @@ class ProgressObserver:
     """
 
     def __init__(self, options: ProgressOptions, context: BuildContext) -> None:
+        self._display: Display
         on_terminal = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
-        self._display: Display = BarDisplay() if on_terminal and not options.plain else LineDisplay(options.interval)
+        # as `sage-kit -q` sets it; a program that has set nothing gets progress
+        if logging.getLogger("sage_kit").level > logging.INFO:
+            self._display = NoDisplay()
+        else:
+            self._display = BarDisplay() if on_terminal and not options.plain else LineDisplay(options.interval)
         self._activity: Activity | None = None
         self._loss_read = float("-inf")
+        self._run: RunInfo | None = None
+        self._last: RoundResult | None = None
 
     @hookimpl
     def sage_message(self, text: str) -> None:
@@ -85,11 +104,13 @@ class ProgressObserver:
     @hookimpl
     def sage_run_started(self, run: RunInfo) -> None:
         """Show where the run is and how large."""
+        self._run, self._last = run, None
         examples = ", ".join(f"{count} {name}" for name, count in run.examples.items())
         parts = [f"run {run.directory}: examples: {examples}"]
         if "student" in run.parameters:
             parts.append(f"student: {run.parameters['student'] / 1e6:.1f} M parameters")
         if run.history:
+            self._last = run.history[-1]
             parts.append(f"resumed after round {run.history[-1].round}")
         self._display.line("; ".join(parts))
 
@@ -102,6 +123,7 @@ class ProgressObserver:
             self._end_activity()
             current = self._activity = Activity(activity, now, done, total)
         current.done = done
+        current.run_left = self._run_left(current)
         if loss is not None and now - self._loss_read >= READ_INTERVAL and self._display.wants_loss(current):
             self._loss_read = now
             current.loss = f"{float(loss):.4f}"
@@ -113,6 +135,7 @@ class ProgressObserver:
     def sage_round_finished(self, run: RunInfo, result: RoundResult) -> None:
         """Show the round's outcome."""
         self._end_activity()
+        self._last = result
         self._display.line(describe(result, run.primary_metric))
 
     @hookimpl
@@ -129,10 +152,54 @@ class ProgressObserver:
         self._activity = None
         self._display.close()
 
+    def _run_left(self, activity: Activity) -> float:
+        """Seconds until the run has ended if no rule ends it earlier; NaN outside a round.
+
+        What is left of the round goes on as it has so far; later steps take as long as those of the last round did,
+        with all else of a round, or as the steps of this one.
+        """
+        run = self._run
+        if run is None or not activity.name.startswith("round ") or math.isnan(activity.left):
+            return math.nan
+        config, number = run.config, int(activity.name.split()[1])
+        last = self._last if self._last is not None and self._last.steps > 0 else None
+        if config.max_steps:
+            before = 0 if last is None else last.total_steps
+            later = max(0, config.max_steps - before - activity.total)
+        else:
+            added = config.synthetic_ratio if config.schedule != "none" and config.mix == "add" else 0.0
+            real = math.ceil(run.examples.get("train", 0) / config.batch_size)
+            # the first round may be one of real examples alone
+            later = max(0, config.rounds - number) * max(activity.total, math.ceil(real * (1 + added)))
+        pace = activity.left / max(1, activity.total - activity.done)
+        if last is not None:
+            pace = max(pace, last.seconds / last.steps)
+        return activity.left + later * pace
+
     def _end_activity(self) -> None:
         if self._activity is not None:
             self._display.end(self._activity)
             self._activity = None
+
+
+class NoDisplay:
+    """Shows nothing, and so waits for no loss."""
+
+    def line(self, text: str) -> None:
+        """Show nothing."""
+
+    def wants_loss(self, activity: Activity) -> bool:
+        """Whether the activity's loss would be shown: never."""
+        return False
+
+    def step(self, activity: Activity) -> None:
+        """Show nothing."""
+
+    def end(self, activity: Activity) -> None:
+        """Show nothing."""
+
+    def close(self) -> None:
+        """Nothing to give back."""
 
 
 class BarDisplay:
@@ -157,6 +224,7 @@ class BarDisplay:
     def step(self, activity: Activity) -> None:
         """Move the bar."""
         loss = f"loss {activity.loss}" if activity.loss else ""
+        run_left = "" if math.isnan(activity.run_left) else f"run {clock(activity.run_left)} left"
         if self._bar is None:
             self._bar = Progress(
                 TextColumn("{task.description}", markup=False),
@@ -164,14 +232,17 @@ class BarDisplay:
                 MofNCompleteColumn(),
                 TimeElapsedColumn(),
                 TimeRemainingColumn(),
+                TextColumn("{task.fields[run_left]}", markup=False),
                 TextColumn("{task.fields[loss]}", markup=False),
                 console=self._console,
                 transient=True,
             )
-            self._task = self._bar.add_task(activity.name, total=activity.total, completed=activity.done, loss=loss)
+            self._task = self._bar.add_task(
+                activity.name, total=activity.total, completed=activity.done, loss=loss, run_left=run_left
+            )
             atexit.register(self.close)  # an error before the run has begun reaches no hook
             self._bar.start()
-        self._bar.update(self._task, completed=activity.done, loss=loss)
+        self._bar.update(self._task, completed=activity.done, loss=loss, run_left=run_left)
 
     def end(self, activity: Activity) -> None:
         """Take the bar away."""
@@ -214,7 +285,9 @@ class LineDisplay:
         self._current = activity
         self._shown = monotonic()
         loss = f", loss {activity.loss}" if activity.loss else ""
-        self.line(f"{activity.name}: {activity.done}/{activity.total}{loss}")
+        left = "" if math.isnan(activity.left) else f", {clock(activity.left)} left"
+        of_run = "" if math.isnan(activity.run_left) else f", of the run {clock(activity.run_left)}"
+        self.line(f"{activity.name}: {activity.done}/{activity.total}{loss}{left}{of_run}")
 
     def end(self, activity: Activity) -> None:
         """Show how long the activity took, unless it was short."""
@@ -234,6 +307,11 @@ class LineDisplay:
         if self._current is activity:
             return now - self._shown >= self._interval
         return now - activity.started >= SHORT
+
+
+def clock(seconds: float) -> str:
+    """A time as hours, minutes and seconds: ``0:04:10``."""
+    return str(timedelta(seconds=round(seconds)))
 
 
 def describe(result: RoundResult, primary_metric: str) -> str:
