@@ -24,7 +24,7 @@ class SageError(Exception):
         """What a notebook shows of the error: one line, as the command line does; IPython looks for this method."""
         if os.environ.get(DEBUG_VARIABLE):
             return traceback.format_exception(type(self), self, self.__traceback__)
-        return [f"{type(self).__name__}: {self}"]
+        return [f"{type(self).__name__}: {printable(str(self))}"]
 
 
 class ConfigError(SageError):
@@ -86,6 +86,10 @@ class RunHeldError(RunInUseError):
     """Another study is making a run, and is not waited for: ask again later."""
 
 
+class TrustError(SageError):
+    """A directory names code that would be executed: name the code yourself, or trust it."""
+
+
 class DiskFullError(SageError):
     """The disk is full: free some space and resume."""
 
@@ -138,6 +142,20 @@ def one_line(error: BaseException, longest: int = 0) -> str:
     """An error's text on one line, of at most `longest` characters; 0 for as many as it has."""
     text = " ".join(str(error).split())
     return shortened(text, longest) if longest else text
+
+
+LONGEST_MESSAGE = 1200
+"""Most characters of a message: some fifteen lines of a terminal. A message may quote what a file holds."""
+
+
+def printable(text: str) -> str:
+    """A message on one line that fits a screen: its middle left out where it is longer, and no control characters."""
+    line = " ".join(text.split())
+    line = "".join(char if char.isprintable() else repr(char)[1:-1] for char in line)
+    if len(line) <= LONGEST_MESSAGE:
+        return line
+    end = LONGEST_MESSAGE // 3  # where the remedy stands
+    return f"{line[: LONGEST_MESSAGE - end - 5]} ... {line[-end:]}"
 
 
 def shortened(text: str, longest: int) -> str:

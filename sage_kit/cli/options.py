@@ -9,6 +9,7 @@ from typing import Annotated, Any, Optional
 import typer
 
 from sage_kit.config import GROUPS, PRESETS, RunConfig, field_extra
+from sage_kit.errors import printable
 
 USAGE_ERROR: type[Exception] = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
 """Base of the command line's own errors; newer versions of typer bring their own copy of click."""
@@ -16,6 +17,10 @@ USAGE_ERROR: type[Exception] = next(c for c in typer.BadParameter.__mro__ if c._
 PluginFiles = Annotated[
     Optional[list[str]],  # noqa: UP045 (typer reads this annotation at run time on Python 3.10)
     typer.Option("--plugin", metavar="FILE", help="Load a one-file plugin. May be given more than once."),
+]
+TrustPlugins = Annotated[
+    bool,
+    typer.Option("--trust-plugins", help="Execute the Python files that the directory names as its plugins."),
 ]
 ConfigFile = Annotated[str, typer.Option("--config", metavar="FILE", help="TOML file of settings.")]
 Preset = Annotated[str, typer.Option("--preset", metavar="NAME", help=f"Named settings: {', '.join(PRESETS)}.")]
@@ -28,7 +33,7 @@ INTERRUPTED = 130
 
 def announce(line: str) -> None:
     """Show a line to the user that is no result."""
-    print(f"sage-kit: {line}", file=sys.stderr, flush=True)
+    print(f"sage-kit: {printable(line)}", file=sys.stderr, flush=True)
 
 
 def load_plugins(files: list[str] | None) -> Any:

@@ -10,18 +10,9 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, JsonValue
 
 from sage_kit.storage.frozen import freeze
+from sage_kit.storage.reading import toml_loads
 
 LARGEST_SEED = 2**32 - 1  # scikit-learn and umap-learn take no larger one
-
-
-def toml_loads(text: str) -> dict[str, Any]:
-    """Parse TOML; raises ValueError with the place of a syntax error."""
-    try:
-        import tomllib
-    except ModuleNotFoundError:  # Python 3.10
-        import tomli as tomllib  # type: ignore[no-redef, import-not-found, unused-ignore]
-
-    return tomllib.loads(text)
 
 
 def toml_item(value: Any) -> Any:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from sage_kit.errors import ModelError, one_line
+from sage_kit.storage.reading import json_loads
 
 ABOUT, MODEL, INT8 = "export.json", "model.onnx", "model_int8.onnx"
 """The files that `sage-kit export` writes, beside config.json and the tokenizer's."""
@@ -96,7 +96,7 @@ def read_about(folder: Path) -> About:
     """
     path = folder / ABOUT
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = json_loads(path.read_bytes())
         if found["version"] != VERSION:
             raise ValueError(f"version {found['version']}, and read is {VERSION}")
         known: dict[str, Any] = {

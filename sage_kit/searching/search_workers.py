@@ -28,6 +28,7 @@ def workers(folder: Path, jobs: int, trials: int, check_seeds: int) -> Iterator[
     threads = str(max(1, (os.cpu_count() or 1) // jobs))
     environment = {"OMP_NUM_THREADS": threads, **os.environ}
     command = [sys.executable, "-m", "sage_kit", "search", str(folder)]
+    command += ["--trust-plugins"]  # of which the user has been asked
     command += ["--trials", str(trials), "--check-seeds", str(check_seeds)]
     processes = [
         subprocess.Popen([*command, "--worker", str(os.getpid())], env=environment, stdin=subprocess.DEVNULL)

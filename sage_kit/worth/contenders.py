@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import pickle
 import time
@@ -29,6 +28,7 @@ from sage_kit.models.teacher import Teacher, load_teacher, sentence_settings
 from sage_kit.rundir import RunDirectory
 from sage_kit.storage.cache import Cache
 from sage_kit.storage.files import atomic_directory, write_json
+from sage_kit.storage.reading import json_loads
 from sage_kit.studies.effort import counted
 from sage_kit.system.devices import make_accelerator
 from sage_kit.training.run_events import RunEvents
@@ -185,7 +185,7 @@ class Workshop:
         )  # fmt: skip
 
     def _load(self, config: RunConfig, what: str) -> Teacher:
-        cache = Cache(Path(config.cache_dir).expanduser(), self._events.message)
+        cache = Cache(Path(config.cache_dir).expanduser(), self._events.message, self._events.damage)
         return load_teacher(
             config, self.data, cache, self._accelerator.device, self._events.message, self._events.steps(what)
         )
@@ -199,7 +199,7 @@ class Workshop:
 
     def _made(self, path: Path) -> dict[str, Any]:
         """How a model was made, as `_save` noted it."""
-        return dict(json.loads((path / COSTS_FILE).read_text(encoding="utf-8")))
+        return dict(json_loads((path / COSTS_FILE).read_bytes()))
 
     def _student(self, path: Path) -> Predictor:
         config = self.config

@@ -24,7 +24,7 @@ class Worker:
     def __init__(self, directory: Path) -> None:
         self.messages: list[str] = []
         self.builds = 0
-        self.cache = Cache(directory, self.messages.append)
+        self.cache = Cache(directory, self.messages.append, self.messages.append)
 
     def build(self, directory: Path) -> None:
         self.builds += 1
