@@ -106,10 +106,12 @@ def resume(directory: RunDirectory, plugins: Plugins) -> dict[str, Any]:
     Raises
     ------
     RunDirectoryError
-        When another process holds the run, or its data or teacher is no longer what it was.
+        When another process holds the run, its data, teacher or settings are no longer what they were, or a file of it
+        is damaged.
     """
     summary = directory.summary()
     if summary is not None:
+        directory.require_whole()
         return summary
     recipe = resolve(directory.config(), plugins)
     accelerator = make_accelerator(recipe.config)

@@ -102,6 +102,12 @@ class BudgetError(SageError):
     """A step would take longer than its time budget: take a faster component or raise the budget."""
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that there is no more memory, of the machine or of a card."""
+    text = str(error).lower()
+    return isinstance(error, MemoryError) or "can't allocate memory" in text or "out of memory" in text
+
+
 LONGEST_LIST = 25
 """Most names that a message lists when there is another place to look them up."""
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import sys
 from dataclasses import dataclass
 
 from sage_kit.cli.app import main
@@ -29,17 +28,18 @@ class Answer:
 
 def call(*arguments: str) -> Answer:
     """Call the command line; whatever it raises but SystemExit is a traceback that a user would see."""
-    out, err = io.TextIOWrapper(io.BytesIO(), encoding="utf-8"), io.TextIOWrapper(io.BytesIO(), encoding="utf-8", errors="backslashreplace")
+    out, err = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8") for _ in range(2))
     code = 0
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:
             main([*arguments])
         except SystemExit as end:
             code = end.code if isinstance(end.code, int) else 1
-        finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
-    return Answer(code, *(stream.buffer.getvalue().decode() for stream in (out, err)))
+    texts = []
+    for stream in (out, err):
+        stream.flush()
+        texts.append(stream.detach().getvalue().decode())  # type: ignore[attr-defined]
+    return Answer(code, *texts)
 
 
 def call_well(*arguments: str) -> Answer:

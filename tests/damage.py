@@ -1,4 +1,4 @@
-"""Damages files in every way that a disk, an editor or a stranger may: for tests that no command answers with a traceback.
+"""Damages files in every way that a disk, an editor or a stranger may, to test that commands say what is wrong.
 
 `damaged` takes the bytes of a file and its name, and gives other bytes; which ones follows from a `random.Random`, so
 that a seed, or hypothesis, makes them again.
@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 FOREIGN: tuple[Any, ...] = (
-    None, True, False, 0, -1, 3, 2**70, 0.5, 1e308, -1e308, "", "text", "a [/x] b", "[bold]x", "nan", "\x1b[31m", "../..",
+    None, True, False, 0, -1, 3, 2**70, 0.5, 1e308, -1e308,
+    "", "text", "a [/x] b", "[bold]x", "nan", "\x1b[31m", "../..",
     "/nowhere", "x" * 5000, "ä\u202e", [], {}, [None], [[]], {"a": None}, {"": {}}, [1, "a", None], "2026-01-01", "01",
 )  # fmt: skip
 """Values that a field was not meant to have."""

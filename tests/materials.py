@@ -1,4 +1,4 @@
-"""Everything that a command reads, made once and small: runs, results, cells, a cache, a search, grids and data files."""
+"""Everything that a command reads, made once and small: runs, results, cells, a cache, a search, data files."""
 
 from __future__ import annotations
 
@@ -14,9 +14,6 @@ from toyrun import go_back, toy_run
 
 sys.path.append(str(Path(__file__).parent / "studies"))
 
-GRID = {"task": ["sst2", "cola"], "profile": "smoke", "cells": [{"study": "05", "seeds": 2}]}
-"""What the files of a grid hold."""
-
 
 @dataclass(frozen=True)
 class Materials:
@@ -28,7 +25,7 @@ class Materials:
         A finished run with all its checkpoints.
     killed, static : Path
         The same as if killed after round one; one that synthesises once, killed after round two.
-    results, cells, cache, search, grids, data : Path
+    results, cells, cache, search, data : Path
         Folders.
     """
 
@@ -39,7 +36,6 @@ class Materials:
     cells: Path
     cache: Path
     search: Path
-    grids: Path
     data: Path
 
     def files(self, name: str) -> list[str]:
@@ -62,12 +58,11 @@ def make_materials(folder: Path, teacher: Path) -> Materials:
     go_back(static, to_round=2)
     made = Materials(
         run.path, killed, static.path, folder / "results", folder / "cells", folder / "cache", folder / "search",
-        folder / "grids", folder / "data",
+        folder / "data",
     )  # fmt: skip
     _make_results(made.results)
     _make_cells(made.cells)
     _make_search(made.search, folder, teacher)
-    _make_grids(made.grids)
     _make_data(made.data)
     return made
 
@@ -123,16 +118,6 @@ def _make_search(folder: Path, data: Path, teacher: Path) -> None:
 
     folder.mkdir()
     SearchPlan(toy_config(data, teacher), read_space(["learning_rate=1e-4:1e-2"], "")).write(folder)
-
-
-def _make_grids(folder: Path) -> None:
-    import tomlkit
-    import yaml
-
-    folder.mkdir()
-    (folder / "grid.json").write_text(json.dumps(GRID))
-    (folder / "grid.toml").write_text(tomlkit.dumps(GRID))
-    (folder / "grid.yaml").write_text(yaml.safe_dump(GRID))
 
 
 def _make_data(folder: Path) -> None:

@@ -27,7 +27,7 @@ from sage_kit.cli.plugin_commands import with_plugin_commands
 from sage_kit.cli.study_commands import claims_app, study_app
 from sage_kit.components.guard import counting_interrupts, show_traceback
 from sage_kit.config import RunConfig, load_config, to_toml
-from sage_kit.errors import DEBUG_VARIABLE, PluginError, SageError, printable
+from sage_kit.errors import DEBUG_VARIABLE, PluginError, SageError, is_out_of_memory, one_line, printable
 
 TRACEBACK = "--traceback"
 
@@ -146,6 +146,11 @@ def main(arguments: list[str] | None = None, command: typer.Typer = app) -> None
     except OSError as error:
         show_traceback(error)
         _fail(f"{error.filename or 'input/output'}: {error.strerror or error}", 1)
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        show_traceback(error)
+        _fail(f"memory ran out ({one_line(error, 100)}): lower what is large, such as batch_tokens or student_ffn", 1)
     else:
         sys.exit(code if isinstance(code, int) else 0)
 

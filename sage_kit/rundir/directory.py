@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 SUMMARY = "summary.json"
+STUDENT = "student"
 COSTS = "costs.json"
 FINISHED = "manifest.json"
 """Size and checksum of the files of a finished run."""
@@ -227,7 +228,7 @@ class RunDirectory:
     @property
     def student(self) -> Path:
         """Where the exported student lies."""
-        return self.path / "student"
+        return self.path / STUDENT
 
     @property
     def is_finished(self) -> bool:
@@ -396,9 +397,9 @@ class RunDirectory:
             return []
         return list(faults(self.path, FINISHED))
 
-    def require_whole(self) -> None:
-        """Raise RunDirectoryError where a file of a finished run is damaged."""
-        found = self.damage()
+    def require_whole(self, part: str = "") -> None:
+        """Raise RunDirectoryError where a file of a finished run is damaged, of those whose path begins with `part`."""
+        found = [line for line in self.damage() if line.startswith(part)]
         if found:
             more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
             raise RunDirectoryError(f"run {self.path} is damaged: {found[0]}{more}: {self._remedy()}")

@@ -15,7 +15,7 @@ HIDDEN = "***"
 
 def without_secrets(text: str) -> str:
     """A text whose addresses hold no user, password, token or key; bytes that are no UTF-8 are written as escapes."""
-    text = text.encode(errors="surrogateescape").decode(errors="backslashreplace") if not _is_clean(text) else text
+    text = text.encode(errors="backslashreplace").decode()
     return _SECRET.sub(rf"\g<1>{HIDDEN}", _LOGIN.sub(r"\1", text))
 
 
@@ -62,11 +62,3 @@ def _home() -> str:
     """The home folder; "" where there is none, or it is the root of all paths."""
     home = os.path.expanduser("~").rstrip("/\\")
     return "" if home == "~" else home
-
-
-def _is_clean(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

@@ -252,7 +252,7 @@ def _take(folder: Path, config: RunConfig) -> None:
             there = json_loads(path.read_bytes())
             other = next((name for name in shaping if shaping[name] != there["settings"].get(name)), "")
             changed = next((name for name in files if there["files"].get(name) != asked["files"][name]), "")
-        except (ValueError, KeyError, AttributeError) as error:
+        except (ValueError, KeyError, AttributeError, TypeError) as error:
             raise ConfigError(f"{path} is not readable ({error}): name another folder with --out") from None
         if other or changed:
             what = f"setting {other} {there['settings'].get(other)!r}" if other else f"another content of {changed}"

@@ -97,7 +97,7 @@ def test_an_edited_file_of_settings_is_told_by_the_setting(tmp_path: Path) -> No
         run.config()
     half = text[: text.index("rounds = 7")]  # ends between two settings, and so is TOML
     path.write_text(half)
-    with pytest.raises(RunDirectoryError, match="rounds is .* and was 7"):
+    with pytest.raises(RunDirectoryError, match=r"rounds is .* and was 7"):
         run.config()
     path.write_text(text)
     assert run.config().rounds == 7
