@@ -60,7 +60,22 @@ def print_all(*renderables: Any) -> None:
     # what stands in brackets, in a plugin's summary or a path, is no markup
     console = Console(width=None if sys.stdout.isatty() else 160, highlight=False, markup=False)
     for item in renderables:
-        console.print(item)
+        console.print(_harmless(item))
+
+
+def _harmless(item: Any) -> Any:
+    """A line or a table without control characters: what is shown may come from a file of somebody else's."""
+    from rich.table import Table
+    from rich.text import Text
+
+    if isinstance(item, str):
+        return "".join(char if char.isprintable() or char in "\n\t" else repr(char)[1:-1] for char in item)
+    if isinstance(item, Text):
+        return Text(_harmless(item.plain)) if not item.plain.isprintable() else item
+    if isinstance(item, Table):
+        for column in item.columns:
+            column._cells = [_harmless(cell) for cell in column._cells]
+    return item
 
 
 def take_settings(function: Any) -> Any:

@@ -116,4 +116,5 @@ def read_about(folder: Path) -> About:
         raise ModelError(f"{path} cannot be read (version {said}, and read is {VERSION}): {ADVICE}")
     known = checked(told, _AboutFields, str(path), ModelError, ADVICE)
     values: dict[str, Any] = {field.name: known[field.name] for field in fields(About)}
-    return About(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+    frozen: dict[str, Any] = {one: tuple(item) if isinstance(item, list) else item for one, item in values.items()}
+    return About(**frozen)

@@ -53,7 +53,7 @@ def run_record(
     return {
         **environment(*PACKAGES),
         "device": device,
-        "components": private(dict(components)),
+        "components": dict(zip(components, private_words([*components.values()]), strict=True)),
         "options": private({kind: dict(values) for kind, values in options.items()}),
         "plugin_files": files,
         "plugin_sha256": {name: file_sha256(Path(file)) for name, file in zip(files, plugin_files, strict=True)},

@@ -30,7 +30,6 @@ from sage_kit.config import RunConfig, load_config
 from sage_kit.errors import SageError, StudyError
 from sage_kit.storage.files import TEMPORARY_PREFIX
 from sage_kit.storage.reading import json_loads
-from sage_kit.studies.places import companion
 from sage_kit.studies.predictions import halved, read_predictions
 from sage_kit.studies.result import RESULT, StudyResult
 from sage_kit.studies.run_store import RunStore
@@ -216,10 +215,12 @@ def plugin_file(name: str, given: Sequence[str]) -> str:
         return named
     if Path(name).name != name:
         raise StudyError(f"its one-file plugin {name} is a path, and a result tells names alone: name it with --plugin")
-    try:
-        return companion(f"plugins/{name}")
-    except StudyError:
-        raise StudyError(f"its one-file plugin {name} is not here: name it with --plugin") from None
+    # those that come with sage_kit: what lies in the current folder is executed where it is named alone
+    package = Path(sage_kit.__file__).resolve().parent
+    for folder in (package / "_notebooks", package.parent / "notebooks"):
+        if (folder / "plugins" / name).is_file():
+            return str(folder / "plugins" / name)
+    raise StudyError(f"its one-file plugin {name} is not here: name it with --plugin")
 
 
 @contextlib.contextmanager
