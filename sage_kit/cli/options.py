@@ -73,7 +73,9 @@ def _harmless(item: Any) -> Any:
     if isinstance(item, Text):
         return Text(_harmless(item.plain)) if not item.plain.isprintable() else item
     if isinstance(item, Table):
+        item.title, item.caption = _harmless(item.title), _harmless(item.caption)
         for column in item.columns:
+            column.header = _harmless(column.header)
             column._cells = [_harmless(cell) for cell in column._cells]
     return item
 

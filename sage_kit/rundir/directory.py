@@ -265,7 +265,7 @@ class RunDirectory:
 
     def rounds_with_synthetic(self) -> list[int]:
         """The rounds whose synthetic examples are on disk, in order."""
-        rounds = [int(path.name) for path in numbered(self._rounds)]
+        rounds = [int(path.name) for path in numbered(self._rounds) if path.name.isdecimal()]
         return [round for round in rounds if self.synthetic(round).is_file()]
 
     # ---- records

@@ -19,6 +19,7 @@ import torch
 from sage_kit.config import RunConfig, toml_loads
 from sage_kit.data.splits import TaskData
 from sage_kit.models.locations import resolve_checkpoint
+from sage_kit.storage.privacy import revealed
 from sage_kit.storage.reading import json_loads
 from sage_kit.system.devices import precision_of
 from sage_kit.system.machine import describe_machine
@@ -173,7 +174,7 @@ def _pace(path: Path, processor: str) -> Pace | None:
         summary, costs, environment = (
             json_loads((path / name).read_bytes()) for name in ("summary.json", "costs.json", "environment.json")
         )
-        settings = toml_loads((path / "config.toml").read_text(encoding="utf-8"))
+        settings = revealed(toml_loads((path / "config.toml").read_text(encoding="utf-8")))
         steps, seconds = int(summary["student_steps"]), float(summary["seconds"])
         flops = float(sum(costs["flops"].values()))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):

@@ -151,7 +151,8 @@ class SyntheticSet:
         """
         arrays, metadata = read_arrays(path, RunDirectoryError, ADVICE)
         try:
-            return cls._of(arrays, metadata)
+            # copies: those of the file cannot be written to
+            return cls._of({name: array.copy() for name, array in arrays.items()}, metadata)
         except (KeyError, ValueError, TypeError, AttributeError) as error:
             raise RunDirectoryError(f"{path} holds no synthetic examples ({cause_of(error)}): {ADVICE}") from None
 

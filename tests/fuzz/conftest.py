@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, settings
 # an example copies a folder and calls a command, which takes longer than hypothesis expects of one
 COMMON = {"deadline": None, "suppress_health_check": list(HealthCheck)}
 
-settings.register_profile("ci", **COMMON, max_examples=12, derandomize=True, database=None)
+settings.register_profile("ci", **COMMON, max_examples=8, derandomize=True, database=None)
 settings.register_profile("fuzz", **COMMON, max_examples=150, print_blob=True)
 settings.load_profile("ci")  # unless --hypothesis-profile says otherwise
 
