@@ -178,7 +178,8 @@ def _safetensors(data: bytes, rng: random.Random) -> bytes:
     name = rng.choice(list(arrays))
     array = np.atleast_1d(arrays[name])
     arrays[name] = np.ascontiguousarray(rng.choice((
-        lambda: array[:1], lambda: np.nan_to_num(array).astype(np.int64), lambda: np.full_like(array, 1), lambda: array.reshape(-1),
+        lambda: array[:1], lambda: np.nan_to_num(array).astype(np.int64), lambda: np.full_like(array, 1),
+        lambda: array.reshape(-1),
         lambda: np.zeros((0, 3)), lambda: array.astype(np.float64) * np.nan,
         lambda: np.full(array.shape, 1 << 40), lambda: np.full(array.shape, -5),
     ))())  # fmt: skip

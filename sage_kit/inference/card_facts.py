@@ -114,6 +114,8 @@ class RunFacts:
         except SageError:
             spec = None
         path = directory.student / "config.json"
+        if not path.exists():
+            raise RunDirectoryError(f"{path} does not exist: name the directory of a whole run")
         student = read_json(path, Fields, RunDirectoryError, "name a run whose files are whole")
         try:
             scores = run_scores(config, summary, directory.predictions(), plugins)
