@@ -25,6 +25,7 @@ from sage_kit.errors import PluginError, ProcessLostError, RunDirectoryError, Sa
 from sage_kit.models.narrow import trained_layers
 from sage_kit.recipe import Recipe, resolve
 from sage_kit.rundir import Checkpoint, RunDirectory
+from sage_kit.rundir.run_record import CONFIG, check_settings, differing_settings, recorded_settings
 from sage_kit.storage.fingerprint import derive_seed
 from sage_kit.storage.frozen import frozen_copy
 from sage_kit.synthesis.synthesizer import build_ahead
@@ -81,10 +82,13 @@ def run(
     accelerator = make_accelerator(recipe.config)
     directory = RunDirectory(Path())
     if accelerator.is_main_process:
-        directory = RunDirectory.create(recipe.config)
-        directory.lock()
-        origins = {key: f"{one.name} ({one.registered.origin})" for key, one in recipe.named.items()}
-        directory.write_environment(origins, recipe.options, plugin_files, str(accelerator.device))
+        directory = RunDirectory.create(
+            recipe.config,
+            components={key: f"{one.name} ({one.registered.origin})" for key, one in recipe.named.items()},
+            options=recipe.options,
+            plugin_files=plugin_files,
+            device=str(accelerator.device),
+        )
     try:
         with telling_of_lost(accelerator, lambda: _remedy(directory)):
             directory.path = Path(from_main(str(directory.path), accelerator))
@@ -105,10 +109,12 @@ def resume(directory: RunDirectory, plugins: Plugins) -> dict[str, Any]:
     Raises
     ------
     RunDirectoryError
-        When another process holds the run, or its data or teacher is no longer what it was.
+        When another process holds the run, its data, teacher or settings are no longer what they were, or a file of it
+        is damaged.
     """
     summary = directory.summary()
     if summary is not None:
+        directory.require_whole()
         return summary
     recipe = resolve(directory.config(), plugins)
     accelerator = make_accelerator(recipe.config)
@@ -154,12 +160,15 @@ def distill(recipe: Recipe, directory: RunDirectory, accelerator: Accelerator) -
         check_optimizer(recipe.config.optimizer, recipe.config.optimizer_options)
         check_schedule(recipe.config)
         build_ahead(recipe, accelerator.device)
-        checkpoint = directory.latest_checkpoint(events.message)
+        checkpoint = directory.latest_checkpoint(events.damage)
+        if checkpoint:
+            check_settings(checkpoint.settings, recipe.config, str(directory.path / CONFIG))
         costs = checkpoint.costs if checkpoint else Costs()
         prepared = prepare(recipe, accelerator, costs)
         if checkpoint and checkpoint.content != prepared.content:
+            moved = "".join(f" ({text})" for text in differing_settings(checkpoint.settings, recipe.config)[:1])
             raise RunDirectoryError(
-                f"{directory.path}: the data or the teacher has changed since the run began; start a new run"
+                f"{directory.path}: the data or the teacher has changed since the run began{moved}; start a new run"
             )
         loop = Loop(recipe, directory, accelerator, prepared, costs, events)
         if checkpoint:
@@ -386,6 +395,7 @@ class Loop:
             warmup_steps=self.warmup_steps if warmup is None else warmup[0],
             in_warmup=warmup is not None,
             stopped=self.control.stopped,
+            settings=recorded_settings(self.config),
         )
         if self.best is not None and warmup is None:
             self.best.keep(self.history, checkpoint.student)
@@ -422,7 +432,7 @@ class Loop:
         config, prepared = self.config, self.prepared
         exported = len(self.history)
         if self.best is not None:
-            exported = self.best.take_back(self.history, self.learner.raw, self.accelerator, self.events.message)
+            exported = self.best.take_back(self.history, self.learner.raw, self.accelerator, self.events)
             if exported < len(self.history):
                 self.predictions = {}  # those of the last round
         validation = dict(self.history[exported - 1].validation) if self.history else {}

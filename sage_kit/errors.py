@@ -24,7 +24,7 @@ class SageError(Exception):
         """What a notebook shows of the error: one line, as the command line does; IPython looks for this method."""
         if os.environ.get(DEBUG_VARIABLE):
             return traceback.format_exception(type(self), self, self.__traceback__)
-        return [f"{type(self).__name__}: {self}"]
+        return [f"{type(self).__name__}: {printable(str(self))}"]
 
 
 class ConfigError(SageError):
@@ -90,6 +90,10 @@ class ProcessLostError(SageError):
     """Another of the processes that make a run together has ended: resume the run."""
 
 
+class TrustError(SageError):
+    """A directory names code that would be executed: name the code yourself, or trust it."""
+
+
 class DiskFullError(SageError):
     """The disk is full: free some space and resume."""
 
@@ -100,6 +104,12 @@ class StudyError(SageError):
 
 class BudgetError(SageError):
     """A step would take longer than its time budget: take a faster component or raise the budget."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that there is no more memory, of the machine or of a card."""
+    text = str(error).lower()
+    return isinstance(error, MemoryError) or "can't allocate memory" in text or "out of memory" in text
 
 
 LONGEST_LIST = 25
@@ -142,6 +152,20 @@ def one_line(error: BaseException, longest: int = 0) -> str:
     """An error's text on one line, of at most `longest` characters; 0 for as many as it has."""
     text = " ".join(str(error).split())
     return shortened(text, longest) if longest else text
+
+
+LONGEST_MESSAGE = 1200
+"""Most characters of a message: some fifteen lines of a terminal. A message may quote what a file holds."""
+
+
+def printable(text: str) -> str:
+    """A message on one line that fits a screen: its middle left out where it is longer, and no control characters."""
+    line = " ".join(text.split())
+    line = "".join(char if char.isprintable() else repr(char)[1:-1] for char in line)
+    if len(line) <= LONGEST_MESSAGE:
+        return line
+    end = LONGEST_MESSAGE // 3  # where the remedy stands
+    return f"{line[: LONGEST_MESSAGE - end - 5]} ... {line[-end:]}"
 
 
 def shortened(text: str, longest: int) -> str:

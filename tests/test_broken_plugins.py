@@ -451,7 +451,7 @@ def test_a_broken_observer_ends_no_run_and_is_told_and_recorded(
     assert json.loads(capsys.readouterr().out)["disabled_observers"] == {observer: cause}
     # and after the resume that finishes it, though by then nothing may have failed
     path.write_text(HEAD + "@hookimpl\ndef sage_run_started():\n    pass\n")
-    assert ended(["resume", str(directory.path)]) == 0
+    assert ended(["resume", str(directory.path), "--plugin", str(path)]) == 0
     assert (directory.summary() or {})["disabled_observers"] == {observer: cause}
 
 
@@ -516,7 +516,7 @@ def test_ctrl_c_ends_a_run_cleanly_whatever_the_plugin_makes_of_it(
     )
     # and it does
     path.write_text(HEAD + reducer())
-    assert ended(["resume", str(tmp_path / "run")]) == 0
+    assert ended(["resume", str(tmp_path / "run"), "--plugin", str(path)]) == 0
     assert RunDirectory.open(tmp_path / "run").summary() is not None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from commandline import call
 from safetensors.torch import load_file
 from toyrun import go_back, toy_config, toy_run, without_times
 
@@ -81,7 +83,13 @@ def test_killed_process_resumes_to_the_same_end(
     assert not (target / "summary.json").exists()
 
     environment["KILL_AT"] = ""
-    resumed = subprocess.run([*command, "resume", str(target)], env=environment, capture_output=True, text=True)
+    refused = subprocess.run([*command, "resume", str(target)], env=environment, capture_output=True, text=True)
+    assert refused.returncode == 2
+    assert str(plugin) in refused.stderr  # which is not executed unless it is named or trusted
+    consent = ["--trust-plugins"] if moment == "round:3" else ["--plugin", str(plugin)]
+    resumed = subprocess.run(
+        [*command, "resume", str(target), *consent], env=environment, capture_output=True, text=True
+    )
     assert resumed.returncode == 0, resumed.stderr
     directory, expected = uninterrupted
     assert without_times(RunDirectory.open(target).summary()) == without_times(expected)
@@ -97,6 +105,107 @@ def test_static_run_resumes_with_its_first_synthetic_examples(folder: Path, tiny
     directory, _ = toy_run(folder, tiny_bert, schedule="static", keep_checkpoints=0)
     go_back(directory, to_round=2)
     assert without_times(resume(RunDirectory.open(directory.path), Plugins(allow=""))) == without_times(expected)
+
+
+@pytest.mark.parametrize("damage", ["flipped", "halved"])
+def test_static_run_does_not_go_on_with_damaged_synthetic_examples(folder: Path, tiny_bert: Path, damage: str) -> None:
+    """One bit would give another student, without a word."""
+    directory, _ = toy_run(folder, tiny_bert, schedule="static", rounds=2, keep_checkpoints=0)
+    (directory.path / "summary.json").unlink()
+    config = directory.path / "config.toml"
+    config.write_text(config.read_text().replace("rounds = 2", "rounds = 3"))
+    spoil(directory.synthetic(2), damage)
+    with pytest.raises(RunDirectoryError, match="rounds is 3 and was 2"):
+        resume(RunDirectory.open(directory.path), Plugins(allow=""))
+    config.write_text(config.read_text().replace("rounds = 3", "rounds = 2"))
+    shutil.rmtree(directory.path / "checkpoints" / "round-002")
+    resume(RunDirectory.open(directory.path), Plugins(allow=""))  # which draws them again
+    longer, _ = toy_run(folder, tiny_bert, schedule="static", rounds=3, keep_checkpoints=0)
+    go_back(longer, to_round=2)
+    spoil(longer.synthetic(2), damage)
+    with pytest.raises(RunDirectoryError, match=r"rounds/002/synthetic\.safetensors is not readable"):
+        resume(RunDirectory.open(longer.path), Plugins(allow=""))
+
+
+def spoil(path: Path, how: str) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) * 3 // 4] ^= 1
+    path.write_bytes(data if how == "flipped" else data[: len(data) // 2])
+
+
+def test_static_run_counts_and_saves_its_examples_once(folder: Path, tiny_bert: Path) -> None:
+    first, _ = toy_run(folder, tiny_bert, schedule="static", keep_checkpoints=0)
+    again, _ = toy_run(folder, tiny_bert, schedule="static", keep_checkpoints=0)
+    go_back(again, to_round=2)
+    before = again.synthetic(2).stat()
+    resume(RunDirectory.open(again.path), Plugins(allow=""))
+    assert again.rounds_with_synthetic() == first.rounds_with_synthetic() == [2]
+    assert again.synthetic(2).stat().st_ino == before.st_ino
+    for name in ("tokens", "flops"):
+        assert again.costs()[name] == first.costs()[name]
+
+
+def test_equal_runs_write_equal_bytes(folder: Path, tiny_bert: Path) -> None:
+    settings = {"observers": ["loss_profile"], "keep_best": "agreement", "keep_checkpoints": 0}
+    first, second = (toy_run(folder, tiny_bert, **settings)[0].path for _ in range(2))
+
+    def contents(path: Path) -> dict[str, bytes]:
+        files = [*path.rglob("*.safetensors"), *path.rglob("*.parquet"), *(path / "student").rglob("*"),
+                 path / "config.toml"]  # fmt: skip
+        return {file.relative_to(path).as_posix(): file.read_bytes() for file in files if file.is_file()}
+
+    ours, theirs = contents(first), contents(second)
+    assert ours.keys() == theirs.keys()
+    assert len(ours) > 20
+    assert [name for name in ours if ours[name] != theirs[name]] == []
+
+
+def test_edited_settings_are_told_by_the_setting(folder: Path, tiny_bert: Path) -> None:
+    directory, _ = toy_run(folder, tiny_bert, keep_checkpoints=0)
+    go_back(directory, to_round=1)
+    config = directory.path / "config.toml"
+    config.write_text(config.read_text().replace("max_length = 32", "max_length = 16"))
+    with pytest.raises(RunDirectoryError, match="max_length is 16 and was 32"):
+        resume(RunDirectory.open(directory.path), Plugins(allow=""))
+    # also where what lies beside it was edited, too: the checkpoint knows
+    (directory.path / "environment.json").unlink()
+    with pytest.raises(RunDirectoryError, match="max_length is 16 and was 32"):
+        resume(RunDirectory.open(directory.path), Plugins(allow=""))
+
+
+def test_damage_is_told_on_the_error_output_whichever_observers_run(
+    folder: Path, tiny_bert: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    directory, _ = toy_run(folder, tiny_bert, keep_checkpoints=0, observers=[], keep_best="agreement")
+    (directory.path / "summary.json").unlink()
+    spoil(directory.path / "checkpoints" / "round-003" / "student.safetensors", "flipped")
+    entry = next((folder / "cache" / "vectors").glob("[!.]*"))
+    file = next(path for path in entry.iterdir() if path.name != "entry.json")
+    spoil(file, "halved")
+    capsys.readouterr()
+    resume(RunDirectory.open(directory.path), Plugins(allow=""))
+    lines = capsys.readouterr().err.splitlines()
+    assert any("round-003 is damaged (student.safetensors does not have its checksum)" in line for line in lines)
+    assert any(f"cache entry {entry} is damaged" in line for line in lines)
+    assert all(line.startswith("sage-kit: ") for line in lines if "damaged" in line)
+
+
+@pytest.mark.parametrize("file", ["student/model.safetensors", "student/config.json", "predictions.safetensors",
+                                  "map.safetensors", "rounds/003/synthetic.safetensors"])  # fmt: skip
+def test_damage_of_a_finished_run_is_named(uninterrupted, tmp_path: Path, file: str) -> None:
+    path = tmp_path / "run"
+    shutil.copytree(uninterrupted[0].path, path)
+    assert RunDirectory.open(path).damage() == []
+    assert call("resume", str(path)).code == 0
+    spoil(path / file, "halved")
+    for command in ("resume", "show"):
+        answer = call(command, str(path), *(["--no-figures"] if command == "show" else []))
+        assert answer.code == 2
+        assert "is damaged" in answer.last
+        assert file in answer.last
+        assert f"`sage-kit resume {path}`" in answer.last or command == "show"
+        if command == "show":
+            assert "agreement" in answer.out  # the rest is shown
 
 
 def test_run_in_bf16_resumes_to_the_same_bits(folder: Path, tiny_bert: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import sys
@@ -29,7 +30,7 @@ from sage_kit.cli.study_commands import claims_app, study_app
 from sage_kit.cli.verbosity import LogLevel, Quiet, Verbose, on_every_command, own_level, take_flags
 from sage_kit.components.guard import counting_interrupts, show_traceback
 from sage_kit.config import RunConfig, load_config, to_toml
-from sage_kit.errors import DEBUG_VARIABLE, PluginError, SageError
+from sage_kit.errors import DEBUG_VARIABLE, PluginError, SageError, is_out_of_memory, one_line, printable
 
 TRACEBACK = "--traceback"
 
@@ -127,6 +128,9 @@ def main(arguments: list[str] | None = None, command: typer.Typer = app) -> None
     # Threads that wait for each other by spinning slow a busy machine down manyfold; sleeping costs an idle one little.
     # OpenMP reads this when torch is loaded, which is later.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a name of bytes that are no UTF-8 is shown with escapes
+            stream.reconfigure(errors="backslashreplace")
     given = list(sys.argv[1:] if arguments is None else arguments)
     options = given[: given.index("--")] if "--" in given else given
     if TRACEBACK in options:
@@ -151,6 +155,11 @@ def main(arguments: list[str] | None = None, command: typer.Typer = app) -> None
     except OSError as error:
         show_traceback(error)
         _fail(f"{error.filename or 'input/output'}: {error.strerror or error}", 1)
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        show_traceback(error)
+        _fail(f"memory ran out ({one_line(error, 100)}): lower what is large, such as batch_tokens or student_ffn", 1)
     else:
         sys.exit(code if isinstance(code, int) else 0)
 
@@ -165,5 +174,5 @@ def _message(error: SageError) -> str:
 
 
 def _fail(message: str, code: int) -> None:
-    print(f"sage-kit: {' '.join(message.split())}", file=sys.stderr)
+    print(f"sage-kit: {printable(message)}", file=sys.stderr)
     sys.exit(code)

@@ -13,6 +13,7 @@ import typer
 from sage_kit.cli import completion
 from sage_kit.cli.verbosity import shows
 from sage_kit.config import GROUPS, PRESETS, RunConfig, field_extra
+from sage_kit.errors import printable
 
 USAGE_ERROR: type[Exception] = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
 """Base of the command line's own errors; newer versions of typer bring their own copy of click."""
@@ -20,6 +21,10 @@ USAGE_ERROR: type[Exception] = next(c for c in typer.BadParameter.__mro__ if c._
 PluginFiles = Annotated[
     Optional[list[str]],  # noqa: UP045 (typer reads this annotation at run time on Python 3.10)
     typer.Option("--plugin", metavar="FILE", help="Load a one-file plugin. May be given more than once."),
+]
+TrustPlugins = Annotated[
+    bool,
+    typer.Option("--trust-plugins", help="Execute the Python files that the directory names as its plugins."),
 ]
 ConfigFile = Annotated[str, typer.Option("--config", metavar="FILE", help="TOML file of settings.")]
 Preset = Annotated[
@@ -43,13 +48,13 @@ INTERRUPTED = 130
 def announce(line: str, *, prefix: str = "sage-kit: ") -> None:
     """Show a line to the user that is no result, unless fewer are asked for."""
     if shows("info"):
-        print(f"{prefix}{line}", file=sys.stderr, flush=True)
+        print(f"{prefix}{printable(line)}", file=sys.stderr, flush=True)
 
 
 def warn(line: str) -> None:
     """Show a line about something that may be wrong, though the command goes on."""
     if shows("warning"):
-        print(f"sage-kit: {line}", file=sys.stderr, flush=True)
+        print(f"sage-kit: {printable(line)}", file=sys.stderr, flush=True)
 
 
 def load_plugins(files: list[str] | None) -> Any:
@@ -82,7 +87,24 @@ def print_all(*renderables: Any) -> None:
     # what stands in brackets, in a plugin's summary or a path, is no markup
     console = Console(width=None if sys.stdout.isatty() else 160, highlight=False, markup=False)
     for item in renderables:
-        console.print(item)
+        console.print(_harmless(item))
+
+
+def _harmless(item: Any) -> Any:
+    """A line or a table without control characters: what is shown may come from a file of somebody else's."""
+    from rich.table import Table
+    from rich.text import Text
+
+    if isinstance(item, str):
+        return "".join(char if char.isprintable() or char in "\n\t" else repr(char)[1:-1] for char in item)
+    if isinstance(item, Text):
+        return Text(_harmless(item.plain)) if not item.plain.isprintable() else item
+    if isinstance(item, Table):
+        item.title, item.caption = _harmless(item.title), _harmless(item.caption)
+        for column in item.columns:
+            column.header = _harmless(column.header)
+            column._cells = [_harmless(cell) for cell in column._cells]
+    return item
 
 
 def take_settings(function: Any) -> Any:

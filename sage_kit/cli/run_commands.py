@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Optional
 
@@ -15,6 +17,7 @@ from sage_kit.cli.options import (
     ConfigFile,
     PluginFiles,
     Preset,
+    TrustPlugins,
     announce,
     load_plugins,
     make_table,
@@ -23,9 +26,12 @@ from sage_kit.cli.options import (
     warn,
 )
 from sage_kit.config import RunConfig, load_config
-from sage_kit.errors import ConfigError, SageError
+from sage_kit.errors import ConfigError, RunDirectoryError, SageError, one_line
 
 app = typer.Typer()
+
+MOST_FAULTS = 10
+"""Most lines on damaged files beside the last."""
 
 
 @app.command("run")
@@ -86,14 +92,22 @@ def run_command(
 
 
 @app.command()
-def resume(directory: Annotated[str, typer.Argument(metavar="DIR", help="Run directory.")]) -> None:
-    """Go on with a run that was interrupted, from its newest checkpoint."""
+def resume(
+    directory: Annotated[str, typer.Argument(metavar="DIR", help="Run directory.")],
+    plugin: PluginFiles = None,
+    trust_plugins: TrustPlugins = False,
+) -> None:
+    """Go on with a run that was interrupted, from its newest checkpoint.
+
+    Python files that the run began with as plugins are executed only where they are named again, or trusted.
+    """
     from sage_kit.rundir import RunDirectory
 
     run_directory = RunDirectory.open(directory)
     config = run_directory.config()
-    plugins = load_plugins(run_directory.plugin_files())
+    plugins = load_plugins(run_directory.trusted_plugins(plugin or (), trust=trust_plugins, announce=announce))
     if run_directory.summary() is not None:
+        run_directory.require_whole()
         print_all(f"{directory} is finished already; nothing to do.")
     from sage_kit.distill import resume as resume_run
 
@@ -144,39 +158,82 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """Print a run's tables and draw its learning curves and map."""
-    from sage_kit.reports.tables import costs_table, outcome_tables, rounds_table
+    from sage_kit.reports.tables import (
+        comparison_table,
+        costs_table,
+        evaluation_table,
+        primary_of,
+        rounds_table,
+        splits_table,
+    )
     from sage_kit.rundir import RunDirectory
+    from sage_kit.storage.files import only_finite
 
     run_directory = RunDirectory.open(directory)
-    config = run_directory.config()
-    summary, history = run_directory.summary(), run_directory.history()
-    disabled = run_directory.disabled_observers()
+    faults: list[str] = []
+
+    def attempt(read: Callable[[], Any], what: str = "") -> Any:
+        """What can be read; of what cannot, the rest of the page is shown all the same."""
+        try:
+            return read()
+        except SageError as error:
+            faults.append(str(error))
+        # of values that have the right type and make no sense together, such as scores of no metric
+        except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+            faults.append(f"{what} cannot be shown ({type(error).__name__}: {one_line(error, 100)})")
+        return None
+
+    config = attempt(run_directory.config)
+    summary = attempt(lambda: run_directory.summary(lenient=True))
+    is_unknown = summary is None and bool(faults) and run_directory.is_finished
+    faults += summary.faults if summary is not None else ()
+    history = attempt(run_directory.history) or []
+    disabled = attempt(run_directory.disabled_observers) or {}
+    faults += run_directory.damage()
     if as_json:
         rounds = {"rounds": [result.to_json() for result in history], "disabled_observers": disabled}
-        typer.echo(json.dumps(summary or rounds, indent=2))
+        typer.echo(json.dumps(only_finite(summary or rounds), indent=2))
+        _tell_of_faults(directory, faults)
         return
-    if summary:
+    if summary is not None:
         arms = {_arm_name(config): summary}
-        print_all(*outcome_tables(arms))
-        print_all(*_warnings(summary), f"Stopped: {summary['stopped']}.")
+        for table in (comparison_table, splits_table, evaluation_table):
+            found = attempt(partial(table, arms), "a table of scores")
+            print_all(*([found] if found is not None else []))
+        print_all(*(attempt(lambda: _warnings(summary), "warnings") or []))
+        print_all(*(attempt(lambda: [f"Stopped: {summary['stopped']}."]) or []))
         if summary.get("exported_round", len(history)) != len(history):
             print_all(f"Exported: round {summary['exported_round']}, the best on dev.")
-    else:
+    elif not is_unknown:
         print_all(f"The run is not finished; go on with: sage-kit resume {directory}")
     _print_disabled(disabled)
     if not history:
-        print_all("No round is finished yet.")
+        print_all("No round is finished yet." if not faults else "No round can be shown.")
+        _tell_of_faults(directory, faults)
         return
-    primary = summary["primary_metric"] if summary else next(iter(history[-1].dev))
-    print_all(rounds_table(history, primary))
-    costs = run_directory.path / "costs.json"
-    if costs.exists():
-        print_all(costs_table(json.loads(costs.read_text(encoding="utf-8"))))
-    if figures:
+    primary = attempt(lambda: primary_of(summary, history))
+    if primary is not None:
+        table = attempt(lambda: rounds_table(history, primary), "the table of rounds")
+        print_all(*([table] if table is not None else []))
+    if run_directory.has_costs:
+        table = attempt(lambda: costs_table(run_directory.costs()), "costs.json")
+        print_all(*([table] if table is not None else []))
+    if figures and primary is not None:
         from sage_kit.reports.figures import draw_run
 
-        for path in draw_run(run_directory):
+        for path in attempt(lambda: draw_run(run_directory), "a figure") or []:
             print_all(f"Drawn: {path}")
+    _tell_of_faults(directory, faults)
+
+
+def _tell_of_faults(directory: str, faults: list[str]) -> None:
+    """Name on the error output what of a run cannot be read, and end with an error where there was something."""
+    if faults:
+        first, *others = dict.fromkeys(faults)
+        for line in others[:MOST_FAULTS]:
+            announce(line)
+        more = f" (and {len(others) - MOST_FAULTS} more)" if len(others) > MOST_FAULTS else ""
+        raise RunDirectoryError(f"{directory} is damaged: {first}{more}")
 
 
 @app.command("decode")
@@ -195,13 +252,13 @@ def decode_command(
     limit: Annotated[int, typer.Option(min=1, help="Most examples to show.")] = 10,
     as_json: AsJson = False,
     plugin: PluginFiles = None,
+    trust_plugins: TrustPlugins = False,
 ) -> None:
     """Read a run's synthetic examples: their token states as text, beside the text of their anchors."""
     from sage_kit.rundir import RunDirectory
 
     run_directory = RunDirectory.open(directory)
-    files = dict.fromkeys(str(Path(file).resolve()) for file in [*run_directory.plugin_files(), *(plugin or ())])
-    plugins = load_plugins(list(files))
+    plugins = load_plugins(run_directory.trusted_plugins(plugin or (), trust=trust_plugins, announce=announce))
     given = _component_options(options)
     plugins.options("decoder", decoder, given)  # before torch is imported: a misspelt name is answered at once
     from sage_kit.reports.decoding import decode_run
@@ -233,7 +290,9 @@ def _component_options(text: str) -> dict[str, Any]:
     return table
 
 
-def _arm_name(config: RunConfig) -> str:
+def _arm_name(config: RunConfig | None) -> str:
+    if config is None:
+        return "student"
     return "plain distillation" if config.schedule == "none" else "SAGE"
 
 

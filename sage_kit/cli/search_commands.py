@@ -8,7 +8,7 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-from sage_kit.cli.options import INTERRUPTED, ConfigFile, PluginFiles, Preset, take_settings, warn
+from sage_kit.cli.options import INTERRUPTED, ConfigFile, PluginFiles, Preset, TrustPlugins, take_settings, warn
 
 app = typer.Typer()
 
@@ -69,6 +69,7 @@ def search_command(
     config: ConfigFile = "",
     preset: Preset = "",
     plugin: PluginFiles = None,
+    trust_plugins: TrustPlugins = False,
 ) -> None:
     """Search settings on dev, in one process or several; ends with the best as TOML, checked under new seeds.
 
@@ -89,7 +90,10 @@ def search_command(
     }  # fmt: skip
     given = {name: value for name, value in own.items() if value is not None}
     plan = asked_plan(directory, read_space(search or (), space), settings, given, config=config, preset=preset)
-    files = (plan or SearchPlan.read(directory)).plugin_files
+    from sage_kit.rundir.run_record import trusted_plugins
+
+    recorded = (plan or SearchPlan.read(directory)).plugin_files
+    files = trusted_plugins(f"search {directory}", recorded, plugin or (), trust=trust_plugins)
     from sage_kit.searching.pruning import WatchedPlugins
 
     plugins = WatchedPlugins(files)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
-from sage_kit.cli.options import PluginFiles, announce, load_plugins, make_table, print_all, warn
+from sage_kit.cli.options import PluginFiles, TrustPlugins, announce, load_plugins, make_table, print_all, warn
 
 app = typer.Typer()
 
@@ -20,11 +21,12 @@ def card_command(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a card that was changed by hand.")] = False,
     show: Annotated[bool, typer.Option("--show", help="Print the card instead of writing it.")] = False,
     plugin: PluginFiles = None,
+    trust_plugins: TrustPlugins = False,
 ) -> None:
     """Write the model card of a finished run, student/README.md, from what the run has left behind."""
     from sage_kit.inference.model_card import model_card, write_model_card
 
-    plugins = load_plugins(plugin) if plugin else None
+    plugins = _plugins_of(directory, plugin, trust_plugins)
     if show:
         typer.echo(model_card(directory, plugins), nl=False)
         return
@@ -40,6 +42,7 @@ def push_command(
     message: Annotated[str, typer.Option(metavar="TEXT", help="Message of the commit.")] = "",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would go; nothing is sent.")] = False,
     plugin: PluginFiles = None,
+    trust_plugins: TrustPlugins = False,
 ) -> None:
     """Upload a student with its model card to the Hugging Face hub, as one commit.
 
@@ -48,7 +51,7 @@ def push_command(
     from sage_kit.inference.hub_upload import check_name, plan_upload, push
 
     check_name(repository)
-    upload = plan_upload(directory, load_plugins(plugin) if plugin else None)
+    upload = plan_upload(directory, _plugins_of(directory, plugin, trust_plugins))
     if upload.left_out:
         warn(f"not uploaded, since no part of the model: {', '.join(upload.left_out)}")
     if not upload.card:
@@ -69,3 +72,18 @@ def push_command(
         upload, repository, private=private, revision=revision, message=message, announce=announce
     )  # fmt: skip
     print_all(f"Uploaded: {address}")
+
+
+def _plugins_of(directory: str, given: list[str] | None, trust: bool) -> Any:
+    """The plugins that are installed, those given, and a run's own where they are trusted: a card can do without."""
+    from sage_kit.errors import TrustError
+    from sage_kit.inference.hub_upload import run_of
+
+    run = run_of(Path(directory).expanduser())
+    if run is None:
+        return load_plugins(given)
+    try:
+        return load_plugins(run.trusted_plugins(given or (), trust=trust, announce=announce))
+    except TrustError as error:
+        announce(f"the card tells nothing of plugins that are not loaded: {error}")
+        return load_plugins(given)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,9 @@ from sage_kit.components.records import RunInfo
 from sage_kit.components.spec_checks import CONTRIBUTING_HOOKS
 from sage_kit.errors import PluginError, SageError, did_you_mean, one_line
 from sage_kit.storage.frozen import frozen_copy
+
+OBSERVER = "observer:"
+"""In front of the names of the observers that a run builds."""
 
 if TYPE_CHECKING:
     from sage_kit.components.records import RoundResult
@@ -99,13 +103,13 @@ class Hooks:
         PluginError
             When it implements no hook or one that does not exist, or has been added already.
         """
-        self._register_hooks(observer, f"observer:{name}", f"observer {name!r}")
+        self._register_hooks(observer, f"{OBSERVER}{name}", f"observer {name!r}")
         remember_home(module=type(observer).__module__)
 
     def remove_observers(self) -> None:
         """Drop the observers that `add_observer` added and forget which ones failed."""
         for name, plugin in self._manager.list_name_plugin():
-            if name.startswith("observer:") and plugin is not None:
+            if name.startswith(OBSERVER) and plugin is not None:
                 self._manager.unregister(plugin)
         self.disabled.clear()
         self.record_disabled = None
@@ -206,6 +210,13 @@ class Hooks:
     def message(self, run: RunInfo | None, text: str) -> None:
         """Call `sage_message`."""
         self._observe("sage_message", run=run, text=text)
+
+    def damage(self, run: RunInfo | None, text: str) -> None:
+        """Call `sage_message`; where no progress is shown, damage is told on the error output all the same."""
+        shown_by = f"{OBSERVER}progress"
+        if not self._manager.has_plugin(shown_by) or shown_by in self.disabled:
+            print(f"sage-kit: {text}", file=sys.stderr, flush=True)
+        self.message(run, text)
 
     def round_finished(self, run: RunInfo, result: RoundResult) -> None:
         """Call `sage_round_finished`."""

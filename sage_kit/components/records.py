@@ -121,7 +121,8 @@ class RoundResult:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> RoundResult:
         """The inverse of `to_json`; None becomes NaN."""
-        return cls(**{name: _nan_for_none(value) for name, value in data.items()})
+        known = {item.name for item in dataclasses.fields(cls)}  # a later version may tell more
+        return cls(**{name: _nan_for_none(value) for name, value in data.items() if name in known})
 
 
 @dataclass
@@ -173,7 +174,8 @@ class Costs:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Costs:
         """The inverse of `to_json`."""
-        return cls(**{name: dict(values) for name, values in data.items()})
+        known = {item.name for item in dataclasses.fields(cls)}
+        return cls(**{name: dict(values) for name, values in data.items() if name in known})
 
 
 def _nan_for_none(value: Any) -> Any:

@@ -9,7 +9,8 @@ from sage_kit.config.paths import PATHS, PATHS_OR_NAMES, PLACES, default_setting
 from sage_kit.config.presets import PRESETS
 from sage_kit.config.settings import CACHE_DIR_VARIABLE, GROUPS, RunConfig, field_extra
 from sage_kit.config.validation import explain
-from sage_kit.config.values import LARGEST_SEED, Table, toml_item, toml_loads
+from sage_kit.config.values import LARGEST_SEED, Table, toml_item
+from sage_kit.storage.reading import toml_loads
 
 __all__ = [
     "CACHE_DIR_VARIABLE",

@@ -12,8 +12,9 @@ from pydantic import ValidationError
 from sage_kit.config.presets import PRESETS
 from sage_kit.config.settings import GROUPS, RunConfig, field_extra
 from sage_kit.config.validation import explain
-from sage_kit.config.values import toml_item, toml_loads
+from sage_kit.config.values import toml_item
 from sage_kit.errors import ConfigError, did_you_mean
+from sage_kit.storage.reading import toml_loads
 
 
 def load_config(

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from sage_kit.config.settings import RunConfig
+from sage_kit.config.values import usable
+from sage_kit.errors import ConfigError
 from sage_kit.storage.frozen import FrozenList
 
 PATHS = ("data_dir", "train_file", "validation_file", "evaluation_file", "transfer_file", "cache_dir")
@@ -34,4 +36,9 @@ def with_absolute_paths(config: RunConfig) -> RunConfig:
     names = (*PATHS, *PATHS_OR_NAMES)
     changes: dict[str, Any] = {name: absolute(getattr(config, name), name in PATHS) for name in names}
     changes["other_teachers"] = FrozenList(absolute(name) for name in config.other_teachers)
+    for name, value in changes.items():
+        try:
+            usable(value)
+        except ValueError as error:  # of the current folder
+            raise ConfigError(f"setting {name!r}: {error}") from None
     return config.model_copy(update=changes)

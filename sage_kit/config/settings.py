@@ -24,6 +24,7 @@ from sage_kit.config.values import (
     Seed,
     Table,
     Weights,
+    usable,
 )
 from sage_kit.config.values import setting as _setting
 from sage_kit.storage.frozen import FrozenList, FrozenTable
@@ -368,6 +369,11 @@ class RunConfig(DataSettings):
         if isinstance(value, bool) and cls.model_fields[str(info.field_name)].annotation is not bool:
             raise ValueError("true and false do not belong here")
         return value
+
+    @field_validator("*", mode="after")
+    @classmethod
+    def _can_be_used(cls, value: Any) -> Any:
+        return usable(value)
 
     @model_validator(mode="before")
     @classmethod

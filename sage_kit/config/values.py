@@ -10,18 +10,10 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, JsonValue
 
 from sage_kit.storage.frozen import freeze
+from sage_kit.storage.reading import toml_loads
 
 LARGEST_SEED = 2**32 - 1  # scikit-learn and umap-learn take no larger one
-
-
-def toml_loads(text: str) -> dict[str, Any]:
-    """Parse TOML; raises ValueError with the place of a syntax error."""
-    try:
-        import tomllib
-    except ModuleNotFoundError:  # Python 3.10
-        import tomli as tomllib  # type: ignore[no-redef, import-not-found, unused-ignore]
-
-    return tomllib.loads(text)
+LARGEST_NUMBER = 1e15  # whose square and product with a loss are finite in single precision, too
 
 
 def toml_item(value: Any) -> Any:
@@ -147,6 +139,31 @@ def _plain(value: Any, path: str) -> Any:
     raise ValueError(f"{path!r} is {value!r}, which is neither text, number, boolean, list nor table")
 
 
+def usable(value: Any) -> Any:
+    """The value, whose numbers are of a size that a run can compute with, and whose texts can be written as UTF-8.
+
+    Raises
+    ------
+    ValueError
+        For another one, here or in a list or table.
+    """
+    if isinstance(value, str) and not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise ValueError(f"{value!a} holds bytes that are no UTF-8: rename the file, or correct it") from None
+    elif isinstance(value, int | float) and not -LARGEST_NUMBER <= value <= LARGEST_NUMBER:
+        raise ValueError(f"numbers beyond {LARGEST_NUMBER:g} are taken by no setting")
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            usable(key)
+            usable(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            usable(item)
+    return value
+
+
 Seed = Annotated[int, Field(ge=0, le=LARGEST_SEED)]
 Bypass = Annotated[Literal["embeddings"] | Annotated[int, Field(ge=1)], BeforeValidator(_cut)]
 # lists and tables are frozen, since components and observers get the settings
@@ -167,7 +184,7 @@ Weights = Annotated[list[Annotated[float, Field(gt=0)]], BeforeValidator(_number
 Names = Annotated[list[str], BeforeValidator(_names), Frozen]
 ClassNames = Annotated[list[Annotated[str, Field(min_length=1)]], BeforeValidator(_class_names), Frozen]
 Character = Annotated[str, BeforeValidator(_character)]
-Table = Annotated[dict[str, Any], BeforeValidator(_table), Frozen]
+Table = Annotated[dict[str, Any], BeforeValidator(_table), AfterValidator(usable), Frozen]
 
 
 def setting(default: Any, help: str, group: str, unit: str = "", *, shown_default: str = "", **constraints: Any) -> Any:

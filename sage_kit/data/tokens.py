@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from sage_kit.components import TextBatch, TokenIds
 from sage_kit.data.splits import Split
-from sage_kit.errors import CompatibilityError
+from sage_kit.errors import CompatibilityError, ModelError, one_line
 from sage_kit.storage.fingerprint import fingerprint
 
 CHUNK_ROWS = 4096
@@ -357,12 +357,30 @@ def unknown_shares(tokens: Tokens, tokenizer: Any) -> tuple[float, float]:
 
 
 @contextmanager
+def panics_told() -> Iterator[None]:
+    """Turn a panic of the library of tokenizers, as a regular expression without end gives, into an error of the model.
+
+    Raises
+    ------
+    ModelError
+    """
+    try:
+        yield
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":  # of no class that can be imported, and no Exception
+            raise
+        text = one_line(error, 200)
+        raise ModelError(f"the tokenizer breaks down on a text ({text}): set tokenizer to another that fits") from None
+
+
+@contextmanager
 def _left_as_it_was(tokenizer: Any) -> Iterator[None]:
     """Undo what a call does to a fast tokenizer, which keeps the truncation of its last call and saves it to disk."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     truncation, padding = (backend.truncation, backend.padding) if backend is not None else (None, None)
     try:
-        yield
+        with panics_told():
+            yield
     finally:
         if backend is not None:
             backend.no_truncation() if truncation is None else backend.enable_truncation(**truncation)

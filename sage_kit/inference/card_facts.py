@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from sage_kit.inference.card_scores import RunScore, run_scores
 from sage_kit.models.locations import PACKAGE_PREFIX, resolve_checkpoint
 from sage_kit.models.sentence_folders import MODULES
 from sage_kit.rundir import RunDirectory
+from sage_kit.storage.reading import Fields, json_loads, read_json
 
 ENGLISH = frozenset({
     "banking77", "btc", "clinc_oos", "cola", "hotpotqa", "mnli", "movie_reviews", "mrpc", "musique", "qnli", "qqp",
@@ -113,7 +113,10 @@ class RunFacts:
             spec = plugins.use().task(config.task, config.task_options, file_kind=config.task_kind)
         except SageError:
             spec = None
-        student = _read(directory.student / "config.json")
+        path = directory.student / "config.json"
+        if not path.exists():
+            raise RunDirectoryError(f"{path} does not exist: name the directory of a whole run")
+        student = read_json(path, Fields, RunDirectoryError, "name a run whose files are whole")
         try:
             scores = run_scores(config, summary, directory.predictions(), plugins)
         except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
@@ -125,8 +128,8 @@ class RunFacts:
             directory.path.absolute().name,
             config,
             summary,
-            _read(directory.path / "costs.json"),
-            _read(directory.path / "environment.json"),
+            directory.costs(),
+            directory.environment(),
             student,
             (directory.student / MODULES).is_file(),
             spec,
@@ -240,22 +243,10 @@ def _last_part(path: str) -> str:
     return PureWindowsPath(path).name or Path(path).expanduser().absolute().name or "checkpoint"
 
 
-def _read(path: Path) -> dict[str, Any]:
-    """A JSON file of a run."""
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        raise RunDirectoryError(f"{path} does not exist: name the directory of a whole run") from None
-    except (OSError, ValueError, TypeError) as error:
-        raise RunDirectoryError(
-            f"{path} is not readable ({one_line(error, 100)}): name a run whose files are whole"
-        ) from None
-
-
 def _known_of(folder: Path) -> dict[str, Any]:
     """What a checkpoint's config.json says; nothing where it cannot be read, which is no error of a finished run."""
     try:
-        return dict(json.loads((folder / "config.json").read_text(encoding="utf-8")))
+        return dict(json_loads((folder / "config.json").read_bytes()))
     except (OSError, ValueError, TypeError):
         return {}
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from sage_kit.errors import ModelError, one_line
+from pydantic import Field
+
+from sage_kit.errors import ModelError, shortened
+from sage_kit.storage.reading import Fields, checked, read_json
 
 ABOUT, MODEL, INT8 = "export.json", "model.onnx", "model_int8.onnx"
 """The files that `sage-kit export` writes, beside config.json and the tokenizer's."""
 
+ADVICE = "export the student again"
 VERSION = 1
 """Of the layout of ``export.json``."""
 
@@ -60,6 +63,18 @@ class About:
         return {"version": VERSION, **asdict(self)}
 
 
+class _AboutFields(Fields):
+    kind: str
+    architecture: Literal["sequence", "token", "span", "embedding"]
+    inputs: list[str]
+    outputs: list[str]
+    max_length: Annotated[int, Field(ge=1, le=10**6)]
+    prefix: str
+    pooling: str
+    text_columns: list[str]
+    unanswered: bool
+
+
 def exported_model(name: str) -> Path | None:
     """The model of an exported student; None for anything else.
 
@@ -95,15 +110,11 @@ def read_about(folder: Path) -> About:
         When ``export.json`` cannot be read or is of another version.
     """
     path = folder / ABOUT
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        if found["version"] != VERSION:
-            raise ValueError(f"version {found['version']}, and read is {VERSION}")
-        known: dict[str, Any] = {
-            field.name: tuple(found[field.name]) if isinstance(found[field.name], list) else found[field.name]
-            for field in fields(About)
-        }
-        return About(**known)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        said = f"it lacks {error}" if isinstance(error, KeyError) else one_line(error, 200)
-        raise ModelError(f"{path} cannot be read ({said}): export the student again") from None
+    told = read_json(path, Fields, ModelError, ADVICE)
+    if told.get("version") != VERSION:
+        said = shortened(repr(told.get("version")), 40)
+        raise ModelError(f"{path} cannot be read (version {said}, and read is {VERSION}): {ADVICE}")
+    known = checked(told, _AboutFields, str(path), ModelError, ADVICE)
+    values: dict[str, Any] = {field.name: known[field.name] for field in fields(About)}
+    frozen: dict[str, Any] = {one: tuple(item) if isinstance(item, list) else item for one, item in values.items()}
+    return About(**frozen)

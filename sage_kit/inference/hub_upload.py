@@ -20,6 +20,7 @@ from sage_kit.inference.card_snippets import PLACE
 from sage_kit.inference.model_card import CARD, model_card, without_mark
 from sage_kit.models.sentence_folders import MODULES
 from sage_kit.rundir import RunDirectory
+from sage_kit.storage.reading import json_loads
 
 WEIGHTS = (".safetensors", ".onnx")
 """What weights may be stored as; pickles are not uploaded."""
@@ -96,7 +97,7 @@ def plan_upload(folder: str | os.PathLike[str], plugins: Plugins | None = None) 
         For a run that is not finished.
     """
     path = Path(folder).expanduser()
-    run = _run_of(path)
+    run = run_of(path)
     student = path if run is None else run.student
     if run is not None and run.summary() is None:
         model_card(run.path)  # says so
@@ -208,7 +209,7 @@ def check_name(repository: str) -> None:
 # ---- what goes ------------------------------------------------------------------------------------------------------
 
 
-def _run_of(path: Path) -> RunDirectory | None:
+def run_of(path: Path) -> RunDirectory | None:
     """The run that a folder is, or whose student it is."""
     if (path / "config.toml").is_file():
         return RunDirectory.open(path)
@@ -247,7 +248,7 @@ def _as_uploaded(file: Path) -> Path | bytes:
     if file.suffix != ".json" or file.name == "tokenizer.json":
         return file
     try:
-        told = json.loads(file.read_text(encoding="utf-8"))
+        told = json_loads(file.read_bytes())
     except (OSError, ValueError) as error:
         raise ModelError(f"{file} cannot be read as JSON ({one_line(error, 100)}): correct it") from None
     local = [

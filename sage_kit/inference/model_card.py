@@ -50,7 +50,8 @@ def model_card(run_dir: str | os.PathLike[str], plugins: Plugins | None = None) 
     run_dir : path
         The run's directory.
     plugins : Plugins or None
-        Where its task and metrics are looked up; None takes the installed ones and the run's own files.
+        Where its task and metrics are looked up; None takes the installed ones. A run's own files are Python, and are
+        not executed unless they are among these.
 
     Returns
     -------
@@ -64,7 +65,7 @@ def model_card(run_dir: str | os.PathLike[str], plugins: Plugins | None = None) 
         When it is no finished run, or a file of it cannot be read.
     """
     directory = RunDirectory.open(run_dir)
-    facts = RunFacts.of(directory, plugins or Plugins(_there(directory.plugin_files())))
+    facts = RunFacts.of(directory, plugins or Plugins())
     text = f"---\n{_metadata(facts)}\n---\n\n{body(facts)}"
     return f"{text}\n<!-- written by sage-kit card: {_digest(text)} -->\n"
 
@@ -126,11 +127,6 @@ def _is_ours(path: Path) -> bool:
 
 def _digest(text: str) -> str:
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
-
-
-def _there(files: list[str]) -> list[str]:
-    """Those of a run's one-file plugins that still exist: of what the others contribute, a card tells less."""
-    return [file for file in files if Path(file).is_file()]
 
 
 def _metadata(facts: RunFacts) -> str:

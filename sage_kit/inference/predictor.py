@@ -29,6 +29,7 @@ from sage_kit.models.locations import resolve
 from sage_kit.models.sentence_folders import MODULES
 from sage_kit.models.teacher import fit_tokenizer, sentence_settings
 from sage_kit.rundir import RunDirectory
+from sage_kit.rundir.directory import STUDENT
 from sage_kit.system.devices import make_accelerator
 
 if TYPE_CHECKING:
@@ -218,6 +219,7 @@ def load_student(
             raise ModelError(
                 f"run {path} is not finished, so it has no student: finish it with `sage-kit resume {path}`"
             )
+        directory.require_whole(STUDENT)
         name, answers = str(directory.student), bool(summary.get("unanswered"))
     spec = _spec(name, kind, run, plugins)
     settings = {"teacher": name, "device": device, "precision": precision, "text_prefix": text_prefix}

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from sage_kit.data.tokens import panics_told
 from sage_kit.errors import ModelError, SageError, causes_of, one_line
 from sage_kit.models.architectures import SUFFIXES, auto_class, has_class, is_trained_as
 from sage_kit.models.families import family_of, model_types, unsupported
@@ -184,7 +185,7 @@ def quiet() -> Iterator[None]:
 def readable(part: str, name: str, source: str) -> Iterator[None]:
     """Turn what transformers, the hub's client and safetensors raise into one line that says what to do."""
     try:
-        with disk_errors(f"the files of model {name!r}"):
+        with disk_errors(f"the files of model {name!r}"), panics_told():
             yield
     except SageError:
         raise

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from sage_kit.storage.reading import json_loads
+
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 """Files of weights that transformers looks for; the second belongs to weights in several files."""
 
@@ -222,7 +224,7 @@ def _main_branch(path: Path) -> str:
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = json_loads(path.read_bytes())
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}

@@ -15,6 +15,7 @@ from typing import Any, Literal
 from sage_kit.errors import ModelError, one_line
 from sage_kit.models.layouts import inside
 from sage_kit.models.locations import resolve
+from sage_kit.storage.reading import json_loads
 
 MODULES, SETTINGS, LIMITS = "modules.json", "config_sentence_transformers.json", "sentence_bert_config.json"
 POOLING_FOLDER, NORMALIZE_FOLDER = "1_Pooling", "2_Normalize"
@@ -191,7 +192,7 @@ def _read(source: str, file: str, name: str) -> Any:
     if path is None or not path.is_file():
         return None
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json_loads(path.read_bytes())
     except (OSError, ValueError) as error:
         raise ModelError(f"model {name!r}: its {file} cannot be read: {one_line(error)[:200]}") from None
 

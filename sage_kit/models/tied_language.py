@@ -9,7 +9,6 @@ were trained with it for five minutes of a core, and are 146 for this one after 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from itertools import count, islice
 from pathlib import Path
@@ -30,6 +29,7 @@ from sage_kit.models.token_kinds import NOT_TEXT
 from sage_kit.storage import tensorfile
 from sage_kit.storage.files import write_json
 from sage_kit.storage.fingerprint import fingerprint
+from sage_kit.storage.reading import json_loads
 from sage_kit.storage.source_digest import artifact_digest
 
 if TYPE_CHECKING:
@@ -196,7 +196,7 @@ def tied_head(
     head = TiedHead(table)
     arrays = tensorfile.open_mapped(path / "head.safetensors")
     head.load_state_dict({name: torch.from_numpy(np.array(values)) for name, values in arrays.items()})
-    measured = Measured(**json.loads((path / "measured.json").read_text(encoding="utf-8")))
+    measured = Measured(**json_loads((path / "measured.json").read_bytes()))
     return head.eval().requires_grad_(False), measured
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sage_kit.components.records import RoundResult
+from sage_kit.reports.tables import primary_of
 from sage_kit.rundir import RunDirectory
 from sage_kit.storage.files import disk_errors
 from sage_kit.synthesis.synthetic_set import SyntheticSet
@@ -42,14 +43,12 @@ def draw_run(directory: RunDirectory) -> list[Path]:
     folder = directory.path / "figures"
     folder.mkdir(exist_ok=True)
     summary = directory.summary()
-    primary = summary["primary_metric"] if summary else next(iter(history[-1].dev))
+    primary = primary_of(summary, history)
     paths = [_save(learning_curves(history, primary, summary), folder / "learning_curves.png")]
     rounds = directory.rounds_with_synthetic()
     if rounds and directory.map.exists():
-        from safetensors.numpy import load_file
-
         synthetic = SyntheticSet.load(directory.synthetic(rounds[-1]))
-        coordinates = load_file(directory.map)["coordinates"]
+        coordinates = directory.coordinates()
         if synthetic.coordinates is not None:
             title = f"{directory.config().reducer} map, round {rounds[-1]}"
             paths.append(_save(synthesis_map(coordinates, synthetic, title), folder / "map.png"))

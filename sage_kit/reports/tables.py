@@ -154,6 +154,11 @@ def rounds_table(history: Sequence[RoundResult], primary_metric: str) -> Table:
     return table
 
 
+def primary_of(summary: Mapping[str, Any] | None, history: Sequence[RoundResult]) -> str:
+    """The primary metric: as a finished run says, else the first of a round's scores."""
+    return summary["primary_metric"] if summary is not None else next(iter(history[-1].dev), "agreement")
+
+
 def costs_table(costs: Mapping[str, Mapping[str, float]]) -> Table:
     """Seconds, tokens and FLOPs by activity, the longest first."""
     from rich.table import Table

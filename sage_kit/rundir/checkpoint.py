@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sage_kit.components.records import Costs, RoundResult
+from sage_kit.errors import RunDirectoryError
+from sage_kit.rundir.fields import CheckpointFields
 from sage_kit.storage.files import write_json
 from sage_kit.storage.manifest import write_manifest
+from sage_kit.storage.reading import cause_of, read_json
 
 if TYPE_CHECKING:
     import torch
@@ -52,6 +54,9 @@ class Checkpoint:
         Whether more of them are to come.
     stopped : str
         Why the run ends here, where a plugin said so; "" otherwise.
+    settings : mapping
+        What the run was told (`sage_kit.rundir.run_record.recorded_settings`), so that no other run goes on from here;
+        empty in checkpoints of earlier versions.
     """
 
     round: int
@@ -68,6 +73,7 @@ class Checkpoint:
     warmup_steps: int = 0
     in_warmup: bool = False
     stopped: str = ""
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     def write(self, folder: Path) -> None:
         """Write it into an empty folder, with a manifest by which damage is found."""
@@ -85,17 +91,36 @@ class Checkpoint:
 
     @classmethod
     def read(cls, folder: Path) -> Checkpoint:
-        """The checkpoint that `write` wrote, undamaged."""
+        """The checkpoint that `write` wrote, undamaged.
+
+        Raises
+        ------
+        RunDirectoryError
+            When it was written by another version, whose checkpoints hold something else.
+        """
+        from safetensors import SafetensorError
         from safetensors.numpy import load_file as load_arrays
         from safetensors.torch import load_file
 
-        state = json.loads((folder / STATE).read_text(encoding="utf-8"))
-        state |= {"history": read_history(folder), "costs": Costs.from_json(state["costs"])}
-        tensors: dict[str, Any] = {name: load_file(folder / f"{name}.safetensors") for name in TENSORS}
-        return cls(**state, **tensors, components=load_arrays(folder / COMPONENTS))
+        state = _state(folder)
+        known = {item.name for item in fields(cls)}
+        try:
+            tensors: dict[str, Any] = {name: load_file(folder / f"{name}.safetensors") for name in TENSORS}
+            components = load_arrays(folder / COMPONENTS)
+        except (OSError, SafetensorError, ValueError, KeyError) as error:
+            raise RunDirectoryError(f"checkpoint {folder} is not readable ({cause_of(error)}): {_ADVICE}") from None
+        plain: dict[str, Any] = {name: value for name, value in state.items() if name in known}
+        plain |= {"history": read_history(folder), "costs": Costs.from_json(state["costs"])}
+        return cls(**plain, **tensors, components=components)
 
 
 def read_history(folder: Path) -> list[RoundResult]:
     """The rounds that a checkpoint has behind it."""
-    state = json.loads((folder / STATE).read_text(encoding="utf-8"))
-    return [RoundResult.from_json(item) for item in state["history"]]
+    return [RoundResult.from_json(item) for item in _state(folder)["history"]]
+
+
+_ADVICE = "remove it, and an older one is gone on from"
+
+
+def _state(folder: Path) -> Mapping[str, Any]:
+    return read_json(folder / STATE, CheckpointFields, RunDirectoryError, _ADVICE)

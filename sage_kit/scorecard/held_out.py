@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from sage_kit.config import RunConfig
 from sage_kit.storage import tensorfile
 from sage_kit.storage.files import atomic_directory, disk_errors, write_json
 from sage_kit.storage.fingerprint import fingerprint
+from sage_kit.storage.reading import json_loads
 from sage_kit.system.devices import make_accelerator
 from sage_kit.training.preparation import prepare_vectors
 
@@ -91,7 +91,7 @@ class TaskVectors:
     @classmethod
     def load(cls, path: Path) -> TaskVectors:
         """Read what `save` wrote; `train` stays a memory map."""
-        about = json.loads((path / ABOUT).read_text(encoding="utf-8"))
+        about = json_loads((path / ABOUT).read_bytes())
         arrays = tensorfile.open_mapped(path / ARRAYS)
         held_out, rows = np.array(arrays["held_out"]), np.array(arrays["held_out_rows"])
         return cls(train=arrays["train"], held_out=held_out, held_out_rows=rows, **about)

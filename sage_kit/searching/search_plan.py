@@ -8,19 +8,22 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from pydantic import ConfigDict
+
 from sage_kit.config import (
     LARGEST_SEED,
     PLACES,
     RunConfig,
     field_extra,
     load_config,
-    toml_loads,
     with_absolute_paths,
 )
-from sage_kit.errors import ConfigError, SageError, StudyError, did_you_mean
+from sage_kit.errors import ConfigError, SageError, StudyError, did_you_mean, one_line
 from sage_kit.recipe import resolve
 from sage_kit.searching.search_space import BUDGET, Dimension, label_of, read_dimension, with_values
 from sage_kit.storage.files import write_text
+from sage_kit.storage.privacy import private, revealed
+from sage_kit.storage.reading import LONGEST_CAUSE, Fields, checked, read_toml
 
 if TYPE_CHECKING:
     from sage_kit.studies.run_store import RunStore
@@ -32,10 +35,31 @@ LEAST_CHECK_SEEDS = 2
 FINALISTS, FINAL_SEEDS, CHECK_SEEDS = 3, 3, 5  # unless said otherwise
 TRIALS = 20  # unless said otherwise
 
+ELSEWHERE = "search in another folder"
+
 _HEAD = """\
 # Written by `sage-kit search`: what its trials have in common. The same command, or `sage-kit search` with this folder
 # alone, goes on with it.
 """
+
+
+class _SearchFields(Fields):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    measure: str
+    seeds: int
+    prune: bool
+    search_seed: int
+    trials: int
+    plugin_files: list[str]
+
+
+class PlanFields(Fields):
+    """The record of a search."""
+
+    search: _SearchFields
+    space: dict[str, Any]
+    settings: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -190,10 +214,10 @@ class SearchPlan:
 
         document = tomlkit.document()
         own = {"measure": self.measure, "seeds": self.seeds, "prune": self.prune, "search_seed": self.search_seed,
-               "trials": self.trials, "plugin_files": self.plugin_files}  # fmt: skip
+               "trials": self.trials, "plugin_files": private(self.plugin_files)}  # fmt: skip
         document.add("search", tomlkit.item(own))
         document.add("space", tomlkit.item({name: one.to_record() for name, one in self.space.items()}))
-        document.add("settings", tomlkit.item(self.base.model_dump(mode="json")))
+        document.add("settings", tomlkit.item(private(self.base.model_dump(mode="json"))))
         write_text(folder / RECORD, f"{_HEAD}\n{tomlkit.dumps(document)}")
 
     @classmethod
@@ -207,13 +231,13 @@ class SearchPlan:
         """
         path = folder / RECORD
         try:
-            content = toml_loads(path.read_text(encoding="utf-8"))
+            content = checked(read_toml(path, StudyError, ELSEWHERE), PlanFields, str(path), StudyError, ELSEWHERE)
             space = {name: read_dimension(name, value) for name, value in content["space"].items()}
-            return cls(load_config(content["settings"]), space, **content["search"])
-        except OSError as error:
-            raise StudyError(f"{path}: {error.strerror or error}") from None
-        except (ValueError, KeyError, TypeError, AttributeError, SageError) as error:
-            raise StudyError(f"{path} is not readable ({error}): search in another folder") from None
+            return cls(load_config(revealed(content["settings"])), space, **revealed(content["search"]))
+        except StudyError:
+            raise
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, SageError) as error:
+            raise StudyError(f"{path} is not readable ({one_line(error, LONGEST_CAUSE)}): {ELSEWHERE}") from None
 
     def check_same(self, other: SearchPlan, folder: Path) -> None:
         """Refuse to go on with this plan where the folder's own is another.

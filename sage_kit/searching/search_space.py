@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 BUDGET = ("rounds", "max_steps")
 """Settings that say how long a run trains: where one is searched, trials are not of equal length."""
 
+LARGEST = 1e300
+"""Ends of a range beyond it are no number that a setting can have."""
 LOG = "log"
 MOST_LISTED = 500  # combinations of values that are listed
 MOST_COMPANIONS = 200  # combinations of other values that a value is checked in, before it is refused
@@ -200,11 +202,9 @@ def _from_text(name: str, text: str) -> Dimension:
 
 def _number(text: str) -> int | float | None:
     text = text.strip()
-    if re.fullmatch(r"[+-]?\d+", text):
-        return int(text)
     try:
-        return float(text)
-    except ValueError:
+        return int(text) if re.fullmatch(r"[+-]?\d+", text) else float(text)
+    except ValueError:  # of a number of thousands of digits, too
         return None
 
 
@@ -217,8 +217,9 @@ def _word(text: str) -> Any:
 
 def _span(name: str, low: Any, high: Any, log: bool) -> Span:
     kind = RunConfig.model_fields[name].annotation if name in RunConfig.model_fields else None
-    if not (math.isfinite(low) and math.isfinite(high) and low < high):
-        raise ConfigError(f"search space, {name}: {low}:{high} is no range: the first number must be the smaller one")
+    if not all(-LARGEST <= end <= LARGEST for end in (low, high)) or not low < high:
+        ends = f"{label_of(low)}:{label_of(high)}"
+        raise ConfigError(f"search space, {name}: {ends} is no range: the first number must be the smaller one")
     if log and low <= 0:
         raise ConfigError(f"search space, {name}: {low} is not above 0, and a range by logarithm (log:) needs that")
     if kind is int and not (isinstance(low, int) and isinstance(high, int)):

@@ -140,8 +140,10 @@ class Trials:
                 )
                 if not self.study.get_trials(deepcopy=False):
                     self.study.enqueue_trial(self._default, user_attrs={DEFAULT: True})
-            except (ValueError, KeyError) as error:
-                raise StudyError(f"{journal} is not readable ({one_line(error)}): search in another folder") from None
+            # Optuna takes each line for what it wrote itself
+            except (ValueError, LookupError, TypeError, AttributeError, AssertionError, RecursionError) as error:
+                text = one_line(error, 200) or type(error).__name__
+                raise StudyError(f"{journal} is not readable ({text}): search in another folder") from None
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:

@@ -29,6 +29,7 @@ def workers(folder: Path, jobs: int, trials: int, ending: Ending) -> Iterator[li
     threads = str(max(1, (os.cpu_count() or 1) // jobs))
     environment = {"OMP_NUM_THREADS": threads, **os.environ}
     command = [sys.executable, "-m", "sage_kit", "search", str(folder)]
+    command += ["--trust-plugins"]  # of which the user has been asked
     command += ["--trials", str(trials), *ending.flags()]
     processes = [
         subprocess.Popen([*command, "--worker", str(os.getpid())], env=environment, stdin=subprocess.DEVNULL)

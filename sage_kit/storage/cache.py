@@ -7,10 +7,10 @@ is named, removed and computed again. Of several processes that need the same en
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import re
 import shutil
+import sys
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 from sage_kit.errors import RunDirectoryError
 from sage_kit.storage.files import TEMPORARY_PREFIX, atomic_directory, disk_errors
-from sage_kit.storage.manifest import fault, write_manifest
+from sage_kit.storage.manifest import ManifestFields, fault, write_manifest
+from sage_kit.storage.reading import Record, read_json
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -32,9 +33,17 @@ PARTIAL_PREFIX = ".partial-"
 _CACHES: weakref.WeakSet[Cache] = weakref.WeakSet()
 """The caches of this process, whose holds do not keep it from clearing what it uses itself."""
 
+_KEY = re.compile(r"[0-9a-f]{32}")
+"""What a fingerprint looks like, by which each entry is named."""
+
+KINDS = frozenset({
+    "component", "labels", "language", "layer", "map", "matched", "states", "teacher", "vectors",
+})  # fmt: skip
+"""Every kind of entry; `clear` looks into no other folder."""
+
 _LEFT_BEHIND = re.compile(
-    rf"{re.escape(TEMPORARY_PREFIX)}(?P<temporary>\w+)-[0-9a-f]{{8}}|{re.escape(LOCK_PREFIX)}(?P<lock>\w+)"
-    rf"|{re.escape(PARTIAL_PREFIX)}(?P<partial>\w+)"
+    rf"{re.escape(TEMPORARY_PREFIX)}(?P<temporary>{_KEY.pattern})-[0-9a-f]{{8}}"
+    rf"|{re.escape(LOCK_PREFIX)}(?P<lock>{_KEY.pattern})|{re.escape(PARTIAL_PREFIX)}(?P<partial>{_KEY.pattern})"
 )
 """Names beside the entries; `clear` may be pointed at any folder and takes away what a cache has written only."""
 
@@ -59,12 +68,20 @@ class Cache:
     directory : Path
         Where the entries lie; made when first needed.
     announce : callable
-        Shows one line to the user: what was found, what is computed, what was corrupt.
+        Shows one line to the user: what was found, what is computed.
+    damage : callable or None
+        Shows one line on an entry that is damaged; None writes it on the error output.
     """
 
-    def __init__(self, directory: Path, announce: Callable[[str], None] = lambda text: None) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        announce: Callable[[str], None] = lambda text: None,
+        damage: Callable[[str], None] | None = None,
+    ) -> None:
         self.directory = Path(directory)
         self._announce = announce
+        self._damage = damage or (lambda text: print(f"sage-kit: {text}", file=sys.stderr, flush=True))
         self._held: dict[Path, int] = {}
         _CACHES.add(self)
         weakref.finalize(self, _close, self._held)
@@ -75,7 +92,7 @@ class Cache:
         Parameters
         ----------
         kind : str
-            What sort of result it is, e.g. "vectors".
+            What sort of result it is, of `KINDS`.
         key : str
             Fingerprint of everything the result depends on.
         build : callable
@@ -94,6 +111,8 @@ class Cache:
         RunDirectoryError
             When the directory of the cache cannot be written.
         """
+        if kind not in KINDS:
+            raise ValueError(f"cache entries of kind {kind!r} are not known: add it to KINDS")
         path = self.directory / kind / key
         # without the lock first: a whole entry is found in a directory that may not be written
         if self._hold(path) and fault(path, MANIFEST) is None:
@@ -106,7 +125,7 @@ class Cache:
                     self._hold(path)
                     self._announce(f"{kind}: another process has computed it ({key[:8]})")
                     return path
-                self._announce(f"{kind}: cache entry {path} is damaged ({damage}); computing it again")
+                self._damage(f"{kind}: cache entry {path} is damaged ({damage}); computing it again")
                 shutil.rmtree(path, ignore_errors=True)
             for left in path.parent.glob(f"{TEMPORARY_PREFIX}{key}-*"):  # by a process that was killed
                 shutil.rmtree(left, ignore_errors=True)
@@ -191,13 +210,15 @@ class Cache:
         found = []
         for manifest in sorted(self.directory.glob(f"*/[!.]*/{MANIFEST}")):
             path = manifest.parent
-            try:
-                data = json.loads(manifest.read_text(encoding="utf-8"))
-                size = sum(item["bytes"] for item in data["files"].values())
-                about = dict(data["about"])
-                found.append(Entry(about.pop("kind"), about.pop("key"), path, size, str(data["created"]), about))
-            except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            if not _is_named(path):
+                continue
+            about = _about(path)
+            if about is None:
                 found.append(Entry(path.parent.name, path.name, path, 0, "", {"fault": f"{MANIFEST} is not readable"}))
+            elif _fits(path, about):
+                more = {name: value for name, value in about["about"].items() if name not in ("kind", "key")}
+                size = sum(item["bytes"] for item in about["files"].values())
+                found.append(Entry(path.parent.name, path.name, path, size, about.get("created", ""), more))
         return sorted(found, key=lambda entry: (entry.kind, entry.created))
 
     def clear(self, kind: str = "") -> int:
@@ -233,10 +254,45 @@ class Cache:
 
 def _keys(folder: Path) -> set[str]:
     """Keys of the entries in a folder, and of what killed processes left; nothing that a cache has not written."""
+    if folder.name not in KINDS or folder.is_symlink() or not folder.is_dir():
+        return set()
     left = (_LEFT_BEHIND.fullmatch(path.name) for path in folder.glob(".*"))
-    return {path.parent.name for path in folder.glob(f"[!.]*/{MANIFEST}")} | {
-        match["temporary"] or match["lock"] or match["partial"] for match in left if match
-    }
+    entries = [path.parent for path in folder.glob(f"[!.]*/{MANIFEST}") if _is_ours(path.parent)]
+    found = {match["temporary"] or match["lock"] or match["partial"] for match in left if match}
+    # a lock or a rest beside something that is not ours is none of ours either
+    return {path.name for path in entries} | {key for key in found if _is_ours(folder / key, absent=True)}
+
+
+def _is_named(path: Path) -> bool:
+    """Whether a folder is called as an entry is: ``KIND/KEY``, a key of 32 hexadecimal digits."""
+    return _KEY.fullmatch(path.name) is not None and path.parent.name in KINDS
+
+
+def _is_ours(path: Path, *, absent: bool = False) -> bool:
+    """Whether a folder is an entry that a cache has written, by its name and its manifest, which may be damaged.
+
+    A folder that is not there is one where `absent` says so.
+    """
+    if not _is_named(path) or path.is_symlink():
+        return False
+    if not path.exists():
+        return absent
+    about = _about(path)
+    return about is None or _fits(path, about)
+
+
+def _about(path: Path) -> Record | None:
+    """What an entry's manifest holds; None where it cannot be read."""
+    try:
+        return read_json(path / MANIFEST, ManifestFields, RunDirectoryError, "")
+    except RunDirectoryError:
+        return None
+
+
+def _fits(path: Path, about: Record) -> bool:
+    """Whether a manifest is that of the entry in whose folder it lies."""
+    told = about.get("about") or {}
+    return (told.get("kind"), told.get("key")) == (path.parent.name, path.name)
 
 
 @contextlib.contextmanager

@@ -76,8 +76,8 @@ def atomic_directory(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file atomically, in UTF-8."""
-    write_bytes(path, text.encode())
+    """Write a text file atomically, in UTF-8; what has no place there, as in the name of a file, as escapes."""
+    write_bytes(path, text.encode(errors="backslashreplace"))
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -125,7 +125,12 @@ def write_texts(texts: Mapping[Path, str]) -> None:
 
 def write_json(path: Path, data: Any) -> None:
     """Write JSON atomically, indented; NaN and infinity become null, since JSON has neither."""
-    write_text(path, json.dumps(only_finite(data), indent=2, allow_nan=False) + "\n")
+    write_bytes(path, json_bytes(data))
+
+
+def json_bytes(data: Any) -> bytes:
+    """What `write_json` writes."""
+    return (json.dumps(only_finite(data), indent=2, allow_nan=False) + "\n").encode()
 
 
 def only_finite(value: Any) -> Any:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import time
 import zlib
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path, PurePosixPath
 from typing import Any
 
+from sage_kit.errors import RunDirectoryError
 from sage_kit.storage.files import write_json
+from sage_kit.storage.reading import ABSENT, Fields, read_json
 
 _CHUNK = 1 << 22
 _SETTLED = 2_000_000_000
@@ -19,36 +20,80 @@ _known: dict[tuple[int, int, int, int], int] = {}
 """Checksums by device, inode, size and time of change."""
 
 
-def write_manifest(directory: Path, name: str, about: Mapping[str, Any]) -> None:
-    """Write `directory`/`name`: the files there now with their size in bytes and CRC-32, the time, and `about`."""
-    files = {
+class _FileFields(Fields):
+    bytes: int
+    crc32: int
+
+
+class ManifestFields(Fields):
+    """What of a manifest is read."""
+
+    created: str = ""
+    about: dict[str, Any] = ABSENT
+    files: dict[str, _FileFields]
+
+
+def write_manifest(
+    directory: Path,
+    name: str,
+    about: Mapping[str, Any],
+    *,
+    files: Iterable[Path] | None = None,
+    coming: Mapping[str, bytes] | None = None,
+) -> None:
+    """Write `directory`/`name`: files with their size in bytes and CRC-32, the time, and `about`.
+
+    Parameters
+    ----------
+    directory : Path
+    name : str
+    about : mapping
+    files : iterable of Path
+        The files, in the directory or below; None takes all that are there now.
+    coming : mapping of str to bytes
+        What files will hold that are written behind the manifest.
+    """
+    there = directory.rglob("*") if files is None else files
+    told = {
         file.relative_to(directory).as_posix(): {"bytes": file.stat().st_size, "crc32": _checksum(file)}
-        for file in sorted(directory.rglob("*"))
+        for file in sorted(there)
         if file.is_file() and file != directory / name
     }
+    told |= {one: {"bytes": len(data), "crc32": zlib.crc32(data)} for one, data in (coming or {}).items()}
     created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    write_json(directory / name, {"created": created, "about": dict(about), "files": files})
+    write_json(directory / name, {"created": created, "about": dict(about), "files": told})
 
 
 def fault(directory: Path, name: str) -> str | None:
     """What is wrong with a directory's files according to its manifest, or None."""
+    return next(faults(directory, name), None)
+
+
+def faults(directory: Path, name: str) -> Iterator[str]:
+    """Everything that is wrong with a directory's files according to its manifest."""
     try:
-        files = json.loads((directory / name).read_text(encoding="utf-8"))["files"]
-        expected = {file_name: (int(item["bytes"]), int(item["crc32"])) for file_name, item in files.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return f"{name} is missing or not readable"
-    for file_name, (size, checksum) in expected.items():
-        file = directory / file_name
+        files = read_json(directory / name, ManifestFields, RunDirectoryError, "")["files"]
+    except RunDirectoryError:
+        yield f"{name} is missing or not readable"
+        return
+    for file_name, item in files.items():
+        problem = _fault_of(directory, file_name, item["bytes"], item["crc32"])
+        if problem:
+            yield problem
+
+
+def _fault_of(directory: Path, name: str, size: int, checksum: int) -> str:
+    file = directory / name
+    if ".." in PurePosixPath(name).parts or not file.is_relative_to(directory):
+        return f"{name!r} does not lie in the directory"
+    try:
         if not file.is_file():
-            return f"{file_name} is missing"
+            return f"{name} is missing"
         if file.stat().st_size != size:
-            return f"{file_name} has {file.stat().st_size} bytes instead of {size}"
-        try:
-            if _checksum(file) != checksum:
-                return f"{file_name} does not have its checksum"
-        except OSError as error:
-            return f"{file_name} cannot be read: {error.strerror}"
-    return None
+            return f"{name} has {file.stat().st_size} bytes instead of {size}"
+        return "" if _checksum(file) == checksum else f"{name} does not have its checksum"
+    except (OSError, ValueError) as error:
+        return f"{name} cannot be read: {getattr(error, 'strerror', None) or error}"
 
 
 def _checksum(file: Path) -> int:

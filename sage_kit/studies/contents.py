@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import json
 from pathlib import Path
 from typing import Any
+
+from sage_kit.storage.reading import json_loads
 
 NOT_READ = (".md", ".bin", ".h5", ".msgpack", ".onnx", ".ot", ".pt", ".ckpt", ".pkl", ".pb", ".tflite")
 """Endings of files in the folder of a checkpoint that nothing here reads: texts, and weights of other libraries."""
@@ -65,9 +66,9 @@ def teacher_parts(name: str) -> list[Any]:
 
     plugins, folder = Plugins.in_use(), resolve_checkpoint(name)
     try:
-        settings = json.loads((folder / "config.json").read_text(encoding="utf-8")) if folder else {}
+        settings = json_loads((folder / "config.json").read_bytes()) if folder else {}
         found = plugins.family_of_type(str(settings["model_type"]))
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         found = None
     families = [found] if found else [family for family in plugins.families() if not unmet(family.requires)]
     return [[family.name, *family_parts(family)] for family in families]

@@ -21,6 +21,8 @@ import torch
 from sage_kit.config import RunConfig, toml_loads
 from sage_kit.data.splits import TaskData
 from sage_kit.models.locations import resolve_checkpoint
+from sage_kit.storage.privacy import revealed
+from sage_kit.storage.reading import json_loads
 from sage_kit.system.devices import precision_of
 from sage_kit.system.machine import describe_machine
 
@@ -218,10 +220,9 @@ def read_paces(folder: Path) -> list[Pace]:
 def _pace(path: Path, processor: str) -> Pace | None:
     try:
         summary, costs, environment = (
-            json.loads((path / name).read_text(encoding="utf-8"))
-            for name in ("summary.json", "costs.json", "environment.json")
+            json_loads((path / name).read_bytes()) for name in ("summary.json", "costs.json", "environment.json")
         )
-        settings = toml_loads((path / "config.toml").read_text(encoding="utf-8"))
+        settings = revealed(toml_loads((path / "config.toml").read_text(encoding="utf-8")))
         steps, seconds = int(summary["student_steps"]), float(summary["seconds"])
         flops = float(sum(costs["flops"].values()))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
@@ -257,7 +258,7 @@ def checkpoint_sizes(name: str) -> tuple[int, int, int]:
     folder = resolve_checkpoint(name)
     told: dict[str, Any] = {}
     if folder is not None and (folder / "config.json").is_file():
-        told = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        told = json_loads((folder / "config.json").read_bytes())
 
     def first(default: int, *names: str) -> int:
         return next((int(told[one]) for one in names if one in told), default)

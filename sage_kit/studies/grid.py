@@ -11,6 +11,10 @@
     task = "cola"
     seeds = 10
 
+    [[cells]]                    # one cell of another study, with the single values above that it has parameters for
+    study = "10_is_it_the_region"
+    task = "rte"
+
 A parameter that is itself a list, as ``dims: list[int]``, takes a list as one value and a list of lists as several.
 A file whose lists are all in ``[[cells]]``, that is, none above, has those cells and no others.
 """
@@ -18,7 +22,6 @@ A file whose lists are all in ``[[cells]]``, that is, none above, has those cell
 from __future__ import annotations
 
 import itertools
-import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -26,8 +29,9 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from sage_kit.config import explain, toml_loads
-from sage_kit.errors import MissingPackageError, StudyError
+from sage_kit.config import explain
+from sage_kit.errors import StudyError, shortened
+from sage_kit.storage.reading import cause_of, json_loads, toml_loads, yaml_loads
 from sage_kit.studies.parameters import Parameter, check, find_notebook, read_parameters
 from sage_kit.studies.runner import Cell, make_cell
 
@@ -52,18 +56,40 @@ def grid_cells(
     overrides = overrides or {}
     grid = _read(Path(file)) if file else Grid()
     studies = [name] if name else [grid.study] if isinstance(grid.study, str) else grid.study
-    if not studies:
+    own = [cell for cell in grid.cells if "study" in cell and not name]  # a study on the command line stands for all
+    shared = [{key: value for key, value in cell.items() if key != "study"} for cell in grid.cells if cell not in own]
+    values = {key: value for key, value in (grid.model_extra or {}).items() if key not in overrides}
+    if not studies and (not own or shared or any(isinstance(value, list) for value in values.values())):
         where = f"grid {file} has no key 'study'" if file else "no study is named"
         raise StudyError(f"{where}: name one on the command line{' or there' if file else '; `study list` lists them'}")
-    values = {key: value for key, value in (grid.model_extra or {}).items() if key not in overrides}
     cells: dict[Path, Cell] = {}
     for notebook in dict.fromkeys(find_notebook(folder, study) for study in studies):
         parameters = read_parameters(notebook)
         check(parameters, overrides, study=notebook.stem)
-        for place, given in _cells(values, grid.cells, parameters, f"grid {file}"):
+        for place, given in _cells(values, shared, parameters, f"grid {file}"):
             cell = make_cell(notebook, {**given, **overrides}, out, place=place)
             cells.setdefault(cell.directory, cell)
+    for place, notebook, given in _own_cells(folder, values, own, f"grid {file}"):
+        cell = make_cell(notebook, {**given, **overrides}, out, place=place)
+        cells.setdefault(cell.directory, cell)
     return list(cells.values())
+
+
+def _own_cells(
+    folder: Path, values: Mapping[str, Any], own: Sequence[Mapping[str, Any]], file: str
+) -> Iterator[tuple[str, Path, dict[str, Any]]]:
+    """Of cells that name a study of their own: where each stands, the notebook, and its values.
+
+    Of the values above, those hold that are no list and that the study has parameters for: they may be another's.
+    """
+    for number, cell in enumerate(own, start=1):
+        place = f"{file}, [[cells]] number {number} with a study: "
+        if not isinstance(cell["study"], str):
+            raise StudyError(f"{place}'study' is {shortened(repr(cell['study']), 60)}: name one study, in quotes")
+        notebook = find_notebook(folder, cell["study"])
+        known = {parameter.name: parameter for parameter in read_parameters(notebook)}
+        single = {key: value for key, value in values.items() if key in known and not isinstance(value, list)}
+        yield place, notebook, {**single, **{key: value for key, value in cell.items() if key != "study"}}
 
 
 def _read(path: Path) -> Grid:
@@ -79,21 +105,14 @@ def _read(path: Path) -> Grid:
     except ValidationError as error:
         raise StudyError(f"grid {path}: {explain(error, Grid, 'key')}") from None
     except ValueError as error:
-        raise StudyError(f"grid {path} is not valid {suffix[1:].upper()}: {' '.join(str(error).split())}") from None
+        raise StudyError(f"grid {path} is not valid {suffix[1:].upper()}: {cause_of(error)}") from None
 
 
 def _yaml(text: str) -> Any:
-    try:
-        import yaml
-    except ModuleNotFoundError:
-        raise MissingPackageError("a grid in YAML needs PyYAML: pip install 'sage-kit[notebooks]'") from None
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ValueError(str(error)) from None
+    return yaml_loads(text, "a grid in YAML")
 
 
-PARSERS: Mapping[str, Callable[[str], Any]] = {".toml": toml_loads, ".json": json.loads}
+PARSERS: Mapping[str, Callable[[str], Any]] = {".toml": toml_loads, ".json": json_loads}
 
 
 def _cells(

@@ -18,8 +18,9 @@ from typing import Any, Literal
 from sage_kit.config import RunConfig
 from sage_kit.errors import StudyError
 from sage_kit.storage.files import TEMPORARY_PREFIX, only_finite
+from sage_kit.storage.reading import read_frame
 from sage_kit.studies.claims import CLAIMS, PAPER, PAPER_TASKS, PAPER_TEACHERS, Claim
-from sage_kit.studies.result import RESULT, Finding, StudyResult, contradiction, find_folders, label_of
+from sage_kit.studies.result import RESULT, RUN_AGAIN, Finding, StudyResult, contradiction, find_folders, label_of
 from sage_kit.studies.verdicts import ALPHA, State, can_decide, holm, numbers_text
 
 ClaimState = Literal[
@@ -102,6 +103,7 @@ def _read(folder: Path) -> StudyResult | str:
         return f"half-written: it has no {RESULT}, which comes last; run the study again"
     try:
         result = StudyResult.load(folder)
+        result_runs(result)  # which may lie in a table
     except StudyError as error:
         return str(error).replace(str(folder / RESULT), RESULT)  # the error names the file, and so does the fault
     return contradiction(result) or result
@@ -271,13 +273,7 @@ def result_runs(result: StudyResult) -> list[Mapping[str, Any]]:
     """The runs of a result with task, arm and run: from result.json, else from its table `runs`."""
     if result.runs or result.folder is None or "runs" not in result.tables:
         return list(result.runs)
-    from pandas import read_parquet
-
-    try:
-        table = read_parquet(result.folder / "runs.parquet", columns=["task", "arm", "run"])
-    except (OSError, ValueError) as error:
-        text = " ".join(str(error).split())
-        raise StudyError(f"{result.folder / 'runs.parquet'} is not readable ({text}): run the study again") from None
+    table = read_frame(result.folder / "runs.parquet", StudyError, RUN_AGAIN, columns=["task", "arm", "run"])
     return [{str(name): value for name, value in row.items()} for row in table.to_dict("records")]
 
 

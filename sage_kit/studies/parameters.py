@@ -11,7 +11,6 @@ A default of None says that None is a value of the parameter.
 from __future__ import annotations
 
 import ast
-import json
 import re
 from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 import sage_kit
 from sage_kit.config import RunConfig, explain
 from sage_kit.errors import StudyError, did_you_mean
+from sage_kit.storage.reading import json_loads
 from sage_kit.studies.places import project_root
 from sage_kit.studies.sizes import SIZES
 
@@ -132,15 +132,25 @@ def pick_study(name: str, known: Iterable[str], where: str) -> str:
 def load_notebook(path: Path) -> dict[str, Any]:
     """A notebook as a mapping."""
     try:
-        notebook = json.loads(path.read_text(encoding="utf-8"))
+        notebook = json_loads(path.read_bytes())
     except OSError as error:
         raise StudyError(f"notebook {path}: {error.strerror or error}") from None
     except ValueError as error:
         raise StudyError(f"notebook {path} is not valid JSON: {error}") from None
     cells = notebook.get("cells") if isinstance(notebook, dict) and notebook.get("nbformat") == 4 else None
-    if not isinstance(cells, list) or not all(isinstance(cell, dict) and "cell_type" in cell for cell in cells):
+    if not isinstance(cells, list) or not all(map(_is_cell, cells)):
         raise StudyError(f"{path} is no notebook of format 4: save it with a current version of Jupyter")
     return dict(notebook)
+
+
+def _is_cell(cell: Any) -> bool:
+    """Whether what a notebook holds as a cell can be read as one."""
+    if not isinstance(cell, dict) or not isinstance(cell.get("cell_type"), str):
+        return False
+    source, metadata = cell.get("source", ""), cell.get("metadata", {})
+    lines = source if isinstance(source, list) else [source]
+    tags = metadata.get("tags", []) if isinstance(metadata, dict) else None
+    return all(isinstance(line, str) for line in lines) and isinstance(tags, list)
 
 
 def cell_source(cell: Mapping[str, Any]) -> str:
@@ -189,7 +199,7 @@ def read_parameters(path: Path) -> list[Parameter]:
                 annotation = annotation.removesuffix(" | None") + " | None"
             comments = re.findall(r"# *(.*)", "\n".join(source.splitlines()[line - 1 : statement.end_lineno]))
             parameters.append(Parameter(name, annotation, default, comments[-1] if comments else ""))
-    except (SyntaxError, ValueError, TypeError) as error:
+    except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError) as error:
         line, what = (error.lineno or 1, error.msg) if isinstance(error, SyntaxError) else (line, what)
         text = f"{path}, line {line} of the cell {PARAMETERS_TAG!r}: expected name: type = literal  # comment; {what}"
         raise StudyError(text) from None

@@ -30,8 +30,9 @@ from sage_kit.data.metrics import predictions as predicted
 from sage_kit.data.unlabelled import count_unlabelled
 from sage_kit.errors import StudyError, did_you_mean
 from sage_kit.storage.files import disk_errors, write_bytes
+from sage_kit.storage.reading import read_arrays
 from sage_kit.studies import statistics
-from sage_kit.studies.result import PREDICTIONS, StudyResult, pick_row
+from sage_kit.studies.result import PREDICTIONS, RUN_AGAIN, StudyResult, pick_row
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -178,15 +179,8 @@ def save_predictions(folder: Path, arrays: Mapping[str, Array]) -> None:
 
 def read_predictions(folder: Path) -> dict[str, Array]:
     """The arrays of predictions.safetensors by name."""
-    from safetensors import SafetensorError
-    from safetensors.numpy import load
-
-    path = folder / PREDICTIONS
-    try:
-        return dict(load(path.read_bytes()))
-    except (OSError, SafetensorError) as error:
-        text = " ".join(str(error).split())
-        raise StudyError(f"{path} is not readable ({text}): run the study again") from None
+    arrays, _ = read_arrays(folder / PREDICTIONS, StudyError, RUN_AGAIN)
+    return arrays
 
 
 class SavedOutputs:

@@ -13,8 +13,9 @@ from sage_kit.components.plugins import Plugins
 from sage_kit.components.provenance import commit
 from sage_kit.errors import StudyError
 from sage_kit.storage.files import atomic_directory, disk_errors
+from sage_kit.storage.reading import read_frame
 from sage_kit.studies.predictions import read_predictions, save_predictions
-from sage_kit.studies.result import StudyResult
+from sage_kit.studies.result import RUN_AGAIN, StudyResult
 from sage_kit.studies.run_store import RunStore
 from sage_kit.studies.verification import Check, config_of, loop_of, plugin_file
 
@@ -81,7 +82,6 @@ def renew(folder: Path, checks: Sequence[Check], plugin_files: Sequence[str] = (
 
 def _rename(folder: Path, result: StudyResult, names: dict[tuple[str, str], str]) -> None:
     """Write the result with other names of runs, in every file that names them."""
-    from pandas import read_parquet
 
     def named(row: Any) -> str:
         return names.get((row["task"], row["run"]), str(row["run"]))
@@ -93,7 +93,7 @@ def _rename(folder: Path, result: StudyResult, names: dict[tuple[str, str], str]
     with disk_errors(str(folder)), atomic_directory(folder) as made:
         shutil.copytree(folder, made, dirs_exist_ok=True)
         for path in made.glob("*.parquet"):
-            table = read_parquet(path)
+            table = read_frame(path, StudyError, RUN_AGAIN)
             if {"task", "run"} <= set(table.columns) and len(table):
                 table.assign(run=table.apply(named, axis=1)).to_parquet(path, index=False, compression="zstd")
         save_predictions(made, arrays)

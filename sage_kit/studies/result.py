@@ -30,15 +30,16 @@ A finding names the cell of the table that it reads, so whoever doubts a sentenc
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sage_kit.errors import StudyError
+from sage_kit.errors import StudyError, shortened
 from sage_kit.storage.files import disk_errors, only_finite, write_json
+from sage_kit.storage.reading import Fields, checked, read_frame, read_json
+from sage_kit.studies.result_fields import ResultFields
 from sage_kit.studies.verdicts import ALPHA, STATES, Direction, State, can_decide, holm, sentence, state_of
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
 
 FORMAT = 2  # version of result.json
 RESULT = "result.json"
+RUN_AGAIN = "run the study again"
 PREDICTIONS = "predictions.safetensors"
 
 ROUNDING = 1e-9  # an interval that ends at its threshold has p = 0.05 but for rounding
@@ -98,7 +100,8 @@ class Finding:
         numbers = {item.name: _number(data[item.name]) for item in dataclasses.fields(cls) if item.type == "float"}
         numbers["df"] = math.inf if math.isnan(numbers["df"]) else numbers["df"]
         counts = None if data["counts"] is None else tuple(data["counts"])
-        return cls(**{**data, **numbers, "columns": tuple(data["columns"]), "counts": counts})
+        known = {item.name: data[item.name] for item in dataclasses.fields(cls)}
+        return cls(**{**known, **numbers, "columns": tuple(data["columns"]), "counts": counts})
 
 
 def decided(findings: Sequence[Finding], answers: Sequence[Mapping[State, str]]) -> tuple[Finding, ...]:
@@ -188,29 +191,30 @@ class StudyResult:
     def load(cls, folder: Path) -> StudyResult:
         """Read a result's folder."""
         path = folder / RESULT
-        try:
-            data = json.loads(path.read_text(encoding="utf-8"))
-            if data["format"] != FORMAT:
-                raise StudyError(
-                    f"{path} was made before this version's way to decide (format {data['format']}, and this is "
-                    f"{FORMAT}): make it again"
-                )
-            names = {item.name for item in dataclasses.fields(cls)} - {"folder"}
-            required = names - {"defaults", "precision", "commit", "code", "tries"}  # which came later
-            return cls(
-                **{
-                    **{name: data[name] for name in names if name in required or name in data},
-                    **{name: tuple(data[name]) for name in ("runs", "tasks", "tables")},
-                    "tries": tuple(data.get("tries", ())),
-                    "seconds": _number(data["seconds"]),
-                    "findings": tuple(Finding.from_json(item) for item in data["findings"]),
-                    "figures": tuple((item["file"], item["caption"]) for item in data["figures"]),
-                },
-                folder=folder,
+        told = read_json(path, Fields, StudyError, RUN_AGAIN)
+        if told.get("format") != FORMAT:
+            raise StudyError(
+                f"{path} was made before this version's way to decide (format {_shown(told.get('format'))}, and this "
+                f"is {FORMAT}): make it again"
             )
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            text = " ".join(str(error).split())
-            raise StudyError(f"{path} is not readable ({type(error).__name__}: {text}): run the study again") from None
+        data = checked(told, ResultFields, str(path), StudyError, RUN_AGAIN)
+        names = {item.name for item in dataclasses.fields(cls)} - {"folder"}
+        required = names - {"defaults", "precision", "commit", "code", "tries"}  # which came later
+        own = {name: data[name] for name in names if name in required or name in data}
+        for name in data["tables"]:
+            if Path(name).name != name:
+                raise StudyError(f"{path} is not readable (table {_shown(name)} is a path): {RUN_AGAIN}")
+        return cls(
+            **{
+                **own,
+                **{name: tuple(data[name]) for name in ("runs", "tasks", "tables")},
+                "tries": tuple(data.get("tries", ())),
+                "seconds": _number(data["seconds"]),
+                "findings": tuple(Finding.from_json(item) for item in data["findings"]),
+                "figures": tuple((item["file"], item["caption"]) for item in data["figures"]),
+            },
+            folder=folder,
+        )
 
     def save(self, folder: Path) -> Path:
         """Write result.json, which comes last: a folder without it is not whole."""
@@ -282,18 +286,8 @@ def contradiction(result: StudyResult) -> str:
 
 def read_tables(result: StudyResult) -> dict[str, DataFrame]:
     """The tables beside a result that was loaded from a folder."""
-    import pandas
-
     assert result.folder is not None, "the result was not loaded from a folder"
-    tables = {}
-    for name in result.tables:
-        path = result.folder / f"{name}.parquet"
-        try:
-            tables[name] = pandas.read_parquet(path)
-        except (OSError, ValueError) as error:
-            text = " ".join(str(error).split())
-            raise StudyError(f"{path} is not readable ({text}): run the study again") from None
-    return tables
+    return {name: read_frame(result.folder / f"{name}.parquet", StudyError, RUN_AGAIN) for name in result.tables}
 
 
 def label_of(profile: str, tasks: Sequence[str], difference: str = "", precision: str = "") -> str:
@@ -301,6 +295,10 @@ def label_of(profile: str, tasks: Sequence[str], difference: str = "", precision
     choose their precision, and results of two precisions do not share a folder.
     """
     return "-".join(part for part in (profile, "+".join(tasks), precision, difference) if part)
+
+
+def _shown(value: Any) -> str:
+    return shortened(repr(value), 40)
 
 
 def _number(value: Any) -> float:

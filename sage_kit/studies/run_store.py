@@ -29,6 +29,7 @@ from sage_kit.recipe import CHOSEN_KINDS, has_labels, resolve
 from sage_kit.rundir import PREDICTIONS, RunDirectory
 from sage_kit.storage.files import disk_errors, write_json
 from sage_kit.storage.fingerprint import fingerprint
+from sage_kit.storage.reading import json_loads
 from sage_kit.storage.source_digest import LEAVES, modules_of, source_digest
 from sage_kit.studies.contents import checkpoint_content, file_content, teacher_parts
 from sage_kit.studies.run_count import RunCount
@@ -196,6 +197,8 @@ class RunStore:
             if not wanted <= set(candidate.name.split("+")[1:]) or not (candidate / PREDICTIONS).is_file():
                 continue
             try:
+                if RunDirectory(candidate).damage():
+                    continue
                 summary = RunDirectory(candidate).summary()
             except RunDirectoryError:
                 continue
@@ -220,6 +223,7 @@ class RunStore:
         if SYNTHETIC not in keep:
             for file in path.glob("rounds/*/synthetic.safetensors"):
                 file.unlink()
+        RunDirectory(path).seal()
         return summary
 
     def _resume(self, path: Path) -> dict[str, Any] | None:
@@ -266,7 +270,7 @@ def _corpus_content(config: RunConfig) -> str:
 def _note(path: Path, config: RunConfig, digest: str) -> None:
     """Add to a run's record of its environment what whoever makes it again must know (`ENVIRONMENT`)."""
     try:
-        told = json.loads(path.read_text(encoding="utf-8"))
+        told = json_loads(path.read_bytes())
     except (OSError, ValueError):
         told = {}
     machine = describe_machine()

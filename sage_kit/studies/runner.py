@@ -15,7 +15,6 @@ it is running while its lock is free was interrupted.
 from __future__ import annotations
 
 import importlib.util
-import json
 import logging
 import os
 import re
@@ -31,9 +30,12 @@ from typing import Any
 from sage_kit.config import DATA_DIR_VARIABLE
 from sage_kit.errors import DiskFullError, MissingPackageError, StudyError
 from sage_kit.storage.files import TEMPORARY_PREFIX, disk_errors, remove_temporaries, write_json
+from sage_kit.storage.privacy import private
+from sage_kit.storage.reading import read_json
 from sage_kit.studies.cell_key import FORMAT, cell_key, check_names
 from sage_kit.studies.page import write_page
 from sage_kit.studies.parameters import check, read_parameters
+from sage_kit.studies.result_fields import CellFields
 
 CELL = "cell.json"
 NOTEBOOK = "notebook.ipynb"
@@ -109,12 +111,17 @@ def read_record(directory: Path) -> dict[str, Any]:
     executes it has the state "interrupted".
     """
     try:
-        record = json.loads((directory / CELL).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        record = read_json(directory / CELL, CellFields, StudyError, "", lenient=True)
+    except StudyError:
         return {}
-    if not isinstance(record, dict) or record.get("state") not in ("running", "done", "failed", "interrupted"):
+    if "state" not in record:
         return {}
-    return {**record, "state": "interrupted"} if record["state"] == "running" and not is_held(directory) else record
+    usual: dict[str, Any] = {"study": directory.parent.name, "key": directory.name, "parameters": {}, "error": None}
+    if record.faults:  # the rest is shown all the same
+        usual["error"] = record.faults[0].removeprefix(f"{directory / CELL}: ")
+        record["error"] = record.get("error") or usual["error"]
+    found = {**usual, **record}
+    return {**found, "state": "interrupted"} if found["state"] == "running" and not is_held(directory) else found
 
 
 def is_held(directory: Path) -> bool:
@@ -198,9 +205,10 @@ def _execute(cell: Cell, announce: Announce) -> Outcome:
         (directory / earlier).unlink(missing_ok=True)
     clock = time.perf_counter()
     record: dict[str, Any] = {
-        "format": FORMAT, "study": cell.study, "key": cell.key, "notebook": str(cell.notebook),
-        "parameters": dict(cell.parameters), "state": "running", "started": now(), "ended": None, "seconds": None,
-        "error": None, "host": socket.gethostname(),
+        "format": FORMAT, "study": cell.study, "key": cell.key,
+        "notebook": private(str(cell.notebook)),
+        "parameters": private(dict(cell.parameters)), "state": "running", "started": now(), "ended": None,
+        "seconds": None, "error": None, "host": socket.gethostname(),
     }  # fmt: skip
     write_json(directory / CELL, record)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -74,8 +73,7 @@ class ArmRun:
     @cached_property
     def costs(self) -> dict[str, dict[str, float]]:
         """What costs.json holds."""
-        text = (self.directory.path / COSTS).read_text(encoding="utf-8")
-        return dict(json.loads(text))
+        return self.directory.costs()
 
     @cached_property
     def predictions(self) -> dict[str, dict[str, NDArray[Any]]]:
@@ -100,7 +98,7 @@ class ArmRun:
 
     def record(self, plugins: Plugins) -> dict[str, Any]:
         """What it takes to execute the run again, as `sage_kit.studies.result` describes it, without splits."""
-        told = json.loads((self.directory.path / ENVIRONMENT_FILE).read_text(encoding="utf-8"))
+        told = self.directory.environment()
         options = {f"{kind}_options": values for kind, values in resolve(self.config, plugins).options.items()}
         usual = default_settings()
         settings = {

@@ -18,12 +18,13 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from sage_kit.errors import StudyError
+from sage_kit.errors import SageError, StudyError
 from sage_kit.rundir import RunDirectory
 from sage_kit.rundir.directory import SUMMARY
 from sage_kit.storage.files import atomic_directory, disk_errors, write_text
+from sage_kit.storage.reading import json_loads, read_frame
 from sage_kit.studies.predictions import DEV, read_predictions
-from sage_kit.studies.result import StudyResult, find_folders
+from sage_kit.studies.result import RUN_AGAIN, StudyResult, find_folders
 from sage_kit.studies.runs import COSTS, ENVIRONMENT_FILE, ArmRun, is_by_row, scored_splits
 
 Array = NDArray[Any]
@@ -97,8 +98,8 @@ class SavedRuns:
         try:
             files = saved.records[task, run["run"]]
             outputs = saved.outputs(run)
-            summary = json.loads(files[SUMMARY])
-        except (OSError, ValueError, KeyError, StudyError):
+            summary = json_loads(files[SUMMARY])
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, SageError):
             return ""
         if not {DEV, *scored_splits(summary)} <= outputs.keys():
             return ""
@@ -135,9 +136,7 @@ class _SavedResult:
     @cached_property
     def records(self) -> dict[tuple[str, str], dict[str, str]]:
         """By task and run the texts of its files."""
-        from pandas import read_parquet
-
-        table = read_parquet(self._folder / RECORDS)
+        table = read_frame(self._folder / RECORDS, StudyError, RUN_AGAIN, columns=["task", "run", SUMMARY, COSTS])
         return {
             (row["task"], row["run"]): {name: row[name] for name in (SUMMARY, COSTS)}
             for row in table.to_dict("records")

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import json
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,11 +24,12 @@ import torch
 from numpy.typing import NDArray
 from scipy.special import softmax
 
+import sage_kit
 from sage_kit.components.plugins import Plugins
 from sage_kit.config import RunConfig, load_config
 from sage_kit.errors import SageError, StudyError
 from sage_kit.storage.files import TEMPORARY_PREFIX
-from sage_kit.studies.places import companion
+from sage_kit.storage.reading import json_loads
 from sage_kit.studies.predictions import halved, read_predictions
 from sage_kit.studies.result import RESULT, StudyResult
 from sage_kit.studies.run_store import RunStore
@@ -97,8 +98,8 @@ def verify_folder(
         saved = read_predictions(folder)
     except StudyError as error:
         why = str(error)
-        with contextlib.suppress(OSError, ValueError, AttributeError):
-            if not json.loads((folder / RESULT).read_text(encoding="utf-8")).get("runs"):  # of an earlier version
+        with contextlib.suppress(OSError, ValueError, AttributeError, TypeError):
+            if not json_loads((folder / RESULT).read_bytes()).get("runs"):  # of an earlier version
                 why = (
                     "its predictions and the digest of its code are not saved, so it cannot be verified: make it again"
                 )
@@ -195,6 +196,11 @@ def loop_of(run: Mapping[str, Any]) -> Loop | None:
     if not name:
         return None
     module, _, function = name.partition(":")
+    if module.partition(".")[0] != sage_kit.PROJECT and module not in sys.modules:
+        # a result is read, and what it names is not imported: a loop of one's own comes with a plugin or a notebook
+        raise StudyError(
+            f"what made the run, {name}, is no part of sage_kit, and is not executed: make the result again"
+        )
     try:
         found: Loop = getattr(importlib.import_module(module), function)
     except (ImportError, AttributeError):
@@ -207,10 +213,14 @@ def plugin_file(name: str, given: Sequence[str]) -> str:
     named = next((file for file in given if Path(file).name == name), None)
     if named is not None:
         return named
-    try:
-        return companion(f"plugins/{name}")
-    except StudyError:
-        raise StudyError(f"its one-file plugin {name} is not here: name it with --plugin") from None
+    if Path(name).name != name:
+        raise StudyError(f"its one-file plugin {name} is a path, and a result tells names alone: name it with --plugin")
+    # those that come with sage_kit: what lies in the current folder is executed where it is named alone
+    package = Path(sage_kit.__file__).resolve().parent
+    for folder in (package / "_notebooks", package.parent / "notebooks"):
+        if (folder / "plugins" / name).is_file():
+            return str(folder / "plugins" / name)
+    raise StudyError(f"its one-file plugin {name} is not here: name it with --plugin")
 
 
 @contextlib.contextmanager

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from sage_kit.data.tokens import Tokens
+from sage_kit.errors import RunDirectoryError
 from sage_kit.storage.files import atomic_directory, disk_errors
 from sage_kit.storage.frozen import frozen_copy
+from sage_kit.storage.reading import cause_of, read_arrays
 
 PER_EXAMPLE = ("anchors", "vectors", "coordinates", "neighbors", "shares", "logits", "student_logits", "divergences")
 """Arrays of a synthetic set that have a row per example, beside `kept`."""
 
 FLAT = ("ids", "types", "offsets", "special", "second")
 """Arrays of its tokens."""
+
+ADVICE = "restore the file, or start a new run"
+"""What to do about a damaged file: its examples cannot be drawn again as they were."""
 
 TOKENS = "tokens."
 """In front of their names on disk."""
@@ -121,7 +127,7 @@ class SyntheticSet:
         DiskFullError
             When the disk is full.
         """
-        from safetensors.numpy import save_file
+        from sage_kit.storage.tensorfile import dumps
 
         arrays: dict[str, NDArray[Any]] = {"kept": self.kept}
         for name in PER_EXAMPLE:
@@ -132,21 +138,31 @@ class SyntheticSet:
             arrays |= {f"{TOKENS}{name}": getattr(self.tokens, name) for name in FLAT}
             metadata[f"{TOKENS}pad_id"] = str(self.tokens.pad_id)
         with disk_errors(str(path)), atomic_directory(path.parent) as temporary:
-            save_file(arrays, temporary / path.name, metadata)
+            (temporary / path.name).write_bytes(dumps(arrays, metadata))
 
     @classmethod
     def load(cls, path: Path) -> SyntheticSet:
-        """Read what `save` wrote."""
-        from safetensors import safe_open
+        """Read what `save` wrote.
 
-        with safe_open(path, framework="np") as file:
-            metadata = file.metadata()
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-        flat = {name: arrays.pop(f"{TOKENS}{name}") for name in FLAT if f"{TOKENS}{name}" in arrays}
+        Raises
+        ------
+        RunDirectoryError
+            When the file is damaged or holds something else.
+        """
+        arrays, metadata = read_arrays(path, RunDirectoryError, ADVICE)
+        try:
+            # copies: those of the file cannot be written to
+            return cls._of({name: array.copy() for name, array in arrays.items()}, metadata)
+        except (KeyError, ValueError, TypeError, AttributeError) as error:
+            raise RunDirectoryError(f"{path} holds no synthetic examples ({cause_of(error)}): {ADVICE}") from None
+
+    @classmethod
+    def _of(cls, arrays: dict[str, NDArray[Any]], metadata: Mapping[str, str]) -> SyntheticSet:
+        flat: dict[str, Any] = {name: arrays.pop(f"{TOKENS}{name}") for name in FLAT if f"{TOKENS}{name}" in arrays}
         return cls(
             round=int(metadata["round"]),
             dropped=int(metadata["dropped"]),
             outside_hull=float(metadata.get("outside_hull", "nan")),
             tokens=Tokens(**flat, pad_id=int(metadata[f"{TOKENS}pad_id"])) if flat else None,
-            **arrays,
+            **cast(dict[str, Any], arrays),
         )

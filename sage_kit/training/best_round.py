@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,7 @@ from sage_kit.config import RunConfig
 from sage_kit.data.metrics import METRICS, Measure, measure
 from sage_kit.storage.files import disk_errors, write_bytes
 from sage_kit.system.processes import from_main
+from sage_kit.training.run_events import RunEvents
 
 if TYPE_CHECKING:
     import torch
@@ -71,12 +72,14 @@ class BestRound:
         """
         from safetensors.torch import save
 
+        from sage_kit.storage.tensorfile import CHECKSUM, checksum
+
         number = self.number(history)
         if number and number == len(history):
             path = self._path(number)
             with disk_errors(str(path)):
                 path.parent.mkdir(parents=True, exist_ok=True)
-                write_bytes(path, save(weights))
+                write_bytes(path, save(weights, {CHECKSUM: checksum(weights)}))
 
     def forget_others(self, history: Sequence[RoundResult]) -> None:
         """Remove the files of rounds that are not the best any more."""
@@ -85,21 +88,25 @@ class BestRound:
                 path.unlink(missing_ok=True)
 
     def weights(self, number: int) -> Tensors | None:
-        """The weights of a round; None where its file is not there or not readable."""
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
+        """The weights of a round; None where its file is not there or damaged."""
+        from safetensors import SafetensorError, safe_open
+
+        from sage_kit.storage.tensorfile import CHECKSUM, checksum
 
         try:
-            return dict(load_file(self._path(number)))
+            with safe_open(self._path(number), framework="pt") as file:
+                weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+                said = (file.metadata() or {}).get(CHECKSUM)
         except (OSError, SafetensorError):
             return None
+        return weights if said is None or said == checksum(weights) else None
 
     def take_back(
         self,
         history: Sequence[RoundResult],
         student: torch.nn.Module,
         accelerator: Accelerator,
-        announce: Callable[[str], None],
+        events: RunEvents,
     ) -> int:
         """Give the student the weights of the best round, in every process, and say so; returns the round it is of.
 
@@ -110,10 +117,10 @@ class BestRound:
             return last
         found = from_main(self.weights(number) if accelerator.is_main_process else None, accelerator)
         if found is None:
-            announce(f"the weights of round {number}, the best, are not readable: the last round is exported")
+            events.damage(f"the weights of round {number}, the best, are not readable: the last round is exported")
             return last
         student.load_state_dict(found)
-        announce(f"round {number} is exported, which did best on dev by {self._measure.name}")
+        events.message(f"round {number} is exported, which did best on dev by {self._measure.name}")
         return number
 
     def _path(self, number: int) -> Path:

@@ -50,7 +50,7 @@ class PreparationSteps:
         self.costs = costs
         events = RunEvents(plugins, accelerator.is_main_process)
         self.announce, self.steps = events.message, events.steps
-        self.cache = Cache(Path(config.cache_dir).expanduser(), self.announce)
+        self.cache = Cache(Path(config.cache_dir).expanduser(), self.announce, events.damage)
 
     @contextlib.contextmanager
     def alone(self, activity: str) -> Iterator[None]:

@@ -13,9 +13,12 @@ from numpy.typing import NDArray
 from sage_kit.components import Compared
 from sage_kit.components.records import Costs
 from sage_kit.data.metrics import one_sided
+from sage_kit.errors import RunDirectoryError
 from sage_kit.recipe import Recipe
 from sage_kit.rundir import RunDirectory
+from sage_kit.rundir.directory import COORDINATES
 from sage_kit.storage.files import disk_errors, write_bytes
+from sage_kit.storage.tensorfile import dumps
 from sage_kit.synthesis.labelling import label_synthetic
 from sage_kit.synthesis.synthesizer import Synthesizer
 from sage_kit.synthesis.synthetic_set import SyntheticSet
@@ -109,7 +112,7 @@ class RoundSynthesis:
             path = self.directory.synthetic(first)
             made = SyntheticSet.load(path) if is_found else self._create(synthesizer, number, history)
         synthetic = from_main(cast(SyntheticSet, made), self.accelerator)
-        labelled = self._label(synthesizer, synthetic, on_step, with_student=synthesizer.needs_student and not is_found)
+        labelled = self._label(synthesizer, synthetic, on_step, is_found=is_found)
         if not is_found:
             if main:
                 synthesizer.filter_labelled(synthetic)
@@ -118,6 +121,8 @@ class RoundSynthesis:
             self._tell_of_labels(number, synthetic)
         if config.schedule == "static":
             self._static = synthetic
+        if is_found:  # saved, told and counted when it was made
+            return synthetic, 0
         if main:
             synthetic.save(self.directory.synthetic(number))
             if synthesizer.coordinates is not None:
@@ -127,7 +132,7 @@ class RoundSynthesis:
             self.events.message(
                 f"filter {config.filter!r} dropped every synthetic example; round {number} uses real data"
             )
-        return synthetic, 0 if is_found else labelled
+        return synthetic, labelled
 
     def _built(self) -> Synthesizer:
         if self.synthesizer is None:
@@ -150,9 +155,13 @@ class RoundSynthesis:
             np.stack(history) if history else np.zeros((0, n), np.float32),
         )
 
-    def _label(self, synthesizer: Synthesizer, synthetic: SyntheticSet, on_step: OnStep, *, with_student: bool) -> int:
-        """Let the teacher label a set, several processes sharing its batches; returns the tokens that were labelled."""
+    def _label(self, synthesizer: Synthesizer, synthetic: SyntheticSet, on_step: OnStep, *, is_found: bool) -> int:
+        """Let the teacher label a set, several processes sharing its batches; returns the tokens that were labelled.
+
+        Of one that was found and had been labelled before, time counts alone.
+        """
         accelerator, prepared = self.accelerator, self.prepared
+        with_student = synthesizer.needs_student and not is_found
         device, hidden = accelerator.device, bool(prepared.teacher_layers)
         by_token = hidden or prepared.anchors.outputs.per_token
         with self.costs.timed("teacher", lambda: synchronize(device)):
@@ -178,6 +187,8 @@ class RoundSynthesis:
                         setattr(synthetic, name, merged.cpu().numpy())
                 tokens = int(accelerator.reduce(torch.tensor(tokens, device=device), "sum"))
         tokens *= len(prepared.teachers.all)
+        if is_found:
+            return tokens
         lengths = prepared.anchors.store.lengths[synthetic.anchors]
         flops = count_flops(prepared.teacher_upper, lengths, training=False, hidden=hidden)
         flops += sum(count_flops(one.upper, lengths, training=False) for one in prepared.teachers.others)
@@ -198,11 +209,13 @@ class RoundSynthesis:
         """Keep the map beside the run, for pictures, whatever becomes of the cache."""
         path = self.directory.map
         if path.exists() and self.recipe.config.refit == "never":
-            return
-        from safetensors.numpy import save
-
+            try:
+                self.directory.coordinates()
+                return
+            except RunDirectoryError as error:
+                self.events.damage(f"{error}; writing it again")
         with disk_errors(str(path)):
-            write_bytes(path, save({"coordinates": np.ascontiguousarray(coordinates)}))
+            write_bytes(path, dumps({COORDINATES: np.ascontiguousarray(coordinates)}))
 
     def _tell_of_labels(self, number: int, synthetic: SyntheticSet) -> None:
         """Say when the teacher makes of nearly all synthetic examples the same, and of the real ones it does not."""

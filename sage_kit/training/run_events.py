@@ -46,6 +46,10 @@ class RunEvents:
         """Show a line to the user."""
         self.tell(self._plugins.message, text)
 
+    def damage(self, text: str) -> None:
+        """Tell the user of a file that is damaged, whichever observers run."""
+        self.tell(self._plugins.damage, text)
+
     def steps(self, activity: str) -> OnStep:
         """A callback that tells of an activity's steps."""
         step = self._plugins.step_finished

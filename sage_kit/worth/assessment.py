@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import statistics
 import time
@@ -24,6 +23,7 @@ from sage_kit.errors import ConfigError, DataError
 from sage_kit.inference.evaluation import contributions, row_interval
 from sage_kit.recipe import resolve
 from sage_kit.storage.files import disk_errors, only_finite, write_json
+from sage_kit.storage.reading import json_loads
 from sage_kit.studies.contents import file_content
 from sage_kit.studies.effort import counted
 from sage_kit.studies.statistics import Interval, of_scores
@@ -249,10 +249,10 @@ def _take(folder: Path, config: RunConfig) -> None:
     path = folder / SETTINGS_FILE
     if path.is_file():
         try:
-            there = json.loads(path.read_text(encoding="utf-8"))
+            there = json_loads(path.read_bytes())
             other = next((name for name in shaping if shaping[name] != there["settings"].get(name)), "")
             changed = next((name for name in files if there["files"].get(name) != asked["files"][name]), "")
-        except (ValueError, KeyError, AttributeError) as error:
+        except (ValueError, KeyError, AttributeError, TypeError) as error:
             raise ConfigError(f"{path} is not readable ({error}): name another folder with --out") from None
         if other or changed:
             what = f"setting {other} {there['settings'].get(other)!r}" if other else f"another content of {changed}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import pickle
 import time
@@ -20,7 +19,7 @@ from sage_kit.config import RunConfig, load_config
 from sage_kit.data.encoding import EncodedSplit
 from sage_kit.data.splits import Split, TaskData
 from sage_kit.distill import resume, run
-from sage_kit.errors import RunDirectoryError
+from sage_kit.errors import ConfigError, RunDirectoryError
 from sage_kit.inference.predictor import Predictor, load_student
 from sage_kit.models.checkpoints import load_classifier, load_model_config, load_tokenizer
 from sage_kit.models.export import export_student
@@ -29,6 +28,7 @@ from sage_kit.models.teacher import Teacher, load_teacher, sentence_settings
 from sage_kit.rundir import RunDirectory
 from sage_kit.storage.cache import Cache
 from sage_kit.storage.files import atomic_directory, write_json
+from sage_kit.storage.reading import Fields, read_json
 from sage_kit.studies.effort import counted
 from sage_kit.system.devices import make_accelerator
 from sage_kit.training.run_events import RunEvents
@@ -40,6 +40,14 @@ Role = Literal["teacher", "student", "labels alone", "word counts"]
 
 COSTS_FILE = "made_in.json"
 """Beside a model: how long it took, so that an assessment that is gone on with still knows."""
+
+
+class MadeFields(Fields):
+    """What that file holds."""
+
+    seconds: float
+    from_labels: bool
+
 
 NGRAMS, LEAST_COUNT = (1, 2), 2
 STRENGTHS = (0.1, 1.0, 10.0, 100.0)
@@ -185,7 +193,7 @@ class Workshop:
         )  # fmt: skip
 
     def _load(self, config: RunConfig, what: str) -> Teacher:
-        cache = Cache(Path(config.cache_dir).expanduser(), self._events.message)
+        cache = Cache(Path(config.cache_dir).expanduser(), self._events.message, self._events.damage)
         return load_teacher(
             config, self.data, cache, self._accelerator.device, self._events.message, self._events.steps(what)
         )
@@ -199,7 +207,8 @@ class Workshop:
 
     def _made(self, path: Path) -> dict[str, Any]:
         """How a model was made, as `_save` noted it."""
-        return dict(json.loads((path / COSTS_FILE).read_text(encoding="utf-8")))
+        advice = "remove the folder that it lies in, or name another with --out"
+        return read_json(path / COSTS_FILE, MadeFields, ConfigError, advice)
 
     def _student(self, path: Path) -> Predictor:
         config = self.config

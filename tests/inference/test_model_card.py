@@ -31,6 +31,7 @@ from sage_kit.inference.evaluation import evaluate_file
 from sage_kit.inference.model_card import model_card, write_model_card
 from sage_kit.inference.predictor import load_student
 from sage_kit.rundir import RunDirectory
+from sage_kit.rundir.run_record import recorded_settings
 
 KINDS = ("classes", "numbers", "label_sets", "tags", "spans", "embeddings")
 
@@ -196,7 +197,10 @@ def copy_of(
     shutil.copytree(directory.path, path)
     found = RunDirectory.open(path)
     if settings:
-        (path / "config.toml").write_text(to_toml(found.config().model_copy(update=settings)))
+        config = found.config().model_copy(update=settings)
+        (path / "config.toml").write_text(to_toml(config))
+        told = json.loads((path / "environment.json").read_text())
+        (path / "environment.json").write_text(json.dumps({**told, "settings": recorded_settings(config)}))
     if summary:
         found.write_summary({**found.summary(), **summary})
     return found
@@ -393,7 +397,7 @@ def test_a_card_changed_by_hand_is_kept(runs: dict[str, RunDirectory], capsys: p
     ("spoil", "message"),
     [
         (lambda path: (path / "summary.json").unlink(), "is not finished, so it has no student: finish it with `sage-"),
-        (lambda path: (path / "summary.json").write_text("{}"), "summary.json is not that of a run"),
+        (lambda path: (path / "summary.json").write_text("{}"), "summary.json has no 'dev' that can be used"),
         (lambda path: (path / "summary.json").write_text("{"), "summary.json is not readable"),
         (lambda path: (path / "costs.json").write_text("[1"), "costs.json is not readable"),
         (lambda path: (path / "environment.json").unlink(), "environment.json does not exist"),

@@ -256,7 +256,7 @@ def _write_parquet(folder: Path, rows: list[dict[str, Any]]) -> None:
         ("no about", "has no export.json beside it"),
         ("no model", r"model\.onnx does not exist: export the student again"),
         ("bad model", "cannot be read by onnxruntime"),
-        ("bad about", r"export\.json cannot be read"),
+        ("bad about", r"export\.json is not readable"),
         ("old about", "version 0, and read is 1"),
         ("less about", "it lacks 'max_length'"),
         ("other inputs", "the two do not belong together"),

@@ -74,11 +74,14 @@ def assert_same(found: Checkpoint | None, expected: Checkpoint) -> None:
 
 @pytest.fixture
 def run(tmp_path: Path) -> RunDirectory:
-    return RunDirectory.create(config(tmp_path))
+    directory = RunDirectory.create(config(tmp_path))
+    directory.unlock()  # as if its process had ended
+    return directory
 
 
 def names(directory: Path) -> list[str]:
-    return sorted(path.name for path in directory.iterdir())
+    """What lies in a directory, beside what says that a process holds it."""
+    return sorted(path.name for path in directory.iterdir() if path.name not in (".lock", ".owner.json"))
 
 
 def python(program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -99,7 +102,7 @@ def test_a_new_directory_is_named_by_task_time_and_settings(tmp_path: Path) -> N
     assert abs(datetime.datetime.now(datetime.timezone.utc) - moment) < datetime.timedelta(hours=1)
     assert digits == settings_hash(choice)
     assert re.fullmatch("[0-9a-f]{8}", digits)
-    assert names(run.path) == ["config.toml"]
+    assert names(run.path) == ["config.toml", "environment.json"]
 
 
 def test_two_runs_of_the_same_second_have_directories_of_their_own(
@@ -129,7 +132,7 @@ def test_a_directory_that_the_user_names(tmp_path: Path, exists: bool) -> None:
         path.mkdir(parents=True)
     run = RunDirectory.create(config(tmp_path, run_dir=str(path)))
     assert run.path == path
-    assert names(path) == ["config.toml"]
+    assert names(path) == ["config.toml", "environment.json"]
     assert not (tmp_path / "runs").exists()
 
 
@@ -292,7 +295,6 @@ def test_a_run_that_this_process_holds_is_held_against_others(run: RunDirectory)
 
 def test_an_unused_directory_is_removed(run: RunDirectory) -> None:
     run.lock()
-    run.write_environment({}, {}, [], "cpu")
     run.write_costs(Costs())
     (run.path / "metrics.jsonl").touch()
     (run.path / "checkpoints").mkdir()
@@ -304,7 +306,7 @@ def test_an_unused_directory_is_removed(run: RunDirectory) -> None:
 def test_a_directory_with_a_checkpoint_is_kept(run: RunDirectory) -> None:
     run.save_checkpoint(checkpoint(0), keep=2)
     run.remove_if_unused()
-    assert names(run.path) == ["checkpoints", "config.toml"]
+    assert names(run.path) == ["checkpoints", "config.toml", "environment.json"]
 
 
 def test_what_others_put_there_is_kept(run: RunDirectory) -> None:
@@ -324,10 +326,11 @@ def test_what_observers_wrote_of_a_run_that_did_nothing_goes(run: RunDirectory) 
 # ---- records
 
 
-def test_environment_tells_versions_machine_and_components(run: RunDirectory) -> None:
-    run.write_environment(
-        {"reducer": "umap (sage-kit-umap 0.1)"}, {"reducer": {"n_neighbors": 15}}, ["/x/mine.py"], "cpu"
-    )
+def test_environment_tells_versions_machine_and_components(tmp_path: Path) -> None:
+    run = RunDirectory.create(
+        config(tmp_path), components={"reducer": "umap (sage-kit-umap 0.1)"}, options={"reducer": {"n_neighbors": 15}},
+        plugin_files=["/x/mine.py"], device="cpu",
+    )  # fmt: skip
     data = json.loads((run.path / "environment.json").read_text(encoding="utf-8"))
     assert data["packages"]["torch"].split("+")[0] == torch.__version__.split("+")[0]
     assert data["components"] == {"reducer": "umap (sage-kit-umap 0.1)"}
@@ -337,11 +340,19 @@ def test_environment_tells_versions_machine_and_components(run: RunDirectory) ->
     assert run.plugin_files() == ["/x/mine.py"]
 
 
-@pytest.mark.parametrize("text", [None, "", "{}", "[]", '{"plugin_files": null}'])
+@pytest.mark.parametrize("text", [None, "{}"])
 def test_without_an_environment_there_are_no_plugin_files(run: RunDirectory, text: str | None) -> None:
+    (run.path / "environment.json").unlink()
     if text is not None:
         (run.path / "environment.json").write_text(text, encoding="utf-8")
     assert run.plugin_files() == []
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"plugin_files": null}', '{"plugin_files": [3]}', "[" * 100_000])
+def test_a_damaged_environment_is_not_taken_for_one_without_plugins(run: RunDirectory, text: str) -> None:
+    (run.path / "environment.json").write_text(text, encoding="utf-8")
+    with pytest.raises(RunDirectoryError, match=r"environment\.json is not readable \(.{5,100}\): restore the file"):
+        run.plugin_files()
 
 
 def test_summary(run: RunDirectory) -> None:
@@ -357,7 +368,7 @@ def test_summary(run: RunDirectory) -> None:
 def test_a_summary_that_cannot_be_read_is_one_line(run: RunDirectory, text: str) -> None:
     (run.path / "summary.json").write_text(text, encoding="utf-8")
     with pytest.raises(
-        RunDirectoryError, match=r"summary.json is not readable \(.*\): remove it and `sage-kit resume`"
+        RunDirectoryError, match=r"summary.json is not readable \(.*\): restore the file, or start a new run"
     ):
         run.summary()
 
@@ -378,7 +389,7 @@ def test_records_on_a_full_disk(
     monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(DiskFullError, match=r"\.json: free some space and go on with `sage-kit resume "):
         write(run)
-    assert names(run.path) == ["config.toml"]
+    assert names(run.path) == ["config.toml", "environment.json"]
 
 
 # ---- checkpoints
@@ -486,7 +497,7 @@ def test_what_a_killed_process_left_half_written_is_removed(run: RunDirectory) -
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(b"half")
     assert_same(run.latest_checkpoint(), checkpoint(1))
-    assert names(run.path) == ["checkpoints", "config.toml", "rounds"]
+    assert names(run.path) == ["checkpoints", "config.toml", "environment.json", "rounds"]
     assert names(run.path / "checkpoints") == ["round-001"]
     assert names(run.path / "rounds") == []
 

@@ -24,7 +24,7 @@ class Worker:
     def __init__(self, directory: Path) -> None:
         self.messages: list[str] = []
         self.builds = 0
-        self.cache = Cache(directory, self.messages.append)
+        self.cache = Cache(directory, self.messages.append, self.messages.append)
 
     def build(self, directory: Path) -> None:
         self.builds += 1
@@ -315,6 +315,42 @@ def test_clear_removes_what_killed_processes_left_and_nothing_of_others(worker: 
     assert worker.cache.clear() > 100_000
     assert not left.exists()
     assert all((directory / "file").is_file() for directory in foreign)
+
+
+@pytest.mark.parametrize(
+    ("place", "manifest"),
+    [
+        (f"notes/{KEY}", '{"files": {}}'),  # no kind of ours
+        ("vectors/mine", '{"files": {}}'),  # no key
+        (f"vectors/{KEY[:31]}", "{}"),
+        (f"vectors/{KEY.upper()}", "{}"),
+        (f"vectors/{KEY}", '{"created": "", "about": {"kind": "labels", "key": "x"}, "files": {}}'),  # of another entry
+        (f"vectors/{KEY}", '{"files": {"a": {"bytes": 1, "crc32": 1}}}'),
+    ],
+)
+def test_clear_leaves_folders_that_only_look_like_entries(worker: Worker, place: str, manifest: str) -> None:
+    folder = worker.cache.directory / place
+    folder.mkdir(parents=True)
+    (folder / "entry.json").write_text(manifest, encoding="utf-8")
+    (folder / "thesis.tex").write_text("years of work", encoding="utf-8")
+    (folder.parent / f".lock-{folder.name}").touch()
+    assert worker.cache.entries() == []
+    assert worker.cache.clear() == 0
+    assert (folder / "thesis.tex").is_file()
+
+
+def test_a_link_to_a_folder_is_not_followed(worker: Worker, tmp_path: Path) -> None:
+    path = worker.entry()
+    elsewhere = tmp_path / "elsewhere"
+    path.rename(elsewhere)
+    path.symlink_to(elsewhere, target_is_directory=True)
+    assert worker.cache.clear() == 0
+    assert (elsewhere / "data.bin").is_file()
+
+
+def test_a_kind_that_clear_would_not_find_is_refused(worker: Worker) -> None:
+    with pytest.raises(ValueError, match="'novel' are not known: add it to KINDS"):
+        worker.entry(kind="novel")
 
 
 USE = """

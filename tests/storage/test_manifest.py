@@ -91,9 +91,9 @@ def test_a_file_that_the_disk_cannot_read_is_named(directory: Path, monkeypatch:
     def broken(self: Path, mode: str = "r") -> None:
         raise OSError(5, "Input/output error", str(self))
 
-    text = (directory / NAME).read_text(encoding="utf-8")
+    data = (directory / NAME).read_bytes()
     monkeypatch.setattr(Path, "open", broken)
-    monkeypatch.setattr(Path, "read_text", lambda self, encoding: text)
+    monkeypatch.setattr(Path, "read_bytes", lambda self: data)
     assert fault(directory, NAME) == "a.bin cannot be read: Input/output error"
 
 

@@ -14,7 +14,7 @@ def records_by_round(path: Path) -> dict[int, dict[str, Any]]:
         for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
             try:
                 record: Any = json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):
                 continue  # the last line of a killed process may end anywhere
             if isinstance(record, dict) and isinstance(record.get("round"), int):
                 records[record["round"]] = record

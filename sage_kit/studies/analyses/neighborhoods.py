@@ -54,15 +54,13 @@ def synthesis_table(runs: Iterable[ArmRun], vectors: Mapping[str, Array]) -> Dat
     Columns task, arm, seed; moved, the median of `relative_moves`; anchors, how many different ones there are; and
     `neighbors_kept`, NaN without a map. Runs that synthesised nothing have no row.
     """
-    from safetensors.numpy import load_file
-
     rows, kept = [], {}
     for run in runs:
         if not any(result["synthetic"] for result in run.summary["rounds"]):
             continue
         share = float("nan")
         if run.directory.map.exists():
-            coordinates = load_file(run.directory.map)["coordinates"]
+            coordinates = run.directory.coordinates()
             key = run.task, coordinates.tobytes()  # arms and seeds share their map
             if key not in kept:
                 kept[key] = neighbors_kept(coordinates, vectors[run.task])

@@ -79,9 +79,7 @@ def run_loop(
     accelerator = make_accelerator(config)
     if accelerator.num_processes > 1:
         raise ConfigError(f"{who} is trained by one process: leave out `accelerate launch`")
-    directory = RunDirectory.create(config)
-    directory.lock()
-    directory.write_environment({}, {}, plugin_files, str(accelerator.device))
+    directory = RunDirectory.create(config, plugin_files=plugin_files, device=str(accelerator.device))
     plugins.remove_observers()
     events, costs = RunEvents(plugins, True), Costs()
     try:
