@@ -123,11 +123,13 @@ def spread(splits: dict[str, Split], limit: int) -> dict[str, Split]:
 class _AsItIs(Cache):
     """A cache of which entries are read, and none is computed."""
 
-    def entry(self, kind: str, key: str, build: Callable[[Path], None], about: Any = None) -> Path:
+    def entry(
+        self, kind: str, key: str, build: Callable[[Path], None], about: Any = None, *, holds: Sequence[str] = ()
+    ) -> Path:
         def refuse(folder: Path) -> None:
             raise LookupError(f"{kind} {key[:8]} is not in the cache")
 
-        return super().entry(kind, key, refuse, about)
+        return super().entry(kind, key, refuse, about, holds=holds)
 
 
 def teacher_of(run: RunConfig, data: TaskData, announce: Announce) -> Predictor | None:

@@ -16,6 +16,9 @@ from sage_kit.models.sentence_encoder import without_pooler
 from sage_kit.models.sentence_folders import SentenceSettings, write_sentence_folder
 from sage_kit.models.tokenizer_state import set_as_used
 
+CHECKPOINT_FILES = ("config.json", "model.safetensors")
+"""Files without which a folder is no checkpoint."""
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 

@@ -17,7 +17,7 @@ from sage_kit.data.encoding import encode, label_parts
 from sage_kit.data.splits import TaskData
 from sage_kit.errors import CompatibilityError, ModelError
 from sage_kit.models.checkpoints import Checkpoint, load_classifier, load_tokenizer
-from sage_kit.models.export import export_student
+from sage_kit.models.export import CHECKPOINT_FILES, export_student
 from sage_kit.models.families import family_parts
 from sage_kit.models.finetuning import MAX_GRAD_NORM, WEIGHT_DECAY, OnStep, finetune
 from sage_kit.models.learning_rate import WARMUP_SHARE
@@ -272,7 +272,10 @@ def _finetuned(
 
     about = {"teacher": config.teacher, "task": data.spec.name, "examples": len(data.teacher)}
     # read back from disk in any case, so that a first run and a later one start from the same bits
-    model = load_classifier(str(cache.entry("teacher", key, build, about)), handling.spec.architecture).model
+    model = cache.read(
+        "teacher", key, build, lambda path: load_classifier(str(path), handling.spec.architecture).model, about,
+        holds=CHECKPOINT_FILES,
+    )  # fmt: skip
     return model, seconds
 
 

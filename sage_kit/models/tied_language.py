@@ -35,6 +35,7 @@ from sage_kit.storage.source_digest import artifact_digest
 if TYPE_CHECKING:
     from sage_kit.storage.cache import Cache
 
+HEAD, MEASURED_FILE = "head.safetensors", "measured.json"
 WINDOW = 3
 """Places on each side whose embeddings are seen one by one."""
 
@@ -189,15 +190,16 @@ def tied_head(
         started()
         head, measured = _train(table, kinds, mask_id, tokens)
         arrays = {name: tensor.cpu().numpy() for name, tensor in head.state_dict().items()}
-        tensorfile.write(directory / "head.safetensors", arrays)
-        write_json(directory / "measured.json", measured._asdict())
+        tensorfile.write(directory / HEAD, arrays)
+        write_json(directory / MEASURED_FILE, measured._asdict())
 
-    path = cache.entry("language", key, build, {"texts": len(tokens)})
-    head = TiedHead(table)
-    arrays = tensorfile.open_mapped(path / "head.safetensors")
-    head.load_state_dict({name: torch.from_numpy(np.array(values)) for name, values in arrays.items()})
-    measured = Measured(**json_loads((path / "measured.json").read_bytes()))
-    return head.eval().requires_grad_(False), measured
+    def load(path: Path) -> tuple[TiedHead, Measured]:
+        head = TiedHead(table)
+        arrays = tensorfile.open_mapped(path / HEAD)
+        head.load_state_dict({name: torch.from_numpy(np.array(values)) for name, values in arrays.items()})
+        return head.eval().requires_grad_(False), Measured(**json_loads((path / MEASURED_FILE).read_bytes()))
+
+    return cache.read("language", key, build, load, {"texts": len(tokens)}, holds=(HEAD, MEASURED_FILE))
 
 
 # ---- training -------------------------------------------------------------------------------------------------------

@@ -24,7 +24,7 @@ from sage_kit.data.tokens import Tokens, padded_rows
 from sage_kit.errors import DataError
 from sage_kit.models.split import InputLayers, UpperLayers, UpperOutput
 from sage_kit.storage import tensorfile
-from sage_kit.storage.cache import Cache
+from sage_kit.storage.cache import ARRAYS, Cache
 from sage_kit.storage.fingerprint import fingerprint
 from sage_kit.storage.source_digest import artifact_digest
 
@@ -32,7 +32,6 @@ INFERENCE_BATCH_SIZE = 256
 INFERENCE_BATCH_TOKENS = 8192
 
 OnStep = Callable[[int, int], None]
-FILE = "arrays.safetensors"
 
 
 @dataclass(frozen=True, eq=False)
@@ -209,7 +208,7 @@ def embed_split(
         layout: dict[str, Any] = {"pooled": ("float32", (len(tokens), input_layers.dim))}
         if not is_looked_up:
             layout["states"] = (dtype, (int(offsets[-1]), input_layers.dim))
-        arrays = tensorfile.create(directory / FILE, layout)
+        arrays = tensorfile.create(directory / ARRAYS, layout)
         batches = plan_batches(tokens.lengths, batch_size=INFERENCE_BATCH_SIZE, batch_tokens=INFERENCE_BATCH_TOKENS)
         with torch.no_grad():
             for done, indices in enumerate(batches, start=1):
@@ -228,7 +227,7 @@ def embed_split(
                 on_step(done, len(batches))
 
     about = {"split": name, "examples": len(tokens), "tokens": int(offsets[-1]), "dim": input_layers.dim}
-    arrays = tensorfile.open_mapped(cache.entry("vectors", key, build, about) / FILE)
+    arrays = cache.mapped("vectors", key, build, about)
     return VectorStore(arrays.get("states"), offsets, arrays["pooled"], key, tokens, input_layers)
 
 
@@ -239,7 +238,7 @@ def flat_states(store: VectorStore, cache: Cache, device: torch.device) -> NDArr
 
     def build(directory: Path) -> None:
         shape = int(store.offsets[-1]), store.pooled.shape[1]
-        states = tensorfile.create(directory / FILE, {"states": ("float32", shape)})["states"]
+        states = tensorfile.create(directory / ARRAYS, {"states": ("float32", shape)})["states"]
         for indices in plan_batches(
             store.lengths, batch_size=INFERENCE_BATCH_SIZE, batch_tokens=INFERENCE_BATCH_TOKENS
         ):
@@ -249,7 +248,7 @@ def flat_states(store: VectorStore, cache: Cache, device: torch.device) -> NDArr
 
     key = fingerprint("states-1", artifact_digest("sage_kit.models.vectors"), store.key)
     about = {"examples": len(store), "tokens": int(store.offsets[-1])}
-    return tensorfile.open_mapped(cache.entry("states", key, build, about) / FILE)["states"]
+    return cache.mapped("states", key, build, about)["states"]
 
 
 def label_split(
@@ -306,7 +305,7 @@ def label_split(
         layout: dict[str, Any] = {"logits": ("float32", (outputs, teacher.n_outputs))}
         if layers:
             layout["hidden"] = ("float16", (int(store.offsets[-1]), len(layers), store.pooled.shape[1]))
-        arrays = tensorfile.create(directory / FILE, layout)
+        arrays = tensorfile.create(directory / ARRAYS, layout)
         batches = plan_batches(store.lengths, batch_size=INFERENCE_BATCH_SIZE, batch_tokens=INFERENCE_BATCH_TOKENS)
         with torch.no_grad():
             for done, indices in enumerate(batches, start=1):
@@ -327,7 +326,7 @@ def label_split(
                 on_step(done, len(batches))
 
     about = {"split": name, "examples": len(store), "hidden_layers": layers}
-    arrays = tensorfile.open_mapped(cache.entry("labels", key, build, about) / FILE)
+    arrays = cache.mapped("labels", key, build, about)
     return TeacherOutputs(np.asarray(arrays["logits"]), arrays.get("hidden"), per_token, key)
 
 
@@ -375,7 +374,7 @@ def pool_layer(
 
     def build(directory: Path) -> None:
         layout = {"pooled": ("float32", (len(store), store.pooled.shape[1]))}
-        arrays = tensorfile.create(directory / FILE, layout)
+        arrays = tensorfile.create(directory / ARRAYS, layout)
         batches = plan_batches(store.lengths, batch_size=INFERENCE_BATCH_SIZE, batch_tokens=INFERENCE_BATCH_TOKENS)
         with torch.no_grad():
             for done, indices in enumerate(batches, start=1):
@@ -388,7 +387,7 @@ def pool_layer(
                 on_step(done, len(batches))
 
     about = {"split": name, "examples": len(store), "layer": layer}
-    arrays = tensorfile.open_mapped(cache.entry("layer", key, build, about) / FILE)
+    arrays = cache.mapped("layer", key, build, about)
     return Pooled(arrays["pooled"], key)
 
 

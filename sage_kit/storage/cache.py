@@ -15,15 +15,17 @@ import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from sage_kit.errors import RunDirectoryError
+from sage_kit.errors import RunDirectoryError, SageError, one_line
 from sage_kit.storage.files import TEMPORARY_PREFIX, atomic_directory, disk_errors
 from sage_kit.storage.manifest import ManifestFields, fault, write_manifest
 from sage_kit.storage.reading import Record, read_json
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+T = TypeVar("T")
 
 MANIFEST = "entry.json"
 ARRAYS = "arrays.safetensors"
@@ -86,7 +88,15 @@ class Cache:
         _CACHES.add(self)
         weakref.finalize(self, _close, self._held)
 
-    def entry(self, kind: str, key: str, build: Callable[[Path], None], about: Mapping[str, Any] | None = None) -> Path:
+    def entry(
+        self,
+        kind: str,
+        key: str,
+        build: Callable[[Path], None],
+        about: Mapping[str, Any] | None = None,
+        *,
+        holds: Sequence[str] = (),
+    ) -> Path:
         """The directory of an entry, computed if it is absent or corrupt.
 
         Parameters
@@ -99,6 +109,8 @@ class Cache:
             Fills the empty directory that it is given.
         about : mapping
             What a person should read in the list of the cache; JSON.
+        holds : sequence of str
+            Names of files without which it is no whole entry, whatever its manifest says.
 
         Returns
         -------
@@ -115,12 +127,12 @@ class Cache:
             raise ValueError(f"cache entries of kind {kind!r} are not known: add it to KINDS")
         path = self.directory / kind / key
         # without the lock first: a whole entry is found in a directory that may not be written
-        if self._hold(path) and fault(path, MANIFEST) is None:
+        if self._hold(path) and _fault(path, holds) is None:
             self._announce(f"{kind}: found in the cache ({key[:8]})")
             return path
         with self._lock(path), disk_errors(f"the cache entry {path}"):
             if path.exists():
-                damage = fault(path, MANIFEST)
+                damage = _fault(path, holds)
                 if damage is None:
                     self._hold(path)
                     self._announce(f"{kind}: another process has computed it ({key[:8]})")
@@ -131,10 +143,44 @@ class Cache:
                 shutil.rmtree(left, ignore_errors=True)
             with atomic_directory(path) as temporary:
                 build(temporary)
+                for name in holds:
+                    if not (temporary / name).is_file():
+                        raise RuntimeError(f"what makes a cache entry of kind {kind!r} has written no {name}")
                 write_manifest(temporary, MANIFEST, {"kind": kind, "key": key, **(about or {})})
             shutil.rmtree(self.partial(kind, key), ignore_errors=True)
             self._hold(path)
         return path
+
+    def read(
+        self,
+        kind: str,
+        key: str,
+        build: Callable[[Path], None],
+        load: Callable[[Path], T],
+        about: Mapping[str, Any] | None = None,
+        *,
+        holds: Sequence[str] = (),
+    ) -> T:
+        """What `load` makes of the directory of an entry, as `entry` gives it; one that cannot be loaded is told and
+        computed again.
+        """
+        path = self.entry(kind, key, build, about, holds=holds)
+        try:
+            return load(path)
+        except (SageError, OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+            self._damage(f"{kind}: cache entry {path} cannot be loaded ({one_line(error, 200)}); computing it again")
+        with self._lock(path):
+            _close(self._held, path)
+            shutil.rmtree(path, ignore_errors=True)
+        return load(self.entry(kind, key, build, about, holds=holds))
+
+    def mapped(
+        self, kind: str, key: str, build: Callable[[Path], None], about: Mapping[str, Any] | None = None
+    ) -> dict[str, NDArray[Any]]:
+        """The arrays of an entry that is one file of them, `ARRAYS`, as memory maps."""
+        from sage_kit.storage.tensorfile import open_mapped
+
+        return self.read(kind, key, build, lambda path: open_mapped(path / ARRAYS), about, holds=(ARRAYS,))
 
     def partial(self, kind: str, key: str) -> Path:
         """Folder beside an entry in which `build` may keep what it has done so far; removed when the entry is whole."""
@@ -178,8 +224,8 @@ class Cache:
         def build(directory: Path) -> None:
             tensorfile.write(directory / ARRAYS, compute())
 
-        path = self.entry("component", fingerprint("component-1", name, *parts), build, {"what": name})
-        return {key: values.copy() for key, values in tensorfile.open_mapped(path / ARRAYS).items()}
+        found = self.mapped("component", fingerprint("component-1", name, *parts), build, {"what": name})
+        return {key: values.copy() for key, values in found.items()}
 
     @contextlib.contextmanager
     def _lock(self, path: Path) -> Iterator[None]:
@@ -250,6 +296,12 @@ class Cache:
             return 0
         lock.unlink(missing_ok=True)
         return freed
+
+
+def _fault(path: Path, holds: Sequence[str]) -> str | None:
+    """What is wrong with an entry, or None."""
+    missing = next((name for name in holds if not (path / name).is_file()), None)
+    return f"{missing} is missing" if missing and (path / MANIFEST).is_file() else fault(path, MANIFEST)
 
 
 def _keys(folder: Path) -> set[str]:

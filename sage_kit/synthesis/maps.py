@@ -16,7 +16,7 @@ from sage_kit.components.provenance import component_parts
 from sage_kit.errors import CompatibilityError, DataError, PluginError
 from sage_kit.recipe import Choice
 from sage_kit.storage import tensorfile
-from sage_kit.storage.cache import Cache
+from sage_kit.storage.cache import ARRAYS, Cache
 from sage_kit.storage.fingerprint import fingerprint
 from sage_kit.storage.source_digest import artifact_digest
 from sage_kit.synthesis.landmarks import choose_landmarks, place
@@ -24,7 +24,6 @@ from sage_kit.synthesis.landmarks import choose_landmarks, place
 if TYPE_CHECKING:
     from sage_kit.models.vectors import Pooled
 
-FILE = "map.safetensors"
 STATE_PREFIX = "state."
 
 RESOLUTION = 32 * float(np.finfo(np.float32).eps)
@@ -133,14 +132,14 @@ def fit_map(
         state = choice.call(reducer().get_state, step="get_state") if spec.has_state else {}
         try:
             named = {f"{STATE_PREFIX}{name}": values for name, values in state.items()}
-            tensorfile.write(directory / FILE, {"coordinates": coordinates, **named})
+            tensorfile.write(directory / ARRAYS, {"coordinates": coordinates, **named})
         except (TypeError, ValueError, AttributeError) as error:
             raise PluginError(f"{title}: its state cannot be stored: {error}") from error
 
     about = {
         "reducer": spec.name, "examples": len(vectors), "n_components": context.n_components, "seed": context.seed
     }  # fmt: skip
-    arrays = tensorfile.open_mapped(cache.entry("map", key, build, about) / FILE)
+    arrays = cache.mapped("map", key, build, about)
     coordinates = np.array(arrays["coordinates"])
     if needs_reducer and not fitted:
         if spec.has_state:

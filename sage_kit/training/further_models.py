@@ -24,9 +24,10 @@ from sage_kit.models.loss_inputs import LossInputs
 from sage_kit.models.readers import Ensemble, Reader
 from sage_kit.models.ready_student import ReadyStudent
 from sage_kit.models.teacher import sentence_settings
-from sage_kit.models.vectors import FILE, TeacherOutputs
+from sage_kit.models.vectors import TeacherOutputs
 from sage_kit.recipe import Recipe
 from sage_kit.storage import tensorfile
+from sage_kit.storage.cache import ARRAYS
 from sage_kit.storage.fingerprint import fingerprint
 from sage_kit.storage.source_digest import artifact_digest
 from sage_kit.training.preparation_steps import PreparationSteps
@@ -218,14 +219,13 @@ class FurtherModels:
         def build(directory: Path) -> None:
             theirs = self._placed(split, self.teachers.first, taught.encoded)
             match = match_tokens(self._placed(split, reader, own), theirs)
-            arrays = tensorfile.create(directory / FILE, {"hidden": ("float16", shape)})
+            arrays = tensorfile.create(directory / ARRAYS, {"hidden": ("float16", shape)})
             match.mean(hidden, arrays["hidden"])
 
         code = artifact_digest("sage_kit.data.token_matching")
         parts = [taught.outputs.key, own.tokens.fingerprint]
         about: dict[str, Any] = {"split": split.name, "tokens": shape[0], "layers": shape[1]}
-        entry = self.work.cache.entry("matched", fingerprint("matched-1", code, parts), build, about)
-        return tensorfile.open_mapped(entry / FILE)["hidden"]
+        return self.work.cache.mapped("matched", fingerprint("matched-1", code, parts), build, about)["hidden"]
 
 
 def _same_tokens(own: EncodedSplit, theirs: EncodedSplit) -> bool:

@@ -122,6 +122,45 @@ def test_damage_is_named_and_the_entry_computed_again(
     assert worker.builds == 2
 
 
+def test_an_entry_without_a_file_that_it_must_hold_is_none_whatever_its_manifest_says(worker: Worker) -> None:
+    path = worker.entry()
+    holds = ("data.bin", "config.json")
+
+    def build(directory: Path) -> None:
+        worker.build(directory)
+        (directory / "config.json").write_text("{}")
+
+    assert worker.cache.entry("vectors", KEY, build, holds=holds) == path
+    assert worker.messages == [f"vectors: cache entry {path} is damaged (config.json is missing); computing it again"]
+    assert (path / "config.json").read_text() == "{}"
+    # what does not write it makes no entry
+    other = fingerprint("other")
+    with pytest.raises(RuntimeError, match=r"has written no config\.json"):
+        worker.cache.entry("vectors", other, worker.build, holds=holds)
+    assert not (worker.cache.directory / "vectors" / other).exists()
+
+
+def test_an_entry_that_cannot_be_loaded_is_named_and_computed_again(worker: Worker) -> None:
+    path = worker.entry()
+    Worker(worker.cache.directory).entry()
+    seen = []
+
+    def load(folder: Path) -> str:
+        seen.append((folder / "deep" / "more.txt").read_text())
+        if seen[-1] == "build 1":
+            raise ValueError("of another version")
+        return seen[-1]
+
+    assert worker.cache.read("vectors", KEY, worker.build, load) == "build 2"
+    assert seen == ["build 1", "build 2"]
+    assert worker.messages[-1] == (
+        f"vectors: cache entry {path} cannot be loaded (of another version); computing it again"
+    )
+    # one that cannot be loaded when it is new is a fault of whoever made it
+    with pytest.raises(ValueError, match="never"):
+        worker.cache.read("vectors", KEY, worker.build, lambda folder: int("never"))
+
+
 def test_a_build_that_fails_leaves_nothing(worker: Worker) -> None:
     def fail(directory: Path) -> None:
         worker.build(directory)

@@ -373,7 +373,7 @@ def test_a_killed_process_ends_the_others_with_one_line_and_the_run_resumes(
     # on one process, with the same batches
     environment = {**os.environ, "SAGE_KIT_PLUGINS": "", "KILL_RANK": "-1", "KILL_MOMENT": "", "RANK": "0"}
     resumed = subprocess.run(
-        [sys.executable, "-m", "sage_kit", "resume", str(tmp_path / "run")],
+        [sys.executable, "-m", "sage_kit", "resume", str(tmp_path / "run"), "--plugin", str(plugin)],
         env=environment, capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert resumed.returncode == 0, resumed.stderr

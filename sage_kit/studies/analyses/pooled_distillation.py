@@ -28,7 +28,7 @@ from sage_kit.data.scoring import load_scored
 from sage_kit.data.splits import TaskData
 from sage_kit.data.teacher_report import report_teacher
 from sage_kit.data.tokens import Tokens
-from sage_kit.models.export import export_student
+from sage_kit.models.export import CHECKPOINT_FILES, export_student
 from sage_kit.models.families import family_of
 from sage_kit.models.finetuning import OnStep, finetune
 from sage_kit.models.teacher import Teacher, load_teacher
@@ -193,7 +193,7 @@ def pooled_teacher(
         export_student(model, start.tokenizer, directory, data.spec)
 
     about = {"teacher": config.teacher, "task": data.spec.name, "examples": len(data.teacher), "input": "pooled"}
-    return cache.entry("teacher", key, build, about), seconds
+    return cache.entry("teacher", key, build, about, holds=CHECKPOINT_FILES), seconds
 
 
 def untrained_teacher(config: RunConfig, data: TaskData, device: torch.device) -> Teacher:
