@@ -198,5 +198,3 @@ def test_command_lines_are_looked_at(tmp_path: Path) -> None:
     assert faults_of("sage-kit run --task sst2 --teacher x") == []
     assert faults_of("sage-kit runs --task sst2") == ["there is no command 'runs'"]
     assert faults_of("sage-kit study run 05 --profil small") == ["--profil is no option of it"]
-
-

@@ -177,7 +177,9 @@ def time_of(result: StudyResult) -> str:
         row_of(compute, task=task, arm="chosen")["seconds"] / row_of(compute, task=task, arm="plain")["seconds"]
         for task in result.tasks
     ]
-    return f"On the machine of the study a run took {min(ratios):.1f} to {max(ratios):.1f} times as long as a plain one."
+    return (
+        f"On the machine of the study a run took {min(ratios):.1f} to {max(ratios):.1f} times as long as a plain one."
+    )
 
 
 def sentences(result: StudyResult) -> str:

@@ -88,7 +88,10 @@ Mistake = str | tuple[str, Callable[[], None]]
 MISTAKES: Mapping[type[SageError], tuple[Mistake, ...]] = {
     errors.ConfigError: (f"run {OWN} --rounds 0", "run --config mine.toml"),
     errors.UnknownComponentError: (f"run {OWN} --sampler high_los", "run --task sst3 --reducer pca"),
-    errors.CompatibilityError: ("run --task stsb --reducer pca --sampler boundary", f"run {OWN} --granularity pooled --lift replace"),
+    errors.CompatibilityError: (
+        "run --task stsb --reducer pca --sampler boundary",
+        f"run {OWN} --granularity pooled --lift replace",
+    ),
     errors.PluginError: ("run --plugin broken.py --reducer mine",),
     errors.MissingPackageError: ("run --plugin wishes.py --reducer wish",),
     errors.DataError: (
