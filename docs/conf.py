@@ -1,11 +1,12 @@
 """How Sphinx makes the documentation's site: `tox run -e docs`.
 
-The source folder is the root of the repository, and this file lies in ``docs`` (``sphinx-build -c docs . OUT``), so that
-the links between pages are the same on the site as where the repository is read.
+The source folder is the root of the repository, and this file lies in ``docs`` (``sphinx-build -c docs . OUT``), so
+that the links between pages are the same on the site as where the repository is read.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import sys
 from pathlib import Path
@@ -59,7 +60,8 @@ copybutton_exclude = ".linenos, .gp, .go"
 
 default_role = "code"
 autodoc_member_order = "bysource"
-autodoc_default_options = {"members": True}
+autodoc_default_options = {"members": True, "exclude-members": "model_config, model_post_init, options"}
+autodoc_preserve_defaults = True
 autosummary_generate = False
 numpydoc_show_class_members = False
 
@@ -115,6 +117,11 @@ def find_public(app: Sphinx, env: BuildEnvironment, node: pending_xref, text: no
     return domain.resolve_xref(env, node["refdoc"], app.builder, kind, found[0], node, text)
 
 
+def leave_out_fields(app: Sphinx, what: str, name: str, thing: Any, *rest: Any) -> tuple[str, None] | None:
+    """No signature for a dataclass: its fields stand below, with their meaning."""
+    return ("", None) if what == "class" and dataclasses.is_dataclass(thing) else None
+
+
 def write_entrance(app: Sphinx, failed: Exception | None) -> None:
     """Let the site's root lead to its front page."""
     if failed is None and app.builder.format == "html":
@@ -126,6 +133,7 @@ def write_entrance(app: Sphinx, failed: Exception | None) -> None:
 def setup(app: Sphinx) -> None:
     """Connect the functions above."""
     app.connect("source-read", add_contents)
+    app.connect("autodoc-process-signature", leave_out_fields)
     app.connect("doctree-read", resolve_folders)
     app.connect("missing-reference", find_public)
     app.connect("build-finished", write_entrance)

@@ -132,7 +132,7 @@ IGNORED = {"PYTEST_CURRENT_TEST": "pytest's own, which the checks leave alone"}
 
 
 def variables_of(path: Path) -> Iterator[str]:
-    """Environment variables that a source names: keys of `os.environ`, constants `..._VARIABLE`, words `SAGE_KIT_...`."""
+    """Environment variables that a source names: keys of `os.environ`, and words that begin with `SAGE_KIT_`."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Constant) and isinstance(node.value, str):
             yield from re.findall(r"\bSAGE_KIT_[A-Z_]*[A-Z]\b", node.value)

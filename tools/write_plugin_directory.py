@@ -53,10 +53,10 @@ HEAD = f"""<!-- Written by `{COMMAND} --run`; run it again, do not change this p
 
 # Plugin directory
 
-Every component that this repository ships, and what the conformance checks say of it. Each number is from a real run of
-the checks, one component after the other; `sage-kit check NAME` runs the same, each component in a process of its own. A
-check *does not apply* where it is about something that the component does not claim, or needs what the machine does not
-have, such as a network or a GPU. A plugin of yours is checked in the same way: [Writing a
+Every component that this repository ships, and what the conformance checks say of it. Each number is from a real run
+of the checks, one component after the other; `sage-kit check NAME` runs the same, each component in a process of its
+own. A check *does not apply* where it is about something that the component does not claim, or needs what the machine
+does not have, such as a network or a GPU. A plugin of yours is checked in the same way: [Writing a
 plugin](writing-a-plugin.md).
 """
 

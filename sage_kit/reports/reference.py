@@ -26,7 +26,6 @@ from sage_kit.errors import MissingPackageError, SageError
 from sage_kit.reports.page_text import NOTICE, code, markdown, sections_of, table_head, table_row
 from sage_kit.reports.protocol_reference import protocols_page
 
-
 # ---- settings -------------------------------------------------------------------------------------------------------
 
 
@@ -108,7 +107,8 @@ def components_page(plugins: Plugins) -> str:
         "",
         "What the settings `reducer`, `sampler`, `inverter`, `lift`, `filter`, `losses`, `stop_rule`, `metrics`, "
         "`observers` and `task` may name, and the families of encoders that `teacher` may be of. `sage-kit plugins` "
-        "lists those that are installed. The options of a component go into the setting `<kind>_options`, those of a "
+        "lists those that are installed, and [Protocols](protocols.md) says what a "
+        "capability means: one that is not named, a component has not. The options of a component go into the setting `<kind>_options`, those of a "
         "loss, a metric or an observer into `loss_options`, `metric_options` or `observer_options`, under its name.",
     ]
     for kind in KINDS:
@@ -119,7 +119,8 @@ def components_page(plugins: Plugins) -> str:
         lines += ["", f"## {plural(words).capitalize()}", ""]
         lines += table_head(["name", "from", "summary", "capabilities"])
         for item in items:
-            shown = "; ".join(_capability(name, value) for name, value in item.spec.capabilities().items())
+            told = (_capability(name, value) for name, value in item.spec.capabilities().items())
+            shown = "; ".join(text for text in told if text)
             lines.append(table_row([f"`{item.spec.name}`", item.origin.distribution, item.spec.summary, shown]))
         for item in items:
             lines += _options_of(item)
@@ -127,9 +128,10 @@ def components_page(plugins: Plugins) -> str:
 
 
 def _capability(name: str, value: Any) -> str:
+    """A capability in words; "" for one that a component lacks, as most lack most of them."""
     words = name.replace("_", " ")
     if isinstance(value, bool):
-        return f"{words}: {'yes' if value else 'no'}"
+        return words if value else ""
     if isinstance(value, list | tuple):
         return f"{words}: {', '.join(str(item) for item in value) or 'none'}"
     return f"{words}: {'any' if value is None else value}" if value != "" else f"{words}: none"
