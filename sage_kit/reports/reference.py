@@ -1,4 +1,4 @@
-"""The reference pages, written from the code: settings, components and hooks.
+"""The reference pages, written from the code: settings, components, protocols and hooks.
 
 ``python -m sage_kit.reports.reference docs`` writes them into a folder.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import inspect
-import json
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -24,11 +23,8 @@ from sage_kit.components.plugins import FIRST_PARTY, Plugins, Registered
 from sage_kit.components.spec_checks import CONTRIBUTING_HOOKS, KINDS, plural
 from sage_kit.config import GROUPS, PRESETS, RunConfig, field_extra
 from sage_kit.errors import MissingPackageError, SageError
-
-REGENERATE = "python -m sage_kit.reports.reference docs"
-
-NOTICE = f"<!-- Written by `{REGENERATE}`; change the code, not this page. -->"
-
+from sage_kit.reports.page_text import NOTICE, code, markdown, sections_of, table_head, table_row
+from sage_kit.reports.protocol_reference import protocols_page
 
 # ---- settings -------------------------------------------------------------------------------------------------------
 
@@ -53,13 +49,13 @@ def configuration_page() -> str:
             continue
         presets = [preset for preset in other_presets if any(name in PRESETS[preset] for name in names)]
         lines += ["", f"## {group.capitalize()}", ""]
-        lines += _table_head(["setting", "values", "default", *(f"preset `{preset}`" for preset in presets), "meaning"])
+        lines += table_head(["setting", "values", "default", *(f"preset `{preset}`" for preset in presets), "meaning"])
         for name in names:
             field, extra = RunConfig.model_fields[name], field_extra(name)
-            default = extra["shown_default"] or _code(PRESETS["default"].get(name, _default(field)))
-            differing = [_code(PRESETS[preset][name]) if name in PRESETS[preset] else "" for preset in presets]
+            default = extra["shown_default"] or code(PRESETS["default"].get(name, _default(field)))
+            differing = [code(PRESETS[preset][name]) if name in PRESETS[preset] else "" for preset in presets]
             unit = f" [{extra['unit']}]" if extra["unit"] else ""
-            lines.append(_row([f"`{name}`", _values(field), default, *differing, f"{field.description}{unit}"]))
+            lines.append(table_row([f"`{name}`", _values(field), default, *differing, f"{field.description}{unit}"]))
     return "\n".join(lines) + "\n"
 
 
@@ -111,7 +107,8 @@ def components_page(plugins: Plugins) -> str:
         "",
         "What the settings `reducer`, `sampler`, `inverter`, `lift`, `filter`, `losses`, `stop_rule`, `metrics`, "
         "`observers` and `task` may name, and the families of encoders that `teacher` may be of. `sage-kit plugins` "
-        "lists those that are installed. The options of a component go into the setting `<kind>_options`, those of a "
+        "lists those that are installed, and [Protocols](protocols.md) says what a capability means: one that is not "
+        "named, a component has not. The options of a component go into the setting `<kind>_options`, those of a "
         "loss, a metric or an observer into `loss_options`, `metric_options` or `observer_options`, under its name.",
     ]
     for kind in KINDS:
@@ -120,19 +117,21 @@ def components_page(plugins: Plugins) -> str:
             continue
         words = kind.replace("_", " ")
         lines += ["", f"## {plural(words).capitalize()}", ""]
-        lines += _table_head(["name", "from", "summary", "capabilities"])
+        lines += table_head(["name", "from", "summary", "capabilities"])
         for item in items:
-            shown = "; ".join(_capability(name, value) for name, value in item.spec.capabilities().items())
-            lines.append(_row([f"`{item.spec.name}`", item.origin.distribution, item.spec.summary, shown]))
+            told = (_capability(name, value) for name, value in item.spec.capabilities().items())
+            shown = "; ".join(text for text in told if text)
+            lines.append(table_row([f"`{item.spec.name}`", item.origin.distribution, item.spec.summary, shown]))
         for item in items:
             lines += _options_of(item)
     return "\n".join(lines) + "\n"
 
 
 def _capability(name: str, value: Any) -> str:
+    """A capability in words; "" for one that a component lacks, as most lack most of them."""
     words = name.replace("_", " ")
     if isinstance(value, bool):
-        return f"{words}: {'yes' if value else 'no'}"
+        return words if value else ""
     if isinstance(value, list | tuple):
         return f"{words}: {', '.join(str(item) for item in value) or 'none'}"
     return f"{words}: {'any' if value is None else value}" if value != "" else f"{words}: none"
@@ -143,10 +142,10 @@ def _options_of(item: Registered) -> Iterator[str]:
     if not spec.options.model_fields:
         return
     yield from ["", f"### Options of `{spec.name}`", ""]
-    yield from _table_head(["option", "values", "default", "meaning"])
+    yield from table_head(["option", "values", "default", "meaning"])
     for name, field in spec.options.model_fields.items():
-        default = "required" if field.is_required() else _code(_default(field))
-        yield _row([f"`{name}`", _values(field), default, field.description or ""])
+        default = "required" if field.is_required() else code(_default(field))
+        yield table_row([f"`{name}`", _values(field), default, field.description or ""])
 
 
 # ---- hooks ----------------------------------------------------------------------------------------------------------
@@ -155,7 +154,7 @@ def _options_of(item: Registered) -> Iterator[str]:
 def hooks_page() -> str:
     """The reference of all hooks, as Markdown."""
     introduction = inspect.cleandoc(hookspecs.__doc__ or "").partition("\n\n")[2]
-    lines = [NOTICE, "", "# Hooks", "", _markdown(introduction)]
+    lines = [NOTICE, "", "# Hooks", "", markdown(introduction)]
     for title, names in (
         ("Contributing hooks", [name for name in HOOKS if name in CONTRIBUTING_HOOKS]),
         ("The command line", [COMMANDS]),
@@ -168,9 +167,9 @@ def hooks_page() -> str:
 
 
 def _hook(name: str, function: Callable[..., Any]) -> Iterator[str]:
-    text, sections = _numpydoc(inspect.cleandoc(function.__doc__ or ""))
+    text, sections = sections_of(inspect.cleandoc(function.__doc__ or ""))
     yield f"### `{name}({', '.join(inspect.signature(function).parameters)})`"
-    yield from ["", _markdown(text)]
+    yield from ["", markdown(text)]
     if "Parameters" in sections:
         yield ""
         for entry in re.split(r"\n(?=\S)", sections["Parameters"]):
@@ -178,40 +177,14 @@ def _hook(name: str, function: Callable[..., Any]) -> Iterator[str]:
             names, _, kind = head.partition(" : ")
             shown = ", ".join(f"`{name.strip()}`" for name in names.split(","))
             meaning = " ".join(meaning.split())
-            yield _markdown(f"- {shown}{f' ({kind})' if kind else ''}{f': {meaning}' if meaning else ''}")
+            yield markdown(f"- {shown}{f' ({kind})' if kind else ''}{f': {meaning}' if meaning else ''}")
     if "Returns" in sections:
-        yield from ["", f"Returns {_markdown(sections['Returns'].strip())}."]
-    code = inspect.cleandoc(sections["Examples"].partition("::\n")[2].strip("\n"))
-    yield from ["", "```python", code, "```"]
+        yield from ["", f"Returns {markdown(sections['Returns'].strip())}."]
+    example = inspect.cleandoc(sections["Examples"].partition("::\n")[2].strip("\n"))
+    yield from ["", "```python", example, "```"]
 
 
-def _numpydoc(doc: str) -> tuple[str, dict[str, str]]:
-    """A numpydoc docstring as its text and its sections by title."""
-    text, *rest = re.split(r"^(\w+)\n-{3,}\n", doc, flags=re.MULTILINE)
-    return text.strip(), {title: body.rstrip() for title, body in zip(rest[::2], rest[1::2], strict=True)}
-
-
-# ---- Markdown -------------------------------------------------------------------------------------------------------
-
-
-def _table_head(titles: list[str]) -> list[str]:
-    return [_row(titles), _row(["---"] * len(titles))]
-
-
-def _row(cells: list[str]) -> str:
-    escaped = (cell.replace("|", "\\|").replace("<", "&lt;") for cell in cells)
-    return f"| {' | '.join(escaped)} |"
-
-
-def _code(value: Any) -> str:
-    """A value as it is written in TOML, as far as a table needs it."""
-    plain = json.dumps(value, ensure_ascii=False, default=lambda model: model.model_dump(exclude_defaults=True))
-    return f"`{plain}`"
-
-
-def _markdown(text: str) -> str:
-    """Docstring text with its literals marked as in Markdown."""
-    return re.sub(r":\w+:`~?([^`]+)`", r"`\1`", text.replace("``", "`"))
+# ---- pages ----------------------------------------------------------------------------------------------------------
 
 
 def pages() -> dict[str, str]:
@@ -235,6 +208,7 @@ def pages() -> dict[str, str]:
         "configuration.md": configuration_page(),
         "components.md": components_page(Plugins(allow=",".join(first_party))),
         "hooks.md": hooks_page(),
+        "protocols.md": protocols_page(),
     }
 
 

@@ -72,7 +72,7 @@ class Scorecard:
     differences : mapping of str to mapping of str to Figure
         By baseline, then by metric: the inverter's figure less the baseline's, paired.
     novelty : mapping of str to float
-        See :func:`sage_kit.scorecard.measures.novelty`; "real_identical" is the share of real vectors that occur again.
+        See ``sage_kit.scorecard.measures.novelty``; "real_identical" is the share of real vectors that occur again.
     intrinsic_dimension : mapping of str to float
         "synthetic" and "real", for the same number of vectors.
     outside_hull : mapping of str to float

@@ -44,11 +44,28 @@ def test_all_are_there_in_order() -> None:
 
 def test_notebooks_and_scripts_are_alike() -> None:
     pytest.importorskip("jupytext")
+    import repository_address
     from sync_notebooks import as_notebook
 
+    address = repository_address.address()
     for path in NOTEBOOKS:
-        script = path.with_suffix(".py").read_text(encoding="utf-8")
-        assert path.read_text(encoding="utf-8") == as_notebook(script), "run: python tools/sync_notebooks.py"
+        notebook = as_notebook(path.with_suffix(".py").read_text(encoding="utf-8"), path.stem, address)
+        assert path.read_text(encoding="utf-8") == notebook, "run: python tools/sync_notebooks.py"
+
+
+def test_the_first_cell_says_where_a_notebook_can_be_opened() -> None:
+    pytest.importorskip("jupytext")
+    from repository_address import Address
+    from sync_notebooks import as_notebook, as_script
+
+    script = NOTEBOOKS[0].with_suffix(".py").read_text(encoding="utf-8")
+    notebook = as_notebook(script, NOTEBOOKS[0].stem, Address("owner", "name"))
+    first = "".join(json.loads(notebook)["cells"][0]["source"])
+    assert "(https://colab.research.google.com/github/owner/name/blob/main/notebooks/00_tour.ipynb)" in first
+    assert "(https://mybinder.org/v2/gh/owner/name/main?labpath=notebooks/00_tour.ipynb)" in first
+    assert "sage-kit[notebooks] @ git+https://github.com/owner/name@main" in first
+    # the scripts, which are edited, stay free of them
+    assert as_script(notebook) == as_script(as_notebook(script))
 
 
 @each

@@ -8,7 +8,8 @@ from sage_kit.components.hooks import HOOKS
 from sage_kit.components.plugins import Plugins
 from sage_kit.config import RunConfig
 from sage_kit.errors import MissingPackageError
-from sage_kit.reports.reference import REGENERATE, components_page, configuration_page, hooks_page, main, pages
+from sage_kit.reports.page_text import REGENERATE
+from sage_kit.reports.reference import components_page, configuration_page, hooks_page, main, pages
 
 DOCS = Path(__file__).parents[2] / "docs"
 
