@@ -37,6 +37,7 @@ PLUGIN_FOLDERS = sorted(path.parent for path in ROOT.glob("plugins/*/pyproject.t
 
 DISTRIBUTIONS = {
     "IPython": "ipython",
+    "PIL": "pillow",
     "dask": "distributed",
     "faiss": "faiss-cpu",
     "openTSNE": "opentsne",

@@ -140,7 +140,7 @@ def test_runs_that_another_process_makes_are_left_for_later(make: Any, monkeypat
         held[arm, config.seed] = held.get((arm, config.seed), 0) - 1
         if held[arm, config.seed] >= 0 and not wait:
             raise RunHeldError("held")
-        return SimpleNamespace(task=config.task, arm=arm, seed=config.seed)
+        return SimpleNamespace(task=config.task, arm=arm, seed=config.seed, found=True)
 
     monkeypatch.setattr(study.store, "run", run)
     runs = study.run([Arm("plain", schedule="none"), Arm("sage")])

@@ -106,7 +106,13 @@ class Runner:
         row = {"student_steps": config.max_steps, "dev_divergence": apart, "dev": -apart, "dev_agreement": 0.5,
                "run": f"{arm}{config.learning_rate}"}  # fmt: skip
         return SimpleNamespace(
-            arm=arm, task=config.task, seed=config.seed, config=config, row=lambda: row, summary={"student_steps": 1}
+            arm=arm,
+            task=config.task,
+            seed=config.seed,
+            config=config,
+            row=lambda: row,
+            summary={"student_steps": 1},
+            found=True,
         )
 
 
