@@ -73,7 +73,10 @@ def messages() -> list[type]:
     """The classes of what components are given and return, which are neither specs nor protocols."""
     found: list[Any] = [getattr(components, name) for name in components.__all__]
     specs = (ComponentSpec, components.TaskSpec)
-    classes = [one for one in found if dataclasses.is_dataclass(one) and not issubclass(one, specs)]
+    classes: list[type] = []
+    for one in found:
+        if isinstance(one, type) and dataclasses.is_dataclass(one) and not issubclass(one, specs):
+            classes.append(one)
     return [*sorted(classes, key=lambda one: one.__name__), *RECORDS]
 
 
