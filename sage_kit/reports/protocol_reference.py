@@ -73,7 +73,11 @@ def messages() -> list[type]:
     """The classes of what components are given and return, which are neither specs nor protocols."""
     found = [getattr(components, name) for name in components.__all__]
     specs = (ComponentSpec, components.TaskSpec)
-    classes = [one for one in found if dataclasses.is_dataclass(one) and not issubclass(one, specs)]  # type: ignore[arg-type]
+    classes = [
+        one
+        for one in found
+        if inspect.isclass(one) and hasattr(one, "__dataclass_fields__") and not issubclass(one, specs)
+    ]
     return [*sorted(classes, key=lambda one: one.__name__), *RECORDS]
 
 
@@ -107,7 +111,7 @@ def _method(name: str, function: Any) -> Iterator[str]:
 def _fields(title: str, kind: type, hidden: Iterable[str], with_text: bool = False) -> list[str]:
     """A table of what a dataclass holds, as its docstring says; nothing where nothing is left."""
     text, sections = sections_of(inspect.getdoc(kind) or "")
-    own = {field.name for field in dataclasses.fields(kind)} - set(hidden)  # type: ignore[arg-type]
+    own = {field.name for field in dataclasses.fields(kind)} - set(hidden)
     rows = []
     for names, described, meaning in entries(sections.get("Attributes", "")):
         each = [name.strip() for name in names.split(",")]

@@ -107,8 +107,8 @@ def components_page(plugins: Plugins) -> str:
         "",
         "What the settings `reducer`, `sampler`, `inverter`, `lift`, `filter`, `losses`, `stop_rule`, `metrics`, "
         "`observers` and `task` may name, and the families of encoders that `teacher` may be of. `sage-kit plugins` "
-        "lists those that are installed, and [Protocols](protocols.md) says what a "
-        "capability means: one that is not named, a component has not. The options of a component go into the setting `<kind>_options`, those of a "
+        "lists those that are installed, and [Protocols](protocols.md) says what a capability means: one that is not "
+        "named, a component has not. The options of a component go into the setting `<kind>_options`, those of a "
         "loss, a metric or an observer into `loss_options`, `metric_options` or `observer_options`, under its name.",
     ]
     for kind in KINDS:
