@@ -71,12 +71,13 @@ def public_protocols() -> list[type]:
 
 def messages() -> list[type]:
     """The classes of what components are given and return, which are neither specs nor protocols."""
-    found: list[Any] = [getattr(components, name) for name in components.__all__]
+    found = [getattr(components, name) for name in components.__all__]
     specs = (ComponentSpec, components.TaskSpec)
-    classes: list[type] = []
-    for one in found:
-        if isinstance(one, type) and dataclasses.is_dataclass(one) and not issubclass(one, specs):
-            classes.append(one)
+    classes = [
+        one
+        for one in found
+        if inspect.isclass(one) and hasattr(one, "__dataclass_fields__") and not issubclass(one, specs)
+    ]
     return [*sorted(classes, key=lambda one: one.__name__), *RECORDS]
 
 
