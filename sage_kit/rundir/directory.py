@@ -331,7 +331,7 @@ class RunDirectory:
 
     def disabled_observers(self) -> dict[str, str]:
         """The observers that failed, before or after a resume, and why; in a finished run as its summary says."""
-        summary = self.summary()
+        summary = self.summary(lenient=True)
         if summary is not None:
             return dict(summary.get("disabled_observers") or {})
         try:

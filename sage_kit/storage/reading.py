@@ -1,4 +1,4 @@
-"""Files as input that may be damaged or foreign: JSON, TOML, YAML, arrays, tables; read whole or with one clear error.
+"""Files as input that may be damaged or foreign: JSON, TOML, arrays, tables; read whole or with one clear error.
 
 Every reader takes the class of error that fits the file's owner and the advice to end the message with. A JSON file is
 checked against a pydantic model that names the fields which somebody reads and their types; what it holds beyond these
@@ -14,11 +14,10 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import from_json
 
-from sage_kit.errors import MissingPackageError, SageError, one_line
+from sage_kit.errors import SageError, one_line
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-    from pandas import DataFrame
 
 LONGEST_CAUSE = 200
 """Most characters of what a library says of a file; some quote the file."""
@@ -184,28 +183,6 @@ def read_toml(path: Path, error: ErrorClass, advice: str) -> dict[str, Any]:
         raise error(_unreadable(path, failure, advice)) from None
 
 
-def yaml_loads(text: str, needed_for: str) -> Any:
-    """The value of a YAML text, of plain types.
-
-    Raises
-    ------
-    ValueError
-        When it is no YAML.
-    MissingPackageError
-        When PyYAML, which `needed_for` needs, is not installed.
-    """
-    try:
-        import yaml
-    except ModuleNotFoundError:
-        raise MissingPackageError(f"{needed_for} needs PyYAML: pip install 'sage-kit[notebooks]'") from None
-    try:
-        return yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, TypeError, AttributeError, OverflowError) as error:  # a date such as 0-0-0
-        raise ValueError(one_line(error, LONGEST_CAUSE)) from None
-    except RecursionError:
-        raise ValueError("nested too deeply") from None
-
-
 def read_arrays(path: Path, error: ErrorClass, advice: str) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
     """The arrays of a safetensors file, in memory, and its metadata.
 
@@ -223,8 +200,8 @@ def read_arrays(path: Path, error: ErrorClass, advice: str) -> tuple[dict[str, N
         raise error(_unreadable(path, failure, advice)) from None
 
 
-def read_frame(path: Path, error: ErrorClass, advice: str, columns: list[str] | None = None) -> DataFrame:
-    """A parquet file as a data frame.
+def read_frame(path: Path, error: ErrorClass, advice: str, columns: list[str] | None = None) -> Any:
+    """A parquet file as a pandas data frame.
 
     Raises
     ------

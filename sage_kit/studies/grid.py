@@ -30,8 +30,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from sage_kit.config import explain
-from sage_kit.errors import StudyError, shortened
-from sage_kit.storage.reading import cause_of, json_loads, toml_loads, yaml_loads
+from sage_kit.errors import MissingPackageError, StudyError, one_line, shortened
+from sage_kit.storage.reading import LONGEST_CAUSE, cause_of, json_loads, toml_loads
 from sage_kit.studies.parameters import Parameter, check, find_notebook, read_parameters
 from sage_kit.studies.runner import Cell, make_cell
 
@@ -109,7 +109,16 @@ def _read(path: Path) -> Grid:
 
 
 def _yaml(text: str) -> Any:
-    return yaml_loads(text, "a grid in YAML")
+    try:
+        import yaml
+    except ModuleNotFoundError:
+        raise MissingPackageError("a grid in YAML needs PyYAML: pip install 'sage-kit[notebooks]'") from None
+    try:
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, TypeError, AttributeError, OverflowError) as error:  # a date such as 0-0-0
+        raise ValueError(one_line(error, LONGEST_CAUSE)) from None
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
 
 
 PARSERS: Mapping[str, Callable[[str], Any]] = {".toml": toml_loads, ".json": json_loads}

@@ -20,7 +20,6 @@ from sage_kit.storage.reading import (
     read_json,
     read_toml,
     toml_loads,
-    yaml_loads,
 )
 from sage_kit.storage.tensorfile import dumps
 
@@ -109,13 +108,6 @@ def test_texts_that_are_no_toml(path: Path, text: str) -> None:
     path.write_text(text)
     with pytest.raises(DataError, match=f": {ADVICE}"):
         read_toml(path, DataError, ADVICE)
-
-
-@pytest.mark.parametrize("text", ["a: [", "[" * 20_000, "- " * 20_000, "!!python/object:os.system {}", "2020-99-99"])
-def test_texts_that_are_no_yaml(text: str) -> None:
-    pytest.importorskip("yaml", reason="needs the extra `notebooks`")
-    with pytest.raises(ValueError, match=r"."):
-        yaml_loads(text, "this")
 
 
 def test_json_of_any_depth_is_a_value_error() -> None:

@@ -141,3 +141,10 @@ def test_without_a_file_there_is_one_cell(folder: Path) -> None:
     assert chosen(cells(folder, "05", overrides={"seeds": "4"}), "seeds") == [("05", 4)]
     with pytest.raises(StudyError, match="no study is named"):
         cells(folder)
+
+
+@pytest.mark.parametrize("text", ["a: [", "[" * 20_000, "- " * 20_000, "!!python/object:os.system {}", "a: 2020-99-99"])
+def test_texts_that_are_no_yaml(folder: Path, text: str) -> None:
+    pytest.importorskip("yaml", reason="needs the extra `notebooks`")
+    with pytest.raises(StudyError, match=r"grid\.yaml is not valid YAML: ."):
+        cells(folder, file=written(folder, text, "grid.yaml"))
