@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -79,7 +79,7 @@ class ExploredRun:
     @property
     def examples(self) -> int:
         """Training sequences; 0 where nothing tells."""
-        return self.losses.shape[1]
+        return int(self.losses.shape[1])
 
     @property
     def primary_metric(self) -> str:
@@ -251,7 +251,7 @@ def _why_no_map(run: ExploredRun) -> str:
     )
 
 
-def read_runs(paths: list[str] | list[Path], most: int, announce: Callable[[str], None]) -> list[ExploredRun]:
+def read_runs(paths: Sequence[str | Path], most: int, announce: Callable[[str], None]) -> list[ExploredRun]:
     """Read several run directories, each once.
 
     Raises

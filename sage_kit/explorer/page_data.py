@@ -86,7 +86,7 @@ def page_data(
     if points is not None and points < 1:
         raise ConfigError(f"points is {points}: show at least 1")
     cards = [read_scorecard(Path(path)) for path in scorecards]
-    runs = read_runs(list(paths), MOST_RUNS, announce)
+    runs = read_runs(paths, MOST_RUNS, announce)
     found: list[TrainingTexts | None] = []
     for run in runs:
         own = None
@@ -234,7 +234,9 @@ def _frame(run: ExploredRun) -> tuple[NDArray[np.float32], float] | None:
 def _placed(coordinates: NDArray[np.float32], frame: tuple[NDArray[np.float32], float]) -> NDArray[np.uint16]:
     """Places within the frame, both dimensions by the same scale: (n, 2), x and y in turn."""
     centre, half = frame
-    return ((np.clip((coordinates - centre) / half, -1, 1) + 1) / 2 * PLACES).round().astype(np.uint16)
+    share = (np.clip((coordinates - centre) / half, -1, 1) + 1) / 2
+    found: NDArray[np.uint16] = (share * PLACES).round().astype(np.uint16)
+    return found
 
 
 def _scale(runs: Sequence[ExploredRun]) -> dict[str, Any]:

@@ -400,6 +400,13 @@ export class MapView {
     return { x: (x - dx) / sx, y: (y - dy) / sy, reach: REACH / (box.height / 2) / sy };
   }
 
+  /** Where in the window a place of the map is. */
+  onScreen([x, y]) {
+    const box = this.canvas.getBoundingClientRect();
+    const [sx, sy, dx, dy] = this.view;
+    return [box.left + ((x * sx + dx + 1) / 2) * box.width, box.top + ((1 - y * sy - dy) / 2) * box.height];
+  }
+
   /** The synthetic example under the pointer, -1 for none. */
   syntheticAt(event) {
     if (!event || !this.made || this.hidden.points) return -1;
