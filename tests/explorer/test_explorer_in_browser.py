@@ -93,7 +93,7 @@ def pixels(page: Any) -> int:
         page.evaluate(
             """() => new Promise((resolve) => {
                 const app = window.sageExplorer, map = app.maps[0];
-                map.plot.subscribe('draw', () => {
+                map.plot.subscribe('drawing', () => {
                     const shot = document.createElement('canvas');
                     shot.width = map.ground.width; shot.height = map.ground.height;
                     const context = shot.getContext('2d');
@@ -198,13 +198,15 @@ def test_pointing_at_a_synthetic_example_marks_its_changes(visit: Any) -> None:
 def test_a_lasso_lists_what_it_holds(visit: Any) -> None:
     page = visit("one")
     page.get_by_label("Lasso").check(force=True)
+    page.evaluate("document.querySelector('.sage-map').scrollIntoView({ block: 'center' })")
     box = page.locator(".sage-canvas").bounding_box()
     corners = [(0.02, 0.02), (0.98, 0.02), (0.98, 0.98), (0.02, 0.98), (0.02, 0.05)]
     spots = [(box["x"] + box["width"] * x, box["y"] + box["height"] * y) for x, y in corners]
     page.mouse.move(*spots[0])
     page.mouse.down()
     for spot in spots[1:]:
-        page.mouse.move(*spot, steps=12)
+        page.mouse.move(*spot, steps=6)
+        page.wait_for_timeout(100)  # the library takes a point of a lasso every few milliseconds
     page.mouse.up()
     page.wait_for_selector(".texts [role=radio][aria-checked=true]:has-text('Selected')")
     assert page.locator(".texts [role=radio][aria-checked=true]").inner_text() == "Selected (600)"

@@ -1,6 +1,6 @@
 // Learning curves and costs, as SVG with a table in words beside them.
 
-import { count, duration, h, newId, percent, score, short, svg } from "./dom.js";
+import { count, duration, h, percent, score, short, svg } from "./dom.js";
 
 const BOX = { width: 380, height: 220, left: 46, right: 12, top: 12, bottom: 34 };
 
@@ -91,7 +91,7 @@ export function costTable(runs) {
       activities.set(name, Math.max(activities.get(name) ?? 0, seconds));
   if (!activities.size) return h("p", { className: "hint" }, "No costs are kept.");
   const most = Math.max(...activities.values());
-  const id = newId("cost");
+  const wide = runs.length > 1 ? "number" : "number wide"; // of two runs, all columns stay under their names
   const rows = [...activities].sort((a, b) => b[1] - a[1]).map(([name]) =>
     h("tr", {}, h("th", { scope: "row" }, name),
       ...runs.flatMap((run, place) => {
@@ -101,7 +101,7 @@ export function costTable(runs) {
         return [
           h("td", { className: "bar" }, h("span", { className: "number" }, duration(own)), h("span", { className: `fill ${CURVES[place]}`, style: { width: `${width}%` } })),
           runs.length > 1 ? null : h("td", { className: "number wide" }, tokens[name] ? count(tokens[name]) : "-"),
-          h("td", { className: "number wide" }, flops[name] ? count(Math.round(flops[name] / 1e9)) : "-"),
+          h("td", { className: wide }, flops[name] ? count(Math.round(flops[name] / 1e9)) : "-"),
         ];
       }),
     ),
@@ -113,17 +113,17 @@ export function costTable(runs) {
       return [
         h("td", {}, duration(sum(seconds))),
         runs.length > 1 ? null : h("td", { className: "number wide" }, count(sum(tokens))),
-        h("td", { className: "number wide" }, count(Math.round(sum(flops) / 1e9))),
+        h("td", { className: wide }, count(Math.round(sum(flops) / 1e9))),
       ];
     }),
   ); // prettier-ignore
   const head = [
     h("tr", {}, h("td", {}), ...runs.map((run) => h("th", { scope: "colgroup", colspan: "2", className: "name" }, label(run)))),
     h("tr", {}, h("th", { scope: "col" }, "activity"), ...runs.flatMap(() => [
-      h("th", { scope: "col" }, "time"), runs.length > 1 ? null : h("th", { scope: "col", className: "number wide" }, "tokens"), h("th", { scope: "col", className: "number wide" }, "GFLOP"),
+      h("th", { scope: "col" }, "time"), runs.length > 1 ? null : h("th", { scope: "col", className: "number wide" }, "tokens"), h("th", { scope: "col", className: wide }, "GFLOP"),
     ])),
   ]; // prettier-ignore
-  return h("table", { id, className: "costs" }, h("thead", {}, ...(runs.length > 1 ? head : head.slice(1))), h("tbody", {}, ...rows, total));
+  return h("table", { className: "costs" }, h("thead", {}, ...(runs.length > 1 ? head : head.slice(1))), h("tbody", {}, ...rows, total));
 }
 
 const isShare = (name) => name !== "divergence";
