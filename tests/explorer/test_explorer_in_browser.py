@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import shutil
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ import pytest
 from generatedrun import generated_run
 
 from sage_kit.explorer.page_data import page_data
-from sage_kit.explorer.page_file import write_page
+from sage_kit.explorer.page_file import asset, write_page
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FLAGS = [
@@ -295,6 +296,32 @@ def test_hostile_text_is_inert(visit: Any) -> None:
     assert page.locator(".texts img, .side img, .texts b").count() == 0
     assert page.title() == "bad"
     assert not {"\u202e", "\x1b", "\x00"} & set(page.locator("body").inner_text())
+
+
+def test_the_widget_draws_the_same(browser: Any, folder: Path) -> None:
+    # as anywidget does: the bundle is a module whose `render` gets the model, bytes as a DataView
+    page = browser.new_page()
+    page.set_default_timeout(SLOW)
+    faults: list[str] = []
+    page.on("pageerror", lambda error: faults.append(str(error)))
+    module = "data:text/javascript;base64," + base64.b64encode(asset("explorer.js").encode()).decode()
+    data = base64.b64encode(page_data([folder / "one" / "run"])).decode()
+    page.set_content("<style></style><div id='cell' style='width: 900px'></div>")
+    page.locator("style").evaluate("(style, text) => { style.textContent = text; }", asset("explorer.css"))
+    page.evaluate(
+        """async ([module, data]) => {
+            const widget = (await import(module)).default;
+            const bytes = new DataView(Uint8Array.from(atob(data), (letter) => letter.charCodeAt(0)).buffer);
+            const model = { get: (name) => ({ data: bytes, height: 0 })[name] };
+            window.clean = await widget.render({ model, el: document.getElementById('cell') });
+        }""",
+        [module, data],
+    )
+    assert "600 training texts" in page.locator("#cell .map-words").inner_text()
+    assert page.locator("#cell .texts tbody tr").count() == 25
+    page.evaluate("window.clean()")
+    assert faults == []
+    page.close()
 
 
 def test_fifty_thousand_points_are_drawn_in_time(visit: Any, folder: Path, tmp_path: Path) -> None:

@@ -19,7 +19,6 @@ const result = await build({
   target: ["es2022"],
   charset: "ascii", // the page may be opened before its character set is known
   legalComments: "none", // LICENSES.txt has them whole
-  metafile: true,
   write: false,
 });
 for (const file of result.outputFiles) {
@@ -28,21 +27,26 @@ for (const file of result.outputFiles) {
   writeFileSync(join(target, name), file.text.replaceAll("</script", "<\\/script"));
 }
 
+// All packages that the dependencies need in turn: a library may hold others in its own bundle, unnamed.
 const packages = new Set();
-for (const path of Object.keys(result.metafile.inputs)) {
-  const parts = path.split("node_modules/");
-  if (parts.length > 1) {
-    const names = parts.at(-1).split("/");
-    const name = names[0].startsWith("@") ? `${names[0]}/${names[1]}` : names[0];
-    packages.add(`${parts.slice(0, -1).join("node_modules/")}node_modules/${name}`);
+const waiting = [here];
+while (waiting.length) {
+  const about = JSON.parse(readFileSync(join(waiting.pop(), "package.json"), "utf8"));
+  for (const name of Object.keys({ ...about.dependencies, ...about.peerDependencies })) {
+    const folder = join(here, "node_modules", name);
+    if (!packages.has(folder)) waiting.push(folder);
+    packages.add(folder);
   }
 }
 const licences = [...packages].sort().map((folder) => {
-  const about = JSON.parse(readFileSync(join(here, folder, "package.json"), "utf8"));
-  const file = readdirSync(join(here, folder)).find((name) => /^licen[cs]e/i.test(name));
+  const about = JSON.parse(readFileSync(join(folder, "package.json"), "utf8"));
+  const file = readdirSync(folder).find((name) => /^licen[cs]e/i.test(name));
   if (!file) throw new Error(`${folder} has no licence text`);
-  const text = readFileSync(join(here, folder, file), "utf8").replace(/\r\n/g, "\n").trim();
+  const text = readFileSync(join(folder, file), "utf8").replace(/\r\n/g, "\n").trim();
   return `${about.name} ${about.version} (${about.license})\n\n${text}\n`;
 });
-const intro = "explorer.js holds, beside code of sage_kit (Apache-2.0), the following packages.\n";
-writeFileSync(join(target, "LICENSES.txt"), [intro, ...licences].join(`\n${"-".repeat(80)}\n\n`));
+const intro = `explorer.js holds, beside code of sage_kit (Apache-2.0), code of the following packages. The colours of losses are
+those of matplotlib's magma (CC0).
+`;
+const embedded = readFileSync(join(here, "embedded-licences.txt"), "utf8");
+writeFileSync(join(target, "LICENSES.txt"), [intro, ...licences, embedded].join(`\n${"-".repeat(80)}\n\n`));
