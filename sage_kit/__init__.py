@@ -4,9 +4,9 @@
 >>> config = load_config({"task": "sst2", "rounds": 3}, preset="default")  # doctest: +SKIP
 >>> directory, summary = run(config, Plugins())  # doctest: +SKIP
 
-`run`, `resume`, `load_config`, `load_student`, `write_model_card`, `Plugins` and `Study` are imported when they are
-first asked for: this package itself is light and brings pluggy and nothing heavier. A plugin needs `hookimpl` from here
-and the specs of :mod:`sage_kit.components`.
+`run`, `resume`, `explore`, `load_config`, `load_student`, `write_model_card`, `Plugins` and `Study` are imported when
+they are first asked for: this package itself is light and brings pluggy and nothing heavier. A plugin needs `hookimpl`
+from here and the specs of :mod:`sage_kit.components`.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from sage_kit.components.plugins import Plugins
     from sage_kit.config import load_config
     from sage_kit.distill import resume, run
+    from sage_kit.explorer.notebook_widget import explore
     from sage_kit.inference.model_card import write_model_card
     from sage_kit.inference.predictor import load_student
     from sage_kit.studies.study import Study
@@ -35,6 +36,7 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 PUBLIC: Mapping[str, str] = {
     "Plugins": "sage_kit.components.plugins",
     "Study": "sage_kit.studies.study",
+    "explore": "sage_kit.explorer.notebook_widget",
     "load_config": "sage_kit.config",
     "load_student": "sage_kit.inference.predictor",
     "resume": "sage_kit.distill",
@@ -48,6 +50,7 @@ __all__ = [
     "Plugins",
     "Study",
     "__version__",
+    "explore",
     "hookimpl",
     "load_config",
     "load_student",

@@ -38,7 +38,7 @@ LIGHT = {
 ROOMS = (
     "", "errors", "storage", "config", "components", "adapters", "recipe", "unused_settings", "rundir", "system",
     "data", "models", "synthesis", "training", "distill", "quickstart", "reports", "scorecard",
-    "studies", "inference", "worth", "searching", "testing", "cli", "__main__",
+    "studies", "inference", "explorer", "worth", "searching", "testing", "cli", "__main__",
 )  # fmt: skip
 """The house from the ground up: a module imports from its own room and from those before it."""
 

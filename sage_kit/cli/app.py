@@ -15,6 +15,7 @@ import sage_kit
 from sage_kit.cli import (
     component_commands,
     doctor_commands,
+    explore_commands,
     export_commands,
     inference_commands,
     run_commands,
@@ -46,6 +47,7 @@ app = typer.Typer(
 )
 settings_app = typer.Typer()
 app.add_typer(run_commands.app)
+app.add_typer(explore_commands.app)
 app.add_typer(inference_commands.app)
 app.add_typer(export_commands.app)
 app.add_typer(worth_commands.app)

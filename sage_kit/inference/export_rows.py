@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +19,7 @@ from sage_kit.inference.evaluation import labelled_file, task_for
 from sage_kit.inference.predictor import Predictor
 from sage_kit.inference.torch_backend import TorchBackend
 from sage_kit.models.teacher import load_teacher
-from sage_kit.storage.cache import Cache
+from sage_kit.storage.read_only_cache import NotCachedError, ReadOnlyCache
 from sage_kit.system.devices import make_accelerator
 
 Announce = Callable[[str], None]
@@ -120,18 +119,6 @@ def spread(splits: dict[str, Split], limit: int) -> dict[str, Split]:
 # ---- the teacher ----------------------------------------------------------------------------------------------------
 
 
-class _AsItIs(Cache):
-    """A cache of which entries are read, and none is computed."""
-
-    def entry(
-        self, kind: str, key: str, build: Callable[[Path], None], about: Any = None, *, holds: Sequence[str] = ()
-    ) -> Path:
-        def refuse(folder: Path) -> None:
-            raise LookupError(f"{kind} {key[:8]} is not in the cache")
-
-        return super().entry(kind, key, refuse, about, holds=holds)
-
-
 def teacher_of(run: RunConfig, data: TaskData, announce: Announce) -> Predictor | None:
     """The teacher of a run, from its checkpoint or the cache; None, and a line that says why, where it has several or
     where it would have to be fine-tuned again.
@@ -141,10 +128,10 @@ def teacher_of(run: RunConfig, data: TaskData, announce: Announce) -> Predictor 
         return None
     config = run.model_copy(update={"device": "cpu", "precision": "fp32"})
     accelerator = make_accelerator(config)
-    cache = _AsItIs(Path(run.cache_dir).expanduser())
+    cache = ReadOnlyCache(Path(run.cache_dir).expanduser())
     try:
         found = load_teacher(config, data, cache, accelerator.device, lambda line: None, lambda done, total, loss: None)
-    except LookupError:
+    except NotCachedError:
         announce(
             f"the teacher {run.teacher!r} that was fine-tuned for the run is no longer in the cache: it is not in the "
             "table, and agreement is with the student"

@@ -1,0 +1,40 @@
+"""A cache of which entries are read and none is computed, for those who only look."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from sage_kit.errors import SageError
+from sage_kit.storage.cache import MANIFEST, Cache
+from sage_kit.storage.manifest import fault
+
+
+class NotCachedError(SageError):
+    """A result is not in the cache, and is not made for somebody who only looks."""
+
+
+class ReadOnlyCache(Cache):
+    """A cache that computes nothing and removes nothing: what it does not have whole is missing."""
+
+    def entry(
+        self,
+        kind: str,
+        key: str,
+        build: Callable[[Path], None],
+        about: Mapping[str, Any] | None = None,
+        *,
+        holds: Sequence[str] = (),
+    ) -> Path:
+        """The directory of an entry that is there, whole.
+
+        Raises
+        ------
+        NotCachedError
+            For another.
+        """
+        path = self.directory / kind / key
+        if fault(path, MANIFEST) is not None or not all((path / name).is_file() for name in holds):
+            raise NotCachedError(f"the cache {self.directory} no longer has the {kind} of this run")
+        return super().entry(kind, key, build, about, holds=holds)
