@@ -365,7 +365,7 @@ def test_every_combination_runs_the_tests_that_it_names(environments: dict[str, 
 
 def test_notebooks_are_installed_where_the_core_is_tested(environments: dict[str, dict[str, str]]) -> None:
     for name, settings in environments.items():
-        tests_core = name in ("docs", "py", "type") or bool({*TOXFILE.TESTS} & {*name.split("-")})
+        tests_core = name in ("docs", "fuzz", "py", "type") or bool({*TOXFILE.TESTS} & {*name.split("-")})
         assert settings["extras"] == ("notebooks" if tests_core else ""), name
     assert "-e .[notebooks]" in (ROOT / "requirements" / "dev.txt").read_text(encoding="utf-8").splitlines()
 
