@@ -149,7 +149,7 @@ def read_scorecard(path: Path) -> dict[str, Any]:
     try:
         card = json.loads(file.read_text(encoding="utf-8"))
         fidelity = {
-            predictor: {metric: float(figure["value"]) for metric, figure in figures.items()}
+            predictor: {metric: _value(figure) for metric, figure in figures.items()}
             for predictor, figures in card["fidelity"].items()
         }
         return {
@@ -160,6 +160,11 @@ def read_scorecard(path: Path) -> dict[str, Any]:
         raise DataError(
             f"{file} is no scorecard ({one_line(error, 80)}): name a folder that `sage-kit scorecard --out` wrote"
         ) from None
+
+
+def _value(figure: Mapping[str, Any]) -> float:
+    value = figure["value"]
+    return float("nan") if value is None else float(value)
 
 
 def _called(name: str) -> str:
