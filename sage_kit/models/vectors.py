@@ -84,7 +84,8 @@ class VectorStore:
         if self.tokens is None or self.input_layers is None:
             raise ValueError("the store holds neither token states nor what they are made of")
         ids, types, mask = self.tokens.pad(indices)
-        is_padded = not bool(mask.all())
+        lengths = self.offsets[indices + 1] - self.offsets[indices]
+        is_padded = bool(lengths.min() != lengths.max())
         ids, types, mask = (tensor.to(device, non_blocking=True) for tensor in (ids, types, mask))
         with torch.no_grad():
             return TokenBatch(self.input_layers(ids, types, mask if is_padded else None).float(), mask)
