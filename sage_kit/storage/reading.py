@@ -241,6 +241,8 @@ def _first_fault(error: ValidationError) -> str:
 
 def _fault(item: Any) -> str:
     place = ".".join(str(part) for part in item["loc"])
+    if item["type"] == "missing":
+        return one_line(ValueError(f"{place} is missing"), LONGEST_CAUSE)
     text = str(item["msg"]).removeprefix("Input should be ").removeprefix("Value error, ")
     return one_line(ValueError(f"{place or 'it'} is not {text}"), LONGEST_CAUSE)
 

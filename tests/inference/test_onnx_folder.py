@@ -258,7 +258,7 @@ def _write_parquet(folder: Path, rows: list[dict[str, Any]]) -> None:
         ("bad model", "cannot be read by onnxruntime"),
         ("bad about", r"export\.json is not readable"),
         ("old about", "version 0, and read is 1"),
-        ("less about", "it lacks 'max_length'"),
+        ("less about", "max_length is missing"),
         ("other inputs", "the two do not belong together"),
     ],
 )

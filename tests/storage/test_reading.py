@@ -53,7 +53,7 @@ def test_what_is_whole_comes_back_with_what_else_is_there(path: Path) -> None:
     [
         ("", "EOF"), ("{", "EOF"), ("[]", "it holds a list and no object"), ("3", "it holds a number"),
         ("null", "it holds nothing"), ("[" * 100_000, "recursion limit"), ('{"a": ' * 100_000, "recursion limit"),
-        ("9" * 10_000, "number out of range"), ('{"size": 1}', "name is not"),
+        ("9" * 10_000, "number out of range"), ('{"size": 1}', "name is missing"),
         ('{"name": 3}', "name is not a valid str"),
         ('{"name": "x", "size": "3"}', "size is not a valid number"), ('{"name": "x", "size": true}', "size is not"),
         ('{"name": "x", "parts": null}', "parts is not a valid dict"),
