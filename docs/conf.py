@@ -46,7 +46,10 @@ nitpick_ignore_regex = [
     # what other projects document; nothing is fetched from their sites while this one is built
     (r"py:.*", r"(?!sage_kit\b).*"),
     # classes of its own that a public signature names and no program makes
-    (r"py:class", r"sage_kit\.(components\.(hooks|loader)|data\.(encoding|sources|splits)|rundir\.checkpoint)\..*"),
+    (
+        r"py:class",
+        r"sage_kit\.(components\.(hooks|loader)|data\.(encoding|sources|splits)|rundir\.checkpoint|storage\.reading)\..*",
+    ),
 ]
 
 # ---- Markdown and notebooks: read, not executed; `tests/test_documentation.py` runs the code of the pages

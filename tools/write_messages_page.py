@@ -57,6 +57,27 @@ def lock_twice() -> None:
         first.unlock()
 
 
+def lose_a_process() -> None:
+    """Wait for another process of a run that is gone."""
+    from types import SimpleNamespace
+    from typing import Any
+
+    from sage_kit.system.processes import telling_of_lost
+
+    two: Any = SimpleNamespace(num_processes=2, process_index=0)
+    with telling_of_lost(
+        two, lambda: "the same launcher with `sage-kit resume runs/one` goes on from the last checkpoint"
+    ):
+        raise RuntimeError("gloo: Connection closed by peer [10.0.0.2]:41234")
+
+
+def trust_nobody() -> None:
+    """Open a directory that names Python files."""
+    from sage_kit.rundir.run_record import trusted_plugins
+
+    trusted_plugins("runs/one", ["broken.py"], [], trust=False)
+
+
 def fill_the_disk() -> None:
     """Write to the device that is always full."""
     with disk_errors("runs/one/checkpoints/003", "free some space, then resume the run"):
@@ -103,6 +124,8 @@ MISTAKES: Mapping[type[SageError], tuple[Mistake, ...]] = {
     errors.RunDirectoryError: ("show runs/two", "show runs"),
     errors.RunInUseError: (("A second program opens the directory of a run that is being made", lock_twice),),
     errors.RunHeldError: (),
+    errors.ProcessLostError: (("Of two processes that make a run, one is killed", lose_a_process),),
+    errors.TrustError: (("A run is resumed that began with `--plugin broken.py`", trust_nobody),),
     errors.DiskFullError: (("A checkpoint is written to a disk without space", fill_the_disk),),
     errors.StudyError: ("study run 05 -p seeds=none", "study run 05 -p seed=3"),
     errors.BudgetError: (("The inverter `native` is given `budget_seconds=1e-9`", invert_slowly),),
@@ -126,6 +149,10 @@ ADVICE: Mapping[type[SageError], str] = {
     errors.RunDirectoryError: "A run lies in `runs/TASK/TIME-HASH`; `sage-kit run` prints it at its start and end.",
     errors.RunInUseError: "Where the process that is named has ended, so has the lock: nothing has to be removed.",
     errors.RunHeldError: "Studies that share their runs raise it among themselves and ask again; no command shows it.",
+    errors.ProcessLostError: "The process that ended first has said why, on its host; "
+    "[Several processes](architecture.md#several-processes) tells what they share.",
+    errors.TrustError: "A plugin is a program: read it before you trust it. Files that are named with `--plugin` count "
+    "by their name, wherever they lie now.",
     errors.DiskFullError: "Nothing half written is left. `sage-kit cache --clear` frees the caches, which are computed "
     "again when they are needed.",
     errors.StudyError: "`sage-kit study list` has the studies and their parameters.",
