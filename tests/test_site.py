@@ -140,7 +140,11 @@ def test_the_plugin_directory_names_every_component() -> None:
 
 # ---- environment variables
 
-IGNORED = {"PYTEST_CURRENT_TEST": "pytest's own, which the checks leave alone"}
+IGNORED = {
+    "PYTEST_CURRENT_TEST": "pytest's own, which the checks leave alone",
+    "COMP_WORDS": "the shell's own, in which it asks for completions",
+    "_TYPER_COMPLETE_ARGS": "typer's own, for the same",
+}
 
 
 def variables_of(path: Path) -> Iterator[str]:

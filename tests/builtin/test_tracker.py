@@ -136,7 +136,7 @@ def test_settings_rounds_and_summary_arrive(build: Any, tmp_path: Path) -> None:
     assert first == {
         "round": 1, "steps": 4, "total_steps": 4, "train_loss": 0.5, "train_agreement": 0.75, "synthetic": 0,
         "dropped": 0, "dev/accuracy": 0.7, "dev/agreement": 0.8, "validation/validation_matched/accuracy": 0.6,
-        "seconds": 2.5, "padding": 0.01,
+        "seconds": 2.5, "padding": 0.01, "processes": 1,
     }  # fmt: skip
     assert second["outside_hull"] == 0.25
     assert summary == {"summary/dev/accuracy": 0.7, "summary/teacher/dev/accuracy": 0.9, "summary/student_steps": 8}
