@@ -87,8 +87,9 @@ def run_command(
     from sage_kit.distill import run
 
     directory, summary = run(checked, plugins, [str(Path(file).resolve()) for file in plugin or ()])
-    _write_card(directory.path, plugins)
-    _print_outcome(directory.path, {_arm_name(checked): summary})
+    if _is_first_process():
+        _write_card(directory.path, plugins)
+        _print_outcome(directory.path, {_arm_name(checked): summary})
 
 
 @app.command()
@@ -112,8 +113,9 @@ def resume(
     from sage_kit.distill import resume as resume_run
 
     summary = resume_run(run_directory, plugins)
-    _write_card(run_directory.path, plugins)
-    _print_outcome(run_directory.path, {_arm_name(config): summary})
+    if _is_first_process():
+        _write_card(run_directory.path, plugins)
+        _print_outcome(run_directory.path, {_arm_name(config): summary})
 
 
 @app.command()
@@ -314,14 +316,17 @@ def _print_outcome(path: Path, arms: dict[str, Any]) -> None:
     print_all(f"Student (plain transformers checkpoint): {path / 'student'}", f"Look at it: sage-kit show {path}")
 
 
-def _write_card(path: Path, plugins: Any) -> None:
-    """Write the card of the run that has just ended; where that fails, the run is none the worse."""
+def _is_first_process() -> bool:
+    """Whether this is the process that speaks for a run, of several that a launcher started."""
     from accelerate import PartialState
 
+    return bool(PartialState().is_main_process)
+
+
+def _write_card(path: Path, plugins: Any) -> None:
+    """Write the card of the run that has just ended; where that fails, the run is none the worse."""
     from sage_kit.inference.model_card import write_model_card
 
-    if not PartialState().is_main_process:
-        return
     try:
         write_model_card(path, plugins)
     except SageError as error:

@@ -282,8 +282,9 @@ def test_two_hosts_on_a_cold_cache_and_one_process_on_what_they_leave(tmp_path: 
     """The teacher is fine-tuned, so that all kinds of entries are made; the first process alone makes them."""
     config = settings_file(tmp_path, tiny_bert, rounds=1)
     hosts = two_hosts("run", "--config", str(config))
-    said = ends(hosts)
-    assert [host.returncode for host in hosts] == [0, 0], said
+    told = [host.communicate(timeout=300) for host in hosts]
+    assert [host.returncode for host in hosts] == [0, 0], told
+    assert ["Run directory" in out for out, _ in told] == [True, False]  # the first speaks for both
     kinds = {path.parent.parent.name for path in (tmp_path / "cache").glob("*/*/entry.json")}
     assert kinds >= {"teacher", "vectors", "labels"}
     assert len(list((tmp_path / "cache" / "teacher").glob("[!.]*"))) == 1
