@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal
@@ -153,11 +154,12 @@ def usable(value: Any) -> Any:
         except UnicodeEncodeError:
             raise ValueError(f"{value!a} holds bytes that are no UTF-8: rename the file, or correct it") from None
     elif isinstance(value, int | float) and not -LARGEST_NUMBER <= value <= LARGEST_NUMBER:
-        raise ValueError(f"numbers beyond {LARGEST_NUMBER:g} are taken by no setting")
+        raise ValueError(f"numbers beyond {LARGEST_NUMBER:g}, and what is no number, are taken by no setting")
     elif isinstance(value, Mapping):
         for key, item in value.items():
             usable(key)
-            usable(item)
+            if not (isinstance(item, float) and math.isinf(item)):  # which an option may mean: a temperature, say
+                usable(item)
     elif isinstance(value, list | tuple):
         for item in value:
             usable(item)

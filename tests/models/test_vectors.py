@@ -298,7 +298,7 @@ def test_changed_weights_text_or_settings_are_computed_anew(setting: Setting, ch
 
 def test_damaged_vectors_are_computed_again(setting: Setting) -> None:
     messages: list[str] = []
-    setting.cache = Cache(setting.cache.directory, messages.append)
+    setting.cache = Cache(setting.cache.directory, damage=messages.append)
     before = np.array(setting.embed().states)
     (file,) = setting.cache.directory.rglob("arrays.safetensors")
     data = bytearray(file.read_bytes())
