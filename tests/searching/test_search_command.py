@@ -110,7 +110,9 @@ def test_a_search_killed_twice_loses_no_trial(config_file: Callable[..., str], t
     after_first = trials_of(folder)
     assert [one[0] for one in after_first.values()] == ["COMPLETE", "RUNNING"]
     # the second one goes on with that and dies in the trial after it
-    second = subprocess.run(command(str(folder), "--trust-plugins"), env=environment(KILL_AT="4"), capture_output=True, text=True)
+    second = subprocess.run(
+        command(str(folder), "--trust-plugins"), env=environment(KILL_AT="4"), capture_output=True, text=True
+    )
     assert second.returncode == -signal.SIGKILL, second.stderr
     assert "trial 1 goes on where its process left it" in second.stdout
     after_second = trials_of(folder)
