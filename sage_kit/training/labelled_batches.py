@@ -193,14 +193,16 @@ class SyntheticBatches:
         states, mask = tokens.states, tokens.mask
         hidden = self.synthetic.hidden[number].float() if self.synthetic.hidden else None
         logits = self.synthetic.token_logits[number] if self.synthetic.token_logits else None
+        # of the whole batch, so that they are as wide as the states, whichever examples are left
+        positions = self._targets.positions(self.synthetic.anchors[rows], self._device)
         if not kept.all():
-            keep = torch.from_numpy(kept).to(self._device)
+            keep = torch.from_numpy(np.flatnonzero(kept)).to(self._device, non_blocking=True)
             states, mask, rows = states[keep], mask[keep], rows[kept]
             hidden = None if hidden is None else hidden[keep]
             logits = None if logits is None else logits[keep]
+            positions = None if positions is None else positions[keep]
         index = torch.from_numpy(rows).to(self._device, non_blocking=True)
         logits = self._logits[index] if logits is None else logits
-        positions = self._targets.positions(self.synthetic.anchors[rows], self._device)
         labels = self._handling.answers(self._handling.compared(logits, positions))
         # whether a lift left padding is not known without asking the device, so the mask is always used
         return LabelledBatch(states, mask, logits, labels, hidden, index, padded=True, positions=positions)

@@ -128,7 +128,7 @@ class Watch(TorchDispatchMode):
         {"lift": "shift", "lift_options": {}, "bypass": 1},
         {"lift": "replace_random", "lift_options": {}, "sampler": "random", "sampler_options": {}},
         {"lift": "mixup", "lift_options": {}, "sampler": "mixup", "sampler_options": {}},
-        {"hidden_weight": 0.5, "relation_weight": 0.5},
+        {"hidden_weight": 0.5, "relation_weight": 0.5, "filter": "choose"},
     ],
 )  # fmt: skip
 def test_synthetic_batches_wait_for_nothing(
