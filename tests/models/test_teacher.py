@@ -391,7 +391,7 @@ def test_new_head_depends_on_the_seed(checkpoints, tmp_path):
 
 def test_divergence_is_an_error_and_leaves_no_cache(load, checkpoints):
     with pytest.raises(ModelError, match=r"diverged .* lower teacher_learning_rate, now 1e\+30"):
-        load(checkpoints["bert"], SMALL, teacher_learning_rate=1e30)
+        load(checkpoints["bert"], SMALL, teacher_learning_rate=1e15)
     assert not list(load.directory.glob("teacher/**/*.safetensors"))
 
 

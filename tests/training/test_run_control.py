@@ -261,7 +261,7 @@ def test_a_loss_that_is_not_finite_is_found_within_so_many_steps(bad: float) -> 
 
 def test_a_diverging_run_ends_with_its_reason(folder: Path, tiny_bert: Path) -> None:
     _, summary = toy_run(
-        folder, tiny_bert, rounds=3, optimizer="sgd", learning_rate=1e30, max_grad_norm=0.0, schedule="none",
+        folder, tiny_bert, rounds=3, optimizer="sgd", learning_rate=1e15, max_grad_norm=0.0, schedule="none",
         observers=["limits"], observer_options={"limits": {"finite_loss": True, "every_steps": 2}},
     )  # fmt: skip
     assert summary["stopped"].startswith("the loss is not finite after ")

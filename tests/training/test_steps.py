@@ -77,7 +77,7 @@ class Given:
     def examples(self, number: int) -> int:
         return int(self.bounds[number + 1] - self.bounds[number])
 
-    def fetch(self, number: int) -> LabelledBatch:
+    def fetch(self, number: int, part: slice = slice(None)) -> LabelledBatch:
         rows = slice(self.bounds[number], self.bounds[number + 1])
         states, logits = self.states[rows], self.logits[rows]
         mask = torch.ones(states.shape[:2], dtype=torch.bool)
