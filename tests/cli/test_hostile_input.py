@@ -103,7 +103,7 @@ def test_a_search_names_no_plugin_that_is_executed(folder: Path, tiny_bert: Path
 def test_names_of_any_characters(name: str, tmp_path: Path) -> None:
     for words in (["show"], ["resume"], ["card"], ["study", "status", "--out"], ["cache", "--cache-dir"],
                   ["claims", "--results"], ["config", "--config"], ["study", "run", "--grid"],
-                  ["run", "--task", "file", "--train-file"]):  # fmt: skip
+                  ["run", "--reducer", "pca", "--task", "file", "--train-file"]):  # fmt: skip
         answer = call_well(*words, str(tmp_path / name))
         assert "\x1b" not in answer.err + answer.out
         assert "[/x]" in answer.err + answer.out or "[/x]" not in name

@@ -87,7 +87,7 @@ def test_steps_disk_and_time_are_those_of_the_run(tmp_path: Path, tiny_bert: Pat
     ("flags", "what"),
     [
         (["--rounds", "0"], "setting 'rounds' is '0'"),
-        (["--reducer", "umpa"], "Did you mean 'umap'?"),
+        (["--reducer", "pcaa"], "Did you mean 'pca'?"),
         (["--student-layers", "9"], "student_layers is 9, but the teacher has 4 blocks"),
         (["--teacher", "nowhere/at/all"], "no directory 'nowhere/at/all' exists"),
         (["--teacher", "not/here"], "'not/here' is not on this machine, and HF_HUB_OFFLINE is set"),
@@ -142,7 +142,9 @@ def test_data_that_would_be_fetched_is_not(monkeypatch: pytest.MonkeyPatch, caps
     monkeypatch.setenv("HF_HUB_OFFLINE", "0")
     monkeypatch.delenv("SAGE_KIT_DATA_DIR", raising=False)
     monkeypatch.chdir(tmp_path)
-    code, out, _ = call(capsys, "--task", "sst2", "--teacher", str(tiny_bert), "--student-layers", "2")
+    code, out, _ = call(
+        capsys, "--task", "sst2", "--teacher", str(tiny_bert), "--student-layers", "2", "--reducer", "pca"
+    )
     assert code == 0
     assert "the data of task 'sst2' is not on this machine" in " ".join(out.split())
     assert list(tmp_path.iterdir()) == []
