@@ -204,7 +204,7 @@ def test_report_tells_broken_results_and_shows_the_others(capsys: pytest.Capture
     lines = err.splitlines()
     assert [line.split(": ")[0] for line in lines] == ["sage-kit", "sage-kit"]
     assert "small-rte: half-written: it has no result.json" in lines[0]
-    assert "small-sst2: result.json is not readable (JSONDecodeError" in lines[1]
+    assert "small-sst2: result.json is not readable (EOF while parsing" in lines[1]
     assert "Broken results" in Path("report.html").read_text(encoding="utf-8")
     code, out, err = call(capsys, "report", "--out", str(results / "04_static_or_adaptive" / "small-cola+sst2"))
     assert (code, out) == (2, "")

@@ -18,10 +18,12 @@ DOCS = Path(__file__).parents[2] / "docs"
 
 
 def examples() -> list[str]:
-    """The indented blocks that set `study`, of all pages and of the module's own text."""
+    """The indented and fenced blocks that set `study`, of all pages and of the module's own text."""
     texts = [path.read_text(encoding="utf-8") for path in sorted(DOCS.glob("*.md"))] + [grid.__doc__ or ""]
     blocks = [block for text in texts for block in re.findall(r"(?:^(?: {4}.*)?\n)+", text, re.MULTILINE)]
-    return [textwrap.dedent(block) for block in blocks if re.search(r"^ {4}study = ", block, re.MULTILINE)]
+    fenced = [block for text in texts for block in re.findall(r"^```toml\n(.*?)^```", text, re.MULTILINE | re.DOTALL)]
+    found = [textwrap.dedent(block) for block in blocks] + fenced
+    return [block for block in found if re.search(r"^study = ", block, re.MULTILINE)]
 
 
 EXAMPLES = examples()
