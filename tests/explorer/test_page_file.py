@@ -22,7 +22,9 @@ from sage_kit.explorer import notebook_widget
 from sage_kit.explorer.page_file import asset, page
 
 FOLDER = Path(sage_kit.__file__).parent / "explorer"
-FRONTEND, STATIC = FOLDER / "frontend", FOLDER / "static"
+STATIC = FOLDER / "static"
+# no part of an installed package
+FRONTEND = Path(__file__).parents[2] / "sage_kit" / "explorer" / "frontend"
 
 
 @pytest.fixture(scope="module")
