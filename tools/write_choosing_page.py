@@ -187,7 +187,7 @@ def sentences(result: StudyResult) -> str:
     told: dict[bool, list[str]] = {True: [], False: []}
     for finding in result.findings:
         told[finding.state != "undecided"].append(f"- {' '.join(finding.sentence.split())}")
-    text = "\n".join(told[True]) or "Nothing is decided."
+    text = "\n".join(told[True]) or "None of its questions has an answer yet."
     if not told[False]:
         return text
     title = f"Undecided: {len(told[False])} of its {len(result.findings)} questions"

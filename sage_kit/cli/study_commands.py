@@ -127,7 +127,7 @@ def run_command(
     Exit codes: 0 all done, 1 a cell failed or was left, 2 bad parameters (nothing was started), 130 interrupted.
     """
     from sage_kit.studies.backends import check_backend, run_cells
-    from sage_kit.studies.cluster import Scheduler
+    from sage_kit.studies.dask_cluster import Scheduler
     from sage_kit.studies.grid import grid_cells
     from sage_kit.studies.parameters import notebooks_folder
 

@@ -127,12 +127,12 @@ class Cache:
             raise ValueError(f"cache entries of kind {kind!r} are not known: add it to KINDS")
         path = self.directory / kind / key
         # without the lock first: a whole entry is found in a directory that may not be written
-        if self._hold(path) and _fault(path, holds) is None:
+        if self._hold(path) and entry_fault(path, holds) is None:
             self._announce(f"{kind}: found in the cache ({key[:8]})")
             return path
         with self._lock(path), disk_errors(f"the cache entry {path}"):
             if path.exists():
-                damage = _fault(path, holds)
+                damage = entry_fault(path, holds)
                 if damage is None:
                     self._hold(path)
                     self._announce(f"{kind}: another process has computed it ({key[:8]})")
@@ -298,7 +298,7 @@ class Cache:
         return freed
 
 
-def _fault(path: Path, holds: Sequence[str]) -> str | None:
+def entry_fault(path: Path, holds: Sequence[str]) -> str | None:
     """What is wrong with an entry, or None."""
     missing = next((name for name in holds if not (path / name).is_file()), None)
     return f"{missing} is missing" if missing and (path / MANIFEST).is_file() else fault(path, MANIFEST)

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sage_kit.errors import SageError
-from sage_kit.storage.cache import MANIFEST, Cache
-from sage_kit.storage.manifest import fault
+from sage_kit.storage.cache import Cache, entry_fault
 
 
 class NotCachedError(SageError):
@@ -35,6 +34,6 @@ class ReadOnlyCache(Cache):
             For another.
         """
         path = self.directory / kind / key
-        if fault(path, MANIFEST) is not None or not all((path / name).is_file() for name in holds):
+        if entry_fault(path, holds) is not None:
             raise NotCachedError(f"the cache {self.directory} no longer has the {kind} of this run")
         return super().entry(kind, key, build, about, holds=holds)

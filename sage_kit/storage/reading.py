@@ -226,7 +226,8 @@ def read_frame(path: Path, error: ErrorClass, advice: str, columns: list[str] | 
         return file.read(columns=columns).to_pandas()
     except (
         ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError, RecursionError, MemoryError,
-        OSError, NotImplementedError, pyarrow.ArrowException,
+        OSError, pyarrow.ArrowException,
+        NotImplementedError,  # pyarrow's, for a type or an encoding that it cannot read
     ) as failure:  # fmt: skip
         raise error(_unreadable(path, failure, advice)) from None
 

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from sage_kit.errors import StudyError, did_you_mean
-from sage_kit.studies.cluster import MOST_ATTEMPTS, Scheduler, on_cluster
+from sage_kit.studies.dask_cluster import MOST_ATTEMPTS, Scheduler, on_cluster
 from sage_kit.studies.runner import LOG, Announce, Cell, Outcome, now, read_record, require_packages, run_cell
 
 BACKENDS = ("joblib", "dask")

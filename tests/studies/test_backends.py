@@ -24,9 +24,9 @@ pytest.importorskip("papermill", reason="needs the extra `notebooks`")
 pytest.importorskip("ipykernel", reason="needs the extra `notebooks`")
 pytest.importorskip("joblib", reason="needs the extra `notebooks`")
 
-from sage_kit.studies import backends, cluster
+from sage_kit.studies import backends, dask_cluster
 from sage_kit.studies.backends import run_cells
-from sage_kit.studies.cluster import SECURITY_FILES, Scheduler
+from sage_kit.studies.dask_cluster import SECURITY_FILES, Scheduler
 
 pytestmark = [
     # of the packages that execute notebooks
@@ -188,7 +188,7 @@ def test_a_killed_worker_of_a_cluster_loses_nothing(scheduler: str) -> None:
 
 def test_a_scheduler_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("distributed", reason="needs the extra `notebooks`")
-    monkeypatch.setattr(cluster, "CONNECT_SECONDS", 0.5)
+    monkeypatch.setattr(dask_cluster, "CONNECT_SECONDS", 0.5)
     with pytest.raises(StudyError, match=r"no dask scheduler answers at tcp://127\.0\.0\.1:1"):
         run_cells(grid(CODE, 1), "dask", scheduler=Scheduler("tcp://127.0.0.1:1"))
 
