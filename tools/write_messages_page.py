@@ -21,6 +21,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from unittest.mock import patch
 
+from written_page import write_or_check
+
 from sage_kit import errors
 from sage_kit.cli import main as command_line
 from sage_kit.errors import SageError
@@ -253,13 +255,7 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="only say whether it is up to date")
     arguments = parser.parse_args()
     text = page()
-    if arguments.check:
-        is_current = PAGE.is_file() and PAGE.read_text(encoding="utf-8") == text
-        print("up to date" if is_current else f"{PAGE} is not up to date: run {REGENERATE}")
-        return 0 if is_current else 1
-    write_text(PAGE, text)
-    print(f"Written: {PAGE}")
-    return 0
+    return write_or_check(PAGE, text, REGENERATE, only_check=arguments.check)
 
 
 if __name__ == "__main__":

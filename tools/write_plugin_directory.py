@@ -24,12 +24,14 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+from written_page import write_or_check
+
 from sage_kit.components.plugins import FIRST_PARTY, Plugins
 from sage_kit.components.spec_checks import KINDS, plural
 from sage_kit.errors import SageError
 from sage_kit.reports.page_text import markdown, table_head, table_row
 from sage_kit.storage.environment import environment
-from sage_kit.storage.files import write_json, write_text
+from sage_kit.storage.files import write_json
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGE, FOUND = DOCS / "plugin-directory.md", DOCS / "plugin-directory.json"
@@ -187,13 +189,7 @@ def main() -> int:
         sys.exit(f"write_plugin_directory: {error}")
     except FileNotFoundError:
         sys.exit(f"write_plugin_directory: there is no {FOUND}: run {COMMAND} --run")
-    if arguments.check:
-        is_current = PAGE.is_file() and PAGE.read_text(encoding="utf-8") == text
-        print("up to date" if is_current else f"{PAGE} is not up to date: run {COMMAND}")
-        return 0 if is_current else 1
-    write_text(PAGE, text)
-    print(f"Written: {PAGE}")
-    return 0
+    return write_or_check(PAGE, text, COMMAND, only_check=arguments.check)
 
 
 if __name__ == "__main__":
