@@ -18,6 +18,9 @@ BENCHES: Mapping[str, str] = MappingProxyType(
         "distill": "sage_bench.distill",
         "synthesis": "sage_bench.synthesis",
         "scale": "sage_bench.scale",
+        "rows": "sage_bench.rows",
+        "predict": "sage_bench.predict",
+        "explorer": "sage_bench.explorer",
     }
 )
 """Module of each bench, in the order in which they run."""

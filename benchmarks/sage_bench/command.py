@@ -23,7 +23,7 @@ def bench(
 ) -> None:
     """Measure this project beside its peers on the same work, alternately, with the machine's ceilings.
 
-    Benches: start, distill, synthesis, scale. Texts are GLUE's where the environment sets data_dir, else packaged
+    Benches: start, distill, synthesis, scale, rows, predict, explorer. Texts are GLUE's where the environment sets data_dir, else packaged
     reviews.
     """
     names = chosen_benches(name)  # before torch is imported: a misspelt name is answered at once

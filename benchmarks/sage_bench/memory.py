@@ -7,17 +7,18 @@ import threading
 from pathlib import Path
 from types import TracebackType
 
-STATUS = Path("/proc/self/status")
+STATUS = "/proc/{}/status"
 FIELDS = ("RssAnon", "RssFile", "RssShmem")
 
 
-def resident() -> dict[str, int]:
-    """Bytes of this process that lie in memory, by kind as Linux names them; empty on other systems.
+def resident(process: int | str = "self") -> dict[str, int]:
+    """Bytes of a process, this one or that of a number, that lie in memory, by kind as Linux names them; empty on other
+    systems, and when the process is gone.
 
     "RssAnon" are its own, "RssFile" those of files that it has mapped, which the system takes back when it needs them.
     """
     try:
-        text = STATUS.read_text(encoding="ascii", errors="replace")
+        text = Path(STATUS.format(process)).read_text(encoding="ascii", errors="replace")
     except OSError:
         return {}
     pairs = (line.partition(":") for line in text.splitlines())

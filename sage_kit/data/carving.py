@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sage_kit.data.text_columns import numbered
+
 Indices = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 
@@ -47,16 +49,16 @@ class Groups:
     @classmethod
     def find(
         cls,
-        texts: Sequence[Hashable],
+        columns: Sequence[Sequence[Hashable]],
         labels: NDArray[Any],
         *,
         regression: bool,
         belongs_to: Sequence[Hashable] | None = None,
     ) -> Groups:
-        """The groups of rows with these texts, or pairs of texts, and labels, and what each row belongs to."""
-        of_row = _numbered(texts)
+        """The groups of rows with these columns of texts, one or two, and labels, and what each row belongs to."""
+        of_row = numbered(columns)
         if belongs_to is not None:
-            of_row = _joined(of_row, _numbered(belongs_to))
+            of_row = _joined(of_row, numbered([belongs_to]))
         stratum = np.zeros(int(of_row.max(initial=-1)) + 1, np.int64)
         if not regression:
             rows_of_class = np.bincount(labels)
@@ -68,12 +70,6 @@ class Groups:
         return len(self.stratum)
 
 
-def _numbered(values: Sequence[Hashable]) -> Indices:
-    """The number of each value, from 0 in the order of their first places."""
-    numbers: dict[Hashable, int] = {}
-    return np.fromiter((numbers.setdefault(value, len(numbers)) for value in values), np.int64, len(values))
-
-
 def _joined(one: Indices, other: Indices) -> Indices:
     """The finest grouping of rows that parts no group of two groupings."""
     from scipy.sparse import coo_matrix
@@ -82,7 +78,7 @@ def _joined(one: Indices, other: Indices) -> Indices:
     sizes = int(one.max(initial=-1)) + 1, int(other.max(initial=-1)) + 1
     edges = coo_matrix((np.ones(len(one)), (one, sizes[0] + other)), shape=(sum(sizes), sum(sizes)))
     _, component = connected_components(edges, directed=False)
-    return _numbered(component[one].tolist())
+    return numbered([component[one].tolist()])
 
 
 def carve_share(groups: Groups, fraction: float, seed: int, purpose: str) -> Mask:

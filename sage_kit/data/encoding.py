@@ -10,10 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sage_kit.components import EncodedTexts, TaskSpec, handling_of
+from sage_kit.data.text_columns import DerivedTexts
 from sage_kit.data.tokens import Tokens, tokenize_placed
 from sage_kit.data.unlabelled import count_unlabelled
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
     from sage_kit.components import Alignment, TaskHandling
     from sage_kit.data.splits import Split
 
@@ -74,7 +78,14 @@ def label_parts(labels: NDArray[Any]) -> Any:
 
 
 def encode(
-    split: Split, spec: TaskSpec, tokenizer: Any, max_length: int, prefix: str = "", *, places: bool = False
+    split: Split,
+    spec: TaskSpec,
+    tokenizer: Any,
+    max_length: int,
+    prefix: str = "",
+    *,
+    places: bool = False,
+    folder: Path | None = None,
 ) -> EncodedSplit:
     """Tokenise a split as its kind of task reads it, and align its labels.
 
@@ -92,6 +103,8 @@ def encode(
         tokens as they are.
     places : bool
         Whether to keep where in its text each token stands, whatever the kind asks for.
+    folder : Path or None
+        Where the file of many tokens lies; None keeps all in memory.
 
     Raises
     ------
@@ -105,13 +118,13 @@ def encode(
     texts, pairs = split.texts, split.pairs
     in_turn = kind.splits_pairs and pairs is not None
     if in_turn:
-        texts, pairs = [text for both in zip(texts, pairs or (), strict=True) for text in both], None
+        texts, pairs = _in_turn(texts, pairs or ()), None
     overlap = max_length // OVERLAP_SHARE if kind.splits_long else None
     if prefix:
-        texts = [prefix + text for text in texts]
+        texts = _behind(prefix, texts)
     keeps = kind.needs_places or places
     asks = keeps or bool(prefix)
-    found = tokenize_placed(texts, pairs, tokenizer, max_length, places=asks, overlap=overlap)
+    found = tokenize_placed(texts, pairs, tokenizer, max_length, places=asks, overlap=overlap, folder=folder)
     fixed = []
     if prefix and found.places is not None:
         fixed.append(found.places[:, 1] <= len(prefix))
@@ -135,3 +148,18 @@ def encode(
             encoded, tokens=replace(found.tokens, special=np.logical_or.reduce([found.tokens.special, *fixed]))
         )
     return EncodedSplit(spec, encoded, alignment, found.shortened)
+
+
+def _in_turn(texts: Sequence[str], pairs: Sequence[str]) -> Sequence[str]:
+    """The texts of pairs one by one: both of the first pair, both of the second."""
+
+    def made(start: int, stop: int) -> list[str]:
+        rows = slice(start // 2, -(-stop // 2))
+        both = [text for pair in zip(texts[rows], pairs[rows], strict=True) for text in pair]
+        return both[start % 2 : start % 2 + stop - start]
+
+    return DerivedTexts(2 * len(texts), made)
+
+
+def _behind(prefix: str, texts: Sequence[str]) -> Sequence[str]:
+    return DerivedTexts(len(texts), lambda start, stop: [prefix + text for text in texts[start:stop]])

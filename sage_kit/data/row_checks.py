@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from sage_kit.components import TaskSpec
 from sage_kit.data.classes import MISSING_CODES, ClassFinder, Label, is_blank, read_label, read_labels
 from sage_kit.data.sources import Table
+from sage_kit.data.text_columns import TextColumn, count_different
 from sage_kit.errors import DataError, did_you_mean
 
 NO_LABEL = "there is no label"
@@ -56,7 +57,7 @@ def require_rows(table: Table) -> None:
 # ---- texts ----------------------------------------------------------------------------------------------------------
 
 
-def check_texts(table: Table, columns: Sequence[str], *, may_be_half_empty: bool = False) -> list[list[str]]:
+def check_texts(table: Table, columns: Sequence[str], *, may_be_half_empty: bool = False) -> list[Sequence[str]]:
     """The texts of one or two columns.
 
     Parameters
@@ -68,8 +69,8 @@ def check_texts(table: Table, columns: Sequence[str], *, may_be_half_empty: bool
 
     Returns
     -------
-    list of list of str
-        One list per column.
+    list of sequence of str
+        One per column.
 
     Raises
     ------
@@ -77,9 +78,12 @@ def check_texts(table: Table, columns: Sequence[str], *, may_be_half_empty: bool
         For the first value that is not text, is not valid Unicode, or is a text of which nothing shows.
     """
     is_pair = len(columns) == 2
-    texts: list[list[str]] = []
+    texts: list[Sequence[str]] = []
     for column in columns:
         values = table.columns[column]
+        if isinstance(values, TextColumn):  # of valid texts alone
+            texts.append(values)
+            continue
         if may_be_half_empty and is_pair:
             values = ["" if _is_nothing(value) else value for value in values]
         problems = {row: f"expected text, got {_shown(v)}" for row, v in enumerate(values) if not isinstance(v, str)}
@@ -152,7 +156,7 @@ def announce_little_content(
     few : int
         Fewer different texts than one for so many rows are few.
     """
-    where, different = table.where, len(set(texts))
+    where, different = table.where, count_different(texts)
     if len(texts) > 1 and different == 1:
         announce(f"{where}, column {column!r}: every row holds the same text, so it says nothing about the label")
     elif different * few < len(texts):

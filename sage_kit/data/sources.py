@@ -7,10 +7,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from sage_kit.components import HubSource, SplitSource, TaskSpec
 from sage_kit.components.guard import Failure, attempt, cause_of, place_of
 from sage_kit.config import DATA_DIR_VARIABLE, RunConfig
 from sage_kit.data.formats import (
+    BATCH_ROWS,
     Dialect,
     FileReader,
     class_names,
@@ -19,6 +22,7 @@ from sage_kit.data.formats import (
     names_of_items,
     require_columns,
 )
+from sage_kit.data.text_columns import ColumnBuilder, take_texts
 from sage_kit.errors import DataError, PluginError, one_line
 
 
@@ -58,7 +62,8 @@ class Table:
 
     def take(self, indices: Sequence[int]) -> Table:
         """The rows at `indices`, which keep their numbers."""
-        columns = {name: [values[index] for index in indices] for name, values in self.columns.items()}
+        chosen = np.asarray(indices, np.int64)
+        columns = {name: take_texts(values, chosen) for name, values in self.columns.items()}
         return replace(self, columns=columns, rows=[self.row(index) for index in indices])
 
 
@@ -91,7 +96,9 @@ def read_tables(spec: TaskSpec, config: RunConfig) -> dict[str, Table]:
     tables = {}
     for split in splits:
         source = spec.source_of(split)
-        table = _from_source(spec, source, source.columns or columns, config)
+        # what `arrange` makes something else of is no column of texts yet
+        texts = spec.text_columns if source.arrange is None else ()
+        table = _from_source(spec, source, source.columns or columns, config, texts)
         tables[split] = _arranged(spec, source, table, columns) if source.arrange is not None else table
     return tables
 
@@ -123,7 +130,9 @@ def _named(values: Sequence[Any], names: Sequence[str]) -> list[Any]:
     return [names[value] if isinstance(value, int) and 0 <= value < len(names) else value for value in values]
 
 
-def _from_source(spec: TaskSpec, source: SplitSource, columns: Sequence[str], config: RunConfig) -> Table:
+def _from_source(
+    spec: TaskSpec, source: SplitSource, columns: Sequence[str], config: RunConfig, texts: Sequence[str]
+) -> Table:
     """A split from ``data_dir`` where that is set and the split has a local form, else from the hub."""
     if config.data_dir and source.local:
         root = Path(config.data_dir).expanduser()
@@ -133,20 +142,33 @@ def _from_source(spec: TaskSpec, source: SplitSource, columns: Sequence[str], co
         path = root / f"{source.local}.parquet"
         if not path.exists():
             raise DataError(f"{path} does not exist: {way_out}")
-        return read_file(path, columns, spec.label_column)
+        return read_file(path, columns, spec.label_column, texts=texts, folder=scratch_folder(config))
     folder = f"set data_dir (${DATA_DIR_VARIABLE}) to a folder that holds {Path(source.local).parent}/<split>.parquet"
     if source.hub is not None:
         way_out = "check the name and the network"
         if source.local:
             way_out += f", or {folder}"
         hub = replace(source.hub, revision=config.data_revision) if config.data_revision else source.hub
-        return _from_hub(hub, source.split, columns, spec.label_column, way_out)
+        return _from_hub(hub, source.split, columns, spec.label_column, way_out, texts, scratch_folder(config))
     if source.local:
         raise DataError(f"task {spec.name!r} has no source on the hub: {folder}")
     raise DataError(f"task {spec.name!r} has nothing to read: set data_dir, or give its spec a loader or a hub source")
 
 
-def read_file(path: Path, columns: Sequence[str], label_column: str = "", dialect: Dialect | None = None) -> Table:
+def scratch_folder(config: RunConfig) -> Path:
+    """Where columns and tokens that are too many for memory lie while a run lasts: beside the cache's entries."""
+    return Path(config.cache_dir).expanduser()
+
+
+def read_file(
+    path: Path,
+    columns: Sequence[str],
+    label_column: str = "",
+    dialect: Dialect | None = None,
+    *,
+    texts: Sequence[str] = (),
+    folder: Path | None = None,
+) -> Table:
     """Columns of a file of one of the types that `FileReader` reads, compressed or not.
 
     Parameters
@@ -158,6 +180,10 @@ def read_file(path: Path, columns: Sequence[str], label_column: str = "", dialec
         The one whose class names, where the file embeds them, are wanted.
     dialect : Dialect or None
         Of a CSV or TSV file; None takes the usual one.
+    texts : sequence of str
+        The columns of text, which become a `TextColumn` where every value is one.
+    folder : Path or None
+        Where large columns of text have their files; None keeps all in memory.
 
     Returns
     -------
@@ -169,12 +195,17 @@ def read_file(path: Path, columns: Sequence[str], label_column: str = "", dialec
         When the file is missing, unreadable, malformed or of another type, or lacks a column.
     """
     reader = FileReader(path, columns, dialect)
-    values: dict[str, list[Any]] = {column: [] for column in columns}
+    built = _builders(columns, texts, folder)
     for batch in reader.batches():
         for column, part in batch.items():
-            values[column] += part
+            built[column].append(part)
+    values = {column: one.finish() for column, one in built.items()}
     others = tuple(name for name in reader.names if name not in columns)
     return Table(str(path), values, class_names(path, label_column), item_names(path, label_column), others)
+
+
+def _builders(columns: Sequence[str], texts: Sequence[str], folder: Path | None) -> dict[str, ColumnBuilder]:
+    return {column: ColumnBuilder(folder, is_text=column in texts) for column in columns}
 
 
 # ---- hub and loaders ------------------------------------------------------------------------------------------------
@@ -220,12 +251,23 @@ def hub_place(source: HubSource, split: str) -> str:
     return f"hub data set {name}, split {split!r}"
 
 
-def _from_hub(source: HubSource, split: str, columns: Sequence[str], label_column: str, way_out: str) -> Table:
+def _from_hub(
+    source: HubSource,
+    split: str,
+    columns: Sequence[str],
+    label_column: str,
+    way_out: str,
+    texts: Sequence[str],
+    folder: Path,
+) -> Table:
     data = load_hub_split(source, split, way_out)
     where = hub_place(source, split)
     require_columns(where, columns, data.column_names)
-    table = data.select_columns(list(columns)).with_format("arrow")[:]
-    values = {column: table.column(column).to_pylist() for column in columns}
+    built = _builders(columns, texts, folder)
+    for batch in data.select_columns(list(columns)).with_format("arrow").iter(batch_size=BATCH_ROWS):
+        for column, one in built.items():
+            one.append(batch.column(column).to_pylist())
+    values = {column: one.finish() for column, one in built.items()}
     feature = _feature(data, label_column)
     return Table(where, values, names_of_feature(feature), names_of_items(feature))
 

@@ -7,7 +7,7 @@ alone, so every arm and seed of a comparison sees the same rows; only the draw o
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -34,6 +34,7 @@ from sage_kit.data.structured_rows import (
     without_missing,
 )
 from sage_kit.data.task_classes import settle_classes
+from sage_kit.data.text_columns import joined, numbered, take_texts
 from sage_kit.data.unlabelled import count_unlabelled, known_labels, read_texts
 from sage_kit.errors import ConfigError, DataError
 
@@ -51,9 +52,9 @@ class Split:
     ----------
     name : str
         "train", "teacher", "dev", "evaluation", or the name of a validation split.
-    texts : list of str
-        The text, or the first of a pair.
-    pairs : list of str or None
+    texts : sequence of str
+        The text, or the first of a pair; as a `TextColumn` where they come from a file or the hub.
+    pairs : sequence of str or None
         The second texts; None when the task has single texts.
     labels : array of shape (n,)
         int64 class indices, -1 where there is none; or float32 numbers for regression, NaN where there is none; or what
@@ -64,8 +65,8 @@ class Split:
     """
 
     name: str
-    texts: list[str]
-    pairs: list[str] | None
+    texts: Sequence[str]
+    pairs: Sequence[str] | None
     labels: NDArray[Any]
     groups: list[Any] | None = None
 
@@ -79,9 +80,14 @@ class Split:
 
     def take(self, indices: Indices, name: str = "") -> Split:
         """The rows at `indices`, in that order, as a split of the same or another name."""
-        rows = indices.tolist()
-        pairs, groups = (None if own is None else [own[row] for row in rows] for own in (self.pairs, self.groups))
-        return Split(name or self.name, [self.texts[row] for row in rows], pairs, self.labels[indices], groups)
+        pairs = None if self.pairs is None else take_texts(self.pairs, indices)
+        groups = None if self.groups is None else [self.groups[row] for row in indices.tolist()]
+        return Split(name or self.name, take_texts(self.texts, indices), pairs, self.labels[indices], groups)
+
+    @property
+    def columns(self) -> list[Sequence[str]]:
+        """The texts, and the second ones where there are any."""
+        return [self.texts] if self.pairs is None else [self.texts, self.pairs]
 
 
 @dataclass(frozen=True, eq=False)
@@ -409,15 +415,18 @@ def _announce_overlap(data: TaskData, announce: Announce) -> None:
 
 
 def _tell_overlap(split: Split, other: Split, announce: Announce, called: str = "") -> None:
-    seen = set(_keys(other))
-    shared = sum(key in seen for key in _keys(split))
+    own = len(split)
+    if (split.pairs is None) != (other.pairs is None):
+        return
+    numbers = numbered([joined(pair) for pair in zip(split.columns, other.columns, strict=True)])
+    shared = int(np.isin(numbers[:own], numbers[own:]).sum())
     if shared:
         where = called or other.name
         announce(f"{shared:,} of the {len(split):,} rows of {split.name} have a text that also stands in {where}")
 
 
-def _keys(split: Split) -> list[Any]:
-    return split.texts if split.pairs is None else list(zip(split.texts, split.pairs, strict=True))
+def _keys(split: Split) -> Iterable[Any]:
+    return split.texts if split.pairs is None else zip(split.texts, split.pairs, strict=True)
 
 
 # ---- subsets and parts ----------------------------------------------------------------------------------------------
@@ -463,7 +472,7 @@ def _carve_rows(
 
 
 def _groups(split: Split, purpose: str, spec: TaskSpec, where: str) -> Groups:
-    groups = Groups.find(_keys(split), split.labels, regression=not spec.has_classes, belongs_to=split.groups)
+    groups = Groups.find(split.columns, split.labels, regression=not spec.has_classes, belongs_to=split.groups)
     if len(groups) < 2:
         same = " that all hold the same text" if len(split) > 1 else ""
         raise DataError(

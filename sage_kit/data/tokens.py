@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from sage_kit.components import TextBatch, TokenIds
 from sage_kit.data.splits import Split
 from sage_kit.errors import CompatibilityError, ModelError, one_line
 from sage_kit.storage.fingerprint import fingerprint
+from sage_kit.storage.spool import Spool
 
 CHUNK_ROWS = 4096
 """Rows tokenised at a time: enough for the tokenizer's threads, and few enough to keep its lists small."""
@@ -75,14 +77,14 @@ class Tokens(TokenIds):
         tensors = (ids, types, real, special, second)
         return TextBatch(*(tensor.to(device, non_blocking=True) for tensor in tensors))
 
-    def take(self, indices: NDArray[np.int64]) -> Tokens:
-        """Some examples, in that order."""
-        places, mask = self._places(indices)
-        chosen = places[mask]
-        offsets = np.concatenate([[0], np.cumsum(mask.sum(axis=1))]).astype(np.int64)
-        return Tokens(
-            self.ids[chosen], self.types[chosen], offsets, self.special[chosen], self.second[chosen], self.pad_id
-        )
+    def take(self, indices: NDArray[np.int64], folder: Path | None = None) -> Tokens:
+        """Some examples, in that order; in a file in `folder` where they are many."""
+        writer = TokenWriter(folder)
+        for start in range(0, len(indices), CHUNK_ROWS):
+            places, mask = self._places(indices[start : start + CHUNK_ROWS])
+            flat = places[mask]
+            writer.append(mask.sum(axis=1), *(getattr(self, name)[flat] for name in TokenWriter.FLAT))
+        return writer.finish(self.pad_id)
 
     def _places(self, indices: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
         """Places of a padded batch among the flat arrays, and which of them are real; both (batch, tokens)."""
@@ -105,29 +107,41 @@ def padded_rows(offsets: NDArray[np.int64], indices: NDArray[np.int64]) -> tuple
     return starts[:, None] + np.minimum(positions[None, :], lengths[:, None] - 1), mask
 
 
-def tokens_of(rows: list[TextBatch], order: NDArray[np.int64], pad_id: int) -> Tokens:
-    """Batches of text as flat tokens.
+class TokenWriter:
+    """Takes the tokens of some examples at a time.
 
     Parameters
     ----------
-    rows : list of TextBatch
-    order : array of shape (n,), int64
-        Which example each row of the batches, one after another, is: a permutation of ``range(n)``.
-    pad_id : int
+    folder : Path or None
+        Where the file of many tokens lies; None keeps all in memory.
     """
-    fields = ("ids", "types", "special", "second")
-    flat = {name: np.concatenate([_flat(batch, name) for batch in rows]) for name in fields}
-    lengths = np.concatenate([batch.mask.sum(1).cpu().numpy() for batch in rows])
-    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-    found = Tokens(
-        flat["ids"].astype(np.int32),
-        flat["types"].astype(np.uint8),
-        offsets,
-        flat["special"],
-        flat["second"],
-        pad_id,
-    )
-    return found.take(np.argsort(order))
+
+    FLAT = ("ids", "types", "special", "second")
+    """Arrays with an item per token."""
+
+    def __init__(self, folder: Path | None) -> None:
+        dtypes = (np.int32, np.uint8, np.bool_, np.bool_)
+        self._flat = {name: Spool(dtype, folder) for name, dtype in zip(self.FLAT, dtypes, strict=True)}
+        self._offsets = Spool(np.int64, folder)
+        self._offsets.append(np.zeros(1, np.int64))
+
+    def append(self, lengths: NDArray[Any], *flat: NDArray[Any]) -> None:
+        """Add examples of these lengths; `flat` holds their ids, types, and flags for special and second."""
+        before = len(self._flat["ids"])
+        self._offsets.append(before + np.cumsum(lengths, dtype=np.int64))
+        for spool, values in zip(self._flat.values(), flat, strict=True):
+            spool.append(values)
+
+    def append_batch(self, batch: TextBatch) -> None:
+        """Add the examples of a batch of text."""
+        real = batch.mask
+        values = (getattr(batch, name)[real].cpu().numpy() for name in self.FLAT)
+        self.append(real.sum(1).cpu().numpy(), *values)
+
+    def finish(self, pad_id: int) -> Tokens:
+        """All of them."""
+        flat = {name: spool.finish() for name, spool in self._flat.items()}
+        return Tokens(offsets=self._offsets.finish(), pad_id=pad_id, **flat)
 
 
 def concatenated(parts: Sequence[Tokens]) -> Tokens:
@@ -137,11 +151,6 @@ def concatenated(parts: Sequence[Tokens]) -> Tokens:
     }
     offsets = np.concatenate([[0], np.cumsum(np.concatenate([part.lengths for part in parts]))]).astype(np.int64)
     return Tokens(offsets=offsets, pad_id=parts[0].pad_id, **flat)
-
-
-def _flat(batch: TextBatch, name: str) -> NDArray[Any]:
-    values: NDArray[Any] = getattr(batch, name)[batch.mask].cpu().numpy()
-    return values
 
 
 def tokenize(split: Split, tokenizer: Any, max_length: int) -> Tokens:
@@ -196,6 +205,7 @@ def tokenize_placed(
     *,
     places: bool = False,
     overlap: int | None = None,
+    folder: Path | None = None,
 ) -> Placed:
     """Tokenise texts or pairs of them, special tokens included.
 
@@ -213,6 +223,8 @@ def tokenize_placed(
         Tokens that a window has of the one before it, where a text, of a pair the second, is too long; fewer where
         `max_length` leaves no room for as many. The first text of a pair then gets half of the sequence at most, and is
         cut. None for one sequence, which is cut, of a pair the longer text first.
+    folder : Path or None
+        Where the file of many tokens lies; None keeps all in memory.
 
     Returns
     -------
@@ -256,7 +268,7 @@ def tokenize_placed(
             "return_overflowing_tokens": True,
             "stride": min(overlap, max_length - special - most - 1),
         }
-    ids, types, special_flags, lengths, spans, rows_of = [], [], [], [], [], []
+    found, spans, rows_of = TokenWriter(folder), Spool(np.int32, folder, (2,)), Spool(np.int64, folder)
     with _left_as_it_was(tokenizer):
         if overlap is not None and is_pair:
             texts, shortened = _shorten(texts, tokenizer, most)
@@ -264,29 +276,23 @@ def tokenize_placed(
         for start in range(0, len(texts), CHUNK_ROWS):
             rows = slice(start, start + CHUNK_ROWS)
             encoded = tokenizer(texts[rows], pairs[rows] if pairs is not None else None, **asked)
-            lengths.append(np.fromiter(map(len, encoded["input_ids"]), np.int64))
-            total = int(lengths[-1].sum())
-            ids.append(np.fromiter(chain.from_iterable(encoded["input_ids"]), np.int32, total))
-            special_flags.append(np.fromiter(chain.from_iterable(encoded["special_tokens_mask"]), np.bool_, total))
+            lengths = np.fromiter(map(len, encoded["input_ids"]), np.int64)
+            total = int(lengths.sum())
+            ids = np.fromiter(chain.from_iterable(encoded["input_ids"]), np.int32, total)
+            is_special = np.fromiter(chain.from_iterable(encoded["special_tokens_mask"]), np.bool_, total)
+            types, second = np.zeros(total, np.uint8), np.zeros(total, np.bool_)
             if has_types:
-                types.append(np.fromiter(chain.from_iterable(encoded["token_type_ids"]), np.uint8, total))
+                types = np.fromiter(chain.from_iterable(encoded["token_type_ids"]), np.uint8, total)
+            if is_pair:
+                second = _second_texts(is_special, np.concatenate([[0], np.cumsum(lengths)]), leading)
+            found.append(lengths, ids, types, is_special, second)
             if places:
                 flat_spans = chain.from_iterable(chain.from_iterable(encoded["offset_mapping"]))
                 spans.append(np.fromiter(flat_spans, np.int32, 2 * total).reshape(-1, 2))
-            if overlap is not None:
-                rows_of.append(start + np.asarray(encoded["overflow_to_sample_mapping"], np.int64))
-    flat_lengths = np.concatenate(lengths or [np.empty(0, np.int64)])
-    offsets = np.zeros(len(flat_lengths) + 1, np.int64)
-    np.cumsum(flat_lengths, out=offsets[1:])
-    flat = np.concatenate(ids or [np.empty(0, np.int32)])
-    flat_types = np.concatenate(types) if types else np.zeros(len(flat), np.uint8)
-    is_special = np.concatenate(special_flags or [np.empty(0, np.bool_)])
-    second = _second_texts(is_special, offsets, leading) if is_pair else np.zeros(len(flat), np.bool_)
+            row_of = encoded["overflow_to_sample_mapping"] if overlap is not None else range(len(lengths))
+            rows_of.append(start + np.asarray(row_of, np.int64))
     return Placed(
-        Tokens(flat, flat_types, offsets, is_special, second, tokenizer.pad_token_id or 0),
-        np.concatenate(rows_of) if rows_of else np.arange(len(flat_lengths), dtype=np.int64),
-        np.concatenate(spans or [np.empty((0, 2), np.int32)]) if places else None,
-        shortened,
+        found.finish(tokenizer.pad_token_id or 0), rows_of.finish(), spans.finish() if places else None, shortened
     )
 
 
@@ -346,14 +352,19 @@ def unknown_shares(tokens: Tokens, tokenizer: Any) -> tuple[float, float]:
         Share of the examples without a single known token of text.
     """
     special = np.array(sorted(set(tokenizer.all_special_ids)), np.int64)
-    of_text = ~np.isin(tokens.ids, special)
-    unknown = np.zeros(len(tokens.ids), bool)
-    if tokenizer.unk_token_id is not None:
-        unknown = tokens.ids == tokenizer.unk_token_id
-    known_before = np.concatenate([[0], np.cumsum(of_text & ~unknown)])
-    known = np.diff(known_before[tokens.offsets])
-    total = int((of_text | unknown).sum())
-    return (float(unknown.sum()) / total if total else 1.0), float(np.mean(known == 0))
+    unknowns = total = blind = 0
+    for start in range(0, len(tokens), CHUNK_ROWS):
+        offsets = tokens.offsets[start : start + CHUNK_ROWS + 1]
+        ids = tokens.ids[offsets[0] : offsets[-1]]
+        of_text = ~np.isin(ids, special)
+        unknown = np.zeros(len(ids), bool)
+        if tokenizer.unk_token_id is not None:
+            unknown = ids == tokenizer.unk_token_id
+        known_before = np.concatenate([[0], np.cumsum(of_text & ~unknown)])
+        blind += int(np.sum(np.diff(known_before[offsets - offsets[0]]) == 0))
+        unknowns += int(unknown.sum())
+        total += int((of_text | unknown).sum())
+    return (unknowns / total if total else 1.0), blind / len(tokens)
 
 
 @contextmanager

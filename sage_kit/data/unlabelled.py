@@ -14,7 +14,7 @@ from sage_kit.config import RunConfig
 from sage_kit.data.classes import MISSING_CODES, ClassFinder, Label, read_labels
 from sage_kit.data.formats import Dialect
 from sage_kit.data.row_checks import class_indices, complain, parse_numbers, require_rows
-from sage_kit.data.sources import Table, read_file
+from sage_kit.data.sources import Table, read_file, scratch_folder
 from sage_kit.data.user_files import TASK
 
 NO_CLASS = -1
@@ -61,10 +61,11 @@ def read_texts(file: str, spec: TaskSpec, config: RunConfig, announce: Callable[
     if spec.handling is not None and spec.handling.spec.splits_pairs:
         others = read_file(path, columns[:1], dialect=dialect).others
         columns = tuple(column for column in columns if column == columns[0] or column in others)
-    table = read_file(path, columns, dialect=dialect)
+    given: dict[str, Any] = {"dialect": dialect, "texts": spec.text_columns, "folder": scratch_folder(config)}
+    table = read_file(path, columns, **given)
     require_rows(table)
     if spec.label_column in table.others and len(columns) == len(spec.text_columns):
-        return read_file(path, (*columns, spec.label_column), spec.label_column, dialect)
+        return read_file(path, (*columns, spec.label_column), spec.label_column, **given)
     if spec.label_column:
         announce(f"{table.where} has no column {spec.label_column!r}: its {len(table):,} texts have no labels")
     return table

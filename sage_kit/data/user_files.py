@@ -37,7 +37,7 @@ from sage_kit.data.row_checks import (
     require_rows,
     settle_missing,
 )
-from sage_kit.data.sources import Table, read_file
+from sage_kit.data.sources import Table, read_file, scratch_folder
 from sage_kit.data.structured_labels import read_label_columns
 from sage_kit.errors import ConfigError, DataError, did_you_mean
 
@@ -104,7 +104,7 @@ def read_plain(template: TaskSpec, config: RunConfig) -> tuple[TaskSpec, dict[st
             path = Path(file).expanduser()
             if of_vectors and label:
                 _require_similarities(path, texts, label, config)
-            found = read_file(path, columns, label, Dialect.of(config))
+            found = read_file(path, columns, label, Dialect.of(config), texts=texts, folder=scratch_folder(config))
             tables[split] = _with_sets(found, several, label, config.label_separator) if of_sets else found
     # questions about one text go to one split
     group = config.text_pair_column if template.label_kind == "spans" else ""

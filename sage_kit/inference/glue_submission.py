@@ -174,8 +174,7 @@ def submit(
         predictor = load_student(students[task], device=device, precision=precision, plugins=plugins)
         for part in [part for part in PARTS if part.task == task and part.name in sources]:
             spec = plugins.task(task, {})
-            with predictor.backend.in_constant_memory():
-                lines = _predicted(part, spec, predictor, students[task], sources[part.name])
+            lines = _predicted(part, spec, predictor, students[task], sources[part.name])
             found[part.name] = (_as_tsv(lines), Written(part, len(lines), students[task]))
             announce(f"{part.file}: {len(lines):,} rows")
     for part in PARTS if fill else ():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import math
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -118,10 +117,6 @@ class OnnxBackend:
             else:
                 found[rows] = values
         return found * np.float32(self.scale)
-
-    def in_constant_memory(self) -> AbstractContextManager[None]:
-        """Nothing is switched."""
-        return nullcontext()
 
 
 def feed(tokens: Tokens, rows: NDArray[np.int64], inputs: tuple[str, ...]) -> Feed:

@@ -71,7 +71,7 @@ def predict_file(
     check_output(output, file)
     done = 0
     reader = FileReader(file, list(dict.fromkeys([*columns, *keep])), dialect)
-    with _writing(output, output.suffix.lower()) as write, predictor.backend.in_constant_memory():
+    with _writing(output, output.suffix.lower()) as write:
         for batch in chunks(reader.batches()):
             rows = len(next(iter(batch.values())))
             table = Table(str(file), {name: batch[name] for name in columns}, rows=range(done + 1, done + rows + 1))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -58,9 +57,6 @@ class Backend(Protocol):
         """The model's outputs of shape (sequences, n_outputs), or, where it has one for each token, (total_tokens,
         n_outputs), flat.
         """
-
-    def in_constant_memory(self) -> AbstractContextManager[None]:
-        """Within it, memory does not grow with the rows that are computed."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from sage_kit.data.tokens import Tokens
@@ -63,24 +61,3 @@ class TorchBackend:
         nothing = np.empty((0, 0), np.float32)  # pooled vectors, which nobody looks at
         store = VectorStore(None, tokens.offsets, nothing, "", tokens, self.input_layers)
         return predict(upper, store, upper.n_outputs, self.accelerator, per_token=upper.head.per_token)
-
-    @contextmanager
-    def in_constant_memory(self) -> Iterator[None]:
-        """Keeps the memory of a process from growing with the rows that are predicted.
-
-        oneDNN keeps what it has made for each size of a matrix product, and batches of packed rows have nearly all
-        sizes: on a processor with AVX-512 a student of three blocks of 384 took 1.3 GB after 18,000 rows. MKL keeps
-        nothing, takes up to a tenth longer, and gives the same but for the last digits. Precisions other than fp32 need
-        oneDNN to be fast.
-        """
-        if self.accelerator.device.type != "cpu" or self.accelerator.mixed_precision != "no":
-            yield
-            return
-        # torch's own context for it, `flags`, warns of TF32
-        switch: Any = torch.backends.mkldnn
-        enabled = switch.enabled
-        switch.enabled = False
-        try:
-            yield
-        finally:
-            switch.enabled = enabled

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from sage_kit.errors import RunDirectoryError, SageError, one_line
-from sage_kit.storage.files import TEMPORARY_PREFIX, atomic_directory, disk_errors
+from sage_kit.storage.files import TEMPORARY_PREFIX, atomic_directory, disk_errors, unwritable_cache
 from sage_kit.storage.manifest import ManifestFields, fault, write_manifest
 from sage_kit.storage.reading import Record, read_json
 
@@ -242,10 +242,7 @@ class Cache:
                     self._announce(f"{path.parent.name}: waiting for another process that is computing it")
                     lock.acquire()
         except OSError as error:
-            raise RunDirectoryError(
-                f"cache directory {self.directory} cannot be written ({error.strerror}): set cache_dir or "
-                "SAGE_KIT_CACHE_DIR to one that can"
-            ) from None
+            raise unwritable_cache(self.directory, error) from None
         try:
             yield
         finally:

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sage_kit.errors import DiskFullError
+from sage_kit.errors import DiskFullError, RunDirectoryError
 
 TEMPORARY_PREFIX = ".tmp-"
 
@@ -46,6 +46,14 @@ def disk_errors(what: str, advice: str = "free some space and try again") -> Ite
         if number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise DiskFullError(f"disk full while writing {what}: {advice}") from error
         raise
+
+
+def unwritable_cache(directory: Path, error: OSError) -> RunDirectoryError:
+    """The error for a cache directory that cannot be written."""
+    return RunDirectoryError(
+        f"cache directory {directory} cannot be written ({error.strerror}): set cache_dir or SAGE_KIT_CACHE_DIR to one "
+        "that can"
+    )
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -85,7 +86,7 @@ def frozen_copy(values: Any) -> NDArray[Any]:
     owner: Any = array
     while isinstance(owner, np.ndarray):
         owner = owner.base
-    if isinstance(owner, bytes):
+    if isinstance(owner, bytes) or (isinstance(owner, mmap.mmap) and memoryview(owner).readonly):
         return array
     return np.frombuffer(array.tobytes(), dtype=array.dtype).reshape(array.shape)
 

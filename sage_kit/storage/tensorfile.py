@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -85,13 +85,21 @@ def dumps(arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, str] | None
     TypeError
         For a dtype that the format does not have.
     """
+    return b"".join(pieces(arrays, metadata))
+
+
+def pieces(
+    arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, str] | None = None
+) -> Iterator[bytes | memoryview]:
+    """What `dumps` gives, one after another: the header, and the memory of each array; raises as that."""
     metadata = dict(metadata or {})
     header, _ = _header(
         {name: (values.dtype, values.shape) for name, values in arrays.items()},
         {**metadata, CHECKSUM: checksum(arrays, metadata)},
     )
-    data = (np.ascontiguousarray(arrays[name]).tobytes() for name in _in_order(arrays))
-    return b"".join([header, *data])
+    yield header
+    for name in _in_order(arrays):
+        yield np.ascontiguousarray(arrays[name]).reshape(-1).view(np.uint8).data
 
 
 def loads(data: bytes) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:

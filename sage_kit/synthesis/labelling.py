@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,12 +13,15 @@ import torch
 
 from sage_kit.components import Compared, TextBatch, TokenBatch
 from sage_kit.data.targets import Targets
-from sage_kit.data.tokens import tokens_of
+from sage_kit.data.tokens import TokenWriter
 from sage_kit.models.readers import Ensemble
 from sage_kit.models.split import InputLayers, UpperLayers
 from sage_kit.models.vectors import chosen_states
 from sage_kit.synthesis.synthesizer import Synthesizer
 from sage_kit.synthesis.synthetic_set import SyntheticSet
+
+TEXTS_AT_ONCE = 64
+"""Batches of text that are brought from the device at once, so that it is not waited for after each."""
 
 
 def label_synthetic(
@@ -75,7 +80,8 @@ def label_synthetic(
     tokens = torch.zeros((), dtype=torch.int64, device=device)
     synthetic.hidden = [torch.empty(0)] * len(plan) if hidden_layers else []
     synthetic.token_logits = [torch.empty(0)] * len(plan) if per_token else []
-    texts: list[TextBatch] = []
+    texts: TokenWriter | None = None
+    waiting: list[TextBatch] = []
     keeps_text = synthesizer.makes_text and synthetic.tokens is None
     if student is not None:
         student.eval()
@@ -85,7 +91,9 @@ def label_synthetic(
                 continue
             batch = synthesizer.lift(synthetic, rows, number)
             if keeps_text and batch.text is not None:
-                texts.append(batch.text)
+                waiting.append(_narrow(batch.text))
+                if len(waiting) == TEXTS_AT_ONCE:
+                    texts = _written(waiting, texts, synthesizer.scratch)
             if not mine(number):  # every process keeps the text of all
                 continue
             index = torch.from_numpy(rows).to(device)
@@ -117,9 +125,27 @@ def label_synthetic(
     synthetic.student_logits = None if student is None else of_student.cpu().numpy()
     if student is not None and divergence is not None:
         synthetic.divergences = divergences.cpu().numpy()
-    if texts:
-        synthetic.tokens = tokens_of(texts, np.concatenate(plan), synthesizer.pad_id)
+    texts = _written(waiting, texts, synthesizer.scratch)
+    if texts is not None:
+        in_order = np.argsort(np.concatenate(plan))
+        synthetic.tokens = texts.finish(synthesizer.pad_id).take(in_order, synthesizer.scratch)
     return int(tokens)
+
+
+def _narrow(text: TextBatch) -> TextBatch:
+    """The batch in as few bytes as hold it."""
+    return replace(text, ids=text.ids.to(torch.int32), types=text.types.to(torch.uint8))
+
+
+def _written(waiting: list[TextBatch], writer: TokenWriter | None, folder: Path) -> TokenWriter | None:
+    """The writer with the batches that waited; None as long as there was none."""
+    if waiting and writer is None:
+        writer = TokenWriter(folder)
+    for batch in waiting:
+        assert writer is not None
+        writer.append_batch(batch)
+    waiting.clear()
+    return writer
 
 
 def _mean_of_all(

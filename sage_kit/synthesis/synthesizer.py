@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -37,10 +38,14 @@ from sage_kit.recipe import Recipe
 from sage_kit.storage.cache import Cache
 from sage_kit.storage.fingerprint import derive_seed
 from sage_kit.storage.frozen import frozen_copy, read_only
+from sage_kit.storage.spool import Spool
 from sage_kit.synthesis.answers import checked_array, checked_batch, checked_kept, checked_samples
 from sage_kit.synthesis.hull import Hull
 from sage_kit.synthesis.maps import fit_map
 from sage_kit.synthesis.synthetic_set import FLAT, SyntheticSet
+
+BLOCK_ROWS = 8192
+"""Vectors that are put aside at a time."""
 
 OfExamples = Callable[[NDArray[np.int64]], NDArray[np.float32]]
 """Gives numbers for the real examples at some indices."""
@@ -131,6 +136,11 @@ class Synthesizer:
     def makes_text(self) -> bool:
         """Whether the synthetic examples are text."""
         return self.recipe.lift.makes_text and self._text is not None
+
+    @property
+    def scratch(self) -> Path:
+        """Where what is too large for memory lies."""
+        return self._cache.directory
 
     @property
     def needs_student(self) -> bool:
@@ -244,9 +254,9 @@ class Synthesizer:
             drawn = sampler.call(self.sampler.sample, request)
             samples = checked_samples(self.recipe, drawn, count, len(self.store))
         anchors = np.asarray(samples.anchors, dtype=np.int64)
-        vectors = np.ascontiguousarray(self._vectors(samples, anchors), dtype=np.float32)
+        vectors, outside = self._vectors(samples, anchors), self._outside(samples)
         synthetic = SyntheticSet(
-            round, anchors, vectors, samples.coordinates, samples.neighbors, samples.shares, self._outside(samples)
+            round, anchors, vectors, samples.coordinates, samples.neighbors, samples.shares, outside
         )
         if not self.recipe.filter.needs_labels:
             keep = self._keep(synthetic)
@@ -254,17 +264,26 @@ class Synthesizer:
                 synthetic = synthetic.take(np.flatnonzero(keep))
         return synthetic
 
-    def _vectors(self, samples: Samples, anchors: NDArray[np.int64]) -> NDArray[Any]:
+    def _vectors(self, samples: Samples, anchors: NDArray[np.int64]) -> NDArray[np.float32]:
         """The pooled vectors of the new points: the sampler's, those that the map leads to, or the anchors'."""
         shape = len(anchors), self.store.pooled.shape[1]
         if samples.vectors is not None:
-            return checked_array(self.recipe["sampler"], samples.vectors, shape)
+            return self._put_aside(checked_array(self.recipe["sampler"], samples.vectors, shape))
         if not self.recipe.uses_map:
-            return self.store.pooled[anchors]
+            return self._put_aside(self.store.pooled, anchors)
         with self.costs.timed("invert"):
             inverter = self.recipe["inverter"]
             found = inverter.call(self._inverter.invert, samples.coordinates, anchors)
-            return checked_array(inverter, found, shape)
+            return self._put_aside(checked_array(inverter, found, shape))
+
+    def _put_aside(self, vectors: NDArray[Any], rows: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
+        """Vectors, or some rows of them, in float32 and, where they are many, in a file that is mapped."""
+        spool = Spool(np.float32, self.scratch, vectors.shape[1:])
+        count = len(vectors) if rows is None else len(rows)
+        for start in range(0, count, BLOCK_ROWS):
+            block = slice(start, start + BLOCK_ROWS)
+            spool.append(vectors[block] if rows is None else vectors[rows[block]])
+        return spool.finish()
 
     def _outside(self, samples: Samples) -> float:
         """Share of the new points outside the hull of the map."""

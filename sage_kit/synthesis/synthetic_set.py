@@ -127,7 +127,7 @@ class SyntheticSet:
         DiskFullError
             When the disk is full.
         """
-        from sage_kit.storage.tensorfile import dumps
+        from sage_kit.storage.tensorfile import pieces
 
         arrays: dict[str, NDArray[Any]] = {"kept": self.kept}
         for name in PER_EXAMPLE:
@@ -137,8 +137,12 @@ class SyntheticSet:
         if self.tokens is not None:
             arrays |= {f"{TOKENS}{name}": getattr(self.tokens, name) for name in FLAT}
             metadata[f"{TOKENS}pad_id"] = str(self.tokens.pad_id)
-        with disk_errors(str(path)), atomic_directory(path.parent) as temporary:
-            (temporary / path.name).write_bytes(dumps(arrays, metadata))
+        with (
+            disk_errors(str(path)),
+            atomic_directory(path.parent) as temporary,
+            (temporary / path.name).open("wb") as stream,
+        ):
+            stream.writelines(pieces(arrays, metadata))
 
     @classmethod
     def load(cls, path: Path) -> SyntheticSet:

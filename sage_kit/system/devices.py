@@ -15,6 +15,7 @@ from accelerate.utils import InitProcessGroupKwargs
 from sage_kit.config import RunConfig
 from sage_kit.errors import CompatibilityError
 from sage_kit.system.processes import TOGETHER
+from sage_kit.system.product_caches import bound_product_caches
 
 
 def make_accelerator(config: RunConfig) -> Accelerator:
@@ -25,6 +26,7 @@ def make_accelerator(config: RunConfig) -> Accelerator:
     CompatibilityError
         When the device is not there or cannot compute in the precision.
     """
+    bound_product_caches()
     device = _device(config.device)
     precision = resolve_precision(config.precision, device)
     _forget_other_settings(device, precision)

@@ -79,7 +79,7 @@ class PreparationSteps:
         self, split: Split, spec: TaskSpec, tokenizer: PreTrainedTokenizerBase, prefix: str, name: str = ""
     ) -> EncodedSplit:
         """The tokens of a split; `name` is the model's whose tokenizer it is, "" for the teacher's."""
-        encoded = encode(split, spec, tokenizer, self.config.max_length, prefix)
+        encoded = encode(split, spec, tokenizer, self.config.max_length, prefix, folder=self.cache.directory)
         self._tell_of_unknown_text(split.name, encoded.tokens, tokenizer, name)
         if len(rows := encoded.shortened):
             self.announce(

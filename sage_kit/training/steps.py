@@ -97,7 +97,9 @@ def train_pass(
         order = order[: max_steps * accumulation]
     total, shares = -(-len(order) // accumulation), shares_of_step(order, accumulation)
     steps, padded_tokens, mean = 0, 0, torch.zeros((), device=accelerator.device)
-    lengths: list[torch.Tensor] = []
+    # one tensor, since a small one kept for each step lies in the way of the large ones that come and go
+    lengths = torch.zeros(sum(source.examples(number) for source, number in order), dtype=torch.int64)
+    lengths, seen = lengths.to(accelerator.device), 0
     for place, (source, number) in enumerate(order, start=1):
         part, weight = share_of(source.examples(number), accelerator.process_index, accelerator.num_processes)
         batch = source.fetch(number, part)
@@ -118,7 +120,9 @@ def train_pass(
             accelerator.backward(loss)
         if weight:
             source.profile.record(batch.rows, losses, recorded)
-            lengths.append(batch.mask.sum(1))
+            own = len(batch.mask)
+            lengths[seen : seen + own] = batch.mask.sum(1)
+            seen += own
             padded_tokens += batch.mask.numel()
         mean = mean + loss.detach() if accumulation > 1 else loss.detach()
         if not is_whole:
@@ -134,7 +138,7 @@ def train_pass(
         mean = torch.zeros_like(mean) if accumulation > 1 else mean
     for source in sources:
         source.profile.merge(accelerator)
-    flat = torch.cat(lengths).cpu().numpy() if lengths else np.zeros(0, np.int64)
+    flat = lengths[:seen].cpu().numpy()
     if accelerator.num_processes > 1:
         found = from_all((flat, padded_tokens), accelerator)
         flat, padded_tokens = np.concatenate([own for own, _ in found]), sum(own for _, own in found)

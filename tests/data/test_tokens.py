@@ -10,7 +10,7 @@ from tiny import NEUTRAL, make_tokenizer
 
 from sage_kit.data import Split, tokenize
 from sage_kit.data import tokens as tokens_module
-from sage_kit.data.tokens import concatenated, tokenize_placed, unknown_shares
+from sage_kit.data.tokens import TokenWriter, concatenated, tokenize_placed, unknown_shares
 from sage_kit.errors import CompatibilityError
 
 TEXTS = ["The movie was good.", "bad", "a very long and boring story about the city and the people of the city"]
@@ -157,11 +157,13 @@ def test_batches_and_parts_of_the_tokens() -> None:
     assert not (batch.special & ~mask).any()
     assert not (batch.words & batch.special).any()
     taken = tokens.take(rows)
-    again = tokens_module.tokens_of([tokens.batch(rows[1:], torch.device("cpu")), batch], np.array([2, 1, 0]), 7)
+    writer = TokenWriter(None)
+    for part in (tokens.batch(rows[1:], torch.device("cpu")), batch):
+        writer.append_batch(part)
+    again = writer.finish(7)
     for name in ("ids", "types", "special", "second"):
         whole = [getattr(tokens, name)[tokens.offsets[row] : tokens.offsets[row + 1]] for row in rows]
         np.testing.assert_array_equal(getattr(taken, name), np.concatenate(whole))
-        # the first of the two batches is example 2, the others 1 and 0
         np.testing.assert_array_equal(getattr(again, name), np.concatenate([whole[1], whole[0], whole[1]]))
         assert getattr(again, name).dtype == getattr(tokens, name).dtype
     assert again.pad_id == 7

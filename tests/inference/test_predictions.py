@@ -151,27 +151,6 @@ def test_every_type_of_file_holds_the_same(classes: Finished, tmp_path: Path, mo
         np.testing.assert_allclose([float(row["probability"]) for row in found], whole["probability"], atol=1e-5)
 
 
-def test_no_file_is_predicted_by_what_keeps_every_size(
-    classes: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """oneDNN keeps what it has made for each size of a product, so that memory grew with the rows."""
-    directory, _, file = classes
-    asked, whole = [], Predictor.outputs
-
-    def outputs(self: Predictor, encoded: Any) -> Any:
-        asked.append(torch.backends.mkldnn.enabled)
-        return whole(self, encoded)
-
-    monkeypatch.setattr(Predictor, "outputs", outputs)
-    predictor = student(directory.path)
-    predict_file(predictor, file, tmp_path / "out.jsonl", ("text",))
-    predictor.predict(["good"])
-    assert asked == [False, True]
-    with pytest.raises(SageError, match="has no column 'nothing'"):
-        predict_file(predictor, file, tmp_path / "out.jsonl", ("nothing",))
-    assert torch.backends.mkldnn.enabled
-
-
 @pytest.mark.parametrize("ending", [".csv", ".parquet", ".json"])
 def test_files_are_read_as_those_of_a_run(classes: Finished, tmp_path: Path, ending: str) -> None:
     import pandas
