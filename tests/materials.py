@@ -27,6 +27,9 @@ class Materials:
         The same as if killed after round one; one that synthesises once, killed after round two.
     results, cells, cache, search, data : Path
         Folders.
+    exported, searched : Path
+        A student exported to ONNX, and a search of one trial; there where `make_exported` and `make_searched` made
+        them.
     """
 
     run: Path
@@ -37,6 +40,8 @@ class Materials:
     cache: Path
     search: Path
     data: Path
+    exported: Path
+    searched: Path
 
     def files(self, name: str) -> list[str]:
         """The files of a folder, by their paths in it; hidden ones left out."""
@@ -58,7 +63,7 @@ def make_materials(folder: Path, teacher: Path) -> Materials:
     go_back(static, to_round=2)
     made = Materials(
         run.path, killed, static.path, folder / "results", folder / "cells", folder / "cache", folder / "search",
-        folder / "data",
+        folder / "data", folder / "exported", folder / "searched",
     )  # fmt: skip
     _make_results(made.results)
     _make_cells(made.cells)
@@ -118,6 +123,29 @@ def _make_search(folder: Path, data: Path, teacher: Path) -> None:
 
     folder.mkdir()
     SearchPlan(toy_config(data, teacher), read_space(["learning_rate=1e-4:1e-2"], "")).write(folder)
+
+
+def make_exported(materials: Materials) -> None:
+    """Export the student of the finished run, in float32 and in eight bits."""
+    from commandline import call_well
+
+    words = ("--onnx", "--int8", "--no-latency", "--out", str(materials.exported))
+    answer = call_well("export", str(materials.run), *words)
+    assert answer.code == 0, answer
+
+
+def make_searched(materials: Materials) -> None:
+    """Search a setting of the finished run in one trial."""
+    from commandline import call_well
+
+    answer = call_well(
+        "search", str(materials.searched), "--config", str(materials.run / "config.toml"), "--search",
+        "learning_rate=1e-4:1e-2", *ONE_TRIAL,
+    )  # fmt: skip
+    assert answer.code == 0, answer
+
+
+ONE_TRIAL = ("--trials", "1", "--finalists", "0", "--check-seeds", "0")
 
 
 def _make_data(folder: Path) -> None:

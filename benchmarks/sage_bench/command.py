@@ -23,8 +23,8 @@ def bench(
 ) -> None:
     """Measure this project beside its peers on the same work, alternately, with the machine's ceilings.
 
-    Benches: start, distill, synthesis, scale, rows, predict, explorer. Texts are GLUE's where the environment sets data_dir, else packaged
-    reviews.
+    Benches: start, distill, synthesis, scale, rows, predict, explorer. Texts are GLUE's where the environment sets
+    data_dir, else packaged reviews.
     """
     names = chosen_benches(name)  # before torch is imported: a misspelt name is answered at once
     data_dir = load_config().data_dir

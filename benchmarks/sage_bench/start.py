@@ -134,24 +134,24 @@ def _commands(session: Session) -> dict[str, list[str]]:
 
 def _process(command: list[str]) -> Work:
     """A process from its start to its end."""
-    used, started = _processor_seconds(), time.perf_counter()
+    used, started = processor_seconds(), time.perf_counter()
     _call(command, os.environ)
-    return Work({}, time.perf_counter() - started, {PROCESSOR: _processor_seconds() - used})
+    return Work({}, time.perf_counter() - started, {PROCESSOR: processor_seconds() - used})
 
 
 def _process_until_step(command: list[str], scratch: Path) -> Work:
     """A process from its start to the time that the observer writes, at which it ends."""
     file = scratch / "first-step.txt"
     file.unlink(missing_ok=True)
-    used, started = _processor_seconds(), time.time()
+    used, started = processor_seconds(), time.time()
     _call(command, {**os.environ, "SAGE_KIT_BENCH_FILE": str(file)})
     if not file.exists():
         raise SageError(f"{' '.join(command)}: ended without a training step")
     seconds = float(file.read_text(encoding="utf-8")) - started
-    return Work({}, seconds, {PROCESSOR: _processor_seconds() - used})
+    return Work({}, seconds, {PROCESSOR: processor_seconds() - used})
 
 
-def _processor_seconds() -> float:
+def processor_seconds() -> float:
     """Of all child processes that have ended."""
     times = os.times()
     return times.children_user + times.children_system

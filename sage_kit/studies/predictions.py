@@ -195,17 +195,22 @@ class SavedOutputs:
 
     def labels(self, task: str, split: str) -> Array:
         """Gold labels, (n,)."""
-        return self._arrays[f"labels/{task}/{split}"]
+        return self._array(f"labels/{task}/{split}")
 
     def teacher_logits(self, task: str, split: str) -> Array:
         """The teacher's outputs, (n, n_outputs)."""
-        return self._arrays[f"teacher/{task}/{split}"]
+        return self._array(f"teacher/{task}/{split}")
 
     def logits(self, task: str, arm: str, split: str) -> Array:
         """The students' outputs by seed, (seeds, n, n_outputs)."""
         own = [run for run in self._result.runs if (run["task"], run["arm"]) == (task, arm) and split in run["splits"]]
         own.sort(key=lambda run: int(run["seed"]))
-        return np.array([self._arrays[f"student/{task}/{split}/{run['run']}"] for run in own])
+        return np.array([self._array(f"student/{task}/{split}/{run['run']}") for run in own])
+
+    def _array(self, name: str) -> Array:
+        if name not in self._arrays:
+            raise StudyError(f"{self._result.folder}/{PREDICTIONS} lacks {name}: {RUN_AGAIN}")
+        return self._arrays[name]
 
     def splits(self, task: str) -> list[str]:
         """Names of the validation splits in order, and "evaluation" where there is such a set."""

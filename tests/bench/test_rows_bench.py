@@ -27,11 +27,10 @@ def test_runs_of_several_sizes_are_compared(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_a_process_is_watched_and_its_failure_told() -> None:
-    seconds, own, _ = rows.watched(
-        [sys.executable, "-c", "held = bytearray(200_000_000); import time; time.sleep(0.5)"]
-    )
-    assert seconds > 0.5
-    assert own > 200_000_000
+    found = rows.watched([sys.executable, "-c", "held = bytearray(200_000_000); import time; time.sleep(0.5)"])
+    assert found.seconds > 0.5
+    assert 0 < found.processor < found.seconds
+    assert found.own > 200_000_000
     with pytest.raises(SageError, match="exit code 1: ValueError: no"):
         rows.watched([sys.executable, "-c", "raise ValueError('no')"])
     assert resident(2**22 + 1) == {}

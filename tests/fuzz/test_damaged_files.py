@@ -15,7 +15,9 @@ from commandline import call_well
 from damage import damaged_copy
 from hypothesis import given
 from hypothesis import strategies as st
-from materials import Materials
+from materials import ONE_TRIAL, Materials, make_exported, make_searched
+
+from sage_kit.errors import MissingPackageError
 
 SEEDS = st.integers(0, 2**32 - 1)
 
@@ -138,6 +140,47 @@ def test_searches(materials: Materials, data: st.DataObject) -> None:
     seed = data.draw(SEEDS, "seed")
     with copy_of(materials.search, "search.toml", seed) as folder, contextlib.suppress(SageError):
         SearchPlan.read(folder)
+
+
+@pytest.fixture(scope="session")
+def exported(materials: Materials) -> Materials:
+    """The materials, with a student that is exported to ONNX."""
+    for package in ("onnx", "onnxscript", "onnxruntime"):
+        pytest.importorskip(package, reason="needs the extra `onnx`")
+    from sage_kit.inference.onnx_export import require_exporter
+
+    try:
+        require_exporter()
+    except MissingPackageError as too_old:
+        pytest.skip(str(too_old))
+    make_exported(materials)
+    return materials
+
+
+@pytest.mark.parametrize("command", ["predict", "evaluate"])
+@given(data=st.data())
+def test_exported_students(exported: Materials, command: str, data: st.DataObject) -> None:
+    file = data.draw(st.sampled_from(exported.files("exported")), "file")
+    with copy_of(exported.exported, file, data.draw(SEEDS, "seed")) as folder, tempfile.TemporaryDirectory() as out:
+        places = {"folder": folder, "rows": exported.data / "rows.csv", "out": out}
+        call_well(*(word.format(**places) for word in OF_RUNS[command]))
+
+
+@pytest.fixture(scope="session")
+def searched(materials: Materials) -> Materials:
+    """The materials, with a search of one trial."""
+    pytest.importorskip("optuna", reason="needs the extra `search`")
+    make_searched(materials)
+    return materials
+
+
+@given(data=st.data())
+def test_searches_that_go_on(searched: Materials, data: st.DataObject) -> None:
+    """A search goes on, or says what is wrong; what its journal lost is run again."""
+    names = [file for file in searched.files("searched") if not file.startswith("runs/")]
+    file = data.draw(st.sampled_from(names), "file")
+    with copy_of(searched.searched, file, data.draw(SEEDS, "seed")) as folder:
+        call_well("search", str(folder), *ONE_TRIAL)
 
 
 def test_materials_are_whole(materials: Materials) -> None:
