@@ -17,6 +17,7 @@ from sage_kit.components import TextBatch, TokenIds
 from sage_kit.data.splits import Split
 from sage_kit.errors import CompatibilityError, ModelError, one_line
 from sage_kit.storage.fingerprint import fingerprint
+from sage_kit.system.transfer import Placing, pinned, to_device
 
 CHUNK_ROWS = 4096
 """Rows tokenised at a time: enough for the tokenizer's threads, and few enough to keep its lists small."""
@@ -69,11 +70,15 @@ class Tokens(TokenIds):
 
     def batch(self, indices: NDArray[np.int64], device: torch.device) -> TextBatch:
         """Some examples as text, padded on the right to the longest, on a device."""
+        return self.gather(indices, device)()
+
+    def gather(self, indices: NDArray[np.int64], device: torch.device) -> Placing[TextBatch]:
+        """The same in two steps: gathers them on the host, and returns what puts them on the device."""
         places, mask = self._places(indices)
         ids, types, real = self.pad(indices)
         special, second = (torch.from_numpy(flags[places] & mask) for flags in (self.special, self.second))
-        tensors = (ids, types, real, special, second)
-        return TextBatch(*(tensor.to(device, non_blocking=True) for tensor in tensors))
+        tensors = [pinned(tensor, device) for tensor in (ids, types, real, special, second)]
+        return lambda: TextBatch(*(to_device(tensor, device) for tensor in tensors))
 
     def take(self, indices: NDArray[np.int64]) -> Tokens:
         """Some examples, in that order."""
@@ -115,16 +120,22 @@ def tokens_of(rows: list[TextBatch], order: NDArray[np.int64], pad_id: int) -> T
         Which example each row of the batches, one after another, is: a permutation of ``range(n)``.
     pad_id : int
     """
-    fields = ("ids", "types", "special", "second")
-    flat = {name: np.concatenate([_flat(batch, name) for batch in rows]) for name in fields}
-    lengths = np.concatenate([batch.mask.sum(1).cpu().numpy() for batch in rows])
+    # one copy from the device for each batch
+    whole = [
+        torch.stack([batch.ids, batch.types, batch.special.long(), batch.second.long(), batch.mask.long()])
+        .cpu()
+        .numpy()
+        for batch in rows
+    ]
+    flat = np.concatenate([batch[:4, batch[4] != 0] for batch in whole], axis=1)
+    lengths = np.concatenate([batch[4].sum(1) for batch in whole])
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     found = Tokens(
-        flat["ids"].astype(np.int32),
-        flat["types"].astype(np.uint8),
+        flat[0].astype(np.int32),
+        flat[1].astype(np.uint8),
         offsets,
-        flat["special"],
-        flat["second"],
+        flat[2] != 0,
+        flat[3] != 0,
         pad_id,
     )
     return found.take(np.argsort(order))
@@ -137,11 +148,6 @@ def concatenated(parts: Sequence[Tokens]) -> Tokens:
     }
     offsets = np.concatenate([[0], np.cumsum(np.concatenate([part.lengths for part in parts]))]).astype(np.int64)
     return Tokens(offsets=offsets, pad_id=parts[0].pad_id, **flat)
-
-
-def _flat(batch: TextBatch, name: str) -> NDArray[Any]:
-    values: NDArray[Any] = getattr(batch, name)[batch.mask].cpu().numpy()
-    return values
 
 
 def tokenize(split: Split, tokenizer: Any, max_length: int) -> Tokens:

@@ -71,7 +71,9 @@ def divergence_gradient(
                 states = batch.states + moved[:, None] * batch.mask[..., None]
                 positions = targets.positions(unique[rows], device)
                 mine, its = (
-                    encoded.handling.compared(model(states, batch.mask).logits.float(), positions)
+                    encoded.handling.compared(
+                        model(states, batch.mask, lengths=batch.lengths).logits.float(), positions
+                    )
                     for model in (student, teacher)
                 )
                 divergence = example_divergence(mine, its, temperature, regression=regression)
@@ -117,7 +119,7 @@ def mean_hidden_states(
         for rows in plan_batches(lengths, batch_size=INFERENCE_BATCH_SIZE, batch_tokens=INFERENCE_BATCH_TOKENS):
             batch = store.batch(indices[rows], device)
             with torch.no_grad(), autocast():
-                blocks = student(batch.states, batch.mask, hidden=True).hidden
+                blocks = student(batch.states, batch.mask, hidden=True, lengths=batch.lengths).hidden
             means = torch.stack([masked_mean(states.float(), batch.mask) for states in blocks], dim=1).cpu().numpy()
             if result is None:
                 result = np.empty((len(indices), *means.shape[1:]), dtype=np.float32)
