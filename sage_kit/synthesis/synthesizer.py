@@ -39,7 +39,7 @@ from sage_kit.storage.fingerprint import derive_seed
 from sage_kit.storage.frozen import frozen_copy, read_only
 from sage_kit.synthesis.answers import checked_array, checked_batch, checked_kept, checked_samples
 from sage_kit.synthesis.hull import Hull
-from sage_kit.synthesis.maps import fit_map
+from sage_kit.synthesis.maps import fit_map, map_key
 from sage_kit.synthesis.synthetic_set import FLAT, SyntheticSet
 from sage_kit.system.transfer import Placing, to_device
 
@@ -160,6 +160,19 @@ class Synthesizer:
         return self.recipe["lift"].build(self._context)
 
     # ---- the map
+
+    @property
+    def labels(self) -> NDArray[Any] | None:
+        """Gold labels of the real examples, where these are classes or numbers."""
+        return self._labels
+
+    @property
+    def has_map(self) -> bool:
+        """Whether the map is there, or in the cache."""
+        if self.coordinates is not None:
+            return True
+        key = map_key(self._mapped, self.recipe["reducer"], self._context, self._labels)
+        return self._cache.has("map", key)
 
     def fit_map(self, round: int) -> None:
         """Fit the reducer and the inverter, or find the map in the cache: once, or each round if `refit` says so."""
