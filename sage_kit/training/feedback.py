@@ -14,7 +14,7 @@ from sage_kit.data.batches import plan_batches
 from sage_kit.data.encoding import EncodedSplit
 from sage_kit.data.targets import Targets
 from sage_kit.models.split import UpperLayers
-from sage_kit.models.vectors import INFERENCE_BATCH_SIZE, INFERENCE_BATCH_TOKENS, VectorStore, masked_mean
+from sage_kit.models.vectors import VectorStore, forward_batches, masked_mean
 from sage_kit.training.losses import example_divergence
 
 BATCH_SIZE = 128
@@ -115,8 +115,7 @@ def mean_hidden_states(
     was_training = student.training
     student.eval()
     try:
-        lengths = store.lengths[indices]
-        for rows in plan_batches(lengths, batch_size=INFERENCE_BATCH_SIZE, batch_tokens=INFERENCE_BATCH_TOKENS):
+        for rows in forward_batches(store.lengths[indices], device):
             batch = store.batch(indices[rows], device)
             with torch.no_grad(), autocast():
                 blocks = student(batch.states, batch.mask, hidden=True, lengths=batch.lengths).hidden

@@ -14,6 +14,7 @@ from sage_kit.components import Compared
 from sage_kit.components.records import Costs
 from sage_kit.data.metrics import one_sided
 from sage_kit.errors import RunDirectoryError
+from sage_kit.models.compiled import Compiled
 from sage_kit.recipe import Recipe
 from sage_kit.rundir import RunDirectory
 from sage_kit.rundir.directory import COORDINATES
@@ -81,7 +82,7 @@ class RoundSynthesis:
         self.events = events
         self.synthesizer: Synthesizer | None = None
         teacher: Any = prepared.teacher_upper
-        self._teacher: Any = torch.compile(teacher, dynamic=True) if recipe.config.compile else teacher
+        self._teacher: Any = Compiled(teacher, recipe.config.compile_buckets) if recipe.config.compile else teacher
         self._static: SyntheticSet | None = None
         self._saved: States = {}
         self._ahead: MapAhead | None = None

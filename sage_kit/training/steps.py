@@ -12,10 +12,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from sage_kit.data.batches import plan_batches
 from sage_kit.data.tokens import padded_rows
 from sage_kit.models.split import UpperLayers
-from sage_kit.models.vectors import INFERENCE_BATCH_SIZE, INFERENCE_BATCH_TOKENS, VectorStore
+from sage_kit.models.vectors import VectorStore, forward_batches
 from sage_kit.system.processes import from_all
 from sage_kit.system.transfer import gathers_ahead, prefetched, to_device
 from sage_kit.training.labelled_batches import Batches
@@ -187,7 +186,7 @@ def predict(
     upper.eval()
     device = accelerator.device
     logits = torch.zeros(int(store.offsets[-1]) if per_token else len(store), n_outputs, device=device)
-    batches = plan_batches(store.lengths, batch_size=INFERENCE_BATCH_SIZE, batch_tokens=INFERENCE_BATCH_TOKENS)
+    batches = forward_batches(store.lengths, device)
     mine = batches[accelerator.process_index :: accelerator.num_processes]
     gathered = prefetched([partial(store.gather, rows, device) for rows in mine], gathers_ahead(device))
     with torch.no_grad(), contextlib.closing(gathered) as fetched:

@@ -86,6 +86,7 @@ def warm_up(
     split = Split("corpus", texts, None, np.zeros(len(texts), dtype=np.int64))
     tokens = tokenize(split, prepared.teacher.tokenizer, config.max_length)
     raw_upper: Any = accelerator.unwrap_model(upper)
+    raw_upper = getattr(raw_upper, "uncompiled", raw_upper)
     raw_optimizer = make_optimizer(
         raw_upper, config.warmup_learning_rate, config.weight_decay, config.optimizer, config.optimizer_options
     )
