@@ -20,6 +20,10 @@ if [ $# -gt 1 ] || [[ "${1:-}" == -* ]]; then
     echo "usage: $0 [--dry-run] [OUT]" >&2
     exit 1
 fi
+if ! command -v "$python" > /dev/null; then
+    echo "$python is not there: name an interpreter by the variable PYTHON" >&2
+    exit 1
+fi
 out=${1:-$root/benchmarks/results/card}
 mkdir -p "$out" || exit 1
 out=$(cd "$out" && pwd)

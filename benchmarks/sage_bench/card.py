@@ -361,6 +361,11 @@ def main(
     if not dry_run and not torch.cuda.is_available():
         _say("no CUDA device is here: nothing was measured (--dry-run goes through all steps on the CPU)")
         raise typer.Exit(NO_CARD)
+    try:
+        Path(out).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        _say(f"{out} cannot be a folder for what is found ({error.strerror}): name another with --out")
+        raise typer.Exit(1) from None
     if not take(step, Path(out), DRY if dry_run else CARD):
         raise typer.Exit(1)
 

@@ -250,10 +250,10 @@ def packed_block(
             queries = layout.take_first(projected[:, :dim]).to(dtype)
     else:
         packed = _layer(parts, rows, layout, "query", "key", "value") if projected is None else projected
-    attended = _layer(parts, _attend(parts, packed.to(dtype), queries, layout), layout, "out").to(rows.dtype)
+    attended = _layer(parts, _attend(parts, packed.to(dtype), queries, layout), layout, "out")
     rows = parts.norm(_drop_and_add(attended, rows, parts.out_dropout))
     inner = parts.activation(_layer(parts, rows, layout, "inner"))
-    outer = _layer(parts, inner, layout, "outer").to(rows.dtype)
+    outer = _layer(parts, inner, layout, "outer")
     return cast(Tensor, parts.last_norm(_drop_and_add(outer, rows, parts.dropout)))
 
 
@@ -265,10 +265,11 @@ def _layer(parts: Parts, rows: Tensor, layout: Layout, *names: str) -> Tensor:
 
 
 def _drop_and_add(rows: Tensor, residual: Tensor, dropout: nn.Dropout | None) -> Tensor:
-    """``dropout(rows) + residual``, by what is fastest on the device."""
-    if rows.device.type == "cpu" or dropout is None:
-        return drop_and_add(rows, residual, dropout)
-    dropped: Tensor = dropout(rows)
+    """``dropout(rows) + residual`` in the type of the residual, by what is fastest on the device."""
+    if rows.device.type == "cpu":
+        return drop_and_add(rows.to(residual.dtype), residual, dropout)
+    # there, each pass over memory counts: the addition casts
+    dropped: Tensor = rows if dropout is None else dropout(rows)
     return dropped + residual
 
 

@@ -161,6 +161,11 @@ def test_without_a_card_one_line_says_so(
         assert ended.value.code == code
         assert len(capsys.readouterr().err.splitlines()) == 1
     assert not out.exists()
+    out.touch()
+    with pytest.raises(SystemExit) as ended:
+        card.app(["probe", "--dry-run", "--out", str(out / "here")])
+    assert ended.value.code == 1
+    assert capsys.readouterr().err.endswith("name another with --out\n")
 
 
 # ---- the script, with another program in the place of Python ---------------------------------------------------------
@@ -218,6 +223,17 @@ def test_a_step_that_hangs_is_ended(tmp_path: Path) -> None:
 def test_without_a_card_the_script_leaves_nothing(tmp_path: Path) -> None:
     code, rows, _ = script(tmp_path, "exit 2", "found")
     assert (code, rows) == (2, [])
+    assert not (tmp_path / "found").exists()
+
+
+@needs_script
+def test_an_interpreter_that_is_not_there_is_told_once(tmp_path: Path) -> None:
+    done = subprocess.run(
+        ["bash", str(SCRIPT), str(tmp_path / "found")],
+        env={**os.environ, "PYTHON": str(tmp_path / "nowhere")}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1
     assert not (tmp_path / "found").exists()
 
 

@@ -125,12 +125,13 @@ def test_dropout_of_attention_is_handed_to_the_kernel(attend):
 
 def test_dropout_of_rows_is_the_stock_modules_where_the_device_is_no_cpu():
     dropout = torch.nn.Dropout(0.5)
-    rows, residual = torch.ones(3, 4, device="meta"), torch.ones(3, 4, device="meta")
+    rows, residual = torch.ones(3, 4, device="meta", dtype=torch.bfloat16), torch.ones(3, 4, device="meta")
     calls = []
     dropout.register_forward_hook(lambda module, given, output: calls.append(output))
-    assert packed._drop_and_add(rows, residual, dropout).shape == (3, 4)
-    assert len(calls) == 1
-    assert packed._drop_and_add(rows, residual, None).shape == (3, 4)
+    for given in (dropout, None):
+        found = packed._drop_and_add(rows, residual, given)
+        assert (found.shape, found.dtype) == ((3, 4), torch.float32)
+    assert [one.dtype for one in calls] == [torch.bfloat16]
 
 
 @BATCHES
