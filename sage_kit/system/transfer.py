@@ -49,7 +49,14 @@ def prefetched(gathers: Iterable[Callable[[], Placing[T]]], ahead: bool) -> Gene
         for gather in gathers:
             yield gather()()
         return
-    with ThreadPoolExecutor(1, thread_name_prefix="gather") as thread:
+    card = torch.cuda.current_device() if torch.cuda.is_initialized() else -1
+
+    def begin() -> None:
+        # a thread begins with the first card, on which pinning would open a context
+        if card >= 0:
+            torch.cuda.set_device(card)
+
+    with ThreadPoolExecutor(1, thread_name_prefix="gather", initializer=begin) as thread:
         waiting = None
         for gather in gathers:
             following = thread.submit(gather)

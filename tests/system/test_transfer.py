@@ -69,6 +69,17 @@ def test_the_next_batch_is_gathered_while_one_is_in_use() -> None:
     assert not is_gathered[2].is_set()
 
 
+def test_the_thread_takes_the_card_of_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen: list[tuple[int, str]] = []
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 3)
+    monkeypatch.setattr(
+        torch.cuda, "set_device", lambda device: chosen.append((device, threading.current_thread().name))
+    )
+    assert list(prefetched([lambda: lambda: 0, lambda: lambda: 1], ahead=True)) == [0, 1]
+    assert chosen == [(3, "gather_0")]
+
+
 def test_what_a_gather_raises_comes_with_its_batch_and_ends_the_thread() -> None:
     def fail() -> Any:
         raise ValueError("row 7 is missing")
