@@ -243,10 +243,13 @@ class Loop:
 
     def go(self) -> dict[str, Any]:
         """Rounds until there is a reason to stop, then the export; returns what summary.json holds."""
-        stopped = self.reason_to_stop()
-        while stopped is None:
-            self.round()
+        try:
             stopped = self.reason_to_stop()
+            while stopped is None:
+                self.round()
+                stopped = self.reason_to_stop()
+        finally:
+            self.synthesis.close()
         summary = self.finish(stopped)
         self.events.tell(self.plugins.run_finished, summary)
         return summary

@@ -48,6 +48,8 @@ def unused_settings(recipe: Recipe, given: Collection[str]) -> str:
         reasons.append("vector_dtype (token states that no block made are not stored)")
     if "student_width_init" in given and not config.student and (reason := _why_no_width_init(config)):
         reasons.append(f"student_width_init ({reason})")
+    if "compile_buckets" in given and not config.compile:
+        reasons.append("compile_buckets (compile is off)")
     own = [name for name in MADE_STUDENT if name in given and config.student]
     if own:
         reasons.append(f"{', '.join(own)} (student names a checkpoint, which has its own)")

@@ -14,7 +14,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -85,11 +85,22 @@ class Model:
         Where its weights come from; "" for random ones of BERT-base's shape.
     layers : int
         The student's.
+    shape : mapping
+        Of one with random weights, what of it is not BERT-base's.
+    tokenizer : str
+        What reads the texts; "" for the checkpoint's, or MiniLM's.
     """
 
     title: str
     checkpoint: str
     layers: int
+    shape: Mapping[str, Any] = field(default_factory=dict)
+    tokenizer: str = ""
+
+    @property
+    def reads_by(self) -> str:
+        """The tokenizer, as the setting of that name takes it."""
+        return self.tokenizer or self.checkpoint or MINILM
 
 
 TOKEN_WORK: Mapping[str, tuple[str, str, dict[str, Any]]] = {
@@ -109,7 +120,7 @@ class Job:
 
     Attributes
     ----------
-    kind : "pairs", "sentences", "tags" or "answers"
+    kind : "pairs", "sentences", "tags", "answers" or "generated"
     model : Model
     precision : "fp32" or "bf16"
     examples : int
@@ -121,6 +132,11 @@ class Job:
         Whether peers in processes of their own take part.
     alone : bool
         Whether only our real round is measured, beside the ceiling.
+    batch_size : int
+    device : str
+        As the setting of that name.
+    goals : mapping of str to float
+        What is aimed at, by `TRAINER` and `SHARE`; empty for those of float32 on a CPU.
     """
 
     kind: str
@@ -131,6 +147,9 @@ class Job:
     budget: float
     libraries: bool = False
     alone: bool = False
+    batch_size: int = BATCH_SIZE
+    device: str = "auto"
+    goals: Mapping[str, float] = field(default_factory=dict)
 
 
 QUICK_JOBS = (
@@ -236,7 +255,7 @@ def write_teacher(model: Model, directory: Path, config: RunConfig, plugins: Plu
     """A teacher with a head, so that none is fine-tuned: how fast a round is does not depend on what the head knows."""
     from transformers import AutoConfig
 
-    tokenizer = load_tokenizer(model.checkpoint or MINILM)
+    tokenizer = load_tokenizer(model.reads_by)
     spec = task_of(plugins, config)
     architecture = handling_of(spec).spec.architecture
     outputs = len(spec.labels or config.label_names) or 2
@@ -248,7 +267,7 @@ def write_teacher(model: Model, directory: Path, config: RunConfig, plugins: Plu
                 resolve_model(model.checkpoint), num_labels=outputs, dtype=torch.float32, ignore_mismatched_sizes=True
             )
         else:
-            shape = AutoConfig.for_model("bert", vocab_size=len(tokenizer), num_labels=outputs)
+            shape = AutoConfig.for_model("bert", vocab_size=len(tokenizer), num_labels=outputs, **model.shape)
             network = found.from_config(shape, attn_implementation="sdpa")
     if spec.labels:
         export_student(network, tokenizer, directory, spec)
@@ -419,10 +438,11 @@ class OurSide:
 def job_config(job: Job, settings: dict[str, Any], scratch: Path, plugins: Plugins, *, quick: bool) -> RunConfig:
     """Settings of a run that does the job's rounds: all defaults, but for sizes, and PCA where UMAP is not at hand."""
     chosen = {
+        "device": job.device,
         **settings,
         "teacher": str(scratch / "teacher"),
         "student_layers": job.model.layers,
-        "batch_size": BATCH_SIZE,
+        "batch_size": job.batch_size,
         "learning_rate": LEARNING_RATE,
         "mix": "replace",
         "precision": job.precision,
@@ -479,7 +499,7 @@ def run_job(
 ) -> tuple[list[Line], list[Target], dict[str, Any]]:
     """Let all sides take turns at a job."""
     plugins = Plugins()
-    settings = write_examples(settings, job.examples, BATCH_SIZE, job.model.checkpoint or MINILM, scratch)
+    settings = write_examples(settings, job.examples, job.batch_size, job.model.reads_by, scratch)
     config = job_config(job, settings, scratch, plugins, quick=session.quick)
     write_teacher(job.model, scratch / "teacher", config, plugins)
     ours = OurSide(config, plugins)
@@ -517,7 +537,8 @@ def run_job(
                 absent[name] = str(error)
                 del sides[name]
         contenders = [Contender(name, beside(do, gemm, "FLOP")) for name, do in sides.items()]
-        contenders.insert(1, Contender(STEPS, lambda: ours.real_round_beside(probe)))
+        if ours.device.type == "cpu":  # a card would idle after each step, until the next one is launched
+            contenders.insert(1, Contender(STEPS, lambda: ours.real_round_beside(probe)))
         measured = alternate(
             contenders, repeats=job.repeats, budget=job.budget, warm_up=False, announce=session.announce
         )
@@ -560,7 +581,7 @@ def _lines(
             f"round, labels {labels:.0%}"
         )
     shares = {name: result.figure(SHARE) for name, result in measured.items()}
-    shares[REAL] = shares.pop(STEPS)
+    shares[REAL] = shares.pop(STEPS, shares[REAL])
     for name in sorted(measured.keys() - {STEPS}, key=ORDER.index):
         result = measured[name]
         yield Line(
@@ -588,9 +609,16 @@ def _lines(
 
 def _targets(job: Job, title: str, measured: dict[str, Measured], dim: int) -> list[Target]:
     """The figures that were aimed at, for float32; MiniLM where it is about examples/s."""
+    rates = {name: result.rate("examples") for name, result in measured.items()}
+    share = measured.get(STEPS, measured[REAL]).figure(SHARE)
+    if job.goals:
+        ratio = rates[REAL].over(rates[TRAINER])
+        return [
+            Target(f"{title}: training step, share of the GEMM ceiling", share, job.goals[SHARE]),
+            Target(f"{title}: {REAL} / {TRAINER}", ratio, job.goals[TRAINER], unit=" x"),
+        ]
     if job.precision != "fp32":
         return []
-    rates = {name: result.rate("examples") for name, result in measured.items()}
     targets = []
     if job.kind in TOKEN_WORK:
         ratio = rates[REAL].over(rates[TRAINER])
@@ -602,7 +630,6 @@ def _targets(job: Job, title: str, measured: dict[str, Measured], dim: int) -> l
             Target(f"{title}: {ours} / {peer}", rates[ours].over(rates[peer]), goal, unit=" x")
             for ours, peer, goal in goals
         ]
-    share = measured[STEPS].figure(SHARE)
     if dim in GEMM_GOALS:
         targets.append(Target(f"{title}: training step, share of the GEMM ceiling", share, GEMM_GOALS[dim]))
     if SYNTHETIC in measured:

@@ -107,11 +107,15 @@ class TokenBatch:
         True at real tokens.
     text : TextBatch or None
         The text that these are the token states of, where they are those of text.
+    lengths : array of shape (batch,), int64, or None
+        What the mask says, where the host knows it without asking the device. The run sets it; what a lift sets is not
+        looked at.
     """
 
     states: torch.Tensor
     mask: torch.Tensor
     text: TextBatch | None = None
+    lengths: Integers | None = None
 
 
 @dataclass(frozen=True)

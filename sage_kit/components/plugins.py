@@ -94,6 +94,10 @@ class Plugins(SpecsByKind, Hooks):
         Installed plugins, and single components of them, that cannot be used.
     not_allowed : list of Origin
         Installed plugins that `allow` leaves out.
+    files : list of str
+        The one-file plugins that were loaded, as absolute paths.
+    allow : str or None
+        As it was given.
     disabled, record_disabled
         As in :class:`~sage_kit.components.hooks.Hooks`.
     """
@@ -104,6 +108,7 @@ class Plugins(SpecsByKind, Hooks):
         from sage_kit.builtin import BUILT_INS
 
         super().__init__()
+        self.files, self.allow = [str(Path(file).resolve()) for file in files], allow
         self._components: dict[tuple[str, str], Registered] = {}
         self._contested: dict[tuple[str, str], list[Registered]] = {}
         for module in BUILT_INS:

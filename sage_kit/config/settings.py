@@ -342,6 +342,11 @@ class RunConfig(DataSettings):
         "machine",
     )
     compile: bool = _setting(False, "Compile the student and the teacher with torch.compile.", "machine")
+    compile_buckets: bool = _setting(
+        False,
+        "With `compile`, pad batches to a few sizes and compile for each of these, instead of once for all sizes.",
+        "machine",
+    )
 
     # ---- output
     runs_dir: str = _setting("runs", "Folder in which each run makes its own directory.", "output")

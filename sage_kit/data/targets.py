@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from sage_kit.data.tokens import padded_rows
+from sage_kit.system.transfer import Placing, pinned, to_device
 
 if TYPE_CHECKING:
     from sage_kit.components import Alignment
@@ -45,15 +46,27 @@ class Targets:
         positions : Tensor of shape (batch, tokens), bool, or None
             Where outputs count.
         """
+        return self.gather(rows, device)()
+
+    def gather(
+        self, rows: NDArray[np.int64], device: torch.device
+    ) -> Placing[tuple[torch.Tensor, torch.Tensor | None]]:
+        """The same in two steps: gathers them on the host, and returns what puts them on the device."""
         found = self.alignment
         where = padded_rows(self.offsets, rows)[0] if found.flat else rows
-        targets = torch.from_numpy(np.asarray(found.targets)[where])
-        return targets.to(device, non_blocking=True), self.positions(rows, device)
+        targets = pinned(torch.from_numpy(np.asarray(found.targets)[where]), device)
+        positions = self.gather_positions(rows, device)
+        return lambda: (to_device(targets, device), positions())
 
     def positions(self, rows: NDArray[np.int64], device: torch.device) -> torch.Tensor | None:
         """Where the outputs of some sequences count, of shape (batch, tokens), bool; None for one output a sequence."""
+        return self.gather_positions(rows, device)()
+
+    def gather_positions(self, rows: NDArray[np.int64], device: torch.device) -> Placing[torch.Tensor | None]:
+        """The same in two steps, as `gather`."""
         found = self.alignment.positions
         if found is None:
-            return None
+            return lambda: None
         places, mask = padded_rows(self.offsets, rows)
-        return torch.from_numpy(found[places] & mask).to(device, non_blocking=True)
+        positions = pinned(torch.from_numpy(found[places] & mask), device)
+        return lambda: to_device(positions, device)

@@ -19,6 +19,7 @@ from sage_kit.data.splits import Split
 from sage_kit.errors import CompatibilityError, ModelError, one_line
 from sage_kit.storage.fingerprint import fingerprint
 from sage_kit.storage.spool import Spool
+from sage_kit.system.transfer import Placing, pinned, to_device
 
 CHUNK_ROWS = 4096
 """Rows tokenised at a time: enough for the tokenizer's threads, and few enough to keep its lists small."""
@@ -71,11 +72,15 @@ class Tokens(TokenIds):
 
     def batch(self, indices: NDArray[np.int64], device: torch.device) -> TextBatch:
         """Some examples as text, padded on the right to the longest, on a device."""
+        return self.gather(indices, device)()
+
+    def gather(self, indices: NDArray[np.int64], device: torch.device) -> Placing[TextBatch]:
+        """The same in two steps: gathers them on the host, and returns what puts them on the device."""
         places, mask = self._places(indices)
         ids, types, real = self.pad(indices)
         special, second = (torch.from_numpy(flags[places] & mask) for flags in (self.special, self.second))
-        tensors = (ids, types, real, special, second)
-        return TextBatch(*(tensor.to(device, non_blocking=True) for tensor in tensors))
+        tensors = [pinned(tensor, device) for tensor in (ids, types, real, special, second)]
+        return lambda: TextBatch(*(to_device(tensor, device) for tensor in tensors))
 
     def take(self, indices: NDArray[np.int64], folder: Path | None = None) -> Tokens:
         """Some examples, in that order; in a file in `folder` where they are many."""
@@ -133,10 +138,11 @@ class TokenWriter:
             spool.append(values)
 
     def append_batch(self, batch: TextBatch) -> None:
-        """Add the examples of a batch of text."""
-        real = batch.mask
-        values = (getattr(batch, name)[real].cpu().numpy() for name in self.FLAT)
-        self.append(real.sum(1).cpu().numpy(), *values)
+        """Add the examples of a batch of text, which is copied from its device at once."""
+        fields = [*(getattr(batch, name) for name in self.FLAT), batch.mask]
+        *flat, real = torch.stack([field.to(torch.int32) for field in fields]).cpu().numpy()
+        real = real != 0
+        self.append(real.sum(axis=1), *(values[real] for values in flat))
 
     def finish(self, pad_id: int) -> Tokens:
         """All of them."""

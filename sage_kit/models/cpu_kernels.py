@@ -82,12 +82,17 @@ def _onednn_operator() -> Any:
 
 
 def _has_onednn(rows: Tensor) -> bool:
-    """Whether oneDNN's matrix product can be called: on x86 with vector units, float32, and not switched off.
+    """Whether oneDNN's matrix product can be called: on an x86 CPU with vector units, float32, and not switched off.
 
     ``torch.backends.mkldnn.enabled = False`` switches it off. It was a tenth faster than MKL's where measured, on
     an AMD processor with AVX-512, and a third for few rows.
     """
-    return rows.dtype == torch.float32 and bool(torch.backends.mkldnn.enabled) and _onednn_operator() is not None
+    return (
+        rows.dtype == torch.float32
+        and rows.device.type == "cpu"
+        and bool(torch.backends.mkldnn.enabled)
+        and _onednn_operator() is not None
+    )
 
 
 def _onednn(rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

@@ -21,7 +21,6 @@ from torch import nn
 
 from sage_kit.components import TokenBatch
 from sage_kit.config import RunConfig
-from sage_kit.data.batches import plan_batches
 from sage_kit.errors import CompatibilityError
 from sage_kit.models.architectures import architecture_of, new_model
 from sage_kit.models.block_parts import parts_of
@@ -39,7 +38,7 @@ from sage_kit.models.narrowing import (
 )
 from sage_kit.models.split import Bypass, UpperLayers, split_model
 from sage_kit.models.student import layer_map, let_family_fit, student_config
-from sage_kit.models.vectors import INFERENCE_BATCH_SIZE, INFERENCE_BATCH_TOKENS, VectorStore
+from sage_kit.models.vectors import VectorStore, forward_batches
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -290,9 +289,7 @@ def narrow_student(
     chosen = np.linspace(0, len(store) - 1, min(len(store), EXAMPLES)).astype(np.int64)
 
     def batches() -> Iterator[TokenBatch]:
-        for rows in plan_batches(
-            store.lengths[chosen], batch_size=INFERENCE_BATCH_SIZE, batch_tokens=INFERENCE_BATCH_TOKENS
-        ):
+        for rows in forward_batches(store.lengths[chosen], device):
             yield store.batch(chosen[rows], device)
 
     return build_narrow(

@@ -3,13 +3,14 @@ logits.
 
 Both are views: they hold the very modules of the transformers model they are made from, so training the upper layers
 trains the model. The blocks are the stock ones; only the code around them is ours, which is what lets upper layers
-start from any token states, real or synthetic. On a CPU the blocks' parameters are used by `sage_kit.models.packed`,
-which computes the same faster.
+start from any token states, real or synthetic. On a CPU, and in half precision on a card, the blocks' parameters are
+used by `sage_kit.models.packed`, which computes the same faster.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
@@ -22,9 +23,21 @@ from sage_kit.models.encoder_parts import OwnBlocks, Projected, blocks_of, embed
 from sage_kit.models.families import family_of
 from sage_kit.models.flops import block_flops
 from sage_kit.models.heads import head_of
-from sage_kit.models.packed import pack, packed_block, packed_linear, products_dtype, project, runs_packed, unpack
-from sage_kit.models.positions import PositionBias, attention_mask, position_bias
+from sage_kit.models.packed import (
+    Layout,
+    pack,
+    pack_lengths,
+    packed_block,
+    packed_linear,
+    products_dtype,
+    project,
+    runs_packed,
+    unpack,
+)
+from sage_kit.models.positions import attention_mask, position_bias
 from sage_kit.models.recomputation import Call, kept, recomputed
+from sage_kit.models.stock_pass import through_blocks
+from sage_kit.models.varlen import VarlenAttention, varlen_attention
 
 if TYPE_CHECKING:
     import numpy as np
@@ -189,7 +202,12 @@ class UpperLayers(nn.Module):
         self.train(model.training)
 
     def forward(
-        self, states: Tensor, mask: Tensor | None = None, hidden: bool = False, projections: Sequence[int] = ()
+        self,
+        states: Tensor,
+        mask: Tensor | None = None,
+        hidden: bool = False,
+        projections: Sequence[int] = (),
+        lengths: NDArray[np.int64] | None = None,
     ) -> UpperOutput:
         """Logits and, if asked for, the output of every block, and queries, keys and values of some.
 
@@ -203,11 +221,17 @@ class UpperLayers(nn.Module):
             Whether to return the blocks' outputs.
         projections : sequence of int
             The blocks, from 1, whose queries, keys and values to return.
+        lengths : array of shape (batch,), int64, or None
+            What the mask says, where the host knows it: with it a card leaves out padding. Real tokens then stand in
+            front of the padding.
         """
         if self._own is not None:
             return self._by_own_code(self._own, states, mask, hidden, projections)
         if runs_packed(states):
-            return self._packed(states, mask, hidden, projections)
+            return self._packed(states, mask, hidden, projections, *pack(states, mask))
+        attend = None if lengths is None else self._varlen(states)
+        if lengths is not None and attend is not None:
+            return self._packed(states, mask, hidden, projections, *pack_lengths(states, lengths, attend))
         if self.projection is not None:
             states = self.projection(states)
         outputs: list[Tensor] = []
@@ -298,17 +322,31 @@ class UpperLayers(nn.Module):
         found: Tensor = heads[0] @ heads[1].transpose(-1, -2) * parts.scale
         return found if self._positions is None else found + self._positions(projections.shape[1]).to(found.dtype)
 
-    def _packed(self, states: Tensor, mask: Tensor | None, hidden: bool, projections: Sequence[int]) -> UpperOutput:
+    def _varlen(self, states: Tensor) -> VarlenAttention | None:
+        """What attends over packed rows, if anything does: no kernel for these adds something to the scores."""
+        if self._positions is not None or self._eager:
+            return None
+        return varlen_attention(states, self.dim // self.heads)
+
+    def _packed(
+        self,
+        states: Tensor,
+        mask: Tensor | None,
+        hidden: bool,
+        projections: Sequence[int],
+        rows: Tensor,
+        layout: Layout,
+    ) -> UpperOutput:
         """The same on packed rows."""
-        tokens = states.shape[1]
-        rows, layout = pack(states, mask)
-        layout = replace(layout, products=products_dtype())
+        tokens, device = states.shape[1], states.device.type
+        layout = replace(layout, products=products_dtype(device))
         if self._positions is not None:
             layout = replace(layout, positions=self._positions(layout.tokens).to(states.dtype))
         outputs: list[Tensor] = []
         found: dict[int, Tensor] = {}
         call = self._call
-        with torch.autocast("cpu", enabled=False):  # the pass makes its own casts
+        # the pass makes its own casts
+        with nullcontext() if layout.products is None else torch.autocast(device, enabled=False):
             if self.projection is not None:
                 rows = packed_linear(self.projection, rows, layout)
             for number, parts in enumerate(self._parts, start=1):
@@ -450,45 +488,3 @@ def input_blocks(bypass: Bypass, n_blocks: int) -> int:
             f"the input layers: set bypass to 'embeddings'{f' or to at most {n_blocks - 1}' if n_blocks > 1 else ''}"
         )
     return n_input
-
-
-def through_blocks(
-    blocks: Iterable[nn.Module],
-    states: Tensor,
-    mask: Tensor | None,
-    positions: PositionBias | None,
-    own: OwnBlocks | None = None,
-    by_parts: bool = False,
-    call: Call = kept,
-) -> Iterator[Tensor]:
-    """The output of each of some blocks, one after the other, on a padded batch.
-
-    Parameters
-    ----------
-    blocks : iterable of Module
-    states : Tensor of shape (batch, tokens, dim)
-    mask : BoolTensor of shape (batch, tokens) or None
-    positions : PositionBias or None
-        Of the model that the blocks are from. With it, they are computed from their parts: the stock ones differ in
-        what they take and return, and know no fused attention.
-    own : OwnBlocks or None
-        What computes the blocks instead.
-    by_parts : bool
-        Whether to compute them from their parts in any case: stock blocks without fused attention take no mask of
-        booleans.
-    call : callable
-        How a block is called.
-    """
-    if own is not None:
-        around = own.code.surroundings(own.model, states, mask)
-        for block in blocks:
-            states = call(own.code.block, block, states, around)
-            yield states
-        return
-    attention = attention_mask(states, mask, positions)
-    for block in blocks:
-        if positions is not None or by_parts:
-            states = call(padded_block, parts_of(block), states, attention)
-        else:
-            states = call(block, states, attention_mask=attention)
-        yield states

@@ -16,7 +16,8 @@ from sage_kit.models.encoder_parts import blocks_of, language_head, own_blocks
 from sage_kit.models.families import family_of
 from sage_kit.models.locations import resolve
 from sage_kit.models.positions import position_bias
-from sage_kit.models.split import Bypass, InputLayers, input_blocks, through_blocks
+from sage_kit.models.split import Bypass, InputLayers, input_blocks
+from sage_kit.models.stock_pass import through_blocks
 from sage_kit.models.teacher import Teacher
 from sage_kit.storage.fingerprint import fingerprint
 

@@ -174,6 +174,10 @@ class Cache:
             shutil.rmtree(path, ignore_errors=True)
         return load(self.entry(kind, key, build, about, holds=holds))
 
+    def has(self, kind: str, key: str) -> bool:
+        """Whether there is an entry; it is not looked into."""
+        return (self.directory / kind / key / MANIFEST).is_file()
+
     def mapped(
         self, kind: str, key: str, build: Callable[[Path], None], about: Mapping[str, Any] | None = None
     ) -> dict[str, NDArray[Any]]:

@@ -146,6 +146,8 @@ class RunStore:
         }
         names -= {"tokenizer", "warmup_corpus", "student", "other_teachers"}
         names |= {"schedule", "losses_from", "vector_dtype", "compile"}
+        if config.compile_buckets:
+            names.add("compile_buckets")
         if config.evaluate_validation == "never":  # it lacks what others have
             names.add("evaluate_validation")
         # in the digest

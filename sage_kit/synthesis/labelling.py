@@ -19,9 +19,10 @@ from sage_kit.models.split import InputLayers, UpperLayers
 from sage_kit.models.vectors import chosen_states
 from sage_kit.synthesis.synthesizer import Synthesizer
 from sage_kit.synthesis.synthetic_set import SyntheticSet
+from sage_kit.system.transfer import to_device
 
 TEXTS_AT_ONCE = 64
-"""Batches of text that are brought from the device at once, so that it is not waited for after each."""
+"""Batches of text that are put aside at once, on a CPU; another device is not waited for before all are labelled."""
 
 
 def label_synthetic(
@@ -92,17 +93,19 @@ def label_synthetic(
             batch = synthesizer.lift(synthetic, rows, number)
             if keeps_text and batch.text is not None:
                 waiting.append(_narrow(batch.text))
-                if len(waiting) == TEXTS_AT_ONCE:
+                if device.type == "cpu" and len(waiting) == TEXTS_AT_ONCE:
                     texts = _written(waiting, texts, synthesizer.scratch)
             if not mine(number):  # every process keeps the text of all
                 continue
-            index = torch.from_numpy(rows).to(device)
+            index = to_device(torch.from_numpy(rows), device)
             own_states = batch.states
             if student is not None and student_input is not None:
                 own_states = synthesizer.states_by(student_input, batch)
             with autocast():
-                output = teacher(batch.states, batch.mask, hidden=bool(hidden_layers))
-                its = None if student is None else student(own_states, batch.mask).logits.float()
+                output = teacher(batch.states, batch.mask, hidden=bool(hidden_layers), lengths=batch.lengths)
+                its = None
+                if student is not None:
+                    its = student(own_states, batch.mask, lengths=batch.lengths).logits.float()
             found = output.logits.float()
             if teachers is not None and teachers.others:
                 found = _mean_of_all(synthesizer, teachers, batch, found, autocast)
@@ -160,5 +163,5 @@ def _mean_of_all(
     for reader, weight in zip(teachers.others, teachers.weights[1:], strict=True):
         states = synthesizer.states_by(reader.input_layers, batch)
         with autocast():
-            total += weight * reader.upper(states, batch.mask).logits.float()
+            total += weight * reader.upper(states, batch.mask, lengths=batch.lengths).logits.float()
     return total

@@ -86,17 +86,7 @@ def fit_map(
     # built when it is needed: its library may take seconds to import, and a map in the cache may do without
     reducer = functools.cache(lambda: choice.build(context))
     uses_landmarks = 0 < config.landmarks < len(vectors)
-    key = fingerprint(
-        "map-5",
-        artifact_digest("sage_kit.synthesis.maps"),
-        pooled.key,
-        spec.name,
-        context.n_components,
-        context.seed,
-        [config.landmarks, config.landmark_choice] if uses_landmarks else [],
-        component_parts(choice.plugins, "reducer", choice.name, choice.options),
-        [labels] if spec.needs_labels else [],
-    )
+    key = map_key(pooled, choice, context, labels)
     fitted = False
 
     def ask(function: Callable[..., Any], rows: NDArray[np.float32], *others: Any) -> NDArray[np.float32]:
@@ -149,6 +139,23 @@ def fit_map(
             say(f"{choice}: fitting again, since the fitted reducer is needed and cannot be stored")
             coordinates = fit()
     return FittedMap(coordinates, reducer() if needs_reducer else None, spec)
+
+
+def map_key(pooled: Pooled, choice: Choice, context: BuildContext, labels: NDArray[Any] | None) -> str:
+    """Key of the map in the cache, which holds everything that it depends on; parameters as for `fit_map`."""
+    config, spec = context.config, cast(ReducerSpec, choice.spec)
+    uses_landmarks = 0 < config.landmarks < len(pooled.vectors)
+    return fingerprint(
+        "map-5",
+        artifact_digest("sage_kit.synthesis.maps"),
+        pooled.key,
+        spec.name,
+        context.n_components,
+        context.seed,
+        [config.landmarks, config.landmark_choice] if uses_landmarks else [],
+        component_parts(choice.plugins, "reducer", choice.name, choice.options),
+        [labels] if spec.needs_labels else [],
+    )
 
 
 def check_distinct(vectors: NDArray[np.float32], n_components: int) -> None:

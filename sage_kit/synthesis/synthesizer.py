@@ -41,8 +41,9 @@ from sage_kit.storage.frozen import frozen_copy, read_only
 from sage_kit.storage.spool import Spool
 from sage_kit.synthesis.answers import checked_array, checked_batch, checked_kept, checked_samples
 from sage_kit.synthesis.hull import Hull
-from sage_kit.synthesis.maps import fit_map
+from sage_kit.synthesis.maps import fit_map, map_key
 from sage_kit.synthesis.synthetic_set import FLAT, SyntheticSet
+from sage_kit.system.transfer import Placing, to_device
 
 BLOCK_ROWS = 8192
 """Vectors that are put aside at a time."""
@@ -169,6 +170,19 @@ class Synthesizer:
         return self.recipe["lift"].build(self._context)
 
     # ---- the map
+
+    @property
+    def labels(self) -> NDArray[Any] | None:
+        """Gold labels of the real examples, where these are classes or numbers."""
+        return self._labels
+
+    @property
+    def has_map(self) -> bool:
+        """Whether the map is there, or in the cache."""
+        if self.coordinates is not None:
+            return True
+        key = map_key(self._mapped, self.recipe["reducer"], self._context, self._labels)
+        return self._cache.has("map", key)
 
     def fit_map(self, round: int) -> None:
         """Fit the reducer and the inverter, or find the map in the cache: once, or each round if `refit` says so."""
@@ -323,12 +337,12 @@ class Synthesizer:
     def lift(self, synthetic: SyntheticSet, rows: NDArray[np.int64], number: int) -> TokenBatch:
         """Token states of some rows of a set; `number` is the batch's, which seeds the lift's randomness."""
         if synthetic.tokens is not None and self._input_layers is not None:
-            return self._embed(synthetic.tokens.batch(rows, self._device), synthetic.tokens.lengths[rows])
+            return self.gather(synthetic, rows, number)()
         asked = 0 if self._vocabulary is None else self._vocabulary.flops
         with self.costs.timed("lift"):
             anchors = synthetic.anchors[rows]
-            vectors = torch.from_numpy(synthetic.vectors[rows]).to(self._device, non_blocking=True)
-            pooled = torch.from_numpy(self.store.pooled[anchors]).to(self._device, non_blocking=True)
+            vectors = to_device(torch.from_numpy(synthetic.vectors[rows]), self._device)
+            pooled = to_device(torch.from_numpy(self.store.pooled[anchors]), self._device)
             seed = derive_seed(self.config.seed, synthetic.round, "lift", number)
             request = LiftRequest(
                 anchor=self.store.batch(anchors, self._device),
@@ -343,8 +357,15 @@ class Synthesizer:
                 **self._text_of(anchors),
             )
             choice, dim = self.recipe["lift"], self.store.pooled.shape[1]
+            masks = [one.mask for one in (request.anchor, request.text) if one is not None]
+            versions = [mask._version for mask in masks]
             batch = choice.call(self._lift.lift, request)
             checked = checked_batch(choice, batch, len(rows), dim, is_text=self.makes_text)
+            # of a lift that hands on a mask that it was given, the device need not be asked
+            is_known = any(
+                checked.mask is mask and mask._version == version for mask, version in zip(masks, versions, strict=True)
+            )
+            checked = replace(checked, lengths=request.anchor.lengths if is_known else None)
             if self.outputs.per_token and not torch.equal(checked.mask, request.anchor.mask):
                 raise CompatibilityError(
                     f"{choice} returned other tokens than the anchors have, and task {self.config.task!r} has an "
@@ -362,10 +383,28 @@ class Synthesizer:
 
     def read(self, synthetic: SyntheticSet, rows: NDArray[np.int64], input_layers: InputLayers) -> TokenBatch:
         """Some rows of a labelled set of text by the input layers of another model, which reads the same tokens."""
+        return self._gather_text(synthetic, rows, input_layers)()
+
+    def gather(
+        self, synthetic: SyntheticSet, rows: NDArray[np.int64], number: int, own_input: InputLayers | None = None
+    ) -> Placing[TokenBatch]:
+        """What `lift`, or with the input layers of another model `read`, does in two steps.
+
+        Text is gathered on the host, and the second step embeds it; of what is no text all is done there.
+        """
+        if own_input is not None:
+            return self._gather_text(synthetic, rows, own_input)
+        if synthetic.tokens is not None and self._input_layers is not None:
+            return self._gather_text(synthetic, rows, self._input_layers)
+        return lambda: self.lift(synthetic, rows, number)
+
+    def _gather_text(
+        self, synthetic: SyntheticSet, rows: NDArray[np.int64], input_layers: InputLayers
+    ) -> Placing[TokenBatch]:
         if synthetic.tokens is None:
             raise ValueError("the set holds no text")
-        text, lengths = synthetic.tokens.batch(rows, self._device), synthetic.tokens.lengths[rows]
-        return self._embed(text, lengths, input_layers)
+        text, lengths = synthetic.tokens.gather(rows, self._device), synthetic.tokens.lengths[rows]
+        return lambda: self._embed(text(), lengths, input_layers)
 
     def _text_of(self, anchors: NDArray[np.int64]) -> dict[str, Any]:
         """What a lift gets that makes text; nothing where the examples are vectors."""
@@ -391,7 +430,7 @@ class Synthesizer:
         with self.costs.timed("embed"), torch.no_grad():
             states = input_layers(self._padded(text), text.types, text.mask)
         self.costs.add("embed", flops=input_layers.flops(lengths))
-        return TokenBatch(states, text.mask, text)
+        return TokenBatch(states, text.mask, text, lengths)
 
     def _padded(self, text: TextBatch) -> torch.Tensor:
         """Ids with the padding's id at padding, by which some models count positions."""

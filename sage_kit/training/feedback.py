@@ -14,7 +14,7 @@ from sage_kit.data.batches import plan_batches
 from sage_kit.data.encoding import EncodedSplit
 from sage_kit.data.targets import Targets
 from sage_kit.models.split import UpperLayers
-from sage_kit.models.vectors import INFERENCE_BATCH_SIZE, INFERENCE_BATCH_TOKENS, VectorStore, masked_mean
+from sage_kit.models.vectors import VectorStore, forward_batches, masked_mean
 from sage_kit.training.losses import example_divergence
 
 BATCH_SIZE = 128
@@ -71,7 +71,9 @@ def divergence_gradient(
                 states = batch.states + moved[:, None] * batch.mask[..., None]
                 positions = targets.positions(unique[rows], device)
                 mine, its = (
-                    encoded.handling.compared(model(states, batch.mask).logits.float(), positions)
+                    encoded.handling.compared(
+                        model(states, batch.mask, lengths=batch.lengths).logits.float(), positions
+                    )
                     for model in (student, teacher)
                 )
                 divergence = example_divergence(mine, its, temperature, regression=regression)
@@ -113,11 +115,10 @@ def mean_hidden_states(
     was_training = student.training
     student.eval()
     try:
-        lengths = store.lengths[indices]
-        for rows in plan_batches(lengths, batch_size=INFERENCE_BATCH_SIZE, batch_tokens=INFERENCE_BATCH_TOKENS):
+        for rows in forward_batches(store.lengths[indices], device):
             batch = store.batch(indices[rows], device)
             with torch.no_grad(), autocast():
-                blocks = student(batch.states, batch.mask, hidden=True).hidden
+                blocks = student(batch.states, batch.mask, hidden=True, lengths=batch.lengths).hidden
             means = torch.stack([masked_mean(states.float(), batch.mask) for states in blocks], dim=1).cpu().numpy()
             if result is None:
                 result = np.empty((len(indices), *means.shape[1:]), dtype=np.float32)

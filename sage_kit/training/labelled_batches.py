@@ -15,6 +15,7 @@ from sage_kit.models.split import InputLayers
 from sage_kit.recipe import Recipe
 from sage_kit.synthesis.synthesizer import Synthesizer
 from sage_kit.synthesis.synthetic_set import SyntheticSet
+from sage_kit.system.transfer import Placing, pinned, to_device
 from sage_kit.training.prepared import Prepared, PreparedSplit
 from sage_kit.training.profile import Profile
 
@@ -44,6 +45,8 @@ class LabelledBatch:
         Whether the mask is false anywhere.
     positions : Tensor of shape (batch, tokens), bool, or None
         Where outputs count; None for one an example.
+    lengths : array of shape (batch,), int64, or None
+        What the mask says, where the host knows it.
     """
 
     states: torch.Tensor
@@ -54,6 +57,7 @@ class LabelledBatch:
     rows: torch.Tensor
     padded: bool
     positions: torch.Tensor | None = None
+    lengths: NDArray[np.int64] | None = None
 
 
 class Batches(Protocol):
@@ -67,8 +71,11 @@ class Batches(Protocol):
         """How many examples the batch of that number has."""
         ...
 
-    def fetch(self, number: int, part: slice = ALL) -> LabelledBatch:
-        """The batch of that number, or a part of its examples."""
+    def gather(self, number: int, part: slice = ALL) -> Placing[LabelledBatch]:
+        """Gather on the host what the batch of that number, or a part of its examples, is made of.
+
+        May be called in another thread. What it returns makes the batch on the device.
+        """
         ...
 
 
@@ -114,21 +121,33 @@ class RealBatches:
 
     def fetch(self, number: int, part: slice = ALL) -> LabelledBatch:
         """The batch of that number, or a part of its examples."""
+        return self.gather(number, part)()
+
+    def gather(self, number: int, part: slice = ALL) -> Placing[LabelledBatch]:
+        """The same in two steps: gathers on the host, and returns what makes the batch on the device."""
         rows, device = self._plan[number][part], self._device
         store, outputs = self._split.store, self._split.outputs
-        tokens = store.batch(rows, device)
-        lengths = store.offsets[rows + 1] - store.offsets[rows]
-        labels, positions = self._split.targets.batch(rows, device)
-        return LabelledBatch(
-            states=tokens.states,
-            mask=tokens.mask,
-            logits=outputs.batch(store.offsets, rows, device),
-            labels=labels,
-            hidden=outputs.hidden_batch(store.offsets, rows, device),
-            rows=torch.from_numpy(rows).to(device, non_blocking=True),
-            padded=bool(lengths.min() != lengths.max()),
-            positions=positions,
-        )
+        tokens, targets = store.gather(rows, device), self._split.targets.gather(rows, device)
+        logits = outputs.gather(store.offsets, rows, device)
+        hidden = outputs.gather_hidden(store.offsets, rows, device)
+        lengths, index = store.lengths_of(rows), pinned(torch.from_numpy(rows), device)
+
+        def place() -> LabelledBatch:
+            batch = tokens()
+            labels, positions = targets()
+            return LabelledBatch(
+                states=batch.states,
+                mask=batch.mask,
+                logits=logits(),
+                labels=labels,
+                hidden=hidden(),
+                rows=to_device(index, device),
+                padded=bool(lengths.min() != lengths.max()),
+                positions=positions,
+                lengths=lengths,
+            )
+
+        return place
 
 
 class SyntheticBatches:
@@ -182,30 +201,42 @@ class SyntheticBatches:
 
         It is lifted whole in any case: what is drawn for an example depends on its place in the batch.
         """
+        return self.gather(number, part)()
+
+    def gather(self, number: int, part: slice = ALL) -> Placing[LabelledBatch]:
+        """The same in two steps: gathers on the host, and returns what makes the batch on the device."""
         number, rows = self._plan[number]
-        kept = self.synthetic.kept[rows]
+        device, synthetic = self._device, self.synthetic
+        kept = synthetic.kept[rows]
         if part != ALL:
             kept = kept & np.isin(np.arange(len(rows)), np.flatnonzero(kept)[part])
-        if self._own_input is None:
-            tokens = self._synthesizer.lift(self.synthetic, rows, number)
-        else:
-            tokens = self._synthesizer.read(self.synthetic, rows, self._own_input)
-        states, mask = tokens.states, tokens.mask
-        hidden = self.synthetic.hidden[number].float() if self.synthetic.hidden else None
-        logits = self.synthetic.token_logits[number] if self.synthetic.token_logits else None
+        tokens = self._synthesizer.gather(synthetic, rows, number, self._own_input)
         # of the whole batch, so that they are as wide as the states, whichever examples are left
-        positions = self._targets.positions(self.synthetic.anchors[rows], self._device)
-        if not kept.all():
-            keep = torch.from_numpy(np.flatnonzero(kept)).to(self._device, non_blocking=True)
-            states, mask, rows = states[keep], mask[keep], rows[kept]
-            hidden = None if hidden is None else hidden[keep]
-            logits = None if logits is None else logits[keep]
-            positions = None if positions is None else positions[keep]
-        index = torch.from_numpy(rows).to(self._device, non_blocking=True)
-        logits = self._logits[index] if logits is None else logits
-        labels = self._handling.answers(self._handling.compared(logits, positions))
-        # whether a lift left padding is not known without asking the device, so the mask is always used
-        return LabelledBatch(states, mask, logits, labels, hidden, index, padded=True, positions=positions)
+        gathered = self._targets.gather_positions(synthetic.anchors[rows], device)
+        is_whole, left = bool(kept.all()), rows[kept]
+        chosen, index = (pinned(torch.from_numpy(one), device) for one in (np.flatnonzero(kept), left))
+
+        def place() -> LabelledBatch:
+            batch, positions = tokens(), gathered()
+            states, mask = batch.states, batch.mask
+            hidden = synthetic.hidden[number].float() if synthetic.hidden else None
+            logits = synthetic.token_logits[number] if synthetic.token_logits else None
+            if not is_whole:
+                keep = to_device(chosen, device)
+                states, mask = states[keep], mask[keep]
+                hidden = None if hidden is None else hidden[keep]
+                logits = None if logits is None else logits[keep]
+                positions = None if positions is None else positions[keep]
+            where = to_device(index, device)
+            lengths = None if batch.lengths is None else batch.lengths[kept]
+            logits = self._logits[where] if logits is None else logits
+            labels = self._handling.answers(self._handling.compared(logits, positions))
+            # whether a lift left padding is not always known, so the mask is always used
+            return LabelledBatch(
+                states, mask, logits, labels, hidden, where, padded=True, positions=positions, lengths=lengths
+            )
+
+        return place
 
 
 def sources_of(

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from sage_kit.components.records import Costs
 from sage_kit.config import RunConfig
 from sage_kit.data.batches import plan_batches
+from sage_kit.models.compiled import Compiled
 from sage_kit.models.loss_inputs import alike
 from sage_kit.models.vectors import INFERENCE_BATCH_SIZE, INFERENCE_BATCH_TOKENS
 from sage_kit.storage.fingerprint import derive_seed
@@ -83,7 +84,7 @@ class Learner:
         self.raw_optimizer = make_optimizer(
             self._trained, config.learning_rate, config.weight_decay, config.optimizer, config.optimizer_options
         )
-        compiled: Any = torch.compile(part, dynamic=True) if config.compile else part
+        compiled: Any = Compiled(part, config.compile_buckets) if config.compile else part
         self.upper, self.optimizer = accelerator.prepare(compiled, self.raw_optimizer)
         # of the teacher: a part may be any module that is called as upper layers are
         self._per_token, self._n_outputs = prepared.train.outputs.per_token, prepared.teacher_upper.n_outputs

@@ -14,6 +14,7 @@ from sage_kit.components import Compared
 from sage_kit.components.records import Costs
 from sage_kit.data.metrics import one_sided
 from sage_kit.errors import RunDirectoryError
+from sage_kit.models.compiled import Compiled
 from sage_kit.recipe import Recipe
 from sage_kit.rundir import RunDirectory
 from sage_kit.rundir.directory import COORDINATES
@@ -27,6 +28,7 @@ from sage_kit.system.processes import from_main
 from sage_kit.training.component_state import give_back, state_of
 from sage_kit.training.learner import Learner
 from sage_kit.training.losses import example_divergence
+from sage_kit.training.map_ahead import MapAhead, fits_ahead, may_fit_ahead
 from sage_kit.training.prepared import Prepared
 from sage_kit.training.run_events import OnStep, RunEvents
 from sage_kit.training.steps import count_flops
@@ -80,9 +82,10 @@ class RoundSynthesis:
         self.events = events
         self.synthesizer: Synthesizer | None = None
         teacher: Any = prepared.teacher_upper
-        self._teacher: Any = torch.compile(teacher, dynamic=True) if recipe.config.compile else teacher
+        self._teacher: Any = Compiled(teacher, recipe.config.compile_buckets) if recipe.config.compile else teacher
         self._static: SyntheticSet | None = None
         self._saved: States = {}
+        self._ahead: MapAhead | None = None
 
     def of_round(
         self, number: int, history: list[NDArray[np.float32]], on_step: OnStep
@@ -100,6 +103,7 @@ class RoundSynthesis:
         """
         config, first = self.recipe.config, self.recipe.first_synthetic
         if config.schedule == "none" or number < first:
+            self._fit_ahead()
             return None, 0
         if self._static is not None:
             return self._static, 0
@@ -142,9 +146,30 @@ class RoundSynthesis:
                     give_back(self.recipe[kind], getattr(self.synthesizer, kind), self._saved)
         return self.synthesizer
 
+    def _fit_ahead(self) -> None:
+        """Let the map be fitted while the student trains on real examples, where that costs the student no time."""
+        if self._ahead is not None or not self.accelerator.is_main_process or not fits_ahead(self.prepared.device):
+            return
+        if not self.recipe.uses_map:
+            return
+        # not the one of later rounds: its sampler and filter are built when they are needed
+        synthesizer = self.prepared.synthesizer(self.recipe, self.events.message, self.costs)
+        if not may_fit_ahead(self.recipe, self.prepared, synthesizer):
+            return
+        self._ahead = MapAhead(self.recipe, self.prepared, synthesizer)
+        self.events.message(f"{self.recipe['reducer']}: fitting in a process of its own, while the student trains")
+
+    def close(self) -> None:
+        """End what still works ahead."""
+        if self._ahead is not None:
+            self._ahead.end()
+
     def _create(self, synthesizer: Synthesizer, number: int, history: list[NDArray[np.float32]]) -> SyntheticSet:
         """New synthetic examples, without labels."""
         n = len(self.prepared.anchors.store)
+        if self._ahead is not None:
+            # it fills the cache, so what fails there fails again below, where it is told
+            self.costs.add("reduce", self._ahead.wait())
         return synthesizer.create(
             number,
             max(1, round(self.recipe.config.synthetic_ratio * n)),

@@ -16,10 +16,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from sage_kit.data.batches import plan_batches
 from sage_kit.data.metrics import divergence
 from sage_kit.data.scoring import able_measures
-from sage_kit.models.vectors import INFERENCE_BATCH_SIZE, INFERENCE_BATCH_TOKENS
+from sage_kit.models.vectors import forward_batches
 from sage_kit.training.losses import example_divergence
 
 if TYPE_CHECKING:
@@ -105,8 +104,7 @@ def divergences(split: PreparedSplit, logits: NDArray[np.float32]) -> NDArray[np
         return divergence(outputs.logits, logits)
     found = np.empty(len(split.store), np.float64)
     student, cpu = replace(outputs, logits=logits), torch.device("cpu")
-    plan = plan_batches(split.store.lengths, batch_size=INFERENCE_BATCH_SIZE, batch_tokens=INFERENCE_BATCH_TOKENS)
-    for rows in plan:
+    for rows in forward_batches(split.store.lengths, cpu):
         positions = split.targets.positions(rows, cpu)
         mine, theirs = (
             encoded.handling.compared(one.batch(split.store.offsets, rows, cpu), positions)

@@ -5,17 +5,18 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from sage_kit.data.batches import plan_batches
 from sage_kit.data.tokens import padded_rows
 from sage_kit.models.split import UpperLayers
-from sage_kit.models.vectors import INFERENCE_BATCH_SIZE, INFERENCE_BATCH_TOKENS, VectorStore
+from sage_kit.models.vectors import VectorStore, forward_batches
 from sage_kit.system.processes import from_all
+from sage_kit.system.transfer import gathers_ahead, prefetched, to_device
 from sage_kit.training.labelled_batches import Batches
 from sage_kit.training.objective import Objective
 
@@ -100,42 +101,47 @@ def train_pass(
     # one tensor, since a small one kept for each step lies in the way of the large ones that come and go
     lengths = torch.zeros(sum(source.examples(number) for source, number in order), dtype=torch.int64)
     lengths, seen = lengths.to(accelerator.device), 0
-    for place, (source, number) in enumerate(order, start=1):
-        part, weight = share_of(source.examples(number), accelerator.process_index, accelerator.num_processes)
-        batch = source.fetch(number, part)
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(steps)
-        output = upper(batch.states, batch.mask if batch.padded else None, **asks)
-        losses, recorded = objective(output, batch, progress(steps), accelerator.autocast)
-        loss = losses.mean()
-        if accelerator.num_processes > 1:
-            loss = loss * weight
-            if not objective.uses_logits:
-                # several processes wait for the gradient of every parameter
-                loss = loss + 0.0 * output.logits.float().sum()
-        is_whole = place % accumulation == 0 or place == len(order)
-        if accumulation > 1:
-            loss = loss * shares[place - 1]
-        with contextlib.nullcontext() if is_whole else accelerator.no_sync(upper):
-            accelerator.backward(loss)
-        if weight:
-            source.profile.record(batch.rows, losses, recorded)
-            own = len(batch.mask)
-            lengths[seen : seen + own] = batch.mask.sum(1)
-            seen += own
-            padded_tokens += batch.mask.numel()
-        mean = mean + loss.detach() if accumulation > 1 else loss.detach()
-        if not is_whole:
-            continue
-        objective.average_gradients(accelerator)
-        if max_grad_norm:
-            accelerator.clip_grad_norm_([*upper.parameters(), *of_losses], max_grad_norm)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        steps += 1
-        if on_step(steps, total, mean):
-            break
-        mean = torch.zeros_like(mean) if accumulation > 1 else mean
+    shared = [
+        share_of(source.examples(number), accelerator.process_index, accelerator.num_processes)
+        for source, number in order
+    ]
+    gathers = [partial(source.gather, number, part) for (source, number), (part, _) in zip(order, shared, strict=True)]
+    with contextlib.closing(prefetched(gathers, gathers_ahead(accelerator.device))) as batches:
+        for place, batch in enumerate(batches, start=1):
+            (source, _), (_, weight) = order[place - 1], shared[place - 1]
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(steps)
+            output = upper(batch.states, batch.mask if batch.padded else None, lengths=batch.lengths, **asks)
+            losses, recorded = objective(output, batch, progress(steps), accelerator.autocast)
+            loss = losses.mean()
+            if accelerator.num_processes > 1:
+                loss = loss * weight
+                if not objective.uses_logits:
+                    # several processes wait for the gradient of every parameter
+                    loss = loss + 0.0 * output.logits.float().sum()
+            is_whole = place % accumulation == 0 or place == len(order)
+            if accumulation > 1:
+                loss = loss * shares[place - 1]
+            with contextlib.nullcontext() if is_whole else accelerator.no_sync(upper):
+                accelerator.backward(loss)
+            if weight:
+                source.profile.record(batch.rows, losses, recorded)
+                own = len(batch.mask)
+                lengths[seen : seen + own] = batch.mask.sum(1)
+                seen += own
+                padded_tokens += batch.mask.numel()
+            mean = mean + loss.detach() if accumulation > 1 else loss.detach()
+            if not is_whole:
+                continue
+            objective.average_gradients(accelerator)
+            if max_grad_norm:
+                accelerator.clip_grad_norm_([*upper.parameters(), *of_losses], max_grad_norm)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            steps += 1
+            if on_step(steps, total, mean):
+                break
+            mean = torch.zeros_like(mean) if accumulation > 1 else mean
     for source in sources:
         source.profile.merge(accelerator)
     flat = lengths[:seen].cpu().numpy()
@@ -184,18 +190,18 @@ def predict(
     upper.eval()
     device = accelerator.device
     logits = torch.zeros(int(store.offsets[-1]) if per_token else len(store), n_outputs, device=device)
-    batches = plan_batches(store.lengths, batch_size=INFERENCE_BATCH_SIZE, batch_tokens=INFERENCE_BATCH_TOKENS)
+    batches = forward_batches(store.lengths, device)
     mine = batches[accelerator.process_index :: accelerator.num_processes]
-    with torch.no_grad():
-        for done, rows in enumerate(mine, start=1):
-            batch = store.batch(rows, device)
+    gathered = prefetched([partial(store.gather, rows, device) for rows in mine], gathers_ahead(device))
+    with torch.no_grad(), contextlib.closing(gathered) as fetched:
+        for done, (rows, batch) in enumerate(zip(mine, fetched, strict=True), start=1):
             with accelerator.autocast():
-                output = upper(batch.states, batch.mask)
+                output = upper(batch.states, batch.mask, lengths=batch.lengths)
             found = output.logits.float()
             if per_token:
                 places, real = padded_rows(store.offsets, rows)
                 rows, found = places[real], found[batch.mask]
-            logits[torch.from_numpy(rows).to(device)] = found
+            logits[to_device(torch.from_numpy(rows), device)] = found
             on_step(done, len(mine))
     result: NDArray[np.float32] = accelerator.reduce(logits, "sum").cpu().numpy()
     return result

@@ -20,6 +20,7 @@ from sage_kit.models.vectors import pool
 from sage_kit.storage.fingerprint import derive_seed
 from sage_kit.system.devices import autocast_for, synchronize
 from sage_kit.system.processes import main_first
+from sage_kit.system.transfer import to_device
 from sage_kit.training.losses import hidden_state_loss
 from sage_kit.training.optimizer import load_optimizer_tensors, make_optimizer, optimizer_tensors
 from sage_kit.training.prepared import Prepared
@@ -85,6 +86,7 @@ def warm_up(
     split = Split("corpus", texts, None, np.zeros(len(texts), dtype=np.int64))
     tokens = tokenize(split, prepared.teacher.tokenizer, config.max_length)
     raw_upper: Any = accelerator.unwrap_model(upper)
+    raw_upper = getattr(raw_upper, "uncompiled", raw_upper)
     raw_optimizer = make_optimizer(
         raw_upper, config.warmup_learning_rate, config.weight_decay, config.optimizer, config.optimizer_options
     )
@@ -113,17 +115,19 @@ def warm_up(
         counted += int(tokens.lengths[rows].sum())
         part, weight = share_of(len(rows), accelerator.process_index, accelerator.num_processes)
         rows = rows[part]
-        ids, types, mask = (tensor.to(prepared.device) for tensor in tokens.pad(rows))
+        lengths = tokens.lengths[rows]
+        ids, types, mask = (to_device(tensor, prepared.device) for tensor in tokens.pad(rows))
         with torch.no_grad():
             states = prepared.input_layers(ids, types, mask).float()
             if config.granularity == "pooled":
                 pooled = pool(states, mask, config.pooling)[:, None]
                 states, mask = pooled, torch.ones(len(rows), 1, dtype=torch.bool, device=prepared.device)
+                lengths = np.ones_like(lengths)
             with autocast():
-                target = prepared.teacher_upper(states, mask, hidden=True).hidden[-1]
+                target = prepared.teacher_upper(states, mask, hidden=True, lengths=lengths).hidden[-1]
         for group in optimizer.param_groups:
             group["lr"] = config.warmup_learning_rate * learning_rate_factor("linear", WARMUP_SHARE, number, total)
-        output = upper(states, mask, hidden=True)
+        output = upper(states, mask, hidden=True, lengths=lengths)
         # the head takes no part; its zero-weighted logits keep every parameter in the graph for several processes
         distance = hidden_state_loss(
             output.hidden[-1].unsqueeze(2), target.unsqueeze(2), mask, config.hidden_loss

@@ -451,3 +451,14 @@ def test_the_teacher_runs_in_the_precision_it_is_given(setting: Setting) -> None
     assert rounded.dtype == np.float32
     assert (rounded != exact).any()
     np.testing.assert_allclose(rounded, exact, atol=0.1)
+
+
+def test_a_card_gets_larger_batches_of_a_pass_without_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()  # the small batches of this module
+    lengths = np.full(5000, 64)
+    on_cpu, on_card = (vectors.forward_batches(lengths, torch.device(name)) for name in ("cpu", "cuda"))
+    assert max(map(len, on_cpu)) == 128
+    assert max(map(len, on_card)) == 512
+    assert max(map(len, vectors.forward_batches(np.ones(5000), torch.device("cuda")))) == 2048
+    for plan in (on_cpu, on_card):
+        assert sorted(np.concatenate(plan).tolist()) == list(range(5000))

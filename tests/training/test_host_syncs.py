@@ -23,9 +23,11 @@ from sage_kit.components.plugins import Plugins
 from sage_kit.components.records import Costs
 from sage_kit.models import split
 from sage_kit.models.narrow import trained_layers
+from sage_kit.models.varlen import flash_attention
 from sage_kit.recipe import resolve
+from sage_kit.synthesis.labelling import label_synthetic
 from sage_kit.system.devices import make_accelerator
-from sage_kit.training import learner
+from sage_kit.training import learner, round_synthesis
 from sage_kit.training.labelled_batches import RealBatches
 from sage_kit.training.objective import Objective
 from sage_kit.training.preparation import prepare
@@ -41,7 +43,23 @@ class EnoughSteps(Exception):
 
 
 def on_meta(folder: Path, teacher: Path, **settings: Any) -> list[int]:
-    """The steps that a pass over real examples takes on the device "meta"."""
+    """The steps that a pass over real examples takes on the device "meta"; "packed" as a card takes them in bf16."""
+    calls: list[int] = []
+
+    def flash(*given: Any) -> torch.Tensor:
+        calls.append(1)
+        return flash_attention(*given)
+
+    is_packed = settings.pop("packed")
+    with pytest.MonkeyPatch.context() as patch:
+        if is_packed:
+            patch.setattr(split, "varlen_attention", lambda states, width: flash if states.is_meta else None)
+        done = steps_on_meta(folder, teacher, **settings)
+    assert bool(calls) == is_packed
+    return done
+
+
+def steps_on_meta(folder: Path, teacher: Path, **settings: Any) -> list[int]:
     config = toy_config(folder, teacher, schedule="none", **settings)
     prepared = prepare(resolve(config, Plugins(allow="")), make_accelerator(config), Costs())
     part: Any = trained_layers(prepared.student, prepared.teacher.model, config.bypass).to(META)
@@ -84,6 +102,7 @@ def on_meta(folder: Path, teacher: Path, **settings: Any) -> list[int]:
     return done
 
 
+@pytest.mark.parametrize("is_packed", [False, True], ids=["padded", "packed"])
 @pytest.mark.parametrize(
     "settings",
     [
@@ -94,9 +113,9 @@ def on_meta(folder: Path, teacher: Path, **settings: Any) -> list[int]:
     ],
 )
 def test_real_batches_and_losses_need_no_value_from_the_device(
-    tmp_path: Path, tiny_bert: Path, settings: dict[str, Any]
+    tmp_path: Path, tiny_bert: Path, settings: dict[str, Any], is_packed: bool
 ) -> None:
-    assert on_meta(tmp_path, tiny_bert, **settings) == list(range(1, STEPS + 1))
+    assert on_meta(tmp_path, tiny_bert, packed=is_packed, **settings) == list(range(1, STEPS + 1))
 
 
 WAITING = {"_local_scalar_dense", "nonzero", "masked_select", "equal", "unique_dim", "_unique2", "is_nonzero"}
@@ -121,6 +140,12 @@ class Watch(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
+def something(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *rest: Any) -> torch.Tensor:
+    """In the place of a card's attention: of the right shape, with gradients, and asking for nothing."""
+    return query * key.mean() + value.mean(0)
+
+
+@pytest.mark.parametrize("is_packed", [False, True], ids=["padded", "packed"])
 @pytest.mark.parametrize(
     "settings",
     [
@@ -132,9 +157,9 @@ class Watch(TorchDispatchMode):
     ],
 )  # fmt: skip
 def test_synthetic_batches_wait_for_nothing(
-    tmp_path: Path, tiny_bert: Path, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, tiny_bert: Path, settings: dict[str, Any], is_packed: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Real runs, on the path that a card takes: not packed, for which lengths must be known."""
+    """Real runs, on the two paths that a card takes."""
     watches = []
 
     def watched(*arguments: Any, **named: Any) -> Any:
@@ -143,6 +168,7 @@ def test_synthetic_batches_wait_for_nothing(
             return train_pass(*arguments, **named)
 
     monkeypatch.setattr(split, "runs_packed", lambda states: False)
+    monkeypatch.setattr(split, "varlen_attention", lambda states, width: something if is_packed else None)
     monkeypatch.setattr(learner, "train_pass", watched)
     _, summary = toy_run(tmp_path, tiny_bert, rounds=2, **settings)
     assert summary["rounds"][-1]["synthetic"] > 0
@@ -150,3 +176,26 @@ def test_synthetic_batches_wait_for_nothing(
     for watch in watches:
         assert watch.operations > 100
         assert dict(watch.found) == {}
+
+
+@pytest.mark.parametrize("settings", [{}, {"lift": "shift", "bypass": 1}, {"filter": "choose", "hidden_weight": 0.5}])
+def test_labelling_waits_once_at_its_end(
+    tmp_path: Path, tiny_bert: Path, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For how many tokens there were; outputs and texts are copied to the host then, too."""
+    watches = []
+
+    def watched(*arguments: Any, **named: Any) -> int:
+        watches.append(Watch())
+        with watches[-1]:
+            return label_synthetic(*arguments, **named)
+
+    monkeypatch.setattr(split, "runs_packed", lambda states: False)
+    monkeypatch.setattr(split, "varlen_attention", lambda states, width: something)
+    monkeypatch.setattr(round_synthesis, "label_synthetic", watched)
+    toy_run(tmp_path, tiny_bert, rounds=2, **settings)
+    (watch,) = watches
+    assert watch.operations > 100
+    ((place, count),) = watch.found.items()
+    assert place.startswith("_local_scalar_dense: synthesis/labelling.py")
+    assert count == 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -77,12 +77,12 @@ class Given:
     def examples(self, number: int) -> int:
         return int(self.bounds[number + 1] - self.bounds[number])
 
-    def fetch(self, number: int, part: slice = slice(None)) -> LabelledBatch:
+    def gather(self, number: int, part: slice = slice(None)) -> Callable[[], LabelledBatch]:
         rows = slice(self.bounds[number], self.bounds[number + 1])
         states, logits = self.states[rows], self.logits[rows]
         mask = torch.ones(states.shape[:2], dtype=torch.bool)
         index = torch.arange(len(self.states))[rows]
-        return LabelledBatch(states, mask, logits, logits.argmax(-1), None, index, padded=False)
+        return lambda: LabelledBatch(states, mask, logits, logits.argmax(-1), None, index, padded=False)
 
 
 def without_dropout(model: Any) -> Any:
