@@ -306,8 +306,12 @@ def test_the_widget_draws_the_same(browser: Any, folder: Path) -> None:
     page.on("pageerror", lambda error: faults.append(str(error)))
     module = "data:text/javascript;base64," + base64.b64encode(asset("explorer.js").encode()).decode()
     data = base64.b64encode(page_data([folder / "one" / "run"])).decode()
-    page.set_content("<style></style><div id='cell' style='width: 900px'></div>")
-    page.locator("style").evaluate("(style, text) => { style.textContent = text; }", asset("explorer.css"))
+    # what JupyterLab says of lists in any output
+    lab = ".jp-OutputArea-output dt { font-weight: bold; float: left; width: 20%; } "
+    lab += ".jp-OutputArea-output dd { float: left; width: 80%; }"
+    cell = "<div class='jp-OutputArea-output'><div id='cell' style='width: 900px'></div></div>"
+    page.set_content(f"<style>{lab}</style><style id='own'></style>{cell}")
+    page.locator("#own").evaluate("(style, text) => { style.textContent = text; }", asset("explorer.css"))
     page.evaluate(
         """async ([module, data]) => {
             const widget = (await import(module)).default;
@@ -319,6 +323,8 @@ def test_the_widget_draws_the_same(browser: Any, folder: Path) -> None:
     )
     assert "600 training texts" in page.locator("#cell .map-words").inner_text()
     assert page.locator("#cell .texts tbody tr").count() == 25
+    for name in ("dt", "dd"):
+        assert page.locator(f"#cell .tile {name}").first.evaluate("(one) => getComputedStyle(one).float") == "none"
     page.evaluate("window.clean()")
     assert faults == []
     page.close()
