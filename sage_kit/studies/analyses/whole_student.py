@@ -7,7 +7,7 @@ thing, the student's embeddings are trained, from the teacher's on, with their d
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
@@ -23,9 +23,11 @@ from sage_kit.config import RunConfig
 from sage_kit.data.tokens import Tokens
 from sage_kit.errors import ConfigError
 from sage_kit.models.split import UpperLayers, UpperOutput
+from sage_kit.models.vectors import VectorStore
 from sage_kit.recipe import Recipe
 from sage_kit.rundir import RunDirectory
 from sage_kit.studies.analyses.own_loop import TrainedEmbeddings, UnsavedLoop, run_loop
+from sage_kit.system.transfer import Placing, pinned, to_device
 from sage_kit.training.preparation import prepare
 from sage_kit.training.prepared import Prepared, PreparedSplit
 
@@ -46,12 +48,14 @@ class WholeStudent(TrainedEmbeddings):
         mask: torch.Tensor | None = None,
         hidden: bool = False,
         projections: Sequence[int] = (),
+        *,
+        lengths: NDArray[np.int64] | None = None,
     ) -> UpperOutput:
         """What `UpperLayers.forward` returns, of token ids and types as (batch, tokens, 2), int64."""
         states = self.states(*tokens.unbind(-1))
         if mask is not None:
             states = states * mask.unsqueeze(-1)
-        return cast(UpperOutput, self.upper(states, mask, hidden=hidden, projections=projections))
+        return cast(UpperOutput, self.upper(states, mask, hidden=hidden, projections=projections, lengths=lengths))
 
     def scores(self, layer: int, projections: torch.Tensor) -> torch.Tensor:
         """What `UpperLayers.scores` returns."""
@@ -75,29 +79,24 @@ class WholeStudent(TrainedEmbeddings):
         return 3 * self.upper.flops(lengths, hidden, projections)
 
 
-@dataclass(frozen=True, eq=False)
-class TokenStore:
-    """Token ids of a split, with what batches ask of a `VectorStore`: ids stand in the place of token states."""
+class TokenStore(VectorStore):
+    """Token ids of a split, which stand in the place of token states.
 
-    tokens: Tokens
+    Parameters
+    ----------
+    tokens : Tokens
+    """
 
-    def __len__(self) -> int:
-        return len(self.tokens)
+    def __init__(self, tokens: Tokens) -> None:
+        super().__init__(None, tokens.offsets, np.empty((0, 0), np.float32), "", tokens)
 
-    @property
-    def offsets(self) -> NDArray[np.int64]:
-        """Example i has the tokens ``offsets[i]`` to ``offsets[i + 1]``; shape (n + 1,)."""
-        return self.tokens.offsets
-
-    @property
-    def lengths(self) -> NDArray[np.int64]:
-        """Tokens per example, of shape (n,)."""
-        return self.tokens.lengths
-
-    def batch(self, indices: NDArray[np.int64], device: torch.device) -> TokenBatch:
-        """Some examples: ids and types of shape (batch, tokens, 2), padded to the longest, and the mask."""
+    def gather(self, indices: NDArray[np.int64], device: torch.device) -> Placing[TokenBatch]:
+        """Some examples, in two steps: ids and types of shape (batch, tokens, 2), padded, and the mask."""
+        assert self.tokens is not None
         ids, types, mask = self.tokens.pad(indices)
-        return TokenBatch(torch.stack([ids, types], dim=-1).to(device), mask.to(device))
+        both, real = pinned(torch.stack([ids, types], dim=-1), device), pinned(mask, device)
+        lengths = self.lengths_of(indices)
+        return lambda: TokenBatch(to_device(both, device), to_device(real, device), lengths=lengths)
 
 
 def run_whole_student(
@@ -138,7 +137,7 @@ def on_tokens(prepared: Prepared) -> Prepared:
     """The same splits, with token ids in the place of token states in every batch."""
 
     def one(split: PreparedSplit) -> PreparedSplit:
-        return replace(split, store=cast(Any, TokenStore(split.tokens)))
+        return replace(split, store=TokenStore(split.tokens))
 
     return replace(
         prepared,
