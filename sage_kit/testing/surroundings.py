@@ -26,12 +26,17 @@ from typing import Any, NamedTuple
 import numpy as np
 from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped, unused-ignore]
 
+from sage_kit.system.product_caches import VARIABLES
+
 State = dict[str, Any]
 
 PATIENCE = 0.5  # seconds that a thread may take to end after the call that started it
 LONGEST = 60  # characters of a value that a message shows
 
 SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGALRM", "SIGUSR1", "SIGUSR2", "SIGCHLD", "SIGPIPE")
+
+NOT_BY_COMPONENTS = frozenset({"PYTEST_CURRENT_TEST", "KMP_INIT_AT_FORK", *VARIABLES})
+"""Variables that pytest, scikit-learn when it is imported, and the core set for themselves."""
 
 POOLS_OF_OTHERS = ("concurrent.futures", "joblib", "multiprocessing", "tqdm")
 """Libraries whose threads wait for the next piece of work."""
@@ -140,7 +145,7 @@ def _restore_directory(state: State) -> None:
 
 
 def _read_environment() -> State:
-    return {name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"}
+    return {name: value for name, value in os.environ.items() if name not in NOT_BY_COMPONENTS}
 
 
 def _restore_environment(state: State) -> None:

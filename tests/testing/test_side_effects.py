@@ -89,6 +89,17 @@ EFFECTS: list[tuple[Callable[[], object], str, str]] = [
 ]
 
 
+def test_what_libraries_set_when_they_are_imported_is_not_the_components(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where a component's module is the first to import scikit-learn."""
+    for name in ("KMP_INIT_AT_FORK", "LRU_CACHE_CAPACITY"):
+        monkeypatch.delenv(name, raising=False)
+
+    def effect() -> None:
+        os.environ.update(KMP_INIT_AT_FORK="FALSE", LRU_CACHE_CAPACITY="64")
+
+    assert outcome(keeping(effect), "leaves_the_environment").passed
+
+
 @pytest.mark.parametrize(("effect", "check", "message"), EFFECTS, ids=[message for _, _, message in EFFECTS])
 def test_a_side_effect_is_told_and_put_back(effect: Callable[[], object], check: str, message: str) -> None:
     logging.getLogger("sage_kit_busy")
