@@ -6,6 +6,7 @@ not depend on how its numbers were made.
 
 from __future__ import annotations
 
+import importlib.util
 import shutil
 import time
 from collections.abc import Sequence
@@ -104,11 +105,7 @@ def why_no_browser() -> str:
     """What is missing to drive a browser; "" where all is there."""
     if not any(map(shutil.which, BROWSERS)):
         return "needs chromium (apt-get install chromium)"
-    try:
-        import playwright.sync_api  # noqa: F401
-    except ImportError:
-        return "needs playwright (pip install playwright)"
-    return ""
+    return "" if importlib.util.find_spec("playwright") else "needs playwright (pip install playwright)"
 
 
 def real_texts(session: Session) -> tuple[str, list[str]]:
