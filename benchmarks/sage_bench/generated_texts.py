@@ -69,16 +69,17 @@ def write_texts(path: Path, count: int, tokens: tuple[int, int], *, words: int =
 
 
 def write_model(folder: Path, shape: Mapping[str, Any], *, outputs: int = 2, seed: int = 0) -> None:
-    """A BERT classifier with random weights and the tokenizer of `write_tokenizer`, of BERT-base's shape but for what
-    `shape` says; `folder` holds the tokenizer already.
+    """A BERT classifier with random weights, or with no outputs an encoder alone, of BERT-base's shape but for what
+    `shape` says; `folder` holds its tokenizer already.
     """
     from transformers import AutoConfig, AutoModelForSequenceClassification
 
     size = len(load_tokenizer(str(folder)))
     with quiet(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        config = AutoConfig.for_model("bert", vocab_size=size, num_labels=outputs, **shape)
-        AutoModelForSequenceClassification.from_config(config).save_pretrained(folder)
+        config = AutoConfig.for_model("bert", vocab_size=size, num_labels=outputs or 2, **shape)
+        model = AutoModelForSequenceClassification.from_config(config)
+        (model if outputs else model.base_model).save_pretrained(folder)
 
 
 def _word(number: int) -> str:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from sage_bench.distill import MINILM, task_settings
+from sage_bench.distill import MINILM
 from sage_bench.measure import Session
+from sage_bench.real_texts import task_settings
 from sage_kit.components.plugins import Plugins
 from sage_kit.config import load_config
 from sage_kit.scorecard.held_out import TaskVectors, load_vectors

@@ -11,12 +11,13 @@ import csv
 from pathlib import Path
 from typing import Any
 
-from sage_bench.distill import MINILM_MODEL, task_settings, write_teacher
+from sage_bench.distill import MINILM_MODEL, write_teacher
 from sage_bench.measure import Contender, Session, Work, alternate
+from sage_bench.real_texts import task_settings
 from sage_bench.records import Line, Result, Target
 from sage_kit.components.plugins import Plugins
 from sage_kit.config import load_config
-from sage_kit.data.scoring import load_scored
+from sage_kit.data.scoring import load_scored, task_of
 from sage_kit.inference.prediction_files import predict_file
 from sage_kit.inference.predictor import load_student
 from sage_kit.models.checkpoints import load_tokenizer, quiet
@@ -86,8 +87,7 @@ def write_student(folder: Path, teacher: Path, config: Any, plugins: Plugins) ->
     with quiet():
         model = AutoModelForSequenceClassification.from_pretrained(teacher)
     model = build_student(model, bypass="embeddings", layers=MINILM_MODEL.layers, init="uniform", seed=0)
-    spec = plugins.task(config.task, config.task_options, file_kind=config.task_kind)
-    export_student(model, load_tokenizer(str(teacher)), folder, spec)
+    export_student(model, load_tokenizer(str(teacher)), folder, task_of(plugins, config))
     return folder
 
 

@@ -15,18 +15,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 
-from sage_bench.distill import MINILM, task_settings
+from sage_bench.distill import MINILM
+from sage_bench.generated_texts import write_model
 from sage_bench.measure import Session
 from sage_bench.memory import resident
+from sage_bench.real_texts import real_texts
 from sage_bench.records import Line, Result, Spread, Target
 from sage_bench.start import processor_seconds
-from sage_kit.components.plugins import Plugins
-from sage_kit.config import load_config
-from sage_kit.data.scoring import load_scored
 from sage_kit.errors import SageError
-from sage_kit.models.checkpoints import load_tokenizer, quiet
+from sage_kit.models.checkpoints import load_tokenizer
 
 SIZES = (10_000, 100_000, 1_000_000)
 QUICK_SIZES = (2_000, 10_000)
@@ -35,6 +33,11 @@ BASE = 1_000
 
 WORDS = 12
 DIM, BLOCKS = 64, 2
+SHAPE = {
+    "hidden_size": DIM, "num_hidden_layers": BLOCKS, "num_attention_heads": 2, "intermediate_size": 4 * DIM
+}  # fmt: skip
+"""Of the teacher."""
+
 LOOK = 0.05
 """Time between two looks at a process's memory [s]."""
 
@@ -50,7 +53,9 @@ SETTINGS = {
 
 def run(session: Session) -> Result:
     """A run of each size."""
-    teacher = write_teacher(session.scratch / "teacher")
+    teacher = session.scratch / "teacher"
+    load_tokenizer(MINILM).save_pretrained(teacher)
+    write_model(teacher, SHAPE, outputs=0)
     words = vocabulary(session)
     work = f"sage-kit run on rows of {WORDS} words, {BLOCKS} blocks of {DIM} to 1"
     measured: dict[int, Watched] = {}
@@ -92,27 +97,10 @@ def run(session: Session) -> Result:
     return Result("rows", lines, targets, notes)
 
 
-def write_teacher(folder: Path) -> Path:
-    """A small random checkpoint with MiniLM's tokenizer and an untrained head."""
-    from transformers import AutoConfig, AutoModel
-
-    tokenizer = load_tokenizer(MINILM)
-    with quiet(), torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        shape = AutoConfig.for_model(
-            "bert", vocab_size=len(tokenizer), hidden_size=DIM, num_hidden_layers=BLOCKS, num_attention_heads=2,
-            intermediate_size=4 * DIM,
-        )  # fmt: skip
-        AutoModel.from_config(shape).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
-
-
 def vocabulary(session: Session) -> list[str]:
     """The words of real texts."""
-    _, settings = task_settings(session, "sentences")
-    data = load_scored(Plugins(), load_config({**settings, "train_rows": 4000}), lambda text: None)
-    return sorted({word for text in data.train.texts for word in text.split() if word.isalpha()})
+    _, texts = real_texts(session, train_rows=4000)
+    return sorted({word for text in texts for word in text.split() if word.isalpha()})
 
 
 def write_rows(file: Path, rows: int, words: list[str]) -> None:

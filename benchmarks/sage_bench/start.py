@@ -16,8 +16,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sage_bench.distill import MINILM, MINILM_MODEL, task_settings, write_teacher
+from sage_bench.distill import MINILM, MINILM_MODEL, write_teacher
 from sage_bench.measure import Contender, Session, Work, alternate
+from sage_bench.real_texts import task_settings
 from sage_bench.records import Line, Result, Spread, Target
 from sage_kit.components.plugins import Plugins
 from sage_kit.config import load_config

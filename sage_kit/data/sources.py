@@ -22,7 +22,7 @@ from sage_kit.data.formats import (
     names_of_items,
     require_columns,
 )
-from sage_kit.data.text_columns import ColumnBuilder, take_texts
+from sage_kit.data.text_columns import ColumnBuilder, take_rows
 from sage_kit.errors import DataError, PluginError, one_line
 
 
@@ -63,7 +63,7 @@ class Table:
     def take(self, indices: Sequence[int]) -> Table:
         """The rows at `indices`, which keep their numbers."""
         chosen = np.asarray(indices, np.int64)
-        columns = {name: take_texts(values, chosen) for name, values in self.columns.items()}
+        columns = {name: take_rows(values, chosen) for name, values in self.columns.items()}
         return replace(self, columns=columns, rows=[self.row(index) for index in indices])
 
 

@@ -34,7 +34,7 @@ from sage_kit.data.structured_rows import (
     without_missing,
 )
 from sage_kit.data.task_classes import settle_classes
-from sage_kit.data.text_columns import joined, numbered, take_texts
+from sage_kit.data.text_columns import joined, numbered, take_rows
 from sage_kit.data.unlabelled import count_unlabelled, known_labels, read_texts
 from sage_kit.errors import ConfigError, DataError
 
@@ -80,9 +80,9 @@ class Split:
 
     def take(self, indices: Indices, name: str = "") -> Split:
         """The rows at `indices`, in that order, as a split of the same or another name."""
-        pairs = None if self.pairs is None else take_texts(self.pairs, indices)
-        groups = None if self.groups is None else [self.groups[row] for row in indices.tolist()]
-        return Split(name or self.name, take_texts(self.texts, indices), pairs, self.labels[indices], groups)
+        pairs = None if self.pairs is None else take_rows(self.pairs, indices)
+        groups = None if self.groups is None else list(take_rows(self.groups, indices))
+        return Split(name or self.name, take_rows(self.texts, indices), pairs, self.labels[indices], groups)
 
     @property
     def columns(self) -> list[Sequence[str]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,8 @@ from sage_kit.storage.spool import Spool
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+T = TypeVar("T")
 
 CHUNK = 4096
 """Texts that are made at a time when all are asked for."""
@@ -183,9 +185,11 @@ class ColumnBuilder:
         return self._values if self._texts is None else self._texts.finish()
 
 
-def take_texts(texts: Sequence[str], rows: NDArray[np.int64]) -> Sequence[str]:
-    """The texts at `rows`, in that order."""
-    return texts.take(rows) if isinstance(texts, TextColumn) else [texts[row] for row in rows.tolist()]
+def take_rows(column: Sequence[T], rows: NDArray[np.int64]) -> Sequence[T]:
+    """The values of a column at `rows`, in that order."""
+    if isinstance(column, TextColumn):
+        return cast("Sequence[T]", column.take(rows))
+    return [column[row] for row in rows.tolist()]
 
 
 def numbered(columns: Sequence[Sequence[Any]]) -> NDArray[np.int64]:

@@ -152,11 +152,10 @@ class TokenWriter:
 
 def concatenated(parts: Sequence[Tokens]) -> Tokens:
     """The examples of several, all of one tokenizer, one after another."""
-    flat = {
-        name: np.concatenate([getattr(part, name) for part in parts]) for name in ("ids", "types", "special", "second")
-    }
-    offsets = np.concatenate([[0], np.cumsum(np.concatenate([part.lengths for part in parts]))]).astype(np.int64)
-    return Tokens(offsets=offsets, pad_id=parts[0].pad_id, **flat)
+    writer = TokenWriter(None)
+    for part in parts:
+        writer.append(part.lengths, *(getattr(part, name) for name in TokenWriter.FLAT))
+    return writer.finish(parts[0].pad_id)
 
 
 def tokenize(split: Split, tokenizer: Any, max_length: int) -> Tokens:

@@ -12,12 +12,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from sage_kit.data.batches import plan_batches
 from sage_kit.data.tokens import Tokens, padded_rows
 from sage_kit.errors import MissingPackageError, ModelError, one_line
 from sage_kit.inference.exported_folder import About, read_about
 from sage_kit.models.checkpoints import load_model_config, load_tokenizer
-from sage_kit.models.vectors import INFERENCE_BATCH_SIZE, INFERENCE_BATCH_TOKENS
+from sage_kit.models.vectors import forward_batches
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -108,7 +107,7 @@ class OnnxBackend:
         """The model's outputs: (sequences, n_outputs), or flat; batches hold texts of like length."""
         per_token = self.about.per_token
         found = np.zeros((int(tokens.offsets[-1]) if per_token else len(tokens), self.n_outputs), np.float32)
-        for rows in plan_batches(tokens.lengths, batch_size=INFERENCE_BATCH_SIZE, batch_tokens=INFERENCE_BATCH_TOKENS):
+        for rows in forward_batches(tokens.lengths, torch.device("cpu")):
             computed = self.session.run(None, feed(tokens, rows, self.about.inputs))
             values = np.stack(computed, axis=-1) if self.about.architecture == "span" else computed[0]
             if per_token:

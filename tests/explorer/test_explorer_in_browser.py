@@ -12,25 +12,21 @@ from typing import Any
 import pytest
 from generatedrun import generated_run
 
+from sage_bench.explorer import browser as started_browser
+from sage_bench.explorer import why_no_browser
 from sage_kit.explorer.page_data import page_data
 from sage_kit.explorer.page_file import asset, write_page
 
-BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-FLAGS = [
-    "--no-sandbox", "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--disable-quic",
-    "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync",
-]  # fmt: skip
 SLOW = 60_000
 """Milliseconds that a step may take on a busy machine, whose GPU is computed."""
 
 HOSTILE = "</script><img src=x onerror=\"document.title='bad'\"><b>bold</b> \u202egnp.\u202c \x1b[31m \x00 & \u2028 end"
 
 pytestmark = [
-    pytest.mark.skipif(BROWSER is None, reason="needs chromium"),
+    pytest.mark.skipif(bool(why_no_browser()), reason=why_no_browser() or "there is one"),
     # playwright's own, on some versions of Python
     pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
-playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright")
 
 
 @pytest.fixture(scope="module")
@@ -57,10 +53,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=BROWSER, headless=True, args=FLAGS)
+    with started_browser() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture

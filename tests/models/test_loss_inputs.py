@@ -107,7 +107,7 @@ def test_losses_of_a_batch_are_those_of_the_whole_models(
     batches = RealBatches(train, Profile(len(train.store), 2, CPU), config, CPU, np.random.default_rng(0))
     found, expected = [], []
     for number in range(3):
-        batch = batches.fetch(number)
+        batch = batches.gather(number)()
         with torch.no_grad():
             output = upper(batch.states, batch.mask, hidden=inputs.hidden, projections=inputs.projections)
         seen = BatchInputs(
@@ -128,7 +128,7 @@ def test_losses_of_a_batch_are_those_of_the_whole_models(
         found.append(relation_loss(ours[:, :, 0], theirs[:, :, 0], batch.mask, heads or 4).numpy())
     teacher.double(), student.double()
     for number in range(3):
-        for row in batches.fetch(number).rows.numpy():
+        for row in batches.gather(number)().rows.numpy():
             ids = train.tokens.ids[train.tokens.offsets[row] : train.tokens.offsets[row + 1]].astype(np.int64)
             expected.append(whole_loss(teacher, block, student, ids, heads or 4))
     assert min(expected) > 1e-3

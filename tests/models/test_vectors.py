@@ -393,7 +393,7 @@ def test_hidden_states_are_aligned_with_the_batches_of_the_store(setting: Settin
     store = setting.embed()
     outputs = setting.label(store, hidden_layers=[1])
     indices = np.array([30, 2, 17])
-    batch, states = store.batch(indices, CPU), outputs.hidden_batch(store.offsets, indices, CPU)
+    batch, states = store.batch(indices, CPU), outputs.gather_hidden(store.offsets, indices, CPU)()
     assert states is not None
     assert states.dtype == torch.float32
     assert states.shape == (*batch.states.shape[:2], 1, 32)
@@ -406,7 +406,7 @@ def test_without_layers_there_are_no_hidden_states(setting: Setting) -> None:
     store = setting.embed()
     outputs = setting.label(store)
     assert outputs.hidden is None
-    assert outputs.hidden_batch(store.offsets, np.array([0]), CPU) is None
+    assert outputs.gather_hidden(store.offsets, np.array([0]), CPU)() is None
 
 
 def test_labels_of_pooled_vectors(setting: Setting) -> None:

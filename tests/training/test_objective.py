@@ -80,7 +80,7 @@ def prepared_run(folder: Path, teacher: Path, **settings: Any) -> tuple[Any, Pre
 
 def first_batch(config: Any, prepared: Prepared) -> LabelledBatch:
     profile = Profile(len(prepared.train.store), prepared.data.spec.n_outputs, CPU)
-    return RealBatches(prepared.train, profile, config, CPU, np.random.default_rng(0)).fetch(0)
+    return RealBatches(prepared.train, profile, config, CPU, np.random.default_rng(0)).gather(0)()
 
 
 # ---- weights
