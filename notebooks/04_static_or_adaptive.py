@@ -90,6 +90,7 @@ if preset is None:
         Arm("default", "the preset default, anew each round", **usual),
         Arm("default, once", "the preset default, once", **{**usual, "schedule": "static"}),
     ]
+study.plan(arms=[*arms, Arm(EQUAL_FLOPS, schedule="none")], tuned=True)
 runs = with_equal_flops(study, study.run(study.tune(arms)), "adaptive")
 
 # %% [markdown]

@@ -90,6 +90,11 @@ ways, share_kept = listed(inverters or "anchored,knn"), let_through or 0.75
 # %%
 none = Arm("none", "no filter", schedule="adaptive", inverter=ways[0])
 others = [Arm(f"none, {way}", "no filter", schedule="adaptive", inverter=way) for way in ways[1:]]
+plain = Arm("plain", "plain distillation", schedule="none")
+ratio = study.config(study.tasks[0]).synthetic_ratio
+halves = half_arms(ways, ratio)
+# how strict each filter is, is found out below
+study.plan(arms=[none, *others, *halves, *(Arm(name, filter=name) for name in names), plain], tuned=True)
 unfiltered = study.run([none, *others], seeds=[0], keep=["synthetic"])
 tables = {}
 for one in study.tasks:
@@ -135,9 +140,6 @@ study.add_table(
 # ## The arms
 
 # %%
-ratio = study.config(study.tasks[0]).synthetic_ratio
-halves = half_arms(ways, ratio)
-plain = Arm("plain", "plain distillation", schedule="none")
 runs = []
 for one in study.tasks:
     filtered = filter_arms([setting for setting in settings[one] if setting.is_usable], ratio)

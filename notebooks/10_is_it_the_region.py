@@ -140,6 +140,11 @@ first += [
     synthesis("random tokens", "no region and no map", "random", "replace_random"),
     Arm("default", "the preset as it stands, with the loss of all arms"),
 ]
+FAR, MORE_STEPS = "noise, as far as replaced", "plain, more steps"
+# how far the controls go is found out below
+later = [synthesis(name, "in full space", name, "mixup" if name == "mixup" else "shift") for name in controls]
+later += [synthesis(FAR, "gaussian", "gaussian"), *(Arm(name, schedule="none") for name in (MORE_STEPS, EQUAL_FLOPS))]
+study.plan(arms=[*first, *later], tuned=True)
 looked_at = study.run(first, seeds=[0], keep=["synthetic"])
 
 # %% [markdown]
@@ -149,7 +154,6 @@ looked_at = study.run(first, seeds=[0], keep=["synthetic"])
 
 # %%
 prepared = {one: prepared_for(study.config(one), study.plugins) for one in study.tasks}
-FAR = "noise, as far as replaced"
 matched, target = {}, {}
 for one in study.tasks:
     vectors = prepared[one].train.store.pooled
@@ -231,7 +235,6 @@ study.add_figure("displacement", figure, "How far the mean token moves, relative
 # ## All seeds
 
 # %%
-MORE_STEPS = "plain, more steps"
 runs = []
 for one in study.tasks:
     runs += study.run(study.tune([*first, *other_arms(one)], tasks=[one]), tasks=[one])

@@ -1,4 +1,4 @@
-"""The commands `sage-kit study`: list, run, status, verify, report; and `sage-kit claims`.
+"""The commands `sage-kit study`: list, run, plan, status, verify, report; and `sage-kit claims`.
 
 Whatever takes time to import is imported inside them.
 """
@@ -56,6 +56,32 @@ ResultsDir = Annotated[
         show_default=f"{SHARED_RESULTS} and {RESULTS} of the project",
     ),
 ]
+Name = Annotated[
+    str,
+    typer.Argument(
+        metavar="[NAME]",
+        help="Study: its name, its number, or the beginning of its name.",
+        autocompletion=completion.studies,
+    ),
+]
+# `Optional`, since typer reads these annotations at run time on Python 3.10
+Parameters = Annotated[
+    Optional[list[str]],  # noqa: UP045
+    typer.Option("-p", "--parameter", metavar="NAME=VALUE", help="Parameter; may be given more than once."),
+]
+Profile = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME",
+        help="Size: smoke, small, medium or full; short for -p.",
+        autocompletion=completion.profiles,
+    ),
+]
+Grid = Annotated[str, typer.Option("--grid", metavar="FILE", help="Grid of cells: a .toml, .json or .yaml file.")]
+PluginFiles = Annotated[
+    Optional[list[str]],  # noqa: UP045
+    typer.Option("--plugin", metavar="FILE", help="Load a one-file plugin. May be given more than once."),
+]
 
 
 @study_app.command("list")
@@ -80,29 +106,10 @@ def list_command(notebooks: Notebooks = "", as_json: AsJson = False) -> None:
 
 @study_app.command("run")
 def run_command(
-    name: Annotated[
-        str,
-        typer.Argument(
-            metavar="[NAME]",
-            help="Study: its name, its number, or the beginning of its name.",
-            autocompletion=completion.studies,
-        ),
-    ] = "",
-    parameter: Annotated[
-        Optional[list[str]],  # noqa: UP045 (typer reads this annotation at run time on Python 3.10)
-        typer.Option("-p", "--parameter", metavar="NAME=VALUE", help="Parameter; may be given more than once."),
-    ] = None,
-    profile: Annotated[
-        str,
-        typer.Option(
-            metavar="NAME",
-            help="Size: smoke, small, medium or full; short for -p.",
-            autocompletion=completion.profiles,
-        ),
-    ] = "",
-    grid: Annotated[
-        str, typer.Option("--grid", metavar="FILE", help="Grid of cells: a .toml, .json or .yaml file.")
-    ] = "",
+    name: Name = "",
+    parameter: Parameters = None,
+    profile: Profile = "",
+    grid: Grid = "",
     jobs: Annotated[int, typer.Option(metavar="N", help="Cells at a time; they share the cores.")] = 1,
     backend: Annotated[
         str, typer.Option(metavar="NAME", help="joblib (processes of this machine) or dask (a cluster).")
@@ -117,10 +124,7 @@ def run_command(
     ] = False,
     out: CellsOut = "",
     notebooks: Notebooks = "",
-    plugin: Annotated[
-        Optional[list[str]],  # noqa: UP045 (typer reads this annotation at run time on Python 3.10)
-        typer.Option("--plugin", metavar="FILE", help="Load a one-file plugin. May be given more than once."),
-    ] = None,
+    plugin: PluginFiles = None,
 ) -> int:
     """Execute a study, or the cells of a grid. Cells that are done already are not executed again.
 
@@ -161,6 +165,38 @@ def run_command(
             f"sage-kit: {outcome.cell.name} {outcome.state}: {outcome.error}; see {outcome.cell.directory}", err=True
         )
     return 1 if failed else 0
+
+
+@study_app.command("plan")
+def plan_command(
+    name: Name = "",
+    parameter: Parameters = None,
+    profile: Profile = "",
+    grid: Grid = "",
+    notebooks: Notebooks = "",
+    plugin: PluginFiles = None,
+) -> int:
+    """Tell which differences a study can detect, how many runs it makes and about how long they take.
+
+    Executes its notebook up to the first run that is missing: some seconds for each cell, in which no teacher is
+    trained and nothing is saved. Arms that a notebook makes of its first results come on top.
+
+    Exit codes: 0 all planned, 1 a notebook failed, 2 bad parameters.
+    """
+    from sage_kit.studies.grid import grid_cells
+    from sage_kit.studies.parameters import notebooks_folder
+    from sage_kit.studies.plan_only import PLANNED, plan_cell
+    from sage_kit.studies.runner import parameters_text
+
+    overrides = _overrides(parameter or [], profile, plugin or [])
+    is_good = True
+    for cell in grid_cells(notebooks_folder(notebooks), in_project("", CELLS), name, grid, overrides):
+        typer.echo(f"{cell.study}: {parameters_text(cell.parameters)}")
+        outcome = plan_cell(cell, lambda line: typer.echo(f"  {line}"))
+        if outcome.state != PLANNED:
+            is_good = False
+            typer.echo(f"sage-kit: {cell.study} has no plan: {outcome.error}", err=True)
+    return 0 if is_good else 1
 
 
 @study_app.command()

@@ -38,6 +38,7 @@ from sage_kit.studies.effort import Effort
 from sage_kit.studies.findings import Findings
 from sage_kit.studies.parameters import Parameter, check, check_components, check_parameters, listed
 from sage_kit.studies.places import RESULTS, RUNS, in_project, result_folders
+from sage_kit.studies.plan_only import end_of_plan
 from sage_kit.studies.predictions import DEV, compare_outputs, split_name, without_contributions
 from sage_kit.studies.result import StudyResult
 from sage_kit.studies.run_count import tell
@@ -380,6 +381,7 @@ class Study(Findings):
         from sage_kit.system.devices import make_accelerator
         from sage_kit.training.preparation import prepare_vectors
 
+        end_of_plan()
         config = self.config(task, **settings)
         there = prepare_vectors(config, self.plugins, make_accelerator(config), Costs(), fine_tune=True)
         return np.array(there.train.pooled), np.array(there.dev.pooled)
@@ -479,6 +481,7 @@ class Study(Findings):
 
     def finish(self) -> None:
         """Decide the findings, save them with tables, figures and predictions, and show the verdict: see `result`."""
+        end_of_plan()
         if self._all_runs and "runs" not in self.tables:
             self.add_table("runs", self.all_runs.table(), show=False)
         seconds = time.perf_counter() - self._started

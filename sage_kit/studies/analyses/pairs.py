@@ -21,6 +21,7 @@ from sage_kit.errors import BudgetError, CompatibilityError, MissingPackageError
 from sage_kit.recipe import resolve
 from sage_kit.scorecard import Placement, Scorecard, TaskVectors, load_vectors, place_vectors, score_pair
 from sage_kit.scorecard.measures import METRICS, terms
+from sage_kit.studies.plan_only import end_of_plan
 from sage_kit.studies.statistics import AVERAGE, Interval, average, correlation, two_way
 from sage_kit.studies.study import Study
 
@@ -102,6 +103,7 @@ def score_pairs(study: Study, reducers: Sequence[str], inverters: Sequence[str],
     A pair that does not go together, lacks a package or, as a reducer's own inverse may, runs out of its time budget on
     any task, has no figures.
     """
+    end_of_plan()
     say = functools.partial(print, flush=True)
     vectors = {
         task: load_vectors(study.config(task), study.plugins, fine_tune=True, points=points) for task in study.tasks
