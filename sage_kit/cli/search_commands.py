@@ -78,7 +78,7 @@ def search_command(
     first; those of the output say nothing here.
     """
     if worker:
-        from sage_kit.searching.search_workers import end_with
+        from sage_kit.system.parent import end_with
 
         end_with(worker)
     from sage_kit.searching.search_plan import Ending, SearchPlan, asked_plan

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import subprocess
 import sys
-import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,7 +14,6 @@ from sage_kit.searching.search_plan import Ending
 
 GRACE = 10.0
 """Seconds that a process may take to end by itself once it is told to."""
-WATCH = 1.0  # seconds between looks at whether the process that began a worker still runs
 
 
 @contextlib.contextmanager
@@ -61,18 +57,3 @@ def make_trials(folder: Path, jobs: int, trials: int, ending: Ending) -> None:
         codes = [process.wait() for process in processes]
     if all(codes):
         raise StudyError(f"none of the {jobs} processes ended well (exit codes {', '.join(map(str, codes))})")
-
-
-def end_with(parent: int) -> None:
-    """In a worker: end when the process that began it is gone, however that went.
-
-    What is under way goes on from its checkpoint, whoever takes it over.
-    """
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(WATCH)
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    if os.name != "nt":  # where a process does not learn that its parent is gone
-        threading.Thread(target=watch, daemon=True).start()

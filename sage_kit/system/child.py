@@ -22,6 +22,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
+from sage_kit.system.parent import end_itself, end_session, end_with
+
 GRACE = 60.0
 """Most seconds that an ended process's output may take to be closed."""
 
@@ -29,11 +31,14 @@ GRACE = 60.0
 def on_standard_streams(serve: Callable[[TextIO, TextIO], None]) -> None:
     """In the child: let a function answer on the standard streams; what else is printed goes to the error output.
 
+    The child, and whatever it has started, end with the process that started it.
+
     Parameters
     ----------
     serve : callable
         Gets the requests and the stream for the answers.
     """
+    end_with(os.getppid(), end_session if os.getpgrp() == os.getpid() else end_itself)
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     sys.stdout = sys.stderr

@@ -17,7 +17,7 @@ import time
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 
@@ -27,6 +27,7 @@ from sage_kit.components.loader import ENTRY_POINT_GROUP, Origin
 from sage_kit.components.plugins import Plugins, Registered
 from sage_kit.components.spec_checks import NAME
 from sage_kit.errors import SageError
+from sage_kit.system.child import on_standard_streams
 from sage_kit.testing.exercises import as_array, recorded, require_nothing
 from sage_kit.testing.registry import Check, CheckResult, NotApplicable
 from sage_kit.testing.run_checks import checks_for, run_checks
@@ -57,10 +58,8 @@ def observing_hooks(plugins: Plugins, files: list[str]) -> list[Registered]:
     return found
 
 
-def main() -> None:
-    """Check what the line on the standard input names, and end."""
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
+def serve(requests: TextIO, answers: TextIO) -> None:
+    """Check what the one line of the requests names, and end the process."""
     lock = threading.Lock()
 
     def tell(**event: Any) -> None:
@@ -68,7 +67,7 @@ def main() -> None:
             answers.write(json.dumps(event) + "\n")
             answers.flush()
 
-    message = json.loads(sys.stdin.readline())
+    message = json.loads(requests.readline())
     warnings.showwarning = lambda *arguments, **keywords: None  # they are not what a component prints
     logging.lastResort = logging.NullHandler()
     threading.Thread(target=_beat, args=(tell,), daemon=True, name="heartbeat").start()
@@ -159,6 +158,6 @@ def _save(subject: Subject, path: Path) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    on_standard_streams(serve)
 
-__all__ = ["CheckResult", "main", "observing_hooks"]
+__all__ = ["CheckResult", "observing_hooks", "serve"]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -117,3 +119,42 @@ def test_a_child_that_ended_with_messages_unread_can_be_ended(start: Start) -> N
 def test_what_cannot_be_started_is_the_systems_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         Child([str(tmp_path / "nothing")])
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows does not tell a process that its parent is gone")
+def test_a_child_and_what_it_started_end_with_the_process_that_started_it() -> None:
+    serve = (
+        "import json, subprocess, sys\n"
+        "from sage_kit.system.child import on_standard_streams\n"
+        "def serve(requests, answers):\n"
+        "    own = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(300)'])\n"
+        "    answers.write(json.dumps({'own': own.pid}) + '\\n')\n"
+        "    answers.flush()\n"
+        "    own.wait()\n"
+        "on_standard_streams(serve)\n"
+    )
+    start = (
+        "import sys, time\n"
+        "from sage_kit.system.child import Child\n"
+        f"child = Child([sys.executable, '-c', {serve!r}])\n"
+        "print(child._process.pid, child.receive()['own'], flush=True)\n"
+        "time.sleep(300)\n"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", start], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    processes = [int(word) for word in parent.stdout.readline().split()]
+    assert len(processes) == 2
+    assert all(map(is_running, processes))
+    parent.send_signal(signal.SIGTERM)
+    parent.wait()
+    parent.stdout.close()
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and any(map(is_running, processes)):
+        time.sleep(0.2)
+    assert not any(map(is_running, processes))
+
+
+def is_running(process: int) -> bool:
+    """Whether a process is there and has not ended; one that has may wait for somebody to ask how."""
+    asked = subprocess.run(["ps", "-o", "stat=", "-p", str(process)], capture_output=True, text=True)
+    return bool(asked.stdout.strip()) and not asked.stdout.startswith("Z")
