@@ -156,7 +156,7 @@ find_ahead(
     "chosen_over_plain",
     "over_plain",
     "chosen",
-    what="the chosen settings",
+    what="what the search chose",
     other="plain distillation with the same loss",
 )
 if other:
@@ -165,7 +165,7 @@ if other:
         "chosen_over_defaults",
         "over_defaults",
         "chosen",
-        what="the chosen settings",
+        what="what the search chose",
         other="the defaults as they are",
     )
 study.finish()
