@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import write_results_page
 from studies.fakeresults import make_finding, save_result
-from write_results_page import FOLDER, GAINS, PAGE, gains_png, main_result, page, paragraph, section
+from write_results_page import FOLDER, GAINS, PAGE, gains_png, main_results, page, paragraph, section
 
 from sage_kit.studies.ledger import read_results
 
@@ -64,15 +65,32 @@ def test_the_page_opens_with_the_gains_of_the_main_study(tmp_path: Path) -> None
     with_gains(tmp_path, "smoke-many", tasks=("sst2", "mrpc", "stsb"), profile="smoke")
     save_result(tmp_path, "09_glue", make_finding("x", 0.1, 0.3), label="small-three", tasks=("a", "b", "c"))
     results, _ = read_results(tmp_path)
-    assert main_result(results) == best
+    assert main_results(results) == [best]
     text = page(results)
     figure = text.index(f"]({GAINS})")
     assert text.index("# What the studies found") < figure < text.index("## 09 ")
     assert "over 5 runs, each with a transfer set of its own" in text
-    assert "From [09_glue](09_glue/small-two).*" in text
+    assert "From [09_glue on sst2, mrpc](09_glue/small-two).*" in text
     picture = gains_png(results)
     assert picture is not None
     assert picture.startswith(b"\x89PNG")
+
+
+def test_results_on_other_tasks_stand_in_the_same_figure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    two = with_gains(tmp_path, "small-two", tasks=("sst2", "mrpc"))
+    other = with_gains(tmp_path, "small-other", tasks=("qnli",))
+    with_gains(tmp_path, "small-again", tasks=("mrpc",))
+    with_gains(tmp_path, "small-few", tasks=("stsb",), seeds=3)
+    results, _ = read_results(tmp_path)
+    assert main_results(results) == [two, other]
+    drawn: list[Any] = []
+    draw = write_results_page.figures.gains
+    monkeypatch.setattr(
+        write_results_page.figures, "gains", lambda rows, **named: drawn.append(rows) or draw(rows, **named)
+    )
+    assert gains_png(results) is not None
+    assert set(drawn[0]["task"]) == {"sst2", "mrpc", "qnli"}
+    assert "[09_glue on qnli](09_glue/small-other)" in page(results)
 
 
 def test_without_the_main_study_no_figure_opens_the_page(tmp_path: Path) -> None:
