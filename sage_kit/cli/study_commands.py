@@ -178,8 +178,8 @@ def plan_command(
 ) -> int:
     """Tell which differences a study can detect, how many runs it makes and about how long they take.
 
-    Executes its notebook up to the first run that is missing: some seconds for each cell, in which no teacher is
-    trained and nothing is saved. Arms that a notebook makes of its first results come on top.
+    Executes its notebook up to the first run: some seconds for each cell, in which no teacher is trained and nothing is
+    saved. Arms that a notebook makes of its first results come on top.
 
     Exit codes: 0 all planned, 1 a notebook failed, 2 bad parameters.
     """

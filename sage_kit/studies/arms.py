@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from sage_kit.config import RunConfig
 from sage_kit.errors import RunHeldError, StudyError, did_you_mean
 from sage_kit.recipe import resolve
-from sage_kit.studies.plan_only import is_plan_only
+from sage_kit.studies.plan_only import end_of_plan
 from sage_kit.studies.run_count import tell
 from sage_kit.studies.run_store import RunStore
 from sage_kit.studies.runs import ArmRun, Loop
@@ -120,6 +120,7 @@ def make_runs(store: RunStore, asked: Sequence[tuple[Arm, RunConfig, str]], keep
     A run that another process is making at the moment is left for later, so that several processes that execute the
     same study share its runs.
     """
+    end_of_plan()
     found: dict[int, ArmRun] = {}
     store.count.ask(len(asked))
 
@@ -131,8 +132,7 @@ def make_runs(store: RunStore, asked: Sequence[tuple[Arm, RunConfig, str]], keep
             arm.name, config, keep=keep, announce=lines.append, loop=arm.loop, wait=wait
         )  # fmt: skip
         tail = store.count.add(None if run.found else time.perf_counter() - started)
-        if not is_plan_only():  # what is there is counted in the plan
-            tell(f"{' '.join(lines)}{note}{tail}")
+        tell(f"{' '.join(lines)}{note}{tail}")
 
     waiting = list(range(len(asked)))
     while waiting:

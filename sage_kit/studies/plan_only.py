@@ -1,5 +1,5 @@
-"""The plan of a study without its runs: a notebook is executed up to the first run, or the first costly look at a
-teacher, that is not there yet. Nothing is made, and nothing saved.
+"""The plan of a study without its runs: a notebook is executed up to its first run, or its first costly look at a
+teacher. Nothing is made, and nothing saved.
 """
 
 from __future__ import annotations
@@ -22,14 +22,9 @@ class PlanEndError(StudyError):
     """What comes next costs time, and only the plan was asked for."""
 
 
-def is_plan_only() -> bool:
-    """Whether the study that is executed in this process ends behind its plan."""
-    return bool(os.environ.get(PLAN_ONLY))
-
-
 def end_of_plan() -> None:
     """End the study here if only its plan was asked for: called before all that costs time or is saved."""
-    if is_plan_only():
+    if os.environ.get(PLAN_ONLY):
         raise PlanEndError(f"the plan ends here, since {PLAN_ONLY} is set")
 
 

@@ -32,7 +32,6 @@ from sage_kit.storage.fingerprint import fingerprint
 from sage_kit.storage.reading import json_loads
 from sage_kit.storage.source_digest import LEAVES, modules_of, source_digest
 from sage_kit.studies.contents import checkpoint_content, file_content, teacher_parts
-from sage_kit.studies.plan_only import end_of_plan, is_plan_only
 from sage_kit.studies.run_count import RunCount
 from sage_kit.studies.runs import ENVIRONMENT_FILE, ArmRun, Loop
 from sage_kit.studies.saved_runs import SavedRuns
@@ -95,8 +94,6 @@ class RunStore:
         """
         from filelock import FileLock, Timeout
 
-        if is_plan_only() and not self.has(config, loop):
-            end_of_plan()
         digest = self.code_digest(config, loop)
         key = self.key(config, loop, digest)
         path = self.root / config.task / "+".join([key, *sorted(set(keep))])
