@@ -25,7 +25,8 @@ from sage_kit.components import (
     handling_of,
 )
 from sage_kit.components.plugins import Plugins, Registered
-from sage_kit.config import LossWeight, RunConfig, loss_choices
+from sage_kit.config import RunConfig
+from sage_kit.config.loss_weights import LossWeight, loss_choices
 from sage_kit.errors import CompatibilityError, ConfigError, did_you_mean
 
 CHOSEN_KINDS = ("reducer", "sampler", "inverter", "lift", "filter", "stop_rule")

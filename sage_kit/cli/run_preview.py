@@ -19,11 +19,11 @@ from sage_kit.config import (
     CACHE_DIR_VARIABLE,
     DATA_DIR_VARIABLE,
     GROUPS,
-    LossWeight,
     RunConfig,
     field_extra,
     toml_loads,
 )
+from sage_kit.config.loss_weights import LossWeight
 from sage_kit.errors import ModelError, RunDirectoryError, SageError, causes_of
 from sage_kit.recipe import LossChoice, Recipe
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from sage_kit.config.data_settings import DATA_DIR_VARIABLE
 from sage_kit.config.loading import load_config, to_toml
-from sage_kit.config.loss_weights import LossWeight, loss_choices
 from sage_kit.config.paths import PATHS, PATHS_OR_NAMES, PLACES, default_settings, with_absolute_paths
 from sage_kit.config.presets import PRESETS
 from sage_kit.config.settings import CACHE_DIR_VARIABLE, GROUPS, RunConfig, field_extra
@@ -21,14 +20,12 @@ __all__ = [
     "PATHS_OR_NAMES",
     "PLACES",
     "PRESETS",
-    "LossWeight",
     "RunConfig",
     "Table",
     "default_settings",
     "explain",
     "field_extra",
     "load_config",
-    "loss_choices",
     "to_toml",
     "toml_item",
     "toml_loads",

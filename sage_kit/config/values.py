@@ -89,19 +89,32 @@ def _table_from_text(value: str) -> dict[str, Any]:
     text = value.strip()
     if text.startswith("{") and text.endswith("}"):
         text = text[1:-1]
-    lines = []
+    lines: list[str] = []
     for part in _split_at_commas(text):
         key, equals, word = (piece.strip() for piece in part.partition("="))
+        if lines and not equals:
+            before = lines[-1].partition(" = ")[0]
+            raise ValueError(f"{key!r} has no name; a list stands in brackets, like {before}=[one, two]")
         if not equals or not key:
             raise ValueError("expected name=value pairs separated by commas")
         try:
-            toml_loads(f"{key} = {word}")
+            lines.append(f"{key} = {_as_toml(key, word)}")
         except ValueError:
-            if re.search(r"[\"'\[\]{}#]", word):
-                raise ValueError(f"{part.strip()!r} is not a name=value pair; put text in quotes") from None
-            word = f"'{word}'"
-        lines.append(f"{key} = {word}")
+            raise ValueError(f"{part.strip()!r} is not a name=value pair; put text in quotes") from None
     return toml_loads("\n".join(lines))
+
+
+def _as_toml(key: str, word: str) -> str:
+    """A value as TOML writes it; bare words, alone or in a list, become strings."""
+    try:
+        toml_loads(f"{key} = {word}")
+    except ValueError:
+        if word.startswith("[") and word.endswith("]"):
+            return f"[{', '.join(_as_toml(key, item.strip()) for item in _split_at_commas(word[1:-1]))}]"
+        if re.search(r"[\"'\[\]{}#]", word):
+            raise
+        return f"'{word}'"
+    return word
 
 
 def _split_at_commas(text: str) -> Iterator[str]:

@@ -2,8 +2,8 @@
 
 The modules behind an entry are found by reading their imports, those inside functions too, so nothing is imported here
 and no list has to be kept by hand. The digest is of the code and not of its text: comments, docstrings, layout, the
-wording of errors and of help texts, and what is imported for types only leave it alone. So do defaults of settings:
-whoever makes a key holds all values in it, given or not.
+wording of errors and of help texts, and what is imported for types only leave it alone. So does what reads settings,
+texts and labels: whoever makes a key holds all values in it, given or not.
 
 Followed are `sage_kit` itself, the packages of the plugins in question, and modules that lie neither in Python's own
 library nor among the installed packages. Of installed packages the versions count instead (`COMPUTING`).
@@ -31,6 +31,10 @@ from sage_kit import errors
 
 PACKAGE = sage_kit.PROJECT
 
+_SETTINGS = "reads settings, which every key holds by value"
+_TABLES = "reads texts and labels, which every key holds by value"
+_KEEPS = "names and keeps results, and computes none"
+
 LEAVES: Mapping[str, str] = {
     "sage_kit": "a version and a marker; the version changes without the code, and the code without the version",
     "sage_kit.builtin": "the list of all built-in components: those that are chosen count by themselves",
@@ -40,10 +44,28 @@ LEAVES: Mapping[str, str] = {
     "sage_kit.training.tracing": "measures what the loop does, and leaves it as it is",
     "sage_kit.components.provenance": "makes keys",
     "sage_kit.storage.source_digest": "makes keys",
+    "sage_kit.storage.fingerprint": "makes keys",
     "sage_kit.builtin.observers": "options of observers, which count by their values",
     "sage_kit.builtin.observers.progress": "shows what the loop does",
     "sage_kit.builtin.observers.lines": "shows what the loop does",
     "sage_kit.builtin.observers.tracker": "shows what the loop does",
+    "sage_kit.config": _SETTINGS,
+    "sage_kit.config.data_settings": _SETTINGS,
+    "sage_kit.config.joint_checks": _SETTINGS,
+    "sage_kit.config.loading": _SETTINGS,
+    "sage_kit.config.paths": _SETTINGS,
+    "sage_kit.config.presets": _SETTINGS,
+    "sage_kit.config.settings": _SETTINGS,
+    "sage_kit.config.validation": _SETTINGS,
+    "sage_kit.config.values": _SETTINGS,
+    "sage_kit.data.carving": _TABLES,
+    "sage_kit.data.row_checks": _TABLES,
+    "sage_kit.data.sources": _TABLES,
+    "sage_kit.data.unlabelled": _TABLES,
+    "sage_kit.data.user_files": _TABLES,
+    "sage_kit.storage.cache": _KEEPS,
+    "sage_kit.storage.files": _KEEPS,
+    "sage_kit.storage.manifest": _KEEPS,
 }
 """Modules that cannot change a result, and why. They are neither digested nor followed."""
 
@@ -52,15 +74,9 @@ HELD_BY_VALUE = frozenset({
     "sage_kit.components.loader", "sage_kit.components.messages", "sage_kit.components.plugins",
     "sage_kit.components.protocols",
     "sage_kit.components.records", "sage_kit.components.spec_checks", "sage_kit.components.specs",
-    "sage_kit.components.task_specs",
-    "sage_kit.config", "sage_kit.config.joint_checks", "sage_kit.config.loading", "sage_kit.config.loss_weights",
-    "sage_kit.config.paths", "sage_kit.config.presets", "sage_kit.config.settings", "sage_kit.config.validation",
-    "sage_kit.config.values",
-    "sage_kit.data.carving", "sage_kit.data.row_checks", "sage_kit.data.sources", "sage_kit.data.splits",
-    "sage_kit.data.unlabelled", "sage_kit.data.user_files", "sage_kit.recipe", "sage_kit.storage.cache",
-    "sage_kit.storage.files", "sage_kit.storage.fingerprint", "sage_kit.storage.manifest",
+    "sage_kit.components.task_specs", "sage_kit.config.loss_weights", "sage_kit.data.splits", "sage_kit.recipe",
 })  # fmt: skip
-"""Modules whose effect an entry of the cache holds by value: settings, texts, labels, and what names and keeps it."""
+"""Modules whose effect an entry of the cache holds by value, though a run's key does not: what calls components."""
 
 COMPUTING = ("torch", "transformers", "tokenizers", "accelerate", "numpy", "scipy", "scikit-learn")
 """Distributions that compute results: their versions are part of every digest."""
@@ -290,12 +306,9 @@ def _without_message(node: ast.Raise) -> ast.Raise:
 
 
 def _without_prose(node: ast.Call) -> ast.Call:
-    """The call without arguments that hold text for a reader, and of a setting without its default."""
-    # of `_setting` in `sage_kit.config.settings` the first arguments are the default, held by value, and the help text
-    is_setting = isinstance(node.func, ast.Name) and node.func.id == "_setting"
-    arguments = node.args[2:] if is_setting else node.args
+    """The call without arguments that hold text for a reader."""
     keywords = [item for item in node.keywords if not (item.arg in PROSE and _is_text(item.value))]
-    return ast.Call(func=node.func, args=arguments, keywords=keywords)
+    return ast.Call(func=node.func, args=node.args, keywords=keywords)
 
 
 def _is_text(node: ast.expr) -> bool:

@@ -43,6 +43,8 @@ from sage_kit.storage.frozen import freeze
         ("reducer_options", 'a="x, y", b=[1, 2], c={d = 1}', {"a": "x, y", "b": [1, 2], "c": {"d": 1}}),
         ("reducer_options", "a.b=1, a.c=two words", {"a": {"b": 1, "c": "two words"}}),
         ("reducer_options", "a=C:\\data, b=", {"a": "C:\\data", "b": ""}),
+        ("task_options", "languages=[en, de], n=1", {"languages": ["en", "de"], "n": 1}),
+        ("task_options", 'a=[[x, "y, z"], 2], b=[]', {"a": [["x", "y, z"], 2], "b": []}),
         ("observer_options", "jsonl={flush = true}", {"jsonl": {"flush": True}}),
     ],
 )
@@ -87,6 +89,11 @@ def test_values(name: str, given: Any, expected: Any) -> None:
         ({"task": 3}, "setting 'task' is 3: input should be a valid string"),
         ({"reducer_options": 3}, "setting 'reducer_options' is 3: input should be a valid dictionary"),
         ({"reducer_options": "k"}, "setting 'reducer_options' is 'k': expected name=value pairs separated by commas"),
+        (
+            {"task_options": "languages=en,de"},
+            "setting 'task_options' is 'languages=en,de': 'de' has no name; a list stands in brackets, like "
+            "languages=[one, two]",
+        ),
         (
             {"reducer_options": "a=[1"},
             "setting 'reducer_options' is 'a=[1': 'a=[1' is not a name=value pair; put text in quotes",

@@ -18,7 +18,7 @@ from toyrun import go_back, toy_config, toy_run, without_times
 
 from sage_kit.components.plugins import Plugins
 from sage_kit.components.records import Costs
-from sage_kit.config import LossWeight
+from sage_kit.config.loss_weights import LossWeight
 from sage_kit.distill import resume, run
 from sage_kit.errors import CompatibilityError, ConfigError, PluginError, UnknownComponentError
 from sage_kit.models.checkpoints import load_classifier
