@@ -156,9 +156,11 @@ class FamilySpec(ComponentSpec):
 
     def max_tokens(self, config: Any) -> int:
         """The longest text a model of this family can take, in tokens, special ones included."""
-        if self.positions_from_padding:
-            return int(config.max_position_embeddings - config.pad_token_id - 1)
-        return int(config.max_position_embeddings)
+        return int(config.max_position_embeddings) - self.first_position(config)
+
+    def first_position(self, config: Any) -> int:
+        """The position id of the first token of a text."""
+        return int(config.pad_token_id) + 1 if self.positions_from_padding else 0
 
     def uses_token_types(self, config: Any) -> bool:
         """Whether the model distinguishes the two texts of a pair by token type ids."""

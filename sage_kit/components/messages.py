@@ -278,8 +278,9 @@ class LiftRequest:
         ``embed(text)`` runs the input layers on a TextBatch and returns its TokenBatch: each token gets the position
         and the type of its place, and behind encoder blocks its context. What stands at padding does not count.
     embed_alone : callable or None
-        ``embed_alone(text)`` gives, of shape (batch, tokens, dim), what the embeddings alone make of each token at its
-        place, without any block: what `embed` gives at ``bypass="embeddings"``.
+        ``embed_alone(ids, types, places)`` gives, of shape (batch, m, dim), what the embeddings alone make of tokens at
+        some places of their texts, without any block: what `embed` gives there at ``bypass="embeddings"``. All three
+        are int64, of shape (batch, m); places count from 0.
     tokens : TokenIds or None
         Token ids of the real examples, read-only.
     teacher_logits : array of shape (n, n_outputs), float32, or None
@@ -299,7 +300,7 @@ class LiftRequest:
     shares: Floats | None = None
     text: TextBatch | None = None
     embed: Callable[[TextBatch], TokenBatch] | None = None
-    embed_alone: Callable[[TextBatch], torch.Tensor] | None = None
+    embed_alone: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor] | None = None
     tokens: TokenIds | None = None
     teacher_logits: Floats | None = None
     vocabulary: Vocabulary | None = None

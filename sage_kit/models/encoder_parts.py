@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, NamedTuple, cast
 
@@ -13,6 +15,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from sage_kit.components import Family, FamilySpec
+
+
+_signature = functools.cache(inspect.signature)
 
 
 class OwnBlocks(NamedTuple):
@@ -27,10 +32,19 @@ def own_blocks(model: PreTrainedModel, family: FamilySpec) -> OwnBlocks | None:
     return OwnBlocks(code_of(family), model) if family.own_blocks else None
 
 
-def embed(embeddings: nn.Module, input_ids: Tensor, token_type_ids: Tensor | None) -> Tensor:
-    """Output of a family's embedding module; it finds the position ids itself."""
-    types = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
-    states: Tensor = embeddings(input_ids, **types)
+def embed(
+    embeddings: nn.Module, input_ids: Tensor, token_type_ids: Tensor | None, position_ids: Tensor | None = None
+) -> Tensor:
+    """Output of a family's embedding module.
+
+    Without position ids it finds them itself; one that takes none embeds a token alike wherever it stands.
+    """
+    given = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
+    if position_ids is not None:
+        inner = embeddings.embeddings if isinstance(embeddings, Projected) else embeddings
+        if "position_ids" in _signature(type(inner).forward).parameters:
+            given["position_ids"] = position_ids
+    states: Tensor = embeddings(input_ids, **given)
     return states
 
 
@@ -41,9 +55,9 @@ class Projected(nn.Module):
         super().__init__()
         self.embeddings, self.projection = embeddings, projection
 
-    def forward(self, input_ids: Tensor, **types: Tensor) -> Tensor:
+    def forward(self, input_ids: Tensor, **given: Tensor) -> Tensor:
         """States of the blocks' width."""
-        states: Tensor = self.projection(self.embeddings(input_ids, **types))
+        states: Tensor = self.projection(self.embeddings(input_ids, **given))
         return states
 
 

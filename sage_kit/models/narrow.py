@@ -305,9 +305,8 @@ def narrow_student(
 def _embeddings(teacher: PreTrainedModel, family: FamilySpec) -> dict[str, Any]:
     """The weights of a teacher's embeddings, in the layout of ELECTRA's."""
     state = dict(teacher.get_submodule(family.embeddings).state_dict())
-    if family.positions_from_padding:
-        first = int(teacher.config.pad_token_id) + 1
-        state["position_embeddings.weight"] = state["position_embeddings.weight"][first:]
+    first = family.first_position(teacher.config)
+    state["position_embeddings.weight"] = state["position_embeddings.weight"][first:]
     if not family.token_types:
         state["token_type_embeddings.weight"] = torch.zeros(1, int(teacher.config.hidden_size))
     return state

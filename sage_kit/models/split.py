@@ -102,6 +102,7 @@ class InputLayers(nn.Module):
         self._eager = family.attention == "eager"
         self.shared = nn.ModuleList(shared_modules(model, family))
         self._takes_types = family.token_types
+        self._first_position = family.first_position(model.config)
         self.uses_types = family.uses_token_types(model.config)
         self.requires_grad_(False)
         self.eval()
@@ -133,12 +134,20 @@ class InputLayers(nn.Module):
             states = output
         return states if mask is None else states * mask.unsqueeze(-1)
 
-    def alone(self, input_ids: Tensor, token_type_ids: Tensor) -> Tensor:
-        """What the embeddings make of each token at its place, of shape (batch, tokens, dim), without any block."""
+    def alone(self, input_ids: Tensor, token_type_ids: Tensor, places: Tensor | None = None) -> Tensor:
+        """What the embeddings make of each token, of shape (batch, tokens, dim), without any block.
+
+        Parameters
+        ----------
+        input_ids, token_type_ids : LongTensor of shape (batch, tokens)
+        places : LongTensor of shape (batch, tokens) or None
+            Where each token stands in its text, from 0; None for tokens that stand one behind the other, padded.
+        """
         # the modules are shared: a train() of the whole model would have turned their dropout on
         self.eval()
         types = (token_type_ids if self.uses_types else torch.zeros_like(input_ids)) if self._takes_types else None
-        return embed(self.embeddings, input_ids, types)
+        positions = None if places is None else places + self._first_position
+        return embed(self.embeddings, input_ids, types, positions)
 
     def flops(self, lengths: NDArray[np.integer]) -> int:
         """Forward FLOPs of the blocks, counted as in `UpperLayers.flops`; a look-up in the embeddings is none."""

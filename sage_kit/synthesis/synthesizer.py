@@ -414,7 +414,7 @@ class Synthesizer:
         return {
             "text": self._text.batch(anchors, self._device),
             "embed": lambda text: self._embed(text, self.store.lengths[anchors]),
-            "embed_alone": lambda text: input_layers.alone(self._padded(text), text.types),
+            "embed_alone": input_layers.alone,
             "tokens": self._tokens,
             "teacher_logits": read_only(self.outputs.logits) if self._is_plain else None,
             "vocabulary": self._vocabulary,
@@ -428,13 +428,11 @@ class Synthesizer:
         if input_layers is None:
             raise ValueError("there are no input layers to run")
         with self.costs.timed("embed"), torch.no_grad():
-            states = input_layers(self._padded(text), text.types, text.mask)
+            # some models count positions by the padding's id
+            ids = text.ids.masked_fill(~text.mask, self.pad_id)
+            states = input_layers(ids, text.types, text.mask)
         self.costs.add("embed", flops=input_layers.flops(lengths))
         return TokenBatch(states, text.mask, text, lengths)
-
-    def _padded(self, text: TextBatch) -> torch.Tensor:
-        """Ids with the padding's id at padding, by which some models count positions."""
-        return text.ids.masked_fill(~text.mask, self.pad_id)
 
     # ---- batches
 

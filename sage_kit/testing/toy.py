@@ -154,9 +154,17 @@ def embed(batch: TextBatch) -> TokenBatch:
 
     from sage_kit.components import TokenBatch
 
-    table, positions = (torch.from_numpy(values) for values in _embeddings())
-    states = (table[batch.ids] + positions[: batch.ids.shape[1]]) * batch.mask.unsqueeze(-1)
+    places = torch.arange(batch.ids.shape[1]).expand_as(batch.ids)
+    states = embed_alone(batch.ids, batch.types, places) * batch.mask.unsqueeze(-1)
     return TokenBatch(states, batch.mask, batch)
+
+
+def embed_alone(ids: torch.Tensor, types: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+    """States of tokens at some places; their types do not count."""
+    import torch
+
+    table, positions = (torch.from_numpy(values) for values in _embeddings())
+    return table[ids] + positions[places]
 
 
 class ToyVocabulary:

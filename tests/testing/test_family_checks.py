@@ -85,6 +85,9 @@ WRONG = {
     "attention to padding": (
         "family_examples_stand_alone", replace(FAMILY["modernbert"], factory=NoMask), "alone and in a batch",
     ),
+    "positions counted from elsewhere": (
+        "family_embeds_at_places", replace(FAMILY["roberta"], positions_from_padding=False), "at given places",
+    ),
     "flat projections": (
         "family_projects", replace(FAMILY["modernbert"], factory=FlatProjections), "are not of shape",
     ),

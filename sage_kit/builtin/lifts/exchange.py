@@ -78,7 +78,11 @@ class Exchange:
         first, leaders = self._units(text)
         counts = self._counts(leaders.sum(1), request.generator)
         most = self._most(leaders.shape[1])
-        along = None if math.isinf(self._temperature) else self._along(request, text)
+        if math.isinf(self._temperature):
+            along = None
+        else:
+            everywhere = torch.arange(text.ids.shape[1], device=text.ids.device).expand_as(text.ids)
+            along = self._along(request, text.ids, text.types, everywhere)
         scores = torch.zeros(leaders.shape, device=leaders.device) if along is None else -along
         keys = self._drawn(scores, leaders, request.generator)
         keys, places = keys.topk(most, dim=1)
@@ -125,11 +129,13 @@ class Exchange:
         """The most units that give way in a text of so many tokens: to ask the counts would wait for the device."""
         return min(tokens, max(1, int(tokens * highest_share(self._options.share) + HALF)))
 
-    def _along(self, request: LiftRequest, text: TextBatch) -> torch.Tensor:
-        """How far each token of a text lies along its row's displacement, of shape (batch, tokens)."""
+    def _along(
+        self, request: LiftRequest, ids: torch.Tensor, types: torch.Tensor, places: torch.Tensor
+    ) -> torch.Tensor:
+        """How far tokens at some places of their texts lie along these's displacements; all of shape (batch, m)."""
         if request.embed_alone is None:
             raise CompatibilityError(f"lift {self._name!r} compares tokens by embeddings, and there are none here")
-        states = request.embed_alone(text)
+        states = request.embed_alone(ids, types, places)
         return torch.einsum("btd,bd->bt", states, request.displacement.to(states.dtype))
 
     def _drawn(self, scores: torch.Tensor, valid: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
@@ -159,12 +165,9 @@ class Exchange:
         if along is None:
             gains = torch.zeros_like(weights)
         else:
-            # one text per candidate, in which that candidate stands at each of the places
-            columns = [
-                self._along(request, replace(text, ids=text.ids.scatter(1, places, column)))
-                for column in found.ids.unbind(2)
-            ]
-            gains = torch.stack([column.gather(1, places) for column in columns], dim=2).to(weights.dtype)
+            types = text.types.gather(1, places)
+            columns = [self._along(request, column, types, places) for column in found.ids.unbind(2)]
+            gains = torch.stack(columns, dim=2).to(weights.dtype)
             gains = gains - along.gather(1, places).unsqueeze(2).to(weights.dtype)
         if found.ids.shape[2] == 1:
             best = torch.zeros(places.shape, dtype=torch.int64, device=places.device)

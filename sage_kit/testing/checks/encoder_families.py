@@ -77,6 +77,28 @@ def family_examples_stand_alone(subject: Subject) -> None:
 
 
 @check("family")
+def family_embeds_at_places(subject: Subject) -> None:
+    """Embeddings that are asked for a token at a place give what they give it there in a text.
+
+    To fix: let the module of the embeddings take `position_ids` where it adds positions, and say in
+    `positions_from_padding` whether these count from the padding's id.
+    """
+    import torch
+
+    from sage_kit.models.split import InputLayers
+
+    for model in _models(subject):
+        ids, types, _ = _batch(model)
+        ids, types = ids[:1], types[:1]  # the longest one has no padding
+        order = torch.randperm(ids.shape[1], generator=torch.Generator().manual_seed(4))
+        input_layers = InputLayers(model)
+        with torch.no_grad():
+            found = input_layers.alone(ids[:, order], types[:, order], order[None])
+            expected = input_layers.alone(ids, types)[:, order]
+        _require_close(found, expected, "of the embeddings at given places", model)
+
+
+@check("family")
 def family_projects(subject: Subject) -> None:
     """The queries, keys and values of the last block have the shape that the relations loss needs.
 

@@ -42,7 +42,7 @@ def _request(subject: Subject, **fields: Any) -> LiftRequest:
         "generator": torch.Generator().manual_seed(5),
         "n_real": toy.ROWS,
         "embed": toy.embed,
-        "embed_alone": lambda text: toy.embed(text).states,
+        "embed_alone": toy.embed_alone,
         "vocabulary": toy.ToyVocabulary(),
         **fields,
     }
