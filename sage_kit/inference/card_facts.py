@@ -257,12 +257,12 @@ def _blocks(config: Mapping[str, Any]) -> int:
 
 def _license(folder: Path | None) -> dict[str, str]:
     """The licence that a model's own card tells; nothing where it has no card, or one without."""
-    from huggingface_hub import ModelCard
+    from huggingface_hub import metadata_load
 
     if folder is None or not (folder / "README.md").is_file():
         return {}
     try:
-        found = ModelCard((folder / "README.md").read_text(encoding="utf-8"), ignore_metadata_errors=True).data
+        found = metadata_load(folder / "README.md") or {}
     except Exception:  # whatever stands in a card of somebody else's, its reader has errors of its own
         return {}
     told = {name: found.get(name) for name in ("license", "license_name", "license_link")}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import logging
 import math
 import re
 import shutil
@@ -301,6 +302,25 @@ def test_a_teacher_of_the_hub(runs: dict[str, RunDirectory], tmp_path: Path) -> 
     assert {one.dataset_config for one in data.eval_results} == {"sst2"}
     assert "[`acme/teacher`](https://huggingface.co/acme/teacher)" in text
     assert "2 encoder blocks of its teacher's 7" in text
+
+
+@pytest.mark.parametrize("card_of_teacher", ["A teacher.\n", "---\n- no table\n---\n", "---\n: [\n---\n"])
+def test_a_teacher_whose_card_tells_nothing(
+    runs: dict[str, RunDirectory],
+    tiny_bert: Path,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    card_of_teacher: str,
+) -> None:
+    shutil.copytree(tiny_bert, tmp_path / "teacher")
+    (tmp_path / "teacher" / "README.md").write_text(card_of_teacher)
+    directory = copy_of(runs["classes"], tmp_path / "run", {"teacher": str(tmp_path / "teacher")})
+    logging.getLogger("huggingface_hub").addHandler(caplog.handler)
+    try:
+        assert ModelCard(card(directory)).data.license is None
+    finally:
+        logging.getLogger("huggingface_hub").removeHandler(caplog.handler)
+    assert not caplog.records
 
 
 def test_languages_are_of_known_tasks() -> None:
