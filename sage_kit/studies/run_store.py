@@ -45,8 +45,8 @@ VERSION = "runs-4"
 
 LOOP = "sage_kit.distill"  # the module that makes runs, unless an arm brings a loop of its own
 
-RECORDED = frozenset({"costs", "jsonl", "limits", "progress", "tracker"})
-"""Observers that write nothing which a study reads beyond what a result keeps of a run."""
+RECORDED = frozenset({"costs", "jsonl", "limits", "loss_profile", "progress", "tracker"})
+"""Observers that write nothing which a study reads beyond what a result keeps of a run, unless it keeps parts of it."""
 
 
 class RunStore:

@@ -14,7 +14,9 @@ from toyrun import ALL_ROWS, toy_settings
 from toyspans import settings as span_settings
 
 from sage_kit import distill
+from sage_kit.errors import StudyError
 from sage_kit.studies import Arm, Study
+from sage_kit.studies.analyses.loss_regions import profiles
 from sage_kit.studies.predictions import recomputed
 from sage_kit.studies.result import read_tables
 
@@ -57,8 +59,8 @@ def study(place: Path, tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.chdir(tmp_path)
 
     def make(runs: str, **changes: Any) -> Study:
-        settings = toy_settings(place, tiny_bert, rounds=1, student_layers=1, observers=["jsonl"])
-        del settings["task"], settings["runs_dir"]
+        settings = toy_settings(place, tiny_bert, rounds=1, student_layers=1)
+        del settings["task"], settings["runs_dir"], settings["observers"]  # those of every study
         return Study(
             "20_toy", title="X", question="Is it?", profile="small", runs_dir=str(tmp_path / runs),
             results_dir=str(tmp_path / "results"),
@@ -155,7 +157,7 @@ def test_a_teacher_of_its_own_is_kept_with_the_run(
 
 def test_answers_are_kept_by_row(study: Any, tmp_path: Path, tiny_bert: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = span_settings(tmp_path)
-    settings |= {"rounds": 1, "seeds": 1, "observers": ["jsonl"], "structured": True}
+    settings |= {"rounds": 1, "seeds": 1, "structured": True}
     made = finish(study("one", **settings))
     forbid_runs(monkeypatch)
     found = finish(study("two", **settings))
@@ -166,13 +168,40 @@ def test_answers_are_kept_by_row(study: Any, tmp_path: Path, tiny_bert: Path, mo
                 assert np.array_equal(one.predictions[split][name], array, equal_nan=name != "labels")
 
 
-def test_what_a_result_does_not_keep_is_made(study: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    finish(study("one", seeds=1))
+WRITES = """
+from sage_kit import hookimpl
+from sage_kit.components import ObserverSpec
+
+class Diary:
+    @hookimpl
+    def sage_run_finished(self, run):
+        (run.directory / "diary.txt").write_text("done", encoding="utf-8")
+
+@hookimpl
+def sage_observers():
+    yield ObserverSpec(name="diary", summary="Writes a file", factory=lambda options, context: Diary())
+"""
+
+
+def test_what_a_result_does_not_keep_is_made(study: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "diary.py").write_text(WRITES, encoding="utf-8")
+    plugin = str(tmp_path / "diary.py")
+    finish(study("one", seeds=1, plugin=plugin, observers=["jsonl", "diary"]))
+    finish(study("two", seeds=1))
     capsys.readouterr()
-    study("two", seeds=1).run([PLAIN], keep=["student"])
-    study("three", seeds=1, observers=["jsonl", "loss_profile"]).run([PLAIN])
-    study("four", seeds=1, learning_rate=3e-3).run([PLAIN])
+    study("three", seeds=1, plugin=plugin, observers=["jsonl", "diary"]).run([PLAIN])
+    study("four", seeds=1).run([PLAIN], keep=["student"])
+    study("five", seeds=1, learning_rate=3e-3).run([PLAIN])
     assert "(found" not in capsys.readouterr().out
+
+
+def test_a_run_of_a_result_has_no_loss_profiles(study: Any) -> None:
+    finish(study("one", seeds=1))
+    (found,), (kept,) = study("two", seeds=1).run([PLAIN]), study("three", seeds=1).run([PLAIN], keep=["synthetic"])
+    assert found.found
+    with pytest.raises(StudyError, match=r"arm 'plain' cannot be read: run it with keep=\['synthetic'\]"):
+        profiles(found)
+    assert profiles(kept)
 
 
 @pytest.mark.parametrize("damage", ["run_records.parquet", "predictions.safetensors", "result.json"])

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from pandas import DataFrame, concat
 
 from sage_kit.components import BuildContext
-from sage_kit.errors import StudyError
+from sage_kit.errors import RunDirectoryError, StudyError
 from sage_kit.models.vectors import Pooled
 from sage_kit.rundir.loss_profiles import read_loss_profiles
 from sage_kit.studies.analyses.run_data import by_arm, synthetic_sets
@@ -99,8 +99,20 @@ def neighbor_rows(points: Array, k: int) -> NDArray[np.int64]:
 
 
 def profiles(run: ArmRun) -> dict[int, Floats]:
-    """Losses by round, of the rounds that trained on nearly all examples anew (`SEEN`)."""
-    rounds, losses = read_loss_profiles(run.directory.path)
+    """Losses by round, of the rounds that trained on nearly all examples anew (`SEEN`).
+
+    Raises
+    ------
+    StudyError
+        For a run without them, such as one that was found in a result.
+    """
+    try:
+        rounds, losses = read_loss_profiles(run.directory.path)
+    except RunDirectoryError as error:
+        raise StudyError(
+            f"the losses of arm {run.arm!r} cannot be read: run it with keep=['synthetic'], since a result holds none "
+            f"({error})"
+        ) from None
     kept: dict[int, Floats] = {}
     for index, number in enumerate(rounds):
         fresh = ~np.isnan(losses[index])
