@@ -90,6 +90,10 @@ def family_embeds_at_places(subject: Subject) -> None:
     for model in _models(subject):
         ids, types, _ = _batch(model)
         ids, types = ids[:1], types[:1]  # the longest one has no padding
+        embeddings = model.get_submodule(_spec(subject).embeddings)
+        if hasattr(embeddings, "padding_idx"):
+            # MPNet's count from 1, its padding's id, whatever the configuration says: the toy tokenizer's is 0
+            embeddings.padding_idx = model.config.pad_token_id
         order = torch.randperm(ids.shape[1], generator=torch.Generator().manual_seed(4))
         input_layers = InputLayers(model)
         with torch.no_grad():
