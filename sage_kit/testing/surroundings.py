@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import rich.style  # noqa: F401 - it draws a number when it is imported, which would be blamed on a component
 from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped, unused-ignore]
 
 from sage_kit.system.product_caches import VARIABLES
