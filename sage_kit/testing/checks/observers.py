@@ -186,6 +186,7 @@ class _Story:
 
         self.config = subject.config()
         self.folder = folder
+        self.real = toy.finished_run()  # made here at the latest, since it draws random numbers
         self.loss = torch.tensor(0.25)  # of each training step
         self.steps_told = self.trained = 0  # steps that were told of so far, and those of them that trained the student
         self.waited: set[int] = set()  # steps at which the loss was read
@@ -200,11 +201,10 @@ class _Story:
 
     def _bring(self, *names: str) -> None:
         """Put files of a real run into the folder, as the loop would have written them by now."""
-        real = toy.finished_run()
         for name in names:
-            sources = [real / name] if (real / name).is_file() else sorted((real / name).rglob("*"))
-            for source in sources:
-                target = self.folder / source.relative_to(real)
+            place = self.real / name
+            for source in [place] if place.is_file() else sorted(place.rglob("*")):
+                target = self.folder / source.relative_to(self.real)
                 if source.is_file() and not target.exists():
                     target.parent.mkdir(parents=True, exist_ok=True)
                     shutil.copyfile(source, target)
@@ -281,9 +281,9 @@ class _Story:
         if ending == "failed":
             self._tell(plugins.run_failed, self.run, RuntimeError("out of memory"))
             return
-        told = json.loads((toy.finished_run() / "summary.json").read_text(encoding="utf-8"))
+        told = json.loads((self.real / "summary.json").read_text(encoding="utf-8"))
         self.summary = {**told, "rounds": [result.to_json() for result in self.history]}
-        self._bring(*sorted(path.name for path in toy.finished_run().iterdir() if path.name != "checkpoints"))
+        self._bring(*sorted(path.name for path in self.real.iterdir() if path.name != "checkpoints"))
         self._tell(plugins.run_finished, self.run, self.summary)
         for path, content in self.files.items():
             if not path.is_file() or path.read_bytes() != content:
