@@ -132,7 +132,7 @@ class Exchange:
     def _along(
         self, request: LiftRequest, ids: torch.Tensor, types: torch.Tensor, places: torch.Tensor
     ) -> torch.Tensor:
-        """How far tokens at some places of their texts lie along these's displacements; all of shape (batch, m)."""
+        """How far tokens at some places lie along the displacements of their texts; all of shape (batch, m)."""
         if request.embed_alone is None:
             raise CompatibilityError(f"lift {self._name!r} compares tokens by embeddings, and there are none here")
         states = request.embed_alone(ids, types, places)
